@@ -1,0 +1,104 @@
+"""The values that cross package borders: keys, samples, batches and predictions, with their shapes.
+
+This module imports torch only for type checkers, so that configuration can name `Init` without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "CaptionBatch",
+    "ClassificationBatch",
+    "DetectionBatch",
+    "DetectionTarget",
+    "Init",
+    "Key",
+    "Reader",
+    "Sample",
+    "SegmentationBatch",
+]
+
+Init: TypeAlias = str
+"""Where the backbone's weights come from: "pretrained", "scratch", or a path to a weights file."""
+
+
+class Key(NamedTuple):
+    """What a sampler yields and a data set takes: the draw of augmentation is a function of both."""
+
+    epoch: int
+    index: int
+
+
+class Sample(TypedDict, total=False):
+    """One picture with whatever is known of it. Geometry moves every spatial field together."""
+
+    image: Tensor  # (3, H, W) uint8, RGB
+    id: str  # names the picture in errors, guards and predictions
+    label: Tensor  # () int64 class; (K,) float32 multi-label 0/1; (K,) float32 regression targets
+    boxes: Tensor  # (N, 4) float32, absolute xyxy
+    labels: Tensor  # (N,) int64, 0 .. num_classes-1 (foreground only; the detector adds background)
+    masks: Tensor  # (N, H, W) uint8 0/1, one a box
+    iscrowd: Tensor  # (N,) int64 0/1
+    mask: Tensor  # (H, W) int64 class map
+    captions: list[str]  # every reference sentence
+    size: tuple[int, int]  # (H, W) of the original picture, before any geometry
+
+
+class ClassificationBatch(TypedDict):
+    """A batch for `Classifier`."""
+
+    images: Tensor  # (B, 3, H, W) uint8 (or float in [0, 1])
+    labels: Tensor  # (B,) int64, or (B, K) float32
+    ids: list[str]
+
+
+class DetectionTarget(TypedDict, total=False):
+    """What is known of one picture for `Detector`."""
+
+    boxes: Tensor  # (N, 4) float32, absolute xyxy in the frame of the batch's picture
+    labels: Tensor  # (N,) int64, 0 .. num_classes-1
+    masks: Tensor  # (N, H, W) uint8
+    iscrowd: Tensor  # (N,) int64
+    size: tuple[int, int]  # (H, W) of the original picture
+
+
+class DetectionBatch(TypedDict):
+    """A batch for `Detector`: pictures may differ in size."""
+
+    images: list[Tensor]  # each (3, H, W) uint8 (or float in [0, 1])
+    targets: list[DetectionTarget]
+    ids: list[str]
+
+
+class SegmentationBatch(TypedDict):
+    """A batch for `Segmenter`. Evaluation keeps native sizes: lists instead of stacks."""
+
+    images: Tensor | list[Tensor]  # (B, 3, H, W) uint8, or a list of (3, H, W)
+    masks: Tensor | list[Tensor]  # (B, H, W) int64, or a list of (H, W)
+    ids: list[str]
+
+
+class CaptionBatch(TypedDict):
+    """A batch for `Captioner`."""
+
+    images: Tensor  # (B, 3, H, W) uint8 (or float in [0, 1])
+    tokens: Tensor  # (B, L) int64, <bos> w1 .. wn <eos> <pad> ...
+    references: list[list[str]]  # every reference sentence of each picture, raw text
+    ids: list[str]
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A data set as files know it: no augmentation, no epoch, no model."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read sample `index`; raise `DataError` naming file and field when it cannot be read."""
+        ...
