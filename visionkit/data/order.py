@@ -1,0 +1,151 @@
+"""The order of data as a function: of (seed, epoch) for training, of nothing for evaluation.
+
+Samplers here hold no random state. A training order asks, each time it is iterated, how many batches have
+been consumed in all, and computes from that where it stands; so a resumed run continues with the very
+batch that would have come next, for any number of workers (the restored progress of the Trainer is the only
+position there is). Evaluation shards neither pad nor repeat: the shards of all processes together hold every
+sample exactly once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+from visionkit.errors import InputError
+from visionkit.types import Key
+
+__all__ = ["EvalOrder", "TrainOrder", "keyed_generator", "keyed_seed"]
+
+Grouping = Callable[[list[int], int], list[list[int]]]
+"""Cuts a permutation into global batches of the given size (aspect-ratio grouping); a pure function."""
+
+
+def keyed_seed(*key: int) -> int:
+    """Return a 63-bit seed, well mixed from any integers; the same on every machine and process."""
+    packed = struct.pack(f"<{len(key)}q", *key)
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
+
+
+def keyed_generator(*key: int) -> torch.Generator:
+    """Return a CPU generator that is a function of `key` alone, such as (seed, epoch, index)."""
+    return torch.Generator().manual_seed(keyed_seed(*key))
+
+
+class TrainOrder(Sampler[list[Key]]):
+    """Batches of keys whose global order is a function of (seed, epoch) only.
+
+    The permutation of an epoch is cut into global batches of `batch_size * world`; process `rank` takes its
+    contiguous part of each. What does not fill a global batch at the end of an epoch is left out of that
+    epoch (every epoch leaves out others). A data set smaller than one global batch gives one smaller batch.
+
+    Args:
+        size: Number of samples.
+        batch_size: Samples a batch of one process.
+        seed: Seed of the order.
+        rank: This process.
+        world: Number of processes.
+        position: How many batches have been consumed since training began; asked whenever the order is
+            iterated. Without it the order counts its own passes.
+        grouping: Cuts the permutation into global batches in another way (must be a pure function).
+
+    Raises:
+        InputError: There are fewer samples than processes, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        position: Callable[[], int] | None = None,
+        grouping: Grouping | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"Expected batch_size to be at least 1, but got {batch_size}.")
+        if size < world:
+            raise InputError(
+                f"Expected at least one training sample for each of {world} processes, but the training "
+                f"split holds {size}. Use fewer devices, a larger fraction, or check the data folder."
+            )
+        self.size = size
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        self.batch_size = min(batch_size, size // world)
+        self.steps = max(1, size // (self.batch_size * world))
+        self._position = position
+        self._grouping = grouping
+        self._passes = 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch_order(self, epoch: int) -> list[int]:
+        """Return the permutation of all samples in `epoch`."""
+        return torch.randperm(self.size, generator=keyed_generator(self.seed, epoch, 0x0DE5)).tolist()
+
+    def global_batches(self, epoch: int) -> list[list[int]]:
+        """Return the batches of `epoch` over all processes, in order."""
+        order, width = self.epoch_order(epoch), self.batch_size * self.world
+        if self._grouping is not None:
+            return self._grouping(order, width)[: self.steps]
+        return [order[step * width : (step + 1) * width] for step in range(self.steps)]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        # The position is read here, not at the first `next`: loaders may prefetch at any later time.
+        consumed = self._passes * self.steps if self._position is None else self._position()
+        self._passes += 1
+        epoch, start = divmod(consumed, self.steps)
+        return self._walk(epoch, start)
+
+    def _walk(self, epoch: int, start: int) -> Iterator[list[Key]]:
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        for batch in self.global_batches(epoch)[start:]:
+            yield [Key(epoch, index) for index in batch[mine]]
+
+
+class EvalOrder(Sampler[list[Key]]):
+    """Batches of keys of one process's share of an evaluation set: no padding, no repeats.
+
+    A process without any sample yields one empty batch, so that the hooks of an evaluation run on every
+    process; tasks return at once on a batch without ids.
+
+    Args:
+        size: Number of samples over all processes.
+        batch_size: Samples a batch.
+        rank: This process.
+        world: Number of processes.
+        indices: The samples to walk, in place of all of them.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"Expected batch_size to be at least 1, but got {batch_size}.")
+        every = range(size) if indices is None else indices
+        self.indices = list(every[rank::world])
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return max(1, -(-len(self.indices) // self.batch_size))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        if not self.indices:
+            yield []
+        for start in range(0, len(self.indices), self.batch_size):
+            yield [Key(0, index) for index in self.indices[start : start + self.batch_size]]
