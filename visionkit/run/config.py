@@ -1,0 +1,224 @@
+"""What every recipe can be told: one dataclass is the Python call, the flags, the YAML file and the help.
+
+No torch here: `--help` answers before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+import yaml
+
+from visionkit.config import OptimConfig, TransferConfig
+from visionkit.errors import InputError, expected, unknown_name
+from visionkit.run.usage import format_usage
+
+__all__ = ["RunConfig", "parse", "read_config", "setting", "to_dict"]
+
+
+def setting(default: Any, help: str, *, group: str = "task") -> Any:
+    """Return a dataclass field that is a flag: its default, one line of help and the group it is listed in."""
+    meta = {"help": help, "group": group}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=meta)
+    if dataclasses.is_dataclass(default):
+        return field(default_factory=lambda: dataclasses.replace(default), metadata=meta)  # type: ignore[type-var]
+    return field(default=default, metadata=meta)
+
+
+@dataclass
+class RunConfig:
+    """The settings that all recipes share; a recipe's own `Config` adds its task's.
+
+    `init`, `seeds` and `fractions` span the runs: every combination is a run in a folder of its own below
+    `out`, resumable and comparable. `images`, when not 0, is how long a run trains, whatever the fraction.
+    """
+
+    data: str = setting("scenes", "data set: a folder, a file, or 'scenes' (embedded)", group="data")
+    image_size: int = setting(96, "side of the training pictures, in pixels", group="data")
+    fractions: list[float] = setting([1.0], "shares of the training split to train on", group="data")
+    workers: int = setting(0, "loader processes (order and draws do not depend on it)", group="data")
+    backbone: str = setting("packaged/efficientnet_lite0", "see `visionkit ls backbones`", group="model")
+    init: str = setting("both", "pretrained | scratch | both | a weights file", group="model")
+    transfer: TransferConfig = setting(TransferConfig(), "what is done with the weights", group="model")
+    epochs: int = setting(6, "passes over the training split", group="training")
+    images: int = setting(0, "train for this many images instead of epochs", group="training")
+    batch_size: int = setting(32, "pictures a step on each device", group="training")
+    accumulate: int = setting(1, "steps whose gradients are added before an update", group="training")
+    lr: float = setting(1e-3, "peak learning rate of the head", group="training")
+    optim: OptimConfig = setting(OptimConfig(), "how parameters move", group="training")
+    seeds: list[int] = setting([0, 1], "one run for each", group="training")
+    devices: str = setting("auto", "how many processes on this machine, or auto", group="machine")
+    num_nodes: int = setting(0, "machines; 0 asks the environment", group="machine")
+    accelerator: str = setting("auto", "cpu | gpu | auto", group="machine")
+    strategy: str = setting("auto", "auto | ddp | fsdp", group="machine")
+    precision: str = setting("auto", "auto | 32-true | bf16-mixed | 16-mixed", group="machine")
+    compile: bool = setting(False, "compile the model (slow first step)", group="machine")
+    out: str = setting("", "where everything is written (default runs/RECIPE)", group="output")
+    resume: Literal["auto", "require", "never"] = setting(
+        "auto", "auto | require | never: continue the runs in --out", group="output"
+    )
+    checkpoint_every: int = setting(200, "updates between checkpoints within an epoch", group="output")
+    validate_every: int = setting(1, "epochs between validations", group="output")
+    logger: list[str] = setting([], "besides csv: tensorboard wandb mlflow", group="output")
+    deterministic: bool = setting(True, "only deterministic algorithms", group="output")
+    progress: bool = setting(True, "show a progress bar on a terminal", group="output")
+
+    def arms(self) -> tuple[str, ...]:
+        """Return the values of `init` that are to be run."""
+        return ("pretrained", "scratch") if self.init == "both" else (self.init,)
+
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+
+
+def parse(config: type[ConfigT], argv: Sequence[str] | None = None, *, doc: str = "", prog: str = "") -> ConfigT:
+    """Return `config` filled from the command line and, with `--config FILE`, from YAML; flags win.
+
+    Args:
+        config: The recipe's dataclass.
+        argv: The arguments; those of the process if not given.
+        doc: The recipe's module docstring, printed at the top of the help.
+        prog: The name of the program in the help.
+
+    Raises:
+        InputError: A flag, a YAML key or a value is not valid; the text gives the nearest valid one.
+        SystemExit: After `--help` or `--print_config`.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if any(arg in ("-h", "--help", "--help=all") for arg in args):
+        print(format_usage(config, doc=doc, prog=prog, everything="--help=all" in args))  # noqa: T201
+        raise SystemExit(0)
+    show = "--print_config" in args
+    args = _join_lists(config, [arg for arg in args if arg != "--print_config"])
+    known = flag_names(config)
+    for arg in args:
+        name = arg.split("=", 1)[0]
+        if name.startswith("--") and name not in known:
+            raise unknown_name("option", name, known, hint="See --help=all.")
+    made = _parse_typed(config, args)
+    if show:
+        print(yaml.safe_dump(to_dict(made), sort_keys=False), end="")  # noqa: T201
+        raise SystemExit(0)
+    return made
+
+
+def flag_names(config: type) -> list[str]:
+    """Return every flag of a config dataclass, nested ones dotted, and `--config`."""
+    return [f"--{name}" for name in _keys(config)] + ["--config"]
+
+
+def read_config(config: type[ConfigT], path: str | Path) -> ConfigT:
+    """Return `config` as a YAML file says.
+
+    Raises:
+        InputError: The file cannot be read, or a key or value in it is not valid.
+    """
+    return _parse_typed(config, [f"--config={path}"])
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config as plain values: what `config.yaml` and `result.json` hold."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def _keys(config: type, prefix: str = "") -> list[str]:
+    names = []
+    for item in dataclasses.fields(config):
+        nested = _nested(item)
+        names.append(prefix + item.name)
+        if nested is not None:
+            names += _keys(nested, f"{prefix}{item.name}.")
+    return names
+
+
+def _nested(item: dataclasses.Field[Any]) -> type | None:
+    if item.default_factory is dataclasses.MISSING:
+        return None
+    value = item.default_factory()
+    return type(value) if dataclasses.is_dataclass(value) else None
+
+
+def _join_lists(config: type, args: list[str]) -> list[str]:
+    # `--seeds 0 1` is what people type; the parser wants one value.
+    lists = {
+        f"--{item.name}"
+        for item in dataclasses.fields(config)
+        if item.default_factory is not dataclasses.MISSING and isinstance(item.default_factory(), list)
+    }
+    joined: list[str] = []
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        name, equals, first = arg.partition("=")
+        if name not in lists or first.startswith("["):
+            joined.append(arg)
+            continue
+        values = [first] if equals else []
+        while rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        parts = [part for value in values for part in value.strip("[]").split(",") if part.strip()]
+        joined.append(f"{name}=[{','.join(part.strip() for part in parts)}]")
+    return joined
+
+
+def _parse_typed(config: type[ConfigT], args: list[str]) -> ConfigT:
+    from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+    parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
+    parser.add_class_arguments(config, fail_untyped=False)
+    given: dict[str, Any] = {}
+    flags = []
+    pending = list(args)
+    while pending:
+        arg = pending.pop(0)
+        if arg == "--config" or arg.startswith("--config="):
+            path = arg.partition("=")[2] or (pending.pop(0) if pending else "")
+            given = _read_yaml(config, path)
+        else:
+            flags.append(arg)
+    try:
+        base: Namespace = parser.parse_object(given) if given else parser.get_defaults()
+        made = parser.instantiate_classes(parser.parse_args(flags, namespace=base))
+    except (ArgumentError, TypeError, KeyError) as error:
+        _refuse(error)
+    return config(**{item.name: getattr(made, item.name) for item in dataclasses.fields(config)})
+
+
+def _refuse(error: Exception) -> NoReturn:
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    raise InputError(f"A setting is not valid: {' '.join(lines)[:600]} See --help.") from error
+
+
+def _read_yaml(config: type, path: str) -> dict[str, Any]:
+    file = Path(path)
+    if not path or not file.is_file():
+        raise InputError(f"Expected --config to name a YAML file, but there is none at {path!r}.")
+    if file.stat().st_size > 1_000_000:
+        raise InputError(f"{file}: a config of more than 1 MB is not read.")
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not a YAML file: {error}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{file}: {expected('the file', 'a mapping of settings', type(loaded).__name__)}")
+    _check_keys(loaded, set(_keys(config)), file)
+    return loaded
+
+
+def _check_keys(loaded: dict[Any, Any], known: Iterable[str], file: Path, prefix: str = "") -> None:
+    names = set(known)
+    for key, value in loaded.items():
+        dotted = f"{prefix}{key}"
+        if dotted not in names:
+            raise unknown_name("setting", dotted, names, hint=f"It stands in {file}.")
+        if isinstance(value, dict):
+            _check_keys(value, names, file, f"{dotted}.")
