@@ -65,7 +65,7 @@ class RunConfig:
         "auto", "auto | require | never: continue the runs in --out", group="output"
     )
     checkpoint_every: int = setting(200, "updates between checkpoints within an epoch", group="output")
-    validate_every: int = setting(1, "epochs between validations", group="output")
+    validate_every: int = setting(0, "epochs between validations; 0: about 12 a run", group="output")
     logger: list[str] = setting([], "besides csv: tensorboard wandb mlflow", group="output")
     deterministic: bool = setting(True, "only deterministic algorithms", group="output")
     progress: bool = setting(True, "show a progress bar on a terminal", group="output")

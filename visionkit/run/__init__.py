@@ -1,0 +1,60 @@
+"""Runs: configuration, trainer, checkpoints, results and their comparison. Names are imported when used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from visionkit.run.arms import run_recipe
+    from visionkit.run.checkpoint import load_checkpoint
+    from visionkit.run.compare import compare
+    from visionkit.run.config import RunConfig, parse, setting
+    from visionkit.run.fit import fit
+    from visionkit.run.guard import FiniteGuard
+    from visionkit.run.policy import choose_policy
+    from visionkit.run.preempt import Preemption
+    from visionkit.run.report import write_report
+    from visionkit.run.saver import SaveCheckpoints
+    from visionkit.run.step_seed import StepSeed
+    from visionkit.run.trainer import build_trainer
+
+__all__ = [
+    "FiniteGuard",
+    "Preemption",
+    "RunConfig",
+    "SaveCheckpoints",
+    "StepSeed",
+    "build_trainer",
+    "choose_policy",
+    "compare",
+    "fit",
+    "load_checkpoint",
+    "parse",
+    "run_recipe",
+    "setting",
+    "write_report",
+]
+
+_HOME = {
+    "FiniteGuard": "guard",
+    "Preemption": "preempt",
+    "RunConfig": "config",
+    "SaveCheckpoints": "saver",
+    "StepSeed": "step_seed",
+    "build_trainer": "trainer",
+    "choose_policy": "policy",
+    "compare": "compare",
+    "fit": "fit",
+    "load_checkpoint": "checkpoint",
+    "parse": "config",
+    "run_recipe": "arms",
+    "setting": "config",
+    "write_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

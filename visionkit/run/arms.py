@@ -1,0 +1,127 @@
+"""All runs of a recipe: every init, seed and fraction in a folder of its own, then the comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from visionkit.errors import InputError
+from visionkit.run.config import RunConfig, to_dict
+
+__all__ = ["each_run", "run_recipe"]
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+IGNORED = ("out", "resume", "logger", "progress", "workers", "checkpoint_every", "devices", "num_nodes", "strategy")
+
+
+def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
+    """Yield `(config of one run, its folder)` for every fraction, seed and init, arms side by side.
+
+    Raises:
+        InputError: A fraction is outside (0, 1], or a list is empty.
+    """
+    if not config.seeds or not config.fractions:
+        raise InputError("Expected at least one seed and one fraction. Use --seeds 0 --fractions 1.")
+    for fraction in config.fractions:
+        if not 0.0 < fraction <= 1.0:
+            raise InputError(f"Expected every fraction to be in (0, 1], but got {fraction}.")
+    for fraction in config.fractions:
+        for seed in config.seeds:
+            for init in config.arms():
+                name = init if init in ("pretrained", "scratch") else Path(init).stem
+                folder = Path(config.out) / f"{name}-f{fraction:g}-s{seed}"
+                one = dataclasses.replace(config, init=init, seeds=[seed], fractions=[fraction])
+                yield one, folder
+
+
+def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]) -> Path:
+    """Run every run that is not finished yet, then compare them all and write the report.
+
+    Finished runs with the same settings are kept as they are, so the same command continues after anything.
+
+    Args:
+        config: The recipe's settings; `out` must be set.
+        train: Trains one run in a folder; torch is seeded before it is called.
+
+    Returns:
+        The folder that holds the runs, `comparison.json` and `report.html`.
+
+    Raises:
+        InputError: A folder holds a run with other settings, or holds one and `resume` is "never".
+    """
+    import lightning
+
+    out, began = Path(config.out), time.time()
+    runs = list(each_run(config))
+    first = _is_first()
+    for one, folder in runs:
+        if first:
+            _check_folder(one, folder)
+    for number, (one, folder) in enumerate(runs, start=1):
+        from visionkit.run.result import read_result
+
+        if read_result(folder) is not None:
+            if first:
+                print(f"[{number}/{len(runs)}] {folder.name}: finished before, kept.", flush=True)  # noqa: T201
+            continue
+        if first:
+            print(f"[{number}/{len(runs)}] {folder.name}", flush=True)  # noqa: T201
+        lightning.seed_everything(one.seeds[0], workers=False, verbose=False)
+        result = train(one, folder)
+        if first:
+            name = result["monitor"][0]
+            print(  # noqa: T201
+                f"  {name} = {result['metrics'].get(name, float('nan')):.4f} after {result['images_seen']} images, "
+                f"{result['seconds']['total']:.0f} s, {result['images_per_second']:.0f} images/s",
+                flush=True,
+            )
+    if first:
+        _conclude(out, [folder for _, folder in runs], time.time() - began)
+    return out
+
+
+def _check_folder(one: RunConfig, folder: Path) -> None:
+    import yaml
+
+    from visionkit.run.saver import writable
+
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        if one.resume == "require":
+            raise InputError(f"--resume require: expected a run in {folder}, but there is none.")
+        writable(folder.parent)
+        return
+    if one.resume == "never":
+        raise InputError(
+            f"{folder} already holds a run. Nothing is overwritten: continue it with --resume auto, or give "
+            "another --out."
+        )
+    before = yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
+    now = to_dict(one)
+    other = [name for name in now if name not in IGNORED and before.get(name) != now[name]]
+    if other:
+        rows = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other)
+        raise InputError(
+            f"{folder} holds a run with other settings: {rows}. Nothing is overwritten: give the settings it was "
+            "started with, or another --out."
+        )
+
+
+def _conclude(out: Path, folders: list[Path], seconds: float) -> None:
+    from visionkit.run.compare import compare
+    from visionkit.run.report import write_report
+
+    comparison = compare(folders)
+    report = write_report(comparison, out)
+    comparison.print()
+    print(f"\nreport      {report}\nruns        {out}\nseconds     {seconds:.0f}", flush=True)  # noqa: T201
+
+
+def _is_first() -> bool:
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or "0"
+    return int(rank) == 0 or "pytest" in sys.modules

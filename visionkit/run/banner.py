@@ -1,0 +1,58 @@
+"""What a run says before it starts: versions, device, batch, data, what is frozen, where everything goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning
+from lightning.pytorch.utilities import rank_zero_only
+
+from visionkit.config import TransferConfig
+from visionkit.data.datamodule import DataModule
+from visionkit.run.config import RunConfig
+from visionkit.run.policy import Policy
+from visionkit.run.result import environment
+
+__all__ = ["print_banner"]
+
+
+@rank_zero_only
+def print_banner(
+    config: RunConfig,
+    task: lightning.LightningModule,
+    data: DataModule,
+    trainer: lightning.Trainer,
+    policy: Policy,
+    folder: Path,
+    epochs: int,
+    resume: str | None,
+) -> None:
+    """Print the facts of one run, on the first process."""
+    from visionkit.optim import describe_rate
+
+    env, world = environment(), trainer.world_size
+    versions = env["versions"]
+    order = data.train_order()
+    width = order.batch_size * world * config.accumulate
+    sizes = data.facts()["sizes"]
+    total = sum(p.numel() for p in task.parameters())
+    trainable = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    transfer = getattr(task, "transfer", None)
+    norm = transfer.norm if isinstance(transfer, TransferConfig) else None
+    frozen = transfer.freeze_through if isinstance(transfer, TransferConfig) else None
+    rows = {
+        "run": f"{folder.name}: init {config.init}, seed {config.seeds[0]}, fraction {config.fractions[0]:g}",
+        "versions": ", ".join(f"{name} {versions[name]}" for name in ("visionkit", "torch", "lightning", "timm")),
+        "device": f"{world} x {policy.accelerator} ({env['device']}), {policy.precision}"
+        + (", channels-last" if policy.channels_last else "")
+        + (", compiled" if policy.compile else ""),
+        "batch": f"{order.batch_size} x {world} process(es) x {config.accumulate} accumulated = {width} a step",
+        "rate": describe_rate(config.lr, config.optim, width),
+        "data": f"{data.splits.name}: {sizes['train']} of {sizes['train_full']} train, {sizes['val']} val, "
+        f"{sizes['test']} test, {len(data.splits.classes)} classes",
+        "length": f"{epochs} epochs = {epochs * len(order) * order.batch_size * world} images",
+        "model": f"{type(task).__name__} over {config.backbone}: {total / 1e6:.2f} M parameters, "
+        f"{trainable / 1e6:.2f} M trained; norm {norm}, frozen through {frozen or 'nothing'}",
+        "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),
+    }
+    print("\n".join(f"  {name:<9} {text}" for name, text in rows.items()), flush=True)  # noqa: T201

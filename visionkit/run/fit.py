@@ -1,0 +1,308 @@
+"""One run: a task, its data and a folder in; a result out. Nothing here that could not be done by hand."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from visionkit import __version__
+from visionkit.config import TransferConfig
+from visionkit.data.datamodule import DataModule
+from visionkit.errors import InputError
+from visionkit.run.banner import print_banner
+from visionkit.run.checkpoint import newest_good, sweep
+from visionkit.run.config import RunConfig, to_dict
+from visionkit.run.guard import FiniteGuard
+from visionkit.run.policy import choose_policy
+from visionkit.run.preempt import Preemption
+from visionkit.run.result import environment, peak_memory_mb, write_result
+from visionkit.run.saver import SaveCheckpoints, writable
+from visionkit.run.step_seed import StepSeed
+from visionkit.run.table_log import TableLogger
+from visionkit.run.trainer import build_trainer, make_logger
+
+__all__ = ["Length", "fit", "length"]
+
+SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "accelerator")
+FREE = ("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init")
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is: whole epochs, validated every `validate_every` and after the last."""
+
+    epochs: int
+    validate_every: int
+
+
+def length(config: RunConfig, batches: int, images_per_batch: int) -> Length:
+    """Return the length of a run over `batches` global batches an epoch.
+
+    `config.images`, when set, is rounded up to whole epochs, so that subsets train for the same number of
+    images. Validation comes about twelve times a run, and always after the last epoch.
+    """
+    epochs = config.epochs
+    if config.images:
+        epochs = max(1, -(-config.images // (batches * images_per_batch)))
+    every = config.validate_every or max(1, epochs // 12)
+    if config.images:
+        epochs = -(-epochs // every) * every
+    while epochs % every:
+        every -= 1
+    return Length(epochs, every)
+
+
+def fit(
+    config: RunConfig,
+    task: lightning.LightningModule,
+    data: DataModule,
+    *,
+    folder: str | Path,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
+    """Train `task` on `data`, continue where an earlier start stopped, evaluate, and write the result.
+
+    Args:
+        config: One run's settings: one init, one seed, one fraction.
+        task: A task of `visionkit.tasks`, or any LightningModule with a `monitor`.
+        data: Its data module.
+        folder: The run's folder; everything is written below it.
+        callbacks: More callbacks, before those of the run.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        InputError: The folder holds another run, or the settings do not fit.
+        RunError: The folder cannot be written, the disk is full, a number was not finite, or the run was
+            preempted.
+    """
+    place, began = Path(folder), time.time()
+    policy = choose_policy(config)
+    if policy.channels_last:
+        task = task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
+    saver = SaveCheckpoints(
+        place / "checkpoints",
+        monitor=monitor,
+        every=config.checkpoint_every,
+        identity=_identity(config, data),
+    )
+    counter = _Clock()
+    table = TableLogger(place / "metrics.csv", images=lambda: counter.images)
+    loggers: list[Logger] = [table, *(make_logger(name, place) for name in config.logger)]
+    plan = length(config, *_batches(config, data))
+    trainer = build_trainer(
+        config,
+        folder=place,
+        policy=policy,
+        callbacks=[
+            counter,
+            StepSeed(data.seed),
+            *callbacks,
+            *_task_callbacks(config, task),
+            FiniteGuard(place / "faults"),
+            Preemption(saver),
+            saver,
+        ],
+        loggers=loggers,
+        max_epochs=plan.epochs,
+        validate_every=plan.validate_every,
+        log_every=max(1, min(20, _batches(config, data)[0])),
+    )
+    resume = _open_folder(config, place, saver)
+    table.rewind(_images_of(resume, config, data, trainer.world_size))
+    if policy.compile:
+        task.compile()  # type: ignore[no-untyped-call]
+    print_banner(config, task, data, trainer, policy, place, plan.epochs, resume)
+    trainer.fit(task, datamodule=data, ckpt_path=resume)
+    metrics = _floats(trainer.callback_metrics, "val/")
+    fitted = time.time() - began
+    images, speed = counter.images, counter.speed
+    best = place / "checkpoints" / "best.ckpt"
+    if data.splits.test is not None:
+        at = str(best) if best.exists() else None
+        trainer.test(task, datamodule=data, ckpt_path=at, verbose=False)
+        metrics |= _floats(trainer.callback_metrics, "test/")
+    result = {
+        "task": type(task).__name__,
+        "metrics": metrics,
+        "best": {"name": monitor[0], "value": saver.best_score},
+        "monitor": list(monitor),
+        "init": config.init,
+        "seed": config.seeds[0],
+        "fraction": config.fractions[0],
+        "images_seen": images,
+        "weights": _weights(task),
+        "config": to_dict(config),
+        "policy": policy.as_dict(),
+        "env": environment(),
+        "seconds": {"fit": fitted, "total": time.time() - began},
+        "images_per_second": speed,
+        "peak_memory_mb": peak_memory_mb(),
+        "parameters": _parameters(task),
+        "data": data.facts(),
+        "equal": _equal(task, data, plan, trainer, config),
+        "predictions": "predictions/val.jsonl" if (place / "predictions/val.jsonl").exists() else None,
+    }
+    if trainer.is_global_zero:
+        write_result(place, result)
+    trainer.strategy.barrier("result")
+    return result
+
+
+class _Clock(Callback):
+    """Counts images seen, exactly, and the images a second of the training steps."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.speed = 0.0
+        self._spent = 0.0
+        self._timed = 0
+        self._since: float | None = None
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        order = trainer.datamodule.train_order()  # type: ignore[attr-defined]
+        width = order.batch_size * order.world
+        self.images = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * width
+        self._timed += width
+        self._tick()
+
+    def on_validation_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self._tick()
+        self._since = None
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        if self._since is not None:
+            self._spent += now - self._since
+        self._since = now
+        self.speed = self._timed / self._spent if self._spent else 0.0
+
+
+def _batches(config: RunConfig, data: DataModule) -> tuple[int, int]:
+    from visionkit.run.policy import processes
+
+    devices, nodes = processes(config)
+    per_node = torch.cuda.device_count() if devices == "auto" else int(devices)
+    world = max(1, per_node * nodes)
+    from visionkit.data.order import TrainOrder
+
+    order = TrainOrder(len(data.train_data), batch_size=data.batch_size, seed=data.seed, world=world)
+    return len(order), order.batch_size * world
+
+
+def _open_folder(config: RunConfig, place: Path, saver: SaveCheckpoints) -> str | None:
+    """Prepare the folder on the first process; return the checkpoint to continue from."""
+    found: Path | None = None
+    if config.resume != "never":
+        found = newest_good(saver.folder, report=rank_zero_only(lambda text: print(text, file=sys.stderr)))
+        if found is None and config.resume == "require":
+            raise InputError(
+                f"--resume require: expected a sound checkpoint in {saver.folder}, but found none. "
+                "Use --resume auto to start afresh."
+            )
+    if rank_zero_only.rank == 0:
+        writable(place)
+        sweep(saver.folder)
+        (place / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+        (place / "cmd.txt").write_text(shlex.join([sys.executable, *sys.argv]) + "\n", encoding="utf-8")
+        (place / "env.json").write_text(_json(environment()), encoding="utf-8")
+    return None if found is None else str(found)
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _images_of(resume: str | None, config: RunConfig, data: DataModule, world: int) -> int:
+    if resume is None:
+        return 0
+    from visionkit.run.checkpoint import load_checkpoint
+
+    batches = int(load_checkpoint(resume).get("visionkit", {}).get("batches", 0))
+    return batches * _batches(config, data)[1]
+
+
+def _identity(config: RunConfig, data: DataModule) -> dict[str, Any]:
+    facts = data.facts()
+    identity: dict[str, Any] = {
+        "data": facts["fingerprint"],
+        "classes": facts["classes"],
+        "seed": config.seeds[0],
+        "fraction": config.fractions[0],
+        "init": config.init,
+        "soft:code version": __version__,
+    }
+    for name, value in to_dict(config).items():
+        if name not in FREE:
+            identity[f"soft:{name}" if name in SOFT else name] = value
+    return identity
+
+
+def _task_callbacks(config: RunConfig, task: lightning.LightningModule) -> list[Callback]:
+    from visionkit.run.ema import EMA
+    from visionkit.run.thaw import Thaw
+
+    made: list[Callback] = []
+    if config.optim.ema:
+        made.append(EMA(config.optim.ema))
+    transfer = getattr(task, "transfer", None)
+    if isinstance(transfer, TransferConfig) and transfer.thaw_at:
+        made.append(Thaw())
+    return made
+
+
+def _floats(metrics: Any, prefix: str) -> dict[str, float]:
+    return {str(name): float(value) for name, value in metrics.items() if str(name).startswith(prefix)}
+
+
+def _weights(task: lightning.LightningModule) -> dict[str, Any]:
+    record = getattr(getattr(task, "backbone", None), "weights", None)
+    as_dict = getattr(record, "as_dict", None)
+    return dict(as_dict()) if callable(as_dict) else {}
+
+
+def _parameters(task: lightning.LightningModule) -> dict[str, int]:
+    return {
+        "total": sum(p.numel() for p in task.parameters()),
+        "trainable": sum(p.numel() for p in task.parameters() if p.requires_grad),
+    }
+
+
+def _equal(
+    task: lightning.LightningModule, data: DataModule, plan: Length, trainer: lightning.Trainer, config: RunConfig
+) -> dict[str, Any]:
+    transfer = getattr(task, "transfer", None)
+    batches, width = _batches(config, data)
+    return {
+        "norm": getattr(transfer, "norm", None),
+        "schedule": {
+            "images": plan.epochs * batches * width,
+            "epochs": plan.epochs,
+            "global_batch": width * config.accumulate,
+            "shape": config.optim.schedule,
+            "lr": config.lr,
+        },
+        "order": data.order_fingerprint(),
+        "draws": {"seed": data.seed, "batch_transform": type(data.batch_transform).__name__},
+        "precision": str(trainer.precision),
+    }

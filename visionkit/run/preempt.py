@@ -1,0 +1,117 @@
+"""Preemption: a signal sets a flag, all processes save after the same update, and the run ends with its own status."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from types import FrameType
+from typing import Any
+
+import lightning
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+
+from visionkit.errors import RunError
+from visionkit.run.saver import SaveCheckpoints, at_boundary
+
+__all__ = ["EXIT_PREEMPTED", "Preemption", "PreemptedError"]
+
+EXIT_PREEMPTED = 75
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+KEY = "visionkit/stop"
+
+
+class PreemptedError(RunError):
+    """The run was asked to stop, saved its state and can be continued by the same command."""
+
+
+class Preemption(Callback):
+    """Turns SIGTERM and SIGUSR1 into a checkpoint at the next end of an update, the same one on all processes.
+
+    A process that was signalled writes the number of the next update into the process group's key-value
+    store before it joins that update's gradients; every process reads the store after each update, and has
+    therefore seen it when that update ends. No collective is made for it.
+
+    Args:
+        saver: Writes the checkpoint.
+        requeue: Whether to ask SLURM to requeue the job, when in one.
+    """
+
+    def __init__(self, saver: SaveCheckpoints, *, requeue: bool = True) -> None:
+        self.saver = saver
+        self.requeue = requeue
+        self._asked = False
+        self._told = False
+        self._stop_at: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take the signals over from Lightning, whose handler saves in the handler."""
+        try:
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._flag)
+        except ValueError:  # not in the main thread (a Ray worker): the caller handles signals there
+            self._before = {}
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Agree on an update, and stop after it."""
+        if not trainer.fit_loop.epoch_loop._should_accumulate():
+            self._agree(trainer)
+            if self._due(trainer) and at_boundary(trainer):
+                self.saver.save_last(trainer)
+                self._leave(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop after the epoch when the update was its last; the checkpoint of the epoch's end is written first."""
+        if self._due(trainer):
+            self.saver.on_train_epoch_end(trainer, pl_module)
+            self._leave(trainer)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def _flag(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def _agree(self, trainer: lightning.Trainer) -> None:
+        if not (dist.is_available() and dist.is_initialized() and trainer.world_size > 1):
+            if self._asked:
+                self._stop_at = trainer.global_step
+            return
+        store = dist.distributed_c10d._get_default_store()
+        key = f"{KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        if self._asked and not self._told and self._stop_at is None:
+            self._told = True
+            store.set(key, str(trainer.global_step + 1))
+        if self._stop_at is None and store.check([key]):
+            self._stop_at = int(store.get(key))
+
+    def _due(self, trainer: lightning.Trainer) -> bool:
+        return self._stop_at is not None and trainer.global_step >= self._stop_at
+
+    def _leave(self, trainer: lightning.Trainer) -> None:
+        job = os.environ.get("SLURM_JOB_ID")
+        if self.requeue and job and trainer.is_global_zero and shutil.which("scontrol"):
+            subprocess.run(["scontrol", "requeue", job], check=False)
+        raise PreemptedError(
+            f"Asked to stop: saved after update {trainer.global_step} in {self.saver.folder}. "
+            "Start the same command again to continue."
+        )

@@ -1,0 +1,172 @@
+"""When checkpoints are written, and in a state from which a run continues bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from visionkit.errors import InputError, RunError
+from visionkit.run.checkpoint import FORMAT
+
+__all__ = ["SaveCheckpoints"]
+
+
+class SaveCheckpoints(Checkpoint):
+    """Writes `last.ckpt` every few updates and at each end of an epoch, `best.ckpt` when the monitor improves.
+
+    Within an epoch a checkpoint is written after an update and never on the epoch's last batch: there the
+    validation is still to come, so the one after it serves. `previous.ckpt` is the one before `last.ckpt`.
+
+    Args:
+        folder: Where the files go.
+        monitor: Logged name and direction ("max" or "min").
+        every: Updates between checkpoints within an epoch; 0 writes at ends of epochs only.
+        identity: What the run is (data, classes, batch, config); a resume with another one is refused.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        monitor: tuple[str, str],
+        every: int = 0,
+        identity: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.monitor = monitor
+        self.every = every
+        self.identity = identity or {}
+        self.best_score: float | None = None
+        self._between_epochs = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score so far."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best score."""
+        self.best_score = state_dict["best_score"]
+
+    def save_last(self, trainer: lightning.Trainer) -> None:
+        """Write `last.ckpt` now; all processes take part."""
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin a resumed epoch as a fresh one where the checkpoint lay between two epochs."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        if trainer.fit_loop.restarting and done % max(1, int(trainer.num_training_batches)) == 0:
+            trainer.fit_loop.restarting = False
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write `last.ckpt` when an update is done and the interval has passed."""
+        if self.every and at_boundary(trainer) and trainer.global_step % self.every == 0:
+            self.save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write `last.ckpt`, and `best.ckpt` where the monitor improved in this epoch's validation."""
+        score = self._score(trainer)
+        better = score is not None and (self.best_score is None or self._improves(score))
+        if better:
+            self.best_score = score
+        self._between_epochs = True
+        try:
+            if better:
+                trainer.save_checkpoint(self.folder / "best.ckpt")
+            self.save_last(trainer)
+        finally:
+            self._between_epochs = False
+
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Add what the run is, and write the loops as standing between epochs when they do."""
+        checkpoint["visionkit"] = {
+            "format": FORMAT,
+            "identity": json.loads(json.dumps(self.identity)),
+            "batches": int(trainer.fit_loop.epoch_loop.batch_progress.total.ready),
+        }
+        if self._between_epochs:
+            _close_epoch(checkpoint["loops"]["fit_loop"])
+
+    def on_load_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Refuse to continue a run that was another one."""
+        saved = checkpoint.get("visionkit", {}).get("identity", {})
+        wanted = json.loads(json.dumps(self.identity))
+        other = [name for name in wanted if name in saved and saved[name] != wanted[name]]
+        soft = [name for name in other if name.startswith("soft:")]
+        for name in soft:
+            rank_zero_warn(f"Resuming with another {name[5:]}: it was {saved[name]}, it is {wanted[name]}.")
+        hard = [name for name in other if name not in soft]
+        if hard:
+            rows = "; ".join(f"{name} was {saved[name]}, is {wanted[name]}" for name in hard)
+            raise InputError(
+                f"The run in {self.folder.parent} cannot be resumed, because it was another one: {rows}. "
+                "Give the settings it was started with, or another --out."
+            )
+
+    def _score(self, trainer: lightning.Trainer) -> float | None:
+        value = trainer.callback_metrics.get(self.monitor[0])
+        return float(value) if isinstance(value, Tensor | float) else None
+
+    def _improves(self, score: float) -> bool:
+        best = self.best_score
+        if best is None:
+            return True
+        return score > best if self.monitor[1] == "max" else score < best
+
+
+def at_boundary(trainer: lightning.Trainer) -> bool:
+    """Return whether an update was just made and the epoch is not yet at its last batch."""
+    loop = trainer.fit_loop.epoch_loop
+    return not loop._should_accumulate() and not loop.batch_progress.is_last_batch
+
+
+def _close_epoch(fit_loop: dict[str, Any]) -> None:
+    # Lightning saves within `on_train_epoch_end`, where its counters say "epoch processed, not completed";
+    # resumed from there it would end the epoch a second time. Written as completed, it begins the next one.
+    epoch = fit_loop["epoch_progress"]
+    for scope in ("total", "current"):
+        epoch[scope]["completed"] = epoch[scope]["processed"]
+    batch = fit_loop["epoch_loop.batch_progress"]
+    batch["total"]["completed"] = batch["total"]["processed"]
+    batch["current"] = dict.fromkeys(batch["current"], 0)
+    batch["is_last_batch"] = False
+
+
+def writable(folder: Path) -> None:
+    """Create `folder` and write into it once, so that a refusal comes before training.
+
+    Raises:
+        RunError: The folder cannot be made or written.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"Expected to be able to write into {folder}, but: {error.strerror or error}. Choose another --out."
+        ) from error

@@ -1,0 +1,75 @@
+"""The log that is always written: one long table, a row a value, exact after any number of resumes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+__all__ = ["TableLogger"]
+
+HEADER = ("step", "epoch", "images", "split", "name", "value")
+
+
+class TableLogger(Logger):
+    """Writes `metrics.csv`: step, epoch, images, split, name, value.
+
+    Args:
+        path: The file.
+        images: Gives the images seen so far.
+    """
+
+    def __init__(self, path: str | Path, *, images: Callable[[], int]) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.images = images
+        self._epoch = 0
+
+    @property
+    def name(self) -> str:
+        """The name Lightning asks for."""
+        return "table"
+
+    @property
+    def version(self) -> str:
+        """The version Lightning asks for; a run has one table."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any) -> None:
+        """Do nothing: `config.yaml` holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append a row for each value."""
+        self._epoch = int(metrics.get("epoch", self._epoch))
+        images = self.images()
+        with self._open("a") as handle:
+            writer = csv.writer(handle)
+            for key, value in metrics.items():
+                split, slash, name = key.partition("/")
+                if slash and split in ("train", "val", "test"):
+                    writer.writerow((step or 0, self._epoch, images, split, name, repr(float(value))))
+
+    @rank_zero_only
+    def rewind(self, images: int) -> None:
+        """Drop the rows after `images` seen: a resumed run writes them again."""
+        rows = [HEADER]
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as handle:
+                table = [tuple(row) for row in csv.reader(handle)][1:]
+            rows += [row for row in table if len(row) == len(HEADER) and int(row[2]) <= images]  # type: ignore[misc]
+        part = self.path.with_suffix(".csv.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", newline="", encoding="utf-8") as handle:
+            csv.writer(handle).writerows(rows)
+        part.replace(self.path)
+
+    def _open(self, mode: str) -> Any:
+        if not self.path.exists():
+            self.rewind(0)
+        return self.path.open(mode, newline="", encoding="utf-8")

@@ -1,0 +1,175 @@
+"""The one function that builds a Trainer: exact order, exact shards, safe checkpoints, quiet log."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+
+from visionkit.errors import InputError, unknown_name
+from visionkit.run.checkpoint import AtomicCheckpointIO
+from visionkit.run.config import RunConfig
+from visionkit.run.policy import Policy, choose_policy, processes
+
+__all__ = ["build_trainer", "make_logger"]
+
+TIMEOUT = datetime.timedelta(minutes=5)
+
+
+def build_trainer(
+    config: RunConfig,
+    *,
+    folder: str | Path,
+    policy: Policy | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    max_epochs: int = -1,
+    max_steps: int = -1,
+    validate_every: int = 1,
+    log_every: int = 20,
+) -> lightning.Trainer:
+    """Return a Trainer as every recipe uses it; anything it sets can be set by hand on a stock one.
+
+    Args:
+        config: Devices, nodes, strategy, precision, accumulation, clipping.
+        folder: Root of everything the Trainer writes.
+        policy: The device's policy; chosen from `config` if not given.
+        callbacks: Run in this order; checkpoint writers go last.
+        loggers: Where logged values go.
+        max_epochs: Passes over the data; -1 leaves the end to `max_steps`.
+        max_steps: Updates; -1 leaves the end to `max_epochs`.
+        validate_every: Epochs between validations.
+        log_every: Updates between rows of training values.
+
+    Raises:
+        InputError: The strategy is unknown or does not run on this device, or the master address does not
+            resolve.
+    """
+    policy = policy or choose_policy(config)
+    devices, nodes = processes(config)
+    _check_master()
+    _quiet()
+    trainer = lightning.Trainer(
+        accelerator=policy.accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=_strategy(config.strategy, policy, devices, nodes),
+        precision=policy.precision,  # type: ignore[arg-type]
+        plugins=[AtomicCheckpointIO()],
+        callbacks=[*callbacks, *_progress(config)],
+        logger=list(loggers) or False,
+        max_epochs=max_epochs,
+        max_steps=max_steps,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.optim.clip_norm or None,
+        check_val_every_n_epoch=validate_every,
+        log_every_n_steps=log_every,
+        num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(c, lightning.pytorch.callbacks.Checkpoint) for c in callbacks),
+        enable_model_summary=False,
+        enable_progress_bar=config.progress and _terminal(),
+        use_distributed_sampler=False,
+        deterministic="warn" if config.deterministic else False,
+        benchmark=False if config.deterministic else None,
+        default_root_dir=folder,
+    )
+    # Lightning asks all processes about SIGTERM by a broadcast before every batch; `Preemption` agrees
+    # through the key-value store instead, so a step makes no collective but its gradient's.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer
+
+
+def make_logger(name: str, folder: str | Path) -> Logger:
+    """Return one of the loggers that go by name, besides the table that is always written.
+
+    Args:
+        name: "tensorboard", "wandb" or "mlflow".
+        folder: The run's folder; nothing is written outside it.
+
+    Raises:
+        InputError: The name is unknown, or the logger's package is not installed.
+    """
+    from lightning.pytorch import loggers
+
+    place = Path(folder)
+    try:
+        if name == "tensorboard":
+            return loggers.TensorBoardLogger(str(place), name="tensorboard", version="")
+        if name == "wandb":
+            return loggers.WandbLogger(save_dir=str(place), name=place.name, offline="WANDB_API_KEY" not in os.environ)
+        if name == "mlflow":
+            return loggers.MLFlowLogger(run_name=place.name, tracking_uri=f"file:{place / 'mlflow'}")
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"The logger {name!r} needs a package that is not installed ({error.name}). "
+            'Install the extra: pip install "lightning-visionkit[loggers]".'
+        ) from error
+    raise unknown_name("logger", name, ("tensorboard", "wandb", "mlflow"), hint="csv is always written.")
+
+
+def _strategy(name: str, policy: Policy, devices: int | str, nodes: int) -> str | Strategy:
+    if name not in ("auto", "ddp", "fsdp"):
+        raise unknown_name("strategy", name, ("auto", "ddp", "fsdp"))
+    many = nodes > 1 or (isinstance(devices, int) and devices > 1) or (devices == "auto" and policy.accelerator == "gpu")
+    if name == "fsdp":
+        if policy.accelerator == "cpu":
+            raise InputError("Expected a GPU for --strategy fsdp, but this run uses the CPU. Use --strategy ddp.")
+        return FSDPStrategy(timeout=TIMEOUT)
+    if name == "auto" and not many:
+        return "auto"
+    backend = "gloo" if policy.accelerator == "cpu" else None
+    return DDPStrategy(timeout=TIMEOUT, process_group_backend=backend, gradient_as_bucket_view=True)
+
+
+def _check_master() -> None:
+    address = os.environ.get("MASTER_ADDR")
+    if not address:
+        return
+    try:
+        socket.getaddrinfo(address, None)
+    except OSError as error:
+        raise InputError(
+            f"MASTER_ADDR is {address!r}, which does not resolve from this machine ({error}); every process "
+            "would wait for it. Set MASTER_ADDR to the first machine's reachable name or address."
+        ) from error
+
+
+def _progress(config: RunConfig) -> list[Callback]:
+    if not (config.progress and _terminal()):
+        return []
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return [RichProgressBar(refresh_rate=20)]
+
+
+def _terminal() -> bool:
+    import sys
+
+    return sys.stderr.isatty()
+
+
+def _quiet() -> None:
+    # Product tips and notes on what was set on purpose; everything else is shown.
+    notes: list[Any] = [
+        r".*does not have many workers.*",
+        r".*number of training batches .* is smaller than the logging interval.*",
+        r".*resuming from a checkpoint that ended before the epoch ended.*",
+        r".*module\(s\) in eval mode at the start of training.*",
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+        r".*srun.*command is available on your system but is not used.*",
+        r".*You are using `torch.load` with `weights_only=.*",
+    ]
+    for note in notes:
+        warnings.filterwarnings("ignore", message=note)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
