@@ -1,0 +1,37 @@
+"""One process of the test that scores are equal on 1, 2 and 3 processes; it imports little."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from visionkit.metrics.segmentation import SegmentationMeter
+
+
+def pictures(count: int):
+    generator = torch.Generator().manual_seed(11)
+    for index in range(count):
+        maps = torch.randint(0, 5 + index % 3, (2, 9 + index, 14 - index), generator=generator)
+        maps[1][torch.rand(maps[1].shape, generator=generator) < 0.2] = 255
+        yield maps[0], maps[1]
+
+
+def main(rank: int, folder: str) -> None:
+    for world in range(max(1, rank + 1), 4):
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world
+        )
+        meter = SegmentationMeter(7, boundary_tolerance=0.05)
+        for prediction, truth in list(pictures(5))[rank::world]:
+            meter.update(prediction, truth)
+        scores = {name: value.hex() for name, value in meter.reduce().named().items()}
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+        Path(folder, f"{world}-{rank}.json").write_text(json.dumps(scores))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
