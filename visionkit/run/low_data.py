@@ -1,0 +1,75 @@
+"""With how little data: what share of it matches the baseline with all, and where the arms meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from visionkit.run.spread import Difference
+
+__all__ = ["LowData", "low_data"]
+
+
+@dataclass(frozen=True)
+class LowData:
+    """What the low-data curve of an arm says against the baseline.
+
+    Args:
+        arm: The arm.
+        baseline: The arm it is held against.
+        matches: Share of the data at which the arm scores what the baseline scores with the largest share
+            (interpolated on the logarithm of the share); None when it never does.
+        at_most: Whether `matches` is only an upper bound: the smallest share was already enough.
+        meets: The share from which on the arm is no longer shown to be better; None when it always is.
+    """
+
+    arm: str
+    baseline: str
+    matches: float | None
+    at_most: bool
+    meets: float | None
+
+
+def low_data(
+    arm: str,
+    baseline: str,
+    scores: Sequence[tuple[float, float]],
+    goal: float,
+    gaps: Sequence[tuple[float, Difference]],
+    *,
+    mode: str = "max",
+) -> LowData:
+    """Read a low-data curve.
+
+    Args:
+        arm: The arm.
+        baseline: The arm it is held against.
+        scores: The arm's share of the data and mean score, shares rising.
+        goal: The baseline's mean score with its largest share.
+        gaps: Share of the data and arm less baseline, shares rising.
+        mode: Whether "max" or "min" of the score is better.
+    """
+    sign = 1.0 if mode == "max" else -1.0
+    matches, at_most = _first_share(scores, goal, sign)
+    meets = None
+    for share, gap in reversed(gaps):
+        ahead = sign * gap.mean > 0 and (gap.shown or gap.pairing == "single")
+        if ahead:
+            break
+        meets = share
+    return LowData(arm, baseline, matches, at_most, meets)
+
+
+def _first_share(
+    scores: Sequence[tuple[float, float]], goal: float, sign: float
+) -> tuple[float | None, bool]:
+    for position, (share, score) in enumerate(scores):
+        if sign * score < sign * goal:
+            continue
+        if position == 0:
+            return share, True
+        before, low = scores[position - 1]
+        part = (goal - low) / (score - low)
+        return math.exp(math.log(before) + part * (math.log(share) - math.log(before))), False
+    return None, False
