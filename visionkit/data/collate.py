@@ -1,0 +1,131 @@
+"""Samples become a batch: one preallocated uint8 tensor, or lists where pictures differ in size.
+
+Every collate gives a batch with `ids == []` for no samples: the share of a process that has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visionkit.errors import DataError
+from visionkit.types import Sample
+
+__all__ = ["caption_batch", "list_batch", "mask_batch", "stack_batch"]
+
+Batch = dict[str, Any]
+
+
+def stack_batch(samples: Sequence[Sample]) -> Batch:
+    """Make a `ClassificationBatch`.
+
+    Args:
+        samples: Pictures `(3, H, W)` of one size with `label`: () int64, or (K,) float32.
+
+    Returns:
+        `images` (B, 3, H, W) uint8 channels last, `labels` (B,) int64 or (B, K) float32 where there are
+        labels, `ids`. Without samples: `{"ids": []}`.
+
+    Raises:
+        DataError: Pictures differ in size.
+    """
+    if not samples:
+        return {"ids": []}
+    batch: Batch = {"images": _stack_images(samples), "ids": _ids(samples)}
+    if "label" in samples[0]:
+        batch["labels"] = torch.stack([sample["label"] for sample in samples])
+    return batch
+
+
+def list_batch(samples: Sequence[Sample]) -> Batch:
+    """Make a `DetectionBatch`.
+
+    Args:
+        samples: Pictures of any size with `boxes` and `labels`, perhaps `masks` and `iscrowd`.
+
+    Returns:
+        `images` a list of (3, H, W) uint8, `targets` a list of dicts of the fields a sample has, `ids`.
+        Without samples: `{"ids": []}`.
+    """
+    if not samples:
+        return {"ids": []}
+    fields = ("boxes", "labels", "masks", "iscrowd", "size")
+    targets = [{field: sample[field] for field in fields if field in sample} for sample in samples]
+    return {"images": [sample["image"] for sample in samples], "targets": targets, "ids": _ids(samples)}
+
+
+def mask_batch(samples: Sequence[Sample]) -> Batch:
+    """Make a `SegmentationBatch`: stacked where all pictures have one size, lists otherwise.
+
+    Args:
+        samples: Pictures with `mask` (H, W) int64.
+
+    Returns:
+        `images` (B, 3, H, W) uint8 and `masks` (B, H, W) int64, or lists of both; `ids`.
+        Without samples: `{"ids": []}`.
+    """
+    if not samples:
+        return {"ids": []}
+    batch: Batch = {"ids": _ids(samples)}
+    if len({sample["image"].shape for sample in samples}) == 1:
+        batch["images"] = _stack_images(samples)
+        batch["masks"] = torch.stack([sample["mask"] for sample in samples])
+    else:
+        batch["images"] = [sample["image"] for sample in samples]
+        batch["masks"] = [sample["mask"] for sample in samples]
+    return batch
+
+
+def caption_batch(
+    samples: Sequence[Sample], *, encode: Callable[[str], Sequence[int]], pad: int = 0
+) -> Batch:
+    """Make a `CaptionBatch`; bind `encode` with `functools.partial` to get a collate.
+
+    Args:
+        samples: Pictures of one size with `captions`; the first caption of each gives the tokens (a
+            transform may choose another by moving it to the front).
+        encode: Turns a sentence into token ids, with its begin and end marks.
+        pad: The id that fills short rows.
+
+    Returns:
+        `images` (B, 3, H, W) uint8, `tokens` (B, L) int64, `references` every caption of each picture,
+        `ids`. Without samples: `{"ids": []}`.
+    """
+    if not samples:
+        return {"ids": []}
+    rows = [torch.as_tensor(list(encode(sample["captions"][0])), dtype=torch.int64) for sample in samples]
+    tokens = torch.full((len(rows), max(len(row) for row in rows)), pad, dtype=torch.int64)
+    for target, row in zip(tokens, rows, strict=True):
+        target[: len(row)] = row
+    references = [list(sample["captions"]) for sample in samples]
+    return {
+        "images": _stack_images(samples),
+        "tokens": tokens,
+        "references": references,
+        "ids": _ids(samples),
+    }
+
+
+def _ids(samples: Sequence[Sample]) -> list[str]:
+    return [sample.get("id", "") for sample in samples]
+
+
+def _stack_images(samples: Sequence[Sample]) -> Tensor:
+    """Copy each picture once, into one channels-last tensor."""
+    first = samples[0]["image"]
+    images = torch.empty(
+        (len(samples), *first.shape), dtype=first.dtype, memory_format=torch.channels_last
+    )  # (B, 3, H, W)
+    for target, sample in zip(images, samples, strict=True):
+        if sample["image"].shape != first.shape:
+            raise DataError(
+                f"Expected pictures of one size to stack, but got {tuple(first.shape)} and "
+                f"{tuple(sample['image'].shape)}. Let the transform resize to one size.",
+                path=sample.get("id"),
+                field="image",
+            )
+        target.copy_(sample["image"])
+    return images

@@ -1,0 +1,100 @@
+"""Moves of a whole sample: the picture, its boxes, its masks and its class map go together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from visionkit.types import Sample
+
+__all__ = ["crop_resize", "flip"]
+
+_KEEP = 0.25  # a box that keeps less of its area than this is no longer a fair object to ask for
+
+
+def crop_resize(
+    sample: Sample, box: tuple[int, int, int, int], size: tuple[int, int], *, keep: float = _KEEP
+) -> Sample:
+    """Cut a box out of the sample and resize it, in one antialiased step.
+
+    Boxes are cut at the border; one that keeps less than `keep` of its area is dropped together with its
+    label, mask and crowd flag. Class maps and masks take the nearest pixel, so no class is invented.
+
+    Args:
+        sample: Anything with an image `(3, H, W)` uint8; boxes, masks and mask are moved when present.
+        box: `(top, left, height, width)` in pixels, inside the picture.
+        size: `(height, width)` of the result.
+        keep: Least share of a box's area that must remain.
+
+    Returns:
+        A new sample; `size`, the size of the original picture, is left as it was.
+    """
+    top, left, height, width = box
+    out = sample.copy()
+    out["image"] = _resize(sample["image"][:, top : top + height, left : left + width], size)
+    if "mask" in sample:
+        out["mask"] = _nearest(sample["mask"][None, top : top + height, left : left + width], size)[0]
+    if "masks" in sample:
+        out["masks"] = _nearest(sample["masks"][:, top : top + height, left : left + width], size)
+    if "boxes" in sample:
+        boxes = sample["boxes"].clone()  # (N, 4) xyxy
+        before = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        boxes[:, 0::2] = (boxes[:, 0::2] - left).clamp(0, width)
+        boxes[:, 1::2] = (boxes[:, 1::2] - top).clamp(0, height)
+        after = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        boxes[:, 0::2] *= size[1] / width
+        boxes[:, 1::2] *= size[0] / height
+        out["boxes"] = boxes
+        out = _keep(out, (after > 0) & (after >= keep * before))
+    return out
+
+
+def flip(sample: Sample) -> Sample:
+    """Mirror the sample left to right.
+
+    Args:
+        sample: Anything with an image `(3, H, W)`.
+    """
+    out = sample.copy()
+    out["image"] = sample["image"].flip(-1)
+    if "mask" in sample:
+        out["mask"] = sample["mask"].flip(-1)
+    if "masks" in sample:
+        out["masks"] = sample["masks"].flip(-1)
+    if "boxes" in sample:
+        left, top, right, bottom = sample["boxes"].unbind(1)
+        width = sample["image"].shape[-1]
+        out["boxes"] = torch.stack((width - right, top, width - left, bottom), dim=1)
+    return out
+
+
+def _keep(sample: Sample, chosen: Tensor) -> Sample:
+    """Drop the objects that are not chosen from every list of objects."""
+    if bool(chosen.all()):
+        return sample
+    sample["boxes"] = sample["boxes"][chosen]
+    if "labels" in sample:
+        sample["labels"] = sample["labels"][chosen]
+    if "masks" in sample:
+        sample["masks"] = sample["masks"][chosen]
+    if "iscrowd" in sample:
+        sample["iscrowd"] = sample["iscrowd"][chosen]
+    return sample
+
+
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if image.shape[-2:] == size:
+        return image
+    resized: Tensor = interpolate(image[None], size=size, mode="bilinear", antialias=True)
+    return resized[0]
+
+
+def _nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize integer maps `(N, H, W)` by the nearest pixel centre."""
+    height, width = maps.shape[-2:]
+    if (height, width) == size:
+        return maps
+    rows = ((torch.arange(size[0]) + 0.5) * (height / size[0])).long().clamp(max=height - 1)
+    columns = ((torch.arange(size[1]) + 0.5) * (width / size[1])).long().clamp(max=width - 1)
+    return maps[:, rows][:, :, columns]

@@ -1,0 +1,234 @@
+"""The one decoder: any usual picture file becomes `(3, H, W)` uint8 RGB, or an error that names the file.
+
+The header is read first: only formats on a short list are opened, and a picture above the pixel limit is
+refused before anything is decoded. Pillow decodes, because damaged files end there in an exception where
+other decoders end the process.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from visionkit.errors import DataError
+
+__all__ = ["MAX_PIXELS", "PICTURE_SUFFIXES", "inside", "read_image", "read_size"]
+
+MAX_PIXELS = 64_000_000
+"""Largest picture that is decoded, in pixels, unless a caller says otherwise."""
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""File endings that folders are searched for (lower case)."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_ORIENTATION = 0x0112
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(
+    path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, max_pixels: int = MAX_PIXELS
+) -> Tensor:
+    """Decode a picture file to RGB.
+
+    EXIF orientation is applied. 16-bit grey is scaled to 8 bits (not cut off), palettes are looked up, CMYK
+    and grey are converted, transparent pixels are laid over white. Of an animation the first frame is read.
+
+    Args:
+        path: A regular file in JPEG, PNG, WebP, BMP, GIF or TIFF format (told by content, not by name).
+        root: The file must lie inside this folder, once links and `..` are resolved; relative paths are
+            taken from it. (A hard link cannot be told from a file of the folder's own.)
+        max_pixels: Larger pictures are refused from their header.
+
+    Returns:
+        `(3, H, W)` uint8, with the strides of an `(H, W, 3)` array (channels last).
+
+    Raises:
+        DataError: The file is missing, outside `root`, no regular file, no picture of a known format, above
+            the limit, damaged, or of a pixel type without a known range (32-bit integers, floats, Lab).
+    """
+    file = _regular_file(path, root)
+    with _opened(file, max_pixels) as image:
+        try:
+            turn = _TURN.get(_orientation(image))
+            pixels = _to_rgb(image, file)
+        except DataError:
+            raise
+        except MemoryError as error:
+            raise DataError(
+                f"Expected a picture that fits in memory, but decoding {image.width} x {image.height} pixels "
+                "ran out of it. Make the picture smaller.",
+                path=file,
+                field="pixels",
+            ) from error
+        except Exception as error:
+            raise DataError(
+                f"Expected a whole picture, but decoding stopped: {_said(error)}. The file is truncated or "
+                "damaged; fetch it again or remove it.",
+                path=file,
+                field="pixels",
+            ) from error
+        array = np.array(pixels if turn is None else pixels.transpose(turn))
+    return torch.from_numpy(array).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W), same memory
+
+
+def read_size(
+    path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Return `(H, W)` as `read_image` would give it, from the header alone.
+
+    Args:
+        path: A picture file.
+        root: The file must lie inside this folder.
+        max_pixels: Larger pictures are refused.
+
+    Raises:
+        DataError: As `read_image`, except for damage behind the header.
+    """
+    with _opened(_regular_file(path, root), max_pixels) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def inside(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
+    """Return the real path of `name`, which must lie inside `root` once links and `..` are resolved.
+
+    Args:
+        root: The folder that may be read.
+        name: A path from a file that is not trusted; relative ones are taken from `root`.
+
+    Raises:
+        DataError: The path leaves the folder, or is no path at all.
+    """
+    text = os.fspath(name)
+    if not text or "\0" in text:
+        raise DataError(f"Expected a file name, but got {text!r}.", path=os.fspath(root), field="path")
+    top = os.path.realpath(root)
+    real = os.path.realpath(os.path.join(top, text))  # noqa: PTH118 (an absolute name must win, and be refused)
+    if real != top and not real.startswith(top.rstrip(os.sep) + os.sep):
+        raise DataError(
+            f"Expected a file inside {top}, but it leads to {real}. Move the picture into the folder, or name "
+            "the folder that holds it as the root.",
+            path=text,
+            field="path",
+        )
+    return Path(real)
+
+
+def _regular_file(path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> str:
+    """Return the path to open; refuse all but regular files before any of them is opened."""
+    file = os.fspath(path) if root is None else str(inside(root, path))
+    try:
+        mode = os.stat(file).st_mode  # noqa: PTH116 (a worker calls this for each picture)
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        what = "there is none by this name" if missing else f"it cannot be reached ({_said(error)})"
+        raise DataError(f"Expected a picture file, but {what}.", path=file, field="path") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file (a pipe, socket or device)"
+        raise DataError(f"Expected a picture file, but it is {kind}.", path=file, field="path")
+    return file
+
+
+@contextmanager
+def _opened(file: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Open the header of `file`; nothing is decoded yet."""
+    limit = f"Expected at most {max_pixels / 1e6:g} megapixels"
+    fix = "Make the picture smaller, or raise max_pixels if the file is to be trusted."
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{limit}, but {_said(error)}. {fix}", path=file, field="header") from error
+    except Exception as error:
+        raise DataError(_unreadable(file, error), path=file, field="header") from error
+    try:
+        width, height = image.size
+        if width * height > max_pixels:
+            text = f"{limit}, but it is {width} x {height} ({width * height / 1e6:.0f} megapixels). {fix}"
+            raise DataError(text, path=file, field="header")
+        if width < 1 or height < 1:
+            text = f"Expected at least one pixel, but it is {width} x {height}."
+            raise DataError(text, path=file, field="header")
+        yield image
+    finally:
+        image.close()
+
+
+def _unreadable(file: str, error: Exception) -> str:
+    """Say what the file is instead of a picture."""
+    try:
+        with Path(file).open("rb") as stream:
+            head = stream.read(512)
+    except OSError as reason:
+        return f"Expected a readable file, but {_said(reason)}."
+    if not head:
+        got = "it is empty (0 bytes). Fetch it again or remove it"
+    elif head.lstrip()[:1] == b"<":
+        got = "it holds HTML or XML text, as a failed download does. Fetch it again"
+    elif head.startswith(b"version https://git-lfs"):
+        got = "it is a pointer to git-lfs storage. Run `git lfs pull`"
+    elif isinstance(error, Image.UnidentifiedImageError):
+        got = f"it starts with {head[:8]!r}. Convert it, or remove it"
+    else:
+        got = f"its header is damaged ({_said(error)}). Fetch it again or remove it"
+    return f"Expected a picture in {', '.join(_FORMATS)} format, but {got}."
+
+
+def _said(error: BaseException) -> str:
+    """Return what an exception says on one line, or its kind when it says nothing."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split()).rstrip(".")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; a damaged EXIF block counts as none."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image, file: str) -> Image.Image:
+    """Decode and convert to 8-bit RGB by a rule for each pixel type."""
+    mode = image.mode
+    if mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image
+    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
+        grey = np.asarray(image).astype(np.uint32)
+        scaled = (grey * 255 + 32767) // 65535
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    if mode in {"I", "F", "LAB", "HSV"}:
+        raise DataError(
+            f"Expected 8-bit or 16-bit pixels, but the pixel type is {mode!r}, which has no known range as a "
+            "picture. Save it as 8-bit RGB or 16-bit grey.",
+            path=file,
+            field="mode",
+        )
+    if mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+        return _over_white(image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Lay the picture over white: the colour under transparent pixels is arbitrary and must not show."""
+    rgba = np.asarray(image).astype(np.uint32)
+    alpha = rgba[..., 3:]
+    mixed = (rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return Image.fromarray(mixed.astype(np.uint8), "RGB")

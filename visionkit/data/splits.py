@@ -1,0 +1,162 @@
+"""Training, validation and test samples; fractions and hold-outs that are functions of a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from visionkit.data.order import keyed_seed
+from visionkit.errors import InputError, expected
+from visionkit.types import Reader, Sample
+
+__all__ = ["Splits", "Subset", "fingerprint", "holdout", "subset"]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as a run sees it.
+
+    Args:
+        train: The training samples.
+        val: The samples that choices are made on.
+        test: The samples that are looked at last, if there are any.
+        classes: Names of the classes, by label.
+        name: What the data set is called in results.
+        facts: What a reader of a result should know of it (hold-outs made, licence, files left out).
+    """
+
+    train: Reader
+    val: Reader
+    test: Reader | None
+    classes: tuple[str, ...]
+    name: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Subset:
+    """Some samples of a reader, in a given order.
+
+    It offers `labels`, `sizes` and `ids` where the reader does.
+
+    Args:
+        reader: The samples to choose from.
+        indices: The chosen ones.
+    """
+
+    labels: Sequence[int]
+    sizes: Sequence[tuple[int, int]]
+    ids: Sequence[str]
+
+    def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
+        self.reader = reader
+        self.indices = [int(index) for index in indices]
+        for name in ("labels", "sizes", "ids"):
+            values = getattr(reader, name, None)
+            if values is not None:
+                setattr(self, name, [values[index] for index in self.indices])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the sample at `index` of this choice."""
+        return self.reader[self.indices[index]]
+
+
+def subset(reader: Reader, fraction: float, *, seed: int = 0) -> Reader:
+    """Return a seeded share of a reader: nested, and even over the classes.
+
+    The choice of a smaller fraction lies inside the choice of a larger one with the same seed. Where the
+    reader offers integer `labels`, each class keeps its share to within one sample.
+
+    Args:
+        reader: The samples to choose from.
+        fraction: The share, above 0 and up to 1 (at least one sample is kept).
+        seed: Seed of the choice.
+
+    Raises:
+        InputError: The fraction is not in (0, 1], or the reader is empty.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(expected("fraction", "above 0 and at most 1", fraction))
+    if len(reader) == 0:
+        raise InputError("Expected samples to choose from, but the data set is empty.")
+    if fraction == 1:
+        return reader
+    count = max(1, round(fraction * len(reader)))
+    return Subset(reader, sorted(_spread(reader, seed, 0x5B)[:count]))
+
+
+def holdout(reader: Reader, fraction: float, *, seed: int = 0) -> tuple[Reader, Reader]:
+    """Cut a reader in two: what is kept, and what is held out; even over the classes.
+
+    Args:
+        reader: The samples to cut.
+        fraction: The share held out, between 0 and 1 (at least one sample on either side).
+        seed: Seed of the choice.
+
+    Returns:
+        `(kept, held)`, without a common sample.
+
+    Raises:
+        InputError: The fraction is not between 0 and 1, or there are fewer than two samples.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(expected("the held-out fraction", "above 0 and below 1", fraction))
+    if len(reader) < 2:
+        raise InputError(expected("the number of samples to hold some out of", "at least 2", len(reader)))
+    order = _spread(reader, seed, 0x401D)
+    count = min(len(reader) - 1, max(1, round(fraction * len(reader))))
+    return Subset(reader, sorted(order[count:])), Subset(reader, sorted(order[:count]))
+
+
+def _spread(reader: Reader, seed: int, purpose: int) -> list[int]:
+    """Order all samples so that every prefix is even over the classes.
+
+    Member j of the n of a class stands at (j + 1/2) / n; the samples sorted by that, ties by chance.
+    """
+    size = len(reader)
+    labels = getattr(reader, "labels", None)
+    flat = labels is not None and all(isinstance(label, int | np.integer) for label in labels)
+    rng = np.random.default_rng(keyed_seed(seed, purpose))
+    shuffled = rng.permutation(size)
+    if not flat or labels is None:
+        return [int(index) for index in shuffled]
+    classes = np.asarray(labels)[shuffled]
+    place = np.empty(size)
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return [int(index) for index in shuffled[np.argsort(place, kind="stable")]]
+
+
+def fingerprint(reader: Reader) -> str:
+    """Return a SHA-256 that changes when samples are added, removed, renamed, relabelled or replaced.
+
+    It covers what the reader offers without decoding: `ids`, `labels`, `sizes`, `file_sizes` and its own
+    `recipe`. A reader that offers none of them is fingerprinted by eight of its pictures.
+
+    Args:
+        reader: Any reader.
+    """
+    digest = hashlib.sha256(f"{len(reader)}".encode())
+    known = False
+    for name in ("recipe", "ids", "labels", "sizes", "file_sizes"):
+        values = getattr(reader, name, None)
+        if values is not None:
+            known = True
+            digest.update(f"|{name}:".encode())
+            if isinstance(values, str):
+                digest.update(values.encode())
+            else:
+                digest.update("\n".join(map(str, values)).encode("utf-8", "surrogateescape"))
+    if not known and len(reader):
+        for index in np.unique(np.linspace(0, len(reader) - 1, 8).astype(int)):
+            digest.update(reader[int(index)]["image"].contiguous().numpy().tobytes())
+    if isinstance(reader, Subset):
+        digest.update(("|of:" + fingerprint(reader.reader) + str(reader.indices)).encode())
+    return digest.hexdigest()
