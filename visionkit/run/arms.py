@@ -16,7 +16,17 @@ from visionkit.run.config import RunConfig, to_dict
 __all__ = ["each_run", "run_recipe"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
-IGNORED = ("out", "resume", "logger", "progress", "workers", "checkpoint_every", "devices", "num_nodes", "strategy")
+IGNORED = (
+    "out",
+    "resume",
+    "logger",
+    "progress",
+    "workers",
+    "checkpoint_every",
+    "devices",
+    "num_nodes",
+    "strategy",
+)
 
 
 def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
@@ -113,7 +123,7 @@ def _check_folder(one: RunConfig, folder: Path) -> None:
 
 
 def _conclude(out: Path, folders: list[Path], seconds: float) -> None:
-    from visionkit.run.compare import compare
+    from visionkit.run.comparison import compare
     from visionkit.run.report import write_report
 
     comparison = compare(folders)

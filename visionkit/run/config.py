@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -78,12 +78,20 @@ class RunConfig:
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
 
-def parse(config: type[ConfigT], argv: Sequence[str] | None = None, *, doc: str = "", prog: str = "") -> ConfigT:
-    """Return `config` filled from the command line and, with `--config FILE`, from YAML; flags win.
+def parse(
+    config: type[ConfigT],
+    argv: Sequence[str] | None = None,
+    *,
+    variants: Sequence[Callable[[ConfigT], ConfigT]] = (),
+    doc: str = "",
+    prog: str = "",
+) -> ConfigT:
+    """Return `config` filled from a variant, from YAML (`--config FILE`) and from flags; the later wins.
 
     Args:
         config: The recipe's dataclass.
         argv: The arguments; those of the process if not given.
+        variants: Functions that turn the defaults into a named setting; `--variant NAME` picks one.
         doc: The recipe's module docstring, printed at the top of the help.
         prog: The name of the program in the help.
 
@@ -93,7 +101,7 @@ def parse(config: type[ConfigT], argv: Sequence[str] | None = None, *, doc: str 
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if any(arg in ("-h", "--help", "--help=all") for arg in args):
-        print(format_usage(config, doc=doc, prog=prog, everything="--help=all" in args))  # noqa: T201
+        print(format_usage(config, doc=doc, prog=prog, variants=variants, everything="--help=all" in args))  # noqa: T201
         raise SystemExit(0)
     show = "--print_config" in args
     args = _join_lists(config, [arg for arg in args if arg != "--print_config"])
@@ -102,7 +110,9 @@ def parse(config: type[ConfigT], argv: Sequence[str] | None = None, *, doc: str 
         name = arg.split("=", 1)[0]
         if name.startswith("--") and name not in known:
             raise unknown_name("option", name, known, hint="See --help=all.")
-    made = _parse_typed(config, args)
+    variant, args = _take_variant(args)
+    base = _vary(config, variant, {item.__name__: item for item in variants}) if variant else {}
+    made = _parse_typed(config, args, base)
     if show:
         print(yaml.safe_dump(to_dict(made), sort_keys=False), end="")  # noqa: T201
         raise SystemExit(0)
@@ -110,8 +120,8 @@ def parse(config: type[ConfigT], argv: Sequence[str] | None = None, *, doc: str 
 
 
 def flag_names(config: type) -> list[str]:
-    """Return every flag of a config dataclass, nested ones dotted, and `--config`."""
-    return [f"--{name}" for name in _keys(config)] + ["--config"]
+    """Return every flag of a config dataclass, nested ones dotted, `--config` and `--variant`."""
+    return [f"--{name}" for name in _keys(config)] + ["--config", "--variant"]
 
 
 def read_config(config: type[ConfigT], path: str | Path) -> ConfigT:
@@ -120,7 +130,7 @@ def read_config(config: type[ConfigT], path: str | Path) -> ConfigT:
     Raises:
         InputError: The file cannot be read, or a key or value in it is not valid.
     """
-    return _parse_typed(config, [f"--config={path}"])
+    return _parse_typed(config, [f"--config={path}"], {})
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -169,19 +179,39 @@ def _join_lists(config: type, args: list[str]) -> list[str]:
     return joined
 
 
-def _parse_typed(config: type[ConfigT], args: list[str]) -> ConfigT:
+def _take_variant(args: list[str]) -> tuple[str, list[str]]:
+    rest, name = list(args), ""
+    for place, arg in enumerate(args):
+        if arg == "--variant":
+            if place + 1 == len(args):
+                raise InputError("Expected a name after --variant.")
+            name, rest = args[place + 1], args[:place] + args[place + 2 :]
+        elif arg.startswith("--variant="):
+            name, rest = arg.partition("=")[2], args[:place] + args[place + 1 :]
+    return name, rest
+
+
+def _vary(
+    config: type[ConfigT], name: str, variants: dict[str, Callable[[ConfigT], ConfigT]]
+) -> dict[str, Any]:
+    if name not in variants:
+        raise unknown_name("variant", name, variants, hint=f"Known: {', '.join(variants) or 'none'}.")
+    return to_dict(variants[name](config()))
+
+
+def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, Any]) -> ConfigT:
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
     parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
     parser.add_class_arguments(config, fail_untyped=False)
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = dict(base_values)
     flags = []
     pending = list(args)
     while pending:
         arg = pending.pop(0)
         if arg == "--config" or arg.startswith("--config="):
             path = arg.partition("=")[2] or (pending.pop(0) if pending else "")
-            given = _read_yaml(config, path)
+            given = _merge(given, _read_yaml(config, path))
         else:
             flags.append(arg)
     try:
@@ -190,6 +220,14 @@ def _parse_typed(config: type[ConfigT], args: list[str]) -> ConfigT:
     except (ArgumentError, TypeError, KeyError) as error:
         _refuse(error)
     return config(**{item.name: getattr(made, item.name) for item in dataclasses.fields(config)})
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
 
 
 def _refuse(error: Exception) -> NoReturn:

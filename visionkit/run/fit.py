@@ -289,7 +289,11 @@ def _parameters(task: lightning.LightningModule) -> dict[str, int]:
 
 
 def _equal(
-    task: lightning.LightningModule, data: DataModule, plan: Length, trainer: lightning.Trainer, config: RunConfig
+    task: lightning.LightningModule,
+    data: DataModule,
+    plan: Length,
+    trainer: lightning.Trainer,
+    config: RunConfig,
 ) -> dict[str, Any]:
     transfer = getattr(task, "transfer", None)
     batches, width = _batches(config, data)

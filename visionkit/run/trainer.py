@@ -106,7 +106,9 @@ def make_logger(name: str, folder: str | Path) -> Logger:
         if name == "tensorboard":
             return loggers.TensorBoardLogger(str(place), name="tensorboard", version="")
         if name == "wandb":
-            return loggers.WandbLogger(save_dir=str(place), name=place.name, offline="WANDB_API_KEY" not in os.environ)
+            return loggers.WandbLogger(
+                save_dir=str(place), name=place.name, offline="WANDB_API_KEY" not in os.environ
+            )
         if name == "mlflow":
             return loggers.MLFlowLogger(run_name=place.name, tracking_uri=f"file:{place / 'mlflow'}")
     except ModuleNotFoundError as error:
@@ -120,10 +122,16 @@ def make_logger(name: str, folder: str | Path) -> Logger:
 def _strategy(name: str, policy: Policy, devices: int | str, nodes: int) -> str | Strategy:
     if name not in ("auto", "ddp", "fsdp"):
         raise unknown_name("strategy", name, ("auto", "ddp", "fsdp"))
-    many = nodes > 1 or (isinstance(devices, int) and devices > 1) or (devices == "auto" and policy.accelerator == "gpu")
+    many = (
+        nodes > 1
+        or (isinstance(devices, int) and devices > 1)
+        or (devices == "auto" and policy.accelerator == "gpu")
+    )
     if name == "fsdp":
         if policy.accelerator == "cpu":
-            raise InputError("Expected a GPU for --strategy fsdp, but this run uses the CPU. Use --strategy ddp.")
+            raise InputError(
+                "Expected a GPU for --strategy fsdp, but this run uses the CPU. Use --strategy ddp."
+            )
         return FSDPStrategy(timeout=TIMEOUT)
     if name == "auto" and not many:
         return "auto"

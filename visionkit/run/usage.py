@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["format_usage"]
@@ -10,13 +11,21 @@ __all__ = ["format_usage"]
 WIDTH = 110
 
 
-def format_usage(config: type, *, doc: str = "", prog: str = "", everything: bool = False) -> str:
+def format_usage(
+    config: type,
+    *,
+    doc: str = "",
+    prog: str = "",
+    variants: Sequence[Callable[..., Any]] = (),
+    everything: bool = False,
+) -> str:
     """Return the help text of a config dataclass.
 
     Args:
         config: Dataclass whose fields carry `help` and `group` metadata.
         doc: What the program does, with its launch lines.
         prog: Its name.
+        variants: Named settings, listed with the first line of their docstrings.
         everything: List the nested settings one by one too.
     """
     groups: dict[str, list[str]] = {}
@@ -38,8 +47,15 @@ def format_usage(config: type, *, doc: str = "", prog: str = "", everything: boo
     out.append(f"usage: {prog or 'recipe'} [--config FILE] [--FLAG VALUE ...]")
     for name, lines in groups.items():
         out += [f"{name}:", *(_fold(line) for line in lines)]
+    if variants:
+        out.append("--variant NAME:")
+        out += [_fold(f"  {v.__name__}".ljust(24) + _first_line(v)) for v in variants]
     out.append("also: --config FILE (YAML; flags win), --print_config, --help, --help=all (nested settings)")
     return "\n".join(out)
+
+
+def _first_line(variant: Callable[..., Any]) -> str:
+    return (variant.__doc__ or "").strip().splitlines()[0].removeprefix("Variant: ")
 
 
 def _default(item: dataclasses.Field[Any]) -> Any:

@@ -1,0 +1,94 @@
+"""Every job of the project: `nox -s NAME`. Environments are made by uv and kept between runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+ROOT = Path(__file__).parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+# Installed without what it requires: only the labelled pictures inside it are read.
+PICTURES = "foolbox==3.3.4"
+
+
+def install(session: nox.Session, *groups: str, extras: str = "demo") -> None:
+    """Install the project with the named dependency groups."""
+    named = [part for group in groups for part in nox.project.dependency_groups(PYPROJECT, group)]
+    session.install("-e", f".[{extras}]" if extras else ".", *named)
+
+
+@nox.session
+def compare(session: nox.Session) -> None:
+    """The main job: pretrained against scratch on the embedded data, and the report."""
+    install(session)
+    session.run("python", "recipes/compare.py", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The default suite."""
+    install(session, "test")
+    session.install("--no-deps", PICTURES)
+    workers = [] if session.posargs else ["-n", os.environ.get("VISIONKIT_TEST_WORKERS", "2"), "--dist", "loadfile"]
+    session.run("python", "-m", "pytest", *workers, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """What takes minutes to an hour: every registered backbone, agreement with the Java tools, long proxies."""
+    install(session, "test")
+    session.install("--no-deps", PICTURES)
+    session.run("python", "-m", "pytest", "-m", "slow", "--timeout", "5400", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check", *session.posargs)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict typing."""
+    install(session, "test")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, warnings as errors."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed beside the peers, in one run."""
+    install(session, "test")
+    session.run("python", "-m", "tests.bench", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel and the source archive, installed into a bare environment and asked for their version."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "build"))
+    session.run("python", "-m", "build", "--outdir", "dist")
+    wheel = max(Path("dist").glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    session.install(str(wheel))
+    session.chdir(session.create_tmp())
+    session.run("visionkit", "ls", "recipes")
+
+
+if __name__ == "__main__":
+    sys.exit(nox.main())

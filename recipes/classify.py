@@ -1,0 +1,117 @@
+"""Classify pictures, from pretrained weights and from scratch, and say what the weights were worth.
+
+python recipes/classify.py                                       # embedded scenes, both arms, two seeds
+python recipes/classify.py --data photos/ --backbone timm/resnet50 --init both --image_size 224
+python recipes/classify.py --data labels.csv --target multi --fractions 0.02 0.1 0.5 1
+torchrun --nproc-per-node 8 recipes/classify.py --data photos/ --devices 8
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from visionkit.config import OptimConfig, TransferConfig
+from visionkit.run.config import RunConfig, parse, setting
+
+
+@dataclass
+class Config(RunConfig):
+    """What `classify.py` can be told."""
+
+    target: Literal["single", "multi", "regression"] = setting("single", "single | multi | regression")
+    augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
+    mix: list[str] = setting([], "batch transforms besides flip: mixup cutmix erasing")
+    label_smoothing: float = setting(0.1, "mass moved from the true class to all")
+    train_size: int = setting(1000, "scenes only: pictures in the training split")
+    val_size: int = setting(500, "scenes only: pictures in the validation split")
+
+
+def main(config: Config) -> Path:
+    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    from visionkit.run import run_recipe
+
+    config.out = config.out or "runs/classify"
+    return run_recipe(config, train)
+
+
+def train(config: Config, folder: Path) -> dict[str, Any]:
+    """Train one run in `folder` and return its result."""
+    from visionkit.data import (
+        DataModule,
+        batch_transform,
+        classification_eval,
+        classification_train,
+        stack_batch,
+    )
+    from visionkit.run import fit
+    from visionkit.tasks import Classifier
+
+    splits = open_splits(config)
+    data = DataModule(
+        splits,
+        batch_size=config.batch_size,
+        train_transform=classification_train(config.image_size, augment=config.augment),
+        eval_transform=classification_eval(config.image_size),
+        collate=stack_batch,
+        batch_transform=batch_transform(["flip", *config.mix]),
+        seed=config.seeds[0],
+        fraction=config.fractions[0],
+        workers=config.workers,
+        eval_batch_size=4 * config.batch_size,
+    )
+    task = Classifier(
+        config.backbone,
+        init=config.init,
+        num_classes=len(splits.classes),
+        target=config.target,
+        label_smoothing=config.label_smoothing if config.target == "single" else 0.0,
+        class_names=splits.classes,
+        transfer=config.transfer,
+        optim=config.optim,
+        lr=config.lr,
+    )
+    return fit(config, task, data, folder=folder)
+
+
+def open_splits(config: Config) -> Any:
+    """Return the splits that `--data` names: the embedded scenes, a table, or a folder a class."""
+    from visionkit.data import image_folder, scenes, table
+
+    if config.data == "scenes":
+        return scenes(
+            "classification",
+            size=config.image_size,
+            train=config.train_size,
+            val=config.val_size,
+            test=config.val_size,
+        )
+    if config.data.endswith(".csv"):
+        return table(config.data, target=config.target)
+    return image_folder(config.data)
+
+
+def linear_probe(config: Config) -> Config:
+    """Variant: only the head learns, over frozen features; there is no scratch arm to it."""
+    config.init, config.transfer, config.lr = "pretrained", TransferConfig(freeze_through="all"), 1e-2
+    return config
+
+
+def low_data(config: Config) -> Config:
+    """Variant: the low-data curve, every fraction trained for the same number of images."""
+    config.fractions, config.images = [0.02, 0.1, 0.5, 1.0], config.images or 60_000
+    return config
+
+
+def strong(config: Config) -> Config:
+    """Variant: a long schedule with the augmentation of current ImageNet recipes and averaged weights."""
+    config.augment, config.mix = "trivial", ["mixup", "cutmix", "erasing"]
+    config.optim = OptimConfig(schedule="cosine", warmup=0.05, weight_decay=0.05, ema=0.9998)
+    return config
+
+
+VARIANTS = (linear_probe, low_data, strong)
+
+if __name__ == "__main__":
+    main(parse(Config, variants=VARIANTS, doc=__doc__ or "", prog="classify.py"))

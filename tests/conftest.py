@@ -1,0 +1,57 @@
+"""What every test stands on: no network, one thread, seeds, real data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """Refuse every connection that would leave this machine, so that a test which downloads fails."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        inner = self.family == getattr(socket, "AF_UNIX", None)
+        if inner or str(address[0]) in LOCAL or str(address[0]).startswith("127."):
+            return connect(self, address)
+        raise AssertionError(f"A test tried to reach {address}: tests never use the network.")
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real pictures with labels, boxes and masks; tests that need them skip where they are absent."""
+    place = Path(os.environ.get("VISIONKIT_DATA", ROOT.parent / "shared" / "data"))
+    if not place.is_dir():
+        pytest.skip(f"real data is absent: {place} (set VISIONKIT_DATA)")
+    return place
