@@ -18,7 +18,7 @@ from visionkit.run.low_data import LowData, low_data
 from visionkit.run.record import Record, find_runs, read_record
 from visionkit.run.spread import Difference, Spread, difference, spread
 
-__all__ = ["Cell", "Comparison", "Contrast", "compare"]
+__all__ = ["Cell", "Comparison", "Contrast", "arm_name", "compare"]
 
 
 @dataclass(frozen=True)

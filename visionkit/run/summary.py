@@ -29,9 +29,8 @@ def headline(comparison: Comparison) -> list[str]:
         cell = comparison.cells[-1]
         score = format_spread(cell.metrics[comparison.monitor])
         where = f"{comparison.data.get('name', 'the data')} ({_seeds(len(cell.seeds))})"
-        sentences.append(
-            f"One arm only: {cell.arm} reads {comparison.monitor} {score} on {where}. Run the other init to compare."
-        )
+        sentences.append(f"One arm only: {cell.arm} reads {comparison.monitor} {score} on {where}.")
+        sentences.append("Run the other init to compare.")
     return sentences
 
 
@@ -133,19 +132,22 @@ def fraction_title(comparison: Comparison, fraction: float) -> str:
 def _who_wins(comparison: Comparison, contrast: Contrast) -> str:
     gap = contrast.metrics[comparison.monitor]
     ahead, behind = _order(comparison, contrast)
+    verdict, caveat = f"{_name(ahead)} is ahead of {behind}", ""
     if gap.mean == 0:
         verdict = f"{_name(ahead)} and {behind} are level"
     elif gap.shown:
         verdict = f"{_name(ahead)} beats {behind}"
     elif gap.pairing == "single":
-        verdict = f"{_name(ahead)} is ahead of {behind} in a single seed, which shows little"
+        caveat = ", though with too few seeds to tell from chance"
     else:
-        verdict = f"{_name(ahead)} is ahead of {behind}, but these seeds do not show that it is better"
+        caveat = ", though these seeds do not show that it is better"
     where = comparison.data.get("name", "this data")
     where += "" if contrast.fraction == 1 else f" with {_share(contrast.fraction)} of the training data"
     first, second = (_score(comparison, comparison.cell(arm, contrast.fraction)) for arm in (ahead, behind))
     size = f" by {abs(gap.mean):.3f}{_interval(gap)}" if gap.mean else ""
-    return f"{verdict} on {where}: {comparison.monitor} {first} against {second}{size and ',' + size}."
+    return (
+        f"{verdict} on {where}{caveat}: {comparison.monitor} {first} against {second}{size and ',' + size}."
+    )
 
 
 def _order(comparison: Comparison, contrast: Contrast) -> tuple[str, str]:
@@ -175,9 +177,8 @@ def _how_soon(comparison: Comparison, contrast: Contrast) -> list[str]:
     times = total / sooner.images if sooner.images else 0.0
     fewer = f" ({'at least ' if first else ''}{times:.1f} times fewer)" if times >= 1.05 else ""
     when = "by its first evaluation, after" if first else "after"
-    sentences = [
-        f"{_name(ahead)} reaches the final score of {behind} {when} {sooner.images:,.0f} of {total:,} images{fewer}."
-    ]
+    when += f" {sooner.images:,.0f} of {total:,} images{fewer}"
+    sentences = [f"{_name(ahead)} reaches the final score of {behind} {when}."]
     if later.images is None:
         sentences.append(f"{_name(behind)} does not reach the final score of {ahead} in {total:,} images.")
     return sentences

@@ -1,0 +1,229 @@
+"""The report of a comparison: one HTML file with everything in it, for people who were not there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from visionkit import __version__
+from visionkit.run.class_figures import class_bars, confusion_matrix
+from visionkit.run.comparison import Comparison, arm_name
+from visionkit.run.figures import gap_bars, learning_curves, low_data_curve, to_png
+from visionkit.run.likeness import flatten
+from visionkit.run.predictions import confusion, read_predictions, thumbnail
+from visionkit.run.record import Record
+from visionkit.run.summary import fraction_title, headline, summary_rows
+
+__all__ = ["write_report"]
+
+WORST = 8
+MOST_FRACTIONS = 6
+MOST_CLASSES = 60
+
+
+def write_report(comparison: Comparison, folder: str | Path) -> Path:
+    """Write `report.html`, `comparison.json` and `figures/` of a comparison.
+
+    Args:
+        comparison: The runs side by side.
+        folder: Where to write; made if it is not there.
+
+    Returns:
+        The path of `report.html`: self-contained, without scripts, links or fonts from elsewhere.
+    """
+    from jinja2 import Environment
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = json.dumps(comparison.to_dict(), indent=1, allow_nan=False)
+    (folder / "comparison.json").write_text(table + "\n", encoding="utf-8")
+    template = files("visionkit.run").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string(template).render(**_content(comparison, folder / "figures"))
+    path = folder / "report.html"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _content(comparison: Comparison, figures: Path) -> dict[str, Any]:
+    shown = comparison.fractions[-MOST_FRACTIONS:][::-1]
+    samples = _SampleRuns(comparison)
+    sentences = headline(comparison)
+    return {
+        "title": f"{' and '.join(comparison.arms)} on {comparison.data.get('name', 'data')}",
+        "task": comparison.task,
+        "version": __version__,
+        "answer": sentences[0] if sentences else "Nothing to compare.",
+        "rest": sentences[1:],
+        "tables": [
+            (fraction_title(comparison, f), summary_rows(comparison, f)) for f in comparison.fractions[::-1]
+        ],
+        "monitor": comparison.monitor,
+        "curves": [_picture(learning_curves(comparison, f), figures / f"learning-f{f:g}.png") for f in shown],
+        "low_data": _picture(low_data_curve(comparison), figures / "low-data.png")
+        if len(comparison.fractions) > 1
+        else None,
+        "gaps": _picture(gap_bars(comparison), figures / "gaps.png") if comparison.contrasts else None,
+        "worst": samples.worst(),
+        "by_class": samples.by_class(figures),
+        "samples_of": samples.said,
+        "equal": _rows(comparison.equal),
+        "allowed": comparison.allowed,
+        "skipped": comparison.skipped,
+        "notes": comparison.notes,
+        "config": _rows(comparison.records[-1].result["config"]),
+        "environment": _rows(comparison.records[-1].result.get("env") or {}),
+        "weights": [
+            (arm, _rows(record.result.get("weights") or {})) for arm, record in _one_each(comparison)
+        ],
+        "data": _rows({k: v for k, v in comparison.data.items() if k != "facts"}),
+        "data_facts": _rows(comparison.data.get("facts") or {}),
+        "attribution": (comparison.data.get("facts") or {}).get("attribution"),
+        "commands": _commands(comparison),
+        "runs": [_run_row(record) for record in comparison.records],
+        "arms": comparison.arms,
+    }
+
+
+class _SampleRuns:
+    """One run of each arm, at the largest fraction that all arms have: where sample predictions come from."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self.runs = {arm: record for arm, record in _one_each(comparison) if record.result.get("predictions")}
+        self.rows = {
+            arm: {
+                str(row["id"]): row for row in read_predictions(record.folder, record.result["predictions"])
+            }
+            for arm, record in self.runs.items()
+        }
+        first = next(iter(self.runs.values()), None)
+        self.said = (
+            "" if first is None else f"seed {first.seed}, {100 * first.fraction:.3g}% of the training data"
+        )
+
+    def worst(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Return the worst pictures of each arm, with what every arm said of them."""
+        sections = []
+        for arm, rows in self.rows.items():
+            ranked = sorted(rows.values(), key=lambda row: -_finite(row.get("loss")))
+            cards: list[dict[str, Any]] = []
+            for row in ranked:
+                picture = self._picture(str(row["id"]))
+                if picture is not None:
+                    cards.append({"src": picture, "id": row["id"], "truth": _say(row.get("truth")),
+                                  "answers": self._answers(str(row["id"]))})  # fmt: skip
+                if len(cards) == WORST:
+                    break
+            if cards:
+                sections.append((arm, cards))
+        return sections
+
+    def by_class(self, figures: Path) -> list[str]:
+        """Return the confusion matrix of each arm and the recall of each class as pictures."""
+        classes = [str(name) for name in self.comparison.data.get("classes") or ()]
+        if not 1 < len(classes) <= MOST_CLASSES:
+            return []
+        pictures, recalls = [], {}
+        for arm, rows in self.rows.items():
+            counts = confusion(list(rows.values()), classes)
+            if counts is None:
+                continue
+            title = f"{arm}, {self.comparison.data.get('name', 'data')}, n = {int(counts.sum()):,}"
+            path = figures / f"confusion-{Path(arm).stem}.png"
+            pictures.append(_picture(confusion_matrix(counts, classes, title=title), path))
+            totals = counts.sum(axis=1)
+            recalls[arm] = {c: float(counts[i, i] / totals[i]) for i, c in enumerate(classes) if totals[i]}
+        if recalls:
+            title = f"Recall by class, {self.comparison.data.get('name', 'data')}"
+            pictures.append(
+                _picture(class_bars(recalls, title=title, label="recall"), figures / "recall.png")
+            )
+        return pictures
+
+    def _picture(self, name: str) -> str | None:
+        for arm, rows in self.rows.items():
+            found = thumbnail(self.runs[arm].folder, rows[name]) if name in rows else None
+            if found is not None:
+                return _embed(found)
+        return None
+
+    def _answers(self, name: str) -> list[dict[str, Any]]:
+        found = []
+        for arm, rows in self.rows.items():
+            row = rows.get(name)
+            if row is not None:
+                right = row.get("prediction") == row.get("truth")
+                found.append({"arm": arm, "said": _say(row.get("prediction")), "right": right,
+                              "sure": _percent(row.get("confidence"))})  # fmt: skip
+        return found
+
+
+def _one_each(comparison: Comparison) -> list[tuple[str, Record]]:
+    found = []
+    for arm in comparison.arms:
+        mine = [record for record in comparison.records if arm_name(record.init) == arm]
+        largest = max(record.fraction for record in mine)
+        found.append((arm, next(record for record in mine if record.fraction == largest)))
+    return found
+
+
+def _picture(figure: Figure, path: Path) -> str:
+    return _embed(to_png(figure, path))
+
+
+def _embed(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _rows(table: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, _say(value)) for name, value in flatten(table).items()]
+
+
+def _say(value: Any, limit: int = 400) -> str:
+    if value is None or value == "" or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        value = ", ".join(_say(item) for item in value)
+    text = str(value)
+    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters)"
+
+
+def _percent(value: Any) -> str:
+    return f"{100 * value:.0f}%" if isinstance(value, int | float) and math.isfinite(value) else ""
+
+
+def _finite(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else -math.inf
+
+
+def _commands(comparison: Comparison) -> list[str]:
+    found: dict[str, None] = {}
+    for record in comparison.records:
+        path = record.folder / "cmd.txt"
+        if path.is_file() and path.stat().st_size < 65536:
+            found.setdefault(path.read_text(encoding="utf-8", errors="replace").strip())
+    return [command for command in found if command]
+
+
+def _run_row(record: Record) -> list[str]:
+    seconds = (record.result.get("seconds") or {}).get("fit")
+    return [
+        arm_name(record.init),
+        f"{100 * record.fraction:.3g}%",
+        str(record.seed),
+        f"{record.score:.4f}",
+        f"{record.result['images_seen']:,}",
+        "" if seconds is None else f"{seconds:,.0f}",
+        record.folder.name,
+    ]
