@@ -1,0 +1,117 @@
+"""Feature pyramids: every level sees the coarser ones; a source with a pyramid on it is a source again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visionkit.backbones.level import FeatureSource, Level
+from visionkit.errors import InputError, unknown_name
+
+__all__ = ["FeaturePyramid", "NormFactory", "PyramidSource"]
+
+NormFactory = Callable[[int], nn.Module]
+"""Makes the norm layer of a convolution with that many channels."""
+
+_EXTRA = ("none", "pool", "p6p7")
+
+
+class FeaturePyramid(nn.Module):
+    """Give every level the same channels and the content of the levels coarser than it.
+
+    Args:
+        levels: The levels of the maps that come, fine to coarse.
+        channels: Channels of every level that goes.
+        norm: Makes the norm after each convolution; without it convolutions have a bias.
+        extra: Coarser levels on top: "pool" subsamples the last one once (Faster R-CNN), "p6p7" convolves the
+            last incoming map twice with stride 2 (RetinaNet), "none" adds none.
+
+    Attributes:
+        levels: The levels of the maps that go.
+
+    Raises:
+        InputError: There is no level, levels do not run fine to coarse, or `extra` is unknown.
+
+    Lin et al., Feature Pyramid Networks, 2017. Reference: `torchvision.ops.FeaturePyramidNetwork`.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        *,
+        channels: int = 256,
+        norm: NormFactory | None = None,
+        extra: Literal["none", "pool", "p6p7"] = "none",
+    ) -> None:
+        super().__init__()
+        reductions = [level.reduction for level in levels]
+        if not levels or sorted(set(reductions)) != reductions:
+            raise InputError(f"Expected levels from fine to coarse, but got reductions {reductions}.")
+        if extra not in _EXTRA:
+            raise unknown_name("extra level", extra, _EXTRA)
+        self.extra = extra
+        self.lateral = nn.ModuleList(_conv(level.channels, channels, 1, norm) for level in levels)
+        self.smooth = nn.ModuleList(_conv(channels, channels, 3, norm) for _ in levels)
+        if extra == "p6p7":
+            self.p6 = nn.Conv2d(levels[-1].channels, channels, 3, stride=2, padding=1)
+            self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        count = {"none": 0, "pool": 1, "p6p7": 2}[extra]
+        reductions += [reductions[-1] * 2 ** (i + 1) for i in range(count)]
+        self.levels: Sequence[Level] = tuple(Level(channels, reduction) for reduction in reductions)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return one map a level of `levels`, `(B, channels, H_l, W_l)`, for maps `(B, C_l, H_l, W_l)`."""
+        top = self.lateral[-1](maps[-1])
+        out = [self.smooth[-1](top)]
+        for index in range(len(maps) - 2, -1, -1):
+            side = self.lateral[index](maps[index])
+            top = side + F.interpolate(top, size=side.shape[-2:], mode="nearest")
+            out.insert(0, self.smooth[index](top))
+        if self.extra == "pool":
+            out.append(F.max_pool2d(out[-1], kernel_size=1, stride=2))
+        elif self.extra == "p6p7":
+            out.append(self.p6(maps[-1]))
+            out.append(self.p7(F.relu(out[-1])))
+        return tuple(out)
+
+
+class PyramidSource(nn.Module):
+    """A feature source under a feature pyramid: pictures in, pyramid levels out.
+
+    Args:
+        source: Any feature source that is a module (a backbone, or a network of your own).
+        channels: Channels of every level.
+        norm: See `FeaturePyramid`.
+        extra: See `FeaturePyramid`.
+    """
+
+    def __init__(
+        self,
+        source: FeatureSource,
+        *,
+        channels: int = 256,
+        norm: NormFactory | None = None,
+        extra: Literal["none", "pool", "p6p7"] = "none",
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.pyramid = FeaturePyramid(source.levels, channels=channels, norm=norm, extra=extra)
+        self.levels: Sequence[Level] = self.pyramid.levels
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return one map a level for normalised pictures `(B, 3, H, W)`."""
+        out: tuple[Tensor, ...] = self.pyramid(self.source(images))
+        return out
+
+
+def _conv(inputs: int, outputs: int, size: int, norm: NormFactory | None) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=norm is None)
+    return nn.Sequential(conv) if norm is None else nn.Sequential(conv, norm(outputs))
