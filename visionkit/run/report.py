@@ -18,7 +18,7 @@ from visionkit.run.figures import gap_bars, learning_curves, low_data_curve, to_
 from visionkit.run.likeness import flatten
 from visionkit.run.predictions import confusion, read_predictions, thumbnail
 from visionkit.run.record import Record
-from visionkit.run.summary import fraction_title, headline, summary_rows
+from visionkit.run.summary import fraction_title, headline, share_rows, summary_rows
 
 __all__ = ["write_report"]
 
@@ -59,11 +59,13 @@ def _content(comparison: Comparison, figures: Path) -> dict[str, Any]:
         "title": f"{' and '.join(comparison.arms)} on {comparison.data.get('name', 'data')}",
         "task": comparison.task,
         "version": __version__,
-        "answer": sentences[0] if sentences else "Nothing to compare.",
+        "answer": sentences[0].partition(": ")[0],
+        "figures_line": sentences[0].partition(": ")[2],
         "rest": sentences[1:],
         "tables": [
             (fraction_title(comparison, f), summary_rows(comparison, f)) for f in comparison.fractions[::-1]
         ],
+        "shares": share_rows(comparison),
         "monitor": comparison.monitor,
         "curves": [_picture(learning_curves(comparison, f), figures / f"learning-f{f:g}.png") for f in shown],
         "low_data": _picture(low_data_curve(comparison), figures / "low-data.png")

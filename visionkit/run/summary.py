@@ -8,7 +8,7 @@ from visionkit.run.comparison import Cell, Comparison, Contrast
 from visionkit.run.curve import Reach
 from visionkit.run.spread import Difference, Spread
 
-__all__ = ["headline", "summary_rows", "summary_text"]
+__all__ = ["fraction_title", "headline", "share_rows", "summary_rows", "summary_text"]
 
 
 def headline(comparison: Comparison) -> list[str]:
@@ -60,6 +60,24 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
     rows.append(["images/s", *(_measure(cell.images_per_second, 0) for cell in cells), *fill])
     rows.append(["peak memory, MB", *(_measure(cell.peak_memory_mb, 0) for cell in cells), *fill])
     rows.append(["seeds", *(" ".join(map(str, cell.seeds)) for cell in cells), *fill])
+    return rows
+
+
+def share_rows(comparison: Comparison) -> list[list[str]]:
+    """Return the low-data table: a header, then a row a fraction with the monitored metric of every arm."""
+    gaps = [f"{arm} - {comparison.arms[-1]}" for arm in comparison.arms[:-1]]
+    rows = [["training data", *comparison.arms, *gaps]]
+    for fraction in comparison.fractions:
+        cells = [comparison.cell(arm, fraction) for arm in comparison.arms]
+        sizes = [cell.train_size for cell in cells if cell is not None and cell.train_size]
+        contrasts = [comparison.contrast(arm, fraction) for arm in comparison.arms[:-1]]
+        rows.append(
+            [
+                f"{_share(fraction)}{f' ({sizes[0]:,})' if sizes else ''}",
+                *(_score(comparison, cell) for cell in cells),
+                *(format_difference(c.metrics[comparison.monitor]) if c else "-" for c in contrasts),
+            ]
+        )
     return rows
 
 
