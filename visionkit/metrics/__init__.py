@@ -1,0 +1,19 @@
+"""Scores that mean what papers mean: functional cores, and shells that sum on the device."""
+
+from __future__ import annotations
+
+from visionkit.metrics.classification import MultiLabelScores, RegressionScores, SingleLabelScores
+from visionkit.metrics.gather import gather_rows
+from visionkit.metrics.scores import average_precision, calibration_error, f1_scores
+from visionkit.metrics.tally import Tally
+
+__all__ = [
+    "MultiLabelScores",
+    "RegressionScores",
+    "SingleLabelScores",
+    "Tally",
+    "average_precision",
+    "calibration_error",
+    "f1_scores",
+    "gather_rows",
+]

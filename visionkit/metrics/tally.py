@@ -1,0 +1,84 @@
+"""Running sums on the device: nothing is read back until the end of a window or an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["Tally"]
+
+
+class Tally(nn.Module):
+    """Named float64 sums in one tensor on the device; one all-reduce and one host copy give their values.
+
+    The sums are no registered buffer on purpose: `DistributedDataParallel` broadcasts buffers from the first
+    process at every forward, which would overwrite what the others have counted. They follow the module's
+    device. Python numbers are summed on the host and join at the reduction, so that a batch's size costs no
+    copy to the device.
+
+    Args:
+        names: The sums; a mapping gives each a shape (`()` is a scalar, `(K, K)` a matrix).
+    """
+
+    sums: Tensor
+
+    def __init__(self, names: Sequence[str] | Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        shapes = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, ())
+        self._places: dict[str, tuple[int, int, tuple[int, ...]]] = {}
+        start = 0
+        for name, shape in shapes.items():
+            length = int(torch.Size(shape).numel())
+            self._places[name] = (start, start + length, shape)
+            start += length
+        self._numbers = dict.fromkeys(self._places, 0.0)
+        self.sums = torch.zeros(start, dtype=torch.float64)
+
+    @torch.no_grad()
+    def add(self, **values: Tensor | float) -> None:
+        """Add to the sums named by the keywords; tensors must have the sum's number of elements."""
+        if not values.keys() <= self._places.keys():
+            raise KeyError(f"Expected sums among {list(self._places)}, but got {list(values)}.")
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                self.view(name).add_(value.reshape(self._places[name][2]).to(self.sums))
+            else:
+                self._numbers[name] += value
+
+    def view(self, name: str) -> Tensor:
+        """Return the sum as a view `shape` of the one tensor, to be added to in place."""
+        start, stop, shape = self._places[name]
+        return self.sums[start:stop].view(shape)
+
+    def totals(self) -> dict[str, Tensor]:
+        """Return the sums over all processes as float64 tensors on the host: one all-reduce, one copy."""
+        sums = self.sums.clone()
+        for name, number in self._numbers.items():
+            if number:
+                start, stop, _ = self._places[name]
+                sums[start:stop] += number
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(sums)
+        host = sums.cpu().double()
+        return {name: host[start:stop].view(shape) for name, (start, stop, shape) in self._places.items()}
+
+    def reduce(self) -> dict[str, float]:
+        """Return the scalar sums over all processes."""
+        return {name: total.item() for name, total in self.totals().items() if total.ndim == 0}
+
+    def reset(self) -> None:
+        """Set every sum to zero."""
+        # In place: a new tensor made in inference mode could not be added to while training.
+        self.sums.zero_()
+        self._numbers = dict.fromkeys(self._places, 0.0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Tally:
+        super()._apply(fn, recurse)
+        device = fn(torch.empty(0, device=self.sums.device)).device
+        # Apple's devices have no float64; counts stay exact up to 2**24 there.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = self.sums.to(device=device, dtype=dtype)
+        return self

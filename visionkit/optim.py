@@ -1,0 +1,278 @@
+"""How parameters move: groups, update rules, and schedules counted in images.
+
+A schedule is a pure function of the images seen, so a subset, another batch size or another number of devices
+keeps its shape, and a resume needs no state but the number of updates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import lightning
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from visionkit.config import OptimConfig, TransferConfig
+from visionkit.errors import InputError, expected
+
+__all__ = [
+    "build_optimizer",
+    "describe_rate",
+    "images_per_step",
+    "parameter_groups",
+    "schedule_scale",
+    "total_images",
+]
+
+
+def build_optimizer(
+    module: nn.Module,
+    backbone: nn.Module | None,
+    config: OptimConfig,
+    transfer: TransferConfig,
+    lr: float,
+    *,
+    total_images: float,
+    global_batch: int,
+) -> dict[str, Any]:
+    """Return what `configure_optimizers` gives Lightning: the optimizer and its schedule, stepped by update.
+
+    The rate of an update is the schedule's at the middle of its images, so neither the first nor the last
+    update is spent at rate zero.
+
+    Args:
+        module: The task.
+        backbone: Its part with a rate of its own, if there is one.
+        config: How parameters move.
+        transfer: Resolved: rates by level, and which levels thaw later.
+        lr: Peak rate of the head, for the batch `config.batch` (or for the running one when that is 0).
+        total_images: Images over all processes until the end; infinite only for schedule "constant".
+        global_batch: Images an update over all processes.
+
+    Raises:
+        InputError: The schedule does not fit into the training, or no parameter is to be trained.
+    """
+    _check_length(config, transfer, total_images)
+    groups = parameter_groups(module, backbone, config, transfer, scaled_rate(lr, config, global_batch))
+    cuda = all(p.is_cuda for group in groups for p in group["params"])
+    # Lightning cannot clip gradients that a fused optimizer unscales itself.
+    trainer = getattr(module, "_trainer", None)
+    fused = cuda and not config.clip_norm and not getattr(trainer, "gradient_clip_val", None)
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups, fused=fused)
+    elif config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=fused)
+    else:
+        raise InputError(expected("optimizer", "'adamw' or 'sgd'", config.optimizer))
+
+    def scale(step: int) -> float:
+        return schedule_scale((step + 0.5) * global_batch, total_images, config)
+
+    scheduler = LambdaLR(optimizer, scale)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def schedule_scale(images: float, total: float, config: OptimConfig) -> float:
+    """Return the rate as a share of its peak after `images` of `total` images: a pure function.
+
+    "steps" cuts by `gamma` where each of `tails` begins, counted back from the end: longer training stretches
+    the first stage only (He et al., Rethinking ImageNet Pre-training, arXiv 1811.08883).
+    """
+    if config.schedule == "constant" and not math.isfinite(total):
+        return 1.0
+    warm = config.warmup * total
+    if images < warm:
+        return images / warm
+    done = min(1.0, (images - warm) / max(total - warm, 1e-9))
+    low = config.final_scale
+    if config.schedule == "cosine":
+        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "linear":
+        return low + (1 - low) * (1 - done)
+    if config.schedule == "poly":
+        return cast(float, low + (1 - low) * (1 - done) ** config.power)
+    if config.schedule == "steps":
+        return cast(float, config.gamma ** sum(images >= total - tail for tail in _tails(config, total)))
+    return 1.0
+
+
+def scaled_rate(lr: float, config: OptimConfig, global_batch: int) -> float:
+    """Return the peak rate for the batch that runs: linear in it when `config.batch` is set."""
+    return lr * global_batch / config.batch if config.batch else lr
+
+
+def describe_rate(lr: float, config: OptimConfig, global_batch: int) -> str:
+    """Return one line that says which peak rate runs, and why."""
+    rate = scaled_rate(lr, config, global_batch)
+    if not config.batch:
+        return f"learning rate {rate:g} as given, for {global_batch} images an update"
+    return (
+        f"learning rate {rate:g} = {lr:g} x {global_batch} / {config.batch} "
+        f"(given for {config.batch} images an update, running {global_batch})"
+    )
+
+
+def parameter_groups(
+    module: nn.Module, backbone: nn.Module | None, config: OptimConfig, transfer: TransferConfig, lr: float
+) -> list[dict[str, Any]]:
+    """Return the groups: every parameter that trains, now or after a thaw, is in exactly one.
+
+    Norms, biases, embeddings and whatever a part names in `no_weight_decay()` are not decayed. Groups are
+    named "head", "backbone" or "backbone/REDUCTION", with "/no decay".
+
+    Args:
+        module: The task.
+        backbone: Its part with a rate of its own, if there is one.
+        config: Decay.
+        transfer: Resolved: `backbone_lr_scale`, `layer_decay`, `thaw_at`.
+        lr: Peak rate of the head.
+
+    Raises:
+        InputError: Nothing is to be trained.
+    """
+    levels, later = _backbone_levels(backbone, transfer)
+    inside = set() if backbone is None else {id(p) for p in backbone.parameters()}
+    spared = _undecayed(module)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not (parameter.requires_grad or id(parameter) in later):
+            continue
+        scale, group = 1.0, "head"
+        if id(parameter) in inside:
+            level, scale = levels.get(id(parameter), ("backbone", 1.0))
+            group, scale = level, scale * (transfer.backbone_lr_scale or 1.0)
+        decay = config.weight_decay
+        if parameter.ndim <= 1 or name in spared:
+            group, decay = f"{group}/no decay", 0.0
+        made = groups.setdefault(
+            group, {"params": [], "lr": lr * scale, "weight_decay": decay, "name": group}
+        )
+        made["params"].append(parameter)
+    if not groups:
+        raise InputError(
+            "Expected something to train, but every parameter is frozen. Give the task a new head "
+            "(head='new') or thaw a level (transfer.freeze_through)."
+        )
+    return list(groups.values())
+
+
+def images_per_step(trainer: lightning.Trainer) -> int:
+    """Return the images of one update over all processes: batch x processes x accumulated batches.
+
+    Images seen are counted as updates times this: a shorter last batch of an epoch counts as a full one.
+
+    Raises:
+        InputError: The training loader does not say its batch size.
+    """
+    if trainer.train_dataloader is None:
+        trainer.fit_loop.setup_data()
+    size = next((found for loader in _loaders(trainer.train_dataloader) if (found := _batch_size(loader))), 0)
+    if not size:
+        raise InputError(
+            "Expected a training loader that says its batch size, but found none. Use a DataLoader with "
+            "batch_size, or a batch sampler with the attribute batch_size."
+        )
+    return size * trainer.world_size * trainer.accumulate_grad_batches
+
+
+def total_images(trainer: lightning.Trainer) -> float:
+    """Return the images over all processes that the Trainer will run; infinite without an end."""
+    steps = trainer.estimated_stepping_batches
+    return math.inf if steps in (math.inf, -1) else float(steps) * images_per_step(trainer)
+
+
+def _batch_size(loader: Any) -> int:
+    for owner in (loader, getattr(loader, "batch_sampler", None)):
+        size = getattr(owner, "batch_size", None)
+        if isinstance(size, int) and size > 0:
+            return size
+    return 0
+
+
+def _loaders(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _loaders(item)
+    elif hasattr(value, "flattened"):
+        yield from value.flattened
+    elif value is not None:
+        yield value
+
+
+def _tails(config: OptimConfig, total: float) -> tuple[float, ...]:
+    return config.tails or (total / 3, total / 9)
+
+
+def _check_length(config: OptimConfig, transfer: TransferConfig, total: float) -> None:
+    if not math.isfinite(total):
+        if config.schedule == "constant" and not config.warmup:
+            return
+        raise InputError(
+            f"The schedule {config.schedule!r} with warm-up {config.warmup:g} needs to know where training ends, "
+            "but the Trainer has no end. Set max_epochs or max_steps, or use schedule 'constant' with warmup 0."
+        )
+    if config.schedule == "steps" and config.tails:
+        if list(config.tails) != sorted(config.tails, reverse=True):
+            raise InputError(expected("optim.tails", "longest first", config.tails))
+        if config.tails[0] > total * (1 - config.warmup):
+            raise InputError(
+                f"The longest tail of the schedule is {config.tails[0]:,} images, but after warm-up only "
+                f"{total * (1 - config.warmup):,.0f} are run. Train longer or shorten optim.tails."
+            )
+    late = [at for at, _ in transfer.thaw_at if at >= total]
+    if late:
+        raise InputError(
+            f"transfer.thaw_at names {late[0]:,} images, but training ends at {total:,.0f}: that level would "
+            "never thaw. Train longer or thaw earlier."
+        )
+
+
+def _backbone_levels(
+    backbone: nn.Module | None, transfer: TransferConfig
+) -> tuple[dict[int, tuple[str, float]], set[int]]:
+    """Return each backbone parameter's group and decay by level, and which parameters train later."""
+    if backbone is None:
+        return {}, set()
+    final = transfer.thaw_at[-1][1] if transfer.thaw_at else None
+    if transfer.layer_decay == 1.0 and not final:
+        return {}, set() if final is None else {id(p) for p in backbone.parameters()}
+    stages = _stages(backbone)
+    named = dict(backbone.named_parameters())
+    levels: dict[int, tuple[str, float]] = {}
+    later: set[int] = set()
+    for depth, (reduction, names) in enumerate(reversed(stages)):
+        scale = transfer.layer_decay**depth
+        for name in names:
+            levels[id(named[name])] = (f"backbone/{reduction}", scale)
+            if final is not None and reduction > final:
+                later.add(id(named[name]))
+    return levels, later
+
+
+def _stages(backbone: nn.Module) -> list[tuple[int, list[str]]]:
+    stages: Callable[[], list[tuple[int, list[str]]]] | None = getattr(backbone, "stages", None)
+    if stages is None:
+        raise InputError(
+            f"Rates and thawing by level need a backbone with stages(), but {type(backbone).__name__} has none. "
+            "Build it with visionkit.backbones.create_backbone or create_encoder (yours: register_backbone)."
+        )
+    return stages()
+
+
+def _undecayed(module: nn.Module) -> set[str]:
+    names: set[str] = set()
+    for prefix, part in module.named_modules():
+        own: set[str] = set()
+        if isinstance(part, nn.Embedding):
+            own.add("weight")
+        asked = getattr(part, "no_weight_decay", None)
+        if callable(asked):
+            own |= set(asked())
+        names |= {f"{prefix}.{name}" if prefix else name for name in own}
+    return names

@@ -1,0 +1,80 @@
+"""Labels as a classification loss takes them, and the check that names the picture whose label cannot be right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from visionkit.errors import DataError, InputError, expected
+
+__all__ = ["Target", "check_labels", "shape_labels"]
+
+Target = Literal["single", "multi", "regression"]
+
+
+def shape_labels(labels: Tensor, target: Target, num_classes: int) -> Tensor:
+    """Return labels as `(B,)` int64 for single, `(B, K)` float for multi and regression.
+
+    Raises:
+        InputError: The shape or type does not fit the target.
+    """
+    if target == "single":
+        if labels.ndim != 1 or labels.is_floating_point():
+            got = (tuple(labels.shape), str(labels.dtype))
+            fix = "For several labels a picture use target='multi', for numbers 'regression'."
+            raise InputError(expected("labels", "(B,) whole numbers", got, fix=fix))
+        return labels.long()
+    if target == "regression" and labels.ndim == 1:
+        labels = labels.unsqueeze(1)
+    if labels.ndim != 2 or labels.shape[1] != num_classes:
+        fix = "Set num_classes to the number of columns."
+        raise InputError(expected("labels", f"(B, {num_classes})", tuple(labels.shape), fix=fix))
+    return labels.float()
+
+
+def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence[str] | None) -> None:
+    """Refuse labels that are out of range or not numbers, naming the pictures.
+
+    Reads the labels, so call it where they lie on the host.
+
+    Args:
+        labels: As `shape_labels` gives them.
+        target: What they are.
+        num_classes: Classes, labels or outputs.
+        ids: Names of the pictures.
+
+    Raises:
+        DataError: Some labels cannot be right; the first five pictures are named.
+    """
+    if target == "single":
+        bad = (labels < 0) | (labels >= num_classes)
+        wanted, fix = f"in 0 .. {num_classes - 1}", "Correct the labels, or num_classes."
+    elif target == "multi":
+        bad = ~((labels >= 0) & (labels <= 1))
+        wanted, fix = "0 or 1", "Correct the labels; NaN is no label."
+    else:
+        bad = ~labels.isfinite()
+        wanted, fix = "finite", "Correct the targets, or leave those pictures out."
+    if not bool(bad.any()):
+        return
+    rows = bad.nonzero()
+    named = []
+    for place in rows[:5].tolist():
+        picture = f"'{ids[place[0]]}'" if ids else f"picture {place[0]} of the batch"
+        column = f" column {place[1]}" if len(place) > 1 else ""
+        named.append(f"{picture}{column} has {labels[tuple(place)].item():g}")
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    raise DataError(
+        f"Expected every label to be {wanted}, but {', '.join(named)}{more}. {fix}", field="label"
+    )
+
+
+def mixed_share(batch: dict[str, Tensor], labels: Tensor) -> tuple[Tensor | None, Tensor | float]:
+    """Return the labels mixed in and the share of the first ones, as mixup and cutmix leave them in a batch."""
+    if "labels_b" not in batch:
+        return None, 1.0
+    lam = batch["lam"]
+    return batch["labels_b"], lam.to(labels.device, torch.float32) if isinstance(lam, Tensor) else lam
