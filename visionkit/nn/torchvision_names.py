@@ -1,0 +1,68 @@
+"""torchvision's names for the parameters of its detectors, in ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from visionkit.errors import InputError
+
+__all__ = ["from_torchvision_names"]
+
+_RULES = (
+    # Files written before torchvision 0.13 have no index of the convolution within its block.
+    (r"backbone\.fpn\.inner_blocks\.(\d+)\.(weight|bias)", r"source.pyramid.lateral.\1.0.\2"),
+    (r"backbone\.fpn\.layer_blocks\.(\d+)\.(weight|bias)", r"source.pyramid.smooth.\1.0.\2"),
+    (r"backbone\.fpn\.inner_blocks\.(\d+)\.(\d)\.(\w+)", r"source.pyramid.lateral.\1.\2.\3"),
+    (r"backbone\.fpn\.layer_blocks\.(\d+)\.(\d)\.(\w+)", r"source.pyramid.smooth.\1.\2.\3"),
+    (r"backbone\.body\.(.+)", r"body.\1"),
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
+    (r"rpn\.head\.(.+)", r"rpn.head.\1"),
+    (r"roi_heads\.box_head\.fc6\.(\w+)", r"heads.box_head.layers.0.\1"),
+    (r"roi_heads\.box_head\.fc7\.(\w+)", r"heads.box_head.layers.1.\1"),
+    (r"roi_heads\.box_head\.([0-3])\.(\d)\.(\w+)", r"heads.box_head.convs.\1.\2.\3"),
+    (r"roi_heads\.box_head\.5\.(\w+)", r"heads.box_head.layers.0.\1"),
+    (r"roi_heads\.box_predictor\.cls_score\.(\w+)", r"heads.box_head.classify.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(\w+)", r"heads.box_head.regress.\1"),
+    (r"roi_heads\.mask_head\.(\d)\.(\d)\.(\w+)", r"heads.mask_head.convs.\1.\2.\3"),
+    (r"roi_heads\.mask_predictor\.conv5_mask\.(\w+)", r"heads.mask_head.upsample.\1"),
+    (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(\w+)", r"heads.mask_head.predict.\1"),
+)
+_OLD_MASK = re.compile(r"roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)")
+
+
+def from_torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state of a torchvision Faster or Mask R-CNN under the names of `FasterRCNN`.
+
+    The network below the pyramid comes under `body.`, since its names are its builder's business.
+
+    Args:
+        state: State dict of `fasterrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn_v2` or
+            `maskrcnn_resnet50_fpn` (or `maskrcnn_resnet50_fpn_v2`), of any torchvision release.
+
+    Raises:
+        InputError: An entry belongs to no such model; the text names it.
+    """
+    renamed = {_rename(name): value for name, value in state.items()}
+    if "heads.box_head.classify.weight" not in renamed:
+        raise InputError(
+            "Expected the state dict of a torchvision Faster or Mask R-CNN, but it has no entry "
+            "'roi_heads.box_predictor.cls_score.weight'."
+        )
+    return renamed
+
+
+def _rename(name: str) -> str:
+    old = _OLD_MASK.fullmatch(name)
+    if old:
+        return f"heads.mask_head.convs.{int(old[1]) - 1}.0.{old[2]}"
+    for pattern, ours in _RULES:
+        found = re.fullmatch(pattern, name)
+        if found:
+            return found.expand(ours)
+    raise InputError(
+        f"Entry {name!r} belongs to no torchvision Faster or Mask R-CNN with a feature pyramid. "
+        "Give the state dict of fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2 or maskrcnn_resnet50_fpn."
+    )
