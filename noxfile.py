@@ -28,23 +28,25 @@ def install(session: nox.Session, *groups: str, extras: str = "demo") -> None:
 
 @nox.session
 def compare(session: nox.Session) -> None:
-    """The main job: pretrained against scratch on the embedded data, and the report."""
+    """Run the main job: pretrained against scratch on the embedded data, and the report."""
     install(session)
     session.run("python", "recipes/compare.py", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The default suite."""
+    """Run the default suite."""
     install(session, "test")
     session.install("--no-deps", PICTURES)
-    workers = [] if session.posargs else ["-n", os.environ.get("VISIONKIT_TEST_WORKERS", "2"), "--dist", "loadfile"]
+    workers = (
+        [] if session.posargs else ["-n", os.environ.get("VISIONKIT_TEST_WORKERS", "2"), "--dist", "loadfile"]
+    )
     session.run("python", "-m", "pytest", *workers, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """What takes minutes to an hour: every registered backbone, agreement with the Java tools, long proxies."""
+    """Run what takes minutes to an hour: every registered backbone, the long proxies."""
     install(session, "test")
     session.install("--no-deps", PICTURES)
     session.run("python", "-m", "pytest", "-m", "slow", "--timeout", "5400", *session.posargs, env=ONE_THREAD)
@@ -52,7 +54,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style."""
+    """Check the style."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check", *session.posargs)
@@ -60,28 +62,30 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Strict typing."""
+    """Check the types, strictly."""
     install(session, "test")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, warnings as errors."""
+    """Build the documentation, warnings as errors."""
     install(session, "docs")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+    session.run(
+        "sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs
+    )
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed beside the peers, in one run."""
+    """Measure speed beside the peers, in one run."""
     install(session, "test")
     session.run("python", "-m", "tests.bench", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The wheel and the source archive, installed into a bare environment and asked for their version."""
+    """Build wheel and source archive, and use the wheel in a bare environment."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "build"))
     session.run("python", "-m", "build", "--outdir", "dist")
     wheel = max(Path("dist").glob("*.whl"), key=lambda path: path.stat().st_mtime)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from tests.run.tiny import TinyTask, tiny_data
 
+from tests.run.tiny import TinyTask, tiny_data
 from visionkit.run.checkpoint import load_checkpoint, newest_good
 from visionkit.run.config import RunConfig
 from visionkit.run.saver import SaveCheckpoints
@@ -59,10 +60,8 @@ def go(folder: Path, *, stop=None, workers: int = 0, accumulate: int = 1, every:
     callbacks = [StepSeed(5), *([stop] if stop else []), saver]
     trainer = build_trainer(config, folder=folder, callbacks=callbacks, max_epochs=EPOCHS)
     resume = newest_good(folder, report=pytest.fail)
-    try:
+    with contextlib.suppress(StopError):
         trainer.fit(task, datamodule=tiny_data(workers=workers), ckpt_path=resume)
-    except StopError:
-        pass
     return task
 
 

@@ -86,7 +86,9 @@ class TinyTask(lightning.LightningModule):
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         loss = nn.functional.cross_entropy(self(batch["images"]), batch["labels"])
         self.loss_terms = {"loss": loss.detach()}
-        self.seen.append((self.trainer.fit_loop.epoch_loop.batch_progress.total.ready, batch["ids"], float(loss.detach())))
+        self.seen.append(
+            (self.trainer.fit_loop.epoch_loop.batch_progress.total.ready, batch["ids"], float(loss.detach()))
+        )
         return loss
 
     def validation_step(self, batch: dict, batch_idx: int) -> None:

@@ -216,7 +216,7 @@ def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, 
             flags.append(arg)
     try:
         base: Namespace = parser.parse_object(given) if given else parser.get_defaults()
-        made = parser.instantiate_classes(parser.parse_args(flags, namespace=base))
+        made = parser.instantiate(parser.parse_args(flags, namespace=base))
     except (ArgumentError, TypeError, KeyError) as error:
         _refuse(error)
     return config(**{item.name: getattr(made, item.name) for item in dataclasses.fields(config)})

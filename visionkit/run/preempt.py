@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ __all__ = ["EXIT_PREEMPTED", "Preemption", "PreemptedError"]
 
 EXIT_PREEMPTED = 75
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-KEY = "visionkit/stop"
+FITS = itertools.count()
 
 
 class PreemptedError(RunError):
@@ -46,9 +47,12 @@ class Preemption(Callback):
         self._told = False
         self._stop_at: int | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._key = ""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take the signals over from Lightning, whose handler saves in the handler."""
+        # The store outlives a fit: each fit of a process group asks under a key of its own.
+        self._key = f"visionkit/stop/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(FITS)}"
         try:
             for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._flag)
@@ -97,12 +101,11 @@ class Preemption(Callback):
                 self._stop_at = trainer.global_step
             return
         store = dist.distributed_c10d._get_default_store()
-        key = f"{KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         if self._asked and not self._told and self._stop_at is None:
             self._told = True
-            store.set(key, str(trainer.global_step + 1))
-        if self._stop_at is None and store.check([key]):
-            self._stop_at = int(store.get(key))
+            store.set(self._key, str(trainer.global_step + 1))
+        if self._stop_at is None and store.check([self._key]):
+            self._stop_at = int(store.get(self._key))
 
     def _due(self, trainer: lightning.Trainer) -> bool:
         return self._stop_at is not None and trainer.global_step >= self._stop_at

@@ -174,6 +174,7 @@ def _quiet() -> None:
         r".*resuming from a checkpoint that ended before the epoch ended.*",
         r".*module\(s\) in eval mode at the start of training.*",
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+        r".*recommended to use `self.log\(.*sync_dist=True.*",
         r".*srun.*command is available on your system but is not used.*",
         r".*You are using `torch.load` with `weights_only=.*",
     ]

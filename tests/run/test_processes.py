@@ -1,0 +1,84 @@
+"""Two processes: same order, same weights, exact scores, one decision, one step to stop at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tests.run.tiny import TinyTask, tiny_data
+
+from visionkit.data.order import TrainOrder
+
+pytestmark = pytest.mark.dist
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory, root):
+    out = tmp_path_factory.mktemp("ddp")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "tests/run/ddp_worker.py", str(out)], cwd=root, env=env, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_the_shares_make_the_global_order(told):
+    order = TrainOrder(30, batch_size=8, seed=5)
+    alone = [[f"noise-1-{i}" for i in batch] for epoch in (0, 1) for batch in order.global_batches(epoch)]
+    both = [a[1] + b[1] for a, b in zip(told[0]["seen"], told[1]["seen"], strict=True)]
+    assert both == alone
+    assert len(both) == 6
+
+
+def test_weights_and_scores_agree(told):
+    assert told[0]["digest"] == told[1]["digest"]
+    assert told[0]["scores"] == told[1]["scores"]
+    assert len(told[0]["scores"]) == 2
+
+
+def test_score_is_that_of_one_process(told):
+    # 11 validation pictures: 6 on one process, 5 on the other, none twice.
+    assert all(abs(score * 11 - round(score * 11)) < 1e-9 for score in told[0]["scores"])
+
+
+def test_a_step_makes_no_collective_but_the_gradients(told):
+    assert [rank["collectives"] for rank in told] == [0, 0]
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_update_and_resumes_exactly(told):
+    assert len(told[0]["stops"]) == 3
+    for name, (step, weights) in told[0]["stops"].items():
+        assert told[1]["stops"][name] == [step, weights], name
+        assert step is not None, name
+        assert weights == told[0]["digest"], name
+
+
+def test_a_nan_on_one_process_stops_both(told):
+    for rank, other in enumerate(told):
+        assert "not finite at update 2" in other["poisoned"], rank
+        assert f"(process {rank})" in other["poisoned"]
+        assert other["clean"]
+
+
+def test_empty_shards_and_fewer_samples_than_processes():
+    from visionkit.data.order import EvalOrder
+
+    for size in (0, 1, 2, 5, 11):
+        for world in (1, 2, 3, 4):
+            shares = [list(EvalOrder(size, batch_size=2, rank=r, world=world)) for r in range(world)]
+            got = sorted(key.index for share in shares for batch in share for key in batch)
+            assert got == list(range(size))
+            assert all(len(share) >= 1 for share in shares)
+
+
+def test_one_process_reference_runs(tmp_path):
+    # The helper itself is sound: a batch of it trains alone.
+    torch.manual_seed(0)
+    assert len(tiny_data().train_order()) == 7
+    assert TinyTask.monitor == ("val/top1", "max")
