@@ -1,0 +1,170 @@
+"""A backbone: pictures become maps, fine to coarse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visionkit.backbones.level import Level
+from visionkit.backbones.source import Plan, Size, Tap
+from visionkit.backbones.stages import Freezer, Stage, find_stages
+from visionkit.backbones.weights import WeightsInfo
+from visionkit.errors import InputError
+
+__all__ = ["Backbone"]
+
+
+class Backbone(nn.Module):
+    """A network that gives one map per level; made by `create_backbone`.
+
+    Args:
+        net: `images -> list of raw tensors`, one per tap.
+        taps: What each raw tensor is.
+        plan: What the network turned out to be.
+        name: The name it was asked for by.
+        mean: Mean per channel that pictures in [0, 1] are normalised by.
+        std: Deviation per channel.
+        weights: Where its weights came from.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        taps: Sequence[Tap],
+        plan: Plan,
+        *,
+        name: str,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        weights: WeightsInfo,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.name = name
+        self.levels: tuple[Level, ...] = tuple(tap.level for tap in taps)
+        self.mean, self.std, self.weights = mean, std, weights
+        self.fixed_size: Size | None = plan.fixed_size
+        self._taps, self._plan = tuple(taps), plan
+        self._stages: list[Stage] | None = None
+        self._freezer = Freezer(net)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return one map per level.
+
+        Sides that the network cannot divide are padded at the bottom and the right (with zeros, the mean) and the
+        maps cut back, so that every size gives the promised shapes.
+
+        Args:
+            images: `(B, C, H, W)`, normalised by `mean` and `std`.
+
+        Returns:
+            Maps `(B, level.channels, ceil(H / level.reduction), ceil(W / level.reduction))`, fine to coarse.
+
+        Raises:
+            InputError: The network takes one picture size only, and this is another.
+        """
+        height, width = images.shape[-2:]
+        check_size(self, height, width)
+        padded = _padded(images, self._plan.multiple)
+        raw = self.net(padded)
+        grown = padded.shape[-2:]
+        return tuple(_as_map(x, tap, (height, width), grown) for x, tap in zip(raw, self._taps))
+
+    def stages(self) -> list[Stage]:
+        """Return the parameters by level, fine to coarse: pairs of reduction and names (found once, by autograd)."""
+        if self._stages is None:
+            channels = len(self.mean)
+            reductions = [level.reduction for level in self.levels]
+            found = find_stages(self.net, reductions, self._plan.traced_size, channels)
+            self._stages = [Stage(s.reduction, [f"net.{n}" for n in s.parameters]) for s in found]
+        return self._stages
+
+    def freeze_through(self, reduction: int | Literal["all"]) -> None:
+        """Freeze every stage up to a reduction: parameters, running statistics and dropout. The others are thawed.
+
+        It survives `.train()`.
+
+        Args:
+            reduction: The coarsest level to freeze; 0 thaws everything, "all" freezes everything.
+
+        Raises:
+            InputError: There is no such level, or the weights are random.
+        """
+        freeze(self, self._freezer, reduction)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch to training mode, except for what is frozen."""
+        super().train(mode)
+        self._freezer.hold()
+        return self
+
+    def set_gradient_checkpointing(self, enable: bool = True) -> None:
+        """Trade arithmetic for memory in training, where the network can.
+
+        Raises:
+            InputError: The network has no such switch.
+        """
+        switch_checkpointing(self.net, self.name, enable)
+
+
+def check_size(owner: Any, height: int, width: int) -> None:
+    """Refuse a picture size that the network does not take."""
+    fixed, step = owner._plan.fixed_size, owner._plan.step
+    if fixed is not None and (height, width) != fixed:
+        raise InputError(
+            f"{owner.name!r} takes pictures of {fixed[0]}x{fixed[1]} only, but got {height}x{width}. Resize them, "
+            "or build it with image_size=(height, width) where it can be built for another size."
+        )
+    if step > 1 and (height % step or width % step) and not isinstance(owner, Backbone):
+        raise InputError(
+            f"{owner.name!r} takes pictures whose sides are multiples of {step}, but got {height}x{width}. Resize them."
+        )
+
+
+def freeze(owner: Any, freezer: Freezer, reduction: int | Literal["all"]) -> None:
+    """Freeze a backbone or encoder through a reduction."""
+    if reduction != 0 and not owner.weights.trained:
+        raise InputError(
+            f"{owner.name!r} starts from random weights: freezing them would keep them random. "
+            "Use freeze_through=0 from scratch, or start from pretrained weights."
+        )
+    names = [] if reduction in (0, "all") else owner.stages()
+    stages = [Stage(s.reduction, [n.removeprefix("net.") for n in s.parameters]) for s in names]
+    freezer.freeze(reduction, stages)
+    owner.train(owner.training)
+
+
+def switch_checkpointing(net: nn.Module, name: str, enable: bool) -> None:
+    """Turn gradient checkpointing on or off, or refuse."""
+    switch = getattr(getattr(net, "model", net), "set_grad_checkpointing", None)
+    try:
+        if switch is None:
+            raise NotImplementedError
+        switch(enable)
+    except (NotImplementedError, AssertionError) as error:
+        if enable:
+            raise InputError(
+                f"{name!r} has no gradient checkpointing. Lower the batch size, or take another backbone."
+            ) from error
+
+
+def _padded(images: Tensor, multiple: int) -> Tensor:
+    height, width = images.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    return F.pad(images, (0, right, 0, down)) if down or right else images
+
+
+def _as_map(x: Tensor, tap: Tap, size: Size, padded: Size) -> Tensor:
+    r = tap.level.reduction
+    if tap.prefix >= 0:
+        # tokens (B, prefix + h * w, C) -> (B, C, h, w)
+        h, w = math.ceil(padded[0] / r), math.ceil(padded[1] / r)
+        x = x[:, tap.prefix :].transpose(1, 2).unflatten(2, (h, w))
+    elif tap.channels_last:
+        x = x.permute(0, 3, 1, 2)  # (B, h, w, C) -> (B, C, h, w)
+    h, w = math.ceil(size[0] / r), math.ceil(size[1] / r)
+    return cast(Tensor, x if x.shape[-2:] == (h, w) else x[..., :h, :w])

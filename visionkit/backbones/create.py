@@ -1,0 +1,188 @@
+"""Making backbones and encoders by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from visionkit.backbones.backbone import Backbone
+from visionkit.backbones.channels import adapt_statistics
+from visionkit.backbones.encoder import Encoder, PooledLevel
+from visionkit.backbones.from_user import UserSource
+from visionkit.backbones.norms import convert_norms
+from visionkit.backbones.planning import choose_taps, make_plan
+from visionkit.backbones.registry import resolve
+from visionkit.backbones.source import Plan, Request, Size, Source, Tap
+from visionkit.backbones.tracing import run_for_shapes
+from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
+from visionkit.config import NormPolicy
+from visionkit.errors import InputError, expected
+from visionkit.types import Init
+
+__all__ = ["create_backbone", "create_encoder"]
+
+_REDUCTIONS = (4, 8, 16, 32)
+
+
+def create_backbone(
+    name: str,
+    *,
+    init: Init,
+    reductions: Sequence[int] = _REDUCTIONS,
+    norm: NormPolicy = "batch",
+    in_channels: int = 3,
+    output_stride: int | None = None,
+    image_size: int | Size | None = None,
+) -> Backbone:
+    """Make a network that gives maps at the reductions asked for.
+
+    Args:
+        name: "timm/resnet50", "timm/resnet50.a1_in1k", "torchvision/resnet50", "packaged/efficientnet_lite0", or a
+            registered name.
+        init: "pretrained", "scratch", or the path of a weights file of this architecture.
+        reductions: Which maps: input pixels per map pixel. The deepest map of each reduction is taken.
+        norm: What its batch norms become: "batch", "frozen", "sync" or "group".
+        in_channels: Channels of the pictures. Trained input layers are summed (one channel) or repeated in turn and
+            scaled by 3 / channels.
+        output_stride: Coarsest reduction, reached by dilation, where the network can; the default reductions are
+            then those up to it.
+        image_size: Side, or (height, width), to build a network of fixed picture size for.
+
+    Returns:
+        A `Backbone`, in training mode.
+
+    Raises:
+        InputError: An unknown name, a reduction or option the network does not have, weights that do not fit or
+            cannot be fetched.
+    """
+    source, request = _request(name, in_channels, output_stride, image_size)
+    plan = make_plan(source, request)
+    if output_stride is not None:
+        coarsest = plan.taps[-1].level.reduction if plan.taps else 0
+        if coarsest != output_stride:
+            raise InputError(
+                f"{name!r} keeps its coarsest reduction at {coarsest} for output_stride={output_stride}."
+            )
+        if tuple(reductions) == _REDUCTIONS:
+            reductions = tuple(r for r in reductions if r <= output_stride)
+    taps = choose_taps(plan, reductions, name)
+    model, info = _model(source, request, init, name, plan, taps)
+    net = source.maps(model, taps, prune=True)
+    net = convert_norms(net, norm, trained=info.trained)
+    mean, std = _statistics(source, request)
+    return Backbone(net, taps, plan, name=name, mean=mean, std=std, weights=info)
+
+
+def create_encoder(
+    name: str,
+    *,
+    init: Init,
+    norm: NormPolicy = "batch",
+    in_channels: int = 3,
+    level: int | None = None,
+    image_size: int | Size | None = None,
+) -> Encoder:
+    """Make a network that gives one vector per picture, with every trained parameter before the classifier.
+
+    Args:
+        name: As for `create_backbone`.
+        init: "pretrained", "scratch", or the path of a weights file of this architecture.
+        norm: What its batch norms become: "batch", "frozen", "sync" or "group".
+        in_channels: Channels of the pictures.
+        level: Average the map of this reduction instead: a probe from a chosen level.
+        image_size: Side, or (height, width), to build a network of fixed picture size for.
+
+    Returns:
+        An `Encoder`, in training mode.
+
+    Raises:
+        InputError: As for `create_backbone`.
+    """
+    source, request = _request(name, in_channels, None, image_size)
+    plan = make_plan(source, request)
+    mean, std = _statistics(source, request)
+    taps: Sequence[Tap] = plan.taps
+    head: nn.Module | None = None
+    if level is not None:
+        taps = choose_taps(plan, (level,), name)
+        model, info = _model(source, request, init, name, plan, taps)
+        maps = convert_norms(source.maps(model, taps, prune=True), norm, trained=info.trained)
+        net: nn.Module = PooledLevel(Backbone(maps, taps, plan, name=name, mean=mean, std=std, weights=info))
+        dim = taps[0].level.channels
+    else:
+        model, info = _model(source, request, init, name, plan, None)
+        net, head = source.vector(model, plan.traced_size)
+        net = convert_norms(net, norm, trained=info.trained)
+        dim = int(run_for_shapes(net, plan.traced_size, in_channels).shape[1])
+    return Encoder(
+        net,
+        plan,
+        dim=dim,
+        name=name,
+        mean=mean,
+        std=std,
+        weights=info,
+        head=head,
+        stage_maps=_StageMaps(source, tuple(taps), level is not None),
+    )
+
+
+class _StageMaps:
+    """Makes the module whose maps group an encoder's parameters; a class, so that encoders can be copied."""
+
+    def __init__(self, source: Source, taps: tuple[Tap, ...], probe: bool) -> None:
+        self.source, self.taps, self.probe = source, taps, probe
+
+    def __call__(self, net: nn.Module) -> tuple[nn.Module, list[int]]:
+        reductions = [tap.level.reduction for tap in self.taps]
+        model = net.get_submodule("model")
+        if self.probe:
+            return model, reductions
+        return self.source.maps(model, self.taps, prune=False), reductions
+
+
+def _request(
+    name: str, in_channels: int, output_stride: int | None, image_size: int | Size | None
+) -> tuple[Source, Request]:
+    if in_channels < 1:
+        raise InputError(expected("in_channels", "at least 1", in_channels))
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return resolve(
+        name, Request("", "", in_channels, output_stride, None if size is None else (size[0], size[1]))
+    )
+
+
+def _statistics(source: Source, request: Request) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    card = source.card(request)
+    return adapt_statistics(card.mean, request.in_channels), adapt_statistics(card.std, request.in_channels)
+
+
+def _model(
+    source: Source, request: Request, init: Init, name: str, plan: Plan, taps: Sequence[Tap] | None
+) -> tuple[nn.Module, WeightsInfo]:
+    """Build the whole network and fill it as `init` says."""
+    if init == "scratch":
+        return source.build(request, None), WeightsInfo(name=request.architecture)
+    if init == "pretrained":
+        state, info = source.fetch(request)
+        if isinstance(source, UserSource):
+            model = source.build_pretrained(request)
+            return model, getattr(model, "weights", info)
+        return source.build(request, state), info
+    path = Path(init).expanduser()
+    if not path.exists() and "/" not in init and "." not in init:
+        raise InputError(
+            expected(
+                "init",
+                "'pretrained', 'scratch' or the path of a weights file",
+                init,
+                fix="No such file is here.",
+            )
+        )
+    state = read_state_dict(path)
+    model = source.build(request, state, trusted=False)
+    info = WeightsInfo("file", request.architecture, digest=file_digest(path), path=str(path.resolve()))
+    return model, replace(info, training_data="not stated", licence="not stated")

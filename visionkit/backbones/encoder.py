@@ -1,0 +1,153 @@
+"""An encoder: a picture becomes one vector."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
+
+from torch import Tensor, nn
+
+from visionkit.backbones.backbone import Backbone, check_size, freeze, switch_checkpointing
+from visionkit.backbones.source import Plan, Size
+from visionkit.backbones.stages import Freezer, Stage, find_stages
+from visionkit.backbones.weights import WeightsInfo
+
+__all__ = ["Encoder", "PooledLevel"]
+
+
+class PooledLevel(nn.Module):
+    """The average over the map of one level: what a probe from a chosen level reads.
+
+    Args:
+        backbone: A backbone with that level alone.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.model = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return `(B, channels)` for normalised pictures `(B, C, H, W)`."""
+        maps = self.model(images)
+        return cast(Tensor, maps[-1].mean((2, 3)))  # (B, C, h, w) -> (B, C)
+
+
+class Encoder(nn.Module):
+    """A network that gives one vector per picture; made by `create_encoder`.
+
+    It keeps every trained parameter before the classifier, conv heads and final norms included: a network cut for
+    maps lacks them, and would handicap the pretrained arm of a comparison.
+
+    Args:
+        net: `images -> (B, dim)`.
+        plan: What the network turned out to be.
+        dim: Length of the vector.
+        name: The name it was asked for by.
+        mean: Mean per channel that pictures in [0, 1] are normalised by.
+        std: Deviation per channel.
+        weights: Where its weights came from.
+        head: The classifier that was taken off.
+        stage_maps: Makes, over `net`, a module that gives every map, and says their reductions.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        plan: Plan,
+        *,
+        dim: int,
+        name: str,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        weights: WeightsInfo,
+        head: nn.Module | None,
+        stage_maps: Callable[[nn.Module], tuple[nn.Module, Sequence[int]]],
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.dim = dim
+        self.name = name
+        self.mean, self.std, self.weights = mean, std, weights
+        self.fixed_size: Size | None = plan.fixed_size
+        self._plan = plan
+        self._stage_maps = stage_maps
+        self._stages: list[Stage] | None = None
+        self._freezer = Freezer(net)
+        # in a tuple, so that an unused classifier is no parameter of the encoder
+        self._head = (_as_linear(head, dim),)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return vectors `(B, dim)` for normalised pictures `(B, C, H, W)`.
+
+        Raises:
+            InputError: The network does not take this picture size.
+        """
+        check_size(self, images.shape[-2], images.shape[-1])
+        return cast(Tensor, self.net(images))
+
+    def pretrained_head(self) -> nn.Linear | None:
+        """Return a copy of the weights' own classifier `dim -> classes`; None when it is no plain linear layer.
+
+        From scratch it has the same shape and random weights (a checkpoint fills them).
+        """
+        return copy.deepcopy(self._head[0])
+
+    def stages(self) -> list[Stage]:
+        """Return the parameters by level, fine to coarse: pairs of reduction and names (found once, by autograd).
+
+        What lies behind the last level (conv head, final norm) is one more stage, listed with twice its reduction.
+        """
+        if self._stages is None:
+            maps, reductions = self._stage_maps(self.net)
+            found = (
+                find_stages(maps, reductions, self._plan.traced_size, len(self.mean)) if reductions else []
+            )
+            own = {id(p): f"net.{n}" for n, p in self.net.named_parameters()}
+            inner = dict(maps.named_parameters())
+            stages = [Stage(s.reduction, [own[id(inner[n])] for n in s.parameters]) for s in found]
+            taken = {name for stage in stages for name in stage.parameters}
+            rest = [name for name in own.values() if name not in taken]
+            if rest:
+                stages.append(Stage(2 * max(reductions, default=16), rest))
+            self._stages = stages
+        return self._stages
+
+    def freeze_through(self, reduction: int | Literal["all"]) -> None:
+        """Freeze every stage up to a reduction: parameters, running statistics and dropout. The others are thawed.
+
+        It survives `.train()`.
+
+        Args:
+            reduction: The coarsest stage to freeze; 0 thaws everything, "all" freezes everything.
+
+        Raises:
+            InputError: There is no such stage, or the weights are random.
+        """
+        freeze(self, self._freezer, reduction)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Switch to training mode, except for what is frozen."""
+        super().train(mode)
+        self._freezer.hold()
+        return self
+
+    def set_gradient_checkpointing(self, enable: bool = True) -> None:
+        """Trade arithmetic for memory in training, where the network can.
+
+        Raises:
+            InputError: The network has no such switch.
+        """
+        switch_checkpointing(self.net, self.name, enable)
+
+
+def _as_linear(head: nn.Module | None, dim: int) -> nn.Linear | None:
+    if isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1):
+        linear = nn.Linear(
+            head.in_channels, head.out_channels, bias=head.bias is not None, device=head.weight.device
+        )
+        linear.weight.data = head.weight.data.flatten(1)  # (K, C, 1, 1) -> (K, C)
+        if head.bias is not None:
+            linear.bias.data = head.bias.data
+        head = linear
+    return head if type(head) is nn.Linear and head.in_features == dim else None

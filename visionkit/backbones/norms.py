@@ -1,0 +1,225 @@
+"""Norm policies, for backbones and heads alike: batch, frozen, sync, group.
+
+Trained weights survive a conversion only where it is exact: batch to frozen (the same function as evaluation) and
+batch to sync (the same parameters, statistics over all processes). Group norm has other statistics, so trained
+batch-norm weights are refused there. He et al., "Rethinking ImageNet Pre-training" (2019), gives both arms of a
+comparison the same norm; this module is how.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from visionkit.config import NormPolicy
+from visionkit.errors import InputError, unknown_name
+
+__all__ = ["FrozenBatchNorm", "convert_norms", "make_norm", "norm_kinds"]
+
+_GROUPS = 32  # Wu & He, "Group Normalization" (2018)
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm that only ever does what evaluation does: weight, bias and statistics are buffers.
+
+    The names in the state dict are those of the batch norm it replaces.
+
+    Args:
+        norm: The batch norm whose numbers (and fused dropout and activation, if any) it takes over.
+    """
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.num_features = norm.num_features
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            value = getattr(norm, name, None)
+            self.register_buffer(name, None if value is None else value.detach().clone())
+        _carry_fused(norm, self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `(B, C, ...)` by the stored statistics."""
+        y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return _finish(self, y)
+
+    def extra_repr(self) -> str:
+        """Return what the module prints about itself."""
+        return f"{self.num_features}, eps={self.eps}"
+
+
+class _SyncBatchNorm(nn.SyncBatchNorm):
+    """Batch norm over all processes; unlike torch's own it also runs on CPUs (gloo)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        synced = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        y = self._across_processes(x) if synced and x.device.type == "cpu" else super().forward(x)
+        return _finish(self, y)
+
+    def _across_processes(self, x: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce
+
+        dims = [0, *range(2, x.dim())]
+        count = torch.full((1,), float(x.numel() // x.shape[1]), dtype=x.dtype, device=x.device)
+        # one message: sums, sums of squares and the count, (2C + 1,)
+        sums = all_reduce(torch.cat([x.sum(dims), x.square().sum(dims), count]))
+        total = sums[-1]
+        mean, square = (sums[:-1] / total).chunk(2)
+        var = (square - mean.square()).clamp(min=0)
+        self._update(mean.detach(), var.detach(), total.detach())
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        y = (x - mean.view(shape)) * torch.rsqrt(var + self.eps).view(shape)
+        return y if self.weight is None else y * self.weight.view(shape) + self.bias.view(shape)
+
+    def _update(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked or 1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        unbiased = var * (total / (total - 1).clamp(min=1))
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+
+
+class _GroupNorm(nn.GroupNorm):
+    """Group norm that keeps the dropout and the activation fused into the batch norm it replaces."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _finish(self, super().forward(input))
+
+
+def _carry_fused(old: nn.Module, new: nn.Module) -> None:
+    # timm fuses dropout, activation and an anti-aliasing pool into its batch norms, under these names
+    for name in ("drop", "act", "aa"):
+        part = getattr(old, name, None)
+        if isinstance(part, nn.Module):
+            new.add_module(name, part)
+
+
+def _finish(norm: nn.Module, y: Tensor) -> Tensor:
+    for name in ("drop", "act", "aa"):
+        part = norm._modules.get(name)
+        if part is not None:
+            y = part(y)
+    return y
+
+
+def make_norm(policy: NormPolicy, channels: int) -> nn.Module:
+    """Return a new norm layer for maps `(B, channels, H, W)`.
+
+    A new layer has no statistics worth freezing: under "frozen" it does nothing (`nn.Identity`), as the pyramid
+    and heads of the reference Faster R-CNN with frozen norms have none.
+
+    Args:
+        policy: "batch", "frozen", "sync" or "group".
+        channels: Channels of the map.
+
+    Raises:
+        InputError: The policy is not one of the four.
+    """
+    _check(policy)
+    if policy == "frozen":
+        return nn.Identity()
+    if policy == "group":
+        return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
+    return _SyncBatchNorm(channels) if policy == "sync" else nn.BatchNorm2d(channels)
+
+
+def norm_kinds(module: nn.Module) -> tuple[str, ...]:
+    """Return which norms a network holds, sorted: "batch", "frozen", "sync", "group", "layer", "other"."""
+    kinds = {_kind(child) for child in module.modules()}
+    return tuple(sorted(kind for kind in kinds if kind))
+
+
+def _kind(module: nn.Module) -> str:
+    if isinstance(module, nn.SyncBatchNorm):
+        return "sync"
+    if isinstance(module, _BatchNorm):
+        return "batch"
+    if isinstance(module, FrozenBatchNorm) or type(module).__name__.startswith("FrozenBatchNorm"):
+        return "frozen"
+    if isinstance(module, nn.GroupNorm):
+        # one group over channels is what channels-first "layer norms" are often built from
+        return "group" if module.num_groups > 1 else "layer"
+    name = type(module).__name__
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) or "LayerNorm" in name or "RmsNorm" in name:
+        return "layer"
+    return "other" if "Norm" in name and not list(module.children()) else ""
+
+
+def convert_norms(module: nn.Module, policy: NormPolicy, *, trained: bool) -> nn.Module:
+    """Put every batch norm of a network under a policy; other norms stay as they are.
+
+    Args:
+        module: The network; changed in place.
+        policy: "batch", "frozen", "sync" or "group".
+        trained: Whether its weights are trained: decides which conversions are exact.
+
+    Returns:
+        The same network (a new module only when the network itself is a batch norm).
+
+    Raises:
+        InputError: Group norm for trained batch norms, or frozen norms on random weights.
+    """
+    _check(policy)
+    if not any(isinstance(child, _BatchNorm) for child in module.modules()):
+        return module
+    if policy == "group" and trained:
+        raise InputError(
+            "Trained batch norms cannot become group norms: their statistics would be lost. With trained weights the "
+            "norms are 'batch', 'frozen' or 'sync'. For 'group' start from scratch, or take a backbone trained with "
+            "group norms."
+        )
+    if policy == "frozen" and not trained:
+        raise InputError(
+            "Frozen batch norms on random weights do not normalise at all. From scratch the norms are 'batch', "
+            "'sync' or 'group'. For 'frozen' start from pretrained weights or a weights file."
+        )
+    return module if policy == "batch" else _convert(module, policy)
+
+
+def _convert(module: nn.Module, policy: NormPolicy) -> nn.Module:
+    if isinstance(module, _BatchNorm):
+        return _replacement(module, policy)
+    for name, child in list(module.named_children()):
+        new = _convert(child, policy)
+        if new is not child:
+            setattr(module, name, new)
+    return module
+
+
+def _replacement(norm: _BatchNorm, policy: NormPolicy) -> nn.Module:
+    if policy == "sync" and isinstance(norm, nn.SyncBatchNorm):
+        return norm
+    if policy == "frozen":
+        return FrozenBatchNorm(norm)
+    affine = norm.weight is not None
+    device = next((t.device for t in (norm.weight, norm.running_mean) if t is not None), torch.device("cpu"))
+    new: nn.Module
+    if policy == "group":
+        groups = math.gcd(_GROUPS, norm.num_features)
+        new = _GroupNorm(groups, norm.num_features, norm.eps, affine, device=device)
+        if affine:  # a zero-initialised last gain of a residual block stays zero
+            new.weight, new.bias = norm.weight, norm.bias
+    else:
+        sync = _SyncBatchNorm(
+            norm.num_features, norm.eps, norm.momentum, affine, norm.track_running_stats, device=device
+        )
+        sync.weight, sync.bias = norm.weight, norm.bias
+        sync.running_mean, sync.running_var = norm.running_mean, norm.running_var
+        sync.num_batches_tracked = norm.num_batches_tracked
+        new = sync
+    _carry_fused(norm, new)
+    new.train(norm.training)
+    return new
+
+
+def _check(policy: str) -> None:
+    if policy not in get_args(NormPolicy):
+        raise unknown_name("norm policy", policy, get_args(NormPolicy))

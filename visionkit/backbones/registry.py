@@ -1,0 +1,138 @@
+"""One registry of architectures: timm, torchvision, packaged weights, and the user's own."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import cast
+
+from torch import nn
+
+from visionkit.backbones.from_user import UserSource
+from visionkit.backbones.source import Request, Source
+from visionkit.errors import InputError, expected, nearest, unknown_name
+
+__all__ = ["list_backbones", "register_backbone", "resolve"]
+
+_USER = UserSource()
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    source: Source
+    request: Request
+
+
+def register_backbone(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+    """Give a network of yours a name, so that every task takes it.
+
+    The decorated function is called as `function(pretrained=...)` and returns a `FeatureSource`: a module with
+    `levels` and `forward(images) -> tuple of maps`. It may also take `in_channels`, and its module may have `mean`,
+    `std` and `weights` (a `WeightsInfo`).
+
+    Args:
+        name: The name; `"mine/tiny"` keeps it apart from others.
+
+    Raises:
+        InputError: The name is taken.
+    """
+
+    def register(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        prefix = name.partition("/")[0]
+        if name in _USER.functions or (prefix in _shipped() and "/" in name):
+            raise InputError(
+                f"The backbone name {name!r} is taken. Choose another, best with a prefix of your own."
+            )
+        _USER.functions[name] = function
+        return function
+
+    return register
+
+
+def list_backbones(pattern: str = "*", *, source: str | None = None) -> list[str]:
+    """Return the names of all backbones, sorted.
+
+    Args:
+        pattern: A shell pattern ("*resnet50*").
+        source: "timm", "torchvision", "packaged" or "user"; None for all.
+
+    Raises:
+        InputError: There is no such source.
+    """
+    sources: dict[str, Source] = {**_shipped(), "user": _USER}
+    if source is not None and source not in sources:
+        raise unknown_name("source of backbones", source, sources)
+    found = [
+        name for key, value in sources.items() if source in (None, key) for name in _full_names(key, value)
+    ]
+    return sorted(fnmatch.filter(found, pattern))
+
+
+def resolve(name: str, request: Request) -> tuple[Source, Request]:
+    """Return the source of a name, and the request with its architecture and tag filled in.
+
+    Raises:
+        InputError: There is no such name, or no such tag; the text has the nearest.
+    """
+    if not isinstance(name, str) or not name:
+        raise InputError(expected("the backbone", "a name such as 'timm/resnet50'", name))
+    if name in _USER.functions:
+        return cast(Source, _USER), replace(request, architecture=name)
+    prefix, slash, rest = name.partition("/")
+    sources = _shipped()
+    if not slash or prefix not in sources:
+        raise _unknown(name)
+    source = sources[prefix]
+    architecture, _, tag = rest.partition(".")
+    if architecture not in _names(prefix):
+        raise _unknown(name)
+    if tag and tag not in source.tags(architecture):
+        tags = source.tags(architecture)
+        listed = f"Its tags are: {', '.join(tags)}." if tags else "It has no tags."
+        close = nearest(tag, tags)
+        hint = f" Did you mean {f'{prefix}/{architecture}.{close[0]}'!r}?" if close else ""
+        raise InputError(f"Unknown tag {tag!r} of backbone '{prefix}/{architecture}'.{hint} {listed}")
+    return source, replace(request, architecture=architecture, tag=tag)
+
+
+def _unknown(name: str) -> InputError:
+    prefix, slash, rest = name.partition("/")
+    spellings = [
+        f"{key}/{name if not slash else rest}"
+        for key in _shipped()
+        if (name if not slash else rest).partition(".")[0] in _names(key)
+    ]
+    if spellings:
+        listed = " or ".join(repr(s) for s in spellings)
+        return InputError(f"Unknown backbone {name!r}. Names say their source: {listed}.")
+    known = list_backbones()
+    if slash and prefix in _shipped():
+        known = [k for k in known if k.startswith(f"{prefix}/")]
+    elif not slash:
+        close = nearest(name, [k.partition("/")[2] or k for k in known])
+        spelled = [k for c in close for k in known if k.partition("/")[2] == c]
+        if spelled:
+            listed = " or ".join(repr(s) for s in spelled[:4])
+            return InputError(f"Unknown backbone {name!r}. Did you mean {listed}? See list_backbones().")
+    return unknown_name("backbone", name, known, hint="See list_backbones().")
+
+
+@cache
+def _shipped() -> dict[str, Source]:
+    from visionkit.backbones.from_package import PackagedSource
+    from visionkit.backbones.from_timm import TimmSource
+    from visionkit.backbones.from_torchvision import TorchvisionSource
+
+    sources = (PackagedSource(), TimmSource(), TorchvisionSource())
+    return {source.prefix: cast(Source, source) for source in sources}
+
+
+@cache
+def _names(prefix: str) -> frozenset[str]:
+    return frozenset(_shipped()[prefix].names())
+
+
+def _full_names(key: str, source: Source) -> list[str]:
+    return source.names() if key == "user" else [f"{key}/{name}" for name in _names(key)]

@@ -1,0 +1,92 @@
+"""Reading maps inside any network: forward hooks at named modules, and what lies behind the last one cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from visionkit.backbones.source import Size, Tap
+from visionkit.backbones.tracing import record_calls, run_for_shapes
+
+__all__ = ["TappedMaps", "cut_behind", "last_layer"]
+
+
+class TappedMaps(nn.Module):
+    """Any network, giving the outputs of named modules.
+
+    Args:
+        model: The network.
+        taps: Where to read; keys are module names.
+    """
+
+    def __init__(self, model: nn.Module, taps: Sequence[Tap]) -> None:
+        super().__init__()
+        self.model = model
+        self._keys = tuple(str(tap.key) for tap in taps)
+        self._clone = frozenset(str(tap.key) for tap in taps if tap.clone)
+        self._seen: dict[str, Tensor] = {}
+        modules = dict(model.named_modules())
+        for key in self._keys:
+            modules[key].register_forward_hook(_Keep(self._seen, key, key in self._clone))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the raw outputs of the tapped modules for `(B, C, H, W)`."""
+        self._seen["listening"] = images
+        self.model(images)
+        found = [self._seen[key] for key in self._keys]
+        self._seen.clear()
+        return found
+
+
+class _Keep:
+    """A forward hook that survives copies and pickles together with the network, and keeps nothing between runs."""
+
+    def __init__(self, seen: dict[str, Tensor], key: str, clone: bool) -> None:
+        self.seen, self.key, self.clone = seen, key, clone
+
+    def __call__(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        if self.seen:
+            self.seen[self.key] = output.clone() if self.clone else output
+
+
+def cut_behind(model: nn.Module, keys: Sequence[str], size: Size, channels: int) -> None:
+    """Replace what runs only behind the last of `keys`, or never runs, by `nn.Identity`, where the rest still runs."""
+    calls = record_calls(model, size, channels)
+    last = max(call.end for call in calls if call.name in keys)
+    needed = {call.name for call in calls if call.begin < last}
+    doomed: list[str] = []
+    for name, _child in model.named_modules():
+        if name and name not in needed and not any(name.startswith(f"{d}.") for d in doomed):
+            doomed.append(name)
+    replaced = {name: _swap(model, name, nn.Identity()) for name in doomed if _has_parameters(model, name)}
+    try:
+        run_for_shapes(model, size, channels)
+    except Exception:
+        for name, old in replaced.items():
+            _swap(model, name, old)
+
+
+def last_layer(model: nn.Module, size: Size, channels: int) -> str:
+    """Return the name of the last module with parameters of its own that runs: the classifier."""
+    modules = dict(model.named_modules())
+    owners = [
+        call.name
+        for call in record_calls(model, size, channels)
+        if not list(modules[call.name].children())
+        and next(modules[call.name].parameters(recurse=False), None) is not None
+    ]
+    return owners[-1]
+
+
+def _has_parameters(model: nn.Module, name: str) -> bool:
+    return next(model.get_submodule(name).parameters(), None) is not None
+
+
+def _swap(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
+    parent, _, child = name.rpartition(".")
+    owner = model.get_submodule(parent)
+    old = owner.get_submodule(child)
+    setattr(owner, child, new)
+    return old

@@ -1,0 +1,138 @@
+"""Running a network for its shapes alone, and finding where a network can be tapped by watching it run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+__all__ = ["Call", "as_meta", "record_calls", "run_for_shapes", "trunk", "without_memory"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of one module: its name, when it began and ended, and the shape it gave."""
+
+    name: str
+    begin: int
+    end: int
+    shape: tuple[int, ...] | None
+    version: int
+    output: Any
+
+
+def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network on the meta device; one that computes while it is built is built for real and then emptied."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except NotImplementedError:
+        return build().to("meta")
+
+
+def as_meta(module: nn.Module, *, grad: bool = False) -> dict[str, Tensor]:
+    """Return stand-ins without memory for every parameter and buffer of a network."""
+    stand_ins: dict[str, Tensor] = {}
+    for name, value in module.named_parameters():
+        stand_ins[name] = torch.empty_like(value, device="meta").requires_grad_(grad)
+    for name, buffer in module.named_buffers():
+        stand_ins[name] = torch.empty_like(buffer, device="meta")
+    return stand_ins
+
+
+def run_for_shapes(module: nn.Module, size: tuple[int, int], channels: int, *, batch: int = 1) -> Any:
+    """Run a network on a picture `(batch, channels, *size)` without memory or arithmetic, in evaluation mode."""
+    was = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            return functional_call(
+                module, as_meta(module), (torch.empty(batch, channels, *size, device="meta"),)
+            )
+    finally:
+        for child, mode in was.items():
+            child.training = mode
+
+
+def record_calls(
+    module: nn.Module, size: tuple[int, int], channels: int, run: Callable[..., Any] = run_for_shapes
+) -> list[Call]:
+    """Run a network for its shapes and return every module call in the order in which they ended."""
+    clock = 0
+    begun: dict[str, list[int]] = {}
+    calls: list[Call] = []
+    handles = []
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any) -> None:
+            nonlocal clock
+            clock += 1
+            begun.setdefault(name, []).append(clock)
+
+        return hook
+
+    def after(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            nonlocal clock
+            clock += 1
+            tensor = output if isinstance(output, Tensor) else None
+            shape = None if tensor is None else tuple(tensor.shape)
+            version = 0 if tensor is None else tensor._version
+            calls.append(Call(name, begun[name].pop(), clock, shape, version, tensor))
+
+        return hook
+
+    for name, child in module.named_modules():
+        handles += [child.register_forward_pre_hook(before(name)), child.register_forward_hook(after(name))]
+    try:
+        run(module, size, channels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def trunk(calls: Sequence[Call], size: tuple[int, int], root: str = "") -> list[Call]:
+    """Return the calls along the trunk that give maps or tokens: a module is opened where it shrinks by more than 2.
+
+    Watching the top level keeps branches inside blocks out of sight: the last call of each reduction is then what
+    the network itself hands on, not an inner activation of the next stage.
+    """
+    by_name = {call.name: call for call in calls}
+    inside = [c for c in by_name.values() if c.name and _caller(c.name, by_name) == root]
+    found: list[Call] = []
+    shrunk = size[0]
+    for call in sorted(inside, key=lambda c: c.end):
+        side = _side(call.shape, size)
+        if side and shrunk > 2 * side:
+            found += trunk(calls, size, call.name)
+        if side or (call.shape is not None and len(call.shape) == 3):
+            found.append(call)
+        elif call.shape is None:
+            # gives several tensors: look inside
+            found += trunk(calls, size, call.name)
+        shrunk = side or shrunk
+    return found
+
+
+def _caller(name: str, by_name: Mapping[str, Call]) -> str:
+    """Return the nearest module above that ran itself: a list of modules does not."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name in by_name:
+            return name
+    return ""
+
+
+def _side(shape: tuple[int, ...] | None, size: tuple[int, int]) -> int:
+    """Return the height of a map, whichever way its channels lie; 0 when the shape is no map."""
+    if shape is None or len(shape) != 4:
+        return 0
+    for height, width in ((shape[2], shape[3]), (shape[1], shape[2])):
+        if height > 1 and abs(height * size[1] - width * size[0]) <= max(size):
+            return height
+    return 0

@@ -1,0 +1,201 @@
+"""Where weights come from, as a record, and the one safe reader of weights files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import pickletools
+import stat
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from visionkit.errors import InputError
+
+__all__ = ["WeightsInfo", "file_digest", "read_state_dict"]
+
+_LIMIT = 16 * 2**30
+_CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "state_dict_ema")
+_LEGACY_PICKLES = 4  # magic number, protocol version, system facts, then the object itself
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Where a network's weights came from.
+
+    Args:
+        source: "none" (scratch), "timm", "torchvision", "package", "user" or "file".
+        name: The architecture the weights belong to.
+        tag: Which training of it ("a1_in1k", "IMAGENET1K_V2"); empty when there is none.
+        training_data: What the weights were trained on, as far as the source says.
+        licence: The licence of the weights, as far as the source says.
+        digest: SHA-256 of the weights file, 64 hexadecimal digits; empty for scratch.
+        path: Where the file was read.
+    """
+
+    source: str = "none"
+    name: str = ""
+    tag: str = ""
+    training_data: str = ""
+    licence: str = ""
+    digest: str = ""
+    path: str = ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether there are weights at all: false for scratch."""
+        return self.source != "none"
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the record as a plain dict of strings."""
+        return asdict(self)
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state_dict(path: str | Path, *, max_bytes: int = _LIMIT) -> dict[str, Tensor]:
+    """Read a weights file without running anything in it.
+
+    Reads safetensors and `torch.save` files (through `torch.load(weights_only=True)`), told apart by content,
+    not by name. A file that wraps its tensors ("state_dict", "model", ...) or prefixes them ("module.") is unwrapped.
+
+    Args:
+        path: A regular file on this machine.
+        max_bytes: Largest file, and largest sum of what is packed in it, checked before anything is allocated.
+
+    Returns:
+        Names to tensors, on the CPU.
+
+    Raises:
+        InputError: The path is an address or no regular file, the file is too large, damaged, holds code, or
+            holds something else than named tensors.
+    """
+    file = _local_file(path, max_bytes)
+    with file.open("rb") as stream:
+        head = stream.read(9)
+    try:
+        if head[:2] == b"PK":
+            _check_zip(file, max_bytes)
+            raw = torch.load(file, map_location="cpu", weights_only=True)
+        elif _is_safetensors(head, file.stat().st_size):
+            from safetensors.torch import load_file
+
+            raw = load_file(file, device="cpu")
+        elif head[:1] == b"\x80":
+            with file.open("rb") as stream:
+                _check_pickle(stream, file.stat().st_size, _LEGACY_PICKLES)
+            raw = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            raise InputError(
+                f"{file}: Expected a safetensors file or one written by torch.save, but it begins with {head[:8]!r}. "
+                "Save the state dict again with safetensors.torch.save_file."
+            )
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{file}: Refused to read this weights file: it holds more than tensors, and reading it could run code "
+            f"({_first_line(error)}). Save only `model.state_dict()`, best with safetensors.torch.save_file."
+        ) from error
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{file}: The weights file is damaged or incomplete ({type(error).__name__}: {_first_line(error)}). "
+            "Fetch or save it again."
+        ) from error
+    return _named_tensors(raw, file)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line]
+    text = (lines or str(error).splitlines() or [type(error).__name__])[0]
+    return text.strip()[:200]
+
+
+def _local_file(path: str | Path, max_bytes: int) -> Path:
+    text = str(path)
+    if "://" in text:
+        raise InputError(
+            f"Expected a weights file on this machine, but got the address {text!r}. "
+            "Download it first and give its path."
+        )
+    file = Path(text).expanduser()
+    if not file.exists():
+        raise InputError(
+            f"{file}: There is no such weights file. Give the path of a safetensors or torch.save file."
+        )
+    file = file.resolve()
+    facts = file.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise InputError(f"{file}: Expected a regular weights file, but it is a folder, a pipe or a device.")
+    if facts.st_size == 0:
+        raise InputError(f"{file}: The weights file is empty. Fetch or save it again.")
+    if facts.st_size > max_bytes:
+        raise InputError(
+            f"{file}: The weights file holds {facts.st_size:,} bytes; the limit is {max_bytes:,} (max_bytes=)."
+        )
+    return file
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    return len(head) == 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= size - 8
+
+
+def _check_zip(file: Path, max_bytes: int) -> None:
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        total = sum(entry.file_size for entry in entries)
+        if total > max_bytes:
+            raise InputError(
+                f"{file}: The weights file unpacks to {total:,} bytes; the limit is {max_bytes:,} (max_bytes=)."
+            )
+        for entry in entries:
+            if entry.filename.endswith("/data.pkl"):
+                with archive.open(entry) as stream:
+                    _check_pickle(stream, total, 1)
+
+
+def _check_pickle(stream: IO[bytes], size: int, pickles: int) -> None:
+    """Refuse a storage that claims more elements than the file has bytes, before anybody allocates it."""
+    for _ in range(pickles):
+        last = 0
+        for opcode, argument, _position in pickletools.genops(stream):
+            if isinstance(argument, int) and "INT" in opcode.name or opcode.name.startswith("LONG"):
+                last = int(argument or 0)
+            elif opcode.name == "BINPERSID" and last > size:
+                raise InputError(
+                    f"The weights file claims a tensor of {last:,} elements in {size:,} bytes: it is damaged or hostile."
+                )
+
+
+def _named_tensors(raw: Any, file: Path) -> dict[str, Tensor]:
+    for key in _CONTAINERS:
+        if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
+            raw = raw[key]
+            break
+    if not isinstance(raw, Mapping) or not raw:
+        raise InputError(
+            f"{file}: Expected named tensors (a state dict), but the file holds {type(raw).__name__}. "
+            "Save `model.state_dict()`."
+        )
+    wrong = [
+        str(key) for key, value in raw.items() if not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
+    if wrong:
+        raise InputError(
+            f"{file}: Expected named tensors (a state dict), but {json.dumps(wrong[0])} is no tensor. "
+            "Save `model.state_dict()`."
+        )
+    if all(key.startswith("module.") for key in raw):
+        return {key.removeprefix("module."): value for key, value in raw.items()}
+    return dict(raw)
