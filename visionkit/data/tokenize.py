@@ -1,0 +1,146 @@
+"""Sentences to words, in the manner of the Penn Treebank, as the COCO caption evaluation cuts them.
+
+The official scores come from the Stanford tokenizer (Java) with lower case, and with common punctuation
+taken away afterwards. This is a scanner in Python for the same conventions, so that scores can be compared;
+where the two still differ is listed in `docs/explanation/how-to-read-caption-scores.md`. Some conventions
+look odd and are kept on purpose: brackets become `-lrb-` and `-rrb-`, `!!!` stays a word, and `dog.the` is
+not cut.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+__all__ = ["tokenize"]
+
+_REPLACED = str.maketrans(
+    {
+        **dict.fromkeys("“”«»", ' " '),
+        **dict.fromkeys("’\u0092", "'"),
+        **dict.fromkeys("‘‹\u0091", "`"),
+        **dict.fromkeys("–—―\u0096\u0097", " -- "),
+        **dict.fromkeys("\u00ad", ""),
+        **dict.fromkeys("\u00a0\u3000\ufeff\u200b", " "),
+        "›": "'",
+        "…": " ... ",
+        "£": " # ",
+        "€": " $ ",
+        "¢": " cents ",
+        "½": " 1/2 ",
+        "¼": " 1/4 ",
+        "¾": " 3/4 ",
+        "⅓": " 1/3 ",
+        "⅔": " 2/3 ",
+    }
+)
+_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
+_DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"]) | {'"'}
+_BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+_TWO_WORDS = {"cannot": 3, "gonna": 3, "gotta": 3, "wanna": 3, "lemme": 3, "gimme": 3}
+
+# Words that keep their full stop, whatever follows; the second list only with a capital, the third before a
+# number.
+_ABBREVIATIONS_TEXT = """
+    adj adm adv al ala alex apr ariz assn assoc aug ave bancorp bhd bldg blvd brig bros calif capt
+    cf cie cmdr co col colo conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext
+    feb fla fri ft ga gen gov hon inc ind insp intl invt jan jos jr jul jun kan ky lt ltd maj mar md
+    messrs mfg mich minn mme mo mon mont mr mrs ms mt mtg natl neb nev nov oct okla pfc ph plc pres
+    prof pte pty pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc sq sr st ste supt sys tel
+    tenn thu thurs tue tues univ va vs vt wed wis wisc wm wyo
+"""
+_ABBREVIATIONS = _ABBREVIATIONS_TEXT.split()
+_CAPITAL_ABBREVIATIONS = ["Ark", "Az", "Del", "Ill", "La", "Mass", "Miss", "Ore", "Pa", "Tex", "Wash"]
+_NUMBER_ABBREVIATIONS = ["art", "ca", "fig", "figs", "no", "nos", "op", "pp", "prop"]
+
+_LETTER = r"[^\W\d_]"
+_ALNUM = r"[^\W_]"
+_WORD = rf"{_LETTER}{_ALNUM}*"
+_END = rf"(?!{_ALNUM})"
+
+# Tried in this order at each place; the first that fits is the token. Repeats are bounded where a rule can
+# fail after a long run, so that no sentence takes more than linear time.
+_RULES = [
+    ("tag", r"</?[A-Za-z!][^<>]{0,200}>"),
+    ("whole", r"https?://[^\s\"<>|(){}]*[^\s\"<>|(){}.!?,;:'-]"),
+    ("whole", r"www\.(?:[^\s\"<>|().!?,{}/]{1,63}\.){1,5}[a-zA-Z]{2,4}(?:/\S*[^\s.,])?"),
+    ("whole", rf"{_ALNUM}[\w.+-]{0, 63}@(?:[A-Za-z0-9-]{1, 63}\.){1, 5}[A-Za-z]{{2,}}"),
+    ("whole", r"(?:[A-Za-z0-9-]{1,63}\.){1,5}(?:com|net|org|edu)\b(?:/[^\s.,!?]*)?"),
+    ("whole", r"@[A-Za-z_]\w*|#[A-Za-z][A-Za-z0-9]*|&#\d+;"),
+    ("face", r"[<>]?[:;=]['o-]?[()DPp\]\[](?![A-Za-z0-9])|\^_\^|>_<"),
+    ("whole", r"'t(?=is|was)"),
+    ("whole", rf"'(?:em|till?|cause){_END}|'n'|'n{_END}|'[2-9]0s{_END}|(?<!{_ALNUM})(?:ol|somethin)'{_END}"),
+    ("whole", rf"(?:o'clock|ma'am|c'mon|s'mores|nor'easter|ev'ry|li'l|nat'l|cont'd){_END}"),
+    ("ending", rf"'(?:s|ll|ve|re|d|m){_END}"),
+    ("whole", rf"n't{_END}"),
+    ("whole", r"y'(?=[A-Za-z]{2})"),
+    ("whole", rf"(?-i:[ldjA-HJ-XZn]'{_LETTER}{{2,}}?)(?='(?:s|ll|ve|re|d)?{_END}|{_END})"),
+    ("whole", rf"[A-Za-z]{{0,20}}[aeiouy]'(?!ve|re|em|d{_END}|s{_END}|ll|m{_END})[aeiou][a-z]*{_END}"),
+    ("whole", r"(?-i:[A-Z]+(?:&[A-Z]+)+)"),
+    ("whole", rf"(?-i:{'|'.join(_CAPITAL_ABBREVIATIONS)})\.(?!{_ALNUM})"),
+    ("whole", rf"(?:{'|'.join(_NUMBER_ABBREVIATIONS)})\.(?=\s*\d)"),
+    ("whole", rf"(?:{'|'.join(_ABBREVIATIONS)})\.(?!{_ALNUM})"),
+    ("whole", rf"{_LETTER}(?:\.{_LETTER})+(?:\.(?:-{_ALNUM}+)*(?!{_ALNUM})|(?![\w.]))"),
+    ("whole", rf"ph\.d\.?{_END}|{_LETTER}\.(?!{_ALNUM})"),
+    ("whole", rf"{_WORD}(?:\.{_WORD})+(?:-{_ALNUM}+)*"),
+    ("whole", rf"{_WORD}[!?]{_WORD}"),
+    ("whole", r"[cC]\+\+|(?-i:[CcFf]#)|(?-i:US|HK|NZ|A|C|S)\$"),
+    ("word", rf"{_ALNUM}+(?:[-_]{_ALNUM}+)+(?='|{_END})"),
+    ("number", rf"\d+(?:/\d+)+(?:ths|rds|nds|th|rd|st|nd)?{_END}"),
+    ("whole", rf"{_ALNUM}+(?:/{_ALNUM}+)+{_END}"),
+    ("number", r"[+-]?\d*(?:[.,:]\d+)+|[+-]\d+"),
+    ("word", rf"{_ALNUM}+(?:-{_ALNUM}+)*"),
+    ("whole", r"[?!]+|-{5,}|--?|\.|''|``|\*+|_+|#+|<<|>>"),
+    ("one", r"\S"),
+]
+_SCANNER = re.compile(
+    "|".join(f"(?P<r{i}_{kind}>{rule})" for i, (kind, rule) in enumerate(_RULES)), re.IGNORECASE
+)
+_NEGATION = re.compile(rf"({_ALNUM}+)(n['`]t){_END}", re.IGNORECASE)
+_ENTITY = re.compile("|".join(_ENTITIES))
+
+
+def tokenize(sentence: str) -> list[str]:
+    """Cut a sentence into lower-case words without punctuation.
+
+    Args:
+        sentence: Any text; line breaks count as spaces.
+
+    Returns:
+        The words, as the COCO caption evaluation's tokenizer gives them: `"A man's dog doesn't bark."`
+        becomes `["a", "man", "'s", "dog", "does", "n't", "bark"]`.
+
+    Marcus et al., "Building a Large Annotated Corpus of English: the Penn Treebank", 1993; conventions of
+    the Stanford tokenizer 3.4.1 as pycocoevalcap calls it.
+    """
+    text = _ENTITY.sub(lambda match: _ENTITIES[match[0]], sentence).translate(_REPLACED)
+    return [token for token in _scan(text) if token not in _DROPPED]
+
+
+def _scan(text: str) -> Iterator[str]:
+    place = 0
+    while match := _SCANNER.search(text, place):
+        place = match.end()
+        kind = (match.lastgroup or "").partition("_")[2]
+        token = match[0]
+        if kind == "word":
+            negated = _NEGATION.match(text, match.start())
+            if negated:
+                place = negated.end()
+                yield negated[1].lower()
+                yield negated[2].lower()
+                continue
+            cut = 0 if text.startswith("'", place) else _TWO_WORDS.get(token.lower(), 0)
+            if cut:
+                yield token[:cut].lower()
+            yield token[cut:].lower()
+        elif kind == "tag":
+            yield from token.lower().split()
+        elif kind == "face":
+            yield "".join(_BRACKETS.get(c, c) if c in "()" else c for c in token).lower()
+        elif kind == "one":
+            if ord(token) <= 0xFFFF or unicodedata.category(token) != "So":  # emoji are not tokens
+                yield _BRACKETS.get(token, token.lower())
+        else:
+            yield token.lower()
