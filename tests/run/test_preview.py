@@ -59,8 +59,8 @@ class MeanColour(lightning.LightningModule):
 
 def train(folder, callback: Callback, epochs: int = 2) -> lightning.Trainer:
     trainer = lightning.Trainer(
-        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder,
+        accelerator="cpu", callbacks=[callback], max_epochs=epochs, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
     )  # fmt: skip
     loader = DataLoader(Squares(), batch_size=8, collate_fn=collate)
     with warnings.catch_warnings():

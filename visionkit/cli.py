@@ -1,0 +1,92 @@
+"""`visionkit ls | describe | cp | run | compare | check`: find, copy and run recipes; compare runs.
+
+Nothing heavy is imported before a verb needs it. Status 2: something given is wrong. 1: something failed.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from visionkit import __version__
+from visionkit.commands import check, compare, copy, describe, listing, run
+from visionkit.errors import InputError, RunError, unknown_name
+
+__all__ = ["main"]
+
+VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "ls": (listing.main, "list backbones, recipes or data sets, by pattern"),
+    "describe": (describe.main, "say what a backbone is, before building it"),
+    "cp": (copy.main, "copy a recipe into a file of your own"),
+    "run": (run.main, "run a recipe, with its own flags"),
+    "compare": (compare.main, "put finished runs side by side: table, report.html, comparison.json"),
+    "check": (check.main, "read a data set end to end and name what is wrong in it"),
+}
+
+USAGE = """visionkit {version}: does pretrained init beat scratch here?
+
+usage: visionkit VERB [...]
+
+{verbs}
+
+`visionkit VERB --help` says more. --debug shows where in the code an error came from; --version.
+
+  visionkit run compare                          the first comparison, in minutes
+  visionkit ls backbones '*resnet50*'
+  visionkit cp classify my_classify.py"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        argv: The arguments; those of the process if not given.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    # Before a recipe's name --debug is ours; after it, it may be the recipe's own.
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        return _dispatch(args)
+    except InputError as error:
+        return _say(error, 2, debug)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped by the keyboard; the same command continues where it was.\n")
+        return 130
+    except BrokenPipeError:
+        # `visionkit ls | head` is no failure.
+        sys.stderr.close()
+        return 0
+    except (RunError, OSError) as error:
+        return _say(error, 1, debug)
+    except Exception as error:
+        code = _say(error, 1, debug)
+        if not debug:
+            sys.stderr.write("This was not foreseen. Run it again with --debug to see where it came from.\n")
+        return code
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        verbs = "\n".join(f"  {name:<10}{text}" for name, (_, text) in VERBS.items())
+        sys.stdout.write(USAGE.format(version=__version__, verbs=verbs) + "\n")
+        return 0
+    if args[0] in ("-V", "--version"):
+        sys.stdout.write(f"visionkit {__version__}\n")
+        return 0
+    if args[0] not in VERBS:
+        raise unknown_name("verb", args[0], VERBS, hint="See visionkit --help.")
+    return VERBS[args[0]][0](args[1:])
+
+
+def _say(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    name = "" if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
+    sys.stderr.write(f"visionkit: {name}{error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

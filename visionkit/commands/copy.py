@@ -1,0 +1,39 @@
+"""`visionkit cp`: a recipe as a file of your own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from visionkit.commands.arguments import VerbParser
+from visionkit.commands.recipes import find_recipe
+from visionkit.errors import InputError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Copy a recipe."""
+    parser = VerbParser(
+        "cp",
+        "Copy a recipe into a file of your own, to change it. Nothing is overwritten.",
+        epilog="example:\n  visionkit cp classify my_classify.py && python my_classify.py --help",
+    )
+    parser.add_argument("recipe", help="as in `visionkit ls recipes`")
+    parser.add_argument("file", help="where to write it")
+    args = parser.parse(argv)
+    source, target = find_recipe(args.recipe), Path(args.file)
+    if target.is_dir():
+        target = target / source.name
+    if not target.parent.is_dir():
+        raise InputError(f"Expected {target.parent} to be a folder, but there is none. Make it first.")
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(source.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise InputError(
+            f"{target} is there already, and nothing is overwritten. Give another name."
+        ) from None
+    sys.stdout.write(f"{target}\n")
+    return 0

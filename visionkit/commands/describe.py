@@ -1,0 +1,62 @@
+"""`visionkit describe`: a backbone before it is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from visionkit.commands.arguments import VerbParser
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Describe one backbone."""
+    parser = VerbParser(
+        "describe",
+        "Say what a backbone is before building it: levels, parameters, weights, licence, mean and std.",
+        epilog="example:\n  visionkit describe timm/resnet50",
+    )
+    parser.add_argument("name", help="as in `visionkit ls backbones`")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    args = parser.parse(argv)
+    from visionkit.backbones import describe_backbone
+
+    table = _plain(describe_backbone(args.name))
+    if args.json:
+        sys.stdout.write(json.dumps(table, indent=1, default=str) + "\n")
+        return 0
+    width = max(map(len, table)) + 2
+    for name, value in table.items():
+        for position, line in enumerate(_lines(value)):
+            sys.stdout.write(f"{name if position == 0 else '':<{width}}{line}\n")
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _lines(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [", ".join(f"{key} {_word(item)}" for key, item in value.items())]
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [line for item in value for line in _lines(item)]
+    if isinstance(value, list):
+        return [", ".join(map(_word, value)) or "none"]
+    return [_word(value)]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "none" if value in (None, "") else f"{value:.6g}" if isinstance(value, float) else str(value)

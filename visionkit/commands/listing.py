@@ -1,0 +1,63 @@
+"""`visionkit ls`: what there is."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from collections.abc import Sequence
+
+from visionkit.commands.arguments import VerbParser
+from visionkit.commands.recipes import list_recipes, summary
+from visionkit.errors import unknown_name
+
+__all__ = ["main"]
+
+KINDS = ("backbones", "data", "recipes")
+DATA = {
+    "scenes": "embedded, composed from OpenMoji pictures: labels, boxes, masks, captions (extra `demo`)",
+    "FOLDER": "one folder of pictures a class, or train/ val/ test/ with such folders in each",
+    "FILE.csv": "a table of picture paths and labels: one label, several, or numbers",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """List backbones, recipes or data sets."""
+    parser = VerbParser(
+        "ls",
+        "List what there is: backbones, recipes or data sets.",
+        epilog="examples:\n  visionkit ls recipes\n  visionkit ls backbones '*convnext*' --source timm",
+    )
+    parser.add_argument(
+        "kind", nargs="?", default="", help="backbones | recipes | data (all but backbones if left out)"
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="a shell pattern; plain text is searched for")
+    parser.add_argument("--source", help="backbones: timm | torchvision | packaged | user")
+    args = parser.parse(argv)
+    if args.kind and args.kind not in KINDS:
+        raise unknown_name("kind of thing to list", args.kind, KINDS)
+    pattern = args.pattern if any(sign in args.pattern for sign in "*?[") else f"*{args.pattern}*"
+    if args.kind == "backbones":
+        return _backbones(pattern, args.source)
+    if args.kind in ("", "recipes"):
+        rows = {name: summary(path) for name, path in list_recipes().items()}
+        _print("recipes", rows, pattern)
+    if args.kind in ("", "data"):
+        _print("data", DATA, pattern)
+    if not args.kind:
+        sys.stdout.write("backbones: visionkit ls backbones [PATTERN]\n")
+    return 0
+
+
+def _backbones(pattern: str, source: str | None) -> int:
+    from visionkit.backbones import list_backbones
+
+    names = list_backbones(pattern, source=source)
+    sys.stdout.write("".join(f"{name}\n" for name in names))
+    sys.stderr.write(f"{len(names):,} backbones; `visionkit describe NAME` says what one is.\n")
+    return 0
+
+
+def _print(title: str, rows: dict[str, str], pattern: str) -> None:
+    chosen = {name: text for name, text in rows.items() if fnmatch.fnmatch(name, pattern)}
+    width = max(map(len, chosen), default=0) + 2
+    sys.stdout.write(f"{title}:\n" + "".join(f"  {name:<{width}}{text}\n" for name, text in chosen.items()))

@@ -1,0 +1,79 @@
+"""One picture of a preview, drawn: a small function a kind of annotation, and the grid that joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+__all__ = ["caption_panel", "join_grid", "to_picture"]
+
+SIDE = 128
+LINE = 15
+INK, GOOD, BAD, PAPER = "#24292f", "#1a7f37", "#b3261e", "#ffffff"
+
+
+def to_picture(image: Tensor, *, side: int = SIDE) -> Image.Image:
+    """Return a tensor as a picture whose longer side is `side` pixels.
+
+    Args:
+        image: `(3, H, W)` uint8, or float in [0, 1].
+        side: Pixels of the longer side.
+    """
+    pixels = image.detach().cpu()
+    if pixels.dtype != torch.uint8:
+        pixels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    # (3, H, W) -> (H, W, 3)
+    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.BILINEAR)
+
+
+def caption_panel(picture: Image.Image, lines: Sequence[tuple[str, bool | None]]) -> Image.Image:
+    """Return a picture with lines of text below it.
+
+    Args:
+        picture: The picture.
+        lines: Text, and whether it is right (green), wrong (red) or neither (None).
+    """
+    panel = Image.new("RGB", (SIDE, SIDE + LINE * len(lines) + 4), PAPER)
+    panel.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
+    draw = ImageDraw.Draw(panel)
+    font = ImageFont.load_default(size=11)
+    for number, (text, right) in enumerate(lines):
+        color = INK if right is None else GOOD if right else BAD
+        draw.text((2, SIDE + 2 + LINE * number), _fit(draw, text, font), fill=color, font=font)
+    return panel
+
+
+def join_grid(panels: Sequence[Image.Image], *, columns: int = 8, gap: int = 6) -> Image.Image:
+    """Return the panels side by side, row by row.
+
+    Args:
+        panels: At least one picture.
+        columns: Pictures in a row.
+        gap: Pixels between them.
+    """
+    columns = min(columns, len(panels))
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    wide = max(panel.width for panel in panels)
+    heights = [max(panel.height for panel in row) for row in rows]
+    grid = Image.new("RGB", (columns * (wide + gap) + gap, sum(heights) + gap * (len(rows) + 1)), PAPER)
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for column, panel in enumerate(row):
+            grid.paste(panel, (gap + column * (wide + gap), top))
+        top += height + gap
+    return grid
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str, font: Any) -> str:
+    if draw.textlength(text, font=font) <= SIDE - 4:
+        return text
+    while text and draw.textlength(f"{text}...", font=font) > SIDE - 4:
+        text = text[:-1]
+    return f"{text}..."
