@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import lightning
 import torch
@@ -94,9 +94,9 @@ def schedule_scale(images: float, total: float, config: OptimConfig) -> float:
     if config.schedule == "linear":
         return low + (1 - low) * (1 - done)
     if config.schedule == "poly":
-        return cast(float, low + (1 - low) * (1 - done) ** config.power)
+        return low + (1 - low) * float((1 - done) ** config.power)
     if config.schedule == "steps":
-        return cast(float, config.gamma ** sum(images >= total - tail for tail in _tails(config, total)))
+        return float(config.gamma ** sum(images >= total - tail for tail in _tails(config, total)))
     return 1.0
 
 
@@ -214,8 +214,9 @@ def _check_length(config: OptimConfig, transfer: TransferConfig, total: float) -
         if config.schedule == "constant" and not config.warmup:
             return
         raise InputError(
-            f"The schedule {config.schedule!r} with warm-up {config.warmup:g} needs to know where training ends, "
-            "but the Trainer has no end. Set max_epochs or max_steps, or use schedule 'constant' with warmup 0."
+            f"The schedule {config.schedule!r} with warm-up {config.warmup:g} needs to know where "
+            "training ends, but the Trainer has no end. Set max_epochs or max_steps, or use schedule "
+            "'constant' with warmup 0."
         )
     if config.schedule == "steps" and config.tails:
         if list(config.tails) != sorted(config.tails, reverse=True):
@@ -259,8 +260,8 @@ def _stages(backbone: nn.Module) -> list[tuple[int, list[str]]]:
     stages: Callable[[], list[tuple[int, list[str]]]] | None = getattr(backbone, "stages", None)
     if stages is None:
         raise InputError(
-            f"Rates and thawing by level need a backbone with stages(), but {type(backbone).__name__} has none. "
-            "Build it with visionkit.backbones.create_backbone or create_encoder (yours: register_backbone)."
+            f"Rates and thawing by level need a backbone with stages(), but {type(backbone).__name__} "
+            "has none. Build it with visionkit.backbones (yours: register_backbone)."
         )
     return stages()
 

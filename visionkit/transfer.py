@@ -30,9 +30,9 @@ __all__ = [
 
 Reduction = int | Literal["all"]
 
-# task: (frozen through, norm, backbone rate as a share of the head's), for trained weights. From scratch only the
-# norm holds. Detection sees few pictures a step, so its statistics are taken over all processes; the captioner's
-# language model learns on fixed features first (Show, Attend and Tell, arXiv 1502.03044).
+# task: (frozen through, norm, backbone rate as a share of the head's), for trained weights. From scratch only
+# the norm holds. Detection sees few pictures a step, so its statistics are taken over all processes; the
+# captioner's language model learns on fixed features first (Show, Attend and Tell, arXiv 1502.03044).
 _DEFAULTS: dict[str, tuple[Reduction, NormPolicy, float]] = {
     "classification": (0, "batch", 0.3),
     "detection": (4, "sync", 1.0),
@@ -81,11 +81,11 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
 def scratch_arm(transfer: TransferConfig) -> TransferConfig:
     """Return what the scratch arm of a comparison keeps of the pretrained arm's settings.
 
-    Norm and probe level belong to the network and stay; freezing, thawing and rates by level come with trained
-    weights and go.
+    Norm and probe level belong to the network and stay; freezing, thawing and rates by level come with
+    trained weights and go.
 
     Raises:
-        InputError: The norms are frozen, which random weights cannot have: the arms would differ in more than init.
+        InputError: The norms are frozen, which random weights cannot have.
     """
     kept = TransferConfig(norm=transfer.norm, probe_level=transfer.probe_level)
     _refuse_for_scratch(kept)
@@ -113,7 +113,7 @@ def apply_transfer(backbone: nn.Module, init: Init, transfer: TransferConfig) ->
         if transfer.freeze_through or transfer.thaw_at:
             raise InputError(
                 f"Freezing needs a backbone with freeze_through(), but {type(backbone).__name__} has none. "
-                "Build it with visionkit.backbones.create_backbone or create_encoder (yours: register_backbone)."
+                "Build it with visionkit.backbones (yours: register_backbone)."
             )
         return
     # From the last state to the first, so that a level that does not exist is named now, not hours later.

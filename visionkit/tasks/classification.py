@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.errors import InputError, expected, unknown_name
+from visionkit.errors import InputError, expected
 from visionkit.metrics import MultiLabelScores, RegressionScores, SingleLabelScores, Tally
 from visionkit.nn import Normalize, label_losses, mixed_loss
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
 from visionkit.tasks.encode import build_encoder, make_head
-from visionkit.tasks.labels import Target, check_labels, mixed_share, shape_labels
+from visionkit.tasks.labels import Target, check_labels, check_settings, mixed_share, shape_labels
 from visionkit.tasks.own_module import own_module_name
-from visionkit.tasks.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
+from visionkit.tasks.prediction import Prediction, predictions
 from visionkit.tasks.wiring import (
     check_callbacks,
     keep_buffers_local,
@@ -34,9 +34,12 @@ __all__ = ["Classifier"]
 
 _TRANSFER = TransferConfig()
 _OPTIM = OptimConfig()
-_SCORES = {"single": SingleLabelScores, "multi": MultiLabelScores, "regression": RegressionScores}
-
-Prediction = ClassPrediction | LabelsPrediction | ValuesPrediction
+Scores = SingleLabelScores | MultiLabelScores | RegressionScores
+_SCORES: dict[str, type[Scores]] = {
+    "single": SingleLabelScores,
+    "multi": MultiLabelScores,
+    "regression": RegressionScores,
+}
 
 
 class Classifier(lightning.LightningModule):
@@ -76,6 +79,8 @@ class Classifier(lightning.LightningModule):
         InputError: Settings that do not fit together; the text says which.
     """
 
+    scores: Scores
+
     def __init__(
         self,
         backbone: str | nn.Module,
@@ -95,7 +100,7 @@ class Classifier(lightning.LightningModule):
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check(num_classes, target, head, class_weights, label_smoothing, loss, class_names)
+        check_settings(num_classes, target, head, class_weights, label_smoothing, loss, class_names)
         self.num_classes, self.target, self.lr = num_classes, target, lr
         self.optim = optim_from(optim)
         brought = origin["init"] if origin else init
@@ -114,8 +119,8 @@ class Classifier(lightning.LightningModule):
         self.class_names = None if class_names is None else tuple(class_names)
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.scores = _SCORES[target](num_classes)
-        self.monitor = (f"val/{self.scores.monitor[0]}", self.scores.monitor[1])
+        scores = self.scores = _SCORES[target](num_classes)
+        self.monitor = (f"val/{scores.monitor[0]}", scores.monitor[1])
         self.confusion: Tensor | None = None
         self.loss_terms: dict[str, Tensor] = {}
         self.tally = Tally(("loss", "top1", "count"))
@@ -207,30 +212,9 @@ class Classifier(lightning.LightningModule):
         with torch.inference_mode():
             logits = self.eval()(images).float()
         self.train(was)
-        names, rows = self.class_names, range(len(logits))
-        labels = list(ids) if ids else [None] * len(logits)
-        if self.target == "regression":
-            values = logits.cpu()
-            return [ValuesPrediction(values[row], labels[row]) for row in rows]
-        if self.target == "multi":
-            held = logits.sigmoid().cpu()
-            found = [tuple((row > 0.5).nonzero().flatten().tolist()) for row in held]
-            return [
-                LabelsPrediction(
-                    held[row], found[row], tuple(names[i] for i in found[row]) if names else (), labels[row]
-                )
-                for row in rows
-            ]
-        probabilities = logits.softmax(dim=1).cpu()
-        best = probabilities.max(dim=1)
-        return [
-            ClassPrediction(
-                probabilities[row], index, confidence, names[index] if names else None, labels[row]
-            )
-            for row, (confidence, index) in enumerate(zip(best.values.tolist(), best.indices.tolist()))
-        ]
+        return predictions(logits.cpu(), self.target, names=self.class_names, ids=ids)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule."""
         batch = images_per_step(self.trainer)
         rank_zero_info(describe_rate(self.lr, self.optim, batch))
@@ -273,6 +257,41 @@ class Classifier(lightning.LightningModule):
             self._read(batch)
         return batch
 
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Classifier:
+        """Build the task of a checkpoint and fill it; nothing is fetched, and no code in the file is run.
+
+        Args:
+            checkpoint_path: A file on this machine.
+            map_location: Where the tensors go.
+            hparams_file: Not needed: a checkpoint holds its settings.
+            strict: Whether every key must fit.
+            weights_only: Stays true.
+            kwargs: Settings to use in place of the checkpoint's, such as `backbone=` for your own module.
+
+        Raises:
+            InputError: An address was given, or the backbone is your own module and was not passed.
+        """
+        if "://" in str(checkpoint_path) or not weights_only:
+            fix = "Download it first; a file with more than tensors and plain values is not loaded."
+            raise InputError(
+                expected(
+                    "a checkpoint", "a file on this machine, weights_only", str(checkpoint_path), fix=fix
+                )
+            )
+        loaded = super().load_from_checkpoint(
+            checkpoint_path, map_location, hparams_file, strict, weights_only=True, **kwargs
+        )
+        return loaded
+
     def _read(self, batch: Any) -> tuple[Tensor, Tensor, Sequence[str] | None]:
         images, ids = _pictures(batch)
         labels = batch["labels"] if isinstance(batch, dict) else batch[1]
@@ -292,7 +311,7 @@ class Classifier(lightning.LightningModule):
             if labels_b is not None:
                 right = lam * right + (1 - lam) * (guess == labels_b)
             self.tally.add(top1=right.sum())
-        trainer = self._trainer
+        trainer: Any = self._trainer
         if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
             return
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
@@ -330,37 +349,3 @@ def _empty(batch: Any) -> bool:
 def _kind(init: Init) -> str:
     # A path says nothing on another machine; that there were weights is what a reload must know.
     return init if init in ("pretrained", "scratch") else "file"
-
-
-def _check(
-    num_classes: int,
-    target: str,
-    head: str,
-    class_weights: Sequence[float] | None,
-    label_smoothing: float,
-    loss: str,
-    class_names: Sequence[str] | None,
-) -> None:
-    for what, value, known in (
-        ("target", target, tuple(_SCORES)),
-        ("head", head, ("new", "pretrained")),
-        ("loss", loss, ("ce", "bce")),
-    ):
-        if value not in known:
-            raise unknown_name(what, value, known)
-    least = 2 if target == "single" else 1
-    if num_classes < least:
-        raise InputError(expected(f"num_classes for target {target!r}", f"at least {least}", num_classes))
-    if not 0 <= label_smoothing < 1:
-        raise InputError(expected("label_smoothing", "at least 0 and below 1", label_smoothing))
-    if target == "regression" and (label_smoothing or class_weights is not None):
-        raise InputError(
-            "Expected no label_smoothing and no class_weights for target 'regression'. Leave them out."
-        )
-    if target != "single" and loss == "bce":
-        raise InputError(f"loss='bce' is for target 'single'; {target!r} has one loss. Leave it out.")
-    for what, values in (("class_weights", class_weights), ("class_names", class_names)):
-        if values is not None and len(values) != num_classes:
-            raise InputError(expected(what, f"one for each of {num_classes} classes", len(values)))
-    if class_weights is not None and not (min(class_weights) >= 0 and max(class_weights) > 0):
-        raise InputError(expected("class_weights", "at least 0, and one above 0", list(class_weights)))

@@ -90,11 +90,11 @@ def build_encoder(backbone: str | nn.Module, *, init: Init, transfer: TransferCo
 def make_head(encoder: Any, num_classes: int, *, kind: str, init: Init) -> nn.Module:
     """Return the last layer: a new one, drawn from torch's seed alone, or that of the weights.
 
-    A new one does not depend on how many numbers the backbone drew before it, so the arms of a comparison with
-    one seed begin with the same head.
+    A new one does not depend on how many numbers the backbone drew before it, so the arms of a comparison
+    with one seed begin with the same head.
 
     Args:
-        encoder: Has `dim`; for "pretrained" also `classifier()`.
+        encoder: Has `dim`; for "pretrained" also `pretrained_head()`.
         num_classes: Outputs.
         kind: "new" or "pretrained".
         init: Where the weights come from.
@@ -113,10 +113,21 @@ def make_head(encoder: Any, num_classes: int, *, kind: str, init: Init) -> nn.Mo
 
 
 def _trained_head(encoder: Any, num_classes: int, init: Init) -> nn.Module:
-    head: nn.Module | None = getattr(encoder, "head", None)
+    asked = getattr(encoder, "pretrained_head", None)
+    head: nn.Linear | None = asked() if callable(asked) and init != "scratch" else None
     if head is None:
         raise InputError(
-            f"head='pretrained' needs weights with a classifier, but {getattr(encoder, 'name', 'this backbone')} "
-            f"with init={init!r} has none. Use head='new'."
+            f"head='pretrained' needs weights with a linear classifier, but {encoder.name!r} with "
+            f"init={init!r} has none. Use head='new'."
+        )
+    if head.out_features != num_classes:
+        fix = "Set num_classes to that, or use head='new'."
+        raise InputError(
+            expected(
+                "num_classes for head='pretrained'",
+                f"{head.out_features}, as the weights have",
+                num_classes,
+                fix=fix,
+            )
         )
     return head

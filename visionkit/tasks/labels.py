@@ -1,4 +1,4 @@
-"""Labels as a classification loss takes them, and the check that names the picture whose label cannot be right."""
+"""What a classifier is told: labels as its loss takes them, and the checks that name what cannot be right."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from visionkit.errors import DataError, InputError, expected
+from visionkit.errors import DataError, InputError, expected, unknown_name
 
-__all__ = ["Target", "check_labels", "shape_labels"]
+__all__ = ["Target", "check_labels", "check_settings", "mixed_share", "shape_labels"]
 
 Target = Literal["single", "multi", "regression"]
 
@@ -73,8 +73,47 @@ def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence
 
 
 def mixed_share(batch: dict[str, Tensor], labels: Tensor) -> tuple[Tensor | None, Tensor | float]:
-    """Return the labels mixed in and the share of the first ones, as mixup and cutmix leave them in a batch."""
+    """Return the labels mixed in and the share of the first ones, as mixup and cutmix leave them."""
     if "labels_b" not in batch:
         return None, 1.0
     lam = batch["lam"]
     return batch["labels_b"], lam.to(labels.device, torch.float32) if isinstance(lam, Tensor) else lam
+
+
+def check_settings(
+    num_classes: int,
+    target: str,
+    head: str,
+    class_weights: Sequence[float] | None,
+    label_smoothing: float,
+    loss: str,
+    class_names: Sequence[str] | None,
+) -> None:
+    """Refuse settings of a classifier that do not fit together.
+
+    Raises:
+        InputError: Names the setting.
+    """
+    for what, value, known in (
+        ("target", target, ("single", "multi", "regression")),
+        ("head", head, ("new", "pretrained")),
+        ("loss", loss, ("ce", "bce")),
+    ):
+        if value not in known:
+            raise unknown_name(what, value, known)
+    least = 2 if target == "single" else 1
+    if num_classes < least:
+        raise InputError(expected(f"num_classes for target {target!r}", f"at least {least}", num_classes))
+    if not 0 <= label_smoothing < 1:
+        raise InputError(expected("label_smoothing", "at least 0 and below 1", label_smoothing))
+    if target == "regression" and (label_smoothing or class_weights is not None):
+        raise InputError(
+            "Expected no label_smoothing and no class_weights for target 'regression'. Leave them out."
+        )
+    if target != "single" and loss == "bce":
+        raise InputError(f"loss='bce' is for target 'single'; {target!r} has one loss. Leave it out.")
+    for what, values in (("class_weights", class_weights), ("class_names", class_names)):
+        if values is not None and len(values) != num_classes:
+            raise InputError(expected(what, f"one for each of {num_classes} classes", len(values)))
+    if class_weights is not None and not (min(class_weights) >= 0 and max(class_weights) > 0):
+        raise InputError(expected("class_weights", "at least 0, and one above 0", list(class_weights)))

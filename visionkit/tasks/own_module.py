@@ -17,7 +17,7 @@ _MARK = "module:"
 class OwnModule(nn.Module):
     """Gives a user's network what tasks ask of a backbone: statistics, a record, and whole-network freezing.
 
-    Freezing by level needs to know the network's stages: register it (`visionkit.backbones.register_backbone`).
+    Freezing by level needs its stages: register it (`visionkit.backbones.register_backbone`).
 
     Args:
         net: Gives `(B, dim)` and has `dim`, or gives maps and has `levels`. Its `mean` and `std`, if it has

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["ClassPrediction", "LabelsPrediction", "ValuesPrediction"]
+__all__ = ["ClassPrediction", "LabelsPrediction", "Prediction", "ValuesPrediction", "predictions"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,36 @@ class ValuesPrediction:
 
     values: Tensor
     id: str | None = None
+
+
+Prediction = ClassPrediction | LabelsPrediction | ValuesPrediction
+
+
+def predictions(
+    logits: Tensor, target: str, *, names: Sequence[str] | None, ids: Sequence[str] | None
+) -> list[Prediction]:
+    """Return one typed prediction a picture.
+
+    Args:
+        logits: `(B, K)` float32 on the host.
+        target: "single", "multi" or "regression".
+        names: Of the classes.
+        ids: Of the pictures.
+    """
+    labels: list[str] | list[None] = list(ids) if ids else [None] * len(logits)
+    if target == "regression":
+        return [ValuesPrediction(row, name) for row, name in zip(logits, labels)]
+    if target == "single":
+        probabilities = logits.softmax(dim=1)
+        best = probabilities.max(dim=1)
+        return [
+            ClassPrediction(row, index, confidence, names[index] if names else None, label)
+            for row, index, confidence, label in zip(
+                probabilities, best.indices.tolist(), best.values.tolist(), labels
+            )
+        ]
+    made: list[Prediction] = []
+    for row, label in zip(logits.sigmoid(), labels):
+        held = tuple((row > 0.5).nonzero().flatten().tolist())
+        made.append(LabelsPrediction(row, held, tuple(names[i] for i in held) if names else (), label))
+    return made

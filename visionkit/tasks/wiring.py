@@ -1,4 +1,4 @@
-"""What every task does around its arithmetic: buffers between processes, callbacks it needs, plain settings."""
+"""What every task does around its arithmetic: shared buffers, the callbacks it needs, plain settings."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_callbacks(trainer: lightning.Trainer, optim: OptimConfig, transfer: Tr
 
 
 def plain_settings(value: Any) -> Any:
-    """Return a config, or any nest of them, as what `weights_only=True` loads: dicts, lists, numbers, text."""
+    """Return a config, or any nest of them, as plain values, which `weights_only=True` loads."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, dict):

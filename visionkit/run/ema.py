@@ -1,0 +1,126 @@
+"""The moving average of the weights: validated, saved, and exact after a resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor
+
+from visionkit.errors import InputError, expected
+from visionkit.optim import images_per_step
+
+__all__ = ["EMA", "average_share"]
+
+
+class EMA(Callback):
+    """Keeps a moving average of the weights and running statistics, and puts it in their place to be judged.
+
+    Validation and test see the average; a checkpoint's `state_dict` is the average, so whoever loads it gets
+    what was validated, and the training weights lie beside it under `ema` for the resume (a checkpoint of
+    weights only holds the training weights). When the fit ends the task holds the average.
+
+    Args:
+        decay: Of the average per 32 images seen, so that batch size and devices do not change it. Early on
+            it is smaller: `(1 + n) / (10 + n)` after `n` times 32 images.
+
+    Raises:
+        InputError: The decay is not between 0 and 1, or (when the fit starts) the weights are sharded.
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise InputError(expected("the decay of the moving average", "above 0 and below 1", decay))
+        self.decay = decay
+        self.average: dict[str, Tensor] | None = None
+        self._live: dict[str, Tensor] = {}
+        self._swapped = False
+        self._step = 0
+        self._images = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin from the weights, or from the checkpoint's average."""
+        if isinstance(trainer.strategy, FSDPStrategy):
+            raise InputError(
+                "The moving average needs whole weights on each process. Use strategy ddp, or ema=0."
+            )
+        self._live = dict(pl_module.state_dict())
+        kept = self.average or {name: value.clone() for name, value in self._live.items()}
+        self.average = {name: kept[name].to(value.device) for name, value in self._live.items()}
+        self._step, self._images = trainer.global_step, images_per_step(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move the average after an update."""
+        if self.average is None or trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        share = average_share(self.decay, self._step * self._images, self._images)
+        with torch.no_grad():
+            moving = [name for name, value in self._live.items() if value.is_floating_point()]
+            torch._foreach_lerp_([self.average[n] for n in moving], [self._live[n] for n in moving], share)
+            for name, value in self._live.items():
+                if not value.is_floating_point():
+                    self.average[name].copy_(value)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the average in place."""
+        self._swap(to_average=True)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the training weights back."""
+        self._swap(to_average=False)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the average as the weights, and the training weights beside it."""
+        if self.average is None:
+            return
+        live, average = (self.average, self._live) if self._swapped else (self._live, self.average)
+        state = checkpoint["state_dict"]
+        checkpoint["ema"] = {"live": {name: live[name] for name in average if name in state}}
+        for name in average:
+            if name in state:
+                state[name] = average[name]
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Continue with the training weights, and the average as it was."""
+        if "ema" not in checkpoint or trainer.state.fn != "fit":
+            return
+        self.average = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
+        pl_module.load_state_dict(checkpoint["ema"]["live"], strict=False)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leave the average in the task."""
+        # Not when training ends: the last checkpoint is written then, and must hold both.
+        self._swap(to_average=True)
+        self.average, self._live, self._swapped = None, {}, False
+
+    @torch.no_grad()
+    def _swap(self, *, to_average: bool) -> None:
+        if self.average is None or not self._live or self._swapped == to_average:
+            return
+        for name, value in self._live.items():
+            held = value.clone()
+            value.copy_(self.average[name])
+            self.average[name].copy_(held)
+        self._swapped = to_average
+
+
+def average_share(decay: float, images: float, per_step: int) -> float:
+    """Return how far an update of `per_step` images, ending at `images`, moves the average to the weights."""
+    count = images / 32
+    kept: float = min(decay, (1 + count) / (10 + count)) ** (per_step / 32)
+    return 1.0 - kept
