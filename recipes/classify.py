@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.config import RunConfig, parse, setting
+from visionkit.run.config import RunConfig, setting
+from visionkit.run.launch import launch
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Config(RunConfig):
 
     target: Literal["single", "multi", "regression"] = setting("single", "single | multi | regression")
     augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
-    mix: list[str] = setting([], "batch transforms besides flip: mixup cutmix erasing")
+    mix: list[str] = setting([], "batch transforms: mixup cutmix erase")
     label_smoothing: float = setting(0.1, "mass moved from the true class to all")
     train_size: int = setting(1000, "scenes only: pictures in the training split")
     val_size: int = setting(500, "scenes only: pictures in the validation split")
@@ -40,12 +41,12 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     """Train one run in `folder` and return its result."""
     from visionkit.data import (
         DataModule,
-        batch_transform,
         classification_eval,
         classification_train,
         stack_batch,
     )
-    from visionkit.run import fit
+    from visionkit.data.batch_transforms import batch_transform
+    from visionkit.run import ClassPreview, Preview, fit
     from visionkit.tasks import Classifier
 
     splits = open_splits(config)
@@ -55,7 +56,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         train_transform=classification_train(config.image_size, augment=config.augment),
         eval_transform=classification_eval(config.image_size),
         collate=stack_batch,
-        batch_transform=batch_transform(["flip", *config.mix]),
+        batch_transform=batch_transform(*config.mix),
         seed=config.seeds[0],
         fraction=config.fractions[0],
         workers=config.workers,
@@ -72,12 +73,14 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         optim=config.optim,
         lr=config.lr,
     )
-    return fit(config, task, data, folder=folder)
+    return fit(config, task, data, folder=folder, callbacks=[Preview(folder, ClassPreview(splits.classes))])
 
 
 def open_splits(config: Config) -> Any:
     """Return the splits that `--data` names: the embedded scenes, a table, or a folder a class."""
-    from visionkit.data import image_folder, scenes, table
+    from visionkit.data.folder import image_folder
+    from visionkit.data.scenes import scenes
+    from visionkit.data.table import image_table
 
     if config.data == "scenes":
         return scenes(
@@ -88,7 +91,7 @@ def open_splits(config: Config) -> Any:
             test=config.val_size,
         )
     if config.data.endswith(".csv"):
-        return table(config.data, target=config.target)
+        return image_table(config.data, kind=config.target)
     return image_folder(config.data)
 
 
@@ -106,7 +109,7 @@ def low_data(config: Config) -> Config:
 
 def strong(config: Config) -> Config:
     """Variant: a long schedule with the augmentation of current ImageNet recipes and averaged weights."""
-    config.augment, config.mix = "trivial", ["mixup", "cutmix", "erasing"]
+    config.augment, config.mix = "trivial", ["mixup", "cutmix", "erase"]
     config.optim = OptimConfig(schedule="cosine", warmup=0.05, weight_decay=0.05, ema=0.9998)
     return config
 
@@ -114,4 +117,4 @@ def strong(config: Config) -> Config:
 VARIANTS = (linear_probe, low_data, strong)
 
 if __name__ == "__main__":
-    main(parse(Config, variants=VARIANTS, doc=__doc__ or "", prog="classify.py"))
+    launch(main, Config, variants=VARIANTS, doc=__doc__, prog="classify.py")

@@ -1,8 +1,8 @@
 """Does pretrained init beat from-scratch here? The main job: both arms, two seeds, one report, in minutes.
 
-  python recipes/compare.py                                   # the embedded scenes, 2 CPU cores, no network
-  python recipes/compare.py --data photos/ --backbone timm/resnet50 --image_size 224 --seeds 0 1 2
-  python recipes/compare.py --fractions 0.1 0.3 1.0           # with how little data?
+python recipes/compare.py                                   # the embedded scenes, 2 CPU cores, no network
+python recipes/compare.py --data photos/ --backbone timm/resnet50 --image_size 224 --seeds 0 1 2
+python recipes/compare.py --fractions 0.1 0.3 1.0           # with how little data?
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # recipes stand beside each other, not in a package
 
 import classify
-
-from visionkit.run.config import parse
+from visionkit.run.launch import launch
 
 
 @dataclass
@@ -30,4 +29,4 @@ def main(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    main(parse(Config, doc=__doc__ or "", prog="compare.py"))
+    launch(main, Config, doc=__doc__, prog="compare.py")

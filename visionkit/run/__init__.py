@@ -8,20 +8,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from visionkit.run.arms import run_recipe
     from visionkit.run.checkpoint import load_checkpoint
-    from visionkit.run.compare import compare
+    from visionkit.run.comparison import compare
     from visionkit.run.config import RunConfig, parse, setting
-    from visionkit.run.fit import fit
+    from visionkit.run.fitting import fit
     from visionkit.run.guard import FiniteGuard
     from visionkit.run.policy import choose_policy
     from visionkit.run.preempt import Preemption
+    from visionkit.run.preview import Preview
+    from visionkit.run.preview_classes import ClassPreview
+    from visionkit.run.preview import Preview
+    from visionkit.run.preview_classes import ClassPreview
     from visionkit.run.report import write_report
     from visionkit.run.saver import SaveCheckpoints
     from visionkit.run.step_seed import StepSeed
     from visionkit.run.trainer import build_trainer
 
 __all__ = [
+    "ClassPreview",
+    "ClassPreview",
     "FiniteGuard",
     "Preemption",
+    "Preview",
     "RunConfig",
     "SaveCheckpoints",
     "StepSeed",
@@ -37,15 +44,19 @@ __all__ = [
 ]
 
 _HOME = {
+    "ClassPreview": "preview_classes",
+    "ClassPreview": "preview_classes",
     "FiniteGuard": "guard",
     "Preemption": "preempt",
+    "Preview": "preview",
+    "Preview": "preview",
     "RunConfig": "config",
     "SaveCheckpoints": "saver",
     "StepSeed": "step_seed",
     "build_trainer": "trainer",
     "choose_policy": "policy",
-    "compare": "compare",
-    "fit": "fit",
+    "compare": "comparison",
+    "fit": "fitting",
     "load_checkpoint": "checkpoint",
     "parse": "config",
     "run_recipe": "arms",

@@ -42,7 +42,9 @@ def print_banner(
     frozen = transfer.freeze_through if isinstance(transfer, TransferConfig) else None
     rows = {
         "run": f"{folder.name}: init {config.init}, seed {config.seeds[0]}, fraction {config.fractions[0]:g}",
-        "versions": ", ".join(f"{name} {versions[name]}" for name in ("visionkit", "torch", "lightning", "timm")),
+        "versions": ", ".join(
+            f"{name} {versions[name]}" for name in ("visionkit", "torch", "lightning", "timm")
+        ),
         "device": f"{world} x {policy.accelerator} ({env['device']}), {policy.precision}"
         + (", channels-last" if policy.channels_last else "")
         + (", compiled" if policy.compile else ""),

@@ -178,7 +178,9 @@ def _check_container(file: Path, max_bytes: int) -> None:
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"the file is cut or damaged ({error}); use an earlier checkpoint.", path=file) from error
+        raise DataError(
+            f"the file is cut or damaged ({error}); use an earlier checkpoint.", path=file
+        ) from error
     if unpacked > max(max_bytes, 0) or unpacked > 2 * size + 2**20:
         raise DataError(f"the file would unpack to {unpacked} bytes; it is not loaded.", path=file)
 
@@ -210,7 +212,9 @@ def _check_content(loaded: Any, file: Path) -> dict[str, Any]:
         raise DataError(f"written by Lightning {version}, newer than this version reads.", path=file)
     for name, value in loaded["state_dict"].items():
         if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
-            raise DataError("holds values that are not finite; use an earlier checkpoint.", path=file, field=name)
+            raise DataError(
+                "holds values that are not finite; use an earlier checkpoint.", path=file, field=name
+            )
     return loaded
 
 

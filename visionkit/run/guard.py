@@ -80,7 +80,9 @@ class FiniteGuard(Callback):
         if self.skipped < self.skip:
             self.skipped += 1
             optimizer.zero_grad(set_to_none=True)
-            lightning.pytorch.utilities.rank_zero_warn(f"{text} Update left out ({self.skipped} of {self.skip}).")
+            lightning.pytorch.utilities.rank_zero_warn(
+                f"{text} Update left out ({self.skipped} of {self.skip})."
+            )
             return
         raise NonFiniteError(text)
 
@@ -93,8 +95,14 @@ class FiniteGuard(Callback):
     ) -> str:
         step, rank = trainer.global_step, trainer.global_rank
         ids = [name for batch in batches for name in _ids(batch)]
-        terms = getattr(module, "loss_terms", None) or {"loss": losses[-1] if losses else torch.tensor(float("nan"))}
-        bad = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        terms = getattr(module, "loss_terms", None) or {
+            "loss": losses[-1] if losses else torch.tensor(float("nan"))
+        }
+        bad = [
+            name
+            for name, p in module.named_parameters()
+            if p.grad is not None and not p.grad.isfinite().all()
+        ]
         self.folder.mkdir(parents=True, exist_ok=True)
         place = self.folder / f"step-{step}-rank-{rank}.pt"
         torch.save({"step": step, "rank": rank, "batches": [_plain(batch) for batch in batches]}, place)

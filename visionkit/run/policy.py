@@ -46,7 +46,9 @@ def choose_policy(config: RunConfig) -> Policy:
     if wanted not in ("auto", "cpu", "gpu"):
         raise InputError(f"Expected --accelerator to be auto, cpu or gpu, but got {wanted!r}.")
     if wanted == "gpu" and not cuda:
-        raise InputError("Expected a CUDA device for --accelerator gpu, but found none. Use --accelerator cpu.")
+        raise InputError(
+            "Expected a CUDA device for --accelerator gpu, but found none. Use --accelerator cpu."
+        )
     accelerator = "gpu" if cuda and wanted != "cpu" else "cpu"
     precision = config.precision
     if precision == "auto":

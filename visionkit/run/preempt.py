@@ -17,9 +17,8 @@ from lightning.pytorch.callbacks import Callback
 from visionkit.errors import RunError
 from visionkit.run.saver import SaveCheckpoints, at_boundary
 
-__all__ = ["EXIT_PREEMPTED", "Preemption", "PreemptedError"]
+__all__ = ["Preemption", "PreemptedError"]
 
-EXIT_PREEMPTED = 75
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 FITS = itertools.count()
 

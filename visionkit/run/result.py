@@ -32,7 +32,11 @@ def environment() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine()
+    )
     return {
         "versions": versions,
         "device": device,
@@ -59,7 +63,9 @@ def write_result(folder: str | Path, result: dict[str, Any]) -> Path:
     """
     place = Path(folder) / "result.json"
     text = json.dumps(_plain({"schema": SCHEMA, "status": "finished", **result}), indent=1, allow_nan=False)
-    write_atomic(place, lambda part: Path(part).write_text(text + "\n", encoding="utf-8") and None, needed=len(text))
+    write_atomic(
+        place, lambda part: Path(part).write_text(text + "\n", encoding="utf-8") and None, needed=len(text)
+    )
     return place
 
 

@@ -1,0 +1,60 @@
+"""How a recipe starts from a shell: parse, run, and end with a status that says what happened."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from visionkit.errors import InputError, RunError
+from visionkit.run.config import RunConfig, parse
+
+__all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_PREEMPTED", "launch"]
+
+EXIT_FAILED = 1
+EXIT_INPUT = 2
+EXIT_PREEMPTED = 75
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+
+
+def launch(
+    main: Callable[[ConfigT], Any],
+    config: type[ConfigT],
+    *,
+    variants: Sequence[Callable[[ConfigT], ConfigT]] = (),
+    doc: str | None = None,
+    prog: str = "",
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parse the command line into `config` and run `main`; leave the process with its status.
+
+    Status 0 is success, 2 something the user can put right, 1 a failure, 75 a run that was asked to stop and
+    continues when the same command is started again. Errors are one message; `--debug` adds the traceback.
+
+    Args:
+        main: Takes the config.
+        config: The recipe's dataclass.
+        variants: Named settings.
+        doc: The recipe's docstring, shown in the help.
+        prog: The recipe's name.
+        argv: The arguments; those of the process if not given.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    try:
+        main(parse(config, [a for a in args if a != "--debug"], variants=variants, doc=doc or "", prog=prog))
+    except (InputError, RunError, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        status, text = _judge(error)
+        sys.stderr.write(f"\n{prog or 'recipe'}: {text}\n")
+        raise SystemExit(status) from None
+
+
+def _judge(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted. Start the same command again to continue."
+    if type(error).__name__ == "PreemptedError":
+        return EXIT_PREEMPTED, str(error)
+    return (EXIT_INPUT if isinstance(error, InputError) else EXIT_FAILED), str(error)
