@@ -139,7 +139,8 @@ def test_mixed_labels_are_written_out() -> None:
     kind = ClassPreview(CLASSES)
     assert kind._name_target(torch.tensor([0.3, 0.0, 0.7])) == "0.70 blue + 0.30 red"
     batch = {
-        "images": torch.zeros(2, 3, 8, 8), "labels": torch.tensor([0, 1]), "labels_b": torch.tensor([1, 1]), "lam": 0.25,
+        "images": torch.zeros(2, 3, 8, 8), "labels": torch.tensor([0, 1]),
+        "labels_b": torch.tensor([1, 1]), "lam": 0.25,
     }  # fmt: skip
     assert len(kind.training(batch, 8)) == 2
 

@@ -1,0 +1,170 @@
+# ruff: noqa: E501
+"""The report: everything in one file, nothing from elsewhere, nothing unescaped; figures are deterministic."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.run.make_runs import CLASSES, make_comparison, make_run
+from visionkit.run.class_figures import class_bars, confusion_matrix
+from visionkit.run.comparison import compare
+from visionkit.run.figures import arm_style, gap_bars, learning_curves, low_data_curve, to_png
+from visionkit.run.predictions import confusion, read_predictions, thumbnail
+from visionkit.run.report import write_report
+
+EVIL = '<script>alert("x")</script><img src=http://evil.example/x.png>'
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def parse(text: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Tags()
+    parser.feed(text)
+    return parser.tags
+
+
+def test_report_of_twenty_runs_is_whole_small_and_quick(tmp_path) -> None:
+    folders = make_comparison(tmp_path, seeds=(0, 1, 2, 3, 4), fractions=(0.1, 1.0), predictions=60)
+    assert len(folders) == 20
+    began = time.perf_counter()
+    path = write_report(compare([tmp_path]), tmp_path)
+    assert time.perf_counter() - began < 30
+    text = path.read_text()
+    assert path == tmp_path / "report.html"
+    assert len(text) < 3_000_000
+    tags = parse(text)
+    names = {tag for tag, _ in tags}
+    assert not names & {"script", "link", "iframe", "object", "form"}
+    images = [attrs["src"] for tag, attrs in tags if tag == "img"]
+    assert len(images) >= 2 + 1 + 1 + 3 + 8
+    for source in images:
+        head, _, data = str(source).partition(",")
+        assert head == "data:image/png;base64"
+        Image.open(io.BytesIO(base64.b64decode(data))).verify()
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", text)
+    assert "url(" not in text
+    for words in ("Pretrained beats scratch on scenes", "Learning curves", "With less data", "What was held equal",
+                  "the worst first", "OpenMoji, CC BY-SA 4.0", "python recipes/classify.py --data scenes --init both",
+                  "Apache-2.0", "ImageNet-1k", "order-1.0", "prefers-color-scheme: dark"):  # fmt: skip
+        assert words in text, words
+    assert json.loads((tmp_path / "comparison.json").read_text())["arms"] == ["pretrained", "scratch"]
+    assert (tmp_path / "figures" / "learning-f1.png").exists()
+    assert len(compare([tmp_path]).records) == 20, "the report's own files are not taken for runs"
+
+
+def test_everything_that_came_from_outside_is_escaped(tmp_path) -> None:
+    classes = [EVIL, "b"]
+    data = {"name": EVIL, "classes": classes, "sizes": {"train": 5, "val": 5}, "fingerprint": "f",
+            "facts": {"attribution": EVIL, EVIL: EVIL}}  # fmt: skip
+    for init in ("pretrained", "scratch"):
+        folder = make_run(tmp_path, init, predictions=6, classes=classes, config={EVIL: EVIL},
+                          changes={"data": data, "weights": {"licence": EVIL}, "env": {EVIL: EVIL}})  # fmt: skip
+        (folder / "cmd.txt").write_text(EVIL)
+    text = write_report(compare([tmp_path]), tmp_path).read_text()
+    assert "<script" not in text
+    assert "<img src=http" not in text
+    assert text.count("&lt;script&gt;") >= 6
+
+
+def test_report_without_predictions_curves_or_second_arm(tmp_path) -> None:
+    folder = make_run(tmp_path, "scratch")
+    (folder / "metrics.csv").unlink()
+    (folder / "cmd.txt").unlink()
+    text = write_report(compare([tmp_path]), tmp_path / "out" / "deep").read_text()
+    assert "One arm only" in text
+    assert "Sample predictions" not in text
+    assert "Reproduce" not in text
+
+
+def test_a_picture_outside_the_run_is_not_shown(tmp_path) -> None:
+    folder = make_run(tmp_path, "scratch", predictions=2)
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    assert thumbnail(folder, {"image": "../secret.png"}) is None
+    assert thumbnail(folder, {"image": str(tmp_path / "secret.png")}) is None
+    assert thumbnail(folder, {"image": "result.json"}) is None
+    assert thumbnail(folder, {"image": None}) is None
+    assert thumbnail(folder, {"image": "figures/val/000.png"}) is not None
+
+
+def test_damaged_predictions_lose_only_their_lines(tmp_path) -> None:
+    folder = make_run(tmp_path, "scratch", predictions=5)
+    with (folder / "predictions/val.jsonl").open("a") as file:
+        file.write('{"id": "torn\n[1, 2]\n{"no": "id"}\n')
+    rows = read_predictions(folder)
+    assert len(rows) == 5
+    counts = confusion(rows, CLASSES)
+    assert counts is not None
+    assert counts.sum() == 5
+    assert confusion([{"truth": ["a"], "prediction": [1.5]}], CLASSES) is None
+    assert read_predictions(folder, "predictions/none.jsonl") == []
+
+
+def test_figures_are_the_same_every_time_and_of_fixed_size(tmp_path) -> None:
+    make_comparison(tmp_path, fractions=(0.1, 1.0))
+    found = compare([tmp_path])
+    for draw in (lambda: learning_curves(found, 1.0), lambda: low_data_curve(found), lambda: gap_bars(found)):
+        first = to_png(draw())
+        assert first == to_png(draw())
+        assert Image.open(io.BytesIO(first)).width == 864
+
+
+def test_the_figure_says_what_its_band_is(tmp_path) -> None:
+    make_comparison(tmp_path / "two")
+    make_comparison(tmp_path / "three", seeds=(0, 1, 2))
+    make_comparison(tmp_path / "one", seeds=(0,))
+
+    def words(name: str) -> str:
+        figure = learning_curves(compare([tmp_path / name]), 1.0)
+        axes = figure.axes[0]
+        return " ".join([axes.get_title(loc="left"), *(text.get_text() for text in axes.texts)])
+
+    assert "min to max of 2 seeds, thin: single runs" in words("two")
+    assert "± sample sd over seeds, thin: single runs" in words("three")
+    assert "one run an arm: no band" in words("one")
+    assert "scenes, 400 validation pictures, 100% of the training data" in words("one")
+
+
+def test_an_arm_looks_the_same_everywhere_and_differs_without_colour() -> None:
+    arms = ("pretrained", "a.pt", "b.pt", "scratch")
+    looks = [arm_style(arm, arms) for arm in arms]
+    assert looks[0] == arm_style("pretrained", ("pretrained", "scratch"))
+    assert len({look.marker for look in looks}) == len({str(look.line) for look in looks}) == 4
+
+
+def test_class_figures_serve_many_classes_and_any_metric() -> None:
+    names = [f"class with a rather long name {i}" for i in range(90)]
+    many = {arm: {name: i / 90 for i, name in enumerate(names)} for arm in ("pretrained", "scratch")}
+    figure = class_bars(many, title="Box AP by class, BCCD", label="AP")
+    assert len(figure.axes[0].get_yticklabels()) == 40
+    assert "the 20 highest and the 20 lowest classes" in figure.axes[0].texts[0].get_text()
+    assert len(to_png(figure)) > 1000
+    for size in (2, 20, 90):
+        counts = np.eye(size, dtype=int) * 3
+        counts[0] = 0  # a class that never occurs has no share
+        assert len(to_png(confusion_matrix(counts, names[:size], title="t"))) > 1000
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, "x"])
+def test_odd_numbers_in_predictions_do_not_stop_the_report(tmp_path, value) -> None:
+    for init in ("pretrained", "scratch"):
+        folder = make_run(tmp_path, init, predictions=3)
+        rows = read_predictions(folder)
+        text = "".join(json.dumps(row | {"loss": value, "confidence": value}) + "\n" for row in rows)
+        (folder / "predictions/val.jsonl").write_text(text)
+    assert write_report(compare([tmp_path]), tmp_path).exists()
