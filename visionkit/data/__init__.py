@@ -1,12 +1,32 @@
 """Readers, order, geometry and batches: data know nothing of models."""
 
+from visionkit.data.batch_transforms import (
+    BatchTransform,
+    ChainBatch,
+    CutmixBatch,
+    EraseBatch,
+    FlipBatch,
+    MixupBatch,
+    OneOfBatch,
+    batch_transform,
+)
+from visionkit.data.check import (
+    Report,
+    SkipFaulty,
+    check_data,
+    check_folder,
+    check_pictures,
+    check_table,
+)
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import DataModule, KeyedDataset
+from visionkit.data.folder import ImageFolder, image_folder
 from visionkit.data.geometry import crop_resize, flip
 from visionkit.data.order import EvalOrder, TrainOrder, keyed_generator, keyed_seed
 from visionkit.data.read_image import MAX_PIXELS, PICTURE_SUFFIXES, inside, read_image, read_size
 from visionkit.data.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import Splits, Subset, fingerprint, holdout, subset
+from visionkit.data.table import Table, image_table
 from visionkit.data.transforms import (
     Augment,
     CenterCrop,
@@ -23,28 +43,46 @@ __all__ = [
     "MAX_PIXELS",
     "PICTURE_SUFFIXES",
     "Augment",
+    "BatchTransform",
     "CenterCrop",
+    "ChainBatch",
     "Compose",
+    "CutmixBatch",
     "DataModule",
+    "EraseBatch",
     "EvalOrder",
     "Flip",
+    "FlipBatch",
+    "ImageFolder",
     "KeyedDataset",
+    "MixupBatch",
+    "OneOfBatch",
     "RandomResizedCrop",
+    "Report",
     "Resize",
     "Scene",
     "SceneObject",
     "Scenes",
+    "SkipFaulty",
     "Splits",
     "Subset",
+    "Table",
     "TrainOrder",
     "Transform",
+    "batch_transform",
     "caption_batch",
+    "check_data",
+    "check_folder",
+    "check_pictures",
+    "check_table",
     "classification_eval",
     "classification_train",
     "crop_resize",
     "fingerprint",
     "flip",
     "holdout",
+    "image_folder",
+    "image_table",
     "inside",
     "keyed_generator",
     "keyed_seed",

@@ -23,6 +23,7 @@ def ground(rng: np.random.Generator, size: int) -> Bytes:
         `(size, size, 3)` uint8.
     """
     colours = rng.integers(0, 256, size=(3, 3)).astype(np.float32)
+    colours[1] = colours[0] + (0.3 + 0.5 * rng.random()) * (colours[1] - colours[0])
     kind = int(rng.integers(5))
     turn, period, phase = rng.random(3) * (np.pi, 0.3, 1.0) + (0.0, 0.06, 0.0)
     y, x = np.ogrid[0:size, 0:size]
@@ -41,13 +42,14 @@ def ground(rng: np.random.Generator, size: int) -> Bytes:
     grain = _clouds(rng, size, 12)
     painted = colours[0] + weight[..., None] * (colours[1] - colours[0])
     painted += grain[..., None] * 0.45 * (colours[2] - painted)
-    return painted.astype(np.uint8)
+    return np.asarray(painted, dtype=np.uint8)
 
 
 def _clouds(rng: np.random.Generator, size: int, cells: int) -> Floats:
     """Smooth noise in [0, 1]: a coarse random grid, enlarged."""
     coarse = Image.fromarray(rng.integers(0, 256, size=(cells, cells), dtype=np.uint8))
-    return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    fine = coarse.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(fine, dtype=np.float32) / np.float32(255)
 
 
 def shapes(rng: np.random.Generator, picture: Image.Image, count: int) -> None:
@@ -74,7 +76,7 @@ def shapes(rng: np.random.Generator, picture: Image.Image, count: int) -> None:
             draw.polygon([tuple(corner) for corner in corners], fill=colour)
 
 
-def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: float = 15.0) -> Image.Image:
+def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: float = 12.0) -> Image.Image:
     """Give a glyph a size, a small turn, a mirror and a change of light.
 
     Args:
@@ -98,7 +100,7 @@ def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: fl
     if turn:
         out = out.rotate(angle, Image.Resampling.BILINEAR, expand=True)
     pixels = np.array(out)
-    light = pixels[..., :3] * (0.65 + 0.5 * gain).astype(np.float32) + np.float32(50 * (shift - 0.4))
+    light = pixels[..., :3] * (0.75 + 0.4 * gain).astype(np.float32) + np.float32(40 * (shift - 0.4))
     pixels[..., :3] = np.clip(light, 0, 255)
     return Image.fromarray(pixels, "RGBA")
 

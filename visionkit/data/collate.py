@@ -53,7 +53,7 @@ def list_batch(samples: Sequence[Sample]) -> Batch:
     if not samples:
         return {"ids": []}
     fields = ("boxes", "labels", "masks", "iscrowd", "size")
-    targets = [{field: sample[field] for field in fields if field in sample} for sample in samples]
+    targets = [{name: value for name, value in sample.items() if name in fields} for sample in samples]
     return {"images": [sample["image"] for sample in samples], "targets": targets, "ids": _ids(samples)}
 
 

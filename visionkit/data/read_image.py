@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from visionkit.errors import DataError
@@ -122,8 +122,8 @@ def inside(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
     real = os.path.realpath(os.path.join(top, text))  # noqa: PTH118 (an absolute name must win, and be refused)
     if real != top and not real.startswith(top.rstrip(os.sep) + os.sep):
         raise DataError(
-            f"Expected a file inside {top}, but it leads to {real}. Move the picture into the folder, or name "
-            "the folder that holds it as the root.",
+            f"Expected a file inside {top}, but it leads to {real}. Move the picture into the folder, or "
+            "name the folder that holds it as the root.",
             path=text,
             field="path",
         )
@@ -182,7 +182,7 @@ def _unreadable(file: str, error: Exception) -> str:
         got = "it holds HTML or XML text, as a failed download does. Fetch it again"
     elif head.startswith(b"version https://git-lfs"):
         got = "it is a pointer to git-lfs storage. Run `git lfs pull`"
-    elif isinstance(error, Image.UnidentifiedImageError):
+    elif isinstance(error, UnidentifiedImageError):
         got = f"it starts with {head[:8]!r}. Convert it, or remove it"
     else:
         got = f"its header is damaged ({_said(error)}). Fetch it again or remove it"

@@ -48,7 +48,7 @@ class SceneObject:
 
     Args:
         glyph: The character that is drawn.
-        name: Its Unicode name in lower case.
+        name: Its name, as `glyph_name` gives it.
         category: Index into the classes.
         box: `(left, top, right, bottom)` in pixels around what is seen of it.
     """
@@ -248,7 +248,7 @@ def _single(rng: np.random.Generator, size: int, label: int, split: str) -> Scen
         lay(picture, piece, int(rng.integers(0, size)), int(rng.integers(0, size)))
     pool = glyph_split(_NAMES[label], split)
     glyph = pool[int(rng.integers(len(pool)))]
-    side = size * (0.5 + 0.35 * rng.random())
+    side = size * (0.55 + 0.35 * rng.random())
     piece = patch(rng, glyph_picture(glyph, _base(size)), side)
     left, top = _place(rng, size, piece)
     lay(picture, piece, left, top)
@@ -274,7 +274,7 @@ def _crowd(rng: np.random.Generator, size: int, split: str) -> Scene:
             left, top = _place(rng, size, piece)
             cover = covered(size, piece, left, top)
             left_over = [np.where(cover > 0, np.uint8(0), below) for below in seen]
-            if all(now.sum() >= 0.7 * full.sum() for now, full in zip(left_over, whole, strict=True)):
+            if all(now.sum() >= 0.85 * full.sum() for now, full in zip(left_over, whole, strict=True)):
                 lay(picture, piece, left, top)
                 seen, whole = [*left_over, cover], [*whole, cover]
                 things.append((glyph, category))

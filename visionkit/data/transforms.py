@@ -172,7 +172,7 @@ class Augment:
         seed = int(torch.randint(2**62, (), generator=rng))
         out = sample.copy()
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             out["image"] = _torchvision(self.name)(sample["image"])
         return out
 

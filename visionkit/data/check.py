@@ -1,0 +1,235 @@
+"""Look through a data set before it is used, and report every fault at once.
+
+A fault is a `DataError`: file, record, field, and what was expected, what came, what to do. The validators
+return lists of them and raise nothing for a fault in the data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionkit.data.folder import ImageFolder, class_folders, find_splits, pictures_below
+from visionkit.data.read_image import MAX_PIXELS, read_image
+from visionkit.data.table_rows import TableKind, read_table
+from visionkit.errors import DataError, InputError
+from visionkit.types import Reader, Sample
+
+__all__ = ["Report", "SkipFaulty", "check_data", "check_folder", "check_pictures", "check_table"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Args:
+        root: What was checked.
+        kind: What it was taken for ("folder" or "table").
+        checked: Number of pictures that were looked at.
+        faults: Every fault.
+    """
+
+    root: str
+    kind: str
+    checked: int
+    faults: tuple[DataError, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no fault."""
+        return not self.faults
+
+    def __str__(self) -> str:
+        """Return the faults, one on a line, and a summary."""
+        lines = [str(fault) for fault in self.faults]
+        count = len(self.faults)
+        summary = f"{self.root} ({self.kind}): {self.checked} pictures checked, "
+        return "\n".join([*lines, summary + (f"{count} fault{'s'[: count != 1]}." if count else "no fault.")])
+
+
+def check_pictures(
+    files: Iterable[str | os.PathLike[str]], *, max_pixels: int = MAX_PIXELS
+) -> list[DataError]:
+    """Decode every picture and return the faults.
+
+    Args:
+        files: Paths of pictures.
+        max_pixels: Larger pictures are faults.
+    """
+    faults = []
+    for file in files:
+        try:
+            read_image(file, max_pixels=max_pixels)
+        except DataError as fault:
+            faults.append(fault)
+    return faults
+
+
+def check_folder(root: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> list[DataError]:
+    """Check a folder of pictures as `image_folder` would read it: its layout, its classes, every picture.
+
+    Args:
+        root: The folder.
+        max_pixels: Larger pictures are faults.
+    """
+    return list(_folder(Path(root), max_pixels).faults)
+
+
+def check_table(
+    path: str | os.PathLike[str],
+    *,
+    kind: TableKind = "single",
+    image: str | None = None,
+    target: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    classes: Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> list[DataError]:
+    """Check a CSV file as `image_table` would read it: every row, and every picture.
+
+    Args:
+        path: The CSV file.
+        kind: What the targets are.
+        image: The column of paths.
+        target: The column or columns of targets.
+        separator: What stands between names in a multi-label column.
+        classes: The classes in order.
+        root: The folder of the pictures.
+
+    Raises:
+        InputError: An unknown column or kind.
+    """
+    try:
+        table = read_table(
+            path, kind=kind, image=image, target=target, separator=separator, classes=classes, root=root
+        )
+    except DataError as fault:
+        return [fault]
+    faults = list(table.faults)
+    for row in table.rows:
+        try:
+            read_image(row.image, root=table.root)
+        except DataError as fault:
+            text = f"The picture cannot be read. {fault}"
+            faults.append(DataError(text, path=table.file, record=f"line {row.line}", field="path"))
+    return faults
+
+
+def check_data(root: str | os.PathLike[str]) -> Report:
+    """Check a data set, told by what it is: a CSV file, or a folder of pictures.
+
+    Args:
+        root: A file ending in .csv, a folder that holds exactly one of these and no folders of
+            splits, or a folder of pictures.
+
+    Returns:
+        Every fault, and how many pictures were looked at.
+    """
+    top = Path(root)
+    if top.suffix.lower() == ".csv":
+        return _table(top)
+    if not top.is_dir():
+        text = "Expected a folder of pictures or a CSV file, but there is none by this name."
+        return Report(str(top), "nothing", 0, (DataError(text, path=top),))
+    tables = sorted(top.glob("*.csv"))
+    if len(tables) == 1 and not find_splits(top):
+        return _table(tables[0])
+    return _folder(top, MAX_PIXELS)
+
+
+def _table(file: Path) -> Report:
+    try:
+        faults = check_table(file)
+    except InputError as error:
+        faults = [DataError(str(error), path=file, record="line 1")]
+    if not file.is_file():
+        return Report(str(file), "table", 0, tuple(faults))
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        rows = max(0, sum(1 for line in stream if line.strip()) - 1)
+    return Report(str(file), "table", rows, tuple(faults))
+
+
+def _folder(top: Path, max_pixels: int) -> Report:
+    faults: list[DataError] = []
+    try:
+        parts = find_splits(top) or {"": top}
+    except DataError as fault:
+        return Report(str(top), "folder", 0, (fault,))
+    classes: dict[str, list[str]] = {}
+    checked = 0
+    for split, folder in parts.items():
+        classes[split] = class_folders(folder)
+        if not classes[split]:
+            faults += _failing(folder)
+        for name in classes[split]:
+            pictures, _ = pictures_below(folder / name)
+            checked += len(pictures)
+            faults += check_pictures(pictures, max_pixels=max_pixels)
+            if not pictures:
+                text = f"Expected at least one picture in the folder of class {name!r}, but it holds none."
+                faults.append(DataError(text, path=folder / name, field="class"))
+    first = next(iter(classes))
+    for split, names in classes.items():
+        if names != classes[first]:
+            text = f"Expected the classes of {first!r}, {classes[first]}, but {split!r} has {names}."
+            faults.append(DataError(text, path=parts[split], field="class"))
+    return Report(str(top), "folder", checked, tuple(faults))
+
+
+def _failing(folder: Path) -> list[DataError]:
+    try:
+        ImageFolder(folder)
+    except DataError as fault:
+        return [fault]
+    return []
+
+
+class SkipFaulty:
+    """A reader without the samples that cannot be read: they are counted, and few of them are allowed.
+
+    Every sample is read once when this is made, so that what is left out is the same for every worker,
+    process and epoch, and known before training begins. It offers `labels`, `sizes` and `ids` where the
+    reader does.
+
+    Args:
+        reader: The samples.
+        limit: Largest share that may be left out.
+
+    Raises:
+        DataError: More than the limit cannot be read; the first of them are named.
+    """
+
+    labels: Sequence[int]
+    sizes: Sequence[tuple[int, int]]
+    ids: Sequence[str]
+
+    def __init__(self, reader: Reader, *, limit: float = 0.001) -> None:
+        self.reader = reader
+        self.indices: list[int] = []
+        faults: list[DataError] = []
+        for index in range(len(reader)):
+            try:
+                reader[index]
+                self.indices.append(index)
+            except DataError as fault:
+                faults.append(fault)
+        self.faults = tuple(faults)
+        if len(faults) > limit * len(reader):
+            shown = "\n".join(f"  {fault}" for fault in faults[:5])
+            raise DataError(
+                f"Expected at most {limit:.2%} of {len(reader)} samples to be unreadable, but {len(faults)} "
+                f"are ({len(faults) / len(reader):.2%}). Repair or remove them, or raise the limit:\n{shown}"
+            )
+        for name in ("labels", "sizes", "ids"):
+            values = getattr(reader, name, None)
+            if values is not None:
+                setattr(self, name, [values[index] for index in self.indices])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the readable sample at `index`."""
+        return self.reader[self.indices[index]]
