@@ -1,0 +1,136 @@
+"""Boxes as they must be before they reach compiled code: finite, upright, inside, with a class each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visionkit.errors import DataError
+
+__all__ = ["box_fault", "check_boxes"]
+
+_SLACK = 1.0  # pixels a box may reach beyond the picture: annotators and 1-based formats round
+
+
+def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str | None:
+    """Return what is wrong with a box, or None.
+
+    Args:
+        box: xyxy in pixels.
+        size: `(H, W)` of the picture, if it is known.
+    """
+    if not all(math.isfinite(value) for value in box):
+        return f"Expected finite coordinates, but got {list(box)}."
+    x1, y1, x2, y2 = box
+    if x2 < x1 or y2 < y1:
+        return f"Expected x1 < x2 and y1 < y2, but got {list(box)}: the corners are swapped."
+    if x2 == x1 or y2 == y1:
+        return f"Expected a box with an area, but got {list(box)}."
+    if size is None:
+        return None
+    height, width = size
+    inside = f"inside the picture of {width} x {height} pixels"
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        return f"Expected a box {inside}, but {list(box)} lies outside."
+    if min(x1, y1) < -_SLACK or x2 > width + _SLACK or y2 > height + _SLACK:
+        return f"Expected a box {inside}, but {list(box)} reaches beyond it. Cut it at the border."
+    return None
+
+
+def check_boxes(
+    image: Any, target: Any, *, num_classes: int, name: str = "", masks: bool = False
+) -> list[DataError]:
+    """Return every fault of one picture and its objects; nothing is repaired.
+
+    Args:
+        image: `(3, H, W)` uint8, or float in [0, 1].
+        target: A dict of `boxes` `(N, 4)` xyxy float, `labels` `(N,)` int64 from 0, and perhaps `masks` and
+            `iscrowd`. A picture without objects has boxes `(0, 4)`.
+        num_classes: Foreground classes.
+        name: What names the picture in the faults.
+        masks: Whether masks are required.
+    """
+    faults: list[DataError] = []
+
+    def fault(message: str, field: str, record: int | None = None) -> None:
+        faults.append(DataError(message, path=name or None, record=record, field=field))
+
+    text = _image_fault(image)
+    if text:
+        fault(text, "image")
+    if not isinstance(target, Mapping):
+        fault(f"Expected a dict of boxes and labels, but got {type(target).__name__}.", "target")
+        return faults
+    boxes, labels = target.get("boxes"), target.get("labels")
+    if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
+        fix = "A picture without objects has torch.zeros(0, 4)."
+        fault(f"Expected boxes (N, 4), but got {_said(boxes)}. {fix}", "boxes")
+    elif not boxes.is_floating_point():
+        fault(f"Expected boxes in floating point, but got {boxes.dtype}. Use boxes.float().", "boxes")
+    else:
+        size = None if text else (int(image.shape[-2]), int(image.shape[-1]))
+        for index, box in enumerate(boxes.tolist()):
+            wrong = box_fault(box, size)
+            if wrong:
+                fault(wrong, "boxes", index)
+        if not faults and size and len(boxes) and min(size) > 8 and float(boxes.max()) <= 1.0:
+            fault(
+                "Expected boxes in pixels, but all coordinates are at most 1: they look like shares of the "
+                "picture. Multiply them by its width and height.",
+                "boxes",
+            )
+    if not isinstance(labels, Tensor) or labels.ndim != 1:
+        fault(f"Expected labels (N,), but got {_said(labels)}.", "labels")
+        return faults
+    if labels.dtype != torch.int64:
+        fault(f"Expected labels in int64, but got {labels.dtype}. Use labels.long().", "labels")
+        return faults
+    if isinstance(boxes, Tensor) and len(boxes) != len(labels):
+        fault(f"Expected one label for each of {len(boxes)} boxes, but got {len(labels)}.", "labels")
+    for index, label in enumerate(labels.tolist()):
+        if not 0 <= label < num_classes:
+            fix = "Labels begin at 0; the detector adds the background itself."
+            fault(f"Expected a label in 0..{num_classes - 1}, but got {label}. {fix}", "labels", index)
+    _extras(image, target, len(labels), masks, fault)
+    return faults
+
+
+def _extras(image: Any, target: Mapping[str, Any], count: int, required: bool, fault: Any) -> None:
+    crowd, masks = target.get("iscrowd"), target.get("masks")
+    if isinstance(crowd, Tensor) and (
+        crowd.shape != (count,) or not bool(((crowd == 0) | (crowd == 1)).all())
+    ):
+        fault(f"Expected iscrowd ({count},) of 0 and 1, but got {_said(crowd)}.", "iscrowd")
+    if masks is None and not required:
+        return
+    if not isinstance(masks, Tensor):
+        fault(f"Expected masks (N, H, W) for the mask head, but got {_said(masks)}.", "masks")
+    elif isinstance(image, Tensor) and masks.shape != (count, *image.shape[-2:]):
+        wanted = (count, *image.shape[-2:])
+        fault(f"Expected masks {tuple(wanted)}, but got {tuple(masks.shape)}.", "masks")
+
+
+def _image_fault(image: Any) -> str | None:
+    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:
+        return f"Expected a picture (3, H, W), but got {_said(image)}. Make it RGB, channels first."
+    if not image.numel():
+        return f"Expected a picture with pixels, but got {tuple(image.shape)}."
+    if image.dtype == torch.uint8:
+        return None
+    if not image.is_floating_point():
+        return f"Expected a picture in uint8, or float in [0, 1], but got {image.dtype}."
+    low, high = (float(value) for value in image.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "Expected finite pixels, but got NaN or infinity."
+    if low < -1e-3 or high > 1 + 1e-3:
+        fix = "Give uint8 pixels, or divide by 255; the task normalises."
+        return f"Expected float pixels in [0, 1], but they go from {low:g} to {high:g}. {fix}"
+    return None
+
+
+def _said(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else f"{type(value).__name__}"
