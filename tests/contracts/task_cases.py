@@ -1,0 +1,90 @@
+"""Every task, one row each: what the contract needs to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+
+from visionkit.config import OptimConfig, TransferConfig
+from visionkit.tasks import Classifier
+
+
+@dataclass(frozen=True)
+class TaskCase:
+    """A task under the contract.
+
+    Args:
+        name: Of the row.
+        build: `(init, transfer, optim) -> task`; init is "scratch" or a weights file of `backbone`.
+        backbone: The name of its backbone.
+        batch: `(first, size) -> batch`, pictures that are a function of their index, with ids.
+        empty: The batch of a process without samples.
+        logged: Names that a validation logs.
+        higher: Whether the monitored score is better when higher.
+    """
+
+    name: str
+    build: Callable[[str, TransferConfig, OptimConfig], lightning.LightningModule]
+    backbone: str
+    batch: Callable[[int, int], Any]
+    empty: Any
+    logged: frozenset[str]
+    higher: bool
+
+
+def classifier(target: str) -> Callable[[str, TransferConfig, OptimConfig], lightning.LightningModule]:
+    def build(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
+        return Classifier(
+            "timm/resnet10t", init=init, num_classes=3, target=target, transfer=transfer, optim=optim, lr=2e-3
+        )
+
+    return build
+
+
+def pictures(first: int, size: int) -> torch.Tensor:
+    made = [
+        torch.randint(
+            0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(first + i)
+        )
+        for i in range(size)
+    ]
+    return torch.stack(made)
+
+
+def labelled(target: str) -> Callable[[int, int], dict[str, Any]]:
+    def batch(first: int, size: int) -> dict[str, Any]:
+        index = torch.arange(first, first + size)
+        onehot = nn.functional.one_hot(index % 3, 3).float()
+        labels = {"single": index % 3, "multi": onehot, "regression": onehot * 2 - 1}[target]
+        return {
+            "images": pictures(first, size),
+            "labels": labels,
+            "ids": [f"picture {i}" for i in index.tolist()],
+        }
+
+    return batch
+
+
+SCORES = {
+    "single": ({"loss", "top1", "macro_f1", "ece"}, True),
+    "multi": ({"loss", "map", "micro_f1", "macro_f1"}, True),
+    "regression": ({"loss", "mae", "rmse", "r2"}, False),
+}
+
+TASKS = [
+    TaskCase(
+        name=f"classifier, {target}",
+        build=classifier(target),
+        backbone="timm/resnet10t",
+        batch=labelled(target),
+        empty={"ids": []},
+        logged=frozenset(names),
+        higher=higher,
+    )
+    for target, (names, higher) in SCORES.items()
+]

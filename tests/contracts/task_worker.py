@@ -1,0 +1,75 @@
+"""Evaluates every task on 33 pictures in however many processes torchrun started; the last share may be empty.
+
+Usage: task_worker.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+from task_cases import TASKS
+
+from visionkit.config import OptimConfig, TransferConfig
+
+RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+class Share(torch.utils.data.Dataset):
+    """Batches of this process's share, one item each; their number differs between processes."""
+
+    def __init__(self, case, size: int) -> None:
+        mine = list(range(size))[RANK::WORLD]
+        self.batches = [case.batch(i, 1) for i in mine] or [case.empty]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int):
+        return self.batches[index]
+
+
+def one(items):
+    return items[0]
+
+
+def evaluate(case, size: int) -> dict[str, float]:
+    torch.manual_seed(0)
+    task = case.build(
+        "scratch", TransferConfig(), OptimConfig(warmup=0.0, schedule="constant", optimizer="sgd")
+    )
+    task.lr = 0.0
+    trainer = lightning.Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        devices=WORLD,
+        strategy="ddp" if WORLD > 1 else "auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    # Training with rate 0 wraps the task in DDP and moves running statistics, each process its own.
+    train = torch.utils.data.DataLoader([case.batch(64 + 8 * RANK, 8)], batch_size=1, collate_fn=one)
+    val = torch.utils.data.DataLoader(Share(case, size), batch_size=1, collate_fn=one)
+    trainer.fit(task, train, val)
+    statistics = sum(float(b.double().sum()) for n, b in task.named_buffers() if "running" in n)
+    values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    return {**values, "statistics": statistics}
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    report = {f"{case.name}, {size}": evaluate(case, size) for case in TASKS for size in (7, 1)}
+    Path(sys.argv[1], f"report-{WORLD}-{RANK}.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

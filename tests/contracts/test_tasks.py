@@ -1,0 +1,153 @@
+"""The contract every task passes; a new task adds one row to task_cases.py."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import lightning
+import pytest
+import timm
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from task_cases import TASKS, TaskCase
+
+from visionkit.config import OptimConfig, TransferConfig
+
+FLAT = OptimConfig(warmup=0.0, schedule="constant")
+EVERY = pytest.mark.parametrize("case", TASKS, ids=[case.name for case in TASKS])
+
+
+def first(items):
+    return items[0]
+
+
+def loader(*batches):
+    return torch.utils.data.DataLoader(list(batches), batch_size=1, collate_fn=first)
+
+
+def trainer(**settings):
+    warnings.simplefilter("ignore")
+    return lightning.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **settings,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    made = {}
+    for name in {case.backbone for case in TASKS}:
+        made[name] = str(folder / f"{name.replace('/', '-')}.pt")
+        torch.save(timm.create_model(name.removeprefix("timm/")).state_dict(), made[name])
+    return made
+
+
+def test_the_contract_covers_every_exported_task() -> None:
+    import visionkit.tasks as tasks
+
+    exported = {
+        value for name in tasks.__all__
+        if isinstance(value := getattr(tasks, name), type) and issubclass(value, lightning.LightningModule)
+    }  # fmt: skip
+    built = {type(case.build("scratch", TransferConfig(), FLAT)) for case in TASKS}
+    assert built == exported
+    assert len(TASKS) >= 3
+
+
+@EVERY
+def test_the_loss_of_one_batch_falls_and_names_are_as_declared(case: TaskCase) -> None:
+    task = case.build("scratch", TransferConfig(), FLAT)
+    batch = case.batch(0, 6)
+    run = trainer(max_steps=15, max_epochs=-1, log_every_n_steps=1)
+    before = float(task.training_step(batch, 0)["loss"])
+    task.tally.reset()
+    run.fit(task, loader(batch), loader(case.batch(0, 6)))
+    after = float(task.training_step(batch, 0)["loss"])
+    assert after < 0.5 * before
+    values = {name.removeprefix("val/") for name in run.callback_metrics if name.startswith("val/")}
+    assert values == case.logged
+    assert "train/loss" in run.callback_metrics
+    name, mode = task.monitor
+    assert name.removeprefix("val/") in case.logged
+    assert mode == ("max" if case.higher else "min")
+
+
+@EVERY
+def test_every_parameter_gets_a_gradient(case: TaskCase) -> None:
+    task = case.build("scratch", TransferConfig(), FLAT)
+    task.training_step(case.batch(0, 4), 0)["loss"].backward()
+    assert [name for name, p in task.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@EVERY
+def test_frozen_stays_frozen(case: TaskCase, weights: dict[str, str]) -> None:
+    task = case.build(weights[case.backbone], TransferConfig(freeze_through="all"), FLAT)
+    before = {name: value.clone() for name, value in task.backbone.state_dict().items()}
+    trainer(max_steps=2, max_epochs=-1).fit(task, loader(case.batch(0, 4)))
+    assert len(before) > 10
+    assert all(torch.equal(value, before[name]) for name, value in task.backbone.state_dict().items())
+    assert not any(p.requires_grad for p in task.backbone.parameters())
+
+
+@EVERY
+def test_a_checkpoint_is_plain_and_reloads_without_its_weights_file(
+    case: TaskCase, weights: dict[str, str], tmp_path: Path
+) -> None:
+    task = case.build(weights[case.backbone], TransferConfig(freeze_through=8, layer_decay=0.7), FLAT)
+    run = trainer(max_steps=1, max_epochs=-1)
+    run.fit(task, loader(case.batch(0, 4)))
+    run.save_checkpoint(tmp_path / "task.ckpt")
+    raw = torch.load(tmp_path / "task.ckpt", weights_only=True)
+    assert raw["hyper_parameters"]["init"] == "scratch"
+    assert weights[case.backbone] not in json.dumps({**raw["hyper_parameters"], "origin": None})
+    again = type(task).load_from_checkpoint(tmp_path / "task.ckpt")
+    filled = again.state_dict()
+    assert filled.keys() == task.state_dict().keys()
+    assert all(torch.equal(value, filled[name]) for name, value in task.state_dict().items())
+    assert again.backbone.weights == task.backbone.weights
+    frozen = [name for name, p in task.named_parameters() if not p.requires_grad]
+    assert len(frozen) > 5
+    assert [name for name, p in again.named_parameters() if not p.requires_grad] == frozen
+    # and once more, from the reloaded one
+    buffer = io.BytesIO()
+    torch.save(dict(again.hparams), buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=True)["origin"] == dict(task.hparams)["origin"]
+
+
+@EVERY
+def test_an_empty_batch_is_passed_over(case: TaskCase) -> None:
+    task = case.build("scratch", TransferConfig(), FLAT)
+    run = trainer(max_steps=1, max_epochs=-1)
+    values = run.validate(task, loader(case.empty, case.batch(0, 4)), verbose=False)[0]
+    alone = run.validate(task, loader(case.batch(0, 4)), verbose=False)[0]
+    assert values == alone
+    assert run.validate(task, loader(case.empty), verbose=False) == [{}]
+    assert task.predict_step(case.empty, 0) == []
+
+
+@pytest.mark.dist
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+    """Uneven shares, one of them empty; running statistics that each process moved its own way."""
+    worker = str(Path(__file__).with_name("task_worker.py"))
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for command in ([sys.executable, worker, str(tmp_path)], [*launch, worker, str(tmp_path)]):
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, left, right = (
+        json.loads((tmp_path / f"report-{n}.json").read_text()) for n in ("1-0", "2-0", "2-1")
+    )
+    assert len(one) == 2 * len(TASKS)
+    assert left == right
+    for name, values in one.items():
+        assert left[name] == pytest.approx(values, rel=1e-12, abs=1e-15, nan_ok=True), name
