@@ -1,0 +1,267 @@
+"""COCO's average precision over a data set, the same on any number of processes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from visionkit.errors import InputError
+from visionkit.metrics.coco_core import AREAS, IOUS, Accumulated, Objects, accumulate, box_overlaps
+
+__all__ = ["CocoAP", "DetectionScores"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DetectionScores:
+    """The scores of one evaluation; -1, as in the reference, where there was nothing to score.
+
+    Args:
+        values: `map`, `map50`, `map75`, `map_small`, `map_medium`, `map_large`, `ar1`, `ar10`, `ar100`,
+            `ar_small`, `ar_medium`, `ar_large`; with masks the same again under `mask_`.
+        per_class: `map` of each class, by name; with masks also under `mask_`.
+        curves: Precision at 101 recall levels, IoU 0.5, of each class, by name.
+    """
+
+    values: dict[str, float]
+    per_class: dict[str, float]
+    curves: dict[str, list[float]]
+
+
+class CocoAP:
+    """Collects detections and truths of an evaluation and scores them by COCO's rules.
+
+    Everything is kept as flat arrays; `reduce` gathers once, scores on process 0 and tells the others. A
+    picture that comes twice (its id says so) counts once, and ties are broken in the order of ids, so the
+    scores do not depend on how pictures were shared among processes.
+
+    Args:
+        classes: Names of the classes; labels are positions in it.
+        masks: Also score masks.
+
+    Lin et al., Microsoft COCO, 2014. Reference: `pycocotools.cocoeval.COCOeval`.
+    """
+
+    def __init__(self, classes: Sequence[str], *, masks: bool = False) -> None:
+        if not classes:
+            raise InputError("Expected at least one class name, but got none.")
+        self.classes = tuple(classes)
+        self.masks = masks
+        self._state = _State()
+
+    def update(
+        self,
+        predictions: Sequence[Mapping[str, Tensor]],
+        targets: Sequence[Mapping[str, Tensor]],
+        ids: Sequence[str],
+    ) -> None:
+        """Add pictures.
+
+        Args:
+            predictions: For each picture `boxes` `(D, 4)` xyxy, `scores` `(D,)`, `labels` `(D,)`, and with
+                masks `masks` `(D, H, W)` 0/1.
+            targets: For each picture `boxes` `(N, 4)`, `labels` `(N,)`, in the same frame, and optionally
+                `iscrowd` `(N,)`, `area` `(N,)` (the annotated area) and, with masks, `masks` `(N, H, W)`.
+            ids: What names each picture.
+
+        Raises:
+            InputError: Lengths differ, or a label is not a class.
+        """
+        if not len(predictions) == len(targets) == len(ids):
+            raise InputError(
+                f"Expected as many predictions as targets and ids, but got "
+                f"{len(predictions)}, {len(targets)} and {len(ids)}."
+            )
+        for found, target, name in zip(predictions, targets, ids, strict=True):
+            index = len(self._state.ids)
+            count, size = len(target["labels"]), len(found["labels"])
+            crowd = target.get("iscrowd", target["labels"].new_zeros(count))
+            area = target.get("area", torch.full((count,), float("nan")))
+            truth = _rows(index, target["boxes"], target["labels"], crowd, area)
+            detection = _rows(index, found["boxes"], found["labels"], found["scores"], torch.zeros(size))
+            for what, rows in (("target", truth), ("prediction", detection)):
+                if len(rows) and not _within(rows[:, 5], len(self.classes)):
+                    raise InputError(
+                        f"Picture {name!r}: expected labels of the {what} in 0..{len(self.classes) - 1}, "
+                        f"but got {int(rows[:, 5].min())}..{int(rows[:, 5].max())}."
+                    )
+            self._state.ids.append(name)
+            self._state.truths.append(truth)
+            self._state.detections.append(detection)
+            if self.masks:
+                self._state.truth_masks.append(_encode(target["masks"]))
+                self._state.detection_masks.append(_encode(found["masks"]))
+
+    def reduce(self) -> DetectionScores:
+        """Return the scores over all processes; every process must call it."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self._score([self._state])
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        parts: list[Any] | None = [None] * world if rank == 0 else None
+        torch.distributed.gather_object(self._state.packed(), parts)
+        told: list[Any] = [self._score(parts) if parts is not None else None]
+        torch.distributed.broadcast_object_list(told)
+        scores: DetectionScores = told[0]
+        return scores
+
+    def reset(self) -> None:
+        """Forget every picture."""
+        self._state = _State()
+
+    def _score(self, parts: Sequence[_State]) -> DetectionScores:
+        state = _merge(parts)
+        images, classes = len(state.ids), len(self.classes)
+        truths, detections = _stack(state.truths), _stack(state.detections)
+        crowd = truths[:, 6] > 0
+        boxes, found = _xywh(truths), _xywh(detections)
+        area = np.where(np.isnan(truths[:, 7]), boxes[:, 2] * boxes[:, 3], truths[:, 7])
+        result = accumulate(
+            _objects(detections, found[:, 2] * found[:, 3], detections[:, 6]),
+            _objects(truths, area, crowd.astype(float)),
+            box_overlaps(found, boxes, crowd),
+            images=images,
+            classes=classes,
+        )
+        values = _summary(result)
+        per_class = {name: _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)}
+        curves = {name: result.precision[0, :, k, 0].tolist() for k, name in enumerate(self.classes)}
+        if self.masks:
+            truth_masks = [m for part in state.truth_masks for m in part]
+            masks = [m for part in state.detection_masks for m in part]
+            area = np.where(np.isnan(truths[:, 7]), _mask_areas(truth_masks), truths[:, 7])
+            result = accumulate(
+                _objects(detections, _mask_areas(masks), detections[:, 6]),
+                _objects(truths, area, crowd.astype(float)),
+                _mask_overlaps(masks, truth_masks, crowd),
+                images=images,
+                classes=classes,
+            )
+            values |= {f"mask_{name}": value for name, value in _summary(result).items()}
+            per_class |= {
+                f"mask_{name}": _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)
+            }
+        return DetectionScores(values=values, per_class=per_class, curves=curves)
+
+
+@dataclass
+class _State:
+    """Rows of `image, x1, y1, x2, y2, label, score or crowd, area`, one array a picture (or one in all)."""
+
+    ids: list[str] = field(default_factory=list)
+    truths: list[Floats] = field(default_factory=list)
+    detections: list[Floats] = field(default_factory=list)
+    truth_masks: list[list[dict[str, Any]]] = field(default_factory=list)
+    detection_masks: list[list[dict[str, Any]]] = field(default_factory=list)
+
+    def packed(self) -> _State:
+        """Return the state with its rows in one array each: what travels."""
+        truths, detections = [_stack(self.truths)], [_stack(self.detections)]
+        return _State(self.ids, truths, detections, self.truth_masks, self.detection_masks)
+
+
+def _merge(parts: Sequence[_State]) -> _State:
+    """Join the states, drop repeated pictures and number pictures in the order of their ids."""
+    names = [(name, rank, index) for rank, part in enumerate(parts) for index, name in enumerate(part.ids)]
+    if all(name.isdecimal() for name, _, _ in names):
+        names.sort(key=lambda entry: (int(entry[0]), entry))
+    else:
+        names.sort()
+    merged = _State()
+    number = [np.full(len(part.ids), -1, dtype=np.int64) for part in parts]
+    for position, (name, rank, index) in enumerate(names):
+        if position and names[position - 1][0] == name:
+            continue
+        number[rank][index] = len(merged.ids)
+        merged.ids.append(name)
+        if parts[rank].truth_masks:
+            merged.truth_masks.append(parts[rank].truth_masks[index])
+            merged.detection_masks.append(parts[rank].detection_masks[index])
+    merged.truths = [_renumber([(part.truths, n) for part, n in zip(parts, number, strict=True)])]
+    merged.detections = [_renumber([(part.detections, n) for part, n in zip(parts, number, strict=True)])]
+    return merged
+
+
+def _renumber(parts: list[tuple[list[Floats], NDArray[np.int64]]]) -> Floats:
+    """Return the rows of all parts with their new picture numbers, by picture, in their old order."""
+    out = []
+    for arrays, number in parts:
+        rows = _stack(arrays).copy()
+        rows[:, 0] = number[rows[:, 0].astype(np.int64)]
+        out.append(rows[rows[:, 0] >= 0])
+    joined = _stack(out)
+    return joined[np.argsort(joined[:, 0], kind="stable")]
+
+
+def _rows(index: int, boxes: Tensor, labels: Tensor, value: Tensor, area: Tensor) -> Floats:
+    columns = [boxes.double().view(-1, 4), labels.double()[:, None], value.double()[:, None]]
+    rows = torch.cat(columns, dim=1).cpu().numpy()
+    return np.column_stack((np.full(len(rows), float(index)), rows, area.double().cpu().numpy()))
+
+
+def _within(labels: Floats, classes: int) -> bool:
+    return bool(labels.min() >= 0 and labels.max() < classes)
+
+
+def _stack(arrays: Sequence[Floats]) -> Floats:
+    return np.concatenate(arrays) if arrays else np.zeros((0, 8))
+
+
+def _xywh(rows: Floats) -> Floats:
+    return np.concatenate((rows[:, 1:3], rows[:, 3:5] - rows[:, 1:3]), axis=1)
+
+
+def _objects(rows: Floats, area: Floats, value: Floats) -> Objects:
+    return Objects(rows[:, 0].astype(np.int64), rows[:, 5].astype(np.int64), area, value)
+
+
+def _encode(masks: Tensor) -> list[dict[str, Any]]:
+    """Return run lengths of masks `(N, H, W)`."""
+    if not len(masks):
+        return []
+    stacked = np.asfortranarray(masks.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+    runs: list[dict[str, Any]] = coco_mask.encode(stacked)
+    return runs
+
+
+def _mask_areas(masks: list[dict[str, Any]]) -> Floats:
+    return np.asarray(coco_mask.area(masks) if masks else [], dtype=np.float64)
+
+
+def _mask_overlaps(
+    masks: list[dict[str, Any]], truths: list[dict[str, Any]], crowd: NDArray[np.bool_]
+) -> Any:
+    def overlap(d: NDArray[np.int64], g: NDArray[np.int64]) -> Floats:
+        # Pairs come detection by detection: one call for each run of a detection.
+        out = np.zeros(len(d))
+        edges = [0, *(np.flatnonzero(d[1:] != d[:-1]) + 1).tolist(), len(d)]
+        for start, stop in itertools.pairwise(edges if len(d) else []):
+            mine = g[start:stop]
+            row = coco_mask.iou([masks[d[start]]], [truths[i] for i in mine], crowd[mine].astype(np.uint8))
+            out[start:stop] = row[0]
+        return out
+
+    return overlap
+
+
+def _mean(values: Floats) -> float:
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else -1.0
+
+
+def _summary(result: Accumulated) -> dict[str, float]:
+    names = list(AREAS)
+    at = {round(float(iou), 2): index for index, iou in enumerate(IOUS)}
+    out = {"map": _mean(result.precision[..., 0])}
+    out |= {f"map{int(t * 100)}": _mean(result.precision[at[t], ..., 0]) for t in (0.5, 0.75)}
+    out |= {f"map_{name}": _mean(result.precision[..., names.index(name)]) for name in names[1:]}
+    out |= {f"ar{m}": _mean(result.recall[:, :, 0, i]) for i, m in enumerate((1, 10, 100))}
+    return out | {f"ar_{name}": _mean(result.recall[:, :, names.index(name), 2]) for name in names[1:]}
