@@ -10,7 +10,7 @@ divided (Everingham et al., "The Pascal Visual Object Classes Challenge", 2015),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -139,9 +139,8 @@ class SegmentationMeter(nn.Module):
         self.ignore_index = ignore_index
         self.boundary_tolerance = boundary_tolerance
         # One tensor, so that one all-reduce carries everything: (C, C) pairs, then (C, 4) boundary counts.
-        self.register_buffer(
-            "counts", torch.zeros(num_classes, num_classes + 4, dtype=torch.int64), persistent=False
-        )
+        # No registered buffer: `DistributedDataParallel` broadcasts those from the first process.
+        self.counts = torch.zeros(num_classes, num_classes + 4, dtype=torch.int64)
 
     def update(self, predictions: Tensor, truths: Tensor) -> None:
         """Add pictures.
@@ -180,6 +179,11 @@ class SegmentationMeter(nn.Module):
     def reset(self) -> None:
         """Forget every picture."""
         self.counts.zero_()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegmentationMeter:
+        super()._apply(fn, recurse)
+        self.counts = self.counts.to(fn(torch.empty(0, device=self.counts.device)).device)
+        return self
 
 
 def _rows(truths: Tensor, num_classes: int, ignore_index: int | None) -> tuple[Tensor, int]:
