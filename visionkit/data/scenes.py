@@ -39,7 +39,7 @@ _LONG = {
     "above": "placed above",
     "below": "placed below",
 }
-_GENERATION = 1  # part of every fingerprint: raise it when the pictures change
+_GENERATION = 2  # part of every fingerprint: raise it when the pictures change
 
 
 @dataclass(frozen=True)
