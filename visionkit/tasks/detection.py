@@ -1,0 +1,400 @@
+"""Pictures to boxes, and with a mask head to masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from visionkit.backbones.norms import make_norm
+from visionkit.backbones.weights import WeightsInfo
+from visionkit.config import NormPolicy, OptimConfig, TransferConfig
+from visionkit.errors import InputError, expected
+from visionkit.metrics import Tally
+from visionkit.metrics.detection import CocoAP, DetectionScores
+from visionkit.nn import Normalize
+from visionkit.nn.faster_rcnn import FasterRCNN, RCNNConfig
+from visionkit.nn.pyramid import PyramidSource
+from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
+from visionkit.tasks.detection_batch import batch_parts, in_original, is_empty, original_size, read_batch
+from visionkit.tasks.detection_settings import check_detector, rcnn_from
+from visionkit.tasks.frames import Detections, Frames, merge_views, training_targets
+from visionkit.tasks.maps import build_maps
+from visionkit.tasks.own_module import own_module_name
+from visionkit.tasks.wiring import check_callbacks, keep_buffers_local, optim_from, plain_settings
+from visionkit.tasks.wiring import share_buffers as share
+from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
+from visionkit.types import Init
+
+__all__ = ["Detector"]
+
+_TRANSFER = TransferConfig()
+_OPTIM = OptimConfig()
+_RCNN = RCNNConfig()
+_TERMS = ("loss_objectness", "loss_proposal", "loss_class", "loss_box")
+
+
+class Detector(lightning.LightningModule):
+    """Find objects: Faster R-CNN over a feature pyramid, over any backbone with levels.
+
+    A batch is a dict with `images`, a list of `(3, H, W)` uint8 or float in [0, 1] (or one tensor
+    `(B, 3, H, W)`), `targets`, a list of dicts with `boxes` `(N, 4)` absolute xyxy, `labels` `(N,)` from 0,
+    and perhaps `iscrowd`, `masks`, `area` and `size` (`(H, W)` of the original picture), and, if pictures
+    have names, `ids`.
+
+    Logged: `train/loss` and its terms `train/loss_objectness`, `loss_proposal`, `loss_class`, `loss_box`
+    (`loss_mask`); for `val` and `test`: COCO's `map map50 map75 map_small ... ar1 ar10 ar100 ...`,
+    `ap/<class>`, and the same under `mask_` with a mask head, all in the frame of the original pictures.
+
+    Boxes and labels that cannot be right are named with their pictures before they reach compiled code.
+
+    Ren et al., Faster R-CNN, 2015; Lin et al., Feature Pyramid Networks, 2017; He et al., Mask R-CNN, 2017.
+
+    Args:
+        backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`. Only names
+            can be built again by `load_from_checkpoint`.
+        init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
+            weights are.
+        num_classes: Foreground classes; the background is added inside.
+        rcnn: Heads, proposals, thresholds and losses.
+        pyramid_channels: Channels of the pyramid's levels.
+        transfer: What is done with the weights.
+        optim: How parameters move.
+        lr: Peak learning rate of everything but the backbone.
+        head_norm: Norm of pyramid and convolutional heads; that of `transfer` if None ("frozen": none).
+        resize: `(short side, longest)`: resize pictures on the device; as they come if None.
+        tta_flip: Also look at the mirrored picture when predicting and evaluating.
+        tta_sizes: Look at the picture with each of these short sides instead.
+        class_names: Names of the classes, for predictions and scores.
+        reductions: Which maps of the backbone the pyramid stands on.
+        origin: Where the weights came from, as a checkpoint remembers it; leave it out.
+
+    Raises:
+        InputError: Settings that do not fit together; the text says which.
+    """
+
+    monitor = ("val/map", "max")
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        *,
+        init: Init,
+        num_classes: int,
+        rcnn: RCNNConfig | Mapping[str, Any] = _RCNN,
+        pyramid_channels: int = 256,
+        transfer: TransferConfig = _TRANSFER,
+        optim: OptimConfig = _OPTIM,
+        lr: float = 1e-3,
+        head_norm: NormPolicy | None = None,
+        resize: tuple[int, int] | None = None,
+        tta_flip: bool = False,
+        tta_sizes: Sequence[int] = (),
+        class_names: Sequence[str] | None = None,
+        reductions: Sequence[int] = (4, 8, 16, 32),
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_detector(num_classes, class_names, rcnn, tta_flip or bool(tta_sizes))
+        self.num_classes, self.lr = num_classes, lr
+        self.rcnn = rcnn_from(rcnn)
+        self.optim = optim_from(optim)
+        brought = origin["init"] if origin else init
+        self.transfer = resolve_transfer("detection", brought, transfer_from(transfer))
+        self.backbone = build_maps(
+            backbone, init=init, transfer=self.transfer, reductions=reductions, reloading=origin is not None
+        )
+        if origin:
+            self.backbone.weights = WeightsInfo(**origin["weights"])
+        self.normalize = Normalize(self.backbone.mean, self.backbone.std)
+        policy = head_norm or self.transfer.norm or "batch"
+        norm = None if policy == "frozen" else partial(make_norm, policy)
+        # Heads are drawn from the seed alone, so that the arms of a comparison begin with the same ones.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(torch.initial_seed() % 2**63)
+            source = PyramidSource(self.backbone, channels=pyramid_channels, norm=norm, extra="pool")
+            levels = len(self.backbone.levels)
+            self.model = FasterRCNN(
+                source, num_classes=num_classes, config=self.rcnn, norm=norm, region_levels=levels
+            )
+        self.divisor = max(level.reduction for level in self.backbone.levels)
+        apply_transfer(self.backbone, brought, self.transfer)
+        self.resize = None if resize is None else (int(resize[0]), int(resize[1]))
+        self.tta_flip, self.tta_sizes = tta_flip, tuple(tta_sizes)
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.metric = CocoAP(self.class_names or [str(i) for i in range(num_classes)], masks=self.rcnn.masks)
+        self.detection_scores: DetectionScores | None = None
+        self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
+        self.loss_terms: dict[str, Tensor] = {}
+        self.tally = Tally(("loss", *self.terms, "count"))
+        self._epoch = dict.fromkeys(("loss", *self.terms, "count"), 0.0)
+        self.save_hyperparameters(
+            plain_settings(
+                {
+                    "backbone": backbone if isinstance(backbone, str) else own_module_name(backbone),
+                    "init": "scratch",
+                    "num_classes": num_classes,
+                    "rcnn": self.rcnn,
+                    "pyramid_channels": pyramid_channels,
+                    "transfer": self.transfer,
+                    "optim": self.optim,
+                    "lr": lr,
+                    "head_norm": head_norm,
+                    "resize": self.resize,
+                    "tta_flip": tta_flip,
+                    "tta_sizes": self.tta_sizes,
+                    "class_names": class_names,
+                    "reductions": reductions,
+                    "origin": {
+                        "init": brought if brought in ("pretrained", "scratch") else "file",
+                        "weights": self.backbone.weights.as_dict(),
+                    },
+                }
+            )
+        )
+
+    def forward(self, images: Sequence[Tensor] | Tensor) -> list[dict[str, Tensor]]:
+        """Return the detections of each picture in its own frame: `boxes`, `scores`, `labels` (`masks`)."""
+        return self._detect(list(images), None)
+
+    def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
+        """Return the loss of a batch."""
+        images, targets, _ = read_batch(batch, num_classes=self.num_classes, masks=self.rcnn.masks)
+        frames = Frames.of(images, normalize=self.normalize, divisor=self.divisor, resize=self.resize)
+        wanted = training_targets(targets, frames, masks=self.rcnn.masks)
+        _, losses = self.model(frames.images, frames.sizes, wanted)
+        loss = torch.stack(list(losses.values())).sum()
+        self.loss_terms = {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
+        self._count(len(images))
+        return {"loss": loss}
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        """Add a batch to the scores."""
+        self._evaluate(batch)
+
+    def test_step(self, batch: Any, batch_index: int) -> None:
+        """Add a batch to the scores."""
+        self._evaluate(batch)
+
+    def _evaluate(self, batch: Any) -> None:
+        if is_empty(batch):
+            return
+        images, targets, ids = read_batch(batch, num_classes=self.num_classes, masks=self.rcnn.masks)
+        originals = [original_size(target, image) for target, image in zip(targets, images, strict=True)]
+        found = self._detect(images, originals)
+        truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
+        names = ids or [f"{len(self.metric._state.ids) + index}" for index in range(len(images))]
+        self.metric.update(found, truths, names)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means."""
+        self._add_window()
+        epoch, self._epoch = self._epoch, dict.fromkeys(self._epoch, 0.0)
+        if epoch["count"]:
+            self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin with no picture."""
+        self.metric.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation split."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test split."""
+        self._log_scores("test")
+
+    def predict_step(self, batch: Any, batch_index: int = 0) -> list[Detections]:
+        """Return the detections of each picture in the frame of the original, on the host.
+
+        Args:
+            batch: Pictures, or a batch as in training, with or without targets; a target's `size` says how
+                large the original was.
+            batch_index: Not used.
+        """
+        if is_empty(batch):
+            return []
+        images, targets, ids = batch_parts(batch)
+        originals = [original_size(t, i) for t, i in zip(targets, images, strict=True)] if targets else None
+        was = self.training
+        with torch.inference_mode():
+            found = self.eval()._detect(images, originals)
+        self.train(was)
+        out = []
+        for name, each in zip(ids or [""] * len(found), found, strict=True):
+            host = {key: value.cpu() for key, value in each.items()}
+            names = tuple(self.class_names[i] for i in host["labels"].tolist()) if self.class_names else ()
+            out.append(
+                Detections(
+                    host["boxes"], host["scores"], host["labels"], names, host.get("masks"), name or None
+                )
+            )
+        return out
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule."""
+        batch = images_per_step(self.trainer)
+        rank_zero_info(describe_rate(self.lr, self.optim, batch))
+        return build_optimizer(
+            self,
+            self.backbone,
+            self.optim,
+            self.transfer,
+            self.lr,
+            total_images=total_images(self.trainer),
+            global_batch=batch,
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by `optim.clip_norm`, unless the Trainer was told otherwise."""
+        self.clip_gradients(optimizer, gradient_clip_val or self.optim.clip_norm, gradient_clip_algorithm)
+
+    def setup(self, stage: str) -> None:
+        """Keep running statistics out of the processes' messages."""
+        keep_buffers_local(self)
+
+    def on_fit_start(self) -> None:
+        """Refuse settings without their callback; begin with equal buffers."""
+        check_callbacks(self.trainer, self.optim, self.transfer)
+        share(self)
+
+    def on_validation_start(self) -> None:
+        """Evaluate the same running statistics on every process."""
+        share(self)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Look at boxes and labels while they are still on the host."""
+        if self.device.type != "cpu" and not is_empty(batch) and batch_parts(batch)[1]:
+            read_batch(batch, num_classes=self.num_classes, masks=self.rcnn.masks)
+        return batch
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Detector:
+        """Build the task of a checkpoint and fill it; nothing is fetched, and no code in the file is run.
+
+        Args:
+            checkpoint_path: A file on this machine.
+            map_location: Where the tensors go.
+            hparams_file: Not needed: a checkpoint holds its settings.
+            strict: Whether every key must fit.
+            weights_only: Stays true.
+            kwargs: Settings to use in place of the checkpoint's, such as `backbone=` for your own module.
+
+        Raises:
+            InputError: An address was given, or the backbone is your own module and was not passed.
+        """
+        if "://" in str(checkpoint_path) or not weights_only:
+            fix = "Download it first; a file with more than tensors and plain values is not loaded."
+            wanted = "a file on this machine, weights_only"
+            raise InputError(expected("a checkpoint", wanted, str(checkpoint_path), fix=fix))
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location, hparams_file, strict, weights_only=True, **kwargs
+        )
+
+    @classmethod
+    def from_torchvision(
+        cls,
+        weights: Mapping[str, Tensor] | str | Path,
+        *,
+        name: str,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        optim: OptimConfig = _OPTIM,
+        lr: float = 1e-3,
+        frozen_eps: float = 0.0,
+    ) -> Detector:
+        """Build torchvision's detector from its state dict: to start from, to evaluate, to fine-tune.
+
+        Args:
+            weights: A state dict, or a file that holds one.
+            name: "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2" or "maskrcnn_resnet50_fpn".
+            num_classes: Foreground classes of a new last layer; None keeps that of the weights (90 for COCO:
+                label i is the category with id i + 1).
+            class_names: Names of the classes.
+            optim: How parameters move.
+            lr: Peak learning rate.
+            frozen_eps: Epsilon of frozen norms: 0 for torchvision's COCO weights, 1e-5 for a detector of your
+                own that began from its classification weights.
+
+        Raises:
+            InputError: Another name, or weights of another model.
+        """
+        from visionkit.tasks.detector_from_torchvision import build
+
+        return build(
+            cls,
+            weights,
+            name=name,
+            num_classes=num_classes,
+            class_names=class_names,
+            optim=optim,
+            lr=lr,
+            frozen_eps=frozen_eps,
+        )
+
+    def _detect(
+        self, images: list[Tensor], originals: Sequence[tuple[int, int]] | None
+    ) -> list[dict[str, Tensor]]:
+        longest = 0 if self.resize is None else self.resize[1]
+        sizes: list[tuple[int, int] | None] = [(size, max(longest, 2 * size)) for size in self.tta_sizes]
+        views = []
+        for size in sizes or [self.resize]:
+            for flip in (False, True) if self.tta_flip else (False,):
+                frames = Frames.of(
+                    images, normalize=self.normalize, divisor=self.divisor, resize=size, flip=flip
+                )
+                found, _ = self.model(frames.images, frames.sizes)
+                views.append(frames.restore(found, originals=originals, flip=flip))
+        if len(views) == 1:
+            return views[0]
+        return merge_views(views, threshold=self.rcnn.nms_threshold, most=self.rcnn.detections)
+
+    @torch.no_grad()
+    def _count(self, size: int) -> None:
+        self.tally.add(count=size, **{name: value * size for name, value in self.loss_terms.items()})
+        trainer: Any = self._trainer
+        if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
+            return
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            self.log_dict(self._means(self._add_window()), on_step=True, on_epoch=False)
+
+    def _add_window(self) -> dict[str, float]:
+        window = self.tally.reduce()
+        self.tally.reset()
+        for name, value in window.items():
+            self._epoch[name] += value
+        return window
+
+    def _means(self, sums: dict[str, float]) -> dict[str, float]:
+        return {f"train/{name}": sums[name] / sums["count"] for name in ("loss", *self.terms)}
+
+    def _log_scores(self, split: str) -> None:
+        self.detection_scores = self.metric.reduce()
+        scores = self.detection_scores
+        values = dict(scores.values)
+        values |= {f"ap/{name}": value for name, value in scores.per_class.items()}
+        # -1 says that there was nothing to score; as a point of a curve it would mislead. `map` is monitored.
+        kept = {name: max(value, 0.0) for name, value in values.items() if value >= 0 or name == "map"}
+        self.log_dict({f"{split}/{name}": value for name, value in kept.items()}, sync_dist=False)

@@ -1,0 +1,144 @@
+"""Detection between frames: pictures into one padded batch, boxes back to the pictures they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import batched_nms
+
+__all__ = ["Detections", "Frames", "merge_views", "resize_image", "training_targets"]
+
+Found = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best first, on the host.
+
+    Args:
+        boxes: `(D, 4)` absolute xyxy in the frame of the original picture.
+        scores: `(D,)` in 0 .. 1.
+        labels: `(D,)` int64, from 0.
+        names: Names of the labels, if the task knows names.
+        masks: `(D, H, W)` bool in the frame of the original picture, if the task has a mask head.
+        id: The picture's, if the batch names pictures.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    names: tuple[str, ...] = ()
+    masks: Tensor | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Pictures as the network gets them, and the sizes they had before.
+
+    Args:
+        images: `(B, 3, H, W)` normalised, padded with zeros at the right and the bottom.
+        sizes: `(h, w)` of each picture within it.
+        given: `(h, w)` of each picture as it was given.
+    """
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    given: list[tuple[int, int]]
+
+    @classmethod
+    def of(
+        cls,
+        images: Sequence[Tensor],
+        *,
+        normalize: Any,
+        divisor: int,
+        resize: tuple[int, int] | None = None,
+        flip: bool = False,
+    ) -> Frames:
+        """Return the frames of pictures `(3, H, W)`, normalised, perhaps resized and mirrored."""
+        ready = [resize_image(normalize(image), resize) for image in images]
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in ready]
+        height = -(-max(size[0] for size in sizes) // divisor) * divisor
+        width = -(-max(size[1] for size in sizes) // divisor) * divisor
+        batch = torch.zeros(
+            (len(ready), 3, height, width),
+            dtype=ready[0].dtype,
+            device=ready[0].device,
+        ).contiguous(memory_format=torch.channels_last)
+        for place, image, (high, wide) in zip(batch, ready, sizes, strict=True):
+            place[:, :high, :wide] = image.flip(-1) if flip else image
+        return cls(batch, sizes, [(int(i.shape[-2]), int(i.shape[-1])) for i in images])
+
+    def restore(
+        self,
+        found: Sequence[Found],
+        *,
+        originals: Sequence[tuple[int, int]] | None = None,
+        flip: bool = False,
+    ) -> list[Found]:
+        """Return the detections in the frames of the original pictures (those given, if not told)."""
+        out = []
+        for each, size, target in zip(found, self.sizes, originals or self.given, strict=True):
+            boxes = each["boxes"]
+            if flip:
+                boxes = torch.stack(
+                    (size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]), 1
+                )
+            restored = {**each, "boxes": boxes * _ratio(size, target, boxes)}
+            if "masks" in each:
+                pasted = paste_masks_in_image(each["masks"], restored["boxes"], target)
+                restored["masks"] = pasted[:, 0] >= 0.5
+            out.append(restored)
+        return out
+
+
+def resize_image(image: Tensor, resize: tuple[int, int] | None) -> Tensor:
+    """Return a float picture `(3, H, W)` whose short side is `resize[0]` and the long one at most `[1]`.
+
+    It is torchvision's own step (bilinear, not antialiased): its weights see what they were trained on.
+    """
+    if resize is None:
+        return image
+    short, long = sorted(image.shape[-2:])
+    scale = min(resize[0] / short, resize[1] / long)
+    resized: Tensor = F.interpolate(
+        image[None], scale_factor=scale, mode="bilinear", recompute_scale_factor=True, align_corners=False
+    )
+    return resized[0]
+
+
+def training_targets(targets: Sequence[Mapping[str, Any]], frames: Frames, *, masks: bool) -> list[Found]:
+    """Return boxes, labels and masks in the network's frame, without crowds: they are no objects to learn."""
+    out = []
+    for target, given, size in zip(targets, frames.given, frames.sizes, strict=True):
+        kept = {name: target[name] for name in ("boxes", "labels", *(("masks",) if masks else ()))}
+        if "iscrowd" in target:
+            real = target["iscrowd"] == 0
+            kept = {name: value[real] for name, value in kept.items()}
+        kept["boxes"] = kept["boxes"].float() * _ratio(given, size, kept["boxes"])
+        if masks and size != given:
+            kept["masks"] = F.interpolate(kept["masks"][:, None].float(), size=size)[:, 0]
+        out.append(kept)
+    return out
+
+
+def merge_views(views: Sequence[Sequence[Found]], *, threshold: float, most: int) -> list[Found]:
+    """Join the detections of several views of the same pictures: one suppression a class over all of them."""
+    merged = []
+    for parts in zip(*views, strict=True):
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        keep = batched_nms(joined["boxes"], joined["scores"], joined["labels"], threshold)[:most]
+        merged.append({name: value[keep] for name, value in joined.items()})
+    return merged
+
+
+def _ratio(old: tuple[int, int], new: tuple[int, int], like: Tensor) -> Tensor:
+    height, width = new[0] / old[0], new[1] / old[1]
+    return torch.tensor([width, height, width, height], dtype=torch.float32, device=like.device)
