@@ -103,7 +103,7 @@ def test_the_schedule_does_not_depend_on_the_batch() -> None:
             optimizer.step()
             scheduler.step()
         assert min(rates[batch]) > 0, "no update at rate zero"
-    # the middle of update k of 50 images is the middle of updates 5k .. 5k + 4; the rate is five times as high
+    # an update of 50 images has the middle of the third of five updates of 10, and five times the rate
     assert rates[50] == pytest.approx([5 * r for r in rates[10][2::5]])
     assert describe_rate(0.1, OptimConfig(batch=10), 50) == (
         "learning rate 0.5 = 0.1 x 50 / 10 (given for 10 images an update, running 50)"
@@ -112,7 +112,9 @@ def test_the_schedule_does_not_depend_on_the_batch() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    def build(total: float, transfer: TransferConfig = TransferConfig(), **settings: object) -> None:
+    none = TransferConfig()
+
+    def build(total: float, transfer: TransferConfig = none, **settings: object) -> None:
         config = OptimConfig(**settings)
         build_optimizer(nn.Linear(1, 1), None, config, transfer, 0.1, total_images=total, global_batch=1)
 

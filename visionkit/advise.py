@@ -1,4 +1,4 @@
-"""What to do with trained weights, from how much data there is and how near it lies: a policy with its reasons."""
+"""What to do with trained weights, from the amount of data and its similarity: a policy with its reasons."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def advise(
     """Return a policy for little or much data that is similar to, or different from, what the weights saw.
 
     The table is the usual one of transfer-learning lectures (Stanford CS231n): little and similar, a linear
-    classifier on the last features; little and different, one on earlier features; much and similar, fine-tune
-    a few layers or all; much and different, fine-tune all. It is where to begin: `visionkit compare` tells.
+    classifier on the last features; little and different, one on earlier features; much and similar,
+    fine-tune a few layers or all; much and different, fine-tune all. It is where to begin: `visionkit compare` tells.
 
     Args:
         images_per_class: Training images of a class; up to 50 are little.
@@ -88,7 +88,7 @@ def advise(
     if not little:
         reasons.append(
             Reason(
-                "With enough data and training time scratch reaches the pretrained score: measure it with init='both'.",
+                "With enough data and training time scratch reaches the pretrained score: compare both.",
                 "He, Girshick, Dollar 2018, arXiv 1811.08883: parity on COCO from 10k images",
             )
         )

@@ -1,4 +1,4 @@
-"""Evaluates every task on 33 pictures in however many processes torchrun started; the last share may be empty.
+"""Evaluates every task in as many processes as torchrun started, on uneven shares, one of them empty.
 
 Usage: task_worker.py FOLDER
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 
@@ -22,7 +23,7 @@ from visionkit.metrics import (
 
 def batches(size: int) -> list[slice]:
     edges = [0, 1, 8, 40, size]
-    return [slice(a, b) for a, b in zip(edges, edges[1:])]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 @pytest.mark.parametrize("classes", [2, 5, 11])

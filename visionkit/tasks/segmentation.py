@@ -1,0 +1,383 @@
+"""Pictures to class maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from visionkit.backbones import WeightsInfo, make_norm
+from visionkit.config import OptimConfig, TransferConfig
+from visionkit.errors import InputError
+from visionkit.metrics import Tally
+from visionkit.metrics.segmentation import SegmentationMeter
+from visionkit.nn import Normalize
+from visionkit.nn.decoders import create_decoder
+from visionkit.nn.segmentation_losses import SegmentationLoss, cross_entropy_loss
+from visionkit.nn.sliding_window import Windows
+from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
+from visionkit.tasks.own_module import own_module_name
+from visionkit.tasks.segment_source import build_source
+from visionkit.tasks.segmentation_batch import alike, batch_parts, check_mask, check_settings, is_empty
+from visionkit.tasks.segmentation_prediction import SegmentationPrediction
+from visionkit.tasks.segmentation_views import Views, decide
+from visionkit.tasks.wiring import (
+    check_callbacks,
+    keep_buffers_local,
+    optim_from,
+    plain_settings,
+    share_buffers,
+)
+from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
+from visionkit.types import Init
+
+__all__ = ["Segmenter"]
+
+_TRANSFER = TransferConfig()
+_OPTIM = OptimConfig(schedule="poly")
+
+
+class Segmenter(lightning.LightningModule):
+    """Give every pixel a class.
+
+    A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `masks` `(B, H, W)` int64 and, if
+    pictures have names, `ids`. In evaluation both may be lists of pictures and masks of any size. One class
+    (`num_classes=1`) is the binary case: masks hold 0 and 1.
+
+    Logged: `train/loss` every `log_every_n_steps` updates and at the end of an epoch; for `val` and `test`:
+    `miou` of the data set at native size, `iou/<class>`, `pixel_accuracy`, `mean_accuracy`, `boundary_f` if
+    it is asked for, and `loss` (cross-entropy) where pictures are seen once and whole.
+
+    Args:
+        backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`.
+        init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
+            weights are.
+        num_classes: Classes of the masks; 1 for foreground against background.
+        decoder: "fcn", "deeplabv3", "deeplabv3plus", "unet", "semantic_fpn", "psp" or "upernet".
+        transfer: What is done with the weights.
+        optim: How parameters move.
+        lr: Peak learning rate of the decoder.
+        loss: A weighted sum by name: "ce", "ohem + 0.5*dice"; terms ce, dice, focal, lovasz, ohem, tversky.
+        class_weights: One weight a class (binary: background, foreground).
+        ignore_index: Value of pixels that do not count.
+        auxiliary: Weight of an FCN head's loss on the second coarsest map; 0 has none.
+        output_stride: Coarsest reduction, by dilation where the backbone can; the decoder's own if not given.
+        channels: Width of the decoder; its own if not given.
+        dropout: Share dropped before the decoder's classifier; its own if not given.
+        scales: Scales of the views in evaluation, averaged.
+        flip: Whether evaluation sees each view mirrored too.
+        window: Side of the windows in which larger pictures are evaluated; 0 sees them whole.
+        window_stride: Pixels between windows; two thirds of the window if 0.
+        window_margin: Pixels along the inner borders of a window that do not count.
+        boundary_tolerance: Distance for the boundary score as a share of the diagonal (0.0075); 0 is off.
+        class_names: Names of the classes, for scores and predictions.
+        origin: Where the weights came from, as a checkpoint remembers it; leave it out.
+
+    Raises:
+        InputError: Settings that do not fit together, or a backbone that cannot serve the decoder.
+    """
+
+    monitor = ("val/miou", "max")
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        *,
+        init: Init,
+        num_classes: int,
+        decoder: str = "unet",
+        transfer: TransferConfig = _TRANSFER,
+        optim: OptimConfig = _OPTIM,
+        lr: float = 1e-3,
+        loss: str | Mapping[str, float] = "ce",
+        class_weights: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        auxiliary: float = 0.0,
+        output_stride: int | None = None,
+        channels: int | None = None,
+        dropout: float | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        window: int = 0,
+        window_stride: int = 0,
+        window_margin: int = 0,
+        boundary_tolerance: float = 0.0,
+        class_names: Sequence[str] | None = None,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        mask_classes = max(2, num_classes)
+        check_settings(num_classes, mask_classes, auxiliary, class_weights, class_names)
+        self.num_classes, self.mask_classes, self.lr = num_classes, mask_classes, lr
+        self.ignore_index, self.auxiliary = ignore_index, auxiliary
+        self.optim = optim_from(optim)
+        brought = origin["init"] if origin else init
+        self.transfer = resolve_transfer("segmentation", brought, transfer_from(transfer))
+        self.backbone = build_source(
+            backbone,
+            decoder=decoder,
+            init=init,
+            transfer=self.transfer,
+            output_stride=output_stride,
+            auxiliary=auxiliary > 0,
+            reloading=origin is not None,
+        )
+        if origin:
+            self.backbone.weights = WeightsInfo(**origin["weights"])
+        self.normalize = Normalize(self.backbone.mean, self.backbone.std)
+        self.decoder, self.auxiliary_head = self._make_heads(decoder, channels, dropout)
+        apply_transfer(self.backbone, brought, self.transfer)
+        self.loss = SegmentationLoss(loss, ignore_index=ignore_index, class_weights=class_weights)
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.views = Views(tuple(scales), flip, self._windows(window, window_stride, window_margin))
+        self.scores = SegmentationMeter(
+            mask_classes, ignore_index=ignore_index, boundary_tolerance=boundary_tolerance
+        )
+        self.confusion: Tensor | None = None
+        self.loss_terms: dict[str, Tensor] = {}
+        self.tally = Tally(("loss", "count"))
+        self.eval_tally = Tally(("loss", "count"))
+        self._epoch = dict.fromkeys(("loss", "count"), 0.0)
+        self.save_hyperparameters(
+            plain_settings(
+                {
+                    "backbone": backbone if isinstance(backbone, str) else own_module_name(backbone),
+                    "init": "scratch",
+                    "num_classes": num_classes,
+                    "decoder": decoder,
+                    "transfer": self.transfer,
+                    "optim": self.optim,
+                    "lr": lr,
+                    "loss": self.loss.terms,
+                    "class_weights": class_weights,
+                    "ignore_index": ignore_index,
+                    "auxiliary": auxiliary,
+                    "output_stride": output_stride,
+                    "channels": channels,
+                    "dropout": dropout,
+                    "scales": list(scales),
+                    "flip": flip,
+                    "window": window,
+                    "window_stride": window_stride,
+                    "window_margin": window_margin,
+                    "boundary_tolerance": boundary_tolerance,
+                    "class_names": class_names,
+                    "origin": {"init": _kind(brought), "weights": self.backbone.weights.as_dict()},
+                }
+            )
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits `(B, C, H, W)` for `(B, 3, H, W)` uint8 or float in [0, 1]."""
+        return self._logits(images)[0]
+
+    def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
+        """Return the loss of a batch, with its terms."""
+        images, masks, _ = self._read(batch)
+        if not isinstance(images, Tensor) or not isinstance(masks, Tensor):
+            raise InputError(
+                "Expected training pictures of one size, but the batch holds several. Cut windows of one "
+                "size (visionkit.data.segmentation_transforms.segmentation_train)."
+            )
+        logits, extra = self._logits(images, extra=True)
+        terms = self.loss(logits, masks)
+        if extra is not None:
+            auxiliary = torch.stack(list(self.loss(extra, masks).values())).sum()
+            terms["auxiliary"] = self.auxiliary * auxiliary
+        loss = torch.stack(list(terms.values())).sum()
+        self.loss_terms = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+        self._count(loss.detach(), len(images))
+        return {**self.loss_terms, "loss": loss}
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        """Add a batch to the scores."""
+        self._evaluate(batch)
+
+    def test_step(self, batch: Any, batch_index: int) -> None:
+        """Add a batch to the scores."""
+        self._evaluate(batch)
+
+    def _evaluate(self, batch: Any) -> None:
+        if is_empty(batch):
+            return
+        images, masks, _ = self._read(batch)
+        for picture, mask in alike(images, masks):
+            if self.views.plain:
+                logits = self(picture)
+                loss = cross_entropy_loss(logits, mask, ignore_index=self.ignore_index)
+                self.eval_tally.add(loss=loss * len(picture), count=len(picture))
+                labels = decide(logits)
+            else:
+                labels = self.views.labels(self, picture)
+            self.scores.update(labels, mask)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss."""
+        self._add_window()
+        epoch, self._epoch = self._epoch, dict.fromkeys(self._epoch, 0.0)
+        if epoch["count"]:
+            self.log_dict({"train/loss": epoch["loss"] / epoch["count"]}, on_step=False, on_epoch=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation split."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test split."""
+        self._log_scores("test")
+
+    def predict_step(self, batch: Any, batch_index: int = 0) -> list[SegmentationPrediction]:
+        """Return one class map a picture, at its own size, on the host.
+
+        Args:
+            batch: Pictures `(B, 3, H, W)`, a list of `(3, H, W)`, or a batch as in evaluation.
+            batch_index: Not used.
+        """
+        if is_empty(batch):
+            return []
+        images, _, ids = batch_parts(batch)
+        was = self.training
+        with torch.inference_mode():
+            self.eval()
+            maps = [self.views.labels(self, image[None].to(self.device))[0].cpu() for image in images]
+        self.train(was)
+        names = self.class_names or ()
+        labels: list[str] | list[None] = list(ids) if ids else [None] * len(maps)
+        return [SegmentationPrediction(mask, names, label) for mask, label in zip(maps, labels)]
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule."""
+        batch = images_per_step(self.trainer)
+        rank_zero_info(describe_rate(self.lr, self.optim, batch))
+        return build_optimizer(
+            self,
+            self.backbone,
+            self.optim,
+            self.transfer,
+            self.lr,
+            total_images=total_images(self.trainer),
+            global_batch=batch,
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by `optim.clip_norm`, unless the Trainer was told otherwise."""
+        value = gradient_clip_val or self.optim.clip_norm
+        self.clip_gradients(optimizer, value, gradient_clip_algorithm)
+
+    def setup(self, stage: str) -> None:
+        """Keep running statistics out of the processes' messages."""
+        keep_buffers_local(self)
+
+    def on_fit_start(self) -> None:
+        """Refuse settings without their callback; begin with equal buffers."""
+        check_callbacks(self.trainer, self.optim, self.transfer)
+        share_buffers(self)
+
+    def on_validation_start(self) -> None:
+        """Evaluate the same running statistics on every process."""
+        share_buffers(self)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Look at the masks while they are still on the host."""
+        if self.device.type != "cpu" and not is_empty(batch):
+            self._read(batch)
+        return batch
+
+    def _make_heads(
+        self, decoder: str, channels: int | None, dropout: float | None
+    ) -> tuple[nn.Module, nn.Module | None]:
+        """Make the decoder and the auxiliary head, drawn from torch's seed alone.
+
+        They do not depend on how many numbers the backbone drew before them, so the arms of a comparison
+        with one seed begin alike.
+        """
+        levels = self.backbone.levels
+        norm = partial(make_norm, self.transfer.norm or "batch")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(torch.initial_seed() % 2**63)
+            main = create_decoder(
+                decoder, levels, num_classes=self.num_classes, channels=channels, norm=norm, dropout=dropout
+            )
+            if self.auxiliary <= 0:
+                return main, None
+            if len(levels) < 2:
+                raise InputError(
+                    "The auxiliary head looks at the second coarsest map, but this backbone gives one only. "
+                    "Use auxiliary=0."
+                )
+            return main, create_decoder("fcn", levels[:-1], num_classes=self.num_classes, norm=norm)
+
+    def _windows(self, size: int, stride: int, margin: int) -> Windows | None:
+        if size == 0:
+            return None
+        multiple = self.backbone.levels[-1].reduction
+        return Windows(size, stride or max(multiple, min(size * 2 // 3, size - 2 * margin)), margin, multiple)
+
+    def _logits(self, images: Tensor, *, extra: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return logits (B, C, H, W) of the decoder and, if asked for, of the auxiliary head."""
+        maps = self.backbone(self.normalize(images))
+        second = None
+        if extra and self.auxiliary_head is not None:
+            second = _resized(self.auxiliary_head(maps[:-1]), images)
+        return _resized(self.decoder(maps), images), second
+
+    def _read(self, batch: Any) -> tuple[Any, Any, Sequence[str] | None]:
+        images, masks, ids = batch_parts(batch)
+        if masks is None:
+            raise InputError(
+                "Expected a batch with 'masks', but it has pictures only. Use predict for those."
+            )
+        for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            if mask.device.type == "cpu":
+                name = ids[index] if ids else f"picture {index} of the batch"
+                check_mask(image, mask, name, self.mask_classes, self.ignore_index)
+        return images, masks, ids
+
+    @torch.no_grad()
+    def _count(self, loss: Tensor, size: int) -> None:
+        self.tally.add(loss=loss * size, count=size)
+        trainer: Any = self._trainer
+        if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
+            return
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            sums = self._add_window()
+            self.log_dict({"train/loss": sums["loss"] / sums["count"]}, on_step=True, on_epoch=False)
+
+    def _add_window(self) -> dict[str, float]:
+        window = self.tally.reduce()
+        self.tally.reset()
+        for name, value in window.items():
+            self._epoch[name] += value
+        return window
+
+    def _log_scores(self, split: str) -> None:
+        scores = self.scores.reduce()
+        self.scores.reset()
+        sums = self.eval_tally.reduce()
+        self.eval_tally.reset()
+        names = self.class_names if self.class_names and len(self.class_names) == self.mask_classes else None
+        values = scores.named(names)
+        values.setdefault("miou", 0.0)  # nothing was counted; what monitors it needs a number
+        if sums["count"]:
+            values["loss"] = sums["loss"] / sums["count"]
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, sync_dist=False)
+
+
+def _resized(logits: Tensor, images: Tensor) -> Tensor:
+    return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _kind(init: Init) -> str:
+    # A path says nothing on another machine; that there were weights is what a reload must know.
+    return init if init in ("pretrained", "scratch") else "file"
