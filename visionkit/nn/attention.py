@@ -1,0 +1,67 @@
+"""Soft attention over a grid, for several sentences a picture at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["AdditiveAttention", "doubly_stochastic"]
+
+
+class AdditiveAttention(nn.Module):
+    """Look at a grid with a query: `score . tanh(key + query)`, softmax over places.
+
+    The grid's projection does not depend on the words, so it is made once a picture (`keys`) and not once a
+    word. Beams and samples of one picture share it without a copy.
+
+    Args:
+        channels: Channels of the grid.
+        query: Width of the query.
+        hidden: Width in which grid and query meet.
+
+    Bahdanau et al., ICLR 2015; for captions Xu et al., "Show, Attend and Tell", ICML 2015.
+    """
+
+    def __init__(self, channels: int, *, query: int, hidden: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(channels, hidden)
+        self.query = nn.Linear(query, hidden, bias=False)
+        self.score = nn.Linear(hidden, 1, bias=False)
+
+    def keys(self, grid: Tensor) -> Tensor:
+        """Project a grid `(B, L, C)` once: `(B, L, A)`."""
+        return self.key(grid)  # type: ignore[no-any-return]
+
+    def forward(self, query: Tensor, grid: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is seen and where.
+
+        Args:
+            query: `(B * K, Q)`, the K sentences of a picture next to each other.
+            grid: `(B, L, C)`.
+            keys: `(B, L, A)` from `keys`.
+
+        Returns:
+            Context `(B * K, C)` and weights `(B * K, L)`, which sum to one.
+        """
+        pictures, places, _ = grid.shape
+        asked = self.query(query).view(pictures, -1, 1, keys.shape[-1])  # (B, K, 1, A)
+        scores = self.score(torch.tanh(keys.unsqueeze(1) + asked)).squeeze(-1)  # (B, K, L)
+        weights = scores.softmax(dim=-1)
+        context = torch.bmm(weights, grid)  # (B, K, C)
+        return context.flatten(0, 1), weights.view(-1, places)
+
+
+def doubly_stochastic(weights: Tensor, valid: Tensor) -> Tensor:
+    """Return the penalty that asks a sentence to look at every place about once.
+
+    Args:
+        weights: `(B, T, L)` attention of each word.
+        valid: `(B, T)` bool, true where there is a word.
+
+    Returns:
+        `()`: mean over pictures of the sum over places of `(1 - sum over words) ** 2`.
+
+    Xu et al., "Show, Attend and Tell", ICML 2015, section 4.2.1.
+    """
+    looked = (weights * valid.unsqueeze(-1)).sum(dim=1)  # (B, L)
+    return (1 - looked).square().sum(dim=1).mean()

@@ -1,0 +1,209 @@
+"""Beam search over all pictures and beams in one batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from visionkit.errors import InputError, expected
+from visionkit.nn.decoding import Decoded, Marks, StepFunction
+from visionkit.nn.recurrent import State
+
+__all__ = ["beam_search"]
+
+_NEVER = float("-inf")
+
+
+class _Beams(NamedTuple):
+    """The open or the ended sentences of a group."""
+
+    scores: Tensor  # (B, K)
+    tokens: Tensor  # (B, K, T)
+    looks: Tensor  # (B, K, T, L)
+
+
+def beam_search(
+    step: StepFunction,
+    state: State,
+    *,
+    marks: Marks,
+    beams: int = 5,
+    n_best: int = 1,
+    longest: int = 20,
+    length_penalty: float = 0.0,
+    block_trigrams: bool = False,
+    groups: int = 1,
+    diversity: float = 0.5,
+) -> Decoded:
+    """Find the most likely sentences.
+
+    What is found for a picture does not depend on the pictures beside it: the search of a picture is over
+    when no open beam can still beat its worst kept sentence.
+
+    Args:
+        step: The pure step function.
+        state: One row for each picture.
+        marks: Begin, end, padding, what is never said, and what does not end a sentence.
+        beams: Open sentences in each group.
+        n_best: Sentences returned for each picture, at most `beams * groups`.
+        longest: Most words, the end included; a sentence that has not ended by then counts as it stands.
+        length_penalty: Divide log-probabilities by `((5 + length) / 6) ** length_penalty` (Wu et al. 2016);
+            above 0 favours long sentences.
+        block_trigrams: Never say three words in a row twice (Paulus et al. 2018).
+        groups: Groups of beams that are discouraged from saying, at the same place, what earlier groups say.
+        diversity: How strongly (Vijayakumar et al., "Diverse Beam Search", 2018).
+
+    Raises:
+        InputError: A setting is out of range.
+    """
+    if beams < 1 or groups < 1 or longest < 1:
+        raise InputError(expected("beams, groups and longest", "at least 1", (beams, groups, longest)))
+    if not 1 <= n_best <= beams * groups:
+        raise InputError(expected("n_best", f"in 1 .. beams * groups = {beams * groups}", n_best))
+    if length_penalty < 0:
+        raise InputError(expected("length_penalty", "at least 0", length_penalty))
+    pictures, device = state[0].shape[0], state[0].device
+    width = beams * groups
+    state = tuple(part.repeat_interleave(width, dim=0) for part in state)
+    empty = _Beams(
+        torch.full((pictures, beams), _NEVER, device=device),
+        torch.full((pictures, beams, longest), marks.pad, device=device),
+        torch.zeros(pictures, beams, longest, 0, device=device),
+    )
+    # One open beam to begin with: K equal ones would find each sentence K times.
+    first = empty.scores.clone()
+    first[:, 0] = 0
+    opened = [empty._replace(scores=first)] * groups
+    ended = [empty] * groups
+    last = torch.full((pictures * width,), marks.bos, device=device)
+    best_penalty = _penalty(longest, length_penalty)
+    rows = torch.arange(pictures, device=device).view(-1, 1) * width
+
+    for place in range(longest):
+        log_probs, state, looks = step(last, state)
+        log_probs = marks.bar(log_probs, last).view(pictures, groups, beams, -1)
+        views = None if looks is None else looks.view(pictures, groups, beams, -1)
+        said = log_probs.new_zeros(pictures, log_probs.shape[-1])
+        sources: list[Tensor] = []
+        for group in range(groups):
+            scored = log_probs[:, group]
+            if block_trigrams:
+                scored = _block_trigrams(scored, opened[group].tokens[..., :place])
+            look = None if views is None else views[:, group]
+            opened[group], ended[group], source = _extend(
+                opened[group],
+                ended[group],
+                scored,
+                look,
+                said * diversity,
+                place,
+                marks,
+                final=place == longest - 1,
+                penalty=_penalty(place + 1, length_penalty),
+            )
+            sources.append(source + group * beams)
+            if groups > 1:
+                words = opened[group].tokens[..., place]
+                open_ = (opened[group].scores > _NEVER).to(said.dtype)
+                said = said.scatter_add(1, words, open_)
+        bounds = torch.cat([o.scores.max(dim=1, keepdim=True).values for o in opened], dim=1) / best_penalty
+        worst = torch.cat([e.scores.min(dim=1, keepdim=True).values for e in ended], dim=1)
+        if bool((bounds <= worst).all()):
+            break
+        chosen = (torch.cat(sources, dim=1) + rows).flatten()  # (B * G * K,)
+        state = tuple(part[chosen] for part in state)
+        last = torch.cat([o.tokens[..., place] for o in opened], dim=1).flatten()
+    return _best(ended, n_best, marks)
+
+
+def _penalty(length: int, strength: float) -> float:
+    return float(((5 + length) / 6) ** strength)
+
+
+def _extend(
+    opened: _Beams,
+    ended: _Beams,
+    log_probs: Tensor,
+    looks: Tensor | None,
+    discouraged: Tensor,
+    place: int,
+    marks: Marks,
+    *,
+    final: bool,
+    penalty: float,
+) -> tuple[_Beams, _Beams, Tensor]:
+    """Add a word `(B, K, V)` to every open beam and move what ended; return also each beam's source."""
+    beams, words = log_probs.shape[1:]
+    totals = opened.scores.unsqueeze(2) + log_probs.float()  # (B, K, V)
+    # What is chosen by; the scores stay log-probabilities.
+    wanted = (totals - discouraged.unsqueeze(1)).flatten(1)
+    # Of the best 2K at most K end, one for each beam, so K open ones remain.
+    best = wanted.topk(min(2 * beams, beams * words), dim=1).indices
+    scores = totals.flatten(1).gather(1, best)
+    source = best.div(words, rounding_mode="floor")
+    word = best % words
+    grown = _pick(opened, source)
+    tokens = grown.tokens.clone()
+    tokens[..., place] = word
+    trail = grown.looks
+    if looks is not None:
+        if trail.shape[-1] != looks.shape[-1]:
+            trail = looks.new_zeros(*trail.shape[:3], looks.shape[-1])
+        trail = trail.clone()
+        trail[:, :, place] = looks.gather(1, source.unsqueeze(-1).expand(-1, -1, looks.shape[-1]))
+    grown = _Beams(scores, tokens, trail)
+
+    over = word == marks.eos
+    if final:
+        weak = torch.tensor(list(marks.weak), device=word.device, dtype=word.dtype)
+        # At the end of room even a bad ending counts, but last of all.
+        closing = (scores - 1e4 * torch.isin(word, weak)) / penalty
+    else:
+        closing = (scores / penalty).masked_fill(~over, _NEVER)
+    old = ended.looks
+    if old.shape[-1] != trail.shape[-1]:
+        old = trail.new_zeros(*old.shape[:3], trail.shape[-1])
+    pool = _Beams(
+        torch.cat((ended.scores, closing), dim=1),
+        torch.cat((ended.tokens, tokens), dim=1),
+        torch.cat((old, trail), dim=1),
+    )
+    ended = _pick(pool, pool.scores.topk(beams, dim=1).indices)
+    going = (wanted.gather(1, best)).masked_fill(over | final, _NEVER)
+    stay = going.topk(beams, dim=1).indices
+    opened = _pick(grown, stay)
+    closed = going.gather(1, stay) == _NEVER
+    return opened._replace(scores=opened.scores.masked_fill(closed, _NEVER)), ended, source.gather(1, stay)
+
+
+def _pick(beams: _Beams, index: Tensor) -> _Beams:
+    longest, places = beams.looks.shape[2:]
+    wide = index.unsqueeze(-1).expand(-1, -1, longest)
+    return _Beams(
+        beams.scores.gather(1, index),
+        beams.tokens.gather(1, wide),
+        beams.looks.gather(1, wide.unsqueeze(-1).expand(-1, -1, -1, places)),
+    )
+
+
+def _block_trigrams(log_probs: Tensor, tokens: Tensor) -> Tensor:
+    """Bar words `(B, K, V)` that would repeat three words in a row of `tokens` `(B, K, t)`."""
+    if tokens.shape[-1] < 3:
+        return log_probs
+    same = (tokens[..., :-2] == tokens[..., -2:-1]) & (tokens[..., 1:-1] == tokens[..., -1:])  # (B, K, t - 2)
+    repeats = torch.zeros_like(log_probs).scatter_add(2, tokens[..., 2:], same.to(log_probs.dtype))
+    return log_probs.masked_fill(repeats > 0, _NEVER)
+
+
+def _best(ended: list[_Beams], n_best: int, marks: Marks) -> Decoded:
+    pool = _Beams(*(torch.cat(parts, dim=1) for parts in zip(*ended, strict=True)))
+    same = (pool.tokens.unsqueeze(1) == pool.tokens.unsqueeze(2)).all(dim=-1).tril(diagonal=-1)
+    pool = pool._replace(scores=pool.scores.masked_fill(same.any(dim=2), _NEVER))  # two groups may agree
+    pool = _pick(pool, pool.scores.topk(n_best, dim=1).indices)
+    kept = max(1, int((pool.tokens != marks.pad).flatten(0, 1).any(dim=0).sum()))
+    attention = pool.looks[:, :, :kept] if pool.looks.shape[-1] else None
+    # A vocabulary too small for n_best sentences leaves rows that were never said.
+    tokens = pool.tokens[..., :kept].masked_fill((pool.scores == _NEVER).unsqueeze(-1), marks.pad)
+    return Decoded(tokens, pool.scores, attention)
