@@ -1,0 +1,75 @@
+"""Caption scores on one, two and three processes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from visionkit.errors import InputError
+from visionkit.metrics.caption_scores import caption_scores
+from visionkit.metrics.captioning import CaptionScores
+
+_PICTURES = 25
+
+
+def _corpus():
+    rng = random.Random(0)
+
+    def sentence():
+        return [
+            rng.choice(["a", "red", "dog", "left", "of", "the", "café", "日"])
+            for _ in range(rng.randint(0, 9))
+        ]
+
+    return {
+        f"p{i:02d}": (sentence(), [sentence() for _ in range(rng.randint(1, 4))]) for i in range(_PICTURES)
+    }
+
+
+def _work(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+    scores = CaptionScores()
+    names = [name for i, name in enumerate(_corpus()) if i % world == rank] + ["p00"]  # one is seen by all
+    if world == 3 and rank == 2:
+        names = names[:0]  # a process without a picture
+    if world == 3 and rank == 0:
+        names += [name for i, name in enumerate(_corpus()) if i % world == 2]
+    for name in names:
+        scores.update([name], [_corpus()[name][0]], [_corpus()[name][1]])
+    values = scores.compute()
+    Path(folder, f"{world}-{rank}").write_text(repr(sorted(values.items())))
+    dist.destroy_process_group()
+
+
+def _alone():
+    corpus = _corpus()
+    scores = CaptionScores()
+    scores.update(list(corpus), [c for c, _ in corpus.values()], [r for _, r in corpus.values()])
+    return scores
+
+
+def test_the_shell_scores_what_the_core_scores():
+    corpus = _corpus()
+    wanted = caption_scores([c for c, _ in corpus.values()], [r for _, r in corpus.values()])
+    scores = _alone()
+    assert scores.compute() == wanted
+    scores.update(["p00"], [corpus["p00"][0]], [corpus["p00"][1]])  # seen again: counts once
+    assert scores.compute() == wanted
+    scores.reset()
+    with pytest.raises(InputError, match="at least one caption"):
+        scores.compute()
+    with pytest.raises(InputError, match=r"equally many, but got \(1, 2, 1\)"):
+        scores.update(["a"], [["x"], ["y"]], [[["x"]]])
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("world", [2, 3])
+def test_every_process_gets_the_scores_of_one(tmp_path, world):
+    mp.spawn(_work, args=(world, str(tmp_path)), nprocs=world)
+    wanted = repr(sorted(_alone().compute().items()))
+    told = [(tmp_path / f"{world}-{rank}").read_text() for rank in range(world)]
+    assert told == [wanted] * world
