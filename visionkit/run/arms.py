@@ -115,7 +115,8 @@ def _check_folder(one: RunConfig, folder: Path) -> None:
     now = to_dict(one)
     other = [name for name in now if name not in IGNORED and before.get(name) != now[name]]
     if other:
-        rows = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other)
+        rows = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other[:4])
+        rows += f" and {len(other) - 4} more" if len(other) > 4 else ""
         raise InputError(
             f"{folder} holds a run with other settings: {rows}. Nothing is overwritten: give the settings it was "
             "started with, or another --out."
