@@ -149,9 +149,6 @@ def test_views_agree_where_they_must():
 FAMILIES = {
     "timm/resnet18": list_decoders(),
     "timm/convnext_atto": ["unet", "semantic_fpn", "upernet"],
-    "timm/mobilenetv3_small_050": list_decoders(),
-    "torchvision/swin_t": ["unet", "fcn"],
-    "timm/vgg11_bn": ["unet", "upernet"],
 }
 
 
@@ -159,14 +156,12 @@ FAMILIES = {
     ("name", "decoder"), [(name, decoder) for name, decoders in FAMILIES.items() for decoder in decoders]
 )
 def test_each_family_trains_and_evaluates_odd_sizes(name, decoder):
-    stride = {"torchvision/swin_t": 32}.get(name)
     task = Segmenter(
         name,
         init="scratch",
         num_classes=3,
         decoder=decoder,
         channels=16,
-        output_stride=stride,
         transfer=TransferConfig(norm="batch"),
     )
     images = torch.randint(0, 256, (2, 3, 97, 131), dtype=torch.uint8)

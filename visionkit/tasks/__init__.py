@@ -6,5 +6,18 @@ from visionkit.tasks.classification import Classifier
 from visionkit.tasks.detection import Detector
 from visionkit.tasks.frames import Detections
 from visionkit.tasks.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
+from visionkit.tasks.segmentation import Segmenter
+from visionkit.tasks.segmentation_from_torchvision import segmenter_from_torchvision
+from visionkit.tasks.segmentation_prediction import SegmentationPrediction
 
-__all__ = ["ClassPrediction", "Classifier", "Detections", "Detector", "LabelsPrediction", "ValuesPrediction"]
+__all__ = [
+    "ClassPrediction",
+    "Classifier",
+    "Detections",
+    "Detector",
+    "LabelsPrediction",
+    "SegmentationPrediction",
+    "Segmenter",
+    "ValuesPrediction",
+    "segmenter_from_torchvision",
+]
