@@ -60,7 +60,8 @@ def advise(
 
     The table is the usual one of transfer-learning lectures (Stanford CS231n): little and similar, a linear
     classifier on the last features; little and different, one on earlier features; much and similar,
-    fine-tune a few layers or all; much and different, fine-tune all. It is where to begin: `visionkit compare` tells.
+    fine-tune a few layers or all; much and different, fine-tune all. It is where to begin:
+    `visionkit compare` tells.
 
     Args:
         images_per_class: Training images of a class; up to 50 are little.
