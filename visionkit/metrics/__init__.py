@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from visionkit.metrics.caption_scores import caption_scores
+from visionkit.metrics.captioning import CaptionScores
+from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.classification import MultiLabelScores, RegressionScores, SingleLabelScores
 from visionkit.metrics.gather import gather_rows
 from visionkit.metrics.scores import average_precision, calibration_error, f1_scores
 from visionkit.metrics.tally import Tally
 
 __all__ = [
+    "CaptionScores",
+    "CiderD",
+    "DocumentFrequency",
     "MultiLabelScores",
     "RegressionScores",
     "SingleLabelScores",
     "Tally",
     "average_precision",
     "calibration_error",
+    "caption_scores",
     "f1_scores",
     "gather_rows",
 ]
