@@ -30,7 +30,7 @@ class Key(NamedTuple):
     """What a sampler yields and a data set takes: the draw of augmentation is a function of both."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # a field, as samplers call it; tuple.index is not used
 
 
 class Sample(TypedDict, total=False):

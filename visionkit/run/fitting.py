@@ -92,7 +92,7 @@ def fit(
     place, began = Path(folder), time.time()
     policy = choose_policy(config)
     if policy.channels_last:
-        task = task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        task = task.to(memory_format=torch.channels_last)
     monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
     saver = SaveCheckpoints(
         place / "checkpoints",
@@ -125,7 +125,7 @@ def fit(
     resume = _open_folder(config, place, saver)
     table.rewind(_images_of(resume, config, data, trainer.world_size))
     if policy.compile:
-        task.compile()  # type: ignore[no-untyped-call]
+        task.compile()
     print_banner(config, task, data, trainer, policy, place, plan.epochs, resume)
     trainer.fit(task, datamodule=data, ckpt_path=resume)
     metrics = _floats(trainer.callback_metrics, "val/")
@@ -218,7 +218,7 @@ def _open_folder(config: RunConfig, place: Path, saver: SaveCheckpoints) -> str 
                 f"--resume require: expected a sound checkpoint in {saver.folder}, but found none. "
                 "Use --resume auto to start afresh."
             )
-    if rank_zero_only.rank == 0:
+    if getattr(rank_zero_only, "rank", 0) == 0:
         writable(place)
         sweep(saver.folder)
         (place / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")

@@ -63,9 +63,11 @@ def write_result(folder: str | Path, result: dict[str, Any]) -> Path:
     """
     place = Path(folder) / "result.json"
     text = json.dumps(_plain({"schema": SCHEMA, "status": "finished", **result}), indent=1, allow_nan=False)
-    write_atomic(
-        place, lambda part: Path(part).write_text(text + "\n", encoding="utf-8") and None, needed=len(text)
-    )
+
+    def write(part: Path) -> None:
+        part.write_text(text + "\n", encoding="utf-8")
+
+    write_atomic(place, write, needed=len(text))
     return place
 
 
