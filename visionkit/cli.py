@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(args)
     except InputError as error:
         return _say(error, 2, debug)
+    except SystemExit as end:
+        # argparse leaves this way after --help.
+        return int(end.code or 0)
     except KeyboardInterrupt:
         sys.stderr.write("stopped by the keyboard; the same command continues where it was.\n")
         return 130

@@ -45,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _open(data: str) -> Splits:
-    from visionkit.data import image_folder, image_table, scenes
+    from visionkit.data.folder import image_folder
+    from visionkit.data.scenes import scenes
+    from visionkit.data.table import image_table
 
     if data == "scenes":
         return scenes("classification", train=100, val=50, test=50)

@@ -1,0 +1,65 @@
+"""Write one page of reference a package, from what the package exports."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {
+    "errors": "Errors",
+    "types": "Values that cross borders",
+    "config": "Settings",
+    "backbones": "Backbones",
+    "nn": "Networks' parts",
+    "data": "Data",
+    "metrics": "Metrics",
+    "optim": "Optimisers and schedules",
+    "transfer": "What an init implies",
+    "tasks": "Tasks",
+    "run": "Runs and comparisons",
+}
+
+
+def write_reference(folder: Path) -> list[Path]:
+    """Write the pages that changed; return all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = []
+    for name, title in PACKAGES.items():
+        names = exported(name)
+        if not names:
+            continue
+        text = f"{title}\n{'=' * len(title)}\n\n.. py:currentmodule:: visionkit.{name}\n\n"
+        text += f"``from visionkit.{name} import ...``\n\n"
+        text += "".join(directive(name, item) for item in names)
+        page = folder / f"{name}.rst"
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+        pages.append(page)
+    return pages
+
+
+def exported(name: str) -> list[str]:
+    """What `visionkit.<name>` puts into `__all__`."""
+    path = ROOT / "visionkit" / name / "__init__.py"
+    path = path if path.exists() else ROOT / "visionkit" / f"{name}.py"
+    if not path.exists():
+        return []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def directive(package: str, item: str) -> str:
+    """The autodoc directive for one name, by what it is."""
+    import importlib
+    import inspect
+
+    value = getattr(importlib.import_module(f"visionkit.{package}"), item)
+    if inspect.isclass(value):
+        return f".. autoclass:: {item}\n   :members:\n\n"
+    if inspect.isroutine(value):
+        return f".. autofunction:: {item}\n\n"
+    return f".. autodata:: {item}\n   :no-value:\n\n"

@@ -1,0 +1,169 @@
+# ruff: noqa: E501
+"""The command line: quick help, nearest names, honest exit statuses, no traceback without --debug."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from tests.run.make_runs import make_comparison, make_run
+from visionkit import cli
+from visionkit.commands import listing
+from visionkit.commands.recipes import find_recipe, list_recipes, summary
+
+HELP = [
+    ["--help"],
+    *([verb, "--help"] for verb in cli.VERBS),
+    *(["run", name, "--help"] for name in list_recipes()),
+]
+SCRIPT = "import sys; from visionkit import cli; code = cli.main(sys.argv[1:]); heavy = {'torch', 'lightning', 'timm'}; sys.stderr.write(f'heavy: {sorted(heavy & set(sys.modules))}'); sys.exit(code)"
+
+
+@pytest.mark.parametrize("args", HELP, ids=" ".join)
+def test_help_is_short_quick_and_light(args, root) -> None:
+    def once() -> tuple[float, subprocess.CompletedProcess[str]]:
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, *args], capture_output=True, text=True, cwd=root, check=False
+        )
+        return time.perf_counter() - began, done
+
+    seconds, done = min((once() for _ in range(2)), key=lambda pair: pair[0])
+    assert done.returncode == 0, done.stderr
+    assert "heavy: []" in done.stderr
+    assert 4 < len(done.stdout.splitlines()) <= 60
+    # A second on a quiet machine; tests share theirs with others.
+    assert seconds < 3
+
+
+def test_as_many_helps_as_verbs_and_recipes() -> None:
+    assert len(HELP) == 1 + 6 + len(list_recipes())
+    assert {"classify", "compare"} <= set(list_recipes())
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["comapre"], "Unknown verb 'comapre'. Did you mean 'compare'?"),
+        (["ls", "recipies"], "Unknown kind of thing to list 'recipies'. Did you mean 'recipes'?"),
+        (["compare", "x", "--alow", "lr"], "Unknown option '--alow'. Did you mean '--allow'? See visionkit compare --help."),
+        (["compare"], "the following arguments are required: FOLDER"),
+        (["cp", "clasify", "x.py"], "Unknown recipe 'clasify'. Did you mean 'classify'?"),
+        (["run", "clasify"], "Unknown recipe 'clasify'. Did you mean 'classify'?"),
+        (["run", "--lr", "1"], "Expected a recipe first, but got '--lr'"),
+        (["check", "nowhere"], "got 'nowhere': nothing there"),
+        (["compare", "nowhere"], "nowhere does not exist"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word_gets_the_nearest_and_status_2(args, said, capsys) -> None:
+    assert cli.main(args) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.startswith("visionkit: ")
+    assert "Traceback" not in err
+    assert cli.main([*args, "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_was_not_foreseen_is_status_1(monkeypatch, capsys) -> None:
+    def fail(argv):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setitem(cli.VERBS, "ls", (fail, ""))
+    assert cli.main(["ls"]) == 1
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError: by zero" in err
+    assert "--debug" in err
+    assert "Traceback" not in err
+
+
+def test_version_and_bare_call(capsys) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("visionkit 0.")
+    assert cli.main([]) == 0
+    assert "usage: visionkit VERB" in capsys.readouterr().out
+
+
+def test_ls_names_recipes_and_data(capsys) -> None:
+    assert cli.main(["ls"]) == 0
+    out = capsys.readouterr().out
+    assert "classify" in out
+    assert "scenes" in out
+    assert cli.main(["ls", "recipes", "comp"]) == 0
+    assert "classify" not in capsys.readouterr().out
+    assert listing.DATA
+
+
+def test_ls_and_describe_backbones(capsys) -> None:
+    assert cli.main(["ls", "backbones", "*lite0", "--source", "packaged"]) == 0
+    assert capsys.readouterr().out == "packaged/efficientnet_lite0\n"
+    assert cli.main(["ls", "backbones", "--source", "tim"]) == 2
+    assert "'timm'" in capsys.readouterr().err
+    assert cli.main(["describe", "packaged/efficientnet_lite0"]) == 0
+    assert "packaged/efficientnet_lite0" in capsys.readouterr().out
+    assert cli.main(["describe", "timm/resnet50", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert [level["reduction"] for level in table["levels"]][-1] == 32
+    assert cli.main(["describe", "timm/resnet5O"]) == 2
+    assert "timm/resnet50" in capsys.readouterr().err
+
+
+def test_cp_writes_a_recipe_once(tmp_path, capsys) -> None:
+    target = tmp_path / "mine.py"
+    assert cli.main(["cp", "classify", str(target)]) == 0
+    assert target.read_text() == find_recipe("classify").read_text()
+    assert cli.main(["cp", "classify", str(target)]) == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+    assert cli.main(["cp", "classify", str(tmp_path)]) == 0
+    assert (tmp_path / "classify.py").exists()
+    assert cli.main(["cp", "classify", str(tmp_path / "no" / "x.py")]) == 2
+    assert find_recipe(str(target)) == target.resolve()
+    assert summary(target)
+
+
+def test_run_starts_a_file_as_python_would(tmp_path, capsys) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text("import sys\nprint(__name__, sys.argv[1:])\nsys.exit(int(sys.argv[1]))\n")
+    before = list(sys.argv)
+    assert cli.main(["run", str(script), "3", "--lr", "1"]) == 3
+    assert capsys.readouterr().out == "__main__ ['3', '--lr', '1']\n"
+    assert sys.argv == before
+    assert cli.main(["run", str(script), "0"]) == 0
+
+
+def test_compare_prints_and_writes_where_told(tmp_path, capsys) -> None:
+    make_comparison(tmp_path / "runs")
+    assert cli.main(["compare", str(tmp_path / "runs")]) == 0
+    out = capsys.readouterr().out
+    assert "Pretrained" in out
+    assert "Nothing was written" in out
+    assert not (tmp_path / "runs" / "report.html").exists()
+    assert cli.main(["compare", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "report.html").exists()
+    make_run(tmp_path / "runs", "scratch", 7, config={"lr": 3.0})
+    assert cli.main(["compare", str(tmp_path / "runs")]) == 2
+    err = capsys.readouterr().err
+    assert "lr: 0.001 in pretrained-f1-s0, 3.0 in scratch-f1-s7" in err
+    assert cli.main(["compare", str(tmp_path / "runs"), "--allow", "lr"]) == 0
+
+
+def test_check_reads_a_folder_and_names_faults(tmp_path, capsys) -> None:
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / split / name / f"{number}.png")
+    assert cli.main(["check", str(tmp_path)]) == 0
+    assert "no faults" in capsys.readouterr().out
+    torn = tmp_path / "train" / "dog" / "1.png"
+    torn.write_bytes(torn.read_bytes()[:40])
+    assert cli.main(["check", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "train: 4 samples, 1 faults" in said.out
+    assert str(torn) in said.out
+    assert "1 of the samples cannot be used" in said.err
