@@ -1,0 +1,78 @@
+"""What any reader must do, asked of every reader there is."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from PIL import Image
+
+from visionkit.data import Scenes, Subset, fingerprint, image_folder, image_table
+from visionkit.data.check import SkipFaulty
+from visionkit.types import Reader
+
+
+def _folder(place):
+    for name in ("ant", "bee"):
+        (place / name).mkdir()
+        for i in range(4):
+            Image.new("RGB", (10 + i, 8), (40 * i, 0, 0)).save(place / name / f"{i}.png")
+    return image_folder(place).train
+
+
+def _table(place, kind, header, target):
+    for i in range(6):
+        Image.new("RGB", (9, 8), (i, 0, 0)).save(place / f"{i}.png")
+    rows = "".join(f"{i}.png,{target(i)}\n" for i in range(6))
+    (place / "t.csv").write_text(f"path,{header}\n{rows}")
+    return image_table(place / "t.csv", kind=kind).train
+
+
+CASES = {
+    "folder": _folder,
+    "table-single": lambda place: _table(place, "single", "label", lambda i: "ab"[i % 2]),
+    "table-multi": lambda place: _table(place, "multi", "x,y", lambda i: f"{i % 2},1"),
+    "table-regression": lambda place: _table(place, "regression", "y", lambda i: i / 3),
+    "scenes-classification": lambda place: Scenes("classification", split="val", count=6),
+    "scenes-detection": lambda place: Scenes("detection", split="val", count=6),
+    "scenes-segmentation": lambda place: Scenes("segmentation", split="val", count=6),
+    "scenes-captioning": lambda place: Scenes("captioning", split="val", count=6),
+    "subset": lambda place: Subset(_folder(place), [3, 1]),
+    "skip-faulty": lambda place: SkipFaulty(_folder(place)),
+}
+
+
+def test_ten_readers_are_held_to_the_contract():
+    assert len(CASES) == 10
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_reader_keeps_the_contract(name, tmp_path):
+    reader = CASES[name](tmp_path)
+    assert isinstance(reader, Reader)
+    assert len(reader) >= 2
+    ids = []
+    for index in range(len(reader)):
+        sample, again = reader[index], reader[index]
+        assert set(sample) <= {
+            *("image", "id", "label", "boxes", "labels", "masks", "iscrowd", "mask", "captions", "size")
+        }
+        image = sample["image"]
+        assert image.dtype == torch.uint8
+        assert image.shape[0] == 3
+        assert torch.equal(image, again["image"]), "reading twice must give the same picture"
+        assert sample["size"] == tuple(image.shape[1:])
+        sample.pop("id"), again.pop("size")
+        assert "id" in reader[index], "a caller may change its sample, not the reader's"
+        ids.append(reader[index]["id"])
+    assert len(set(ids)) == len(ids)
+    assert list(reader.ids) == ids
+    if hasattr(reader, "labels"):
+        assert [int(reader[i]["label"]) for i in range(len(reader))] == list(reader.labels)
+    for outside in (len(reader), len(reader) + 7):
+        with pytest.raises(IndexError):
+            reader[outside]
+    copy = pickle.loads(pickle.dumps(reader))
+    assert torch.equal(copy[1]["image"], reader[1]["image"])
+    assert fingerprint(copy) == fingerprint(reader)
