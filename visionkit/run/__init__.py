@@ -16,15 +16,12 @@ if TYPE_CHECKING:
     from visionkit.run.preempt import Preemption
     from visionkit.run.preview import Preview
     from visionkit.run.preview_classes import ClassPreview
-    from visionkit.run.preview import Preview
-    from visionkit.run.preview_classes import ClassPreview
     from visionkit.run.report import write_report
     from visionkit.run.saver import SaveCheckpoints
     from visionkit.run.step_seed import StepSeed
     from visionkit.run.trainer import build_trainer
 
 __all__ = [
-    "ClassPreview",
     "ClassPreview",
     "FiniteGuard",
     "Preemption",
@@ -45,10 +42,8 @@ __all__ = [
 
 _HOME = {
     "ClassPreview": "preview_classes",
-    "ClassPreview": "preview_classes",
     "FiniteGuard": "guard",
     "Preemption": "preempt",
-    "Preview": "preview",
     "Preview": "preview",
     "RunConfig": "config",
     "SaveCheckpoints": "saver",

@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from visionkit.errors import DataError, InputError, RunError
 
-__all__ = ["AtomicCheckpointIO", "FORMAT", "load_checkpoint", "newest_good", "sweep", "write_atomic"]
+__all__ = ["FORMAT", "AtomicCheckpointIO", "load_checkpoint", "newest_good", "sweep", "write_atomic"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"

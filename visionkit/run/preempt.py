@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from visionkit.errors import RunError
 from visionkit.run.saver import SaveCheckpoints, at_boundary
 
-__all__ = ["Preemption", "PreemptedError"]
+__all__ = ["PreemptedError", "Preemption"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 FITS = itertools.count()
