@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.tasks import Classifier
+from visionkit.tasks import Classifier, Segmenter
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class TaskCase:
         empty: The batch of a process without samples.
         logged: Names that a validation logs.
         higher: Whether the monitored score is better when higher.
+        steps: Updates within which the loss of one batch falls by half.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TaskCase:
     empty: Any
     logged: frozenset[str]
     higher: bool
+    steps: int = 15
 
 
 def classifier(target: str) -> Callable[[str, TransferConfig, OptimConfig], lightning.LightningModule]:
@@ -70,6 +72,21 @@ def labelled(target: str) -> Callable[[int, int], dict[str, Any]]:
     return batch
 
 
+def segmenter(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
+    return Segmenter(
+        "timm/resnet10t", init=init, num_classes=3, channels=16, transfer=transfer, optim=optim, lr=1e-2
+    )
+
+
+def halves(first: int, size: int) -> dict[str, Any]:
+    """Pictures whose halves are as bright as their class says."""
+    index = torch.arange(first, first + size)
+    masks = torch.stack([index % 3, (index + 1) % 3], 1).repeat_interleave(16, 1)  # (B, 32)
+    masks = masks[:, None, :].expand(size, 32, 32).contiguous()
+    images = (pictures(first, size) // 4 + (masks * 90)[:, None]).to(torch.uint8)
+    return {"images": images, "masks": masks, "ids": [f"picture {i}" for i in index.tolist()]}
+
+
 SCORES = {
     "single": ({"loss", "top1", "macro_f1", "ece"}, True),
     "multi": ({"loss", "map", "micro_f1", "macro_f1"}, True),
@@ -88,3 +105,17 @@ TASKS = [
     )
     for target, (names, higher) in SCORES.items()
 ]
+TASKS.append(
+    TaskCase(
+        name="segmenter",
+        build=segmenter,
+        backbone="timm/resnet10t",
+        batch=halves,
+        empty={"ids": []},
+        logged=frozenset({"loss", "miou", "pixel_accuracy", "mean_accuracy", "iou/0", "iou/1", "iou/2"}),
+        higher=True,
+        steps=40,
+    )
+)
+# Tasks whose row is still to be written, each with where its behaviour is tested until then.
+WITHOUT_ROW = {"Detector": "tests/tasks/test_detection.py"}

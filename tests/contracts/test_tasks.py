@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from task_cases import TASKS, TaskCase
+from task_cases import TASKS, WITHOUT_ROW, TaskCase
 
 from visionkit.config import OptimConfig, TransferConfig
 
@@ -60,15 +60,18 @@ def test_the_contract_covers_every_exported_task() -> None:
         if isinstance(value := getattr(tasks, name), type) and issubclass(value, lightning.LightningModule)
     }  # fmt: skip
     built = {type(case.build("scratch", TransferConfig(), FLAT)) for case in TASKS}
+    assert set(WITHOUT_ROW) == {"Detector"}
+    assert all((Path(__file__).parents[2] / place).is_file() for place in WITHOUT_ROW.values())
+    exported = {value for value in exported if value.__name__ not in WITHOUT_ROW}
     assert built == exported, "every task in visionkit.tasks.__all__ has a row in task_cases.py"
-    assert len(TASKS) >= 3
+    assert len(TASKS) == 4
 
 
 @EVERY
 def test_the_loss_of_one_batch_falls_and_names_are_as_declared(case: TaskCase) -> None:
     task = case.build("scratch", TransferConfig(), FLAT)
     batch = case.batch(0, 6)
-    run = trainer(max_steps=15, max_epochs=-1, log_every_n_steps=1)
+    run = trainer(max_steps=case.steps, max_epochs=-1, log_every_n_steps=1)
     with torch.no_grad():
         before = float(copy.deepcopy(task).training_step(batch, 0)["loss"])
     run.fit(task, loader(batch), loader(case.batch(0, 6)))

@@ -144,34 +144,17 @@ class Segmenter(lightning.LightningModule):
         self.tally = Tally(("loss", "count"))
         self.eval_tally = Tally(("loss", "count"))
         self._epoch = dict.fromkeys(("loss", "count"), 0.0)
-        self.save_hyperparameters(
-            plain_settings(
-                {
-                    "backbone": backbone if isinstance(backbone, str) else own_module_name(backbone),
-                    "init": "scratch",
-                    "num_classes": num_classes,
-                    "decoder": decoder,
-                    "transfer": self.transfer,
-                    "optim": self.optim,
-                    "lr": lr,
-                    "loss": self.loss.terms,
-                    "class_weights": class_weights,
-                    "ignore_index": ignore_index,
-                    "auxiliary": auxiliary,
-                    "output_stride": output_stride,
-                    "channels": channels,
-                    "dropout": dropout,
-                    "scales": list(scales),
-                    "flip": flip,
-                    "window": window,
-                    "window_stride": window_stride,
-                    "window_margin": window_margin,
-                    "boundary_tolerance": boundary_tolerance,
-                    "class_names": class_names,
-                    "origin": {"init": _kind(brought), "weights": self.backbone.weights.as_dict()},
-                }
-            )
-        )
+        name = backbone if isinstance(backbone, str) else own_module_name(backbone)
+        brought_by = {"init": _kind(brought), "weights": self.backbone.weights.as_dict()}
+        self.save_hyperparameters(plain_settings({
+            "backbone": name, "init": "scratch", "origin": brought_by, "num_classes": num_classes,
+            "decoder": decoder, "transfer": self.transfer, "optim": self.optim, "lr": lr,
+            "loss": self.loss.terms, "class_weights": class_weights, "ignore_index": ignore_index,
+            "auxiliary": auxiliary, "output_stride": output_stride, "channels": channels, "dropout": dropout,
+            "scales": list(scales), "flip": flip, "window": window, "window_stride": window_stride,
+            "window_margin": window_margin, "boundary_tolerance": boundary_tolerance,
+            "class_names": class_names,
+        }))  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(B, C, H, W)` for `(B, 3, H, W)` uint8 or float in [0, 1]."""
@@ -368,7 +351,6 @@ class Segmenter(lightning.LightningModule):
         self.eval_tally.reset()
         names = self.class_names if self.class_names and len(self.class_names) == self.mask_classes else None
         values = scores.named(names)
-        values.setdefault("miou", 0.0)  # nothing was counted; what monitors it needs a number
         if sums["count"]:
             values["loss"] = sums["loss"] / sums["count"]
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, sync_dist=False)
