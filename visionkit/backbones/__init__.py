@@ -1,9 +1,11 @@
-"""One registry of networks: maps (`Backbone`) or vectors (`Encoder`) from timm, torchvision, packages, and your own."""
+"""One registry of networks: maps (`Backbone`) or vectors (`Encoder`) from timm, torchvision, packages, users."""
 
 from __future__ import annotations
 
 from visionkit.backbones.backbone import Backbone
+from visionkit.backbones.contract import ContractReport, check_backbone
 from visionkit.backbones.create import create_backbone, create_encoder
+from visionkit.backbones.describe import Description, describe_backbone
 from visionkit.backbones.encoder import Encoder
 from visionkit.backbones.level import FeatureSource, Level
 from visionkit.backbones.norms import convert_norms, make_norm
@@ -12,13 +14,17 @@ from visionkit.backbones.weights import WeightsInfo, read_state_dict
 
 __all__ = [
     "Backbone",
+    "ContractReport",
+    "Description",
     "Encoder",
     "FeatureSource",
     "Level",
     "WeightsInfo",
+    "check_backbone",
     "convert_norms",
     "create_backbone",
     "create_encoder",
+    "describe_backbone",
     "list_backbones",
     "make_norm",
     "read_state_dict",

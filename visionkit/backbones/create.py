@@ -22,7 +22,7 @@ from visionkit.config import NormPolicy
 from visionkit.errors import InputError, expected
 from visionkit.types import Init
 
-__all__ = ["create_backbone", "create_encoder"]
+__all__ = ["assemble_encoder", "create_backbone", "create_encoder"]
 
 _REDUCTIONS = (4, 8, 16, 32)
 
@@ -69,7 +69,7 @@ def create_backbone(
         if tuple(reductions) == _REDUCTIONS:
             reductions = tuple(r for r in reductions if r <= output_stride)
     taps = choose_taps(plan, reductions, name)
-    model, info = _model(source, request, init, name, plan, taps)
+    model, info = _model(source, request, init)
     net = source.maps(model, taps, prune=True)
     net = convert_norms(net, norm, trained=info.trained)
     mean, std = _statistics(source, request)
@@ -104,29 +104,38 @@ def create_encoder(
     source, request = _request(name, in_channels, None, image_size)
     plan = make_plan(source, request)
     mean, std = _statistics(source, request)
-    taps: Sequence[Tap] = plan.taps
-    head: nn.Module | None = None
     if level is not None:
         taps = choose_taps(plan, (level,), name)
-        model, info = _model(source, request, init, name, plan, taps)
+        model, info = _model(source, request, init)
         maps = convert_norms(source.maps(model, taps, prune=True), norm, trained=info.trained)
         net: nn.Module = PooledLevel(Backbone(maps, taps, plan, name=name, mean=mean, std=std, weights=info))
         dim = taps[0].level.channels
-    else:
-        model, info = _model(source, request, init, name, plan, None)
-        net, head = source.vector(model, plan.traced_size)
-        net = convert_norms(net, norm, trained=info.trained)
-        dim = int(run_for_shapes(net, plan.traced_size, in_channels).shape[1])
+        stage_maps = _StageMaps(source, tuple(taps), probe=True)
+        return Encoder(
+            net, plan, dim=dim, name=name, mean=mean, std=std, weights=info, head=None, stage_maps=stage_maps
+        )
+    model, info = _model(source, request, init)
+    return assemble_encoder(source, request, plan, model, info, name=name, norm=norm)
+
+
+def assemble_encoder(
+    source: Source,
+    request: Request,
+    plan: Plan,
+    model: nn.Module,
+    info: WeightsInfo,
+    *,
+    name: str,
+    norm: NormPolicy = "batch",
+) -> Encoder:
+    """Take the classifier off a whole network and wrap the rest as an encoder."""
+    mean, std = _statistics(source, request)
+    net, head = source.vector(model, plan.traced_size)
+    net = convert_norms(net, norm, trained=info.trained)
+    dim = int(run_for_shapes(net, plan.traced_size, request.in_channels).shape[1])
+    stage_maps = _StageMaps(source, plan.taps, probe=False)
     return Encoder(
-        net,
-        plan,
-        dim=dim,
-        name=name,
-        mean=mean,
-        std=std,
-        weights=info,
-        head=head,
-        stage_maps=_StageMaps(source, tuple(taps), level is not None),
+        net, plan, dim=dim, name=name, mean=mean, std=std, weights=info, head=head, stage_maps=stage_maps
     )
 
 
@@ -160,9 +169,7 @@ def _statistics(source: Source, request: Request) -> tuple[tuple[float, ...], tu
     return adapt_statistics(card.mean, request.in_channels), adapt_statistics(card.std, request.in_channels)
 
 
-def _model(
-    source: Source, request: Request, init: Init, name: str, plan: Plan, taps: Sequence[Tap] | None
-) -> tuple[nn.Module, WeightsInfo]:
+def _model(source: Source, request: Request, init: Init) -> tuple[nn.Module, WeightsInfo]:
     """Build the whole network and fill it as `init` says."""
     if init == "scratch":
         return source.build(request, None), WeightsInfo(name=request.architecture)

@@ -47,7 +47,7 @@ class TimmSource:
         from timm.models import get_arch_pretrained_cfgs
 
         known = get_arch_pretrained_cfgs(architecture)
-        return [tag for tag, cfg in known.items() if cfg.has_weights]
+        return [cfg.tag for cfg in known.values() if cfg.has_weights and cfg.tag]
 
     def card(self, request: Request) -> Card:
         """Return statistics, sizes, tags and the record, and look for the weights on this machine."""

@@ -128,9 +128,14 @@ class TorchvisionSource:
         owner = model.get_submodule(parent)
         head = owner.get_submodule(child)
         setattr(owner, child, nn.Identity())
-        calls = record_calls(model, size, _channels(model))
-        last = max((c for c in calls if c.name), key=lambda c: c.end)
-        ends_there = [c for c in calls if c.name == name and c.end >= last.end] or last.name in _parents(name)
+        modules = dict(model.named_modules())
+        leaves = [
+            c.name
+            for c in record_calls(model, size, _channels(model))
+            if not list(modules[c.name].children())
+        ]
+        # behind a convolution there may be an activation and a pool: then it is no linear layer over the vector
+        ends_there = leaves[-1] == name
         return _Vector(model), head if ends_there else None
 
 
@@ -144,11 +149,6 @@ class _Vector(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         y = cast(Tensor, self.model(images))
         return y.flatten(1) if y.dim() == 2 or y.shape[-2:] == (1, 1) else y.mean((2, 3))
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 def _weights(architecture: str) -> Any:
@@ -178,8 +178,8 @@ def _create(request: Request, *, classes: int | None = None, auxiliary: bool = F
         options["init_weights"] = torch.empty(0).device.type != "meta"
     if classes is not None:
         options["num_classes"] = classes
-    if request.image_size is not None and "image_size" in signature:
-        options["image_size"] = request.image_size[0]
+    if "image_size" in signature:
+        options["image_size"] = _own_size(request)[0]
     if request.output_stride is not None:
         options |= _dilated(request, signature)
     model = cast(nn.Module, models.get_model(request.architecture, weights=None, **options))
@@ -190,8 +190,8 @@ def _create(request: Request, *, classes: int | None = None, auxiliary: bool = F
 def _own_size(request: Request) -> Size:
     if request.image_size is not None:
         return request.image_size
-    entry = _entry(Request(request.architecture))
-    side = 224 if entry is None else max(224, int(entry.transforms().crop_size[0]))
+    entry = _entry(request)
+    side = 224 if entry is None else int(entry.transforms().crop_size[0])
     return (side, side)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from visionkit.backbones.source import Plan, Request, Size, Source, Tap
 from visionkit.backbones.tracing import run_for_shapes, without_memory
 from visionkit.errors import InputError
 
-__all__ = ["choose_taps", "make_plan"]
+__all__ = ["choose_taps", "make_plan", "output_strides"]
 
 
 @functools.lru_cache(maxsize=256)
@@ -33,14 +34,18 @@ def make_plan(source: Source, request: Request) -> Plan:
     parameters = sum(p.numel() for p in model.parameters())
     kinds = norm_kinds(model)
     native = request.image_size or source.card(request).input_size
-    size = _traceable(model, native, request.in_channels)
-    places = source.places(model, size)
-    candidates = [Tap(key, Level(1, 1)) for key in places]
-    maps = source.maps(model, candidates, prune=False)
-    shapes, clones = _shapes(maps, size, request.in_channels)
-    measured = [
-        _measure(tap.key, shape, size, clone) for tap, shape, clone in zip(candidates, shapes, clones)
-    ]
+    try:
+        size = _traceable(model, native, request.in_channels)
+        places = source.places(model, size)
+        candidates = [Tap(key, Level(1, 1)) for key in places]
+        maps = source.maps(model, candidates, prune=False)
+        shapes = [tuple(x.shape) for x in run_for_shapes(maps, size, request.in_channels)]
+    except Exception as error:
+        raise InputError(
+            f"'{source.prefix}/{request.architecture}' cannot be traced for its shapes ({_first_line(error)}): its "
+            "layout depends on the values of the picture, or it takes no plain picture. Take another backbone."
+        ) from error
+    measured = [_measure(tap.key, shape, size) for tap, shape in zip(candidates, shapes)]
     taps, crooked = _deepest(measured, candidates, shapes)
     fixed, multiple, step = _sizes(maps, model, taps, candidates, size, native, request.in_channels)
     return Plan(tuple(taps), tuple(crooked), fixed, multiple, step, parameters, kinds, size)
@@ -79,9 +84,9 @@ def choose_taps(plan: Plan, reductions: Sequence[int], name: str) -> list[Tap]:
 
 def _refused(source: Source, request: Request, error: Exception) -> InputError:
     name = f"{source.prefix}/{request.architecture}"
-    why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    why = _first_line(error)
     if request.output_stride is not None:
-        works = [s for s in (32, 16, 8) if s != request.output_stride and _stride_works(source, request, s)]
+        works = [s for s in output_strides(source, request) if s != request.output_stride]
         ways = f"output_stride={' or '.join(map(str, works))}" if works else "no output stride but its own"
         return InputError(
             f"{name!r} cannot be built with output_stride={request.output_stride} ({why}). It takes {ways}."
@@ -95,14 +100,27 @@ def _refused(source: Source, request: Request, error: Exception) -> InputError:
     return InputError(f"{name!r} cannot be built ({type(error).__name__}: {why}).")
 
 
-def _stride_works(source: Source, request: Request, stride: int) -> bool:
-    from dataclasses import replace
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
+
+def output_strides(source: Source, request: Request) -> tuple[int, ...]:
+    """Return the output strides that a network can be built with, coarse to fine, found by trying."""
+    return tuple(stride for stride in (32, 16, 8) if _stride_works(source, replace(request, output_stride=stride)))
+
+
+@functools.cache
+def _stride_works(source: Source, request: Request) -> bool:
     try:
-        plan = make_plan(source, replace(request, output_stride=stride))
+        # not through make_plan, whose refusal asks here what would work
+        model = without_memory(lambda: source.build(request, None)).eval()
+        size = _traceable(model, source.card(request).input_size, request.in_channels)
+        maps = source.maps(model, [Tap(key, Level(1, 1)) for key in source.places(model, size)], prune=False)
+        shapes = [tuple(x.shape) for x in run_for_shapes(maps, size, request.in_channels)]
     except Exception:
         return False
-    return bool(plan.taps) and plan.taps[-1].level.reduction == stride
+    found = [tap.level.reduction for n, s in enumerate(shapes) if (tap := _measure(n, s, size)) is not None]
+    return max(found, default=0) == request.output_stride
 
 
 def _runs(net: nn.Module, size: Size, channels: int) -> bool:
@@ -116,21 +134,16 @@ def _runs(net: nn.Module, size: Size, channels: int) -> bool:
 def _traceable(model: nn.Module, native: Size, channels: int) -> Size:
     """Return a picture size for the trace: oblong, so that the sides tell maps from channels, if the network takes it."""
     up = math.ceil(max(native) / 64) * 64
-    for size in ((up + 64, up), (up, up), native):
+    # some take no size that their patches do not divide, not even the one they are listed with
+    smaller = [(native[0] - less, native[1] - less) for less in range(32)]
+    for size in ((up + 64, up), (up, up), *smaller):
         if _runs(model, size, channels):
             return size
     run_for_shapes(model, native, channels)  # raises what is wrong
     return native
 
 
-def _shapes(maps: nn.Module, size: Size, channels: int) -> tuple[list[tuple[int, ...]], list[bool]]:
-    outputs: list[Tensor] = list(run_for_shapes(maps, size, channels))
-    versions = [o._version for o in outputs]
-    del versions
-    return [tuple(o.shape) for o in outputs], [False] * len(outputs)
-
-
-def _measure(key: int | str, shape: tuple[int, ...], size: Size, clone: bool) -> Tap | None:
+def _measure(key: int | str, shape: tuple[int, ...], size: Size) -> Tap | None:
     if len(shape) == 4:
         for last, (h, w, c) in (
             (False, (shape[2], shape[3], shape[1])),
@@ -138,7 +151,7 @@ def _measure(key: int | str, shape: tuple[int, ...], size: Size, clone: bool) ->
         ):
             r = _reduction(h, w, size)
             if r:
-                return Tap(key, Level(c, r), channels_last=last, clone=clone)
+                return Tap(key, Level(c, r), channels_last=last)
     return None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
@@ -14,7 +15,7 @@ from visionkit.backbones.from_user import UserSource
 from visionkit.backbones.source import Request, Source
 from visionkit.errors import InputError, expected, nearest, unknown_name
 
-__all__ = ["list_backbones", "register_backbone", "resolve"]
+__all__ = ["list_backbones", "register_backbone", "registered", "resolve"]
 
 _USER = UserSource()
 
@@ -49,6 +50,17 @@ def register_backbone(name: str) -> Callable[[Callable[..., nn.Module]], Callabl
         return function
 
     return register
+
+
+@contextmanager
+def registered(function: Callable[..., nn.Module]) -> Iterator[str]:
+    """Give a function a name for as long as the block lasts."""
+    name = f"{getattr(function, '__module__', 'user')}.{getattr(function, '__qualname__', 'backbone')}"
+    _USER.functions[name] = function
+    try:
+        yield name
+    finally:
+        del _USER.functions[name]
 
 
 def list_backbones(pattern: str = "*", *, source: str | None = None) -> list[str]:

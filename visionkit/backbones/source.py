@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -57,14 +57,12 @@ class Tap:
         level: What is read there.
         channels_last: The raw tensor is `(B, H, W, C)`.
         prefix: The raw tensor is tokens `(B, prefix + H * W, C)`; -1 when it is a map.
-        clone: The network writes over the tensor later, so it is copied when read.
     """
 
     key: int | str
     level: Level
     channels_last: bool = False
     prefix: int = -1
-    clone: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,6 @@ class Plan:
     parameters: int
     norms: tuple[str, ...]
     traced_size: Size
-    notes: tuple[str, ...] = field(default=())
 
 
 class Source(Protocol):

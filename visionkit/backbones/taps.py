@@ -25,11 +25,10 @@ class TappedMaps(nn.Module):
         super().__init__()
         self.model = model
         self._keys = tuple(str(tap.key) for tap in taps)
-        self._clone = frozenset(str(tap.key) for tap in taps if tap.clone)
         self._seen: dict[str, Tensor] = {}
         modules = dict(model.named_modules())
         for key in self._keys:
-            modules[key].register_forward_hook(_Keep(self._seen, key, key in self._clone))
+            modules[key].register_forward_hook(_Keep(self._seen, key))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the raw outputs of the tapped modules for `(B, C, H, W)`."""
@@ -43,23 +42,22 @@ class TappedMaps(nn.Module):
 class _Keep:
     """A forward hook that survives copies and pickles together with the network, and keeps nothing between runs."""
 
-    def __init__(self, seen: dict[str, Tensor], key: str, clone: bool) -> None:
-        self.seen, self.key, self.clone = seen, key, clone
+    def __init__(self, seen: dict[str, Tensor], key: str) -> None:
+        self.seen, self.key = seen, key
 
     def __call__(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
         if self.seen:
-            self.seen[self.key] = output.clone() if self.clone else output
+            self.seen[self.key] = output
 
 
 def cut_behind(model: nn.Module, keys: Sequence[str], size: Size, channels: int) -> None:
-    """Replace what runs only behind the last of `keys`, or never runs, by `nn.Identity`, where the rest still runs."""
+    """Replace what runs only behind the last of `keys` by `nn.Identity`, if the network still runs then."""
     calls = record_calls(model, size, channels)
     last = max(call.end for call in calls if call.name in keys)
+    # what never runs by itself stays: attention reads the weights of a submodule without calling it
     needed = {call.name for call in calls if call.begin < last}
-    doomed: list[str] = []
-    for name, _child in model.named_modules():
-        if name and name not in needed and not any(name.startswith(f"{d}.") for d in doomed):
-            doomed.append(name)
+    behind = {call.name for call in calls} - needed
+    doomed = [name for name in behind if not any(name.startswith(f"{other}.") for other in behind)]
     replaced = {name: _swap(model, name, nn.Identity()) for name in doomed if _has_parameters(model, name)}
     try:
         run_for_shapes(model, size, channels)

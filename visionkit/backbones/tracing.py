@@ -21,8 +21,6 @@ class Call:
     begin: int
     end: int
     shape: tuple[int, ...] | None
-    version: int
-    output: Any
 
 
 def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
@@ -79,10 +77,8 @@ def record_calls(
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             nonlocal clock
             clock += 1
-            tensor = output if isinstance(output, Tensor) else None
-            shape = None if tensor is None else tuple(tensor.shape)
-            version = 0 if tensor is None else tensor._version
-            calls.append(Call(name, begun[name].pop(), clock, shape, version, tensor))
+            shape = tuple(output.shape) if isinstance(output, Tensor) else None
+            calls.append(Call(name, begun[name].pop(), clock, shape))
 
         return hook
 
