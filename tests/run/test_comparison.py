@@ -236,6 +236,12 @@ def test_low_data_reads_the_curve() -> None:
     assert not found.at_most
     assert low_data("p", "s", [(0.01, 0.9)], 0.7, gaps[:2]).at_most
     assert low_data("p", "s", [(0.01, 0.9)], 0.7, gaps[:2]).meets is None
+    noisy = low_data(
+        "p", "s", [(0.01, 0.9)], 0.7, [(0.01, gap(0.1, 0.2)), (0.1, gap(0.2, 0.1)), (1.0, gap(0.2, 0.1))]
+    )
+    assert noisy.meets is None
+    assert noisy.unshown == (0.01,)
+    assert low_data("p", "s", [(0.1, 0.5)], 0.7, [(0.1, gap(-0.2, 0.1)), (1.0, gap(0.0, 0.1))]).meets == 0.1
     assert low_data("p", "s", [(0.1, 0.2), (1.0, 0.3)], 0.7, gaps).matches is None
 
 

@@ -21,7 +21,8 @@ class LowData:
         matches: Share of the data at which the arm scores what the baseline scores with the largest share
             (interpolated on the logarithm of the share); None when it never does.
         at_most: Whether `matches` is only an upper bound: the smallest share was already enough.
-        meets: The share from which on the arm is no longer shown to be better; None when it always is.
+        meets: The share from which on the arm is not shown to be better; None when it is at the largest.
+        unshown: The smaller shares at which the arm is not shown to be better either.
     """
 
     arm: str
@@ -29,6 +30,7 @@ class LowData:
     matches: float | None
     at_most: bool
     meets: float | None
+    unshown: tuple[float, ...] = ()
 
 
 def low_data(
@@ -52,13 +54,11 @@ def low_data(
     """
     sign = 1.0 if mode == "max" else -1.0
     matches, at_most = _first_share(scores, goal, sign)
-    meets = None
-    for share, gap in reversed(gaps):
-        ahead = sign * gap.mean > 0 and (gap.shown or gap.pairing == "single")
-        if ahead:
-            break
-        meets = share
-    return LowData(arm, baseline, matches, at_most, meets)
+    ahead = [sign * gap.mean > 0 and (gap.shown or gap.pairing == "single") for _, gap in gaps]
+    last = max((position for position, better in enumerate(ahead) if better), default=-1)
+    meets = gaps[last + 1][0] if last + 1 < len(gaps) else None
+    unshown = tuple(share for (share, _), better in zip(gaps[:last], ahead, strict=False) if not better)
+    return LowData(arm, baseline, matches, at_most, meets, unshown if last >= 0 else ())
 
 
 def _first_share(

@@ -213,10 +213,13 @@ def _how_little(comparison: Comparison, arm: str) -> list[str]:
         about = "at most" if found.at_most else "about"
         share = _share(found.matches)
         sentences = [f"{_name(arm)} with {about} {share} of the data matches {found.baseline} with {whole}."]
-    if found.meets is None:
+    few = ", ".join(map(_share, found.unshown))
+    if found.meets is None and not few:
         sentences.append(f"The arms do not meet: {arm} is better at every share up to {whole}.")
+    elif found.meets is None:
+        sentences.append(f"The arms do not meet up to {whole}, though at {few} no difference is shown.")
     elif found.meets == comparison.fractions[0]:
-        sentences.append(f"At no share of the data is {arm} shown to stay better.")
+        sentences.append(f"At no share of the data is {arm} shown to be better.")
     else:
         sentences.append(f"The arms meet: from {_share(found.meets)} on, {arm} is not shown to be better.")
     return sentences
