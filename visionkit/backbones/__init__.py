@@ -1,4 +1,4 @@
-"""One registry of networks: maps (`Backbone`) or vectors (`Encoder`) from timm, torchvision, packages, users."""
+"""One registry of networks that give maps (`Backbone`) or vectors (`Encoder`)."""
 
 from __future__ import annotations
 

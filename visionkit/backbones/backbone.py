@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,8 +55,8 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return one map per level.
 
-        Sides that the network cannot divide are padded at the bottom and the right (with zeros, the mean) and the
-        maps cut back, so that every size gives the promised shapes.
+        Sides that the network cannot divide are padded at the bottom and the right (with zeros, the mean) and
+        the maps cut back, so that every size gives the promised shapes.
 
         Args:
             images: `(B, C, H, W)`, normalised by `mean` and `std`.
@@ -71,11 +71,11 @@ class Backbone(nn.Module):
         check_size(self, height, width)
         padded = _padded(images, self._plan.multiple)
         raw = self.net(padded)
-        grown = padded.shape[-2:]
+        grown = (padded.shape[-2], padded.shape[-1])
         return tuple(_as_map(x, tap, (height, width), grown) for x, tap in zip(raw, self._taps))
 
     def stages(self) -> list[Stage]:
-        """Return the parameters by level, fine to coarse: pairs of reduction and names (found once, by autograd)."""
+        """Return the parameters by level, fine to coarse: pairs of reduction and names, found by autograd."""
         if self._stages is None:
             channels = len(self.mean)
             reductions = [level.reduction for level in self.levels]
@@ -84,7 +84,7 @@ class Backbone(nn.Module):
         return self._stages
 
     def freeze_through(self, reduction: int | Literal["all"]) -> None:
-        """Freeze every stage up to a reduction: parameters, running statistics and dropout. The others are thawed.
+        """Freeze parameters, running statistics and dropout up to a reduction, and thaw the others.
 
         It survives `.train()`.
 
@@ -116,12 +116,14 @@ def check_size(owner: Any, height: int, width: int) -> None:
     fixed, step = owner._plan.fixed_size, owner._plan.step
     if fixed is not None and (height, width) != fixed:
         raise InputError(
-            f"{owner.name!r} takes pictures of {fixed[0]}x{fixed[1]} only, but got {height}x{width}. Resize them, "
+            f"{owner.name!r} takes pictures of {fixed[0]}x{fixed[1]} only, but got {height}x{width}. "
+            "Resize them, "
             "or build it with image_size=(height, width) where it can be built for another size."
         )
     if step > 1 and (height % step or width % step) and not isinstance(owner, Backbone):
         raise InputError(
-            f"{owner.name!r} takes pictures whose sides are multiples of {step}, but got {height}x{width}. Resize them."
+            f"{owner.name!r} takes pictures whose sides are multiples of {step}, but got "
+            f"{height}x{width}. Resize them."
         )
 
 
@@ -167,4 +169,4 @@ def _as_map(x: Tensor, tap: Tap, size: Size, padded: Size) -> Tensor:
     elif tap.channels_last:
         x = x.permute(0, 3, 1, 2)  # (B, h, w, C) -> (B, C, h, w)
     h, w = math.ceil(size[0] / r), math.ceil(size[1] / r)
-    return cast(Tensor, x if x.shape[-2:] == (h, w) else x[..., :h, :w])
+    return x if x.shape[-2:] == (h, w) else x[..., :h, :w]

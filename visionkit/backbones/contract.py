@@ -57,10 +57,11 @@ def check_backbone(
 ) -> ContractReport:
     """Hold a backbone to the contract that every task relies on.
 
-    Built from scratch, it must give, for a picture whose sides nothing divides (or of its only size), one finite map per
-    level of the promised shape; every parameter must get a gradient; freezing must stop gradients and running
-    statistics, also in training mode; the encoder must give one finite vector per picture, its stages must hold each
-    parameter once, and its kept classifier must give the whole network's answers.
+    Built from scratch, it must give, for a picture whose sides nothing divides (or of its only size), one
+    finite map per level of the promised shape; every parameter must get a gradient; freezing must stop
+    gradients and running statistics, also in training mode; the encoder must give one finite vector per
+    picture, its stages must hold each parameter once, and its kept classifier must give the whole network's
+    answers.
 
     Args:
         backbone: A registered name, or a function as `register_backbone` takes it.

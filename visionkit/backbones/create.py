@@ -40,23 +40,23 @@ def create_backbone(
     """Make a network that gives maps at the reductions asked for.
 
     Args:
-        name: "timm/resnet50", "timm/resnet50.a1_in1k", "torchvision/resnet50", "packaged/efficientnet_lite0", or a
-            registered name.
+        name: "timm/resnet50", "timm/resnet50.a1_in1k", "torchvision/resnet50", "packaged/efficientnet_lite0",
+            or a registered name.
         init: "pretrained", "scratch", or the path of a weights file of this architecture.
         reductions: Which maps: input pixels per map pixel. The deepest map of each reduction is taken.
         norm: What its batch norms become: "batch", "frozen", "sync" or "group".
-        in_channels: Channels of the pictures. Trained input layers are summed (one channel) or repeated in turn and
-            scaled by 3 / channels.
-        output_stride: Coarsest reduction, reached by dilation, where the network can; the default reductions are
-            then those up to it.
+        in_channels: Channels of the pictures. Trained input layers are summed (one channel) or repeated in
+            turn and scaled by 3 / channels.
+        output_stride: Coarsest reduction, reached by dilation, where the network can; the default reductions
+            are then those up to it.
         image_size: Side, or (height, width), to build a network of fixed picture size for.
 
     Returns:
         A `Backbone`, in training mode.
 
     Raises:
-        InputError: An unknown name, a reduction or option the network does not have, weights that do not fit or
-            cannot be fetched.
+        InputError: An unknown name, a reduction or option the network does not have, weights that do not fit
+            or cannot be fetched.
     """
     source, request = _request(name, in_channels, output_stride, image_size)
     plan = make_plan(source, request)

@@ -73,7 +73,7 @@ def describe_backbone(name: str) -> Description:
     card, plan = source.card(request), make_plan(source, request)
     batch = "batch" in plan.norms
     anything = ("batch", "frozen", "sync", "group")
-    policies = {
+    policies: dict[str, tuple[str, ...]] = {
         "scratch": ("batch", "sync", "group") if batch else anything,
         "pretrained": ("batch", "frozen", "sync") if batch else anything,
     }

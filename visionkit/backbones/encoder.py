@@ -36,8 +36,8 @@ class PooledLevel(nn.Module):
 class Encoder(nn.Module):
     """A network that gives one vector per picture; made by `create_encoder`.
 
-    It keeps every trained parameter before the classifier, conv heads and final norms included: a network cut for
-    maps lacks them, and would handicap the pretrained arm of a comparison.
+    It keeps every trained parameter before the classifier, conv heads and final norms included: a network cut
+    for maps lacks them, and would handicap the pretrained arm of a comparison.
 
     Args:
         net: `images -> (B, dim)`.
@@ -87,16 +87,17 @@ class Encoder(nn.Module):
         return cast(Tensor, self.net(images))
 
     def pretrained_head(self) -> nn.Linear | None:
-        """Return a copy of the weights' own classifier `dim -> classes`; None when it is no plain linear layer.
+        """Return a copy of the weights' own classifier `dim -> classes`; None when it is not linear.
 
         From scratch it has the same shape and random weights (a checkpoint fills them).
         """
         return copy.deepcopy(self._head[0])
 
     def stages(self) -> list[Stage]:
-        """Return the parameters by level, fine to coarse: pairs of reduction and names (found once, by autograd).
+        """Return the parameters by level, fine to coarse: pairs of reduction and names, found by autograd.
 
-        What lies behind the last level (conv head, final norm) is one more stage, listed with twice its reduction.
+        What lies behind the last level (conv head, final norm) is one more stage, listed with twice its
+        reduction.
         """
         if self._stages is None:
             maps, reductions = self._stage_maps(self.net)
@@ -114,7 +115,7 @@ class Encoder(nn.Module):
         return self._stages
 
     def freeze_through(self, reduction: int | Literal["all"]) -> None:
-        """Freeze every stage up to a reduction: parameters, running statistics and dropout. The others are thawed.
+        """Freeze parameters, running statistics and dropout up to a reduction, and thaw the others.
 
         It survives `.train()`.
 
@@ -150,4 +151,9 @@ def _as_linear(head: nn.Module | None, dim: int) -> nn.Linear | None:
         if head.bias is not None:
             linear.bias.data = head.bias.data
         head = linear
-    return head if type(head) is nn.Linear and head.in_features == dim else None
+    if not isinstance(head, nn.Linear) or list(head.children()) or head.in_features != dim:
+        return None
+    wide, device = head.out_features, head.weight.device
+    linear = nn.Linear(dim, wide, bias=head.bias is not None, device=device)
+    linear.load_state_dict(head.state_dict())
+    return linear

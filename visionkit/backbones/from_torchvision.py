@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from visionkit.backbones.matching import fill_missing, without_prefixes
 from visionkit.backbones.offline import cached_url, download
 from visionkit.backbones.source import Card, Request, Size, Tap
-from visionkit.backbones.taps import TappedMaps, cut_behind, last_layer
+from visionkit.backbones.taps import TappedMaps, cut_behind, ends_with, last_layer
 from visionkit.backbones.tracing import record_calls, trunk, without_memory
 from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
 from visionkit.errors import InputError
@@ -127,15 +127,9 @@ class TorchvisionSource:
         parent, _, child = name.rpartition(".")
         owner = model.get_submodule(parent)
         head = owner.get_submodule(child)
+        # a pool may follow a convolution: then it is no linear layer over the vector
+        ends_there = ends_with(model, head, size, _channels(model))
         setattr(owner, child, nn.Identity())
-        modules = dict(model.named_modules())
-        leaves = [
-            c.name
-            for c in record_calls(model, size, _channels(model))
-            if not list(modules[c.name].children())
-        ]
-        # behind a convolution there may be an activation and a pool: then it is no linear layer over the vector
-        ends_there = leaves[-1] == name
         return _Vector(model), head if ends_there else None
 
 
@@ -217,7 +211,7 @@ def _signature(architecture: str) -> frozenset[str]:
     for cls in type(model).__mro__:
         if cls is nn.Module:
             break
-        found |= set(inspect.signature(cls.__init__).parameters)
+        found |= set(inspect.signature(cls).parameters)
     return frozenset(found)
 
 

@@ -96,7 +96,8 @@ class UserSource:
             options["pretrained"] = pretrained
         elif pretrained:
             raise InputError(
-                f"{request.architecture!r} has no pretrained weights: its function takes no argument 'pretrained'. "
+                f"{request.architecture!r} has no pretrained weights: its function takes no argument "
+                "'pretrained'. "
                 "Use init='scratch', or a weights file."
             )
         if "in_channels" in takes:
@@ -109,7 +110,8 @@ class UserSource:
         levels = getattr(model, "levels", None)
         if not isinstance(model, nn.Module) or not levels or not all(isinstance(v, Level) for v in levels):
             raise InputError(
-                f"Expected the function of {request.architecture!r} to return a module with `levels`, a sequence of "
+                f"Expected the function of {request.architecture!r} to return a module with `levels`, a "
+                "sequence of "
                 f"Level(channels, reduction), but got {type(model).__name__} with levels {levels!r}."
             )
         return model

@@ -26,7 +26,8 @@ class Level:
     def __post_init__(self) -> None:
         if self.channels < 1 or self.reduction < 1:
             raise ValueError(
-                f"Expected channels and reduction to be at least 1, but got {self.channels} and {self.reduction}."
+                f"Expected channels and reduction to be at least 1, but got {self.channels} and "
+                f"{self.reduction}."
             )
 
 

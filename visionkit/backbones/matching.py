@@ -1,4 +1,4 @@
-"""Holding a state dict against the network it is meant for: what is missing, what is too much, what has another shape."""
+"""Holding a state dict against the network it is meant for: missing names, spare names, other shapes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from visionkit.errors import InputError
 
-__all__ = ["Mismatch", "fill_missing", "without_prefixes"]
+__all__ = ["MismatchError", "fill_missing", "without_prefixes"]
 
 _OWN_PREFIXES = ("net.model.", "backbone.net.model.", "encoder.net.model.", "backbone.", "model.", "net.")
 
 
-class Mismatch(InputError):
+class MismatchError(InputError):
     """A weights file belongs to another network; the text names the first keys and shapes that differ."""
 
 
 def without_prefixes(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """Take off the prefix that a wrapper (ours, or a training script's) put before every name, if that helps."""
+    """Take off the prefix that a wrapper, ours or a training script's, put before the names."""
     names = set(wanted)
     best, hits = dict(state), sum(key in names for key in state)
     for prefix in _OWN_PREFIXES:
@@ -42,13 +42,13 @@ def fill_missing(
     Args:
         state: What the file holds.
         wanted: The network's own state (shapes count, memory does not matter).
-        needed: The names that must be in the file; others may be missing and are filled with zeros, because the
-            part of the network they belong to is not used.
+        needed: The names that must be in the file; others may be missing and are filled with zeros, because
+            the part of the network they belong to is not used.
         name: What the network is called, for the text.
         optional: Names that may be in the file without being wanted.
 
     Raises:
-        Mismatch: Names or shapes differ.
+        MismatchError: Names or shapes differ.
     """
     must = {key for key in needed if not key.endswith("num_batches_tracked")}
     missing = [key for key in wanted if key in must and key not in state]
@@ -56,7 +56,7 @@ def fill_missing(
     extra = [key for key in state if key not in wanted and key not in spare]
     shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     if missing or extra or shapes:
-        raise Mismatch(_differences(state, wanted, missing, extra, shapes, name))
+        raise MismatchError(_differences(state, wanted, missing, extra, shapes, name))
     return {
         key: state[key] if key in state else value.new_zeros(value.shape, device="cpu")
         for key, value in wanted.items()

@@ -1,9 +1,9 @@
 """Norm policies, for backbones and heads alike: batch, frozen, sync, group.
 
-Trained weights survive a conversion only where it is exact: batch to frozen (the same function as evaluation) and
-batch to sync (the same parameters, statistics over all processes). Group norm has other statistics, so trained
-batch-norm weights are refused there. He et al., "Rethinking ImageNet Pre-training" (2019), gives both arms of a
-comparison the same norm; this module is how.
+Trained weights survive a conversion only where it is exact: batch to frozen (the same function as evaluation)
+and batch to sync (the same parameters, statistics over all processes). Group norm has other statistics, so
+trained batch-norm weights are refused there. He et al., "Rethinking ImageNet Pre-training" (2019), gives both
+arms of a comparison the same norm; this module is how.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ class FrozenBatchNorm(nn.Module):
         super().__init__()
         self.eps = norm.eps
         self.num_features = norm.num_features
+        self.weight: Tensor | None
+        self.bias: Tensor | None
+        self.running_mean: Tensor | None
+        self.running_var: Tensor | None
         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             value = getattr(norm, name, None)
             self.register_buffer(name, None if value is None else value.detach().clone())
@@ -74,7 +78,7 @@ class _SyncBatchNorm(nn.SyncBatchNorm):
         self._update(mean.detach(), var.detach(), total.detach())
         shape = [1, -1] + [1] * (x.dim() - 2)
         y = (x - mean.view(shape)) * torch.rsqrt(var + self.eps).view(shape)
-        return y if self.weight is None else y * self.weight.view(shape) + self.bias.view(shape)
+        return y if self.weight is None else torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
 
     def _update(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
         if self.running_mean is None or self.running_var is None:
@@ -113,8 +117,8 @@ def _finish(norm: nn.Module, y: Tensor) -> Tensor:
 def make_norm(policy: NormPolicy, channels: int) -> nn.Module:
     """Return a new norm layer for maps `(B, channels, H, W)`.
 
-    A new layer has no statistics worth freezing: under "frozen" it does nothing (`nn.Identity`), as the pyramid
-    and heads of the reference Faster R-CNN with frozen norms have none.
+    A new layer has no statistics worth freezing: under "frozen" it does nothing (`nn.Identity`), as the
+    pyramid and heads of the reference Faster R-CNN with frozen norms have none.
 
     Args:
         policy: "batch", "frozen", "sync" or "group".
@@ -172,13 +176,16 @@ def convert_norms(module: nn.Module, policy: NormPolicy, *, trained: bool) -> nn
         return module
     if policy == "group" and trained:
         raise InputError(
-            "Trained batch norms cannot become group norms: their statistics would be lost. With trained weights the "
-            "norms are 'batch', 'frozen' or 'sync'. For 'group' start from scratch, or take a backbone trained with "
+            "Trained batch norms cannot become group norms: their statistics would be lost. With trained "
+            "weights the "
+            "norms are 'batch', 'frozen' or 'sync'. For 'group' start from scratch, or take a backbone "
+            "trained with "
             "group norms."
         )
     if policy == "frozen" and not trained:
         raise InputError(
-            "Frozen batch norms on random weights do not normalise at all. From scratch the norms are 'batch', "
+            "Frozen batch norms on random weights do not normalise at all. From scratch the norms are "
+            "'batch', "
             "'sync' or 'group'. For 'frozen' start from pretrained weights or a weights file."
         )
     return module if policy == "batch" else _convert(module, policy)

@@ -1,4 +1,4 @@
-"""Finding weights on this machine first, and failing in seconds, with the ways out, when a hub cannot be reached."""
+"""Finding weights on this machine first; failing in seconds, with the ways out, without a hub."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def unreachable(name: str, host: str, cause: BaseException | None = None) -> Inp
 
 
 def _answers(url: str) -> bool:
-    """Whether a host answers within seconds. The name lookup has no timeout of its own, so a thread waits for it."""
+    """Whether a host answers within seconds; the name lookup has no timeout, so a thread waits for it."""
     answered: list[bool] = []
 
     def knock() -> None:
         try:
-            request = urllib.request.Request(url, method="HEAD")  # noqa: S310
+            request = urllib.request.Request(url, method="HEAD")
             with urllib.request.urlopen(request, timeout=_PATIENCE):
                 answered.append(True)
         except urllib.error.HTTPError:

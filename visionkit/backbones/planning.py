@@ -1,4 +1,4 @@
-"""Finding out, on stand-ins without memory, what a network gives: levels, sizes it takes, parameters, norms."""
+"""Finding out, on stand-ins without memory, what a network gives: levels, sizes, parameters, norms."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def make_plan(source: Source, request: Request) -> Plan:
         shapes = [tuple(x.shape) for x in run_for_shapes(maps, size, request.in_channels)]
     except Exception as error:
         raise InputError(
-            f"'{source.prefix}/{request.architecture}' cannot be traced for its shapes ({_first_line(error)}): its "
-            "layout depends on the values of the picture, or it takes no plain picture. Take another backbone."
+            f"'{source.prefix}/{request.architecture}' cannot be traced for its shapes "
+            f"({_first_line(error)}): its "
+            "layout depends on the values of the picture, or it takes no plain picture. Take another "
+            "backbone."
         ) from error
     measured = [_measure(tap.key, shape, size) for tap, shape in zip(candidates, shapes)]
     taps, crooked = _deepest(measured, candidates, shapes)
@@ -66,8 +68,10 @@ def choose_taps(plan: Plan, reductions: Sequence[int], name: str) -> list[Tap]:
     if not has and plan.crooked:
         key, shape = plan.crooked[0]
         raise InputError(
-            f"{name!r} has no maps aligned with the picture: at {plan.traced_size[0]}x{plan.traced_size[1]} its map "
-            f"{key!r} is {'x'.join(map(str, shape))} (convolutions without padding, or a stride that is no whole "
+            f"{name!r} has no maps aligned with the picture: at "
+            f"{plan.traced_size[0]}x{plan.traced_size[1]} its map "
+            f"{key!r} is {'x'.join(map(str, shape))} (convolutions without padding, or a stride that is "
+            "no whole "
             "number). It serves as an encoder (create_encoder); for maps take another backbone."
         )
     listed = ", ".join(str(r) for r in has) or "none"
@@ -106,7 +110,9 @@ def _first_line(error: BaseException) -> str:
 
 def output_strides(source: Source, request: Request) -> tuple[int, ...]:
     """Return the output strides that a network can be built with, coarse to fine, found by trying."""
-    return tuple(stride for stride in (32, 16, 8) if _stride_works(source, replace(request, output_stride=stride)))
+    return tuple(
+        stride for stride in (32, 16, 8) if _stride_works(source, replace(request, output_stride=stride))
+    )
 
 
 @functools.cache
@@ -132,7 +138,7 @@ def _runs(net: nn.Module, size: Size, channels: int) -> bool:
 
 
 def _traceable(model: nn.Module, native: Size, channels: int) -> Size:
-    """Return a picture size for the trace: oblong, so that the sides tell maps from channels, if the network takes it."""
+    """Return a picture size for the trace: oblong if the network takes it, to tell sides from channels."""
     up = math.ceil(max(native) / 64) * 64
     # some take no size that their patches do not divide, not even the one they are listed with
     smaller = [(native[0] - less, native[1] - less) for less in range(32)]

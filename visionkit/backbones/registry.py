@@ -29,9 +29,9 @@ class _Resolved:
 def register_backbone(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Give a network of yours a name, so that every task takes it.
 
-    The decorated function is called as `function(pretrained=...)` and returns a `FeatureSource`: a module with
-    `levels` and `forward(images) -> tuple of maps`. It may also take `in_channels`, and its module may have `mean`,
-    `std` and `weights` (a `WeightsInfo`).
+    The decorated function is called as `function(pretrained=...)` and returns a `FeatureSource`: a module
+    with `levels` and `forward(images) -> tuple of maps`. It may also take `in_channels`, and its module may
+    have `mean`, `std` and `weights` (a `WeightsInfo`).
 
     Args:
         name: The name; `"mine/tiny"` keeps it apart from others.

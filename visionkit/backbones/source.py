@@ -95,6 +95,10 @@ class Source(Protocol):
 
     prefix: str
 
+    def __hash__(self) -> int:
+        """Return a hash: plans are remembered by source and request."""
+        ...
+
     def names(self) -> list[str]:
         """Return every architecture, without the prefix."""
         ...
@@ -114,9 +118,10 @@ class Source(Protocol):
     def build(
         self, request: Request, state: Mapping[str, Tensor] | None, *, trusted: bool = True
     ) -> nn.Module:
-        """Build the whole classifier, with the weights given; on the meta device when that is the default one.
+        """Build the whole classifier with the weights given, on the default device.
 
-        `trusted` weights are the source's own and go through its own converters; others are checked name by name.
+        `trusted` weights are the source's own and go through its own converters; others are checked name by
+        name.
         """
         ...
 
@@ -129,7 +134,7 @@ class Source(Protocol):
         ...
 
     def maps(self, model: nn.Module, taps: Sequence[Tap], *, prune: bool) -> nn.Module:
-        """Return a module `images -> list of raw tensors`, over `model`, without what the taps do not need."""
+        """Return a module `images -> list of raw tensors` over `model`, less what the taps do not need."""
         ...
 
     def vector(self, model: nn.Module, size: Size) -> tuple[nn.Module, nn.Module | None]:

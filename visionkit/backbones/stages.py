@@ -1,8 +1,8 @@
 """Parameters grouped by level, found with autograd, and freezing by level.
 
-For each level, fine to coarse, the sum of its map is back-propagated (over stand-ins without memory), and the parameters
-that get a gradient for the first time belong to it. So freezing and layer-wise rates speak in reductions for every
-network, ours or a user's, and no table of layer names is needed.
+For each level, fine to coarse, the sum of its map is back-propagated (over stand-ins without memory), and the
+parameters that get a gradient for the first time belong to it. So freezing and layer-wise rates speak in
+reductions for every network, ours or a user's, and no table of layer names is needed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from visionkit.backbones.tracing import as_meta
+from visionkit.backbones.tracing import emptied
 from visionkit.errors import InputError
 
 __all__ = ["Freezer", "Stage", "find_stages"]
@@ -41,25 +40,16 @@ def find_stages(
     Returns:
         One stage per map, in order. Parameters that no map needs are in none of them.
     """
-    stand_ins = as_meta(maps, grad=True)
-    names = [name for name, _ in maps.named_parameters()]
-    was = {child: child.training for child in maps.modules()}
-    maps.eval()
-    try:
-        with torch.enable_grad():
-            images = torch.empty(1, channels, *size, device="meta")
-            outputs: Sequence[Tensor] = functional_call(maps, stand_ins, (images,))
-            left = list(names)
-            stages: list[Stage] = []
-            for reduction, output in zip(reductions, outputs, strict=True):
-                got = _reached(output, left, stand_ins)
-                stages.append(Stage(reduction, got))
-                taken = set(got)
-                left = [name for name in left if name not in taken]
-            return stages
-    finally:
-        for child, mode in was.items():
-            child.training = mode
+    stages: list[Stage] = []
+    with torch.enable_grad(), emptied(maps, grad=True) as stand_ins:
+        outputs: Sequence[Tensor] = maps(torch.empty(1, channels, *size, device="meta"))
+        left = list(stand_ins)
+        for reduction, output in zip(reductions, outputs, strict=True):
+            got = _reached(output, left, stand_ins)
+            stages.append(Stage(reduction, got))
+            taken = set(got)
+            left = [name for name in left if name not in taken]
+    return stages
 
 
 def _reached(output: Tensor, names: list[str], tensors: dict[str, Tensor]) -> list[str]:
@@ -72,7 +62,7 @@ def _reached(output: Tensor, names: list[str], tensors: dict[str, Tensor]) -> li
 
 
 class Freezer:
-    """Keeps stages of a network frozen: no gradients, and no moving statistics or dropout, whatever `.train()` says.
+    """Keeps stages frozen, whatever `.train()` says: no gradients, no moving statistics, no dropout.
 
     Args:
         net: The network.
@@ -97,7 +87,8 @@ class Freezer:
         valid = [stage.reduction for stage in stages]
         if through != "all" and through != 0 and through not in valid:
             raise InputError(
-                f"Expected freeze_through to be 0, 'all' or one of {', '.join(map(str, valid))}, but got {through!r}."
+                f"Expected freeze_through to be 0, 'all' or one of {', '.join(map(str, valid))}, but got "
+                f"{through!r}."
             )
         if through == "all":
             frozen = {name for name, _ in self._net.named_parameters()}
@@ -121,7 +112,8 @@ class Freezer:
 def _all_frozen(net: nn.Module, frozen: Iterable[str]) -> list[nn.Module]:
     """Return the modules whose parameters are all frozen.
 
-    Modules without parameters follow their neighbours: an activation or dropout inside a frozen block is part of it.
+    Modules without parameters follow their neighbours: an activation or dropout inside a frozen block is part
+    of it.
     """
     names = set(frozen)
     found: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""Reading maps inside any network: forward hooks at named modules, and what lies behind the last one cut off."""
+"""Reading maps inside any network by hooks at named modules, with what lies behind them cut off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from visionkit.backbones.source import Size, Tap
 from visionkit.backbones.tracing import record_calls, run_for_shapes
 
-__all__ = ["TappedMaps", "cut_behind", "last_layer"]
+__all__ = ["TappedMaps", "cut_behind", "ends_with", "last_layer"]
 
 
 class TappedMaps(nn.Module):
@@ -40,7 +40,7 @@ class TappedMaps(nn.Module):
 
 
 class _Keep:
-    """A forward hook that survives copies and pickles together with the network, and keeps nothing between runs."""
+    """A forward hook that is copied and pickled with the network, and keeps nothing between runs."""
 
     def __init__(self, seen: dict[str, Tensor], key: str) -> None:
         self.seen, self.key = seen, key
@@ -64,6 +64,16 @@ def cut_behind(model: nn.Module, keys: Sequence[str], size: Size, channels: int)
     except Exception:
         for name, old in replaced.items():
             _swap(model, name, old)
+
+
+def ends_with(model: nn.Module, layer: nn.Module, size: Size, channels: int) -> bool:
+    """Whether a layer is the last to run, so that what it gives is what the whole network gives."""
+    modules = dict(model.named_modules())
+    leaves = [
+        modules[c.name] for c in record_calls(model, size, channels) if not list(modules[c.name].children())
+    ]
+    leaves = [leaf for leaf in leaves if not isinstance(leaf, nn.Identity | nn.Flatten)]
+    return bool(leaves) and leaves[-1] is layer
 
 
 def last_layer(model: nn.Module, size: Size, channels: int) -> str:

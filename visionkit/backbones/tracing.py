@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-__all__ = ["Call", "as_meta", "record_calls", "run_for_shapes", "trunk", "without_memory"]
+__all__ = ["Call", "emptied", "record_calls", "run_for_shapes", "trunk", "without_memory"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Call:
 
 
 def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network on the meta device; one that computes while it is built is built for real and then emptied."""
+    """Build a network on the meta device; one that computes while it is built is emptied afterwards."""
     try:
         with torch.device("meta"):
             return build()
@@ -32,28 +32,48 @@ def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
         return build().to("meta")
 
 
-def as_meta(module: nn.Module, *, grad: bool = False) -> dict[str, Tensor]:
-    """Return stand-ins without memory for every parameter and buffer of a network."""
-    stand_ins: dict[str, Tensor] = {}
-    for name, value in module.named_parameters():
-        stand_ins[name] = torch.empty_like(value, device="meta").requires_grad_(grad)
-    for name, buffer in module.named_buffers():
-        stand_ins[name] = torch.empty_like(buffer, device="meta")
-    return stand_ins
+@contextmanager
+def emptied(module: nn.Module, *, grad: bool = False) -> Iterator[dict[str, Tensor]]:
+    """Put stand-ins without memory in the place of every parameter and buffer, for a while.
+
+    Done by hand: `torch.func.functional_call` does not put everything back in networks that share modules.
+
+    Args:
+        module: The network.
+        grad: Whether the stand-ins of parameters record gradients.
+
+    Yields:
+        The stand-ins by the names of the parameters.
+    """
+    modules = list(module.modules())
+    tables: list[tuple[Any, bool]] = [(child._parameters, grad) for child in modules]
+    tables += [(child._buffers, False) for child in modules]
+    held = [dict(table) for table, _ in tables]
+    modes = [child.training for child in modules]
+    stand_ins: dict[int, Tensor] = {}
+    named = {name: id(p) for name, p in module.named_parameters()}
+
+    def stand_in(value: Tensor, wants_grad: bool) -> Tensor:
+        if id(value) not in stand_ins:
+            stand_ins[id(value)] = torch.empty_like(value, device="meta").requires_grad_(wants_grad)
+        return stand_ins[id(value)]
+
+    for table, wants_grad in tables:
+        table.update({n: stand_in(v, wants_grad) for n, v in table.items() if v is not None})
+    module.eval()
+    try:
+        yield {name: stand_ins[key] for name, key in named.items()}
+    finally:
+        for (table, _), values in zip(tables, held, strict=True):
+            table.update(values)
+        for child, mode in zip(modules, modes, strict=True):
+            child.training = mode
 
 
 def run_for_shapes(module: nn.Module, size: tuple[int, int], channels: int, *, batch: int = 1) -> Any:
-    """Run a network on a picture `(batch, channels, *size)` without memory or arithmetic, in evaluation mode."""
-    was = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            return functional_call(
-                module, as_meta(module), (torch.empty(batch, channels, *size, device="meta"),)
-            )
-    finally:
-        for child, mode in was.items():
-            child.training = mode
+    """Run a network in evaluation mode on a picture `(batch, channels, *size)`, for its shapes alone."""
+    with torch.no_grad(), emptied(module):
+        return module(torch.empty(batch, channels, *size, device="meta"))
 
 
 def record_calls(
@@ -93,10 +113,10 @@ def record_calls(
 
 
 def trunk(calls: Sequence[Call], size: tuple[int, int], root: str = "") -> list[Call]:
-    """Return the calls along the trunk that give maps or tokens: a module is opened where it shrinks by more than 2.
+    """Return the calls along the trunk; a module is opened where it shrinks by more than 2.
 
-    Watching the top level keeps branches inside blocks out of sight: the last call of each reduction is then what
-    the network itself hands on, not an inner activation of the next stage.
+    Watching the top level keeps branches inside blocks out of sight: the last call of each reduction is then
+    what the network itself hands on, not an inner activation of the next stage.
     """
     by_name = {call.name: call for call in calls}
     inside = [c for c in by_name.values() if c.name and _caller(c.name, by_name) == root]

@@ -68,11 +68,13 @@ def read_state_dict(path: str | Path, *, max_bytes: int = _LIMIT) -> dict[str, T
     """Read a weights file without running anything in it.
 
     Reads safetensors and `torch.save` files (through `torch.load(weights_only=True)`), told apart by content,
-    not by name. A file that wraps its tensors ("state_dict", "model", ...) or prefixes them ("module.") is unwrapped.
+    not by name. A file that wraps its tensors ("state_dict", "model", ...) or prefixes them ("module.") is
+    unwrapped.
 
     Args:
         path: A regular file on this machine.
-        max_bytes: Largest file, and largest sum of what is packed in it, checked before anything is allocated.
+        max_bytes: Largest file, and largest sum of what is packed in it, checked before anything is
+            allocated.
 
     Returns:
         Names to tensors, on the CPU.
@@ -98,19 +100,22 @@ def read_state_dict(path: str | Path, *, max_bytes: int = _LIMIT) -> dict[str, T
             raw = torch.load(file, map_location="cpu", weights_only=True)
         else:
             raise InputError(
-                f"{file}: Expected a safetensors file or one written by torch.save, but it begins with {head[:8]!r}. "
+                f"{file}: Expected a safetensors file or one written by torch.save, but it begins with "
+                f"{head[:8]!r}. "
                 "Save the state dict again with safetensors.torch.save_file."
             )
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{file}: Refused to read this weights file: it holds more than tensors, and reading it could run code "
+            f"{file}: Refused to read this weights file: it holds more than tensors, and reading it could "
+            "run code "
             f"({_first_line(error)}). Save only `model.state_dict()`, best with safetensors.torch.save_file."
         ) from error
     except InputError:
         raise
     except Exception as error:
         raise InputError(
-            f"{file}: The weights file is damaged or incomplete ({type(error).__name__}: {_first_line(error)}). "
+            f"{file}: The weights file is damaged or incomplete ({type(error).__name__}: "
+            f"{_first_line(error)}). "
             "Fetch or save it again."
         ) from error
     return _named_tensors(raw, file)
@@ -142,7 +147,8 @@ def _local_file(path: str | Path, max_bytes: int) -> Path:
         raise InputError(f"{file}: The weights file is empty. Fetch or save it again.")
     if facts.st_size > max_bytes:
         raise InputError(
-            f"{file}: The weights file holds {facts.st_size:,} bytes; the limit is {max_bytes:,} (max_bytes=)."
+            f"{file}: The weights file holds {facts.st_size:,} bytes; the limit is {max_bytes:,} "
+            "(max_bytes=)."
         )
     return file
 
@@ -157,7 +163,8 @@ def _check_zip(file: Path, max_bytes: int) -> None:
         total = sum(entry.file_size for entry in entries)
         if total > max_bytes:
             raise InputError(
-                f"{file}: The weights file unpacks to {total:,} bytes; the limit is {max_bytes:,} (max_bytes=)."
+                f"{file}: The weights file unpacks to {total:,} bytes; the limit is {max_bytes:,} "
+                "(max_bytes=)."
             )
         for entry in entries:
             if entry.filename.endswith("/data.pkl"):
@@ -170,11 +177,12 @@ def _check_pickle(stream: IO[bytes], size: int, pickles: int) -> None:
     for _ in range(pickles):
         last = 0
         for opcode, argument, _position in pickletools.genops(stream):
-            if isinstance(argument, int) and "INT" in opcode.name or opcode.name.startswith("LONG"):
+            if (isinstance(argument, int) and "INT" in opcode.name) or opcode.name.startswith("LONG"):
                 last = int(argument or 0)
             elif opcode.name == "BINPERSID" and last > size:
                 raise InputError(
-                    f"The weights file claims a tensor of {last:,} elements in {size:,} bytes: it is damaged or hostile."
+                    f"The weights file claims a tensor of {last:,} elements in {size:,} bytes: it is "
+                    "damaged or hostile."
                 )
 
 
