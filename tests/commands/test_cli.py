@@ -164,6 +164,27 @@ def test_check_reads_a_folder_and_names_faults(tmp_path, capsys) -> None:
     torn.write_bytes(torn.read_bytes()[:40])
     assert cli.main(["check", str(tmp_path)]) == 2
     said = capsys.readouterr()
-    assert "train: 4 samples, 1 faults" in said.out
+    assert "folder, 8 pictures, 1 faults" in said.out
     assert str(torn) in said.out
-    assert "1 of the samples cannot be used" in said.err
+    assert "1 faults. Repair or remove" in said.err
+
+
+def test_check_names_every_fault_at_once_of_tables_boxes_and_masks(tmp_path, capsys) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\na.png,x\nnone.png,y\n../out.png,x\n")
+    assert cli.main(["check", str(table)]) == 2
+    said = capsys.readouterr()
+    assert "none.png" in said.out
+    assert "out.png" in said.out
+    voc = tmp_path / "voc"
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (voc / part).mkdir(parents=True)
+    for name in ("train", "val"):
+        (voc / "ImageSets/Main" / f"{name}.txt").write_text(f"{name}\n")
+        (voc / "Annotations" / f"{name}.xml").write_text("<annotation><object></annotation>")
+    assert cli.main(["check", str(voc)]) == 2
+    said = capsys.readouterr()
+    assert "Pascal VOC boxes, 2 annotations, 2 faults" in said.out
+    assert "train.xml" in said.out
+    assert "val.xml" in said.out

@@ -5,14 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    from visionkit.data import Splits
-    from visionkit.types import Reader
 
 __all__ = ["main"]
 
@@ -24,52 +19,52 @@ def main(argv: Sequence[str]) -> int:
         "Read every sample of a data set and name what is wrong: file, record, field.",
         epilog="examples:\n  visionkit check photos/\n  visionkit check labels.csv --most 100",
     )
-    parser.add_argument("data", help="a folder with a folder a class, a .csv table, or scenes")
+    parser.add_argument(
+        "data", help="a folder a class, a .csv table, a VOC folder, pictures and masks, or scenes"
+    )
     parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
     args = parser.parse(argv)
-    splits = _open(args.data)
-    faults = 0
-    sys.stdout.write(f"{splits.name}: {len(splits.classes)} classes: {_few(splits.classes)}\n")
-    for name, reader in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
-        if reader is None:
-            continue
-        found = _faults(reader)
-        sys.stdout.write(f"{name}: {len(reader):,} samples, {len(found):,} faults\n")
-        for fault in found[: max(0, args.most - faults)]:
-            sys.stdout.write(f"  {fault}\n")
-        faults += len(found)
+    kind, checked, faults = _check(args.data)
+    sys.stdout.write(f"{args.data}: {kind}, {checked}, {len(faults):,} faults\n")
+    for fault in faults[: args.most]:
+        sys.stdout.write(f"  {fault}\n")
+    if len(faults) > args.most:
+        sys.stdout.write(f"  and {len(faults) - args.most:,} more (--most {len(faults)})\n")
     if faults:
-        raise InputError(f"{faults:,} of the samples cannot be used. Repair or remove them, and check again.")
+        raise InputError(f"{len(faults):,} faults. Repair or remove what is named, and check again.")
     sys.stdout.write("no faults\n")
     return 0
 
 
-def _open(data: str) -> Splits:
-    from visionkit.data.folder import image_folder
-    from visionkit.data.scenes import scenes
-    from visionkit.data.table import image_table
-
+def _check(data: str) -> tuple[str, str, Sequence[DataError]]:
+    """Return what a data set was taken for, how much of it was looked at, and every fault."""
     if data == "scenes":
-        return scenes("classification", train=100, val=50, test=50)
+        from visionkit.data.check import check_reader
+        from visionkit.data.scenes import scenes
+
+        splits = scenes("classification", train=100, val=50, test=50)
+        readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
+        faults = [fault for reader in readers for fault in check_reader(reader)]
+        return "composed scenes", f"{sum(map(len, readers)):,} samples", faults
     path = Path(data)
-    if path.is_dir():
-        return image_folder(path)
-    if path.suffix.lower() == ".csv" and path.is_file():
-        return image_table(path)
-    what = "a file of another kind" if path.exists() else "nothing there"
-    raise InputError(f"Expected a folder of pictures, a .csv table or 'scenes', but got {data!r}: {what}.")
+    if not path.is_dir() and path.suffix.lower() != ".csv":
+        what = "a file of another kind" if path.exists() else "nothing there"
+        raise InputError(
+            f"Expected a folder of pictures, a .csv table or 'scenes', but got {data!r}: {what}."
+        )
+    if (path / "Annotations").is_dir():
+        from visionkit.data.voc import check_voc
 
+        return (
+            "Pascal VOC boxes",
+            f"{len(list((path / 'Annotations').glob('*.xml'))):,} annotations",
+            check_voc(path),
+        )
+    if any((path / place).is_dir() for place in ("masks", "train/masks")):
+        from visionkit.data.check_masks import check_masks
 
-def _faults(reader: Reader) -> list[str]:
-    found = []
-    for index in range(len(reader)):
-        try:
-            reader[index]
-        except DataError as error:
-            found.append(str(error))
-    return found
+        return "pictures and masks", "every pair", check_masks(path)
+    from visionkit.data.check import check_data
 
-
-def _few(names: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    report = check_data(path)
+    return report.kind, f"{report.checked:,} pictures", report.faults

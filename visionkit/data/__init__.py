@@ -16,6 +16,7 @@ from visionkit.data.check import (
     check_data,
     check_folder,
     check_pictures,
+    check_reader,
     check_table,
 )
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
@@ -74,6 +75,7 @@ __all__ = [
     "check_data",
     "check_folder",
     "check_pictures",
+    "check_reader",
     "check_table",
     "classification_eval",
     "classification_train",

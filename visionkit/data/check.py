@@ -17,7 +17,15 @@ from visionkit.data.table_rows import TableKind, read_table
 from visionkit.errors import DataError, InputError
 from visionkit.types import Reader, Sample
 
-__all__ = ["Report", "SkipFaulty", "check_data", "check_folder", "check_pictures", "check_table"]
+__all__ = [
+    "Report",
+    "SkipFaulty",
+    "check_data",
+    "check_folder",
+    "check_pictures",
+    "check_reader",
+    "check_table",
+]
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,21 @@ def check_pictures(
     for file in files:
         try:
             read_image(file, max_pixels=max_pixels)
+        except DataError as fault:
+            faults.append(fault)
+    return faults
+
+
+def check_reader(reader: Reader) -> list[DataError]:
+    """Read every sample of a reader and return the faults.
+
+    Args:
+        reader: Any reader, one of yours too.
+    """
+    faults = []
+    for index in range(len(reader)):
+        try:
+            reader[index]
         except DataError as fault:
             faults.append(fault)
     return faults
