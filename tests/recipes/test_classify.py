@@ -29,7 +29,14 @@ def classify(root):
 
 
 def tiny(classify, out, **more):
-    settings = {"train_size": 40, "val_size": 24, "image_size": 48, "batch_size": 8, "epochs": 2, "seeds": [3]}
+    settings = {
+        "train_size": 40,
+        "val_size": 24,
+        "image_size": 48,
+        "batch_size": 8,
+        "epochs": 2,
+        "seeds": [3],
+    }
     settings |= {"progress": False, "accelerator": "cpu", "precision": "32-true", "out": str(out), **more}
     return classify.Config(**settings)
 
@@ -44,7 +51,9 @@ class Record(Callback):
         seen = hashlib.sha256(batch["images"].numpy().tobytes() + batch["labels"].numpy().tobytes())
         rates = [round(group["lr"], 12) for group in trainer.optimizers[0].param_groups]
         norms = sorted({type(m).__name__ for m in module.modules() if "Norm" in type(m).__name__})
-        self.into.setdefault(module.hparams["origin"]["init"], []).append((seen.hexdigest(), max(rates), norms))
+        self.into.setdefault(module.hparams["origin"]["init"], []).append(
+            (seen.hexdigest(), max(rates), norms)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +85,9 @@ def test_the_arms_differ_in_init_alone(finished):
     assert [row[2] for row in seen["pretrained"]] == [row[2] for row in seen["scratch"]]
     # The head's rate follows the same curve; a pretrained backbone may have a smaller one beside it.
     assert [row[1] for row in seen["pretrained"]] == [row[1] for row in seen["scratch"]]
-    results = [json.loads((out / f"{arm}-f1-s3" / "result.json").read_text()) for arm in ("pretrained", "scratch")]
+    results = [
+        json.loads((out / f"{arm}-f1-s3" / "result.json").read_text()) for arm in ("pretrained", "scratch")
+    ]
     assert results[0]["equal"] == results[1]["equal"]
     assert results[0]["weights"] != results[1]["weights"]
     differing = [k for k in results[0]["config"] if results[0]["config"][k] != results[1]["config"][k]]
@@ -87,9 +98,20 @@ def test_the_folder_holds_what_is_promised(finished):
     out, _ = finished
     for arm in ("pretrained", "scratch"):
         run = out / f"{arm}-f1-s3"
-        for name in ("config.yaml", "cmd.txt", "env.json", "metrics.csv", "result.json", "predictions/val.jsonl"):
+        for name in (
+            "config.yaml",
+            "cmd.txt",
+            "env.json",
+            "metrics.csv",
+            "result.json",
+            "predictions/val.jsonl",
+        ):
             assert (run / name).stat().st_size > 0, name
-        assert {p.name for p in (run / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt", "manifest.json"}
+        assert {p.name for p in (run / "checkpoints").iterdir()} >= {
+            "best.ckpt",
+            "last.ckpt",
+            "manifest.json",
+        }
         result = json.loads((run / "result.json").read_text())
         assert result["images_seen"] == 80
         assert result["data"]["sizes"]["train"] == 40
@@ -156,8 +178,12 @@ def test_a_checkpoint_predicts_without_network(finished):
     from visionkit.tasks import Classifier
 
     out, _ = finished
-    task = Classifier.load_from_checkpoint(out / "pretrained-f1-s3" / "checkpoints" / "best.ckpt", weights_only=True)
-    rows = task.eval().predict_step({"images": torch.zeros(2, 3, 48, 48, dtype=torch.uint8), "ids": ["a", "b"]}, 0)
+    task = Classifier.load_from_checkpoint(
+        out / "pretrained-f1-s3" / "checkpoints" / "best.ckpt", weights_only=True
+    )
+    rows = task.eval().predict_step(
+        {"images": torch.zeros(2, 3, 48, 48, dtype=torch.uint8), "ids": ["a", "b"]}, 0
+    )
     assert len(rows) == 2
 
 

@@ -1,6 +1,6 @@
 """One process of a two-process run: several checks in one start, the outcome as JSON for the test to read.
 
-    python -m torch.distributed.run --standalone --nproc-per-node 2 tests/run/ddp_worker.py OUT
+python -m torch.distributed.run --standalone --nproc-per-node 2 tests/run/ddp_worker.py OUT
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import lightning
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
-from tests.run.tiny import TinyTask, tiny_data
 
+from tests.run.tiny import TinyTask, tiny_data
 from visionkit.run.checkpoint import newest_good
 from visionkit.run.config import RunConfig
 from visionkit.run.guard import FiniteGuard, NonFiniteError
-from visionkit.run.preempt import Preemption, PreemptedError
+from visionkit.run.preempt import PreemptedError, Preemption
 from visionkit.run.saver import SaveCheckpoints
 from visionkit.run.step_seed import StepSeed
 from visionkit.run.trainer import build_trainer
@@ -41,7 +41,13 @@ def build(folder: Path, *callbacks: Callback, epochs: int = 2) -> lightning.Trai
     return build_trainer(
         config,
         folder=folder,
-        callbacks=[StepSeed(5), FiniteGuard(folder / "faults"), *callbacks, Preemption(saver, requeue=False), saver],
+        callbacks=[
+            StepSeed(5),
+            FiniteGuard(folder / "faults"),
+            *callbacks,
+            Preemption(saver, requeue=False),
+            saver,
+        ],
         max_epochs=epochs,
     )
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 import torch
-from tests.run.tiny import TinyTask, tiny_data
 
+from tests.run.tiny import TinyTask, tiny_data
 from visionkit.data.order import TrainOrder
 
 pytestmark = pytest.mark.dist
@@ -22,7 +22,12 @@ def told(tmp_path_factory, root):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "tests/run/ddp_worker.py", str(out)], cwd=root, env=env, capture_output=True, text=True, timeout=280
+        [*command, "tests/run/ddp_worker.py", str(out)],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]

@@ -195,8 +195,9 @@ class DataModule(lightning.LightningDataModule):
             return
         if trainer._accelerator_connector.use_distributed_sampler:
             raise InputError(
-                "This data module shares samples among processes itself, but the Trainer would wrap its order "
-                "in a sampler that pads and repeats. Build it with Trainer(use_distributed_sampler=False)."
+                "This data module shares samples among processes itself, but the Trainer would wrap its "
+                "order in a sampler that pads and repeats. Build it with "
+                "Trainer(use_distributed_sampler=False)."
             )
 
 

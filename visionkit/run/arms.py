@@ -85,8 +85,9 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
         result = train(one, folder)
         if first:
             name = result["monitor"][0]
+            score = result["metrics"].get(name, float("nan"))
             print(  # noqa: T201
-                f"  {name} = {result['metrics'].get(name, float('nan')):.4f} after {result['images_seen']} images, "
+                f"  {name} = {score:.4f} after {result['images_seen']} images, "
                 f"{result['seconds']['total']:.0f} s, {result['images_per_second']:.0f} images/s",
                 flush=True,
             )
@@ -118,8 +119,8 @@ def _check_folder(one: RunConfig, folder: Path) -> None:
         rows = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other[:4])
         rows += f" and {len(other) - 4} more" if len(other) > 4 else ""
         raise InputError(
-            f"{folder} holds a run with other settings: {rows}. Nothing is overwritten: give the settings it was "
-            "started with, or another --out."
+            f"{folder} holds a run with other settings: {rows}. Nothing is overwritten: give the settings it "
+            "was started with, or another --out."
         )
 
 

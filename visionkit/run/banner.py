@@ -48,7 +48,7 @@ def print_banner(
         "device": f"{world} x {policy.accelerator} ({env['device']}), {policy.precision}"
         + (", channels-last" if policy.channels_last else "")
         + (", compiled" if policy.compile else ""),
-        "batch": f"{order.batch_size} x {world} process(es) x {config.accumulate} accumulated = {width} a step",
+        "batch": f"{order.batch_size} x {world} process(es) x {config.accumulate} accumulated = {width}",
         "rate": describe_rate(config.lr, config.optim, width),
         "data": f"{data.splits.name}: {sizes['train']} of {sizes['train_full']} train, {sizes['val']} val, "
         f"{sizes['test']} test, {len(data.splits.classes)} classes",

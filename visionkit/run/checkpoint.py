@@ -61,7 +61,7 @@ def load_checkpoint(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str
     return _check_content(loaded, file)
 
 
-def newest_good(folder: str | Path, *, report: Callable[[str], None]) -> Path | None:
+def newest_good(folder: str | Path, *, report: Callable[[str], object]) -> Path | None:
     """Return the newest checkpoint of a folder that is sound, or None where there is none.
 
     Args:
@@ -255,8 +255,8 @@ def _disk_text(target: Path, needed: int, error: Exception) -> str:
     except OSError:
         free = "an unknown number of"
     return (
-        f"{target} could not be written: {_first_line(error)} About {needed} bytes are needed and {free} bytes "
-        "are free. Free some space or choose another --out, then start the same command again."
+        f"{target} could not be written: {_first_line(error)} About {needed} bytes are needed and {free} "
+        "bytes are free. Free some space or choose another --out, then start the same command again."
     )
 
 

@@ -23,7 +23,7 @@ __all__ = ["RunConfig", "parse", "read_config", "setting", "to_dict"]
 
 
 def setting(default: Any, help: str, *, group: str = "task") -> Any:
-    """Return a dataclass field that is a flag: its default, one line of help and the group it is listed in."""
+    """Return a dataclass field that is a flag: its default, a line of help, the group it is listed in."""
     meta = {"help": help, "group": group}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=meta)

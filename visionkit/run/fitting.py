@@ -212,7 +212,7 @@ def _open_folder(config: RunConfig, place: Path, saver: SaveCheckpoints) -> str 
     """Prepare the folder on the first process; return the checkpoint to continue from."""
     found: Path | None = None
     if config.resume != "never":
-        found = newest_good(saver.folder, report=rank_zero_only(lambda text: print(text, file=sys.stderr)))
+        found = newest_good(saver.folder, report=rank_zero_only(lambda text: sys.stderr.write(text + "\n")))
         if found is None and config.resume == "require":
             raise InputError(
                 f"--resume require: expected a sound checkpoint in {saver.folder}, but found none. "

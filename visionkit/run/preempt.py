@@ -1,4 +1,4 @@
-"""Preemption: a signal sets a flag, all processes save after the same update, and the run ends with its own status."""
+"""Preemption: a signal sets a flag, all processes save after the same update, and the run ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PreemptedError(RunError):
 
 
 class Preemption(Callback):
-    """Turns SIGTERM and SIGUSR1 into a checkpoint at the next end of an update, the same one on all processes.
+    """Turns SIGTERM and SIGUSR1 into a checkpoint at the end of the same update on all processes.
 
     A process that was signalled writes the number of the next update into the process group's key-value
     store before it joins that update's gradients; every process reads the store after each update, and has
@@ -74,7 +74,7 @@ class Preemption(Callback):
                 self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop after the epoch when the update was its last; the checkpoint of the epoch's end is written first."""
+        """Stop after the epoch when the update was its last; the epoch's checkpoint is written first."""
         if self._due(trainer):
             self.saver.on_train_epoch_end(trainer, pl_module)
             self._leave(trainer)

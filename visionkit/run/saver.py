@@ -19,7 +19,7 @@ __all__ = ["SaveCheckpoints"]
 
 
 class SaveCheckpoints(Checkpoint):
-    """Writes `last.ckpt` every few updates and at each end of an epoch, `best.ckpt` when the monitor improves.
+    """Writes `last.ckpt` every few updates and after each epoch, `best.ckpt` when the monitor improves.
 
     Within an epoch a checkpoint is written after an update and never on the epoch's last batch: there the
     validation is still to come, so the one after it serves. `previous.ckpt` is the one before `last.ckpt`.
@@ -168,5 +168,6 @@ def writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise RunError(
-            f"Expected to be able to write into {folder}, but: {error.strerror or error}. Choose another --out."
+            f"Expected to be able to write into {folder}, but: {error.strerror or error}. "
+            "Choose another --out."
         ) from error

@@ -1,4 +1,4 @@
-"""Randomness inside a step as a function of (seed, batches consumed, process): nothing to save, nothing to lose."""
+"""Randomness inside a step as a function of (seed, batches consumed, process): nothing to save."""
 
 from __future__ import annotations
 

@@ -50,7 +50,9 @@ def format_usage(
     if variants:
         out.append("--variant NAME:")
         out += [_fold(f"  {v.__name__}".ljust(24) + _first_line(v)) for v in variants]
-    out.append("also: --config FILE (YAML; flags win), --print_config, --help, --help=all (nested settings), --debug")
+    out.append(
+        "also: --config FILE (YAML; flags win), --print_config, --help, --help=all (nested settings), --debug"
+    )
     return "\n".join(out)
 
 
