@@ -83,6 +83,14 @@ class Backbone(nn.Module):
             self._stages = [Stage(s.reduction, [f"net.{n}" for n in s.parameters]) for s in found]
         return self._stages
 
+    def rest_idle(self) -> None:
+        """Take parameters that no level needs out of training, so that plain data-parallel training accepts them."""
+        used = {name for stage in self.stages() for name in stage.parameters}
+        for name, parameter in self.named_parameters():
+            if name not in used:
+                parameter.requires_grad_(False)
+        self._freezer = Freezer(self.net)
+
     def freeze_through(self, reduction: int | Literal["all"]) -> None:
         """Freeze parameters, running statistics and dropout up to a reduction, and thaw the others.
 

@@ -73,7 +73,11 @@ def create_backbone(
     net = source.maps(model, taps, prune=True)
     net = convert_norms(net, norm, trained=info.trained)
     mean, std = _statistics(source, request)
-    return Backbone(net, taps, plan, name=name, mean=mean, std=std, weights=info)
+    backbone = Backbone(net, taps, plan, name=name, mean=mean, std=std, weights=info)
+    if plan.crooked:
+        # a branch whose maps are not aligned is left out, and its layers get no gradient
+        backbone.rest_idle()
+    return backbone
 
 
 def create_encoder(

@@ -36,10 +36,11 @@ def make_plan(source: Source, request: Request) -> Plan:
     native = request.image_size or source.card(request).input_size
     try:
         size = _traceable(model, native, request.in_channels)
-        places = source.places(model, size)
-        candidates = [Tap(key, Level(1, 1)) for key in places]
-        maps = source.maps(model, candidates, prune=False)
-        shapes = [tuple(x.shape) for x in run_for_shapes(maps, size, request.in_channels)]
+        maps, candidates, measured, shapes = _look(source, model, size, request.in_channels)
+        if not any(measured) and size != native:
+            # strides of 7 or 14 divide the network's own size only
+            size = native
+            maps, candidates, measured, shapes = _look(source, model, size, request.in_channels)
     except Exception as error:
         raise InputError(
             f"'{source.prefix}/{request.architecture}' cannot be traced for its shapes "
@@ -47,10 +48,23 @@ def make_plan(source: Source, request: Request) -> Plan:
             "layout depends on the values of the picture, or it takes no plain picture. Take another "
             "backbone."
         ) from error
-    measured = [_measure(tap.key, shape, size) for tap, shape in zip(candidates, shapes)]
     taps, crooked = _deepest(measured, candidates, shapes)
     fixed, multiple, step = _sizes(maps, model, taps, candidates, size, native, request.in_channels)
     return Plan(tuple(taps), tuple(crooked), fixed, multiple, step, parameters, kinds, size)
+
+
+def _look(
+    source: Source, model: nn.Module, size: Size, channels: int
+) -> tuple[nn.Module, list[Tap], list[Tap | None], list[tuple[int, ...]]]:
+    candidates = [Tap(key, Level(1, 1)) for key in source.places(model, size)]
+    maps = source.maps(model, candidates, prune=False)
+    shapes = [tuple(x.shape) for x in run_for_shapes(maps, size, channels)]
+    return (
+        maps,
+        candidates,
+        [_measure(tap.key, shape, size) for tap, shape in zip(candidates, shapes)],
+        shapes,
+    )
 
 
 def choose_taps(plan: Plan, reductions: Sequence[int], name: str) -> list[Tap]:
@@ -121,12 +135,10 @@ def _stride_works(source: Source, request: Request) -> bool:
         # not through make_plan, whose refusal asks here what would work
         model = without_memory(lambda: source.build(request, None)).eval()
         size = _traceable(model, source.card(request).input_size, request.in_channels)
-        maps = source.maps(model, [Tap(key, Level(1, 1)) for key in source.places(model, size)], prune=False)
-        shapes = [tuple(x.shape) for x in run_for_shapes(maps, size, request.in_channels)]
+        measured = _look(source, model, size, request.in_channels)[2]
     except Exception:
         return False
-    found = [tap.level.reduction for n, s in enumerate(shapes) if (tap := _measure(n, s, size)) is not None]
-    return max(found, default=0) == request.output_stride
+    return max((t.level.reduction for t in measured if t is not None), default=0) == request.output_stride
 
 
 def _runs(net: nn.Module, size: Size, channels: int) -> bool:

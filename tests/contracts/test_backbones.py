@@ -1,0 +1,148 @@
+"""Every backbone, one contract: levels, shapes, gradients, stages, freezing, encoder, kept classifier."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.contracts.cases import ALL, BACKBONES, MORE_BACKBONES
+from visionkit.backbones import Level, check_backbone, describe_backbone, list_backbones
+from visionkit.errors import InputError, RunError
+
+BY_SHAPE = 12_000_000
+
+
+def _hold(name: str, reductions: tuple[int, ...]) -> None:
+    report = check_backbone(name, by_shape_above=BY_SHAPE)
+    assert tuple(r for _, r in report.levels if r in ALL) == reductions
+    assert bool(report.refusal) == (not reductions)
+    assert not report.refusal or "no maps aligned with the picture" in report.refusal
+    assert report.dim > 0
+    assert report.arithmetic == (report.parameters <= BY_SHAPE)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_contract(name):
+    _hold(name, BACKBONES[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MORE_BACKBONES)
+def test_contract_of_more_families(name):
+    _hold(name, MORE_BACKBONES[name])
+
+
+def test_the_rows_span_the_registry():
+    rows = {**BACKBONES, **MORE_BACKBONES}
+    assert len(BACKBONES) >= 50
+    assert len(rows) >= 95
+    assert set(rows) <= set(list_backbones())
+    assert {name.partition("/")[0] for name in rows} == {"packaged", "timm", "torchvision"}
+
+
+def test_the_registry_holds_every_architecture():
+    import timm
+    from torchvision import models
+
+    names = list_backbones()
+    assert len(names) == len(timm.list_models()) + len(models.list_models(module=models)) + 3
+    assert len(names) >= 1400
+    assert len(names) == len(set(names))
+
+
+class _Broken(nn.Module):
+    levels = (Level(8, 4),)
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.idle = nn.Conv2d(8, 8, 1) if fault == "idle" else nn.Identity()
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        x = self.norm(self.conv(images))
+        if self.fault != "reduction":
+            x = torch.nn.functional.max_pool2d(x, 2, ceil_mode=True)
+        if self.fault == "nan":
+            x = x * float("nan")
+        return (x,)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [("idle", "a gradient for every parameter"), ("nan", "finite numbers")],
+)
+def test_a_broken_network_is_found_out(fault, text):
+    def mine(*, pretrained: bool) -> nn.Module:
+        return _Broken(fault)
+
+    with pytest.raises(RunError, match=text):
+        check_backbone(mine)
+
+
+def test_a_network_that_keeps_the_contract_passes():
+    def mine(*, pretrained: bool) -> nn.Module:
+        return _Broken("")
+
+    report = check_backbone(mine)
+    assert report.levels == ((8, 4),)
+    assert report.dim == 8
+
+
+def test_a_level_that_is_not_what_it_says_is_measured():
+    def mine(*, pretrained: bool) -> nn.Module:
+        return _Broken("reduction")
+
+    assert check_backbone(mine).levels == ((8, 2),)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_contract_of_all_names(tmp_path):
+    """Hold every name of the registry to the contract; `VISIONKIT_TABLE` names a file to go on from, line by line."""
+    table = Path(os.environ.get("VISIONKIT_TABLE", tmp_path / "backbones.jsonl"))
+    done = {json.loads(line)["name"] for line in table.read_text().splitlines()} if table.exists() else set()
+    names = list_backbones()
+    with table.open("a") as out:
+        for name in names:
+            if name in done:
+                continue
+            try:
+                report = check_backbone(name)
+                row = {
+                    "name": name,
+                    "status": "refused" if report.refusal else "passes",
+                    "why": report.refusal,
+                }
+            except InputError as error:
+                row = {"name": name, "status": "refused", "why": str(error)}
+            except Exception as error:
+                row = {"name": name, "status": "crash", "why": f"{type(error).__name__}: {error}"}
+            out.write(json.dumps(row) + "\n")
+            out.flush()
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert {row["name"] for row in rows} >= set(names)
+    assert [row for row in rows if row["status"] == "crash"] == []
+    named = re.compile("no maps aligned with the picture|cannot be traced for its shapes")
+    assert [row for row in rows if row["status"] == "refused" and not named.search(row["why"])] == []
+
+
+def test_describe_before_build():
+    facts = describe_backbone("timm/resnet50.a1_in1k")
+    assert [level.reduction for level in facts.levels] == [2, 4, 8, 16, 32]
+    assert [level.channels for level in facts.levels] == [64, 256, 512, 1024, 2048]
+    assert facts.parameters == 25_557_032
+    assert facts.tag == "a1_in1k"
+    assert facts.licence == "apache-2.0"
+    assert "tv_in1k" in facts.tags
+    assert facts.norm_policies["pretrained"] == ("batch", "frozen", "sync")
+    assert facts.output_strides == (32, 16, 8)
+    assert facts.weights_here is False
+    assert json.loads(json.dumps(facts.as_dict()))["mean"] == [0.485, 0.456, 0.406]
