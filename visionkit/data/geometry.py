@@ -86,6 +86,10 @@ def _keep(sample: Sample, chosen: Tensor) -> Sample:
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     if image.shape[-2:] == size:
         return image
+    if min(*image.shape[-2:], *size) == 1:
+        # With a side of one pixel the memory layout is ambiguous, and torch's uint8 kernel asserts on it.
+        single: Tensor = interpolate(image[None].float(), size=size, mode="bilinear", antialias=True)
+        return single[0].round().clamp(0, 255).to(image.dtype)
     resized: Tensor = interpolate(image[None], size=size, mode="bilinear", antialias=True)
     return resized[0]
 
