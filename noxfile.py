@@ -53,6 +53,15 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Run the long form of what damages a run: fuzzed pictures, kills, full disks."""
+    install(session, "test")
+    session.run(
+        "python", "-m", "pytest", "-m", "faults", "--timeout", "5400", *session.posargs, env=ONE_THREAD
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the style."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
@@ -80,7 +89,7 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed beside the peers, in one run."""
     install(session, "test")
-    session.run("python", "-m", "tests.bench", *session.posargs, env=ONE_THREAD)
+    session.run("python", "-m", "pytest", "tests/bench", "-m", "", "-s", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
