@@ -1,6 +1,6 @@
-"""The rows of the contract of backbones: one network of each family, and the reductions it must give of 4, 8, 16, 32.
+"""The rows of the contract of backbones: one network of each family, and which of 4, 8, 16, 32 it must give.
 
-A row without reductions is a network that is refused as a source of maps, by a named reason, and serves as an encoder.
+A row without reductions is a network that is refused as a source of maps, by a named reason.
 """
 
 from __future__ import annotations

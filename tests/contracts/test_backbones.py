@@ -106,7 +106,7 @@ def test_a_level_that_is_not_what_it_says_is_measured():
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_contract_of_all_names(tmp_path):
-    """Hold every name of the registry to the contract; `VISIONKIT_TABLE` names a file to go on from, line by line."""
+    """Hold every name to the contract; `VISIONKIT_TABLE` names a file to go on from, line by line."""
     table = Path(os.environ.get("VISIONKIT_TABLE", tmp_path / "backbones.jsonl"))
     done = {json.loads(line)["name"] for line in table.read_text().splitlines()} if table.exists() else set()
     names = list_backbones()

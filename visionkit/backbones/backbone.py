@@ -84,7 +84,7 @@ class Backbone(nn.Module):
         return self._stages
 
     def rest_idle(self) -> None:
-        """Take parameters that no level needs out of training, so that plain data-parallel training accepts them."""
+        """Take parameters that no level needs out of training: data-parallel training wants none idle."""
         used = {name for stage in self.stages() for name in stage.parameters}
         for name, parameter in self.named_parameters():
             if name not in used:

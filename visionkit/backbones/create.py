@@ -16,7 +16,7 @@ from visionkit.backbones.norms import convert_norms
 from visionkit.backbones.planning import choose_taps, make_plan
 from visionkit.backbones.registry import resolve
 from visionkit.backbones.source import Plan, Request, Size, Source, Tap
-from visionkit.backbones.tracing import run_for_shapes
+from visionkit.backbones.tracing import run_for_shapes, without_memory
 from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
 from visionkit.config import NormPolicy
 from visionkit.errors import InputError, expected
@@ -69,7 +69,7 @@ def create_backbone(
         if tuple(reductions) == _REDUCTIONS:
             reductions = tuple(r for r in reductions if r <= output_stride)
     taps = choose_taps(plan, reductions, name)
-    model, info = _model(source, request, init)
+    model, info = _model(source, request, init, taps)
     net = source.maps(model, taps, prune=True)
     net = convert_norms(net, norm, trained=info.trained)
     mean, std = _statistics(source, request)
@@ -110,7 +110,7 @@ def create_encoder(
     mean, std = _statistics(source, request)
     if level is not None:
         taps = choose_taps(plan, (level,), name)
-        model, info = _model(source, request, init)
+        model, info = _model(source, request, init, taps)
         maps = convert_norms(source.maps(model, taps, prune=True), norm, trained=info.trained)
         net: nn.Module = PooledLevel(Backbone(maps, taps, plan, name=name, mean=mean, std=std, weights=info))
         dim = taps[0].level.channels
@@ -173,7 +173,9 @@ def _statistics(source: Source, request: Request) -> tuple[tuple[float, ...], tu
     return adapt_statistics(card.mean, request.in_channels), adapt_statistics(card.std, request.in_channels)
 
 
-def _model(source: Source, request: Request, init: Init) -> tuple[nn.Module, WeightsInfo]:
+def _model(
+    source: Source, request: Request, init: Init, taps: Sequence[Tap] | None = None
+) -> tuple[nn.Module, WeightsInfo]:
     """Build the whole network and fill it as `init` says."""
     if init == "scratch":
         return source.build(request, None), WeightsInfo(name=request.architecture)
@@ -194,6 +196,11 @@ def _model(source: Source, request: Request, init: Init) -> tuple[nn.Module, Wei
             )
         )
     state = read_state_dict(path)
-    model = source.build(request, state, trusted=False)
+    needed: frozenset[str] | None = None
+    if taps is not None and not isinstance(source, UserSource):
+        # a file that holds what the maps need will do: a saved backbone has no conv head
+        cut = without_memory(lambda: source.maps(source.build(request, None), taps, prune=True))
+        needed = frozenset(key.removeprefix("model.") for key in cut.state_dict())
+    model = source.build(request, state, trusted=False, needed=needed)
     info = WeightsInfo("file", request.architecture, digest=file_digest(path), path=str(path.resolve()))
     return model, replace(info, training_data="not stated", licence="not stated")

@@ -110,10 +110,15 @@ class PackagedSource:
         return state, replace(self.card(request).info, digest=digest, path=str(file))
 
     def build(
-        self, request: Request, state: Mapping[str, Tensor] | None, *, trusted: bool = True
+        self,
+        request: Request,
+        state: Mapping[str, Tensor] | None,
+        *,
+        trusted: bool = True,
+        needed: frozenset[str] | None = None,
     ) -> nn.Module:
         """Build timm's classifier of the same architecture."""
-        return self._timm.build(_as_timm(request), state, trusted=trusted)
+        return self._timm.build(_as_timm(request), state, trusted=trusted, needed=needed)
 
     def classifier_keys(self, request: Request) -> tuple[str, ...]:
         """Return the names of the classifier's parameters."""

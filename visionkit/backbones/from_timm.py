@@ -91,7 +91,12 @@ class TimmSource:
         return read_state_dict(file), record
 
     def build(
-        self, request: Request, state: Mapping[str, Tensor] | None, *, trusted: bool = True
+        self,
+        request: Request,
+        state: Mapping[str, Tensor] | None,
+        *,
+        trusted: bool = True,
+        needed: frozenset[str] | None = None,
     ) -> nn.Module:
         """Build the classifier; trusted weights go through timm's own converters, strictly."""
         if state is None:
@@ -104,11 +109,10 @@ class TimmSource:
         classes = _classes(own, self._classifier_names(request))
         if classes is not None:
             twin = without_memory(lambda: self._create(plain, classes=classes))
-        keys = set(self.classifier_keys(request))
+        wanted = twin.state_dict()
+        must = wanted.keys() - set(self.classifier_keys(request)) if needed is None else needed
         try:
-            full = fill_missing(
-                own, twin.state_dict(), twin.state_dict().keys() - keys, name=f"timm/{request.architecture}"
-            )
+            full = fill_missing(own, wanted, must, name=f"timm/{request.architecture}")
         except MismatchError as mismatch:
             # perhaps the authors' own format, which timm converts
             try:

@@ -83,7 +83,12 @@ class TorchvisionSource:
         return read_state_dict(file), record
 
     def build(
-        self, request: Request, state: Mapping[str, Tensor] | None, *, trusted: bool = True
+        self,
+        request: Request,
+        state: Mapping[str, Tensor] | None,
+        *,
+        trusted: bool = True,
+        needed: frozenset[str] | None = None,
     ) -> nn.Module:
         """Build the classifier and load the weights name by name."""
         if state is None:
@@ -98,10 +103,10 @@ class TorchvisionSource:
         if classes is not None:
             twin = without_memory(lambda: _create(plain, classes=classes))
         own = _fit_positions(own, twin, request)
-        needed = twin.state_dict().keys() - set(self.classifier_keys(request))
-        full = fill_missing(
-            own, twin.state_dict(), needed, name=f"torchvision/{request.architecture}", optional=spare
-        )
+        wanted = twin.state_dict()
+        must = wanted.keys() - set(self.classifier_keys(request)) if needed is None else needed
+        name = f"torchvision/{request.architecture}"
+        full = fill_missing(own, wanted, must, name=name, optional=spare)
         model = _create(request, classes=classes)
         model.load_state_dict(full, strict=True)
         return _adapt_input(model, request, trained=True)

@@ -52,7 +52,12 @@ class UserSource:
         return None, WeightsInfo("user", request.architecture, "", "not stated", "not stated")
 
     def build(
-        self, request: Request, state: Mapping[str, Tensor] | None, *, trusted: bool = True
+        self,
+        request: Request,
+        state: Mapping[str, Tensor] | None,
+        *,
+        trusted: bool = True,
+        needed: frozenset[str] | None = None,
     ) -> nn.Module:
         """Call the user's function, and load the weights if there are any."""
         if request.output_stride is not None:

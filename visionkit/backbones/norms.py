@@ -46,6 +46,7 @@ class FrozenBatchNorm(nn.Module):
             value = getattr(norm, name, None)
             self.register_buffer(name, None if value is None else value.detach().clone())
         _carry_fused(norm, self)
+        self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `(B, C, ...)` by the stored statistics."""

@@ -116,12 +116,17 @@ class Source(Protocol):
         ...
 
     def build(
-        self, request: Request, state: Mapping[str, Tensor] | None, *, trusted: bool = True
+        self,
+        request: Request,
+        state: Mapping[str, Tensor] | None,
+        *,
+        trusted: bool = True,
+        needed: frozenset[str] | None = None,
     ) -> nn.Module:
         """Build the whole classifier with the weights given, on the default device.
 
         `trusted` weights are the source's own and go through its own converters; others are checked name by
-        name.
+        name, and those `needed` must be there (None: all but the classifier's).
         """
         ...
 

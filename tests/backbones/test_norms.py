@@ -1,0 +1,165 @@
+"""Norm policies: exact where they convert trained weights, refused where they would not be."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from visionkit.backbones import convert_norms, create_backbone, create_encoder, make_norm
+from visionkit.backbones.norms import FrozenBatchNorm, norm_kinds
+from visionkit.errors import InputError
+
+# plain norms, fused norms and activations, one-dimensional norms, dense connections
+NETS = [
+    "test_resnet",
+    "test_efficientnet",
+    "levit_128s",
+    "ese_vovnet19b_slim_dw",
+    "cs3darknet_focus_s",
+    "hgnetv2_b0",
+]
+
+
+def _trained(name):
+    torch.manual_seed(0)
+    net = timm.create_model(name)
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return net
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_frozen_is_what_evaluation_was(name):
+    net = _trained(name).eval()
+    size = net.pretrained_cfg["input_size"][1]
+    images = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        before = net(images)
+        frozen = convert_norms(copy.deepcopy(net), "frozen", trained=True)
+        assert "batch" not in norm_kinds(frozen)
+        assert torch.equal(frozen(images), before)
+    assert set(frozen.state_dict()) == set(net.state_dict())
+    assert len(list(frozen.parameters())) < len(list(net.parameters()))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_sync_in_one_process_is_batch(name):
+    net = _trained(name)
+    size = net.pretrained_cfg["input_size"][1]
+    sync = convert_norms(copy.deepcopy(net), "sync", trained=True)
+    assert norm_kinds(sync).count("sync") == 1
+    assert list(sync.state_dict()) == list(net.state_dict())
+    images = torch.randn(2, 3, size, size)
+    for mode in (False, True):
+        torch.manual_seed(1)
+        wanted = net.train(mode)(images)
+        torch.manual_seed(1)
+        found = sync.train(mode)(images)
+        pairs = zip(*([w] if isinstance(w, torch.Tensor) else w for w in (wanted, found)), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    for (name_a, a), (_, b) in zip(net.named_buffers(), sync.named_buffers(), strict=True):
+        assert torch.equal(a, b), name_a
+
+
+def test_fused_activation_and_dropout_are_kept():
+    fused = BatchNormAct2d(8, act_layer=nn.SiLU, drop_layer=nn.Dropout).eval()
+    x = torch.randn(2, 8, 4, 4)
+    for policy, trained in (("frozen", True), ("sync", True), ("group", False)):
+        new = convert_norms(copy.deepcopy(fused), policy, trained=trained)
+        assert isinstance(new.act, nn.SiLU)
+        assert isinstance(new.drop, nn.Dropout)
+        assert new.training == fused.training
+    y = convert_norms(copy.deepcopy(fused), "group", trained=False)(x)
+    assert torch.allclose(y, nn.functional.silu(nn.functional.group_norm(x, 8)), atol=1e-5)
+
+
+def test_frozen_never_moves():
+    norm = FrozenBatchNorm(nn.BatchNorm2d(4)).train()
+    before = {k: v.clone() for k, v in norm.state_dict().items()}
+    norm(torch.randn(8, 4, 5, 5) * 3 + 1)
+    assert all(torch.equal(before[k], v) for k, v in norm.state_dict().items())
+    assert not list(norm.parameters())
+
+
+def test_group_from_scratch_normalises_and_keeps_zero_gains():
+    net = nn.Sequential(nn.Conv2d(3, 48, 3), nn.BatchNorm2d(48), nn.Conv2d(48, 24, 1), nn.BatchNorm2d(24))
+    nn.init.zeros_(net[3].weight)
+    convert_norms(net, "group", trained=False)
+    assert [m.num_groups for m in net if isinstance(m, nn.GroupNorm)] == [16, 8]
+    assert net[1](torch.randn(2, 48, 9, 9) * 7).std().item() == pytest.approx(1, abs=0.05)
+    assert not net[3].weight.any()
+
+
+def test_refusals_name_what_is_valid():
+    net = nn.Sequential(nn.BatchNorm2d(4))
+    with pytest.raises(InputError, match="With trained weights the norms are 'batch', 'frozen' or 'sync'"):
+        convert_norms(net, "group", trained=True)
+    with pytest.raises(InputError, match="From scratch the norms are 'batch', 'sync' or 'group'"):
+        convert_norms(net, "frozen", trained=False)
+    with pytest.raises(InputError, match=r"Unknown norm policy 'frozn'\. Did you mean 'frozen'"):
+        convert_norms(net, "frozn", trained=True)
+    with pytest.raises(InputError, match="Unknown norm policy"):
+        make_norm("layer", 8)
+
+
+def test_nets_without_batch_norms_take_any_policy():
+    for policy in ("batch", "frozen", "sync", "group"):
+        assert norm_kinds(create_backbone("timm/test_convnext", init="scratch", norm=policy)) == ("layer",)
+
+
+def test_make_norm():
+    assert type(make_norm("batch", 8)) is nn.BatchNorm2d
+    assert isinstance(make_norm("sync", 8), nn.SyncBatchNorm)
+    assert make_norm("group", 256).num_groups == 32
+    assert make_norm("group", 40).num_groups == 8
+    assert isinstance(make_norm("frozen", 8), nn.Identity)
+
+
+@pytest.mark.parametrize("make", [create_backbone, create_encoder])
+def test_policies_through_the_factories(make):
+    name = "packaged/efficientnet_lite0"
+    assert norm_kinds(make(name, init="scratch", norm="group")) == ("group",)
+    assert norm_kinds(make(name, init="scratch", norm="sync")) == ("sync",)
+    with pytest.raises(InputError, match="do not normalise"):
+        make(name, init="scratch", norm="frozen")
+
+
+def _across(rank, folder):
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    norm = convert_norms(nn.Sequential(nn.BatchNorm2d(3)), "sync", trained=True).train()
+    everything = torch.randn(5, 3, 4, 6) * 2 + 1
+    mine = everything[:2] if rank == 0 else everything[2:]  # shards of unlike size
+    mine = mine.clone().requires_grad_()
+    out = norm(mine)
+    (out * torch.arange(out[0].numel()).view(out[0].shape)).sum().backward()
+    torch.save((out.detach(), mine.grad, norm[0].running_mean, norm[0].running_var), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.dist
+def test_sync_over_two_processes_is_batch_over_all(tmp_path):
+    torch.multiprocessing.spawn(_across, args=(str(tmp_path),), nprocs=2)
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(3).train()
+    everything = (torch.randn(5, 3, 4, 6) * 2 + 1).requires_grad_()
+    out = norm(everything)
+    (out * torch.arange(out[0].numel()).view(out[0].shape)).sum().backward()
+    assert torch.allclose(torch.cat([p[0] for p in parts]), out, atol=1e-5)
+    assert torch.allclose(torch.cat([p[1] for p in parts]), everything.grad, atol=1e-3, rtol=1e-4)
+    for part in parts:
+        assert torch.allclose(part[2], norm.running_mean, atol=1e-6)
+        assert torch.allclose(part[3], norm.running_var, atol=1e-5)
