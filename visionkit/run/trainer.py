@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
@@ -83,6 +84,8 @@ def build_trainer(
         benchmark=False if config.deterministic else None,
         default_root_dir=folder,
     )
+    # Deterministic algorithms also fill every new tensor with NaN, a pass over memory that changes no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Lightning asks all processes about SIGTERM by a broadcast before every batch; `Preemption` agrees
     # through the key-value store instead, so a step makes no collective but its gradient's.
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
