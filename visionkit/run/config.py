@@ -59,6 +59,7 @@ class RunConfig:
     accelerator: str = setting("auto", "cpu | gpu | auto", group="machine")
     strategy: str = setting("auto", "auto | ddp | fsdp", group="machine")
     precision: str = setting("auto", "auto | 32-true | bf16-mixed | 16-mixed", group="machine")
+    jobs: int = setting(0, "runs at a time on a CPU; 0: one a thread, 4 at most", group="machine")
     compile: bool = setting(False, "compile the model (slow first step)", group="machine")
     out: str = setting("", "where everything is written (default runs/RECIPE)", group="output")
     resume: Literal["auto", "require", "never"] = setting(

@@ -36,7 +36,7 @@ from visionkit.run.trainer import build_trainer, make_logger
 __all__ = ["Length", "fit", "length"]
 
 SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "accelerator")
-FREE = ("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init")
+FREE = ("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init", "jobs")
 
 
 @dataclass(frozen=True)
