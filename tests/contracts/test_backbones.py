@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tests.contracts.cases import ALL, BACKBONES, MORE_BACKBONES
+from tests.contracts.quick_weights import quick_weights
 from visionkit.backbones import Level, check_backbone, describe_backbone, list_backbones
 from visionkit.errors import InputError, RunError
 
@@ -111,7 +112,7 @@ def test_contract_of_all_names(tmp_path):
     table = Path(os.environ.get("VISIONKIT_TABLE", tmp_path / "backbones.jsonl"))
     done = {json.loads(line)["name"] for line in table.read_text().splitlines()} if table.exists() else set()
     names = list_backbones()
-    with table.open("a") as out:
+    with table.open("a") as out, quick_weights():
         for name in names:
             if name in done:
                 continue
@@ -132,6 +133,16 @@ def test_contract_of_all_names(tmp_path):
     named = re.compile("no maps aligned with the picture|cannot be traced for its shapes")
     refused = [row for row in rows if row["status"].startswith("refused")]
     assert [row for row in refused if not named.search(row["reason"])] == []
+
+
+def test_quick_weights_are_drawn_and_let_go():
+    with quick_weights():
+        weights = nn.init.trunc_normal_(torch.empty(100, 1000), std=0.02)
+        other = nn.Linear(300, 300).weight
+    assert 0.005 < float(weights.std()) < 0.03
+    assert len(weights.unique()) > 3000
+    assert float(other.abs().max()) <= 300**-0.5
+    assert len(torch.empty(100_000).uniform_().unique()) > 50_000
 
 
 def test_describe_before_build():
