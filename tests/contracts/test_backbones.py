@@ -18,7 +18,7 @@ from visionkit.backbones import Level, check_backbone, describe_backbone, list_b
 from visionkit.errors import InputError, RunError
 
 BY_SHAPE = 12_000_000
-LARGE = re.compile(r"_(3[3-9]\d|[4-9]\d\d|1\d\d\d)(_|$)|huge|giant|gigantic|enormous|so400m|so150m|xlarge|xxlarge")
+LARGE = re.compile(r"_(3[3-9]\d|[4-9]\d\d|1\d\d\d)(_|$)|huge|giant|gigantic|enormous|so\d+m|xlarge")
 
 
 def _hold(name: str, reductions: tuple[int, ...]) -> None:
@@ -112,7 +112,7 @@ def test_contract_of_all_names(tmp_path):
     """Hold every name to the contract; `VISIONKIT_TABLE` names a file to go on from, line by line."""
     table = Path(os.environ.get("VISIONKIT_TABLE", tmp_path / "backbones.jsonl"))
     done = {json.loads(line)["name"] for line in table.read_text().splitlines()} if table.exists() else set()
-    # Those of a large fixed size take minutes each: they come last, so that a walk cut short has seen the most.
+    # Those of a large fixed size take minutes each: last, so that a walk cut short has seen the most.
     names = sorted(list_backbones(), key=lambda name: bool(LARGE.search(name)))
     with table.open("a") as out, quick_weights():
         for name in names:
