@@ -45,7 +45,7 @@ def build(folder: Path, *callbacks: Callback, epochs: int = 2) -> lightning.Trai
             StepSeed(5),
             FiniteGuard(folder / "faults"),
             *callbacks,
-            Preemption(saver, requeue=False),
+            Preemption(saver),
             saver,
         ],
         max_epochs=epochs,

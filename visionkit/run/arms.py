@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +29,7 @@ IGNORED = (
     "num_nodes",
     "strategy",
     "jobs",
+    "timeout",
 )
 
 
@@ -69,15 +68,19 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
     Raises:
         InputError: A folder holds a run with other settings, or holds one and `resume` is "never".
     """
+    from visionkit.run.children import end_with_parent
     from visionkit.run.jobs import Job, choose_jobs, run_jobs
+    from visionkit.run.preempt import listening
+    from visionkit.run.processes import is_first
     from visionkit.run.result import read_result
 
+    end_with_parent()
     out, began = Path(config.out), time.time()
-    runs = list(each_run(config))
-    first = _is_first()
+    runs, first = list(each_run(config)), is_first()
     jobs, threads = choose_jobs(config, len(runs))
+    # Another process may look when the first has already begun: only that one can tell a run of before.
     for one, folder in runs:
-        if first:
+        if first or one.resume != "never":
             _check_folder(one, folder)
     todo = []
     for number, (one, folder) in enumerate(runs, start=1):
@@ -86,18 +89,19 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
             todo.append(Job(title, folder, functools.partial(_train_one, train, one, folder)))
         elif first:
             print(f"{title}: finished before, kept.", flush=True)  # noqa: T201
-    if jobs > 1 and todo:
-        print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.", flush=True)  # noqa: T201
-        run_jobs(todo, jobs=jobs, threads=threads, finished=_say)
-    else:
-        for job in todo:
-            if first:
-                print(job.title, flush=True)  # noqa: T201
-            result = job.call()
-            if first:
-                _say(job, result)
-    if first:
-        _conclude(out, [folder for _, folder in runs], time.time() - began)
+    with listening():
+        if jobs > 1 and todo:
+            print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.", flush=True)  # noqa: T201
+            run_jobs(todo, jobs=jobs, threads=threads, finished=_say)
+        else:
+            for job in todo:
+                if first:
+                    print(job.title, flush=True)  # noqa: T201
+                result = job.call()
+                if first:
+                    _say(job, result)
+        if first:
+            _conclude(out, [folder for _, folder in runs], time.time() - began)
     return out
 
 
@@ -106,8 +110,11 @@ def _train_one(
 ) -> dict[str, Any]:
     import lightning
 
+    from visionkit.run.preempt import listening
+
     lightning.seed_everything(one.seeds[0], workers=False, verbose=False)
-    return train(one, folder)
+    with listening():  # also in a process of its own
+        return train(one, folder)
 
 
 def _say(job: Job, result: dict[str, Any]) -> None:
@@ -156,8 +163,3 @@ def _conclude(out: Path, folders: list[Path], seconds: float) -> None:
     report = write_report(comparison, out)
     comparison.print()
     print(f"\nreport      {report}\nruns        {out}\nseconds     {seconds:.0f}", flush=True)  # noqa: T201
-
-
-def _is_first() -> bool:
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or "0"
-    return int(rank) == 0 or "pytest" in sys.modules

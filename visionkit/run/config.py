@@ -58,6 +58,7 @@ class RunConfig:
     num_nodes: int = setting(0, "machines; 0 asks the environment", group="machine")
     accelerator: str = setting("auto", "cpu | gpu | auto", group="machine")
     strategy: str = setting("auto", "auto | ddp | fsdp", group="machine")
+    timeout: int = setting(300, "seconds a process waits for the others before it ends", group="machine")
     precision: str = setting("auto", "auto | 32-true | bf16-mixed | 16-mixed", group="machine")
     jobs: int = setting(0, "runs at a time on a CPU; 0: one a thread, 4 at most", group="machine")
     compile: bool = setting(False, "compile the model (slow first step)", group="machine")

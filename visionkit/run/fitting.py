@@ -23,10 +23,12 @@ from visionkit.data.datamodule import DataModule
 from visionkit.errors import InputError
 from visionkit.run.banner import print_banner
 from visionkit.run.checkpoint import newest_good, sweep
+from visionkit.run.children import lost_processes, watch_children
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.guard import FiniteGuard
 from visionkit.run.policy import choose_policy
 from visionkit.run.preempt import Preemption
+from visionkit.run.processes import find_processes
 from visionkit.run.result import environment, peak_memory_mb, write_result
 from visionkit.run.saver import SaveCheckpoints, writable
 from visionkit.run.step_seed import StepSeed
@@ -36,7 +38,8 @@ from visionkit.run.trainer import build_trainer, make_logger
 __all__ = ["Length", "fit", "length"]
 
 SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "accelerator")
-FREE = ("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init", "jobs")
+FREE = ("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init")
+FREE += ("jobs", "timeout")
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,10 @@ def fit(
         every=config.checkpoint_every,
         identity=_identity(config, data),
     )
-    counter = _Clock()
-    table = TableLogger(place / "metrics.csv", images=lambda: counter.images)
-    loggers: list[Logger] = [table, *(make_logger(name, place) for name in config.logger)]
-    plan = length(config, *_batches(config, data))
+    counter = _Clock(place / "metrics.csv")
+    loggers: list[Logger] = [counter.table, *(make_logger(name, place) for name in config.logger)]
+    batches, width = _batches(data, find_processes(config, accelerator=policy.accelerator).world)
+    plan = length(config, batches, width)
     trainer = build_trainer(
         config,
         folder=place,
@@ -120,14 +123,16 @@ def fit(
         loggers=loggers,
         max_epochs=plan.epochs,
         validate_every=plan.validate_every,
-        log_every=max(1, min(20, _batches(config, data)[0])),
+        log_every=max(1, min(20, batches)),
     )
     resume = _open_folder(config, place, saver)
-    table.rewind(_images_of(resume, config, data, trainer.world_size))
     if policy.compile:
         task.compile()
     print_banner(config, task, data, trainer, policy, place, plan.epochs, resume)
-    trainer.fit(task, datamodule=data, ckpt_path=resume)
+    _train(trainer, task, data, resume, config.timeout)
+    if not counter.images:  # it had ended before, and only its result was missing
+        counter.images = plan.epochs * batches * width
+        trainer.validate(task, datamodule=data, ckpt_path=resume, verbose=False)
     metrics = _floats(trainer.callback_metrics, "val/")
     fitted = time.time() - began
     images, speed = counter.images, counter.speed
@@ -154,7 +159,7 @@ def fit(
         "peak_memory_mb": peak_memory_mb(),
         "parameters": _parameters(task),
         "data": data.facts(),
-        "equal": _equal(task, data, plan, trainer, config),
+        "equal": _equal(task, data, plan, trainer, config, plan.epochs * batches * width, width),
         "predictions": "predictions/val.jsonl" if (place / "predictions/val.jsonl").exists() else None,
     }
     if trainer.is_global_zero:
@@ -163,30 +168,55 @@ def fit(
     return result
 
 
-class _Clock(Callback):
-    """Counts images seen, exactly, and the images a second of the training steps."""
+def _train(
+    trainer: lightning.Trainer,
+    task: lightning.LightningModule,
+    data: DataModule,
+    resume: str | None,
+    timeout: int,
+) -> None:
+    watch_children(trainer)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=resume)
+    except BaseException as error:
+        lost = lost_processes(error, trainer, timeout=timeout)
+        if lost is None:
+            raise
+        raise lost from error
 
-    def __init__(self) -> None:
+
+class _Clock(Callback):
+    """Counts images seen, exactly, and the images a second of the training steps; keeps the table by them."""
+
+    def __init__(self, path: Path) -> None:
+        self.table = TableLogger(path, images=lambda: self.images)
         self.images = 0
         self.speed = 0.0
         self._spent = 0.0
         self._timed = 0
         self._since: float | None = None
 
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self._count(trainer)
+        self.table.rewind(self.images)
+
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         if self._since is None:
             self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        order = trainer.datamodule.train_order()  # type: ignore[attr-defined]
-        width = order.batch_size * order.world
-        self.images = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * width
-        self._timed += width
+        self._timed += self._count(trainer)
         self._tick()
 
     def on_validation_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         self._tick()
         self._since = None
+
+    def _count(self, trainer: lightning.Trainer) -> int:
+        order = trainer.datamodule.train_order()  # type: ignore[attr-defined]
+        width: int = order.batch_size * order.world
+        self.images = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * width
+        return width
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -196,12 +226,7 @@ class _Clock(Callback):
         self.speed = self._timed / self._spent if self._spent else 0.0
 
 
-def _batches(config: RunConfig, data: DataModule) -> tuple[int, int]:
-    from visionkit.run.policy import processes
-
-    devices, nodes = processes(config)
-    per_node = torch.cuda.device_count() if devices == "auto" else int(devices)
-    world = max(1, per_node * nodes)
+def _batches(data: DataModule, world: int) -> tuple[int, int]:
     from visionkit.data.order import TrainOrder
 
     order = TrainOrder(len(data.train_data), batch_size=data.batch_size, seed=data.seed, world=world)
@@ -231,15 +256,6 @@ def _json(value: Any) -> str:
     import json
 
     return json.dumps(value, indent=1) + "\n"
-
-
-def _images_of(resume: str | None, config: RunConfig, data: DataModule, world: int) -> int:
-    if resume is None:
-        return 0
-    from visionkit.run.checkpoint import load_checkpoint
-
-    batches = int(load_checkpoint(resume).get("visionkit", {}).get("batches", 0))
-    return batches * _batches(config, data)[1]
 
 
 def _identity(config: RunConfig, data: DataModule) -> dict[str, Any]:
@@ -294,13 +310,14 @@ def _equal(
     plan: Length,
     trainer: lightning.Trainer,
     config: RunConfig,
+    images: int,
+    width: int,
 ) -> dict[str, Any]:
     transfer = getattr(task, "transfer", None)
-    batches, width = _batches(config, data)
     return {
         "norm": getattr(transfer, "norm", None),
         "schedule": {
-            "images": plan.epochs * batches * width,
+            "images": images,
             "epochs": plan.epochs,
             "global_batch": width * config.accumulate,
             "shape": config.optim.schedule,

@@ -23,7 +23,8 @@ from typing import Any
 
 from visionkit.errors import InputError, RunError
 from visionkit.run.config import RunConfig
-from visionkit.run.policy import choose_policy, processes
+from visionkit.run.policy import choose_policy
+from visionkit.run.processes import find_processes
 
 __all__ = ["Job", "choose_jobs", "run_jobs"]
 
@@ -65,7 +66,10 @@ def choose_jobs(config: RunConfig, runs: int) -> tuple[int, int]:
     import torch
 
     threads = torch.get_num_threads()
-    alone = choose_policy(config).accelerator == "cpu" and processes(config) == (1, 1)
+    accelerator = choose_policy(config).accelerator
+    found = find_processes(config, accelerator=accelerator)
+    # A Ray worker runs in a thread of a process that cannot be forked.
+    alone = accelerator == "cpu" and found.world == 1 and found.launcher != "ray"
     if config.jobs < 0:
         raise InputError(f"Expected --jobs to be 0 (auto) or more, but got {config.jobs}.")
     if config.jobs > 1 and not (alone and hasattr(os, "fork")):

@@ -17,7 +17,7 @@ __all__ = ["flatten", "require_alike", "unlike"]
 
 # Fields of the config that name the run, its place or its helpers, and change nothing that is learned.
 FREE = frozenset({"init", "seed", "seeds", "fraction", "fractions", "data", "download", "out", "resume"})
-FREE |= {"logger", "workers", "debug", "report", "progress", "checkpoint_every", "jobs"}
+FREE |= {"logger", "workers", "debug", "report", "progress", "checkpoint_every", "jobs", "timeout"}
 # Fields that say what is done with the weights: implied by init, so they may differ between arms.
 IMPLIED = frozenset(
     f"transfer.{name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig
 
-__all__ = ["Policy", "choose_policy", "processes"]
+__all__ = ["Policy", "choose_policy"]
 
 
 @dataclass(frozen=True)
@@ -54,36 +53,6 @@ def choose_policy(config: RunConfig) -> Policy:
     if precision == "auto":
         precision = "bf16-mixed" if _native_bf16(accelerator) else "32-true"
     return Policy(accelerator, precision, channels_last=True, compile=config.compile)
-
-
-def processes(config: RunConfig) -> tuple[int | str, int]:
-    """Return `(devices, num_nodes)` for the Trainer; SLURM's and torchrun's own numbers win over "auto".
-
-    Raises:
-        InputError: `devices` is no number.
-    """
-    env = os.environ
-    devices: int | str = config.devices
-    nodes = config.num_nodes
-    torchrun = "TORCHELASTIC_RUN_ID" in env
-    slurm = "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-    if devices == "auto":
-        if torchrun:
-            devices = int(env["LOCAL_WORLD_SIZE"])
-        elif slurm and "SLURM_NTASKS_PER_NODE" in env:
-            devices = int(env["SLURM_NTASKS_PER_NODE"])
-        elif choose_policy(config).accelerator == "cpu":
-            devices = 1
-    elif not str(devices).isdigit() or int(devices) < 1:
-        raise InputError(f"Expected --devices to be a positive number or auto, but got {devices!r}.")
-    else:
-        devices = int(devices)
-    if nodes == 0:
-        if torchrun:
-            nodes = max(1, int(env["WORLD_SIZE"]) // int(env["LOCAL_WORLD_SIZE"]))
-        else:
-            nodes = int(env.get("SLURM_NNODES", "1")) if slurm else 1
-    return devices, nodes
 
 
 def _native_bf16(accelerator: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from visionkit.errors import RunError
 from visionkit.run.saver import SaveCheckpoints, at_boundary
 
-__all__ = ["PreemptedError", "Preemption"]
+__all__ = ["PreemptedError", "Preemption", "listening", "request_stop"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 FITS = itertools.count()
@@ -27,23 +27,43 @@ class PreemptedError(RunError):
     """The run was asked to stop, saved its state and can be continued by the same command."""
 
 
+class _Request:
+    asked = False
+
+
+def request_stop() -> None:
+    """Ask this process to stop after an update, as a signal does; for launchers that send none."""
+    _Request.asked = True
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Take a signal that comes while nothing trains (loading, testing, between runs) as a request.
+
+    It is kept until the next update, where all processes agree on it; without a next one the program just
+    ends, finished.
+    """
+    before = _listen()
+    try:
+        yield
+    finally:
+        _give_back(before)
+
+
 class Preemption(Callback):
     """Turns SIGTERM and SIGUSR1 into a checkpoint at the end of the same update on all processes.
 
     A process that was signalled writes the number of the next update into the process group's key-value
     store before it joins that update's gradients; every process reads the store after each update, and has
-    therefore seen it when that update ends. No collective is made for it.
+    therefore seen it when that update ends. No collective is made for it. Who starts the run again is not
+    decided here: the program ends with a status of its own, which the batch script or the launcher acts on.
 
     Args:
         saver: Writes the checkpoint.
-        requeue: Whether to ask SLURM to requeue the job, when in one.
     """
 
-    def __init__(self, saver: SaveCheckpoints, *, requeue: bool = True) -> None:
+    def __init__(self, saver: SaveCheckpoints) -> None:
         self.saver = saver
-        self.requeue = requeue
-        self._asked = False
-        self._told = False
         self._stop_at: int | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._key = ""
@@ -52,11 +72,7 @@ class Preemption(Callback):
         """Take the signals over from Lightning, whose handler saves in the handler."""
         # The store outlives a fit: each fit of a process group asks under a key of its own.
         self._key = f"visionkit/stop/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(FITS)}"
-        try:
-            for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._flag)
-        except ValueError:  # not in the main thread (a Ray worker): the caller handles signals there
-            self._before = {}
+        self._before = _listen()
 
     def on_train_batch_end(
         self,
@@ -81,8 +97,7 @@ class Preemption(Callback):
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        _give_back(self._before)
         self._before = {}
 
     def on_exception(
@@ -91,29 +106,47 @@ class Preemption(Callback):
         """Give the signals back."""
         self.teardown(trainer, pl_module, "fit")
 
-    def _flag(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-
     def _agree(self, trainer: lightning.Trainer) -> None:
         if not (dist.is_available() and dist.is_initialized() and trainer.world_size > 1):
-            if self._asked:
+            if _Request.asked:
                 self._stop_at = trainer.global_step
             return
+        if self._stop_at is not None:
+            return
         store = dist.distributed_c10d._get_default_store()
-        if self._asked and not self._told and self._stop_at is None:
-            self._told = True
-            store.set(self._key, str(trainer.global_step + 1))
-        if self._stop_at is None and store.check([self._key]):
+        # Look before asking: the signals of a queue come to the processes one after the other, and who asked
+        # in the update before this one is seen here by all. Those who ask in the same update ask the same.
+        if store.check([self._key]):
             self._stop_at = int(store.get(self._key))
+        elif _Request.asked:
+            self._stop_at = trainer.global_step + 1
+            store.set(self._key, str(self._stop_at))
 
     def _due(self, trainer: lightning.Trainer) -> bool:
         return self._stop_at is not None and trainer.global_step >= self._stop_at
 
     def _leave(self, trainer: lightning.Trainer) -> None:
-        job = os.environ.get("SLURM_JOB_ID")
-        if self.requeue and job and trainer.is_global_zero and shutil.which("scontrol"):
-            subprocess.run(["scontrol", "requeue", job], check=False)
+        _Request.asked = False
         raise PreemptedError(
             f"Asked to stop: saved after update {trainer.global_step} in {self.saver.folder}. "
             "Start the same command again to continue."
         )
+
+
+def _flag(number: int, frame: FrameType | None) -> None:
+    _Request.asked = True
+
+
+def _listen() -> dict[signal.Signals, Any]:
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for number in SIGNALS:
+            before[number] = signal.signal(number, _flag)
+    except ValueError:  # not in the main thread (a Ray worker): whoever started it calls `request_stop`
+        return {}
+    return before
+
+
+def _give_back(before: dict[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

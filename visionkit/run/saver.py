@@ -59,8 +59,13 @@ class SaveCheckpoints(Checkpoint):
         trainer.save_checkpoint(self.folder / "last.ckpt")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin a resumed epoch as a fresh one where the checkpoint lay between two epochs."""
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        """Begin a resumed epoch as a fresh one where the checkpoint lay between two epochs.
+
+        Raises:
+            InputError: The processes would continue from different places.
+        """
+        done = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+        _check_same_start(trainer, done, self.folder)
         if trainer.fit_loop.restarting and done % max(1, int(trainer.num_training_batches)) == 0:
             trainer.fit_loop.restarting = False
 
@@ -141,6 +146,19 @@ def at_boundary(trainer: lightning.Trainer) -> bool:
     """Return whether an update was just made and the epoch is not yet at its last batch."""
     loop = trainer.fit_loop.epoch_loop
     return not loop._should_accumulate() and not loop.batch_progress.is_last_batch
+
+
+def _check_same_start(trainer: lightning.Trainer, done: int, folder: Path) -> None:
+    # Each machine looks for the checkpoint itself. On folders that they do not share the first finds one and
+    # the others begin anew: other data in the same updates, without a word.
+    if trainer.world_size == 1:
+        return
+    first = int(trainer.strategy.broadcast(done))
+    if not trainer.strategy.reduce_boolean_decision(first == done, all=True):
+        raise InputError(
+            f"The processes do not continue from the same place: the first has {first} batches behind it, "
+            f"process {trainer.global_rank} has {done} ({folder}). Give an --out that all machines share."
+        )
 
 
 def _close_epoch(fit_loop: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
@@ -20,11 +22,10 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from visionkit.errors import InputError, unknown_name
 from visionkit.run.checkpoint import AtomicCheckpointIO
 from visionkit.run.config import RunConfig
-from visionkit.run.policy import Policy, choose_policy, processes
+from visionkit.run.policy import Policy, choose_policy
+from visionkit.run.processes import Processes, find_processes
 
 __all__ = ["build_trainer", "make_logger"]
-
-TIMEOUT = datetime.timedelta(minutes=5)
 
 
 def build_trainer(
@@ -57,16 +58,16 @@ def build_trainer(
             resolve.
     """
     policy = policy or choose_policy(config)
-    devices, nodes = processes(config)
-    _check_master()
+    found = find_processes(config, accelerator=policy.accelerator)
+    _check_master(found)
     _quiet()
     trainer = lightning.Trainer(
         accelerator=policy.accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=_strategy(config.strategy, policy, devices, nodes),
+        devices=found.devices,
+        num_nodes=found.nodes,
+        strategy=_strategy(config, policy, found),
         precision=policy.precision,  # type: ignore[arg-type]
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *_environment(found)],
         callbacks=[*callbacks, *_progress(config)],
         logger=list(loggers) or False,
         max_epochs=max_epochs,
@@ -89,6 +90,8 @@ def build_trainer(
     # Lightning asks all processes about SIGTERM by a broadcast before every batch; `Preemption` agrees
     # through the key-value store instead, so a step makes no collective but its gradient's.
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    # Its handlers save, or send to all processes, within the handler, where any other call may be half done.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
 
 
@@ -122,35 +125,48 @@ def make_logger(name: str, folder: str | Path) -> Logger:
     raise unknown_name("logger", name, ("tensorboard", "wandb", "mlflow"), hint="csv is always written.")
 
 
-def _strategy(name: str, policy: Policy, devices: int | str, nodes: int) -> str | Strategy:
+def _strategy(config: RunConfig, policy: Policy, found: Processes) -> str | Strategy:
+    name, timeout = config.strategy, datetime.timedelta(seconds=config.timeout)
     if name not in ("auto", "ddp", "fsdp"):
         raise unknown_name("strategy", name, ("auto", "ddp", "fsdp"))
-    many = (
-        nodes > 1
-        or (isinstance(devices, int) and devices > 1)
-        or (devices == "auto" and policy.accelerator == "gpu")
-    )
+    if name == "fsdp" and policy.accelerator == "cpu":
+        raise InputError("Expected a GPU for --strategy fsdp, but this run uses the CPU. Use --strategy ddp.")
+    if found.launcher == "ray":
+        from ray.train.lightning import RayDDPStrategy, RayFSDPStrategy
+
+        # Ray has made the process group, with a time-out of its own.
+        made: Strategy = RayFSDPStrategy() if name == "fsdp" else RayDDPStrategy(gradient_as_bucket_view=True)
+        return made
     if name == "fsdp":
-        if policy.accelerator == "cpu":
-            raise InputError(
-                "Expected a GPU for --strategy fsdp, but this run uses the CPU. Use --strategy ddp."
-            )
-        return FSDPStrategy(timeout=TIMEOUT)
-    if name == "auto" and not many:
+        return FSDPStrategy(timeout=timeout)
+    if name == "auto" and found.world == 1:
         return "auto"
     backend = "gloo" if policy.accelerator == "cpu" else None
-    return DDPStrategy(timeout=TIMEOUT, process_group_backend=backend, gradient_as_bucket_view=True)
+    return DDPStrategy(timeout=timeout, process_group_backend=backend, gradient_as_bucket_view=True)
 
 
-def _check_master() -> None:
-    address = os.environ.get("MASTER_ADDR")
+def _environment(found: Processes) -> list[ClusterEnvironment]:
+    if found.launcher == "slurm":
+        return [SLURMEnvironment(auto_requeue=False)]
+    if found.launcher == "ray":
+        from ray.train.lightning import RayLightningEnvironment
+
+        return [RayLightningEnvironment()]
+    return []
+
+
+def _check_master(found: Processes) -> None:
+    address, source = os.environ.get("MASTER_ADDR"), "MASTER_ADDR"
+    if not address and found.launcher == "slurm" and found.world > 1:
+        address = SLURMEnvironment.resolve_root_node_address(os.environ.get("SLURM_NODELIST", "127.0.0.1"))
+        source = "The first machine of SLURM_NODELIST"
     if not address:
         return
     try:
         socket.getaddrinfo(address, None)
     except OSError as error:
         raise InputError(
-            f"MASTER_ADDR is {address!r}, which does not resolve from this machine ({error}); every process "
+            f"{source} is {address!r}, which does not resolve from this machine ({error}); every process "
             "would wait for it. Set MASTER_ADDR to the first machine's reachable name or address."
         ) from error
 
