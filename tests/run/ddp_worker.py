@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -19,7 +21,9 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
-from tests.run.tiny import TinyTask, tiny_data
+from tests.run.tiny import Noise, TinyTask, jitter, keep, tiny_data
+from visionkit.data import DataModule, stack_batch
+from visionkit.data.splits import Splits
 from visionkit.run.checkpoint import newest_good
 from visionkit.run.config import RunConfig
 from visionkit.run.guard import FiniteGuard, NonFiniteError
@@ -27,6 +31,7 @@ from visionkit.run.preempt import PreemptedError, Preemption
 from visionkit.run.saver import SaveCheckpoints
 from visionkit.run.step_seed import StepSeed
 from visionkit.run.trainer import build_trainer
+from visionkit.tasks import Classifier
 
 RANK = int(os.environ["RANK"])
 
@@ -49,6 +54,7 @@ def build(folder: Path, *callbacks: Callback, epochs: int = 2) -> lightning.Trai
             saver,
         ],
         max_epochs=epochs,
+        log_every=2,
     )
 
 
@@ -60,6 +66,56 @@ class SignalSelf(Callback):
         ready = trainer.fit_loop.epoch_loop.batch_progress.total.ready
         if trainer.global_rank == self.rank and ready == self.batch:
             os.kill(os.getpid(), signal.SIGUSR1 if ready % 2 else signal.SIGTERM)
+
+
+class SignalInTurn(Callback):
+    """Rank 0 is signalled in one update and rank 1 in the next, having looked into the store too early."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if RANK == 0 and trainer.global_step == 2:
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def on_train_batch_start(self, trainer, *_):
+        if RANK == 1 and trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+class Count(Callback):
+    """Everything that leaves the process in three updates: operations of the process group, wherever in
+    Python or C++ they are called, and calls of the key-value store. A log line is among the updates."""
+
+    def __init__(self) -> None:
+        self.operations: Counter[str] = Counter()
+        self.store: Counter[str] = Counter()
+        self.buckets = 0
+        self.kept: dict[str, object] = {}
+        self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.current_epoch == 0 and batch_idx == 3:
+            for name in ("set", "get", "check", "add", "wait", "compare_set", "multi_get", "multi_set"):
+                self.kept[name] = getattr(dist.PrefixStore, name)
+                setattr(dist.PrefixStore, name, self.counted(name, self.kept[name]))
+            self.profile.__enter__()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 0 and batch_idx == 5:
+            self.profile.__exit__(None, None, None)
+            for name, method in self.kept.items():
+                setattr(dist.PrefixStore, name, method)
+            for event in self.profile.key_averages():
+                if event.key.startswith("c10d::"):
+                    self.operations[event.key] += event.count
+            sizes = trainer.strategy.model._get_ddp_logging_data()["bucket_sizes"]
+            self.buckets = len(str(sizes).split(","))
+
+    def counted(self, name, method):
+        def call(*args, **kwargs):
+            self.store[name] += 1
+            return method(*args, **kwargs)
+
+        return call
 
 
 class Poisoned(TinyTask):
@@ -74,30 +130,30 @@ def task(kind: type[TinyTask] = TinyTask) -> TinyTask:
     return kind()
 
 
+def count(folder: Path) -> dict[str, object]:
+    """Train the library's classifier over a packaged backbone and count what its updates send."""
+    splits = Splits(Noise(96, 1, 32), Noise(8, 2, 32), None, ("a", "b", "c"), "noise", {})
+    data = DataModule(
+        splits, batch_size=4, train_transform=jitter, eval_transform=keep, collate=stack_batch, seed=5
+    )
+    torch.manual_seed(0)
+    module = Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3)
+    trainer = build(folder, epochs=1)
+    counter = Count()
+    trainer.callbacks.append(counter)
+    trainer.fit(module, datamodule=data)
+    return {
+        "operations": dict(counter.operations),
+        "store": dict(counter.store),
+        "buckets": counter.buckets,
+    }
+
+
 def main(out: Path) -> None:
     told: dict[str, object] = {}
     whole = task()
-    calls = {"n": 0}
-    counted = {name: getattr(dist, name) for name in ("all_reduce", "broadcast", "all_gather", "barrier")}
     trainer = build(out / "whole")
-
-    class Count(Callback):
-        def on_train_batch_start(self, *_):
-            for name, function in counted.items():
-
-                def wrapped(*args, _function=function, **kwargs):
-                    calls["n"] += 1
-                    return _function(*args, **kwargs)
-
-                setattr(dist, name, wrapped)
-
-        def on_train_batch_end(self, *_):
-            for name, function in counted.items():
-                setattr(dist, name, function)
-
-    trainer.callbacks.insert(0, Count())
     trainer.fit(whole, datamodule=tiny_data())
-    told["collectives"] = calls["n"]
     told["seen"] = [(ready, ids) for ready, ids, _ in whole.seen]
     told["digest"] = digest(whole)
     told["scores"] = [score for _, score in whole.validations]
@@ -116,6 +172,15 @@ def main(out: Path) -> None:
         build(folder).fit(again, datamodule=tiny_data(), ckpt_path=resume)
         stops[f"{rank}-{batch}"] = (step, digest(again))
     told["stops"] = stops
+
+    folder, in_turn, steps = out / "in-turn", task(), []
+    try:
+        build(folder, SignalInTurn()).fit(in_turn, datamodule=tiny_data())
+    except PreemptedError as error:
+        steps.append(int(str(error).split("update ")[1].split()[0]))
+    told["in_turn"] = (steps, digest(in_turn))
+
+    told["counted"] = count(out / "counted")
 
     poisoned = task(Poisoned)
     try:

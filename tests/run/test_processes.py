@@ -53,7 +53,13 @@ def test_score_is_that_of_one_process(told):
 
 
 def test_a_step_makes_no_collective_but_the_gradients(told):
-    assert [rank["collectives"] for rank in told] == [0, 0]
+    for rank in told:
+        counted = rank["counted"]
+        assert counted["buckets"] >= 1
+        # Three updates: one all-reduce for each bucket of gradients and nothing else, in Python or in C++.
+        assert counted["operations"] == {"c10d::allreduce_": 3 * counted["buckets"]}
+        # Beside it, one question to the key-value store an update (was anybody asked to stop?), no answer.
+        assert counted["store"] == {"check": 3}
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_update_and_resumes_exactly(told):
@@ -62,6 +68,11 @@ def test_a_signal_to_one_process_stops_both_at_the_same_update_and_resumes_exact
         assert told[1]["stops"][name] == [step, weights], name
         assert step is not None, name
         assert weights == told[0]["digest"], name
+
+
+def test_signals_that_come_in_turn_stop_both_at_the_same_update(told):
+    assert told[0]["in_turn"] == told[1]["in_turn"]
+    assert told[0]["in_turn"][0] == [3]
 
 
 def test_a_nan_on_one_process_stops_both(told):

@@ -13,9 +13,9 @@ from visionkit.data.splits import Splits
 class Noise:
     """A reader of fixed random pictures with learnable labels."""
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, side: int = 8) -> None:
         rng = torch.Generator().manual_seed(seed)
-        self.images = torch.randint(0, 256, (size, 3, 8, 8), generator=rng, dtype=torch.uint8)
+        self.images = torch.randint(0, 256, (size, 3, side, side), generator=rng, dtype=torch.uint8)
         self.labels = torch.randint(0, 3, (size,), generator=rng).tolist()
         self.ids = [f"noise-{seed}-{index}" for index in range(size)]
 

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from visionkit.config import TransferConfig
 from visionkit.data.datamodule import DataModule
 from visionkit.run.config import RunConfig
+from visionkit.run.length import Length
 from visionkit.run.policy import Policy
 from visionkit.run.result import environment
 
@@ -24,7 +25,7 @@ def print_banner(
     trainer: lightning.Trainer,
     policy: Policy,
     folder: Path,
-    epochs: int,
+    plan: Length,
     resume: str | None,
 ) -> None:
     """Print the facts of one run, on the first process."""
@@ -32,8 +33,7 @@ def print_banner(
 
     env, world = environment(), trainer.world_size
     versions = env["versions"]
-    order = data.train_order()
-    width = order.batch_size * world * config.accumulate
+    width = plan.width * config.accumulate
     sizes = data.facts()["sizes"]
     total = sum(p.numel() for p in task.parameters())
     trainable = sum(p.numel() for p in task.parameters() if p.requires_grad)
@@ -48,11 +48,11 @@ def print_banner(
         "device": f"{world} x {policy.accelerator} ({env['device']}), {policy.precision}"
         + (", channels-last" if policy.channels_last else "")
         + (", compiled" if policy.compile else ""),
-        "batch": f"{order.batch_size} x {world} process(es) x {config.accumulate} accumulated = {width}",
+        "batch": f"{plan.width // world} x {world} process(es) x {config.accumulate} accumulated = {width}",
         "rate": describe_rate(config.lr, config.optim, width),
         "data": f"{data.splits.name}: {sizes['train']} of {sizes['train_full']} train, {sizes['val']} val, "
         f"{sizes['test']} test, {len(data.splits.classes)} classes",
-        "length": f"{epochs} epochs = {epochs * len(order) * order.batch_size * world} images",
+        "length": f"{plan.epochs} epochs = {plan.images} images",
         "model": f"{type(task).__name__} over {config.backbone}: {total / 1e6:.2f} M parameters, "
         f"{trainable / 1e6:.2f} M trained; norm {norm}, frozen through {frozen or 'nothing'}",
         "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),

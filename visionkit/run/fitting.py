@@ -6,7 +6,6 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from visionkit.run.checkpoint import newest_good, sweep
 from visionkit.run.children import lost_processes, watch_children
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.guard import FiniteGuard
+from visionkit.run.length import Length, length
 from visionkit.run.policy import choose_policy
 from visionkit.run.preempt import Preemption
 from visionkit.run.processes import find_processes
@@ -35,36 +35,11 @@ from visionkit.run.step_seed import StepSeed
 from visionkit.run.table_log import TableLogger
 from visionkit.run.trainer import build_trainer, make_logger
 
-__all__ = ["Length", "fit", "length"]
+__all__ = ["fit"]
 
 SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "accelerator")
 FREE = ("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init")
 FREE += ("jobs", "timeout")
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long a run is: whole epochs, validated every `validate_every` and after the last."""
-
-    epochs: int
-    validate_every: int
-
-
-def length(config: RunConfig, batches: int, images_per_batch: int) -> Length:
-    """Return the length of a run over `batches` global batches an epoch.
-
-    `config.images`, when set, is rounded up to whole epochs, so that subsets train for the same number of
-    images. Validation comes about twelve times a run, and always after the last epoch.
-    """
-    epochs = config.epochs
-    if config.images:
-        epochs = max(1, -(-config.images // (batches * images_per_batch)))
-    every = config.validate_every or max(1, epochs // 12)
-    if config.images:
-        epochs = -(-epochs // every) * every
-    while epochs % every:
-        every -= 1
-    return Length(epochs, every)
 
 
 def fit(
@@ -105,8 +80,8 @@ def fit(
     )
     counter = _Clock(place / "metrics.csv")
     loggers: list[Logger] = [counter.table, *(make_logger(name, place) for name in config.logger)]
-    batches, width = _batches(data, find_processes(config, accelerator=policy.accelerator).world)
-    plan = length(config, batches, width)
+    world = find_processes(config, accelerator=policy.accelerator).world
+    plan = length(config, data, world)
     trainer = build_trainer(
         config,
         folder=place,
@@ -123,15 +98,15 @@ def fit(
         loggers=loggers,
         max_epochs=plan.epochs,
         validate_every=plan.validate_every,
-        log_every=max(1, min(20, batches)),
+        log_every=max(1, min(20, plan.batches)),
     )
     resume = _open_folder(config, place, saver)
     if policy.compile:
         task.compile()
-    print_banner(config, task, data, trainer, policy, place, plan.epochs, resume)
+    print_banner(config, task, data, trainer, policy, place, plan, resume)
     _train(trainer, task, data, resume, config.timeout)
     if not counter.images:  # it had ended before, and only its result was missing
-        counter.images = plan.epochs * batches * width
+        counter.images = plan.images
         trainer.validate(task, datamodule=data, ckpt_path=resume, verbose=False)
     metrics = _floats(trainer.callback_metrics, "val/")
     fitted = time.time() - began
@@ -159,7 +134,7 @@ def fit(
         "peak_memory_mb": peak_memory_mb(),
         "parameters": _parameters(task),
         "data": data.facts(),
-        "equal": _equal(task, data, plan, trainer, config, plan.epochs * batches * width, width),
+        "equal": _equal(task, data, plan, trainer, config),
         "predictions": "predictions/val.jsonl" if (place / "predictions/val.jsonl").exists() else None,
     }
     if trainer.is_global_zero:
@@ -224,13 +199,6 @@ class _Clock(Callback):
             self._spent += now - self._since
         self._since = now
         self.speed = self._timed / self._spent if self._spent else 0.0
-
-
-def _batches(data: DataModule, world: int) -> tuple[int, int]:
-    from visionkit.data.order import TrainOrder
-
-    order = TrainOrder(len(data.train_data), batch_size=data.batch_size, seed=data.seed, world=world)
-    return len(order), order.batch_size * world
 
 
 def _open_folder(config: RunConfig, place: Path, saver: SaveCheckpoints) -> str | None:
@@ -310,16 +278,14 @@ def _equal(
     plan: Length,
     trainer: lightning.Trainer,
     config: RunConfig,
-    images: int,
-    width: int,
 ) -> dict[str, Any]:
     transfer = getattr(task, "transfer", None)
     return {
         "norm": getattr(transfer, "norm", None),
         "schedule": {
-            "images": images,
+            "images": plan.images,
             "epochs": plan.epochs,
-            "global_batch": width * config.accumulate,
+            "global_batch": plan.width * config.accumulate,
             "shape": config.optim.schedule,
             "lr": config.lr,
         },

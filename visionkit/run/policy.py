@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -38,7 +42,7 @@ def choose_policy(config: RunConfig) -> Policy:
     """Return the policy for this machine: channels-last always, bf16 where native, compile when asked.
 
     Raises:
-        InputError: The config names an accelerator that is not here.
+        InputError: An accelerator is named that is not here, or --compile where nothing compiles.
     """
     cuda = torch.cuda.is_available()
     wanted = config.accelerator
@@ -49,10 +53,26 @@ def choose_policy(config: RunConfig) -> Policy:
             "Expected a CUDA device for --accelerator gpu, but found none. Use --accelerator cpu."
         )
     accelerator = "gpu" if cuda and wanted != "cpu" else "cpu"
+    if config.compile:
+        _check_compiler(accelerator)
     precision = config.precision
     if precision == "auto":
         precision = "bf16-mixed" if _native_bf16(accelerator) else "32-true"
     return Policy(accelerator, precision, channels_last=True, compile=config.compile)
+
+
+def _check_compiler(accelerator: str) -> None:
+    # torch finds out in the first step, minutes into a run, and says so in a hundred lines.
+    if accelerator == "gpu":
+        if find_spec("triton") is None:
+            raise InputError("--compile on a GPU needs the package triton, which is absent. Leave it out.")
+        return
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if not shutil.which(compiler):
+        raise InputError(
+            f"--compile on a CPU needs a C++ compiler, but {compiler} is not found. Install it, set CXX to "
+            "another one, or leave --compile out."
+        )
 
 
 def _native_bf16(accelerator: str) -> bool:
