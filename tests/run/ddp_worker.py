@@ -40,9 +40,11 @@ def digest(task: torch.nn.Module) -> str:
     return hashlib.sha256(b"".join(v.numpy().tobytes() for v in task.state_dict().values())).hexdigest()
 
 
-def build(folder: Path, *callbacks: Callback, epochs: int = 2) -> lightning.Trainer:
+def build(
+    folder: Path, *callbacks: Callback, epochs: int = 2, every: int = 2, log_every: int = 20
+) -> lightning.Trainer:
     config = RunConfig(accelerator="cpu", precision="32-true", progress=False, devices="2", strategy="ddp")
-    saver = SaveCheckpoints(folder, monitor=TinyTask.monitor, every=2)
+    saver = SaveCheckpoints(folder, monitor=TinyTask.monitor, every=every)
     return build_trainer(
         config,
         folder=folder,
@@ -54,7 +56,7 @@ def build(folder: Path, *callbacks: Callback, epochs: int = 2) -> lightning.Trai
             saver,
         ],
         max_epochs=epochs,
-        log_every=2,
+        log_every=log_every,
     )
 
 
@@ -82,8 +84,8 @@ class SignalInTurn(Callback):
 
 
 class Count(Callback):
-    """Everything that leaves the process in three updates: operations of the process group, wherever in
-    Python or C++ they are called, and calls of the key-value store. A log line is among the updates."""
+    """Everything that leaves the process in four updates: operations of the process group, wherever in
+    Python or C++ they are called, and calls of the key-value store."""
 
     def __init__(self) -> None:
         self.operations: Counter[str] = Counter()
@@ -93,21 +95,21 @@ class Count(Callback):
         self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if trainer.current_epoch == 0 and batch_idx == 3:
+        if trainer.current_epoch == 0 and batch_idx == 4:
             for name in ("set", "get", "check", "add", "wait", "compare_set", "multi_get", "multi_set"):
                 self.kept[name] = getattr(dist.PrefixStore, name)
                 setattr(dist.PrefixStore, name, self.counted(name, self.kept[name]))
             self.profile.__enter__()
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if trainer.current_epoch == 0 and batch_idx == 5:
+        if trainer.current_epoch == 0 and batch_idx == 7:
             self.profile.__exit__(None, None, None)
             for name, method in self.kept.items():
                 setattr(dist.PrefixStore, name, method)
             for event in self.profile.key_averages():
                 if event.key.startswith("c10d::"):
                     self.operations[event.key] += event.count
-            sizes = trainer.strategy.model._get_ddp_logging_data()["bucket_sizes"]
+            sizes = trainer.strategy.model._get_ddp_logging_data()["rebuilt_bucket_sizes"]
             self.buckets = len(str(sizes).split(","))
 
     def counted(self, name, method):
@@ -130,15 +132,15 @@ def task(kind: type[TinyTask] = TinyTask) -> TinyTask:
     return kind()
 
 
-def count(folder: Path) -> dict[str, object]:
-    """Train the library's classifier over a packaged backbone and count what its updates send."""
+def count(folder: Path, log_every: int) -> dict[str, object]:
+    """Train the library's classifier over a packaged backbone and count what four of its updates send."""
     splits = Splits(Noise(96, 1, 32), Noise(8, 2, 32), None, ("a", "b", "c"), "noise", {})
     data = DataModule(
         splits, batch_size=4, train_transform=jitter, eval_transform=keep, collate=stack_batch, seed=5
     )
     torch.manual_seed(0)
     module = Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3)
-    trainer = build(folder, epochs=1)
+    trainer = build(folder, epochs=1, every=0, log_every=log_every)
     counter = Count()
     trainer.callbacks.append(counter)
     trainer.fit(module, datamodule=data)
@@ -180,7 +182,8 @@ def main(out: Path) -> None:
         steps.append(int(str(error).split("update ")[1].split()[0]))
     told["in_turn"] = (steps, digest(in_turn))
 
-    told["counted"] = count(out / "counted")
+    told["counted"] = count(out / "counted", log_every=100)
+    told["logged"] = count(out / "logged", log_every=2)
 
     poisoned = task(Poisoned)
     try:

@@ -54,12 +54,15 @@ def test_score_is_that_of_one_process(told):
 
 def test_a_step_makes_no_collective_but_the_gradients(told):
     for rank in told:
-        counted = rank["counted"]
+        counted, logged = rank["counted"], rank["logged"]
         assert counted["buckets"] >= 1
-        # Three updates: one all-reduce for each bucket of gradients and nothing else, in Python or in C++.
-        assert counted["operations"] == {"c10d::allreduce_": 3 * counted["buckets"]}
+        # Four updates: one all-reduce for each bucket of gradients and nothing else, in Python or in C++.
+        assert counted["operations"] == {"c10d::allreduce_": 4 * counted["buckets"]}
         # Beside it, one question to the key-value store an update (was anybody asked to stop?), no answer.
-        assert counted["store"] == {"check": 3}
+        assert counted["store"] == {"check": 4}
+        # An update that is logged adds one all-reduce of the sums since the last.
+        assert logged["operations"] == {"c10d::allreduce_": 4 * logged["buckets"] + 2}
+        assert logged["store"] == {"check": 4}
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_update_and_resumes_exactly(told):
