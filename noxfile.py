@@ -62,6 +62,15 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Run recipes on a local SLURM of two pretend machines, a local Ray and torchrun, and preempt them."""
+    install(session, "test", extras="demo,cluster")
+    session.run(
+        "python", "-m", "pytest", "-m", "cluster", "--timeout", "1200", *session.posargs, env=ONE_THREAD
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the style."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
@@ -101,6 +110,7 @@ def build(session: nox.Session) -> None:
     session.install(str(wheel))
     session.chdir(session.create_tmp())
     session.run("visionkit", "ls", "recipes")
+    session.run("visionkit", "cp", "cluster/slurm.sbatch", ".")
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def test_slow_python_of_the_pages_runs(tmp_path: Path) -> None:
 
 def test_shell_lines_name_what_there_is() -> None:
     helps = {name: _help(["run", name, "--help=all"]) for name in list_recipes()}
+    known = {f"recipes/{name}.py" for name in helps}
     checked = 0
     for path in pages():
         for text, _ in blocks(path.read_text(encoding="utf-8"), "sh"):
@@ -89,13 +90,15 @@ def test_shell_lines_name_what_there_is() -> None:
                 if words[:1] == ["visionkit"]:
                     assert words[1] in cli.VERBS, f"{path.name}: {line}"
                     checked += 1
-                recipe = next((Path(w).stem for w in words if w.startswith("recipes/")), None)
-                if recipe is not None and recipe in helps:
-                    for flag in (w.partition("=")[0] for w in words if w.startswith("--")):
-                        assert flag in helps[recipe] or flag in ("--nproc-per-node", "--standalone"), (
-                            f"{path.name}: {line}"
-                        )
+                # What stands before the recipe (sbatch, torchrun) has flags of its own.
+                at = next((i for i, w in enumerate(words) if w in known), None)
+                if at is not None:
+                    for flag in (w.partition("=")[0] for w in words[at:] if w.startswith("--")):
+                        assert flag in helps[Path(words[at]).stem], f"{path.name}: {line}"
                     checked += 1
+                for word in words:
+                    if word.startswith("recipes/cluster/"):
+                        assert (ROOT / word).is_file(), f"{path.name}: {line}"
     assert checked >= 8
 
 

@@ -1,4 +1,4 @@
-"""`visionkit cp`: a recipe as a file of your own."""
+"""`visionkit cp`: a recipe, or what starts one on a cluster, as a file of your own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit.commands.arguments import VerbParser
-from visionkit.commands.recipes import find_recipe
+from visionkit.commands.recipes import find_file
 from visionkit.errors import InputError
 
 __all__ = ["main"]
@@ -18,12 +18,13 @@ def main(argv: Sequence[str]) -> int:
     parser = VerbParser(
         "cp",
         "Copy a recipe into a file of your own, to change it. Nothing is overwritten.",
-        epilog="example:\n  visionkit cp classify my_classify.py && python my_classify.py --help",
+        epilog="examples:\n  visionkit cp classify my_classify.py && python my_classify.py --help\n"
+        "  visionkit cp cluster/slurm.sbatch .",
     )
-    parser.add_argument("recipe", help="as in `visionkit ls recipes`")
+    parser.add_argument("recipe", help="as in `visionkit ls recipes`: classify, cluster/slurm.sbatch")
     parser.add_argument("file", help="where to write it")
     args = parser.parse(argv)
-    source, target = find_recipe(args.recipe), Path(args.file)
+    source, target = find_file(args.recipe), Path(args.file)
     if target.is_dir():
         target = target / source.name
     if not target.parent.is_dir():

@@ -8,7 +8,7 @@ from pathlib import Path
 import visionkit
 from visionkit.errors import RunError, unknown_name
 
-__all__ = ["find_recipe", "list_recipes", "summary"]
+__all__ = ["find_file", "find_recipe", "list_cluster_files", "list_recipes", "summary"]
 
 
 def list_recipes() -> dict[str, Path]:
@@ -28,6 +28,27 @@ def list_recipes() -> dict[str, Path]:
     )
 
 
+def list_cluster_files() -> dict[str, Path]:
+    """Return what starts a recipe on a cluster: batch scripts, launchers, job files, as "cluster/NAME"."""
+    folder = next(iter(list_recipes().values())).parent / "cluster"
+    kinds = (".sbatch", ".yaml", ".py")
+    return {f"cluster/{path.name}": path for path in sorted(folder.glob("*")) if path.suffix in kinds}
+
+
+def find_file(name: str) -> Path:
+    """Return the file of a recipe, or of what starts one on a cluster ("cluster/slurm.sbatch").
+
+    Raises:
+        InputError: There is no such file; names the nearest.
+    """
+    others = list_cluster_files()
+    if name in others:
+        return others[name]
+    if name.startswith("cluster"):
+        raise unknown_name("cluster file", name, others, hint="See `visionkit ls recipes`.")
+    return find_recipe(name)
+
+
 def find_recipe(name: str) -> Path:
     """Return the file of a recipe, named as in `visionkit ls recipes` or by its path.
 
@@ -45,6 +66,9 @@ def find_recipe(name: str) -> Path:
 
 
 def summary(path: Path) -> str:
-    """Return the first line of a recipe's docstring, without running it."""
+    """Return the first line of a recipe's docstring, or of a job file's comment, without running it."""
+    if path.suffix != ".py":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0]
