@@ -1,4 +1,4 @@
-"""What starts a recipe on a cluster: it parses, its flags are known to who reads them, and it travels along."""
+"""What starts recipes on a cluster: it parses, its flags are known to their readers, and it travels along."""
 
 from __future__ import annotations
 
