@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,15 +70,26 @@ def test_a_preempted_job_saves_queues_again_and_ends_with_the_same_weights(slurm
     assert list((out / RUN).glob("hpc_ckpt*")) == []
 
 
-def test_a_job_without_time_left_is_signalled_by_slurm_itself(slurm, whole, tmp_path):
+def test_a_job_without_time_left_is_signalled_by_slurm_itself(slurm, tmp_path):
     out = tmp_path / "out"
-    # Two minutes of time and a signal a minute and a half before their end: both are SLURM's to keep.
-    shape = ["--nodes=2", "--time=2", "--signal=SIGUSR1@75"]
-    job, log = submit(slurm, tmp_path, shape, recipe(out, "--epochs", "400"))
-    wait_for(lambda: started(out), 200, "the first validation")
+    # Both are SLURM's to keep; it signals up to a minute early.
+    shape = ["--nodes=2", "--time=3", "--signal=SIGUSR1@60"]
+    job, log = submit(slurm, tmp_path, shape, recipe(out, "--epochs", "4000"))
     slurm.wait(job, ("PENDING",))
     assert "queues again" in log.read_text()
     assert log.read_text().count("exit code 75") == 2
+    slurm.call("scancel", job)
+
+
+def test_a_signal_before_the_first_update_is_kept_until_after_it(slurm, tmp_path):
+    out = tmp_path / "out"
+    job, log = submit(slurm, tmp_path, ["--nodes=2"], recipe(out))
+    began = lambda: sum(line.startswith("python") for line in left_over(str(out))) == 2  # noqa: E731
+    wait_for(began, 60, "the processes")
+    time.sleep(4)  # they import
+    slurm.call("scancel", "--signal=USR1", job)
+    slurm.wait(job, ("PENDING",))
+    assert "saved after update 1 " in log.read_text() or "saved after update 2 " in log.read_text()
     slurm.call("scancel", job)
 
 

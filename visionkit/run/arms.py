@@ -70,9 +70,9 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
     """
     from visionkit.run.children import end_with_parent
     from visionkit.run.jobs import Job, choose_jobs, run_jobs
-    from visionkit.run.preempt import listening
     from visionkit.run.processes import is_first
     from visionkit.run.result import read_result
+    from visionkit.run.stop import listening
 
     end_with_parent()
     out, began = Path(config.out), time.time()
@@ -110,7 +110,7 @@ def _train_one(
 ) -> dict[str, Any]:
     import lightning
 
-    from visionkit.run.preempt import listening
+    from visionkit.run.stop import listening
 
     lightning.seed_everything(one.seeds[0], workers=False, verbose=False)
     with listening():  # also in a process of its own

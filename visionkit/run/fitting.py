@@ -38,8 +38,10 @@ from visionkit.run.trainer import build_trainer, make_logger
 __all__ = ["fit"]
 
 SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "accelerator")
-FREE = ("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init")
-FREE += ("jobs", "timeout")
+FREE = (
+    *("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init"),
+    *("jobs", "timeout"),
+)
 
 
 def fit(

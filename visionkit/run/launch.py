@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from visionkit.errors import InputError, RunError
 from visionkit.run.config import RunConfig, parse
+from visionkit.run.stop import listening
 
 __all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_PREEMPTED", "launch"]
 
@@ -43,7 +44,10 @@ def launch(
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     try:
-        main(parse(config, [a for a in args if a != "--debug"], variants=variants, doc=doc or "", prog=prog))
+        made = parse(config, [a for a in args if a != "--debug"], variants=variants, doc=doc or "", prog=prog)
+        # From here on, before the long imports, a queue's signal ends nothing: the run saves first.
+        with listening():
+            main(made)
     except (InputError, RunError, KeyboardInterrupt) as error:
         if debug:
             raise

@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import lightning
@@ -16,38 +13,15 @@ from lightning.pytorch.callbacks import Callback
 
 from visionkit.errors import RunError
 from visionkit.run.saver import SaveCheckpoints, at_boundary
+from visionkit.run.stop import give_back, listen, request_stop, stop_requested
 
-__all__ = ["PreemptedError", "Preemption", "listening", "request_stop"]
+__all__ = ["PreemptedError", "Preemption"]
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 FITS = itertools.count()
 
 
 class PreemptedError(RunError):
     """The run was asked to stop, saved its state and can be continued by the same command."""
-
-
-class _Request:
-    asked = False
-
-
-def request_stop() -> None:
-    """Ask this process to stop after an update, as a signal does; for launchers that send none."""
-    _Request.asked = True
-
-
-@contextmanager
-def listening() -> Iterator[None]:
-    """Take a signal that comes while nothing trains (loading, testing, between runs) as a request.
-
-    It is kept until the next update, where all processes agree on it; without a next one the program just
-    ends, finished.
-    """
-    before = _listen()
-    try:
-        yield
-    finally:
-        _give_back(before)
 
 
 class Preemption(Callback):
@@ -72,7 +46,7 @@ class Preemption(Callback):
         """Take the signals over from Lightning, whose handler saves in the handler."""
         # The store outlives a fit: each fit of a process group asks under a key of its own.
         self._key = f"visionkit/stop/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(FITS)}"
-        self._before = _listen()
+        self._before = listen()
 
     def on_train_batch_end(
         self,
@@ -97,7 +71,7 @@ class Preemption(Callback):
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Give the signals back."""
-        _give_back(self._before)
+        give_back(self._before)
         self._before = {}
 
     def on_exception(
@@ -108,7 +82,7 @@ class Preemption(Callback):
 
     def _agree(self, trainer: lightning.Trainer) -> None:
         if not (dist.is_available() and dist.is_initialized() and trainer.world_size > 1):
-            if _Request.asked:
+            if stop_requested():
                 self._stop_at = trainer.global_step
             return
         if self._stop_at is not None:
@@ -118,7 +92,7 @@ class Preemption(Callback):
         # in the update before this one is seen here by all. Those who ask in the same update ask the same.
         if store.check([self._key]):
             self._stop_at = int(store.get(self._key))
-        elif _Request.asked:
+        elif stop_requested():
             self._stop_at = trainer.global_step + 1
             store.set(self._key, str(self._stop_at))
 
@@ -126,27 +100,8 @@ class Preemption(Callback):
         return self._stop_at is not None and trainer.global_step >= self._stop_at
 
     def _leave(self, trainer: lightning.Trainer) -> None:
-        _Request.asked = False
+        request_stop(False)
         raise PreemptedError(
             f"Asked to stop: saved after update {trainer.global_step} in {self.saver.folder}. "
             "Start the same command again to continue."
         )
-
-
-def _flag(number: int, frame: FrameType | None) -> None:
-    _Request.asked = True
-
-
-def _listen() -> dict[signal.Signals, Any]:
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for number in SIGNALS:
-            before[number] = signal.signal(number, _flag)
-    except ValueError:  # not in the main thread (a Ray worker): whoever started it calls `request_stop`
-        return {}
-    return before
-
-
-def _give_back(before: dict[signal.Signals, Any]) -> None:
-    for number, handler in before.items():
-        signal.signal(number, handler)
