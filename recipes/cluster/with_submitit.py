@@ -38,8 +38,9 @@ class Recipe:
         self.child = subprocess.Popen([sys.executable, "-u", *self.words])
         while (status := self._status()) is None:
             time.sleep(0.2)
-        if status == PREEMPTED:
-            # No result is written, so that submitit knows this task as unfinished. The first task requeues.
+        if status in (PREEMPTED, -signal.SIGTERM):
+            # No result is written, so that submitit knows this task as unfinished. The first task requeues,
+            # which ends what the others still have running.
             raise SystemExit(PREEMPTED)
         if status:
             raise RuntimeError(f"{self.words[0]} ended with status {status}; the log of this task says why.")
