@@ -75,6 +75,7 @@ def test_a_job_without_time_left_is_signalled_by_slurm_itself(slurm, tmp_path):
     # Both are SLURM's to keep; it signals up to a minute early.
     shape = ["--nodes=2", "--time=3", "--signal=SIGUSR1@60"]
     job, log = submit(slurm, tmp_path, shape, recipe(out, "--epochs", "4000"))
+    slurm.wait(job, ("RUNNING",))
     slurm.wait(job, ("PENDING",))
     assert "queues again" in log.read_text()
     assert log.read_text().count("exit code 75") == 2
@@ -84,8 +85,7 @@ def test_a_job_without_time_left_is_signalled_by_slurm_itself(slurm, tmp_path):
 def test_a_signal_before_the_first_update_is_kept_until_after_it(slurm, tmp_path):
     out = tmp_path / "out"
     job, log = submit(slurm, tmp_path, ["--nodes=2"], recipe(out))
-    began = lambda: sum(line.startswith("python") for line in left_over(str(out))) == 2  # noqa: E731
-    wait_for(began, 60, "the processes")
+    wait_for(lambda: sum("python -u" in line for line in left_over(str(out))) >= 4, 60, "the processes")
     time.sleep(4)  # they import
     slurm.call("scancel", "--signal=USR1", job)
     slurm.wait(job, ("PENDING",))
