@@ -54,9 +54,10 @@ def outcome(out: Path) -> tuple[int, str, list[str]]:
 
 
 def started(out: Path) -> bool:
-    """Whether the run has validated once and is far from its end."""
+    """Whether the run has validated and saved once, and is far from its end."""
     table = out / RUN / "metrics.csv"
-    return table.is_file() and ",val," in table.read_text()
+    saved = (out / RUN / "checkpoints/last.ckpt").is_file()
+    return saved and table.is_file() and ",val," in table.read_text()
 
 
 def wait_for(what: Callable[[], bool], seconds: float, name: str) -> None:

@@ -119,7 +119,7 @@ def alive(word: str, patience: float) -> list[str]:
 @pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
 def test_the_launcher_leaves_no_process(root, tmp_path, request, launcher):
     # The time-out also bounds the start, in which one process waits for the imports of the other.
-    times, timeout = int(os.environ.get("VISIONKIT_RANK_FAULTS", "10")), 60
+    times, timeout = int(os.environ.get("VISIONKIT_RANK_FAULTS", "10")), 120
     rows = [
         launched(root, tmp_path / f"{fault}-{index}", launcher, fault, (index + 1) % 2, timeout)
         for fault in FAULTS
