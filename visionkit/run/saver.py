@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from visionkit.errors import InputError, RunError
+from visionkit.metrics.tally import Tally
 from visionkit.run.checkpoint import FORMAT
 
 __all__ = ["SaveCheckpoints"]
@@ -102,6 +103,11 @@ class SaveCheckpoints(Checkpoint):
             "identity": json.loads(json.dumps(self.identity)),
             "batches": int(trainer.fit_loop.epoch_loop.batch_progress.total.ready),
         }
+        tally = getattr(pl_module, "tally", None)
+        if isinstance(tally, Tally):
+            # What is logged next covers the steps before the checkpoint too: the curve of a resumed run is
+            # that of an uninterrupted one.
+            checkpoint["visionkit"]["tally"] = tally.totals()
         if self._between_epochs:
             _close_epoch(checkpoint["loops"]["fit_loop"])
 
@@ -111,7 +117,7 @@ class SaveCheckpoints(Checkpoint):
         pl_module: lightning.LightningModule,
         checkpoint: dict[str, Any],
     ) -> None:
-        """Refuse to continue a run that was another one."""
+        """Refuse to continue a run that was another one; go on with its running sums."""
         saved = checkpoint.get("visionkit", {}).get("identity", {})
         wanted = json.loads(json.dumps(self.identity))
         other = [name for name in wanted if name in saved and saved[name] != wanted[name]]
@@ -125,6 +131,9 @@ class SaveCheckpoints(Checkpoint):
                 f"The run in {self.folder.parent} cannot be resumed, because it was another one: {rows}. "
                 "Give the settings it was started with, or another --out."
             )
+        tally = getattr(pl_module, "tally", None)
+        if isinstance(tally, Tally) and trainer.state.fn == "fit":
+            tally.restore(checkpoint.get("visionkit", {}).get("tally", {}), share=trainer.is_global_zero)
 
     def _score(self, trainer: lightning.Trainer) -> float | None:
         value = trainer.callback_metrics.get(self.monitor[0])
