@@ -92,7 +92,9 @@ class Zygote:
         pid = self.ask({"function": function, "args": args, "env": env or {}, "log": str(log)})
         return Child(self, pid, log)
 
-    def run(self, function: str, *args: Any, timeout: float = 600.0, env: dict[str, str] | None = None) -> Any:
+    def run(
+        self, function: str, *args: Any, timeout: float = 600.0, env: dict[str, str] | None = None
+    ) -> Any:
         """Run a child to its end and return its result; fail with its log when it ends otherwise."""
         child = self.start(function, *args, env=env)
         code = child.wait(timeout)
@@ -128,9 +130,8 @@ class Zygote:
         return self._answer()["value"]
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(10)
+        self.process.kill()
+        self.process.wait(60)
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
