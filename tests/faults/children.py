@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import hashlib
 import importlib
 import io
@@ -21,15 +22,18 @@ from lightning.pytorch.callbacks import Callback
 
 import visionkit.run
 from tests.faults.faulty_task import Case, FaultyTask
+from tests.nn.detectors import TinySource
 from tests.run.tiny import TinyTask, tiny_data
-from visionkit.errors import RunError
+from visionkit.errors import InputError, RunError
 from visionkit.run import fitting
 from visionkit.run.checkpoint import AtomicCheckpointIO, load_checkpoint, newest_good
 from visionkit.run.config import RunConfig
+from visionkit.run.ema import EMA
 from visionkit.run.guard import FiniteGuard, NonFiniteError
 from visionkit.run.launch import EXIT_PREEMPTED, launch
 from visionkit.run.preempt import PreemptedError, Preemption
 from visionkit.run.saver import SaveCheckpoints
+from visionkit.run.skipped import SkippedSamples
 from visionkit.run.step_seed import StepSeed
 from visionkit.run.trainer import build_trainer
 
@@ -85,6 +89,12 @@ def classify(argv: list[str], steps: str) -> None:
         prog="classify.py",
         argv=argv,
     )
+
+
+def classify_as(version: str, argv: list[str], steps: str) -> None:
+    """Start the recipe as another version of the code would."""
+    fitting.__version__ = version
+    classify(argv, steps)
 
 
 def digest(task: torch.nn.Module) -> str:
@@ -252,3 +262,188 @@ def guard_on_ranks(cases: list[list[Any]], folder: str) -> list[dict[str, Any]]:
             }
         )
     return told
+
+
+class StopError(Exception):
+    """Ends a training as a kill there would."""
+
+
+class StopAt(Callback):
+    def __init__(self, where: str, batch: int) -> None:
+        self.where, self.batch = where, batch
+
+    def _now(self, trainer: Any, where: str) -> None:
+        ready = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        if self.where == where and ready == self.batch:
+            raise StopError
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        self._now(trainer, "start")
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self._now(trainer, "end")
+
+    def on_validation_batch_end(self, trainer: Any, *_: Any) -> None:
+        self._now(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        self._now(trainer, "epoch")
+
+
+def go_until(
+    folder: Path,
+    stop: tuple[str, int] | None,
+    *,
+    size: int,
+    batch: int,
+    accumulate: int,
+    every: int,
+    ema: bool,
+    workers: int,
+) -> TinyTask:
+    """Train the tiny task from where its folder stands, to the stop or to its end."""
+    torch.manual_seed(0)
+    task = TinyTask()
+    callbacks: list[Callback] = [EMA(0.9)] if ema else []
+    callbacks += [StopAt(*stop)] if stop else []
+    trainer = tiny_trainer(folder, *callbacks, every=every, accumulate=accumulate, epochs=3)
+    with contextlib.suppress(StopError):
+        resume = newest_good(folder, report=print)
+        trainer.fit(task, datamodule=tiny_data(size, batch, workers=workers), ckpt_path=resume)
+    return task
+
+
+class SeenInValidation(TinyTask):
+    def __init__(self) -> None:
+        super().__init__()
+        self.indices: list[int] = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.indices += [int(name.rsplit("-", 1)[1]) for name in batch["ids"]]
+        super().validation_step(batch, batch_idx)
+
+
+def orders(folder: str, world: int, workers: int, sizes: list[tuple[int, int]]) -> dict[str, Any]:
+    """Train with a stop in between; tell the indices that this process saw."""
+    told: dict[str, Any] = {}
+    for size, valid in sizes:
+        place = Path(folder) / str(size)
+        steps: dict[int, list[int]] = {}
+        for stop in (StopAt("end", 2), None):
+            torch.manual_seed(0)
+            task = SeenInValidation()
+            trainer = tiny_trainer(place, *([stop] if stop else []), world=world, epochs=3, every=1)
+            data = tiny_data(size, 12 // world, workers=workers, valid=valid)
+            with contextlib.suppress(StopError):
+                trainer.fit(task, datamodule=data, ckpt_path=newest_good(place, report=print))
+            for ready, ids, _ in task.seen:
+                seen = [int(name.rsplit("-", 1)[1]) for name in ids]
+                if steps.setdefault(ready, seen) != seen:
+                    raise AssertionError(f"step {ready} was another one when taken again")
+        told[str(size)] = {"train": [steps[n] for n in sorted(steps)], "val": []}
+        share = len(range(int(os.environ["RANK"]), valid, world))
+        told[str(size)]["val"] = task.indices[len(task.indices) - share :]
+    try:
+        trainer = tiny_trainer(Path(folder) / "fewer", world=world)
+        trainer.fit(TinyTask(), datamodule=tiny_data(max(1, world - 1), 1))
+        told["fewer"] = "trained"
+    except InputError as error:
+        told["fewer"] = str(error)
+    return told
+
+
+def scores(world: int, workers: int, sizes: list[int]) -> dict[str, dict[str, float]]:
+    """Score three tasks with fixed weights on validation sets of awkward sizes."""
+    from visionkit.config import TransferConfig
+    from visionkit.data import DataModule, Scenes, list_batch, mask_batch, stack_batch
+    from visionkit.data.splits import Splits
+    from visionkit.nn.faster_rcnn import RCNNConfig
+    from visionkit.tasks import Classifier, Detector, Segmenter
+
+    rcnn = RCNNConfig(
+        head_width=32, proposals_train=50, proposals_eval=30, anchor_scales=(4.0,), score_threshold=0.0
+    )
+    group = TransferConfig(norm="group")
+    makers: dict[str, tuple[Any, Any]] = {
+        "classification": (
+            lambda n: Classifier("timm/test_resnet", init="scratch", num_classes=n),
+            stack_batch,
+        ),
+        "segmentation": (
+            lambda n: Segmenter("timm/test_resnet", init="scratch", num_classes=n, channels=8),
+            mask_batch,
+        ),
+        "detection": (
+            lambda n: Detector(
+                TinySource(), init="scratch", num_classes=n, rcnn=rcnn, pyramid_channels=16, transfer=group
+            ),
+            list_batch,
+        ),
+    }
+    told: dict[str, dict[str, float]] = {}
+    for name, (make, collate) in makers.items():
+        for size in sizes:
+            valid = Scenes(name, split="val", count=size, size=64)
+            splits = Splits(valid, valid, None, tuple(f"c{i}" for i in range(11)), name, {})
+            data = DataModule(
+                splits,
+                batch_size=1,
+                train_transform=_keep,
+                eval_transform=_keep,
+                collate=collate,
+                workers=workers,
+            )
+            torch.manual_seed(0)
+            task = make(11)
+            settings = {"accelerator": "cpu", "precision": "32-true", "progress": False}
+            if world > 1:
+                settings |= {"devices": str(world), "strategy": "ddp"}
+            trainer = build_trainer(RunConfig(**settings), folder=".", max_epochs=1)
+            logged = trainer.validate(task, datamodule=data, verbose=False)[0]
+            told[f"{name} {size}"] = {
+                key: float(value) for key, value in logged.items() if float(value) == float(value)
+            }
+    return told
+
+
+def _keep(sample: Any, rng: torch.Generator) -> Any:
+    return sample
+
+
+def skipping(
+    folder: Path, stop: Callback | None, world: int, workers: int
+) -> tuple[TinyTask, dict[str, Any]]:
+    """Train over a data set with unreadable samples; return the task and what was left out."""
+    from tests.faults.test_skips import BAD, Broken
+
+    torch.manual_seed(0)
+    task = TinyTask()
+    trainer = tiny_trainer(
+        folder, SkippedSamples(folder / "faults"), *([stop] if stop else []), world=world, epochs=3
+    )
+    data = tiny_data(32, 8 // world, workers=workers)
+    data.train_data.reader = Broken(32, 1, BAD)
+    data.splits = dataclasses.replace(data.splits, val=Broken(11, 2, (2,)))
+    data.skip_faulty(limit=0.1)
+    with contextlib.suppress(StopError):
+        trainer.fit(task, datamodule=data, ckpt_path=newest_good(folder, report=print))
+    return task, data.skipped_counts()
+
+
+def skipping_on_ranks(folder: str) -> dict[str, Any]:
+    """Leave samples out in two processes; tell what both know, and whether the order is that of one."""
+    task, counts = skipping(Path(folder), None, 2, 0)
+    parts: list[Any] = [None, None]
+    torch.distributed.all_gather_object(parts, [ids for _, ids, _ in task.seen])
+    joined = [first + second for first, second in zip(*parts, strict=True)]
+    from tests.faults.test_skips import BAD, Broken
+    from visionkit.data.datamodule import KeyedDataset
+    from visionkit.data.order import TrainOrder
+
+    data = KeyedDataset(Broken(32, 1, BAD), _keep, seed=5, on_fault="replace")
+    order, wanted = TrainOrder(32, batch_size=8, seed=5), []
+    for epoch in range(3):
+        for batch in order.global_batches(epoch):
+            read = [data[(epoch, index)] for index in batch]
+            wanted.append([getattr(sample, "sample", sample)["id"] for sample in read])
+    return {"counts": counts, "same order": joined == wanted}

@@ -25,9 +25,9 @@ class NonFiniteError(RunError):
 class FiniteGuard(Callback):
     """Looks at the gradients just before each update, after they were averaged over the processes.
 
-    A loss that is not finite makes its gradients NaN, whatever they would have been, and a non-finite gradient
-    on one process has by then reached those of all: every process decides the same without a message of its
-    own. The offending batch is saved; the weights stay as they were. An update that is left out leaves the
+    A loss that is not finite makes its gradients NaN, whatever they would have been, and a non-finite
+    gradient on one process has by then reached those of all: every process decides the same without a message
+    of its own. The offending batch is saved; the weights stay as they were. An update that is left out leaves the
     running statistics too as they were before its batches.
 
     With a loss scale (16-mixed) a gradient that is too large for the scale is no fault: the scaler leaves the

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from visionkit.errors import InputError, RunError
 from visionkit.metrics.tally import Tally
+from visionkit.optim import images_per_step
 from visionkit.run.checkpoint import FORMAT
 
 __all__ = ["SaveCheckpoints"]
@@ -46,6 +47,7 @@ class SaveCheckpoints(Checkpoint):
         self.identity = identity or {}
         self.best_score: float | None = None
         self._between_epochs = False
+        self._update = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score so far."""
@@ -60,7 +62,12 @@ class SaveCheckpoints(Checkpoint):
         trainer.save_checkpoint(self.folder / "last.ckpt")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin a resumed epoch as a fresh one where the checkpoint lay between two epochs."""
+        """Begin a resumed epoch as a fresh one where the checkpoint lay between two epochs.
+
+        Raises:
+            InputError: An update was of another number of pictures when the checkpoint was written.
+        """
+        self._check_batch(images_per_step(trainer))
         done = trainer.fit_loop.epoch_loop.batch_progress.total.ready
         if trainer.fit_loop.restarting and done % max(1, int(trainer.num_training_batches)) == 0:
             trainer.fit_loop.restarting = False
@@ -102,6 +109,7 @@ class SaveCheckpoints(Checkpoint):
             "format": FORMAT,
             "identity": json.loads(json.dumps(self.identity)),
             "batches": int(trainer.fit_loop.epoch_loop.batch_progress.total.ready),
+            "update": images_per_step(trainer) if trainer.state.fn == "fit" else 0,
         }
         tally = getattr(pl_module, "tally", None)
         if isinstance(tally, Tally):
@@ -119,6 +127,7 @@ class SaveCheckpoints(Checkpoint):
     ) -> None:
         """Refuse to continue a run that was another one; go on with its running sums."""
         saved = checkpoint.get("visionkit", {}).get("identity", {})
+        self._update = int(checkpoint.get("visionkit", {}).get("update", 0))
         wanted = json.loads(json.dumps(self.identity))
         other = [name for name in wanted if name in saved and saved[name] != wanted[name]]
         soft = [name for name in other if name.startswith("soft:")]
@@ -129,11 +138,21 @@ class SaveCheckpoints(Checkpoint):
             rows = "; ".join(f"{name} was {saved[name]}, is {wanted[name]}" for name in hard)
             raise InputError(
                 f"The run in {self.folder.parent} cannot be resumed, because it was another one: {rows}. "
-                "Give the settings it was started with, or another --out."
+                "Give the settings, data and code it was started with, or another --out."
             )
         tally = getattr(pl_module, "tally", None)
         if isinstance(tally, Tally) and trainer.state.fn == "fit":
             tally.restore(checkpoint.get("visionkit", {}).get("tally", {}), share=trainer.is_global_zero)
+
+    def _check_batch(self, now: int) -> None:
+        # The position in the data is counted in batches: with others, samples would be missed and repeated.
+        before, self._update = self._update, 0
+        if before not in (0, now):
+            raise InputError(
+                f"The run in {self.folder.parent} cannot be resumed, because it was another one: an update "
+                f"was of {before} pictures (batch x processes x accumulated), is of {now}. Start as many "
+                "processes as before, or give another --out."
+            )
 
     def _score(self, trainer: lightning.Trainer) -> float | None:
         value = trainer.callback_metrics.get(self.monitor[0])

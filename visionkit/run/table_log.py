@@ -62,7 +62,8 @@ class TableLogger(Logger):
         if self.path.is_file():
             with self.path.open(newline="", encoding="utf-8") as handle:
                 table = [tuple(row) for row in csv.reader(handle)][1:]
-            rows += [row for row in table if len(row) == len(HEADER) and int(row[2]) <= images]  # type: ignore[misc]
+            # A row that a kill or a full disk cut is dropped with the rest.
+            rows += [row for row in table if len(row) == 6 and row[2].isdigit() and int(row[2]) <= images]
         part = self.path.with_suffix(".csv.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", newline="", encoding="utf-8") as handle:
