@@ -133,7 +133,10 @@ def fit(
         task.compile()
     print_banner(config, task, data, trainer, policy, place, plan.epochs, resume)
     trainer.fit(task, datamodule=data, ckpt_path=resume)
-    metrics = _floats(trainer.callback_metrics, "val/")
+    if not counter.images:  # it had ended before, and only its result was missing
+        batches, width = _batches(config, data)
+        counter.images = plan.epochs * batches * width
+    metrics = dict(saver.metrics)
     fitted = time.time() - began
     images, speed = counter.images, counter.speed
     best = place / "checkpoints" / "best.ckpt"

@@ -31,6 +31,10 @@ class SaveCheckpoints(Checkpoint):
         monitor: Logged name and direction ("max" or "min").
         every: Updates between checkpoints within an epoch; 0 writes at ends of epochs only.
         identity: What the run is (data, classes, batch, config); a resume with another one is refused.
+
+    Attributes:
+        best_score: The best of the monitored values so far.
+        metrics: What the latest validation gave.
     """
 
     def __init__(
@@ -46,16 +50,18 @@ class SaveCheckpoints(Checkpoint):
         self.every = every
         self.identity = identity or {}
         self.best_score: float | None = None
+        self.metrics: dict[str, float] = {}
         self._between_epochs = False
         self._update = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score so far."""
-        return {"best_score": self.best_score}
+        """Return the best score so far, and what the latest validation gave."""
+        return {"best_score": self.best_score, "metrics": dict(self.metrics)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best score."""
+        """Restore the scores: a run that ended without its result has them from its last checkpoint."""
         self.best_score = state_dict["best_score"]
+        self.metrics = dict(state_dict.get("metrics", {}))
 
     def save_last(self, trainer: lightning.Trainer) -> None:
         """Write `last.ckpt` now; all processes take part."""
@@ -86,6 +92,8 @@ class SaveCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write `last.ckpt`, and `best.ckpt` where the monitor improved in this epoch's validation."""
+        logged = {str(name): value for name, value in trainer.callback_metrics.items()}
+        self.metrics |= {name: float(value) for name, value in logged.items() if name.startswith("val/")}
         score = self._score(trainer)
         better = score is not None and (self.best_score is None or self._improves(score))
         if better:
