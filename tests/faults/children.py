@@ -14,6 +14,9 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import visionkit.run
 from tests.faults.faulty_task import Case, FaultyTask
 from tests.nn.detectors import TinySource
 from tests.run.tiny import TinyTask, tiny_data
+from visionkit.config import TransferConfig
 from visionkit.errors import InputError, RunError
 from visionkit.run import fitting
 from visionkit.run.checkpoint import AtomicCheckpointIO, load_checkpoint, newest_good
@@ -354,7 +358,6 @@ def orders(folder: str, world: int, workers: int, sizes: list[tuple[int, int]]) 
 
 def scores(world: int, workers: int, sizes: list[int]) -> dict[str, dict[str, float]]:
     """Score three tasks with fixed weights on validation sets of awkward sizes."""
-    from visionkit.config import TransferConfig
     from visionkit.data import DataModule, Scenes, list_batch, mask_batch, stack_batch
     from visionkit.data.splits import Splits
     from visionkit.nn.faster_rcnn import RCNNConfig
@@ -447,3 +450,97 @@ def skipping_on_ranks(folder: str) -> dict[str, Any]:
             read = [data[(epoch, index)] for index in batch]
             wanted.append([getattr(sample, "sample", sample)["id"] for sample in read])
     return {"counts": counts, "same order": joined == wanted}
+
+
+def load_hostile(folder: str, names: list[str], urls: list[str], every: int) -> dict[str, Any]:
+    """Give hostile files (each, or each second ...) to the named functions; tell which were executed."""
+    from tests.faults.hostile import lay, payloads
+    from tests.faults.loaders import attempts, entries
+
+    warnings.simplefilter("ignore")
+    marker = Path(os.environ["VISIONKIT_MARKER"])
+    top = Path(tempfile.mkdtemp(dir=folder))
+    found, tried, ran = entries(), 0, []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    places: dict[str, tuple[Path | str, Path | str]] = {}
+    for number, (kind, data) in enumerate(payloads(marker).items()):
+        own = top / str(number)
+        own.mkdir()
+        (own / "x.bin").write_bytes(data)
+        (own / "link").symlink_to(own / "x.bin")
+        lay(own / "laid", own / "x.bin")
+        places[kind] = ((own / "link") if number % 3 == 0 else (own / "x.bin"), own / "laid")
+    places |= {url: (url, url) for url in urls}
+    for shift, name in enumerate(names):
+        for kind, (file, laid) in list(places.items())[shift % every :: every]:
+            for attempt in attempts(found[name], file, laid):
+                with (
+                    contextlib.suppress(Exception, SystemExit),
+                    contextlib.redirect_stdout(io.StringIO()),
+                    contextlib.redirect_stderr(io.StringIO()),
+                ):
+                    attempt()
+                tried += 1
+                if marker.exists():
+                    ran.append(f"{name}: {kind}")
+                    marker.rmdir()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {"tried": tried, "ran": ran, "grown": grown}
+
+
+def detect_faults() -> list[list[Any]]:
+    """Give every faulty target to the detector's training step; tell what it said."""
+    from tests.data.test_boxes import CASES
+    from visionkit.errors import DataError
+    from visionkit.tasks import Detector
+
+    torch.manual_seed(0)
+    group = TransferConfig(norm="group")
+    task = Detector(TinySource(), init="scratch", num_classes=3, pyramid_channels=16, transfer=group)
+    told = []
+    for name, (image, target, *_) in CASES.items():
+        before = [value.clone() for value in task.state_dict().values()]
+        said = ""
+        try:
+            task.training_step({"images": [image], "targets": [target], "ids": ["cell_17"]}, 0)
+        except DataError as error:
+            said = str(error)
+        same = all(torch.equal(a, b) for a, b in zip(before, task.state_dict().values(), strict=True))
+        told.append([name, said, same])
+    return told
+
+
+def decode_mutants(folder: str, seed: int, count: int) -> dict[str, int]:
+    """Decode pictures with a few bits changed; tell how many were decoded, refused, and the slowest."""
+    import numpy as np
+    from PIL import Image
+
+    from visionkit.data.read_image import read_image
+    from visionkit.errors import DataError
+
+    rng, place = np.random.default_rng(seed), Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    kinds, whole = ("png", "jpg", "webp", "gif", "bmp", "tif"), []
+    for kind in kinds:
+        pixels = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"whole.{kind}")
+        whole.append((place / f"whole.{kind}").read_bytes())
+    told, slowest = {"decoded": 0, "refused": 0}, 0.0
+    warnings.simplefilter("ignore")
+    for number in range(count):
+        data = bytearray(whole[number % len(kinds)])
+        for spot in rng.integers(0, len(data), 1 if number // len(kinds) % 2 else 16):
+            data[spot] ^= 1 << int(rng.integers(8))
+        (place / "mutant").write_bytes(data)
+        began = time.process_time()
+        try:
+            read_image(place / "mutant")
+            told["decoded"] += 1
+        except DataError:
+            told["refused"] += 1
+        slowest = max(slowest, time.process_time() - began)
+    return {**told, "slowest": round(1000 * slowest), "megabytes": _peak()}
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -27,10 +27,10 @@ class FiniteGuard(Callback):
 
     A loss that is not finite makes its gradients NaN, whatever they would have been, and a non-finite
     gradient on one process has by then reached those of all: every process decides the same without a message
-    of its own. The offending batch is saved; the weights stay as they were. An update that is left out leaves the
-    running statistics too as they were before its batches.
+    of its own. The offending batch is saved; the weights stay as they were. An update that is left out leaves
+    the running statistics too as they were before its batches.
 
-    With a loss scale (16-mixed) a gradient that is too large for the scale is no fault: the scaler leaves the
+    With a loss scale (16-mixed) a gradient too large for the scale is no fault: the scaler leaves the
     update out and lowers the scale. Only `OVERFLOWS` of these in a row are one.
 
     Args:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from visionkit.backbones.norms import make_norm
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.config import NormPolicy, OptimConfig, TransferConfig
-from visionkit.errors import InputError, expected
 from visionkit.metrics import Tally
 from visionkit.metrics.detection import CocoAP, DetectionScores
 from visionkit.nn import Normalize
@@ -27,7 +26,13 @@ from visionkit.tasks.detection_settings import check_detector, rcnn_from
 from visionkit.tasks.frames import Detections, Frames, merge_views, training_targets
 from visionkit.tasks.maps import build_maps
 from visionkit.tasks.own_module import own_module_name
-from visionkit.tasks.wiring import check_callbacks, keep_buffers_local, optim_from, plain_settings
+from visionkit.tasks.wiring import (
+    check_callbacks,
+    keep_buffers_local,
+    optim_from,
+    plain_settings,
+    refuse_foreign,
+)
 from visionkit.tasks.wiring import share_buffers as share
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
 from visionkit.types import Init
@@ -305,12 +310,9 @@ class Detector(lightning.LightningModule):
         Raises:
             InputError: An address was given, or the backbone is your own module and was not passed.
         """
-        if "://" in str(checkpoint_path) or not weights_only:
-            fix = "Download it first; a file with more than tensors and plain values is not loaded."
-            wanted = "a file on this machine, weights_only"
-            raise InputError(expected("a checkpoint", wanted, str(checkpoint_path), fix=fix))
+        refuse_foreign(checkpoint_path, weights_only, hparams_file)
         return super().load_from_checkpoint(
-            checkpoint_path, map_location, hparams_file, strict, weights_only=True, **kwargs
+            checkpoint_path, map_location, None, strict, weights_only=True, **kwargs
         )
 
     @classmethod
