@@ -140,11 +140,11 @@ def test_the_recipe_takes_the_policy(zygote, tmp_path, figure):
     code, said, out = run("skip", "--bad_input", "skip", "--bad_limit", "0.1")
     assert code == 0, said[-3000:]
     result = json.loads((out / "scratch-f1-s0" / "result.json").read_text())
-    assert {s: (v["count"], v["of"]) for s, v in result["skipped_samples"].items()} == {
+    assert {s: (v["count"], v["of"]) for s, v in result["skipped"]["samples"].items()} == {
         "train": (1, 24),
         "val": (1, 12),
     }
-    assert result["skipped_updates"] == 0
+    assert result["skipped"]["updates"] == 0
     lines = (out / "scratch-f1-s0/faults/samples-rank-0.jsonl").read_text().splitlines()
     assert len(lines) == 2
     assert "train/bee/3.png" in "".join(lines)

@@ -270,7 +270,10 @@ class DataModule(lightning.LightningDataModule):
         return hashlib.sha256(json.dumps(head).encode()).hexdigest()[:16]
 
     def _split_size(self, split: str) -> int:
-        return len({"train": self.train_data, "val": self.splits.val, "test": self.splits.test}[split] or ())
+        if split == "train":
+            return len(self.train_data)
+        reader = self.splits.val if split == "val" else self.splits.test
+        return 0 if reader is None else len(reader)
 
     def _eval_loader(self, reader: Reader, split: str) -> DataLoader[Any]:
         rank, world = self._place()

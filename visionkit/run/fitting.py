@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -134,8 +135,7 @@ def fit(
     print_banner(config, task, data, trainer, policy, place, plan.epochs, resume)
     trainer.fit(task, datamodule=data, ckpt_path=resume)
     if not counter.images:  # it had ended before, and only its result was missing
-        batches, width = _batches(config, data)
-        counter.images = plan.epochs * batches * width
+        counter.images = plan.epochs * math.prod(_batches(config, data))
     metrics = dict(saver.metrics)
     fitted = time.time() - began
     images, speed = counter.images, counter.speed
@@ -153,8 +153,7 @@ def fit(
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
         "images_seen": images,
-        "skipped_updates": guard.skipped,
-        "skipped_samples": data.skipped_counts(),
+        "skipped": {"updates": guard.skipped, "samples": data.skipped_counts()},
         "weights": _weights(task),
         "config": to_dict(config),
         "policy": policy.as_dict(),

@@ -49,7 +49,7 @@ def launch(
     made: RunConfig | None = None
     try:
         made = parse(config, [a for a in args if a != "--debug"], variants=variants, doc=doc or "", prog=prog)
-        main(made)  # type: ignore[arg-type]
+        main(made)
     except (InputError, RunError, KeyboardInterrupt, OSError) as error:
         if debug or (isinstance(error, OSError) and error.errno not in FULL):
             raise

@@ -92,7 +92,7 @@ class SkippedSamples(Callback):
             return
         found: list[list[Entry]] = [[] for _ in range(trainer.world_size)]
         dist.all_gather_object(found, _entries(data))
-        data.note_skipped(sorted({entry for part in found for entry in map(tuple, part)}))  # type: ignore[arg-type]
+        data.note_skipped(sorted({(str(s), int(i), str(t)) for part in found for s, i, t in part}))
 
 
 def _data(trainer: lightning.Trainer) -> DataModule | None:

@@ -21,18 +21,13 @@ from visionkit.nn import Normalize
 from visionkit.nn.faster_rcnn import FasterRCNN, RCNNConfig
 from visionkit.nn.pyramid import PyramidSource
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
+from visionkit.tasks import wiring
 from visionkit.tasks.detection_batch import batch_parts, in_original, is_empty, original_size, read_batch
 from visionkit.tasks.detection_settings import check_detector, rcnn_from
 from visionkit.tasks.frames import Detections, Frames, merge_views, training_targets
 from visionkit.tasks.maps import build_maps
 from visionkit.tasks.own_module import own_module_name
-from visionkit.tasks.wiring import (
-    check_callbacks,
-    keep_buffers_local,
-    optim_from,
-    plain_settings,
-    refuse_foreign,
-)
+from visionkit.tasks.wiring import check_callbacks, keep_buffers_local, optim_from, plain_settings
 from visionkit.tasks.wiring import share_buffers as share
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
 from visionkit.types import Init
@@ -310,10 +305,9 @@ class Detector(lightning.LightningModule):
         Raises:
             InputError: An address was given, or the backbone is your own module and was not passed.
         """
-        refuse_foreign(checkpoint_path, weights_only, hparams_file)
-        return super().load_from_checkpoint(
-            checkpoint_path, map_location, None, strict, weights_only=True, **kwargs
-        )
+        wiring.refuse_foreign(checkpoint_path, weights_only, hparams_file)
+        kwargs |= {"map_location": map_location, "strict": strict, "weights_only": True}
+        return super().load_from_checkpoint(checkpoint_path, **kwargs)
 
     @classmethod
     def from_torchvision(
