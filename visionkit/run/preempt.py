@@ -43,7 +43,6 @@ class Preemption(Callback):
         self.saver = saver
         self.requeue = requeue
         self._asked = False
-        self._told = False
         self._stop_at: int | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._key = ""
@@ -99,12 +98,16 @@ class Preemption(Callback):
             if self._asked:
                 self._stop_at = trainer.global_step
             return
+        if self._stop_at is not None:
+            return
         store = dist.distributed_c10d._get_default_store()
-        if self._asked and not self._told and self._stop_at is None:
-            self._told = True
-            store.set(self._key, str(trainer.global_step + 1))
-        if self._stop_at is None and store.check([self._key]):
+        # Look before asking: the signals of a queue come to the processes one after the other, and who asked
+        # in the update before this one is seen here by all. Those who ask in the same update ask the same.
+        if store.check([self._key]):
             self._stop_at = int(store.get(self._key))
+        elif self._asked:
+            self._stop_at = trainer.global_step + 1
+            store.set(self._key, str(self._stop_at))
 
     def _due(self, trainer: lightning.Trainer) -> bool:
         return self._stop_at is not None and trainer.global_step >= self._stop_at
