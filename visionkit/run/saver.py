@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,8 @@ def writable(folder: Path) -> None:
         probe.write_bytes(b"0")
         probe.unlink()
     except OSError as error:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         raise RunError(
-            f"Expected to be able to write into {folder}, but: {error.strerror or error}. "
-            "Choose another --out."
+            f"Expected to be able to write into {folder}, but: {error.strerror or error} "
+            f"({shutil.disk_usage(there).free} bytes are free). Free some space, or choose another --out."
         ) from error
