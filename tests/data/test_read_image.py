@@ -238,8 +238,3 @@ def _fuzz(folder, seed, count):
 
 def test_mutated_pictures_end_in_a_picture_or_a_named_fault(tmp_path):
     _fuzz(tmp_path, 0, 300)
-
-
-@pytest.mark.faults
-def test_ten_thousand_mutated_pictures(tmp_path):
-    _fuzz(tmp_path, 1, 10_000)

@@ -51,8 +51,10 @@ def noisy_batch(batch: dict, rng: torch.Generator) -> dict:
     return {**batch, "images": batch["images"] / 255 + 0.1 * noise}
 
 
-def tiny_data(size: int = 30, batch_size: int = 4, *, workers: int = 0, seed: int = 5) -> DataModule:
-    splits = Splits(Noise(size, 1), Noise(11, 2), None, ("a", "b", "c"), "noise", {})
+def tiny_data(
+    size: int = 30, batch_size: int = 4, *, workers: int = 0, seed: int = 5, valid: int = 11
+) -> DataModule:
+    splits = Splits(Noise(size, 1), Noise(valid, 2), None, ("a", "b", "c"), "noise", {})
     return DataModule(
         splits,
         batch_size=batch_size,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from visionkit.errors import InputError
 
-__all__ = ["WeightsInfo", "file_digest", "read_state_dict"]
+__all__ = ["WeightsInfo", "check_file", "file_digest", "read_state_dict"]
 
 _LIMIT = 16 * 2**30
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "state_dict_ema")
@@ -62,6 +62,29 @@ def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_file(path: str | Path, *, max_bytes: int = _LIMIT) -> Path:
+    """Return a file that is fit to be read, after looking at its size and at what it would unpack to.
+
+    Args:
+        path: A regular file on this machine; nothing of it is loaded.
+        max_bytes: Largest file, and largest sum of what is packed in it.
+
+    Raises:
+        InputError: The path is an address or no regular file, or the file is empty, too large or a bomb.
+    """
+    file = _local_file(path, max_bytes)
+    with file.open("rb") as stream:
+        packed = stream.read(2) == b"PK"
+    if packed:
+        try:
+            _check_zip(file, max_bytes)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{file}: The file is damaged ({type(error).__name__}: {error}).") from error
+    return file
 
 
 def read_state_dict(path: str | Path, *, max_bytes: int = _LIMIT) -> dict[str, Tensor]:
@@ -161,10 +184,12 @@ def _check_zip(file: Path, max_bytes: int) -> None:
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         total = sum(entry.file_size for entry in entries)
-        if total > max_bytes:
+        # What torch.save writes is not compressed: it unpacks to what it is.
+        limit = min(max_bytes, 2 * file.stat().st_size + 2**20)
+        if total > limit:
             raise InputError(
-                f"{file}: The weights file unpacks to {total:,} bytes; the limit is {max_bytes:,} "
-                "(max_bytes=)."
+                f"{file}: The weights file unpacks to {total:,} bytes; the limit is {limit:,} (max_bytes=, "
+                "and twice the file)."
             )
         for entry in entries:
             if entry.filename.endswith("/data.pkl"):

@@ -58,18 +58,22 @@ class Report:
 
 
 def check_pictures(
-    files: Iterable[str | os.PathLike[str]], *, max_pixels: int = MAX_PIXELS
+    files: Iterable[str | os.PathLike[str]],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[DataError]:
     """Decode every picture and return the faults.
 
     Args:
         files: Paths of pictures.
+        root: Pictures outside this folder, once links are resolved, are faults.
         max_pixels: Larger pictures are faults.
     """
     faults = []
     for file in files:
         try:
-            read_image(file, max_pixels=max_pixels)
+            read_image(os.path.abspath(file), root=root, max_pixels=max_pixels)  # noqa: PTH100
         except DataError as fault:
             faults.append(fault)
     return faults
@@ -189,7 +193,7 @@ def _folder(top: Path, max_pixels: int) -> Report:
         for name in classes[split]:
             pictures, _ = pictures_below(folder / name)
             checked += len(pictures)
-            faults += check_pictures(pictures, max_pixels=max_pixels)
+            faults += check_pictures(pictures, root=top, max_pixels=max_pixels)
             if not pictures:
                 text = f"Expected at least one picture in the folder of class {name!r}, but it holds none."
                 faults.append(DataError(text, path=folder / name, field="class"))

@@ -4,48 +4,99 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from visionkit.data.order import EvalOrder, Grouping, TrainOrder, keyed_generator
+from visionkit.data.order import EvalOrder, Grouping, TrainOrder, keyed_generator, keyed_seed
 from visionkit.data.splits import Splits, fingerprint, subset
-from visionkit.errors import InputError
+from visionkit.errors import DataError, InputError, expected
 from visionkit.types import Key, Reader, Sample
 
-__all__ = ["DataModule", "KeyedDataset"]
+__all__ = ["DataModule", "Faulty", "KeyedDataset"]
 
 Transform = Callable[[Sample, torch.Generator], Sample]
 BatchTransform = Callable[[dict[str, Any], torch.Generator], dict[str, Any]]
 Collate = Callable[[Sequence[Sample]], Mapping[str, Any]]
+OnFault = Literal["raise", "replace", "drop"]
+
+_TRIES = 16
 
 
-class KeyedDataset(Dataset[Sample]):
+class Faulty(NamedTuple):
+    """A sample that could not be read: its index, why, and what stands in for it (None: it is left out)."""
+
+    index: int  # type: ignore[assignment]  # a field, as in `Key`
+    text: str
+    sample: Sample | None
+
+
+class KeyedDataset(Dataset[Any]):
     """A reader seen through a transform whose draws are a function of (seed, epoch, index).
 
     Args:
         reader: The samples as the files know them.
         transform: Takes a sample and a generator; may draw from that generator only.
         seed: Seed of the draws.
+        on_fault: What a sample that cannot be read does: "raise" its `DataError`, "replace" it by one that is
+            a function of (seed, epoch, index) too, or "drop" it. The last two give a `Faulty`.
     """
 
-    def __init__(self, reader: Reader, transform: Transform, *, seed: int) -> None:
+    def __init__(
+        self, reader: Reader, transform: Transform, *, seed: int, on_fault: OnFault = "raise"
+    ) -> None:
         self.reader = reader
         self.transform = transform
         self.seed = seed
+        self.on_fault = on_fault
 
     def __len__(self) -> int:
         return len(self.reader)
 
-    def __getitem__(self, key: Key | int) -> Sample:
+    def __getitem__(self, key: Key | int) -> Sample | Faulty:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        return self.transform(self.reader[index], keyed_generator(self.seed, epoch, index))
+        try:
+            return self.transform(self.reader[index], keyed_generator(self.seed, epoch, index))
+        except DataError as fault:
+            if self.on_fault == "raise":
+                raise
+            return Faulty(index, str(fault), self._stand_in(epoch, index, fault))
+
+    def _stand_in(self, epoch: int, index: int, fault: DataError) -> Sample | None:
+        if self.on_fault == "drop":
+            return None
+        for attempt in range(_TRIES):
+            other = keyed_seed(self.seed, epoch, index, attempt, 0xBAD) % len(self.reader)
+            try:
+                return self.transform(self.reader[other], keyed_generator(self.seed, epoch, index))
+            except DataError:
+                continue
+        raise DataError(
+            f"{fault.message} None of {_TRIES} others that were to stand in for it could be read either.",
+            path=fault.path,
+            record=fault.record,
+            field=fault.field,
+        ) from fault
 
 
-class _LateLoader(DataLoader[Sample]):
+class _Gather:
+    """A collate that puts the readable samples into a batch, and says under "skipped" which were not."""
+
+    def __init__(self, collate: Collate, split: str) -> None:
+        self.collate = collate
+        self.split = split
+
+    def __call__(self, samples: Sequence[Sample | Faulty]) -> Mapping[str, Any]:
+        faults = [(self.split, sample.index, sample.text) for sample in samples if isinstance(sample, Faulty)]
+        kept = [sample.sample if isinstance(sample, Faulty) else sample for sample in samples]
+        batch = self.collate([sample for sample in kept if sample is not None])
+        return {**batch, "skipped": faults} if faults else batch
+
+
+class _LateLoader(DataLoader[Any]):
     """A loader whose pass begins with the first batch that is asked for.
 
     Lightning makes the iterator of the first epoch when anybody asks how long training is (the schedule of an
@@ -105,6 +156,49 @@ class DataModule(lightning.LightningDataModule):
         self.train_reader = splits.train if fraction >= 1.0 else subset(splits.train, fraction, seed=seed)
         self.train_data = KeyedDataset(self.train_reader, train_transform, seed=seed)
         self._eval_transform = eval_transform
+        self.skip_limit = 0.0
+        self.skipped: dict[str, dict[int, str]] = {}
+
+    def skip_faulty(self, *, limit: float = 0.001) -> None:
+        """Go on without samples that cannot be read, as long as they are few.
+
+        In training another sample stands in, a function of (seed, epoch, index); evaluation leaves them out.
+        So order and draws of all others stay as they are, for any number of workers and processes.
+
+        Args:
+            limit: Largest share of a split that may be left out; a `DataError` beyond it names the first.
+
+        Raises:
+            InputError: The limit is no share.
+        """
+        if not 0 <= limit <= 1:
+            raise InputError(expected("the limit of skipped samples", "a share in 0 .. 1", limit))
+        self.skip_limit = limit
+        self.train_data.on_fault = "replace"
+
+    def note_skipped(self, entries: Iterable[tuple[str, int, str]]) -> None:
+        """Remember samples that were left out: split, index, why.
+
+        Raises:
+            DataError: More of a split are left out than the limit allows.
+        """
+        for split, index, text in entries:
+            self.skipped.setdefault(split, {})[index] = text
+            found, size = self.skipped[split], self._split_size(split)
+            if len(found) > self.skip_limit * size:
+                shown = "\n".join(f"  {found[place]}" for place in sorted(found)[:5])
+                raise DataError(
+                    f"Expected at most {self.skip_limit:.2%} of the {size} {split} samples to be unreadable, "
+                    f"but {len(found)} are. `visionkit check` names all faults; repair or remove them, or "
+                    f"raise the limit:\n{shown}"
+                )
+
+    def skipped_counts(self) -> dict[str, Any]:
+        """Return how many samples of each split were left out so far, and which."""
+        return {
+            split: {"count": len(found), "of": self._split_size(split), "indices": sorted(found)}
+            for split, found in sorted(self.skipped.items())
+        }
 
     def train_order(self) -> TrainOrder:
         """Return the order of the training batches of this process."""
@@ -119,26 +213,30 @@ class DataModule(lightning.LightningDataModule):
             grouping=self.grouping,
         )
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Return the training loader, which starts where the Trainer's progress stands."""
         self._refuse_lightning_sampler()
-        return self._loader(self.train_data, self.train_order())
+        return self._loader(self.train_data, self.train_order(), "train")
 
-    def val_dataloader(self) -> DataLoader[Sample]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """Return this process's share of the validation split, each sample once."""
-        return self._eval_loader(self.splits.val)
+        return self._eval_loader(self.splits.val, "val")
 
-    def test_dataloader(self) -> DataLoader[Sample]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """Return this process's share of the test split, or of the validation split where there is none."""
-        return self._eval_loader(self.splits.val if self.splits.test is None else self.splits.test)
+        if self.splits.test is None:
+            return self.val_dataloader()
+        return self._eval_loader(self.splits.test, "test")
 
-    def predict_dataloader(self) -> DataLoader[Sample]:
+    def predict_dataloader(self) -> DataLoader[Any]:
         """Return the loader of `test_dataloader`."""
         return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Apply the batch transform on the device, while training only."""
+        """Note what was left out; apply the batch transform on the device, while training only."""
         trainer = self.trainer
+        if isinstance(batch, dict) and "skipped" in batch:
+            self.note_skipped(batch.pop("skipped"))
         if self.batch_transform is None or trainer is None or not trainer.training:
             return batch
         rank, _ = self._place()
@@ -171,17 +269,26 @@ class DataModule(lightning.LightningDataModule):
         head = [order.global_batches(epoch) for epoch in range(epochs)]
         return hashlib.sha256(json.dumps(head).encode()).hexdigest()[:16]
 
-    def _eval_loader(self, reader: Reader) -> DataLoader[Sample]:
-        rank, world = self._place()
-        data = KeyedDataset(reader, self._eval_transform, seed=self.seed)
-        order = EvalOrder(len(reader), batch_size=self.eval_batch_size, rank=rank, world=world)
-        return self._loader(data, order)
+    def _split_size(self, split: str) -> int:
+        if split == "train":
+            return len(self.train_data)
+        reader = self.splits.val if split == "val" else self.splits.test
+        return 0 if reader is None else len(reader)
 
-    def _loader(self, data: KeyedDataset, order: TrainOrder | EvalOrder) -> DataLoader[Sample]:
+    def _eval_loader(self, reader: Reader, split: str) -> DataLoader[Any]:
+        rank, world = self._place()
+        skips = self.train_data.on_fault != "raise"
+        data = KeyedDataset(
+            reader, self._eval_transform, seed=self.seed, on_fault="drop" if skips else "raise"
+        )
+        order = EvalOrder(len(reader), batch_size=self.eval_batch_size, rank=rank, world=world)
+        return self._loader(data, order, split)
+
+    def _loader(self, data: KeyedDataset, order: TrainOrder | EvalOrder, split: str) -> DataLoader[Any]:
         return _LateLoader(
             data,
             batch_sampler=order,
-            collate_fn=self.collate,
+            collate_fn=self.collate if data.on_fault == "raise" else _Gather(self.collate, split),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -32,13 +32,15 @@ class ImageFolder:
 
     Args:
         folder: The folder that holds one folder for each class.
+        root: No picture may lie outside this folder once links are resolved; `folder` if not given.
 
     Raises:
         DataError: The folder is missing or holds no class folders, or a class folder holds no picture.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> None:
         self.folder = Path(folder)
+        self.root = Path(os.path.abspath(self.folder if root is None else root))  # noqa: PTH100
         if not self.folder.is_dir():
             raise DataError("Expected a folder of class folders, but there is none.", path=self.folder)
         names = class_folders(self.folder)
@@ -72,7 +74,7 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> Sample:
         """Read picture `index` with `label`; raise `DataError` when it cannot be read."""
-        image = read_image(self.files[index])
+        image = read_image(os.path.abspath(self.files[index]), root=self.root)  # noqa: PTH100
         return {
             "image": image,
             "id": self.ids[index],
@@ -91,7 +93,8 @@ def image_folder(root: str | os.PathLike[str], *, held_out: float = 0.2, seed: i
 
     Folders of splits go by their usual names (train, training; val, valid, validation, dev; test, testing).
     Without a validation folder a seeded share of the training pictures is held out, even over the classes;
-    the test folder is never used for choices. What was done stands in `facts`.
+    the test folder is never used for choices. What was done stands in `facts`. A link that leads out of the
+    folder is not followed: the picture is a fault.
 
     Args:
         root: The folder.
@@ -111,7 +114,8 @@ def image_folder(root: str | os.PathLike[str], *, held_out: float = 0.2, seed: i
     if found and "train" not in found:
         text = _WANTED.format(root=top, found=_tree(top))
         raise DataError(f"There is no folder to train on. {text}", path=top)
-    readers = {split: ImageFolder(folder) for split, folder in found.items()} or {"train": ImageFolder(top)}
+    readers = {split: ImageFolder(folder, root=top) for split, folder in found.items()}
+    readers = readers or {"train": ImageFolder(top)}
     train = readers["train"]
     for split, reader in readers.items():
         if reader.classes != train.classes:

@@ -81,7 +81,7 @@ def voc_layout(root: Path, *, extra: bool = False) -> dict[str, MaskSplit]:
     folder = "SegmentationClassAug" if extra else "SegmentationClass"
     found = {}
     for split, listed in (("train", "trainaug" if extra else "train"), ("val", "val")):
-        file = root / "ImageSets" / "Segmentation" / f"{listed}.txt"
+        file = inside(root, Path("ImageSets", "Segmentation", f"{listed}.txt"))
         if not file.is_file():
             raise DataError(
                 "Expected the list of a Pascal VOC segmentation split, but there is none. Name the folder "

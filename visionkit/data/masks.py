@@ -13,7 +13,7 @@ from torch import Tensor
 
 from visionkit.data.label_map import LabelMap, read_label_map
 from visionkit.data.mask_layout import MaskPair, folder_layout, voc_layout
-from visionkit.data.read_image import read_image, read_size
+from visionkit.data.read_image import inside, read_image, read_size
 from visionkit.data.splits import Splits, holdout
 from visionkit.errors import DataError, InputError
 from visionkit.types import Reader, Sample
@@ -234,7 +234,7 @@ def label_map(
         return read_label_map(classes)
     if classes is not None:
         return LabelMap.of(classes, ignore=ignore)
-    file = root / "classes.txt"
+    file = inside(root, "classes.txt")
     if not file.is_file():
         raise DataError(
             "Expected a list of the classes, but there is no classes.txt and none was given. Write one "

@@ -189,7 +189,7 @@ def _lists(root: Path) -> dict[str, list[str]]:
             )
     lists = {}
     for split in ("train", "val", "test"):
-        file = folder / f"{split}.txt"
+        file = inside(root, Path("ImageSets", "Main", f"{split}.txt"))
         if file.is_file():
             lines = file.read_text(encoding="utf-8").splitlines()
             names = [line.split()[0] for line in lines if line.strip()]

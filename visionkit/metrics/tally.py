@@ -75,6 +75,16 @@ class Tally(nn.Module):
         self.sums.zero_()
         self._numbers = dict.fromkeys(self._places, 0.0)
 
+    def restore(self, totals: Mapping[str, Tensor], *, share: bool = True) -> None:
+        """Go on from what `totals` gave; one process takes it (`share`), the others begin at zero.
+
+        Sums whose names or shapes are others are left at zero.
+        """
+        self.reset()
+        for name, total in totals.items():
+            if share and name in self._places and total.shape == self._places[name][2]:
+                self.view(name).copy_(total)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Tally:
         super()._apply(fn, recurse)
         device = fn(torch.empty(0, device=self.sums.device)).device

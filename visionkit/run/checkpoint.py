@@ -29,6 +29,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 PART = ".visionkit-part"
 MAX_BYTES = 64 * 2**30
+KEPT = 32  # entries of a name: kills may leave some whose file was never renamed
 
 
 def load_checkpoint(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], None], *, needed: int
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
             os.fsync(handle.fileno())
         if target.suffix == ".ckpt":
-            _enter(target.parent, digest, part.stat().st_size)
+            _enter(target, digest, part.stat().st_size)
             if target.name == "last.ckpt" and target.exists():
                 target.replace(target.with_name("previous.ckpt"))
         part.replace(target)
@@ -218,7 +219,7 @@ def _check_content(loaded: Any, file: Path) -> dict[str, Any]:
     return loaded
 
 
-def _manifest(folder: Path) -> dict[str, int]:
+def _manifest(folder: Path) -> dict[str, Any]:
     place = folder / MANIFEST
     if not place.is_file() or place.stat().st_size > 2**20:
         return {}
@@ -229,16 +230,20 @@ def _manifest(folder: Path) -> dict[str, int]:
     return loaded if isinstance(loaded, dict) else {}
 
 
-def _enter(folder: Path, digest: str, size: int) -> None:
-    # The newest entries suffice: last, previous and best are all that stands under a name.
-    known = dict(list(_manifest(folder).items())[-63:])
-    known[digest] = size
-    part = folder / f"{MANIFEST}.{os.getpid()}{PART}"
+def _enter(target: Path, digest: str, size: int) -> None:
+    known = _manifest(target.parent)
+    known.pop(digest, None)
+    known[digest] = {"file": target.name, "bytes": size}
+    # The newest of each name suffice. The others' are kept: the best may be much older than the last.
+    same = [key for key, entry in known.items() if isinstance(entry, dict) and entry["file"] == target.name]
+    for key in same[:-KEPT]:
+        del known[key]
+    part = target.with_name(f"{MANIFEST}.{os.getpid()}{PART}")
     with part.open("w", encoding="utf-8") as handle:
         json.dump(known, handle)
         handle.flush()
         os.fsync(handle.fileno())
-    part.replace(folder / MANIFEST)
+    part.replace(target.with_name(MANIFEST))
 
 
 def _fsync_folder(folder: Path) -> None:

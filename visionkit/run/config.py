@@ -44,6 +44,12 @@ class RunConfig:
     image_size: int = setting(96, "side of the training pictures, in pixels", group="data")
     fractions: list[float] = setting([1.0], "shares of the training split to train on", group="data")
     workers: int = setting(0, "loader processes (order and draws do not depend on it)", group="data")
+    bad_input: Literal["raise", "skip"] = setting(
+        "raise", "raise | skip: what a sample that cannot be read does", group="data"
+    )
+    bad_limit: float = setting(
+        0.001, "with skip: largest share of a split that may be left out", group="data"
+    )
     backbone: str = setting("packaged/efficientnet_lite0", "see `visionkit ls backbones`", group="model")
     init: str = setting("both", "pretrained | scratch | both | a weights file", group="model")
     transfer: TransferConfig = setting(TransferConfig(), "what is done with the weights", group="model")
@@ -53,6 +59,9 @@ class RunConfig:
     accumulate: int = setting(1, "steps whose gradients are added before an update", group="training")
     lr: float = setting(1e-3, "peak learning rate of the head", group="training")
     optim: OptimConfig = setting(OptimConfig(), "how parameters move", group="training")
+    skip_updates: int = setting(
+        0, "updates with a non-finite loss or gradient to leave out before the run stops", group="training"
+    )
     seeds: list[int] = setting([0, 1], "one run for each", group="training")
     devices: str = setting("auto", "how many processes on this machine, or auto", group="machine")
     num_nodes: int = setting(0, "machines; 0 asks the environment", group="machine")

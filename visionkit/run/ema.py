@@ -106,6 +106,8 @@ class EMA(Callback):
         """Leave the average in the task."""
         # Not when training ends: the last checkpoint is written then, and must hold both.
         self._swap(to_average=True)
+        if self.average is not None and not self._live:  # resumed at the end, nothing was left to train
+            pl_module.load_state_dict(self.average, strict=False)
         self.average, self._live, self._swapped = None, {}, False
 
     @torch.no_grad()

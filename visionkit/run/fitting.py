@@ -31,6 +31,7 @@ from visionkit.run.preempt import Preemption
 from visionkit.run.processes import find_processes
 from visionkit.run.result import environment, peak_memory_mb, write_result
 from visionkit.run.saver import SaveCheckpoints, writable
+from visionkit.run.skipped import SkippedSamples
 from visionkit.run.step_seed import StepSeed
 from visionkit.run.table_log import TableLogger
 from visionkit.run.trainer import build_trainer, make_logger
@@ -70,6 +71,8 @@ def fit(
             preempted.
     """
     place, began = Path(folder), time.time()
+    if config.bad_input == "skip":
+        data.skip_faulty(limit=config.bad_limit)
     policy = choose_policy(config)
     if policy.channels_last:
         task = task.to(memory_format=torch.channels_last)
@@ -80,6 +83,7 @@ def fit(
         every=config.checkpoint_every,
         identity=_identity(config, data),
     )
+    guard = FiniteGuard(place / "faults", skip=config.skip_updates)
     counter = _Clock(place / "metrics.csv")
     loggers: list[Logger] = [counter.table, *(make_logger(name, place) for name in config.logger)]
     world = find_processes(config, accelerator=policy.accelerator).world
@@ -91,9 +95,10 @@ def fit(
         callbacks=[
             counter,
             StepSeed(data.seed),
+            SkippedSamples(place / "faults"),
             *callbacks,
             *_task_callbacks(config, task),
-            FiniteGuard(place / "faults"),
+            guard,
             Preemption(saver),
             saver,
         ],
@@ -109,8 +114,7 @@ def fit(
     _train(trainer, task, data, resume, config.timeout)
     if not counter.images:  # it had ended before, and only its result was missing
         counter.images = plan.images
-        trainer.validate(task, datamodule=data, ckpt_path=resume, verbose=False)
-    metrics = _floats(trainer.callback_metrics, "val/")
+    metrics = dict(saver.metrics)
     fitted = time.time() - began
     images, speed = counter.images, counter.speed
     best = place / "checkpoints" / "best.ckpt"
@@ -127,6 +131,7 @@ def fit(
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
         "images_seen": images,
+        "skipped": {"updates": guard.skipped, "samples": data.skipped_counts()},
         "weights": _weights(task),
         "config": to_dict(config),
         "policy": policy.as_dict(),
@@ -229,19 +234,20 @@ def _json(value: Any) -> str:
 
 
 def _identity(config: RunConfig, data: DataModule) -> dict[str, Any]:
+    identity: dict[str, Any] = {}
+    for name, value in to_dict(config).items():
+        if name not in FREE:
+            identity[f"soft:{name}" if name in SOFT else name] = value
     facts = data.facts()
-    identity: dict[str, Any] = {
+    # After the settings, one of which is called "data" too: what counts is what lies there.
+    return identity | {
         "data": facts["fingerprint"],
         "classes": facts["classes"],
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
         "init": config.init,
-        "soft:code version": __version__,
+        "code version": __version__,
     }
-    for name, value in to_dict(config).items():
-        if name not in FREE:
-            identity[f"soft:{name}" if name in SOFT else name] = value
-    return identity
 
 
 def _task_callbacks(config: RunConfig, task: lightning.LightningModule) -> list[Callback]:
@@ -292,6 +298,7 @@ def _equal(
             "lr": config.lr,
         },
         "order": data.order_fingerprint(),
+        "skipped_samples": data.skipped_counts(),
         "draws": {"seed": data.seed, "batch_transform": type(data.batch_transform).__name__},
         "precision": str(trainer.precision),
     }

@@ -11,8 +11,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from visionkit.errors import RunError
+from visionkit.run.checkpoint import write_atomic
 
 __all__ = ["FiniteGuard", "NonFiniteError"]
+
+OVERFLOWS = 16
 
 
 class NonFiniteError(RunError):
@@ -22,12 +25,20 @@ class NonFiniteError(RunError):
 class FiniteGuard(Callback):
     """Looks at the gradients just before each update, after they were averaged over the processes.
 
-    A non-finite value on one process has by then reached the gradients of all, so every process decides the
-    same without a message of its own. The offending batch is saved; the weights stay as they were.
+    A loss that is not finite makes its gradients NaN, whatever they would have been, and a non-finite
+    gradient on one process has by then reached those of all: every process decides the same without a message
+    of its own. The offending batch is saved; the weights stay as they were. An update that is left out leaves
+    the running statistics too as they were before its batches.
+
+    With a loss scale (16-mixed) a gradient too large for the scale is no fault: the scaler leaves the
+    update out and lowers the scale. Only `OVERFLOWS` of these in a row are one.
 
     Args:
         folder: Where the offending batch is written, as `step-N-rank-R.pt`.
         skip: How many such updates are left out before the run is stopped; 0 stops at the first.
+
+    Attributes:
+        skipped: How many were left out so far.
     """
 
     def __init__(self, folder: str | Path, *, skip: int = 0) -> None:
@@ -36,6 +47,8 @@ class FiniteGuard(Callback):
         self.skipped = 0
         self._batches: list[Any] = []
         self._losses: list[Tensor] = []
+        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._overflows = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many updates were left out."""
@@ -48,14 +61,20 @@ class FiniteGuard(Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the batches of this update at hand."""
+        """Keep the batches of this update at hand, and what its forward passes will change."""
+        if not self._batches and (self.skip or _scaled(trainer)):
+            self._buffers = [(buffer, buffer.clone()) for buffer in pl_module.buffers()]
         self._batches.append(batch)
 
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        """Keep the losses of this update at hand."""
-        self._losses.append(loss.detach())
+        """Keep the losses of this update at hand, and let a non-finite one reach the gradients."""
+        kept = loss.detach()
+        self._losses.append(kept)
+        if loss.requires_grad:
+            # Zero for a finite loss, NaN for any other.
+            loss.register_hook(lambda grad: grad + kept * 0.0)
 
     def on_before_optimizer_step(
         self,
@@ -69,22 +88,28 @@ class FiniteGuard(Callback):
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
             return
-        norms = torch._foreach_norm(grads)
         # One number decides, so that there is one wait for the device and not one a tensor.
-        total = torch.stack([norm.float() for norm in norms]).sum()
-        if trainer.world_size == 1:
-            total = total + torch.stack([loss.float() for loss in losses]).sum() * 0.0
-        if bool(total.isfinite()):
+        total = torch.stack([norm.float() for norm in torch._foreach_norm(grads)]).sum()
+        # A sum of squares can overflow where every gradient is finite: then each is looked at.
+        if bool(total.isfinite()) or all(bool(grad.isfinite().all()) for grad in grads):
+            self._overflows = 0
+            return
+        if _scaled(trainer) and self._overflows < OVERFLOWS:
+            self._overflows += 1
+            self._put_back()
             return
         text = self._report(trainer, pl_module, batches, losses)
-        if self.skipped < self.skip:
-            self.skipped += 1
-            optimizer.zero_grad(set_to_none=True)
-            lightning.pytorch.utilities.rank_zero_warn(
-                f"{text} Update left out ({self.skipped} of {self.skip})."
-            )
-            return
-        raise NonFiniteError(text)
+        if self.skipped >= self.skip:
+            raise NonFiniteError(text)
+        self.skipped += 1
+        optimizer.zero_grad(set_to_none=True)
+        self._put_back()
+        lightning.pytorch.utilities.rank_zero_warn(f"{text} Update left out ({self.skipped} of {self.skip}).")
+
+    @torch.no_grad()
+    def _put_back(self) -> None:
+        for buffer, before in self._buffers:
+            buffer.copy_(before)
 
     def _report(
         self,
@@ -103,17 +128,25 @@ class FiniteGuard(Callback):
             for name, p in module.named_parameters()
             if p.grad is not None and not p.grad.isfinite().all()
         ]
-        self.folder.mkdir(parents=True, exist_ok=True)
         place = self.folder / f"step-{step}-rank-{rank}.pt"
-        torch.save({"step": step, "rank": rank, "batches": [_plain(batch) for batch in batches]}, place)
+        kept = {"step": step, "rank": rank, "batches": [_plain(batch) for batch in batches]}
+        try:
+            write_atomic(place, lambda part: torch.save(kept, part))
+            where = f"the batch is in {place}"
+        except RunError as error:
+            where = f"the batch could not be kept ({error})"
         shown = ", ".join(f"{name} = {float(value):.6g}" for name, value in terms.items())
         return (
             f"A loss or gradient is not finite at update {step} (process {rank}): {shown}; pictures: "
             f"{', '.join(ids[:16]) or 'unknown'}{' ...' if len(ids) > 16 else ''}; first gradient at fault: "
-            f"{bad[0] if bad else 'on another process'}. The weights are as before this update and the batch "
-            f"is in {place}. Look at those pictures and targets; if they are right, lower --lr, set "
+            f"{bad[0] if bad else 'on another process'}. The weights are as before this update and "
+            f"{where}. Look at those pictures and targets; if they are right, lower --lr, set "
             "--optim.clip_norm, or use --precision 32-true."
         )
+
+
+def _scaled(trainer: lightning.Trainer) -> bool:
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def _ids(batch: Any) -> list[str]:

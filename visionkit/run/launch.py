@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from visionkit.errors import InputError, RunError
@@ -15,6 +18,7 @@ __all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_PREEMPTED", "launch"]
 EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_PREEMPTED = 75
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
@@ -43,20 +47,28 @@ def launch(
     """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
+    made: RunConfig | None = None
     try:
         made = parse(config, [a for a in args if a != "--debug"], variants=variants, doc=doc or "", prog=prog)
         # From here on, before the long imports, a queue's signal ends nothing: the run saves first.
         with listening():
             main(made)
-    except (InputError, RunError, KeyboardInterrupt) as error:
-        if debug:
+    except (InputError, RunError, KeyboardInterrupt, OSError) as error:
+        if debug or (isinstance(error, OSError) and error.errno not in FULL):
             raise
-        status, text = _judge(error)
+        status, text = _judge(error, made.out if made else "")
         sys.stderr.write(f"\n{prog or 'recipe'}: {text}\n")
         raise SystemExit(status) from None
 
 
-def _judge(error: BaseException) -> tuple[int, str]:
+def _judge(error: BaseException, out: str) -> tuple[int, str]:
+    if isinstance(error, OSError):
+        place = Path(str(error.filename or out or "."))
+        free = next(shutil.disk_usage(p).free for p in (place, *place.absolute().parents) if p.exists())
+        return EXIT_FAILED, (
+            f"{place} could not be written: {error.strerror}; {free} bytes are free. Free some space or "
+            "choose another --out, then start the same command again."
+        )
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted. Start the same command again to continue."
     if type(error).__name__ == "PreemptedError":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from visionkit.errors import InputError, RunError
+from visionkit.metrics.tally import Tally
+from visionkit.optim import images_per_step
 from visionkit.run.checkpoint import FORMAT
 
 __all__ = ["SaveCheckpoints"]
@@ -29,6 +32,10 @@ class SaveCheckpoints(Checkpoint):
         monitor: Logged name and direction ("max" or "min").
         every: Updates between checkpoints within an epoch; 0 writes at ends of epochs only.
         identity: What the run is (data, classes, batch, config); a resume with another one is refused.
+
+    Attributes:
+        best_score: The best of the monitored values so far.
+        metrics: What the latest validation gave.
     """
 
     def __init__(
@@ -44,15 +51,18 @@ class SaveCheckpoints(Checkpoint):
         self.every = every
         self.identity = identity or {}
         self.best_score: float | None = None
+        self.metrics: dict[str, float] = {}
         self._between_epochs = False
+        self._update = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score so far."""
-        return {"best_score": self.best_score}
+        """Return the best score so far, and what the latest validation gave."""
+        return {"best_score": self.best_score, "metrics": dict(self.metrics)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best score."""
+        """Restore the scores: a run that ended without its result has them from its last checkpoint."""
         self.best_score = state_dict["best_score"]
+        self.metrics = dict(state_dict.get("metrics", {}))
 
     def save_last(self, trainer: lightning.Trainer) -> None:
         """Write `last.ckpt` now; all processes take part."""
@@ -62,10 +72,12 @@ class SaveCheckpoints(Checkpoint):
         """Begin a resumed epoch as a fresh one where the checkpoint lay between two epochs.
 
         Raises:
-            InputError: The processes would continue from different places.
+            InputError: The processes would continue from different places, or an update was of another number
+                of pictures when the checkpoint was written.
         """
         done = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
         _check_same_start(trainer, done, self.folder)
+        self._check_batch(images_per_step(trainer))
         if trainer.fit_loop.restarting and done % max(1, int(trainer.num_training_batches)) == 0:
             trainer.fit_loop.restarting = False
 
@@ -83,6 +95,8 @@ class SaveCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write `last.ckpt`, and `best.ckpt` where the monitor improved in this epoch's validation."""
+        logged = {str(name): value for name, value in trainer.callback_metrics.items()}
+        self.metrics |= {name: float(value) for name, value in logged.items() if name.startswith("val/")}
         score = self._score(trainer)
         better = score is not None and (self.best_score is None or self._improves(score))
         if better:
@@ -106,7 +120,13 @@ class SaveCheckpoints(Checkpoint):
             "format": FORMAT,
             "identity": json.loads(json.dumps(self.identity)),
             "batches": int(trainer.fit_loop.epoch_loop.batch_progress.total.ready),
+            "update": images_per_step(trainer) if trainer.state.fn == "fit" else 0,
         }
+        tally = getattr(pl_module, "tally", None)
+        if isinstance(tally, Tally):
+            # What is logged next covers the steps before the checkpoint too: the curve of a resumed run is
+            # that of an uninterrupted one.
+            checkpoint["visionkit"]["tally"] = tally.totals()
         if self._between_epochs:
             _close_epoch(checkpoint["loops"]["fit_loop"])
 
@@ -116,8 +136,9 @@ class SaveCheckpoints(Checkpoint):
         pl_module: lightning.LightningModule,
         checkpoint: dict[str, Any],
     ) -> None:
-        """Refuse to continue a run that was another one."""
+        """Refuse to continue a run that was another one; go on with its running sums."""
         saved = checkpoint.get("visionkit", {}).get("identity", {})
+        self._update = int(checkpoint.get("visionkit", {}).get("update", 0))
         wanted = json.loads(json.dumps(self.identity))
         other = [name for name in wanted if name in saved and saved[name] != wanted[name]]
         soft = [name for name in other if name.startswith("soft:")]
@@ -128,7 +149,20 @@ class SaveCheckpoints(Checkpoint):
             rows = "; ".join(f"{name} was {saved[name]}, is {wanted[name]}" for name in hard)
             raise InputError(
                 f"The run in {self.folder.parent} cannot be resumed, because it was another one: {rows}. "
-                "Give the settings it was started with, or another --out."
+                "Give the settings, data and code it was started with, or another --out."
+            )
+        tally = getattr(pl_module, "tally", None)
+        if isinstance(tally, Tally) and trainer.state.fn == "fit":
+            tally.restore(checkpoint.get("visionkit", {}).get("tally", {}), share=trainer.is_global_zero)
+
+    def _check_batch(self, now: int) -> None:
+        # The position in the data is counted in batches: with others, samples would be missed and repeated.
+        before, self._update = self._update, 0
+        if before not in (0, now):
+            raise InputError(
+                f"The run in {self.folder.parent} cannot be resumed, because it was another one: an update "
+                f"was of {before} pictures (batch x processes x accumulated), is of {now}. Start as many "
+                "processes as before, or give another --out."
             )
 
     def _score(self, trainer: lightning.Trainer) -> float | None:
@@ -185,7 +219,8 @@ def writable(folder: Path) -> None:
         probe.write_bytes(b"0")
         probe.unlink()
     except OSError as error:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         raise RunError(
-            f"Expected to be able to write into {folder}, but: {error.strerror or error}. "
-            "Choose another --out."
+            f"Expected to be able to write into {folder}, but: {error.strerror or error} "
+            f"({shutil.disk_usage(there).free} bytes are free). Free some space, or choose another --out."
         ) from error

@@ -57,12 +57,14 @@ class TableLogger(Logger):
 
     @rank_zero_only
     def rewind(self, images: int) -> None:
-        """Drop the rows after `images` seen: a resumed run writes them again."""
+        """Drop the rows after `images` seen, and those of a test: a resumed run writes them again."""
         rows = [HEADER]
         if self.path.is_file():
             with self.path.open(newline="", encoding="utf-8") as handle:
                 table = [tuple(row) for row in csv.reader(handle)][1:]
-            rows += [row for row in table if len(row) == len(HEADER) and int(row[2]) <= images]  # type: ignore[misc]
+            # A row that a kill or a full disk cut is dropped with the rest.
+            whole = [row for row in table if len(row) == 6 and row[2].isdigit()]
+            rows += [row for row in whole if int(row[2]) <= images and row[3] != "test"]
         part = self.path.with_suffix(".csv.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", newline="", encoding="utf-8") as handle:

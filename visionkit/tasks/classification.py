@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.errors import InputError, expected
 from visionkit.metrics import MultiLabelScores, RegressionScores, SingleLabelScores, Tally
 from visionkit.nn import Normalize, label_losses, mixed_loss
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
@@ -25,6 +24,7 @@ from visionkit.tasks.wiring import (
     keep_buffers_local,
     optim_from,
     plain_settings,
+    refuse_foreign,
     share_buffers,
 )
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
@@ -280,15 +280,9 @@ class Classifier(lightning.LightningModule):
         Raises:
             InputError: An address was given, or the backbone is your own module and was not passed.
         """
-        if "://" in str(checkpoint_path) or not weights_only:
-            fix = "Download it first; a file with more than tensors and plain values is not loaded."
-            raise InputError(
-                expected(
-                    "a checkpoint", "a file on this machine, weights_only", str(checkpoint_path), fix=fix
-                )
-            )
+        refuse_foreign(checkpoint_path, weights_only, hparams_file)
         loaded = super().load_from_checkpoint(
-            checkpoint_path, map_location, hparams_file, strict, weights_only=True, **kwargs
+            checkpoint_path, map_location, None, strict, weights_only=True, **kwargs
         )
         return loaded
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from visionkit.backbones.norms import make_norm
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.config import NormPolicy, OptimConfig, TransferConfig
-from visionkit.errors import InputError, expected
 from visionkit.metrics import Tally
 from visionkit.metrics.detection import CocoAP, DetectionScores
 from visionkit.nn import Normalize
 from visionkit.nn.faster_rcnn import FasterRCNN, RCNNConfig
 from visionkit.nn.pyramid import PyramidSource
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
+from visionkit.tasks import wiring
 from visionkit.tasks.detection_batch import batch_parts, in_original, is_empty, original_size, read_batch
 from visionkit.tasks.detection_settings import check_detector, rcnn_from
 from visionkit.tasks.frames import Detections, Frames, merge_views, training_targets
@@ -305,13 +305,9 @@ class Detector(lightning.LightningModule):
         Raises:
             InputError: An address was given, or the backbone is your own module and was not passed.
         """
-        if "://" in str(checkpoint_path) or not weights_only:
-            fix = "Download it first; a file with more than tensors and plain values is not loaded."
-            wanted = "a file on this machine, weights_only"
-            raise InputError(expected("a checkpoint", wanted, str(checkpoint_path), fix=fix))
-        return super().load_from_checkpoint(
-            checkpoint_path, map_location, hparams_file, strict, weights_only=True, **kwargs
-        )
+        wiring.refuse_foreign(checkpoint_path, weights_only, hparams_file)
+        kwargs |= {"map_location": map_location, "strict": strict, "weights_only": True}
+        return super().load_from_checkpoint(checkpoint_path, **kwargs)
 
     @classmethod
     def from_torchvision(

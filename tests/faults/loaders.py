@@ -1,0 +1,204 @@
+"""Every public function of the package that takes a path, found by its signature, and how each is called."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+import visionkit
+
+PATH_NAMES = {"path", "root", "folder", "file", "checkpoint_path", "argv", "files", "folders"}
+# Functions with a path that load nothing, each with its reason; these are not called.
+NO_LOADERS = {
+    "visionkit.backbones.tracing:trunk": "the name of a submodule",
+    "visionkit.commands.arguments:VerbParser.parse": "parses words",
+    "visionkit.data.vocabulary:Vocabulary.save": "writes",
+    "visionkit.run.arms:run_recipe": "calls the recipe's own function",
+    "visionkit.run.banner:print_banner": "prints",
+    "visionkit.run.checkpoint:AtomicCheckpointIO.save_checkpoint": "writes",
+    "visionkit.run.checkpoint:AtomicCheckpointIO.remove_checkpoint": "removes",
+    "visionkit.run.checkpoint:sweep": "removes temporary files",
+    "visionkit.run.checkpoint:write_atomic": "writes",
+    "visionkit.run.figures:to_png": "writes",
+    "visionkit.run.guard:FiniteGuard.__init__": "names where batches are written",
+    "visionkit.run.preview:Preview.__init__": "names where pictures are written",
+    "visionkit.run.report:write_report": "writes; what it shows was read by `compare`",
+    "visionkit.run.result:write_result": "writes",
+    "visionkit.run.saver:SaveCheckpoints.__init__": "names where checkpoints are written",
+    "visionkit.run.skipped:SkippedSamples.__init__": "names where lines are written",
+    "visionkit.run.table_log:TableLogger.__init__": "names where rows are written",
+    "visionkit.run.trainer:build_trainer": "names where a Trainer writes",
+    "visionkit.run.trainer:make_logger": "names where a logger writes",
+    "visionkit.run.caption_facts:CaptionFacts.__init__": "names where a file is written",
+    "visionkit.tasks.encode:build_encoder": "called by Classifier",
+    "visionkit.tasks.encode:make_head": "called by Classifier",
+    "visionkit.tasks.maps:build_maps": "called by Segmenter and Detector",
+    "visionkit.tasks.segment_source:build_source": "called by Segmenter",
+    "visionkit.tasks.caption_source:build_caption_source": "called by Captioner",
+    "visionkit.tasks.detector_from_torchvision:build": "called by Detector.from_torchvision",
+    "visionkit.transfer:apply_transfer": "asks what an init implies",
+    "visionkit.transfer:is_trained": "asks what an init implies",
+    "visionkit.transfer:resolve_transfer": "asks what an init implies",
+    "visionkit.data.coco_records:FaultList.__init__": "names a file in texts",
+    "visionkit.data.masks:mask_splits": "takes what the layouts found",
+}
+
+
+def _values() -> dict[str, Callable[[str], Any]]:
+    """A value for each required parameter that is no path, by its name (or entry.name)."""
+    from tests.run.tiny import TinyTask, tiny_data
+    from visionkit.data.label_map import LabelMap
+    from visionkit.data.vocabulary import Vocabulary
+    from visionkit.run.config import RunConfig
+
+    run = RunConfig(accelerator="cpu", progress=False, resume="require")
+    return {
+        "backbone": lambda _: "timm/test_resnet",
+        "config": lambda entry: run if entry.endswith(":fit") else RunConfig,
+        "data": lambda _: tiny_data(),
+        "dropped": lambda _: _faults(),
+        "faults": lambda _: _faults(),
+        "labels": lambda _: LabelMap.of(("a", "b")),
+        "main": lambda _: lambda config: None,
+        "name": lambda entry: {
+            "visionkit.tasks.detection:Detector.from_torchvision": "fasterrcnn_resnet50_fpn",
+            "visionkit.tasks.segmentation_from_torchvision:segmenter_from_torchvision": "fcn_resnet50",
+        }.get(entry, "timm/test_resnet"),
+        "names": lambda _: ["x"],
+        "num_classes": lambda _: 3,
+        "outlines": lambda _: True,
+        "report": lambda _: lambda text: None,
+        "row": lambda _: {"picture": "figures/val/000.png", "image": "figures/val/000.png"},
+        "sections": lambda _: ("images", "annotations"),
+        "task": lambda _: TinyTask(),
+        "vocabulary": lambda _: Vocabulary(["a", "dog"]),
+        "weights_only": lambda _: True,
+    }
+
+
+def _faults() -> Any:
+    return importlib.import_module("visionkit.data.coco_records").FaultList("x")
+
+
+def is_path(parameter: inspect.Parameter) -> bool:
+    kind = str(parameter.annotation)
+    if "Callable" in kind:
+        return False
+    return "Path" in kind or kind == "Init" or parameter.name in PATH_NAMES
+
+
+def entries() -> dict[str, Any]:
+    """The public functions, constructors and methods with a path among their parameters, by full name."""
+    found: dict[str, Any] = {}
+    for module in pkgutil.walk_packages(visionkit.__path__, "visionkit."):
+        if "_recipes" in module.name:
+            continue
+        loaded = importlib.import_module(module.name)
+        for name in getattr(loaded, "__all__", ()):
+            value = getattr(loaded, name, None)
+            if getattr(value, "__module__", None) != module.name:
+                continue
+            for label, call in _calls(name, value):
+                full = f"{module.name}:{label}"
+                if full in NO_LOADERS:
+                    continue
+                if any(is_path(parameter) for parameter in inspect.signature(call).parameters.values()):
+                    found[full] = (full, call)
+    return found
+
+
+def _calls(name: str, value: Any) -> list[tuple[str, Any]]:
+    if inspect.isfunction(value):
+        return [(name, value)]
+    if not inspect.isclass(value) or issubclass(value, BaseException):
+        return []
+    made: list[tuple[str, Any]] = []
+    if not dataclasses.is_dataclass(value) and "__init__" in vars(value):  # a dataclass only keeps values
+        made.append((f"{name}.__init__", value))
+    for label in dir(value):
+        inherited = label == "load_from_checkpoint" and issubclass(value, lightning.LightningModule)
+        if label.startswith("_") or not (label in vars(value) or inherited):
+            continue
+        member = getattr(value, label)
+        if inspect.ismethod(member):
+            made.append((f"{name}.{label}", member))
+        elif inspect.isfunction(member) and ("__init__" not in vars(value) or label == "load_checkpoint"):
+            made.append((f"{name}.{label}", _bound(value, label)))
+    return made
+
+
+def _bound(kind: type, label: str) -> Any:
+    try:
+        return getattr(kind(), label)
+    except TypeError:
+        return lambda: None
+
+
+def missing_values(entry: tuple[str, Any]) -> list[str]:
+    """Required parameters that are neither paths nor have a value here."""
+    known = _values()
+    return [parameter.name for parameter in _required(entry) if parameter.name not in known]
+
+
+def _required(entry: tuple[str, Any]) -> list[inspect.Parameter]:
+    return [
+        parameter
+        for parameter in inspect.signature(entry[1]).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        and not is_path(parameter)
+    ]
+
+
+def attempts(entry: tuple[str, Any], file: Path | str, folder: Path | str) -> list[Callable[[], Any]]:
+    """The calls that give a function a hostile file, and a folder that is full of it, for its paths."""
+    full, call = entry
+    values = _values()
+    wanted = inspect.signature(call).parameters
+    made = []
+    for path in (file, folder):
+        settings: dict[str, Any] = {p.name: values[p.name](full) for p in _required(entry)}
+        for name, parameter in wanted.items():
+            if is_path(parameter) and (
+                parameter.default is parameter.empty or name in ("init", "hparams_file")
+            ):
+                settings[name] = _path(full, name, path)
+        if "hparams_file" in wanted:
+            made.append(lambda settings=settings, path=path: call(**settings, hparams_file=path))
+        made.append(lambda settings=settings: _used(call(**settings)))
+    return made
+
+
+def _path(full: str, name: str, path: Path | str) -> Any:
+    if name in ("files", "folders"):
+        return [path]
+    if name == "argv":
+        verb = full.split(":")[0].rsplit(".", 1)[1]
+        if verb == "cli":
+            return ["check", str(path)]
+        if verb in ("config", "launch"):
+            return ["--config", str(path)]
+        if verb == "run":
+            return ["classify", "--config", str(path)]
+        return [str(path)]
+    return path
+
+
+def _used(made: Any) -> Any:
+    """Take the first sample of what a function gave, where it gave a reader."""
+    for reader in (made, getattr(made, "train", None)):
+        if (
+            hasattr(reader, "__getitem__")
+            and hasattr(reader, "__len__")
+            and not isinstance(reader, str | dict)
+        ):
+            for index in range(min(3, len(reader))):
+                _ = reader[index]
+    return made
