@@ -105,7 +105,7 @@ def test_processes_agree_to_the_last_bit(tmp_path: Path):
         assert float.fromhex(scores[0][f"mask_{name}"]) == pytest.approx(want[name], abs=1e-9)
 
 
-def _large(images: int = 1000, detections: int = 100, objects: int = 7, classes: int = 80):
+def large(images: int = 1000, detections: int = 100, objects: int = 7, classes: int = 80):
     generator = np.random.default_rng(0)
     predictions, targets = [], []
     for _ in range(images):
@@ -129,7 +129,7 @@ def _random_boxes(generator, count: int):
 def test_is_nine_times_faster_than_pycocotools_and_three_times_than_the_fast_backend():
     from torchmetrics.detection import MeanAveragePrecision
 
-    evaluation = _large()
+    evaluation = large()
     categories = list(range(80))
     times: dict[str, list[float]] = {"ours": [], "fast": [], "pycocotools": []}
     for turn in range(3):

@@ -8,12 +8,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from visionkit.backbones.level import FeatureSource
 from visionkit.errors import InputError
 from visionkit.nn.anchors import LevelAnchors
 from visionkit.nn.mask_head import MaskHead
+from visionkit.nn.proposals import ProposalNetwork
 from visionkit.nn.pyramid import NormFactory
 from visionkit.nn.roi_align import RoIPool
 from visionkit.nn.roi_heads import BoxHead, RegionHeads
@@ -105,15 +105,18 @@ class FasterRCNN(nn.Module):
         self.num_classes = num_classes
         self.config = config
         self.divisor = max(level.reduction for level in levels)
-        self.rpn = _proposal_network(
-            LevelAnchors(
-                levels,
-                scales=config.anchor_scales,
-                ratios=config.anchor_ratios,
-                spacing=config.anchor_spacing,
-            ),
+        anchors = LevelAnchors(
+            levels,
+            scales=config.anchor_scales,
+            ratios=config.anchor_ratios,
+            spacing=config.anchor_spacing,
+        )
+        self.rpn = ProposalNetwork(
+            anchors,
             channels,
-            config,
+            convs=config.rpn_convs,
+            proposals=(config.proposals_train, config.proposals_eval),
+            samples=config.proposal_samples,
         )
         reductions = [level.reduction for level in levels[:region_levels]]
         head = BoxHead(
@@ -172,26 +175,3 @@ class FasterRCNN(nn.Module):
             losses["loss_objectness"] = first["loss_objectness"]
             losses["loss_proposal"] = first["loss_rpn_box_reg"]
         return found, losses
-
-
-class _ProposalHead(RPNHead):
-    """torchvision's head with 32-bit outputs: boxes decoded in bfloat16 are off by pixels."""
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        logits, offsets = super().forward(x)
-        return [a.float() for a in logits], [a.float() for a in offsets]
-
-
-def _proposal_network(anchors: LevelAnchors, channels: int, config: RCNNConfig) -> RegionProposalNetwork:
-    count = {"training": config.proposals_train, "testing": config.proposals_eval}
-    return RegionProposalNetwork(
-        anchors,
-        _ProposalHead(channels, anchors.per_position, conv_depth=config.rpn_convs),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=config.proposal_samples,
-        positive_fraction=0.5,
-        pre_nms_top_n=count,
-        post_nms_top_n=dict(count),
-        nms_thresh=0.7,
-    )

@@ -1,0 +1,238 @@
+"""Faster R-CNN beside torchvision: a training step, the first stage alone, pooling, and COCO's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import MultiScaleRoIAlign
+
+from tests.bench.row import Row, Sides, Size, close, pick
+from visionkit.backbones.level import Level
+from visionkit.nn.anchors import LevelAnchors
+from visionkit.nn.proposals import ProposalNetwork
+from visionkit.nn.roi_align import RoIPool
+from visionkit.tasks import Detector
+
+
+def _targets(count: int, size: int, *, objects: int = 8) -> list[dict[str, Tensor]]:
+    draw = torch.Generator().manual_seed(0)
+    out = []
+    for _ in range(count):
+        corner = torch.rand(objects, 2, generator=draw) * size * 0.6
+        side = size * (0.05 + 0.3 * torch.rand(objects, 2, generator=draw))
+        labels = torch.randint(5, (objects,), generator=draw)
+        out.append({"boxes": torch.cat((corner, corner + side), 1), "labels": labels})
+    return out
+
+
+def _step(size: Size, precision: torch.dtype) -> Sides:
+    """Forward, backward and gradients away; every layer trains, with batch norms, on both sides."""
+    side, batch = pick(size, tiny=(64, 2), quick=(320, 4), full=(320, 4))
+    torch.manual_seed(0)
+    theirs = fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=6, trainable_backbone_layers=5,
+        min_size=side, max_size=2 * side,
+    )  # fmt: skip
+    ours = Detector.from_torchvision(theirs.state_dict(), name="fasterrcnn_resnet50_fpn")
+    ours.backbone.freeze_through(0)
+    ours.resize = None
+    ours = ours.to(memory_format=torch.channels_last)
+    theirs.train(), ours.train()
+    images = [torch.rand(3, side, side) for _ in range(batch)]
+    targets = _targets(batch, side)
+    shifted = [{**target, "labels": target["labels"] + 1} for target in targets]
+
+    def our_step() -> Tensor:
+        torch.manual_seed(1)
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            loss = ours.training_step({"images": images, "targets": targets}, 0)["loss"]
+        loss.backward()
+        ours.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def their_step() -> Tensor:
+        torch.manual_seed(1)
+        loss: Tensor = torch.stack(list(theirs(images, shifted).values())).sum()
+        loss.backward()
+        theirs.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    # Rounding (another memory layout, 16 bits) lets a few other proposals be drawn: other samples, another loss.
+    tolerance = 5e-3 if precision == torch.float32 else 0.1
+    return Sides(our_step, their_step, close(atol=tolerance, rtol=tolerance))
+
+
+class _Given(nn.Module):
+    """A head whose outputs are given, so that all but the network is timed."""
+
+    def __init__(self, logits: list[Tensor], offsets: list[Tensor]) -> None:
+        super().__init__()
+        self.outputs = logits, offsets
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return self.outputs
+
+
+def _first_stage(size: Size, proposals: int) -> Sides:
+    batch, high, wide = pick(size, tiny=(2, 96, 128), quick=(4, 800, 1088), full=(16, 800, 1088))
+    draw = torch.Generator().manual_seed(0)
+    reductions = (4, 8, 16, 32, 64)
+    shapes = [(-(-high // r), -(-wide // r)) for r in reductions]
+    logits = [torch.randn(batch, 3, h, w, generator=draw).requires_grad_() for h, w in shapes]
+    offsets = [(torch.randn(batch, 12, h, w, generator=draw) * 0.2).requires_grad_() for h, w in shapes]
+    maps = {str(i): torch.zeros(batch, 8, h, w) for i, (h, w) in enumerate(shapes)}
+    images = ImageList(torch.zeros(batch, 3, high, wide), [(high, wide - 20)] * batch)
+    targets = _targets(batch, high)
+    levels = [Level(8, r) for r in reductions]
+    ours = ProposalNetwork(LevelAnchors(levels), 8, convs=1, proposals=(proposals, proposals), samples=256)
+    anchors = AnchorGenerator(tuple((8 * r,) for r in reductions), ((0.5, 1.0, 2.0),) * len(reductions))
+    count = {"training": proposals, "testing": proposals}
+    theirs = RegionProposalNetwork(anchors, nn.Identity(), 0.7, 0.3, 256, 0.5, count, dict(count), 0.7)
+    ours.head, theirs.head = _Given(logits, offsets), _Given(logits, offsets)
+
+    def run(network: nn.Module) -> Callable[[], Any]:
+        def once() -> Any:
+            torch.manual_seed(1)
+            boxes, losses = network(images, maps, targets)
+            return torch.cat(boxes), losses
+
+        return once
+
+    return Sides(run(ours), run(theirs), close(atol=1e-5))
+
+
+def _pooling(size: Size) -> Sides:
+    count, channels = pick(size, tiny=(20, 16), quick=(512, 256), full=(512, 256))
+    draw = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, channels, 320 // r, 320 // r, generator=draw) for r in (4, 8, 16, 32)]
+    maps = [m.to(memory_format=torch.channels_last).requires_grad_() for m in maps]
+    corner = torch.rand(2, count, 2, generator=draw) * 220
+    boxes = list(torch.cat((corner, corner + torch.rand(2, count, 2, generator=draw) * 100), 2))
+    weight = torch.randn(2 * count, channels, 7, 7, generator=draw)
+    ours, theirs = RoIPool((4, 8, 16, 32), output_size=7), MultiScaleRoIAlign(list("0123"), 7, 2)
+    named = {str(i): m for i, m in enumerate(maps)}
+
+    def run(pool: Callable[[], Tensor]) -> Callable[[], Any]:
+        def once() -> Any:
+            for m in maps:
+                m.grad = None
+            out = pool()
+            out.backward(weight)
+            return out.detach(), [m.grad for m in maps]
+
+        return once
+
+    sides = run(lambda: ours(maps, boxes)), run(lambda: theirs(named, boxes, [(320, 320)] * 2))
+    return Sides(*sides, close(atol=1e-3, rtol=1e-4))
+
+
+def _scores(size: Size, backend: str) -> Sides:
+    """From tensors to COCO's numbers; pycocotools finds its dictionaries made already."""
+    from torchmetrics.detection import MeanAveragePrecision
+
+    from tests.metrics.detections import reference_scores, to_coco
+    from tests.metrics.test_detection import large
+    from visionkit.metrics.detection import CocoAP
+
+    count = pick(size, tiny=6, quick=200, full=1000)
+    evaluation = large(images=count)
+    categories = list(range(80))
+    truth, results = to_coco(*evaluation, categories=categories, side=640)
+
+    def ours() -> Tensor:
+        metric = CocoAP([str(c) for c in categories])
+        for at in range(0, count, 8):
+            metric.update(*[part[at : at + 8] for part in evaluation])
+        return torch.tensor(metric.reduce().values["map"], dtype=torch.float64)
+
+    def fast() -> Tensor:
+        metric = MeanAveragePrecision(backend="faster_coco_eval")
+        for at in range(0, count, 8):
+            metric.update(evaluation[0][at : at + 8], evaluation[1][at : at + 8])
+        return metric.compute()["map"].double()
+
+    def reference() -> Tensor:
+        found = [dict(result) for result in results]
+        return torch.tensor(reference_scores(truth, found)[0]["map"], dtype=torch.float64)
+
+    exact = backend == "pycocotools"
+    return Sides(ours, reference if exact else fast, close(atol=1e-9 if exact else 1e-4))
+
+
+ROWS = (
+    Row(
+        "RoIAlign, forward and backward",
+        peer="torchvision's kernel",
+        package="torchvision",
+        build=_pooling,
+        goal=2.5,
+        limit="copying the taps",
+    ),
+    Row(
+        "Faster R-CNN step, 32 bits, 320 px, batch 4",
+        peer="torchvision, eager",
+        package="torchvision",
+        build=lambda size: _step(size, torch.float32),
+        goal=1.2,
+        rounds=5,
+        quick=False,
+        limit="the convolutions and the box head",
+    ),
+    Row(
+        "Faster R-CNN step, default policy, 320 px, batch 4",
+        peer="torchvision, eager, 32 bits",
+        package="torchvision",
+        build=lambda size: _step(size, torch.bfloat16),
+        goal=2.7,
+        rounds=5,
+        quick=False,
+        limit="the convolutions and the box head",
+        note="bfloat16 where the CPU has it natively.",
+    ),
+    Row(
+        "proposals and targets, batch 16, 800 px, 1,000 proposals",
+        peer="torchvision's proposal network",
+        package="torchvision",
+        build=lambda size: _first_stage(size, 1000),
+        goal=2.0,
+        rounds=5,
+        quick=False,
+        limit="torchvision's suppression, which both sides call",
+    ),
+    Row(
+        "proposals and targets, batch 16, 800 px, 2,000 proposals",
+        peer="torchvision's proposal network",
+        package="torchvision",
+        build=lambda size: _first_stage(size, 2000),
+        goal=1.4,
+        rounds=5,
+        quick=False,
+        limit="torchvision's suppression, which both sides call",
+    ),
+    Row(
+        "COCO AP, 1,000 pictures of 100 detections",
+        peer="torchmetrics, faster_coco_eval",
+        package="torchmetrics",
+        build=lambda size: _scores(size, "fast"),
+        goal=3.0,
+        rounds=5,
+        limit="overlaps and sorting of 100,000 boxes",
+        needs=("faster_coco_eval",),
+    ),
+    Row(
+        "COCO AP, 1,000 pictures of 100 detections, reference",
+        peer="pycocotools",
+        package="pycocotools",
+        build=lambda size: _scores(size, "pycocotools"),
+        goal=9.0,
+        rounds=3,
+        limit="overlaps and sorting of 100,000 boxes",
+    ),
+)

@@ -1,0 +1,95 @@
+"""A training and an evaluation step of the detector over a backbone by name: what came of it, as a row."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from visionkit.backbones import describe_backbone
+from visionkit.errors import InputError
+from visionkit.nn.faster_rcnn import RCNNConfig
+from visionkit.tasks import Detector
+
+SMALL = RCNNConfig(
+    head_width=16, anchor_scales=(2.0,), proposals_train=20, proposals_eval=10, box_samples=8, detections=5
+)
+ALL = (4, 8, 16, 32)
+# What a refusal must say: which reductions there are, or why there is none.
+NAMED = re.compile(r"no maps aligned with the picture|cannot be traced for its shapes|reductions? ")
+
+
+FIXED = re.compile(r"takes pictures of (\d+)x(\d+) only")
+
+
+def detect_over(name: str, *, reductions: tuple[int, ...] | None = None, size: int = 64) -> dict[str, Any]:
+    """Return what came of a backbone.
+
+    Args:
+        name: Of the backbone.
+        reductions: Those of 4, 8, 16, 32 that it has; asked of the registry, which takes longer, if None.
+        size: Side of the pictures; that of the network where it takes one size only.
+
+    Returns:
+        `name`; `status`, one of "passes", "refused", "crash"; `reductions` that it was built with; `reason`
+        of the refusal of all four, if it lacks some.
+    """
+    row: dict[str, Any] = {"name": name, "status": "crash", "reductions": [], "reason": ""}
+    try:
+        has = reductions
+        if has is None:
+            levels = describe_backbone(name).levels
+            has = tuple(level.reduction for level in levels if level.reduction in ALL)
+        if has != ALL:
+            try:
+                _build(name, ALL)
+            except InputError as error:
+                row["reason"] = str(error)
+            else:
+                row["reason"] = f"built with {ALL} although there is only {has}"
+                return row
+            if not NAMED.search(row["reason"]):
+                return row
+            if not has:
+                return row | {"status": "refused"}
+        try:
+            _steps(_build(name, has), size)
+        except InputError as error:
+            fixed = FIXED.search(str(error))
+            if not fixed:
+                raise
+            _steps(_build(name, has), int(fixed[1]))
+        return row | {"status": "passes", "reductions": list(has)}
+    except InputError as error:
+        return row | {"status": "refused" if NAMED.search(str(error)) else "crash", "reason": str(error)}
+    except Exception as error:
+        return row | {"reason": f"{type(error).__name__}: {error}"}
+
+
+def _build(name: str, reductions: tuple[int, ...]) -> Detector:
+    torch.manual_seed(0)
+    return Detector(
+        name, init="scratch", num_classes=2, rcnn=SMALL, pyramid_channels=8, reductions=reductions
+    )
+
+
+def _steps(task: Detector, size: int) -> None:
+    images = [torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(2)]
+    boxes = torch.tensor([[4.0, 6.0, 30.0, 40.0]])
+    targets = [
+        {"boxes": boxes, "labels": torch.tensor([1])},
+        {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+    loss = task.train().training_step({"images": images, "targets": targets}, 0)["loss"]
+    loss.backward()
+    if not bool(loss.isfinite()):
+        raise ValueError(f"the loss is {float(loss)}")
+    idle = [name for name, p in task.named_parameters() if p.requires_grad and p.grad is None]
+    if idle:
+        raise ValueError(f"no gradient for {', '.join(idle[:3])}")
+    task.eval()
+    with torch.inference_mode():
+        found = task(images)
+    if len(found) != 2 or any(each["boxes"].shape[1] != 4 for each in found):
+        raise ValueError("detections of another form")

@@ -1,0 +1,62 @@
+"""Faster R-CNN over the registry: one network of each family, and all of them in the slow suite."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.contracts.cases import BACKBONES, MORE_BACKBONES
+from tests.tasks.detector_over import ALL, detect_over
+from visionkit.backbones import list_backbones
+
+# More than 7 million parameters: for the slow suite.
+LARGE = {
+    "timm/hrnet_w18_small", "timm/legacy_seresnet18", "timm/levit_128s", "timm/poolformerv2_s12",
+    "timm/resnest14d", "timm/resnetv2_18", "timm/skresnet18", "timm/swin_tiny_patch4_window7_224",
+    "timm/vgg11", "torchvision/densenet121", "torchvision/maxvit_t", "torchvision/swin_t",
+    "torchvision/vit_b_16",
+}  # fmt: skip
+
+
+def _hold(cases: dict[str, tuple[int, ...]]) -> list[dict]:
+    rows = [detect_over(name, reductions=reductions) for name, reductions in cases.items()]
+    assert [row for row in rows if row["status"] == "crash"] == []
+    for row in rows:
+        assert tuple(row["reductions"]) == cases[row["name"]], row
+        assert bool(row["reason"]) == (cases[row["name"]] != ALL), row
+    return rows
+
+
+def test_a_step_over_one_small_network_of_each_family():
+    rows = _hold({name: has for name, has in BACKBONES.items() if name not in LARGE})
+    assert len(rows) >= 40
+    assert sum(row["status"] == "passes" for row in rows) >= 38
+    assert sum(row["status"] == "refused" for row in rows) >= 2
+    assert sum(row["reductions"] == list(ALL) for row in rows) >= 30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_step_over_every_family():
+    rows = _hold({**BACKBONES, **MORE_BACKBONES})
+    assert len(rows) >= 95
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_step_over_every_name(tmp_path):
+    """Every name of the registry; `VISIONKIT_TABLE` names a file to go on from, line by line."""
+    table = Path(os.environ.get("VISIONKIT_TABLE", tmp_path / "detectors.jsonl"))
+    done = {json.loads(line)["name"] for line in table.read_text().splitlines()} if table.exists() else set()
+    names = list_backbones()
+    with table.open("a") as out:
+        for name in names:
+            if name not in done:
+                out.write(json.dumps(detect_over(name)) + "\n")
+                out.flush()
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert {row["name"] for row in rows} >= set(names)
+    assert [row for row in rows if row["status"] == "crash"] == []
