@@ -43,6 +43,7 @@ class Sample(TypedDict, total=False):
     labels: Tensor  # (N,) int64, 0 .. num_classes-1 (foreground only; the detector adds background)
     masks: Tensor  # (N, H, W) uint8 0/1, one a box
     iscrowd: Tensor  # (N,) int64 0/1
+    area: Tensor  # (N,) float64, annotated area in the original picture: small, medium or large
     mask: Tensor  # (H, W) int64 class map
     captions: list[str]  # every reference sentence
     size: tuple[int, int]  # (H, W) of the original picture, before any geometry
@@ -63,6 +64,7 @@ class DetectionTarget(TypedDict, total=False):
     labels: Tensor  # (N,) int64, 0 .. num_classes-1
     masks: Tensor  # (N, H, W) uint8
     iscrowd: Tensor  # (N,) int64
+    area: Tensor  # (N,) float64, in the original picture
     size: tuple[int, int]  # (H, W) of the original picture
 
 

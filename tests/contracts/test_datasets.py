@@ -8,8 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.data.coco_folder import document, write
 from visionkit.data import Scenes, Subset, fingerprint, image_folder, image_table
 from visionkit.data.check import SkipFaulty
+from visionkit.data.coco import CocoReader
+from visionkit.data.voc import VocReader
 from visionkit.types import Reader
 
 
@@ -29,6 +32,26 @@ def _table(place, kind, header, target):
     return image_table(place / "t.csv", kind=kind).train
 
 
+def _coco(place, *, masks):
+    return CocoReader(write(place, document()), place / "images", masks=masks)
+
+
+def _voc(place):
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>7</ymax></bndbox>"
+        "</object>"
+        for name in ("ant", "bee")
+    )
+    for part in ("Annotations", "JPEGImages"):
+        (place / part).mkdir()
+    for i in range(3):
+        Image.new("RGB", (10 + i, 8), (40 * i, 0, 0)).save(place / f"JPEGImages/{i}.png")
+        size = f"<size><width>{10 + i}</width><height>8</height></size>"
+        text = f"<annotation><filename>{i}.png</filename>{size}{objects}</annotation>"
+        (place / f"Annotations/{i}.xml").write_text(text)
+    return VocReader(place, ["0", "1", "2"])
+
+
 CASES = {
     "folder": _folder,
     "table-single": lambda place: _table(place, "single", "label", lambda i: "ab"[i % 2]),
@@ -38,13 +61,16 @@ CASES = {
     "scenes-detection": lambda place: Scenes("detection", split="val", count=6),
     "scenes-segmentation": lambda place: Scenes("segmentation", split="val", count=6),
     "scenes-captioning": lambda place: Scenes("captioning", split="val", count=6),
+    "coco": lambda place: _coco(place, masks=False),
+    "coco-masks": lambda place: _coco(place, masks=True),
+    "voc": _voc,
     "subset": lambda place: Subset(_folder(place), [3, 1]),
     "skip-faulty": lambda place: SkipFaulty(_folder(place)),
 }
 
 
-def test_ten_readers_are_held_to_the_contract():
-    assert len(CASES) == 10
+def test_thirteen_readers_are_held_to_the_contract():
+    assert len(CASES) == 13
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -56,7 +82,19 @@ def test_a_reader_keeps_the_contract(name, tmp_path):
     for index in range(len(reader)):
         sample, again = reader[index], reader[index]
         assert set(sample) <= {
-            *("image", "id", "label", "boxes", "labels", "masks", "iscrowd", "mask", "captions", "size")
+            *(
+                "image",
+                "id",
+                "label",
+                "boxes",
+                "labels",
+                "masks",
+                "iscrowd",
+                "area",
+                "mask",
+                "captions",
+                "size",
+            )
         }
         image = sample["image"]
         assert image.dtype == torch.uint8

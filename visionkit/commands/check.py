@@ -17,10 +17,10 @@ def main(argv: Sequence[str]) -> int:
     parser = VerbParser(
         "check",
         "Read every sample of a data set and name what is wrong: file, record, field.",
-        epilog="examples:\n  visionkit check photos/\n  visionkit check labels.csv --most 100",
+        epilog="examples:\n  visionkit check photos/\n  visionkit check annotations/instances_val2017.json",
     )
     parser.add_argument(
-        "data", help="a folder a class, a .csv table, a VOC folder, pictures and masks, or scenes"
+        "data", help="a folder a class, a .csv table, a VOC or COCO folder, a COCO .json, masks, or scenes"
     )
     parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
     args = parser.parse(argv)
@@ -47,11 +47,16 @@ def _check(data: str) -> tuple[str, str, Sequence[DataError]]:
         faults = [fault for reader in readers for fault in check_reader(reader)]
         return "composed scenes", f"{sum(map(len, readers)):,} samples", faults
     path = Path(data)
-    if not path.is_dir() and path.suffix.lower() != ".csv":
+    if not path.is_dir() and path.suffix.lower() not in (".csv", ".json"):
         what = "a file of another kind" if path.exists() else "nothing there"
         raise InputError(
-            f"Expected a folder of pictures, a .csv table or 'scenes', but got {data!r}: {what}."
+            f"Expected a folder of pictures, a .csv table, a .json or 'scenes', but got {data!r}: {what}."
         )
+    from visionkit.data.coco import check_coco, is_coco
+
+    if is_coco(path):
+        count, faults = check_coco(path)
+        return "COCO boxes", f"{count:,} annotations", faults
     if (path / "Annotations").is_dir():
         from visionkit.data.voc import check_voc
 

@@ -19,6 +19,7 @@ from visionkit.data.check import (
     check_reader,
     check_table,
 )
+from visionkit.data.coco import CocoReader, check_coco, coco, coco_results
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import DataModule, KeyedDataset
 from visionkit.data.folder import ImageFolder, image_folder
@@ -47,6 +48,7 @@ __all__ = [
     "BatchTransform",
     "CenterCrop",
     "ChainBatch",
+    "CocoReader",
     "Compose",
     "CutmixBatch",
     "DataModule",
@@ -72,6 +74,7 @@ __all__ = [
     "Transform",
     "batch_transform",
     "caption_batch",
+    "check_coco",
     "check_data",
     "check_folder",
     "check_pictures",
@@ -79,6 +82,8 @@ __all__ = [
     "check_table",
     "classification_eval",
     "classification_train",
+    "coco",
+    "coco_results",
     "crop_resize",
     "fingerprint",
     "flip",

@@ -138,6 +138,7 @@ def _paste(below: Sample, above: Sample, chosen: torch.Tensor, keep: int) -> Sam
     out["masks"] = torch.cat((old[stays], new))
     out["boxes"] = torch.cat((boxes[stays], above["boxes"][chosen]))
     out["labels"] = torch.cat((below["labels"][stays], above["labels"][chosen]))
+    out.pop("area", None)  # of objects that are whole; what is covered has another
     if "iscrowd" in below:
         out["iscrowd"] = torch.cat((below["iscrowd"][stays], crowd[chosen]))
     return out

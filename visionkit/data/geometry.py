@@ -19,7 +19,7 @@ def crop_resize(
     """Cut a box out of the sample and resize it, in one antialiased step.
 
     Boxes are cut at the border; one that keeps less than `keep` of its area is dropped together with its
-    label, mask and crowd flag. Class maps and masks take the nearest pixel, so no class is invented.
+    label, mask, crowd flag and area. Class maps and masks take the nearest pixel, so no class is invented.
 
     Args:
         sample: Anything with an image `(3, H, W)` uint8; boxes, masks and mask are moved when present.
@@ -80,6 +80,8 @@ def _keep(sample: Sample, chosen: Tensor) -> Sample:
         sample["masks"] = sample["masks"][chosen]
     if "iscrowd" in sample:
         sample["iscrowd"] = sample["iscrowd"][chosen]
+    if "area" in sample:
+        sample["area"] = sample["area"][chosen]
     return sample
 
 
