@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.tasks import Classifier, Segmenter
+from visionkit.nn.faster_rcnn import RCNNConfig
+from visionkit.tasks import Classifier, Detector, Segmenter
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,37 @@ def halves(first: int, size: int) -> dict[str, Any]:
     return {"images": images, "masks": masks, "ids": [f"picture {i}" for i in index.tolist()]}
 
 
+def detector(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
+    rcnn = RCNNConfig(
+        head_width=32, anchor_scales=(4.0,), proposals_train=60, proposals_eval=30, box_samples=32
+    )
+    # The default norm, "sync", takes its statistics over all processes: one alone has others.
+    transfer = dataclasses.replace(transfer, norm=transfer.norm or "batch")
+    return Detector(
+        "timm/resnet10t", init=init, num_classes=3, rcnn=rcnn, pyramid_channels=16, transfer=transfer,
+        optim=optim, lr=5e-3,
+    )  # fmt: skip
+
+
+def squares(first: int, size: int) -> dict[str, Any]:
+    """Pictures with a small and a medium square whose colours are their classes; every fifth is empty."""
+    images, targets = [], []
+    for index in range(first, first + size):
+        draw = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 60, (3, 64, 64), dtype=torch.uint8, generator=draw)
+        boxes, labels = [], []
+        for place, side in enumerate((20, 36)) if index % 5 != 4 else ():
+            x, y = torch.randint(0, 28 - 8 * place, (2,), generator=draw).tolist()
+            label = (index + place) % 3
+            image[label, y : y + side, x : x + side] = 230
+            boxes.append([x, y, x + side, y + side])
+            labels.append(label)
+        images.append(image)
+        boxes = torch.tensor(boxes, dtype=torch.float32).view(-1, 4)
+        targets.append({"boxes": boxes, "labels": torch.tensor(labels, dtype=torch.int64)})
+    return {"images": images, "targets": targets, "ids": [f"picture {first + i}" for i in range(size)]}
+
+
 SCORES = {
     "single": ({"loss", "top1", "macro_f1", "ece"}, True),
     "multi": ({"loss", "map", "micro_f1", "macro_f1"}, True),
@@ -117,5 +150,16 @@ TASKS.append(
         steps=40,
     )
 )
-# Tasks whose row is still to be written, each with where its behaviour is tested until then.
-WITHOUT_ROW = {"Detector": "tests/tasks/test_detection.py"}
+SIZES = {"map", "map50", "map75", "map_small", "map_medium", "ar1", "ar10", "ar100", "ar_small", "ar_medium"}
+TASKS.append(
+    TaskCase(
+        name="detector",
+        build=detector,
+        backbone="timm/resnet10t",
+        batch=squares,
+        empty={"ids": []},
+        logged=frozenset(SIZES | {"ap/0", "ap/1", "ap/2"}),
+        higher=True,
+        steps=40,
+    )
+)

@@ -30,11 +30,13 @@ class DetectionScores:
             `ar_small`, `ar_medium`, `ar_large`; with masks the same again under `mask_`.
         per_class: `map` of each class, by name; with masks also under `mask_`.
         curves: Precision at 101 recall levels, IoU 0.5, of each class, by name.
+        images: How many pictures were scored, over all processes.
     """
 
     values: dict[str, float]
     per_class: dict[str, float]
     curves: dict[str, list[float]]
+    images: int = 0
 
 
 class CocoAP:
@@ -149,7 +151,7 @@ class CocoAP:
             per_class |= {
                 f"mask_{name}": _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)
             }
-        return DetectionScores(values=values, per_class=per_class, curves=curves)
+        return DetectionScores(values, per_class, curves, images)
 
 
 @dataclass

@@ -189,7 +189,10 @@ class Detector(lightning.LightningModule):
         originals = [original_size(target, image) for target, image in zip(targets, images, strict=True)]
         found = self._detect(images, originals)
         truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
-        names = ids or [f"{len(self.metric._state.ids) + index}" for index in range(len(images))]
+        # Without names pictures are told apart by their place, which another process has too.
+        share = f"{self.global_rank}/" if self._trainer is not None and self.trainer.world_size > 1 else ""
+        first = len(self.metric._state.ids)
+        names = ids or [f"{share}{first + index}" for index in range(len(images))]
         self.metric.update(found, truths, names)
 
     def on_train_epoch_end(self) -> None:
@@ -393,6 +396,8 @@ class Detector(lightning.LightningModule):
     def _log_scores(self, split: str) -> None:
         self.detection_scores = self.metric.reduce()
         scores = self.detection_scores
+        if not scores.images:
+            return
         values = dict(scores.values)
         values |= {f"ap/{name}": value for name, value in scores.per_class.items()}
         # -1 says that there was nothing to score; as a point of a curve it would mislead. `map` is monitored.
