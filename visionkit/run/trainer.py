@@ -21,6 +21,7 @@ from visionkit.errors import InputError, unknown_name
 from visionkit.run.checkpoint import AtomicCheckpointIO
 from visionkit.run.config import RunConfig
 from visionkit.run.policy import Policy, choose_policy, processes
+from visionkit.run.precision import CpuMixedPrecision
 
 __all__ = ["build_trainer", "make_logger"]
 
@@ -65,8 +66,7 @@ def build_trainer(
         devices=devices,
         num_nodes=nodes,
         strategy=_strategy(config.strategy, policy, devices, nodes),
-        precision=policy.precision,  # type: ignore[arg-type]
-        plugins=[AtomicCheckpointIO()],
+        **_precision(policy),
         callbacks=[*callbacks, *_progress(config)],
         logger=list(loggers) or False,
         max_epochs=max_epochs,
@@ -120,6 +120,13 @@ def make_logger(name: str, folder: str | Path) -> Logger:
             'Install the extra: pip install "lightning-visionkit[loggers]".'
         ) from error
     raise unknown_name("logger", name, ("tensorboard", "wandb", "mlflow"), hint="csv is always written.")
+
+
+def _precision(policy: Policy) -> dict[str, Any]:
+    """Return the plugins and the precision: on a CPU, mixed precision is a plugin of our own."""
+    if policy.accelerator == "cpu" and policy.precision == "bf16-mixed" and not policy.compile:
+        return {"plugins": [AtomicCheckpointIO(), CpuMixedPrecision()]}
+    return {"plugins": [AtomicCheckpointIO()], "precision": policy.precision}
 
 
 def _strategy(name: str, policy: Policy, devices: int | str, nodes: int) -> str | Strategy:
