@@ -106,11 +106,11 @@ def open_splits(config: Config) -> Any:
 def voc12aug_20k(config: Config) -> Config:
     """Variant: Pascal VOC 2012 with the extra masks, 20,000 updates of 16 pictures, over a dilated ResNet-50.
 
-    Targets, single scale (MMSegmentation's published results of this schedule): FCN 67.08 (add `--decoder
-    fcn`, the default here), DeepLabV3 76.17 (`--decoder deeplabv3`), DeepLabV3+ 75.93, PSPNet 76.78 mIoU on the
-    1,449 validation pictures. Theirs has a ResNet with a stem of three convolutions. Cost: 320,000 pictures of
-    512 x 512; about 3 to 4 hours on one data-centre GPU (an estimate), weeks on a CPU. torchvision's models
-    trained on COCO's pictures of these classes read 60.5 (FCN) and 66.4 (DeepLabV3).
+    Targets, single scale (MMSegmentation's published results of this schedule), mIoU on the 1,449 validation
+    pictures: FCN 67.08 (the default here), DeepLabV3 76.17 (`--decoder deeplabv3`), DeepLabV3+ 75.93, PSPNet
+    76.78. Theirs has a ResNet with a stem of three convolutions. torchvision's models, trained on COCO's
+    pictures of these classes, read 60.5 (FCN) and 66.4 (DeepLabV3) on COCO. Cost: 320,000 windows of
+    512 x 512; 3 to 4 hours on one data-centre GPU (an estimate), weeks on a CPU.
     """
     _published(config)
     config.data = config.data if config.data != "scenes" else "VOC2012"
@@ -123,9 +123,9 @@ def voc12aug_20k(config: Config) -> Config:
 def cityscapes_80k(config: Config) -> Config:
     """Variant: Cityscapes, 80,000 updates of 8 windows of 512 x 1024, over a dilated ResNet-50.
 
-    Targets, single scale, whole pictures (MMSegmentation's published results of this schedule): FCN 73.61 (the
-    default here), DeepLabV3 79.32, DeepLabV3+ 80.09, PSPNet 78.55 mIoU on the 500 validation pictures. Cost:
-    640,000 windows; about 16 hours on one data-centre GPU (an estimate).
+    Targets, single scale, whole pictures (MMSegmentation's published results of this schedule), mIoU on the
+    500 validation pictures: FCN 73.61 (the default here), DeepLabV3 79.32, DeepLabV3+ 80.09, PSPNet 78.55.
+    Cost: 640,000 windows; about 16 hours on one data-centre GPU (an estimate).
     """
     _published(config)
     config.data = config.data if config.data != "scenes" else "cityscapes"
@@ -147,7 +147,7 @@ def architecture_matters(config: Config) -> Config:
 
 
 def _published(config: Config) -> None:
-    """Set what both published schedules share: SGD, poly to a hundredth, auxiliary head, synchronised norms."""
+    """Set what the published schedules share: SGD, poly to a hundredth, auxiliary head, synchronised norms."""
     config.backbone, config.decoder, config.output_stride = "timm/resnet50", "fcn", 8
     config.auxiliary, config.lr, config.seeds = 0.4, 0.01, [0]
     config.transfer = TransferConfig(norm="sync", backbone_lr_scale=1.0)

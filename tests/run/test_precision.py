@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU: which convolutions leave bfloat16, that they learn, and that the Trainer has it."""
+"""Mixed precision on a CPU: which convolutions leave bfloat16, and that the Trainer has it."""
 
 from __future__ import annotations
 

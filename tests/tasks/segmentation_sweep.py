@@ -1,6 +1,6 @@
 """Every decoder over one backbone of a family: what trains and evaluates at odd sizes, what is refused, how.
 
-`python tests/tasks/segmentation_sweep.py NAME ...` prints the rows as JSON lines, and recommendations that fail.
+`python tests/tasks/segmentation_sweep.py NAME ...` prints rows as JSON, and advice that fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every decoder over a backbone of each family trains and evaluates at odd sizes, or is refused with a way out."""
+"""Every decoder over a network of each family works at odd sizes, or is refused with a way out."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [f"\n{'backbone':34}{'init':12}{rows[0]['metric']:>12}{'parameters':>13}{'images/s':>10}{'MB':>8}"]
+    metric = rows[0]["metric"]
+    lines = [f"\n{'backbone':34}{'init':12}{metric:>12}{'parameters':>13}{'images/s':>10}{'MB':>8}"]
     for row in sorted(rows, key=lambda row: -row["score"]):
         millions = "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f} M"
         lines.append(

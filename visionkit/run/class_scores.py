@@ -30,8 +30,12 @@ class ClassScores:
 
 
 def class_scores(comparison: Comparison) -> ClassScores | None:
-    """Return the scores by class at the largest fraction that all arms have, of the test split where there is
-    one; None where the runs give none.
+    """Return the scores by class at the largest fraction that all arms have; None where there are none.
+
+    They are of the test split where there is one.
+
+    Args:
+        comparison: The runs side by side.
     """
     shared = [
         f for f in comparison.fractions if all(comparison.cell(arm, f) is not None for arm in comparison.arms)

@@ -47,14 +47,14 @@ class _SlowGradients(TorchFunctionMode):
         if func is not torch.conv2d or not torch.is_grad_enabled() or not _slow(args, given):
             return func(*args, **given)
         with torch.autocast("cpu", enabled=False):
-            wide = [value.float() if isinstance(value, Tensor) else value for value in args]
+            wide: list[Any] = [value.float() if isinstance(value, Tensor) else value for value in args]
             return func(*wide, **given).to(torch.bfloat16)
 
 
 def _slow(args: Sequence[Any], given: Mapping[str, Any]) -> bool:
     """Return whether the arguments of a 2-D convolution say: depthwise, and strided or wider than 3."""
     # conv2d(input, weight, bias, stride, padding, dilation, groups)
-    if len(args) < 2 or not args[0].device.type == "cpu":
+    if len(args) < 2 or args[0].device.type != "cpu":
         return False
     weight: Tensor = args[1]
     groups = args[6] if len(args) > 6 else given.get("groups", 1)

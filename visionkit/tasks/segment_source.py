@@ -109,7 +109,8 @@ def _available(backbone: str, wish: int | None, decoder: str) -> tuple[list[int]
 
 def _advice(own: Sequence[int]) -> str:
     """Say which decoders serve maps of these reductions, without dilation."""
-    plain, strided = [], []
+    plain: list[str] = []
+    strided: list[str] = []
     for name in list_decoders():
         decoder = decoder_class(name)
         if len(own) < decoder.least_levels or (decoder.coarsest and own[-1] > decoder.coarsest):
