@@ -147,7 +147,7 @@ def architecture_matters(config: Config) -> Config:
 
 
 def _published(config: Config) -> None:
-    """Set what the published schedules share: SGD, poly to a hundredth, auxiliary head, synchronised norms."""
+    """Set what the published schedules share: SGD, poly to a hundredth, auxiliary head, sync norms."""
     config.backbone, config.decoder, config.output_stride = "timm/resnet50", "fcn", 8
     config.auxiliary, config.lr, config.seeds = 0.4, 0.01, [0]
     config.transfer = TransferConfig(norm="sync", backbone_lr_scale=1.0)
