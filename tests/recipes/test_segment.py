@@ -1,4 +1,4 @@
-"""The segmentation recipe, run: both arms over the embedded scenes and over photographs; its variants' rules."""
+"""The segmentation recipe, run: both arms over the embedded scenes and over photographs; its variants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mask previews: what is said of a picture, what is drawn; scores by class brought together for the report."""
+"""Mask previews: what is said of a picture, what is drawn; scores by class in the report."""
 
 from __future__ import annotations
 
