@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from tests.bench.row import Row, Sides, Size, close, pick
 from torch import Tensor, nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -13,7 +14,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 
-from tests.bench.row import Row, Sides, Size, close, pick
 from visionkit.backbones.level import Level
 from visionkit.nn.anchors import LevelAnchors
 from visionkit.nn.proposals import ProposalNetwork
@@ -64,7 +64,7 @@ def _step(size: Size, precision: torch.dtype) -> Sides:
         theirs.zero_grad(set_to_none=True)
         return loss.detach()
 
-    # Rounding (another memory layout, 16 bits) lets a few other proposals be drawn: other samples, another loss.
+    # Rounding (another layout, 16 bits) lets a few other proposals be drawn: other samples, another loss.
     tolerance = 5e-3 if precision == torch.float32 else 0.1
     return Sides(our_step, their_step, close(atol=tolerance, rtol=tolerance))
 

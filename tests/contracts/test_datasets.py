@@ -12,6 +12,8 @@ from tests.data.coco_folder import document, write
 from visionkit.data import Scenes, Subset, fingerprint, image_folder, image_table
 from visionkit.data.check import SkipFaulty
 from visionkit.data.coco import CocoReader
+from visionkit.data.coco_class_maps import CocoClassMaps
+from visionkit.data.masks import mask_folder
 from visionkit.data.voc import VocReader
 from visionkit.types import Reader
 
@@ -52,6 +54,15 @@ def _voc(place):
     return VocReader(place, ["0", "1", "2"])
 
 
+def _masks(place):
+    for part in ("images", "masks"):
+        (place / part).mkdir()
+    for i in range(4):
+        Image.new("RGB", (10 + i, 8), (40 * i, 0, 0)).save(place / f"images/{i}.png")
+        Image.new("L", (10 + i, 8), i % 2).save(place / f"masks/{i}.png")
+    return mask_folder(place, classes=["ground", "ant"]).train
+
+
 CASES = {
     "folder": _folder,
     "table-single": lambda place: _table(place, "single", "label", lambda i: "ab"[i % 2]),
@@ -63,14 +74,16 @@ CASES = {
     "scenes-captioning": lambda place: Scenes("captioning", split="val", count=6),
     "coco": lambda place: _coco(place, masks=False),
     "coco-masks": lambda place: _coco(place, masks=True),
+    "coco-class-maps": lambda place: CocoClassMaps(_coco(place, masks=True)),
+    "masks": _masks,
     "voc": _voc,
     "subset": lambda place: Subset(_folder(place), [3, 1]),
     "skip-faulty": lambda place: SkipFaulty(_folder(place)),
 }
 
 
-def test_thirteen_readers_are_held_to_the_contract():
-    assert len(CASES) == 13
+def test_fifteen_readers_are_held_to_the_contract():
+    assert len(CASES) == 15
 
 
 @pytest.mark.parametrize("name", CASES)

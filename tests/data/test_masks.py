@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from PIL import Image
 
 from visionkit.data.check_masks import check_masks
+from visionkit.data.cityscapes import cityscapes_masks
 from visionkit.data.label_map import LabelMap, read_label_map
+from visionkit.data.mask_sources import mask_kind
 from visionkit.data.masks import mask_folder, read_mask, voc_masks
 from visionkit.data.splits import fingerprint
 from visionkit.errors import DataError, InputError
@@ -257,3 +260,57 @@ def test_real_road_scenes(shared_data):
     assert set(sample["mask"].unique().tolist()) <= {*range(11), 255}
     with pytest.raises(DataError, match=r"11 classes, but got 11 \("):
         [mask_folder(folder, classes=CAMVID).train[index] for index in range(20)]
+
+
+def _cityscapes(root, *, without=""):
+    for split, frames in (("train", 3), ("val", 2)):
+        for i in range(frames):
+            name = f"ulm_{i:06d}_000019"
+            for kind, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):
+                folder = root / kind / split / "ulm"
+                folder.mkdir(parents=True, exist_ok=True)
+                if without != f"{kind}/{split}/{i}":
+                    made = Image.new("RGB" if kind == "leftImg8bit" else "L", (6, 4), 7 * (i + 1) if i else 0)
+                    made.save(folder / f"{name}_{ending}.png")
+    return root
+
+
+def test_cityscapes_ids_become_the_scored_classes(tmp_path):
+    splits = cityscapes_masks(_cityscapes(tmp_path))
+    assert len(splits.classes) == 19
+    assert splits.classes[0] == "road"
+    assert splits.classes[-1] == "bicycle"
+    assert (len(splits.train), len(splits.val), splits.test) == (3, 2, None)
+    # ids 0 (unlabelled), 14 (guard rail, not scored), 21 (vegetation)
+    assert [int(splits.train[i]["mask"][0, 0]) for i in range(3)] == [255, 255, 8]
+    assert mask_kind(tmp_path) == "cityscapes"
+    assert [fault.field for fault in check_masks(tmp_path)] == ["mask"] * 4  # masks without a counted pixel
+    _cityscapes(tmp_path / "b", without="gtFine/val/1")
+    with pytest.raises(DataError, match=r"1 have none: leftImg8bit/val/ulm/ulm_000001"):
+        cityscapes_masks(tmp_path / "b")
+    with pytest.raises(DataError, match="gtFine"):
+        cityscapes_masks(tmp_path / "c")
+
+
+def test_check_names_every_fault_of_a_voc_folder(tmp_path):
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for part in ("JPEGImages", "SegmentationClass"):
+        (tmp_path / part).mkdir()
+    names = ["fine", "large", "strange", "unmasked", "unpictured"]
+    (lists / "train.txt").write_text("\n".join(names[:3]))
+    (lists / "val.txt").write_text("\n".join(names[3:]))
+    for name in names[:4]:
+        Image.new("RGB", (9, 6), 9).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+    for name in (*names[:3], names[4]):
+        mask = Image.new("P", (12, 6) if name == "large" else (9, 6), 99 if name == "strange" else 3)
+        mask.putpalette([7, 7, 7] * 255 if name == "strange" else [0, 0, 0, 128, 0, 0] * 128)
+        mask.save(tmp_path / "SegmentationClass" / f"{name}.png")
+    faults = [(Path(fault.path).stem, fault.field) for fault in check_masks(tmp_path)]
+    assert sorted(faults) == [
+        ("large", "size"),
+        ("strange", "mask"),
+        ("strange", "palette"),
+        ("unmasked", "mask"),
+        ("unpictured", "path"),
+    ]

@@ -57,19 +57,29 @@ def _check(data: str) -> tuple[str, str, Sequence[DataError]]:
     if is_coco(path):
         count, faults = check_coco(path)
         return "COCO boxes", f"{count:,} annotations", faults
-    if (path / "Annotations").is_dir():
-        from visionkit.data.voc import check_voc
-
-        return (
-            "Pascal VOC boxes",
-            f"{len(list((path / 'Annotations').glob('*.xml'))):,} annotations",
-            check_voc(path),
-        )
-    if any((path / place).is_dir() for place in ("masks", "train/masks")):
-        from visionkit.data.check_masks import check_masks
-
-        return "pictures and masks", "every pair", check_masks(path)
+    pairs = any((path / place).is_dir() for place in ("masks", "train/masks", "leftImg8bit"))
+    boxes, outlines = (path / "Annotations").is_dir(), (path / "ImageSets" / "Segmentation").is_dir()
+    if boxes or outlines or pairs:
+        return _check_parts(path, boxes=boxes, masks=outlines or pairs)
     from visionkit.data.check import check_data
 
     report = check_data(path)
     return report.kind, f"{report.checked:,} pictures", report.faults
+
+
+def _check_parts(path: Path, *, boxes: bool, masks: bool) -> tuple[str, str, Sequence[DataError]]:
+    """Check the boxes and the masks of a folder that holds either or both."""
+    kinds, looked, faults = [], [], []
+    if boxes:
+        from visionkit.data.voc import check_voc
+
+        kinds.append("Pascal VOC boxes")
+        looked.append(f"{len(list((path / 'Annotations').glob('*.xml'))):,} annotations")
+        faults += check_voc(path)
+    if masks:
+        from visionkit.data.check_masks import check_masks
+
+        kinds.append("pictures and masks")
+        looked.append("every pair")
+        faults += check_masks(path)
+    return " and ".join(kinds), ", ".join(looked), faults

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from visionkit.data.check_coco import check_coco_file
+from visionkit.data.coco import CocoReader, coco_files
+from visionkit.data.coco_class_maps import stuff_file
 from visionkit.data.label_map import IGNORE, LabelMap
-from visionkit.data.mask_layout import MaskPair, MaskSplit, folder_layout
-from visionkit.data.masks import label_map, raw_mask, read_mask
+from visionkit.data.mask_layout import MaskPair, MaskSplit
+from visionkit.data.mask_sources import mask_kind, mask_layout
+from visionkit.data.masks import raw_mask, read_mask
 from visionkit.data.read_image import read_image
 from visionkit.errors import DataError
 
@@ -20,14 +24,15 @@ __all__ = ["check_masks"]
 def check_masks(
     root: str | Path, *, classes: Sequence[str] | str | Path | None = None, ignore: Sequence[int] = (255,)
 ) -> list[DataError]:
-    """Read every picture and mask of a folder and return every fault.
+    """Read every picture and mask of a data set and return every fault.
 
     Found are: pictures without masks and masks without pictures, files that cannot be decoded, sizes that
     differ, values outside the classes, masks in colours or in a lossy format, palettes that differ between
     files, masks without a counted pixel, and foregrounds saved as 255 (which would be ignored in silence).
 
     Args:
-        root: The folder, in a layout of `mask_folder`.
+        root: A folder of pictures and masks, of Pascal VOC, Cityscapes or COCO, or a COCO file. Of COCO,
+            files and outlines are checked (see `visionkit.data.coco.check_coco`), of things and of stuff.
         classes: As in `mask_folder`.
         ignore: As in `mask_folder`.
 
@@ -38,8 +43,9 @@ def check_masks(
         DataError: There is nothing to check: no layout, or no classes.
     """
     root = Path(root)
-    labels = label_map(root, classes, ignore=ignore)
-    layout = folder_layout(root)
+    if mask_kind(root) == "coco":
+        return _check_outlines(root)
+    labels, layout = mask_layout(root, classes=classes, ignore=ignore)
     faults = _unpaired(layout)
     palette: tuple[str, bytes] | None = None
     seen = np.zeros(256, dtype=np.int64)
@@ -77,6 +83,24 @@ def check_masks(
                 field="mask",
             )
         )
+    return faults
+
+
+def _check_outlines(root: Path) -> list[DataError]:
+    """Return the faults of the COCO files of a folder: things, and stuff where there is a file of it."""
+    faults: list[DataError] = []
+    for file, pictures in coco_files(root).values():
+        faults += check_coco_file(file, pictures, masks=True)[1]
+        beside = stuff_file(file)
+        if beside is None:
+            continue
+        faults += check_coco_file(beside, pictures, masks=True)[1]
+        if not faults:
+            ours, theirs = (set(CocoReader(path, pictures, masks=True).ids) for path in (file, beside))
+            faults += [
+                DataError("Expected the stuff of every picture, but there is none.", path=beside, record=name)
+                for name in sorted(ours - theirs)
+            ]
     return faults
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from visionkit.data.label_map import LabelMap, read_label_map
-from visionkit.data.mask_layout import MaskPair, folder_layout, voc_layout
+from visionkit.data.mask_layout import MaskPair, MaskSplit, folder_layout, voc_layout
 from visionkit.data.read_image import inside, read_image, read_size
 from visionkit.data.splits import Splits, holdout
 from visionkit.errors import DataError, InputError
 from visionkit.types import Reader, Sample
 
-__all__ = ["MaskReader", "mask_folder", "read_mask", "voc_masks"]
+__all__ = ["MaskReader", "mask_folder", "mask_splits", "raw_mask", "read_mask", "voc_masks"]
 
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -199,10 +199,7 @@ def mask_folder(
     """
     root = Path(root)
     labels = label_map(root, classes, ignore=ignore)
-    found = folder_layout(root)
-    _refuse_missing(root, [image for split in found.values() for image in split.without_mask])
-    pairs = {name: split.pairs for name, split in found.items()}
-    return _splits(root, pairs, labels, name=root.resolve().name, seed=seed)
+    return mask_splits(root, folder_layout(root), labels, name=root.resolve().name, seed=seed)
 
 
 def voc_masks(root: str | Path, *, extra: bool = False) -> Splits:
@@ -216,10 +213,7 @@ def voc_masks(root: str | Path, *, extra: bool = False) -> Splits:
         DataError: A list, picture or mask is missing.
     """
     root = Path(root)
-    found = voc_layout(root, extra=extra)
-    _refuse_missing(root, [image for split in found.values() for image in split.without_mask])
-    pairs = {name: split.pairs for name, split in found.items()}
-    return _splits(root, pairs, LabelMap.of(VOC_CLASSES), name="voc", seed=0)
+    return mask_splits(root, voc_layout(root, extra=extra), LabelMap.of(VOC_CLASSES), name="voc")
 
 
 def label_map(
@@ -246,7 +240,23 @@ def label_map(
     return read_label_map(file)
 
 
-def _refuse_missing(root: Path, missing: Sequence[str]) -> None:
+def mask_splits(
+    root: Path, found: Mapping[str, MaskSplit], labels: LabelMap, *, name: str, seed: int = 0
+) -> Splits:
+    """Make splits of the pairs of a layout; without a validation split a share of the training is held out.
+
+    Args:
+        root: The folder that holds every file.
+        found: The layout's splits.
+        labels: What the values in the masks mean.
+        name: What the data set is called.
+        seed: Seed of the held-out share.
+
+    Raises:
+        DataError: A picture has no mask; up to five are named.
+        InputError: There is no training picture.
+    """
+    missing = [image for split in found.values() for image in split.without_mask]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise DataError(
@@ -256,12 +266,7 @@ def _refuse_missing(root: Path, missing: Sequence[str]) -> None:
             path=root,
             field="mask",
         )
-
-
-def _splits(
-    root: Path, pairs: dict[str, list[MaskPair]], labels: LabelMap, *, name: str, seed: int
-) -> Splits:
-    readers: dict[str, Reader] = {key: MaskReader(root, found, labels) for key, found in pairs.items()}
+    readers: dict[str, Reader] = {key: MaskReader(root, split.pairs, labels) for key, split in found.items()}
     if not len(readers.get("train", [])):
         raise InputError(f"Expected training pictures with masks under {root}, but there are none.")
     facts: dict[str, object] = {
@@ -269,7 +274,7 @@ def _splits(
         "ignored_values": sorted(v for v, i in labels.values.items() if i == 255),
     }
     train, val = readers["train"], readers.get("val")
-    if val is None:
+    if val is None or not len(val):
         train, val = holdout(train, _HOLDOUT, seed=seed)
         facts["val"] = (
             f"{len(val)} of the {len(readers['train'])} training pictures, held out with seed {seed}"

@@ -122,12 +122,9 @@ def tversky_loss(
         alpha: Weight of the false positives.
         beta: Weight of the false negatives.
     """
-    probability, truth = _regions(logits, masks, ignore_index)  # each (C, N)
-    hits = (probability * truth).sum(1)
-    false_positives = (probability * (1.0 - truth)).sum(1)
-    false_negatives = ((1.0 - probability) * truth).sum(1)
-    missed = alpha * false_positives + beta * false_negatives
-    return _over_classes(missed / (hits + missed).clamp(min=_TINY), truth, logits, class_weights)
+    hits, predicted, there = _areas(logits, masks, ignore_index)  # each (C,)
+    missed = alpha * (predicted - hits) + beta * (there - hits)
+    return _over_classes(missed / (hits + missed).clamp(min=_TINY), there, logits, class_weights)
 
 
 def dice_loss(
@@ -167,7 +164,8 @@ def lovasz_loss(
     union = total + (counted[order] * (1.0 - truth_sorted)).cumsum(1)
     jaccard = 1.0 - intersection / union.clamp(min=_TINY)
     slope = torch.diff(jaccard, dim=1, prepend=jaccard.new_zeros(len(jaccard), 1))
-    return _over_classes((errors.gather(1, order) * slope).sum(1), truth, logits, class_weights)
+    losses = (errors.gather(1, order) * slope).sum(1)
+    return _over_classes(losses, truth.sum(1), logits, class_weights)
 
 
 Term: TypeAlias = Callable[..., Tensor]
@@ -270,9 +268,26 @@ def _regions(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Tensor, 
     return (probability[1:], truth[1:]) if logits.shape[1] == 1 else (probability, truth)
 
 
-def _over_classes(losses: Tensor, truth: Tensor, logits: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Average (C,) losses over the classes that the batch's truth holds."""
-    weights = (truth.sum(1) > 0).to(losses.dtype)
+def _areas(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each class's soft intersection, its predicted area and its true one, each (C,).
+
+    The intersection is gathered at the true class: no one-hot truth, which would be C times the work.
+    """
+    probability = _pair(logits).softmax(1)  # (B, C, H, W)
+    counted = masks != ignore_index
+    truth = masks.masked_fill(~counted, 0)
+    right = probability.gather(1, truth[:, None])[:, 0] * counted  # (B, H, W)
+    empty = probability.new_zeros(probability.shape[1], dtype=torch.float64)
+    hits = empty.index_add(0, truth.flatten(), right.flatten().double())
+    there = empty.index_add(0, truth.flatten(), counted.flatten().double())
+    predicted = (probability * counted[:, None]).sum((0, 2, 3)).double()
+    first = 1 if logits.shape[1] == 1 else 0
+    return hits[first:], predicted[first:], there[first:]
+
+
+def _over_classes(losses: Tensor, areas: Tensor, logits: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Average (C,) losses over the classes that the batch's truth holds: whose area (C,) is not 0."""
+    weights = (areas > 0).to(losses.dtype)
     if class_weights is not None:
         weights = weights * (class_weights[1:] if logits.shape[1] == 1 else class_weights)
-    return (losses * weights).sum() / weights.sum().clamp(min=_TINY)
+    return ((losses * weights).sum() / weights.sum().clamp(min=_TINY)).float()

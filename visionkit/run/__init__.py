@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from visionkit.run.preempt import Preemption
     from visionkit.run.preview import Preview
     from visionkit.run.preview_classes import ClassPreview
+    from visionkit.run.preview_masks import MaskPreview
     from visionkit.run.report import write_report
     from visionkit.run.saver import SaveCheckpoints
     from visionkit.run.step_seed import StepSeed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ClassPreview",
     "FiniteGuard",
+    "MaskPreview",
     "Preemption",
     "Preview",
     "RunConfig",
@@ -43,6 +45,7 @@ __all__ = [
 _HOME = {
     "ClassPreview": "preview_classes",
     "FiniteGuard": "guard",
+    "MaskPreview": "preview_masks",
     "Preemption": "preempt",
     "Preview": "preview",
     "RunConfig": "config",

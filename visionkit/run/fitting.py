@@ -24,7 +24,6 @@ from visionkit.run.banner import print_banner
 from visionkit.run.checkpoint import newest_good, sweep
 from visionkit.run.children import lost_processes, watch_children
 from visionkit.run.config import RunConfig, to_dict
-from visionkit.run.depthwise import widen_depthwise
 from visionkit.run.guard import FiniteGuard
 from visionkit.run.length import Length, length
 from visionkit.run.policy import choose_policy
@@ -77,8 +76,6 @@ def fit(
     policy = choose_policy(config)
     if policy.channels_last:
         task = task.to(memory_format=torch.channels_last)
-    if policy.accelerator == "cpu" and policy.precision == "bf16-mixed":
-        widen_depthwise(task)
     monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
     saver = SaveCheckpoints(
         place / "checkpoints",

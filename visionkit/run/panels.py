@@ -13,6 +13,7 @@ __all__ = ["caption_panel", "join_grid", "to_picture"]
 
 SIDE = 128
 LINE = 15
+GAP = 6
 INK, GOOD, BAD, PAPER = "#24292f", "#1a7f37", "#b3261e", "#ffffff"
 
 
@@ -50,17 +51,17 @@ def caption_panel(picture: Image.Image, lines: Sequence[tuple[str, bool | None]]
     return panel
 
 
-def join_grid(panels: Sequence[Image.Image], *, columns: int = 8, gap: int = 6) -> Image.Image:
+def join_grid(panels: Sequence[Image.Image], *, columns: int = 0, gap: int = GAP) -> Image.Image:
     """Return the panels side by side, row by row.
 
     Args:
         panels: At least one picture.
-        columns: Pictures in a row.
+        columns: Pictures in a row; 0 takes as many as are as wide as eight small ones.
         gap: Pixels between them.
     """
-    columns = min(columns, len(panels))
-    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     wide = max(panel.width for panel in panels)
+    columns = min(columns or max(1, 8 * SIDE // wide), len(panels))
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     heights = [max(panel.height for panel in row) for row in rows]
     grid = Image.new("RGB", (columns * (wide + gap) + gap, sum(heights) + gap * (len(rows) + 1)), PAPER)
     top = gap

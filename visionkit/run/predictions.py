@@ -59,7 +59,10 @@ def thumbnail(folder: str | Path, row: dict[str, Any]) -> bytes | None:
             picture = opened.convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
         return None
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    # a strip of panels side by side keeps each of them as large as a single picture
+    panels = row.get("panels", 1)
+    wide = SIDE * (panels if panels in (1, 2, 3, 4) else 1)
+    picture.thumbnail((wide, SIDE), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     picture.save(out, format="PNG")
     return out.getvalue()

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from visionkit import __version__
 from visionkit.run.class_figures import class_bars, confusion_matrix
+from visionkit.run.class_scores import class_scores
 from visionkit.run.comparison import Comparison, arm_name
 from visionkit.run.figures import gap_bars, learning_curves, low_data_curve, to_png
 from visionkit.run.likeness import flatten
@@ -74,6 +75,7 @@ def _content(comparison: Comparison, figures: Path) -> dict[str, Any]:
         "gaps": _picture(gap_bars(comparison), figures / "gaps.png") if comparison.contrasts else None,
         "worst": samples.worst(),
         "by_class": samples.by_class(figures),
+        "confusion_of": samples.confusion_of,
         "samples_of": samples.said,
         "equal": _rows(comparison.equal),
         "allowed": comparison.allowed,
@@ -106,6 +108,7 @@ class _SampleRuns:
             for arm, record in self.runs.items()
         }
         first = next(iter(self.runs.values()), None)
+        self.confusion_of = ""
         self.said = (
             "" if first is None else f"seed {first.seed}, {100 * first.fraction:.3g}% of the training data"
         )
@@ -117,9 +120,10 @@ class _SampleRuns:
             ranked = sorted(rows.values(), key=lambda row: -_finite(row.get("loss")))
             cards: list[dict[str, Any]] = []
             for row in ranked:
-                picture = self._picture(str(row["id"]))
+                picture = self._picture(str(row["id"]), arm)
                 if picture is not None:
                     cards.append({"src": picture, "id": row["id"], "truth": _say(row.get("truth")),
+                                  "wide": row.get("panels") in (2, 3, 4),
                                   "answers": self._answers(str(row["id"]))})  # fmt: skip
                 if len(cards) == WORST:
                     break
@@ -131,7 +135,7 @@ class _SampleRuns:
         """Return the confusion matrix of each arm and the recall of each class as pictures."""
         classes = [str(name) for name in self.comparison.data.get("classes") or ()]
         if not 1 < len(classes) <= MOST_CLASSES:
-            return []
+            return self._scores(figures)
         pictures, recalls = [], {}
         for arm, rows in self.rows.items():
             counts = confusion(list(rows.values()), classes)
@@ -143,14 +147,26 @@ class _SampleRuns:
             totals = counts.sum(axis=1)
             recalls[arm] = {c: float(counts[i, i] / totals[i]) for i, c in enumerate(classes) if totals[i]}
         if recalls:
+            self.confusion_of = self.said
             title = f"Recall by class, {self.comparison.data.get('name', 'data')}"
             pictures.append(
                 _picture(class_bars(recalls, title=title, label="recall"), figures / "recall.png")
             )
-        return pictures
+        return [*pictures, *self._scores(figures)]
 
-    def _picture(self, name: str) -> str | None:
-        for arm, rows in self.rows.items():
+    def _scores(self, figures: Path) -> list[str]:
+        """Return the IoU or AP of each class in every arm as a picture, where the runs give them."""
+        found = class_scores(self.comparison)
+        if found is None:
+            return []
+        title = f"{found.label} by class, {found.split} split, {self.comparison.data.get('name', 'data')}"
+        note = "" if found.seeds == 1 else f"mean of {found.seeds} seeds"
+        figure = class_bars(found.values, title=title, label=found.label, note=note)
+        return [_picture(figure, figures / f"{found.label.lower()}.png")]
+
+    def _picture(self, name: str, first: str) -> str | None:
+        """Return the picture of a row, the one that `first` drew if it drew one."""
+        for arm, rows in sorted(self.rows.items(), key=lambda item: item[0] != first):
             found = thumbnail(self.runs[arm].folder, rows[name]) if name in rows else None
             if found is not None:
                 return _embed(found)
@@ -161,8 +177,9 @@ class _SampleRuns:
         for arm, rows in self.rows.items():
             row = rows.get(name)
             if row is not None:
-                right = row.get("prediction") == row.get("truth")
-                found.append({"arm": arm, "said": _say(row.get("prediction")), "right": right,
+                said = row.get("said")  # an answer that is more or less right brings its own words
+                right = None if said else row.get("prediction") == row.get("truth")
+                found.append({"arm": arm, "said": said or _say(row.get("prediction")), "right": right,
                               "sure": _percent(row.get("confidence"))})  # fmt: skip
         return found
 

@@ -23,6 +23,7 @@ from visionkit.errors import InputError, unknown_name
 from visionkit.run.checkpoint import AtomicCheckpointIO
 from visionkit.run.config import RunConfig
 from visionkit.run.policy import Policy, choose_policy
+from visionkit.run.precision import CpuMixedPrecision
 from visionkit.run.processes import Processes, find_processes
 
 __all__ = ["build_trainer", "make_logger"]
@@ -66,8 +67,7 @@ def build_trainer(
         devices=found.devices,
         num_nodes=found.nodes,
         strategy=_strategy(config, policy, found),
-        precision=policy.precision,  # type: ignore[arg-type]
-        plugins=[AtomicCheckpointIO(), *_environment(found)],
+        **_precision(policy, found),
         callbacks=[*callbacks, *_progress(config)],
         logger=list(loggers) or False,
         max_epochs=max_epochs,
@@ -123,6 +123,14 @@ def make_logger(name: str, folder: str | Path) -> Logger:
             'Install the extra: pip install "lightning-visionkit[loggers]".'
         ) from error
     raise unknown_name("logger", name, ("tensorboard", "wandb", "mlflow"), hint="csv is always written.")
+
+
+def _precision(policy: Policy, found: Processes) -> dict[str, Any]:
+    """Return the plugins and the precision: on a CPU, mixed precision is a plugin of our own."""
+    plugins: list[Any] = [AtomicCheckpointIO(), *_environment(found)]
+    if policy.accelerator == "cpu" and policy.precision == "bf16-mixed" and not policy.compile:
+        return {"plugins": [*plugins, CpuMixedPrecision()]}
+    return {"plugins": plugins, "precision": policy.precision}
 
 
 def _strategy(config: RunConfig, policy: Policy, found: Processes) -> str | Strategy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import nn
@@ -10,10 +11,10 @@ from visionkit.backbones import create_backbone
 from visionkit.backbones.norms import convert_norms
 from visionkit.backbones.planning import make_plan
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.source import Request
+from visionkit.backbones.source import Plan, Request
 from visionkit.config import TransferConfig
 from visionkit.errors import InputError, expected
-from visionkit.nn.decoders import decoder_class
+from visionkit.nn.decoders import decoder_class, list_decoders
 from visionkit.tasks.own_module import OwnModule
 from visionkit.types import Init
 
@@ -66,39 +67,61 @@ def build_source(
     available, stride = _available(backbone, wish, decoder)
     chosen = {reduction for reduction in decoder_class(decoder).reductions if reduction in available}
     chosen |= set(available[-2:] if auxiliary else available[-1:])
+    if len(chosen) < decoder_class(decoder).least_levels:
+        chosen.add(available[0])
     late = reloading and transfer.norm == "frozen"
     norm = "batch" if late else transfer.norm or "batch"
     source = create_backbone(backbone, init=init, reductions=sorted(chosen), norm=norm, output_stride=stride)
     if late:
         convert_norms(source, "frozen", trained=True)
-    if source.fixed_size is not None:
-        raise InputError(
-            f"{backbone!r} takes pictures of {source.fixed_size[0]} x {source.fixed_size[1]} only, but "
-            "segmentation trains on windows and scores at native size. Take a backbone without a fixed size."
-        )
     return source
 
 
 def _available(backbone: str, wish: int | None, decoder: str) -> tuple[list[int], int | None]:
     """Return the reductions a backbone has up to the wish, and the output stride to build it with."""
-    own = _reductions(backbone, None)
+    plan = _plan(backbone, None)
+    if plan.fixed_size is not None:
+        raise InputError(
+            f"{backbone!r} takes pictures of {plan.fixed_size[0]} x {plan.fixed_size[1]} only, but "
+            "segmentation trains on windows and scores at native size. Take a backbone without a fixed size."
+        )
+    own = [tap.level.reduction for tap in plan.taps]
     if not own:
         raise InputError(
             f"{backbone!r} has no maps aligned with the picture, which segmentation needs. Take another "
             "backbone."
         )
+    least = decoder_class(decoder).least_levels
+    if len(own) < least:
+        raise InputError(
+            f"Decoder {decoder!r} joins maps of at least {least} reductions, but {backbone!r} has "
+            f"{own[0]} only. {_advice(own)}"
+        )
     if wish is None or own[-1] <= wish:
         return own, None
     try:
-        return _reductions(backbone, wish), wish
+        return [tap.level.reduction for tap in _plan(backbone, wish).taps], wish
     except InputError as error:
         raise InputError(
-            f"{error} Decoder {decoder!r} asks for reduction {wish} or less; with this backbone take 'unet', "
-            f"'semantic_fpn' or 'upernet', which need no dilation, or 'fcn' or 'psp' with "
-            f"output_stride={own[-1]}."
+            f"{error} Decoder {decoder!r} asks for reduction {wish} or less. {_advice(own)}"
         ) from error
 
 
-def _reductions(backbone: str, stride: int | None) -> list[int]:
+def _advice(own: Sequence[int]) -> str:
+    """Say which decoders serve maps of these reductions, without dilation."""
+    plain: list[str] = []
+    strided: list[str] = []
+    for name in list_decoders():
+        decoder = decoder_class(name)
+        if len(own) < decoder.least_levels or (decoder.coarsest and own[-1] > decoder.coarsest):
+            continue
+        fits = decoder.output_stride is None or own[-1] <= decoder.output_stride
+        (plain if fits else strided).append(repr(name))
+    ways = [" or ".join(plain)] if plain else []
+    ways += [f"{' or '.join(strided)} with output_stride={own[-1]}"] if strided else []
+    return f"With this backbone take {', or '.join(ways)}." if ways else "Take another backbone."
+
+
+def _plan(backbone: str, stride: int | None) -> Plan:
     source, request = resolve(backbone, Request("", "", 3, stride, None))
-    return [tap.level.reduction for tap in make_plan(cast(Any, source), request).taps]
+    return make_plan(cast(Any, source), request)

@@ -47,7 +47,10 @@ def list_decoders() -> list[str]:
 
 
 def decoder_class(name: str) -> type[Decoder]:
-    """Return the class behind a name; it says which reductions and output stride to ask a backbone for.
+    """Return the class behind a name; it says what to ask a backbone for.
+
+    That is: its `reductions`, an `output_stride` if it wants one, the `least_levels` it joins, and the
+    `coarsest` reduction it can work on (0: any).
 
     Raises:
         InputError: The name is not known.

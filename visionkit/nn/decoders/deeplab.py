@@ -55,6 +55,8 @@ class DeepLabV3Decoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (16, 32)
     output_stride: ClassVar[int | None] = 8
+    least_levels: ClassVar[int] = 1
+    coarsest: ClassVar[int] = 16
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class DeepLabV3Decoder(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        need_levels("deeplabv3", levels, coarsest=16)
+        need_levels("deeplabv3", levels, at_least=self.least_levels, coarsest=self.coarsest)
         width = channels or 256
         self.aspp = _ASPP(levels[-1], width, norm=norm, dropout=dropout)
         self.block = ConvBlock(width, width, norm=norm)
@@ -94,6 +96,8 @@ class DeepLabV3PlusDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (4, 16, 32)
     output_stride: ClassVar[int | None] = 16
+    least_levels: ClassVar[int] = 2
+    coarsest: ClassVar[int] = 16
 
     def __init__(
         self,
@@ -105,7 +109,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("deeplabv3plus", levels, at_least=2, coarsest=16)
+        need_levels("deeplabv3plus", levels, at_least=self.least_levels, coarsest=self.coarsest)
         width = channels or 256
         self.aspp = _ASPP(levels[-1], width, norm=norm, dropout=dropout)
         self.fine = ConvBlock(levels[0].channels, 48, kernel=1, norm=norm)

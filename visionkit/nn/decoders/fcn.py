@@ -28,6 +28,8 @@ class FCNDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (16, 32)
     output_stride: ClassVar[int | None] = 8
+    least_levels: ClassVar[int] = 1
+    coarsest: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -39,7 +41,7 @@ class FCNDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("fcn", levels)
+        need_levels("fcn", levels, at_least=self.least_levels, coarsest=self.coarsest)
         inputs = levels[-1].channels
         width = channels or max(16, inputs // 4)
         self.block = ConvBlock(inputs, width, norm=norm)

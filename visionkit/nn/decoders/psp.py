@@ -50,6 +50,8 @@ class PSPDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (16, 32)
     output_stride: ClassVar[int | None] = 8
+    least_levels: ClassVar[int] = 1
+    coarsest: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class PSPDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("psp", levels)
+        need_levels("psp", levels, at_least=self.least_levels, coarsest=self.coarsest)
         inputs = levels[-1].channels
         width = channels or max(16, inputs // 4)
         self.pooling = PyramidPooling(inputs, width, norm=norm)

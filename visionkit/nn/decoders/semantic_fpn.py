@@ -47,6 +47,8 @@ class SemanticFPNDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
     output_stride: ClassVar[int | None] = None
+    least_levels: ClassVar[int] = 2
+    coarsest: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class SemanticFPNDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("semantic_fpn", levels, at_least=2)
+        need_levels("semantic_fpn", levels, at_least=self.least_levels, coarsest=self.coarsest)
         width = channels or 256
         half = max(1, width // 2)
         self.pyramid = TopDown([level.channels for level in levels], width, norm=norm)

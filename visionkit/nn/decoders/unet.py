@@ -30,6 +30,8 @@ class UNetDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (2, 4, 8, 16, 32)
     output_stride: ClassVar[int | None] = None
+    least_levels: ClassVar[int] = 2
+    coarsest: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class UNetDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("unet", levels, at_least=2)
+        need_levels("unet", levels, at_least=self.least_levels, coarsest=self.coarsest)
         widest = channels or 256
         inputs = levels[-1].channels
         steps: list[nn.Module] = []

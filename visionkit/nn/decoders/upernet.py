@@ -32,6 +32,8 @@ class UPerNetDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
     output_stride: ClassVar[int | None] = None
+    least_levels: ClassVar[int] = 2
+    coarsest: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class UPerNetDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("upernet", levels, at_least=2)
+        need_levels("upernet", levels, at_least=self.least_levels, coarsest=self.coarsest)
         width = channels or 256
         self.pooling = PyramidPooling(levels[-1].channels, width, norm=norm)
         self.pyramid = TopDown([*(level.channels for level in levels[:-1]), width], width, norm=norm)

