@@ -11,9 +11,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.errors import InputError, unknown_name
+from visionkit.errors import InputError, expected, unknown_name
 
-__all__ = ["check_callbacks", "keep_buffers_local", "optim_from", "plain_settings", "share_buffers"]
+__all__ = [
+    "check_callbacks",
+    "keep_buffers_local",
+    "optim_from",
+    "plain_settings",
+    "refuse_foreign",
+    "share_buffers",
+]
 
 
 def keep_buffers_local(module: nn.Module) -> None:
@@ -83,3 +90,14 @@ def optim_from(value: OptimConfig | dict[str, Any]) -> OptimConfig:
         if name not in known:
             raise unknown_name("optim setting", name, known)
     return OptimConfig(**{**value, "tails": tuple(value.get("tails", ()))})
+
+
+def refuse_foreign(path: Any, weights_only: bool | None) -> None:
+    """Refuse a checkpoint that is not on this machine, or that is to be loaded with more than plain values.
+
+    Raises:
+        InputError: Says what to do.
+    """
+    if "://" in str(path) or not weights_only:
+        fix = "Download it first; a file with more than tensors and plain values is not loaded."
+        raise InputError(expected("a checkpoint", "a file on this machine, weights_only", str(path), fix=fix))
