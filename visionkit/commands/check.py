@@ -20,7 +20,8 @@ def main(argv: Sequence[str]) -> int:
         epilog="examples:\n  visionkit check photos/\n  visionkit check labels.csv --most 100",
     )
     parser.add_argument(
-        "data", help="a folder a class, a .csv table, a VOC folder, pictures and masks, or scenes"
+        "data",
+        help="a folder a class, a .csv table, a VOC folder, pictures and masks, captions, or scenes",
     )
     parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
     args = parser.parse(argv)
@@ -47,6 +48,9 @@ def _check(data: str) -> tuple[str, str, Sequence[DataError]]:
         faults = [fault for reader in readers for fault in check_reader(reader)]
         return "composed scenes", f"{sum(map(len, readers)):,} samples", faults
     path = Path(data)
+    captions = _captions(path)
+    if captions is not None:
+        return captions
     if not path.is_dir() and path.suffix.lower() != ".csv":
         what = "a file of another kind" if path.exists() else "nothing there"
         raise InputError(
@@ -68,3 +72,15 @@ def _check(data: str) -> tuple[str, str, Sequence[DataError]]:
 
     report = check_data(path)
     return report.kind, f"{report.checked:,} pictures", report.faults
+
+
+def _captions(path: Path) -> tuple[str, str, Sequence[DataError]] | None:
+    from visionkit.data.caption_records import caption_format
+
+    found = caption_format(path)
+    if found is None:
+        return None
+    from visionkit.data.captions import check_captions
+
+    kinds = {"karpathy": "Karpathy's captions", "coco": "COCO captions", "flickr": "Flickr captions"}
+    return kinds[found[0]], "every record and picture", check_captions(path)

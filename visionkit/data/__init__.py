@@ -10,6 +10,7 @@ from visionkit.data.batch_transforms import (
     OneOfBatch,
     batch_transform,
 )
+from visionkit.data.captions import Captions, DrawCaptions, caption_data, captions_of, check_captions
 from visionkit.data.check import (
     Report,
     SkipFaulty,
@@ -45,11 +46,13 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "Augment",
     "BatchTransform",
+    "Captions",
     "CenterCrop",
     "ChainBatch",
     "Compose",
     "CutmixBatch",
     "DataModule",
+    "DrawCaptions",
     "EraseBatch",
     "EvalOrder",
     "Flip",
@@ -72,6 +75,9 @@ __all__ = [
     "Transform",
     "batch_transform",
     "caption_batch",
+    "caption_data",
+    "captions_of",
+    "check_captions",
     "check_data",
     "check_folder",
     "check_pictures",

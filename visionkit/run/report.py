@@ -74,6 +74,7 @@ def _content(comparison: Comparison, figures: Path) -> dict[str, Any]:
         "gaps": _picture(gap_bars(comparison), figures / "gaps.png") if comparison.contrasts else None,
         "worst": samples.worst(),
         "by_class": samples.by_class(figures),
+        "looks": samples.looks(),
         "samples_of": samples.said,
         "equal": _rows(comparison.equal),
         "allowed": comparison.allowed,
@@ -149,6 +150,11 @@ class _SampleRuns:
             )
         return pictures
 
+    def looks(self) -> list[tuple[str, str]]:
+        """Return where each arm looked, word by word, where its run drew that."""
+        found = {arm: record.folder / "figures" / "attention.png" for arm, record in self.runs.items()}
+        return [(arm, _embed(path.read_bytes())) for arm, path in found.items() if path.is_file()]
+
     def _picture(self, name: str) -> str | None:
         for arm, rows in self.rows.items():
             found = thumbnail(self.runs[arm].folder, rows[name]) if name in rows else None
@@ -161,7 +167,7 @@ class _SampleRuns:
         for arm, rows in self.rows.items():
             row = rows.get(name)
             if row is not None:
-                right = row.get("prediction") == row.get("truth")
+                right = row.get("right", row.get("prediction") == row.get("truth"))
                 found.append({"arm": arm, "said": _say(row.get("prediction")), "right": right,
                               "sure": _percent(row.get("confidence"))})  # fmt: skip
         return found
