@@ -106,6 +106,8 @@ class TinyTask(lightning.LightningModule):
         self.log("val/top1", score)
 
     def configure_optimizers(self) -> dict:
+        # As schedules do: Lightning makes the loaders here, before it restores where the run stood.
+        assert self.trainer.estimated_stepping_batches > 0
         optimizer = torch.optim.AdamW(self.parameters(), lr=1e-2)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 60)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -43,6 +43,17 @@ class KeyedDataset(Dataset[Sample]):
     def __getitem__(self, key: Key | int) -> Sample:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         return self.transform(self.reader[index], keyed_generator(self.seed, epoch, index))
+
+
+class _LateLoader(DataLoader[Sample]):
+    """A loader whose pass begins with the first batch that is asked for.
+
+    Lightning makes the iterator of the first epoch when anybody asks how long training is (the schedule of an
+    optimizer does), and restores its progress after that: the position must not be read before.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
 
 
 class DataModule(lightning.LightningDataModule):
@@ -167,7 +178,7 @@ class DataModule(lightning.LightningDataModule):
         return self._loader(data, order)
 
     def _loader(self, data: KeyedDataset, order: TrainOrder | EvalOrder) -> DataLoader[Sample]:
-        return DataLoader(
+        return _LateLoader(
             data,
             batch_sampler=order,
             collate_fn=self.collate,
