@@ -28,8 +28,9 @@ class Config(RunConfig):
         "show_attend_tell", "show_attend_tell | show_and_tell | fc | att2in | up_down"
     )
     cell: Literal["lstm", "gru"] = setting("lstm", "lstm | gru")
-    reduction: int = setting(0, "input pixels per cell of the attended map; 0: the coarsest")
-    output_stride: int = setting(16, "dilate the backbone to this reduction for attention; 0: as it is")
+    reduction: int = setting(16, "input pixels per cell of the attended map; 0: the coarsest")
+    output_stride: int = setting(0, "dilate the backbone to this reduction for attention; 0: as it is")
+    positions: bool = setting(True, "cells of the map also say where they lie (not in the papers)")
     embed: int = setting(128, "width of embedded words")
     hidden: int = setting(256, "width of the decoder's state")
     dropout: float = setting(0.3, "share of embedded words and outputs dropped")
@@ -106,6 +107,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         decoder=config.decoder,
         reduction=config.reduction or None,
         output_stride=config.output_stride or None,
+        positions=config.positions and config.decoder not in ("show_and_tell", "fc"),
         cell=config.cell,
         embed=config.embed if vectors is None else vectors.table.shape[1],
         hidden=config.hidden,
@@ -151,7 +153,7 @@ def _coco(config: Config) -> Config:
     config.image_size, config.batch_size, config.captions, config.epochs = 224, 64, 5, 30
     config.embed = config.hidden = 512
     config.dropout, config.label_smoothing, config.beams, config.lr = 0.5, 0.1, 5, 5e-4
-    config.output_stride, config.backbone = 0, "timm/resnet101"
+    config.backbone, config.positions = "timm/resnet101", False
     config.optim = OptimConfig(schedule="cosine", warmup=0.02, weight_decay=0.0, clip_norm=1.0)
     return config
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from visionkit.data import Scenes, Subset, fingerprint, image_folder, image_table
+from visionkit.data import Scenes, Subset, caption_data, fingerprint, image_folder, image_table
 from visionkit.data.check import SkipFaulty
 from visionkit.types import Reader
 
@@ -29,6 +29,13 @@ def _table(place, kind, header, target):
     return image_table(place / "t.csv", kind=kind).train
 
 
+def _captions(place):
+    for i in range(4):
+        Image.new("RGB", (9, 8), (i, 0, 0)).save(place / f"{i}.png")
+    (place / "captions.txt").write_text("".join(f"{i}.png,a picture of {i}\n" for i in range(4)))
+    return caption_data(place, held_out=0.25).train
+
+
 CASES = {
     "folder": _folder,
     "table-single": lambda place: _table(place, "single", "label", lambda i: "ab"[i % 2]),
@@ -38,13 +45,14 @@ CASES = {
     "scenes-detection": lambda place: Scenes("detection", split="val", count=6),
     "scenes-segmentation": lambda place: Scenes("segmentation", split="val", count=6),
     "scenes-captioning": lambda place: Scenes("captioning", split="val", count=6),
+    "captions": _captions,
     "subset": lambda place: Subset(_folder(place), [3, 1]),
     "skip-faulty": lambda place: SkipFaulty(_folder(place)),
 }
 
 
-def test_ten_readers_are_held_to_the_contract():
-    assert len(CASES) == 10
+def test_eleven_readers_are_held_to_the_contract():
+    assert len(CASES) == 11
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from visionkit.backbones import create_backbone
@@ -71,25 +72,37 @@ def build_caption_source(
     return made
 
 
-def grid_place(source: Any, *, attends: bool, reduction: int | None) -> tuple[int, int]:
+def grid_place(
+    source: Any, *, attends: bool, reduction: int | None, positions: bool = False
+) -> tuple[int, int]:
     """Return the channels of the grid that `to_grid` makes, and the place of its map among the source's.
 
     Raises:
-        InputError: The source has no such map.
+        InputError: The source has no such map, or places are wanted of a vector.
     """
     if not attends:
+        if positions:
+            raise InputError("positions=True is for decoders that look at places. Leave it out.")
         return int(source.dim), 0
     have = [level.reduction for level in source.levels]
     if reduction is not None and reduction not in have:
         raise InputError(expected("reduction", f"one of the backbone's {have}", reduction))
     place = len(have) - 1 if reduction is None else have.index(reduction)
-    return int(source.levels[place].channels), place
+    return int(source.levels[place].channels) + 2 * positions, place
 
 
-def to_grid(features: Any, place: int) -> tuple[Tensor, tuple[int, int]]:
-    """Return the grid `(B, L, C)` and its height and width, from maps or from a vector `(B, C)`."""
+def to_grid(features: Any, place: int, *, positions: bool = False) -> tuple[Tensor, tuple[int, int]]:
+    """Return the grid `(B, L, C)` and its height and width, from maps or from a vector `(B, C)`.
+
+    With positions every cell also says where it lies: its row and its column, from -1 to 1.
+    """
     if isinstance(features, Tensor) and features.ndim == 2:
         return features.unsqueeze(1), (1, 1)
     chosen: Tensor = features[place]
-    height, width = chosen.shape[-2:]
-    return chosen.flatten(2).transpose(1, 2).contiguous(), (height, width)  # (B, C, h, w) -> (B, h * w, C)
+    batch, _, height, width = chosen.shape
+    grid = chosen.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h * w, C)
+    if positions:
+        rows, columns = (torch.linspace(-1, 1, side).to(grid) for side in (height, width))
+        where = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).view(1, -1, 2)
+        grid = torch.cat((grid, where.expand(batch, -1, -1)), dim=2)
+    return grid.contiguous(), (height, width)

@@ -69,6 +69,7 @@ class Captioner(lightning.LightningModule):
             pooled vector.
         reduction: Which map is the grid, for decoders that attend; the coarsest if not given.
         output_stride: Coarsest reduction, by dilation: deep features on a finer grid.
+        positions: Whether the grid's cells also say where they lie (not in the papers; for "left of").
         cell: "lstm" or "gru".
         embed: Width of embedded words.
         hidden: Width of the state.
@@ -104,6 +105,7 @@ class Captioner(lightning.LightningModule):
         decoder: str = "show_attend_tell",
         reduction: int | None = None,
         output_stride: int | None = None,
+        positions: bool = False,
         cell: CellKind = "lstm",
         embed: int = 512,
         hidden: int = 512,
@@ -149,7 +151,8 @@ class Captioner(lightning.LightningModule):
         if origin:
             self.backbone.weights = WeightsInfo(**origin["weights"])
         self.normalize = Normalize(self.backbone.mean, self.backbone.std)
-        channels, self._place = grid_place(self.backbone, attends=attends, reduction=reduction)
+        made = grid_place(self.backbone, attends=attends, reduction=reduction, positions=positions)
+        self.positions, (channels, self._place) = positions, made
         table = vectors.table if isinstance(vectors, WordVectors) else vectors
         if table is None and freeze_vectors and origin:
             table = torch.zeros(len(words), embed)  # the checkpoint fills it
@@ -176,11 +179,12 @@ class Captioner(lightning.LightningModule):
         brought_by = {"init": _kind(brought), "weights": self.backbone.weights.as_dict()}
         self.save_hyperparameters(plain_settings({
             "backbone": name, "init": "scratch", "origin": brought_by, "vocabulary": words.to_dict(),
-            "decoder": decoder, "reduction": reduction, "output_stride": output_stride, "cell": cell,
-            "embed": embed, "hidden": hidden, "attention": attention, "dropout": dropout,
-            "freeze_vectors": freeze_vectors, "transfer": self.transfer, "optim": self.optim, "lr": lr,
-            "label_smoothing": label_smoothing, "scheduled_sampling": scheduled_sampling,
-            "coverage": coverage, "self_critical": self.self_critical, "decoding": self.decoding,
+            "decoder": decoder, "reduction": reduction, "output_stride": output_stride,
+            "positions": positions, "cell": cell, "embed": embed, "hidden": hidden, "attention": attention,
+            "dropout": dropout, "freeze_vectors": freeze_vectors, "transfer": self.transfer,
+            "optim": self.optim, "lr": lr, "label_smoothing": label_smoothing,
+            "scheduled_sampling": scheduled_sampling, "coverage": coverage,
+            "self_critical": self.self_critical, "decoding": self.decoding,
         }))  # fmt: skip
 
     def forward(self, images: Tensor, tokens: Tensor) -> Taught:
@@ -222,8 +226,7 @@ class Captioner(lightning.LightningModule):
         parts = read_captions(batch, self.vocabulary)
         grid, shape = self._encode(parts.images)
         taught: Taught = self.decoder(grid, parts.tokens)
-        words = len(taught.targets)
-        self.eval_tally.add(loss=word_loss(taught) * words, count=words)
+        self.eval_tally.add(loss=word_loss(taught) * len(taught.targets), count=len(taught.targets))
         decoded = say(self.decoder, grid, self.marks, self.decoding)
         self.said = caption_predictions(decoded, self.vocabulary, grid=shape, ids=parts.ids)
         references = [[tokenize(sentence) for sentence in several] for several in parts.references]
@@ -268,14 +271,9 @@ class Captioner(lightning.LightningModule):
         """Return the optimizer and its schedule."""
         batch = images_per_step(self.trainer)
         rank_zero_info(describe_rate(self.lr, self.optim, batch))
+        total = total_images(self.trainer)
         return build_optimizer(
-            self,
-            self.backbone,
-            self.optim,
-            self.transfer,
-            self.lr,
-            total_images=total_images(self.trainer),
-            global_batch=batch,
+            self, self.backbone, self.optim, self.transfer, self.lr, total_images=total, global_batch=batch
         )
 
     def configure_gradient_clipping(
@@ -343,7 +341,7 @@ class Captioner(lightning.LightningModule):
 
     def _encode(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the grid (B, L, C) and its height and width."""
-        return to_grid(self.backbone(self.normalize(images)), self._place)
+        return to_grid(self.backbone(self.normalize(images)), self._place, positions=self.positions)
 
     def _criticize(self, grid: Tensor, parts: CaptionParts) -> Tensor:
         """Return the self-critical loss, and count its reward."""
