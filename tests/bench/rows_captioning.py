@@ -159,7 +159,7 @@ def tutorial_beam(
 
 @torch.no_grad()
 def speak_like_a_trained_one(decoder: CaptionDecoder) -> None:
-    """Have sentences of about 7 to 14 words that differ: the first unit counts words until the end is likely."""
+    """Have sentences of 7 to 10 words that differ: the first unit counts words until the end is likely."""
     core: Any = decoder.core
     width, cell = core.hidden, core.cell.net
     decoder.words.weight *= 20
