@@ -49,9 +49,8 @@ def test_both_arms_train_are_rewarded_and_are_scored_alike(caption, tmp_path):
 
 def test_word_vectors_are_compared(caption, tmp_path):
     words = ["a", "left", "of", "right", "above", "below", "the", "to", "placed", "face"]
-    lines = [
-        f"{word} {' '.join(str((i * k) % 7 / 7) for k in range(12))}\n" for i, word in enumerate(letters)
-    ]
+    rows = [[str((place * k) % 7 / 7) for k in range(12)] for place in range(len(words))]
+    lines = [f"{word} {' '.join(row)}\n" for word, row in zip(words, rows, strict=True)]
     (tmp_path / "glove.txt").write_text("".join(lines))
     config = small(
         caption, tmp_path / "out", words="all", vectors=str(tmp_path / "glove.txt"), init="scratch",
