@@ -88,7 +88,7 @@ def _refuse_download() -> None:
     if missing:
         raise InputError(
             f"SPICE needs {' and '.join(missing)} in {lib}, and would fetch them from nlp.stanford.edu (400 "
-            "MB). Nothing is fetched unasked: run pycocoevalcap's own spice/get_stanford_models.py, or put the "
+            "MB). Nothing is fetched unasked: run its spice/get_stanford_models.py, or put the "
             "files there."
         )
 
