@@ -114,7 +114,7 @@ def caption_batch(
     }
     for name in ("boxes", "labels"):
         if name in samples[0]:
-            batch[name] = [sample[name] for sample in samples]  # type: ignore[literal-required]
+            batch[name] = [sample[name] for sample in samples]
     return batch
 
 

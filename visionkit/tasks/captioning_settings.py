@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from visionkit.errors import InputError, expected, unknown_name
 
@@ -68,7 +68,7 @@ def settings_from(kind: type[SettingsT], value: SettingsT | Mapping[str, Any]) -
     if isinstance(value, kind):
         return value
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    given: dict[str, Any] = dict(value)  # type: ignore[call-overload]
+    given = dict(cast("Mapping[str, Any]", value))
     for name in given:
         if name not in known:
             raise unknown_name(f"{kind.__name__} setting", name, known)
