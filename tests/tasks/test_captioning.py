@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -21,6 +23,7 @@ from visionkit.data.word_vectors import read_word_vectors
 from visionkit.errors import DataError, InputError
 from visionkit.metrics import CiderD
 from visionkit.nn.caption_cores import CORES
+from visionkit.run import load_checkpoint
 from visionkit.tasks import Captioner, Decoding, SelfCritical
 from visionkit.tasks.self_critical import SelfCritic, keyed_uniforms, training_frequency
 
@@ -179,6 +182,31 @@ def test_a_named_backbone_is_frozen_thawed_and_pooled():
         Captioner(
             "timm/resnet10t", init="scratch", vocabulary=WORDS, transfer=TransferConfig(freeze_through="all")
         )
+
+
+def test_a_checkpoint_speaks_on_a_machine_without_a_network(tmp_path, monkeypatch):
+    """Its vocabulary, its settings and its weights are in the file; what trained it is remembered."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "weights.pt")
+    task = Captioner(
+        "timm/resnet10t", init=str(tmp_path / "weights.pt"), vocabulary=WORDS, reduction=4, embed=8, hidden=8,
+        attention=8, optim=FLAT, frequency=training_frequency(Bright(24, 1).captions),
+        self_critical=SelfCritical(samples=2), decoding=Decoding(beams=2, n_best=2, longest=5),
+    )  # fmt: skip
+    run = trainer(max_steps=1, limit_val_batches=0)
+    run.fit(task, datamodule=data())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    (tmp_path / "weights.pt").unlink()
+    monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("it asked the network"))
+    raw = load_checkpoint(tmp_path / "a.ckpt")
+    assert raw["hyper_parameters"]["vocabulary"] == WORDS.to_dict()
+    assert raw["hyper_parameters"]["init"] == "scratch"
+    assert "frequency" not in raw["hyper_parameters"]
+    again = Captioner.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert again.backbone.weights.source == "file"
+    assert again.self_critical == SelfCritical(samples=2)
+    said, now = task.predict_step(batch()), again.predict_step(batch())
+    assert [p.n_best for p in now] == [p.n_best for p in said]
 
 
 @pytest.mark.parametrize(
