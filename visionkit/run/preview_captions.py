@@ -15,7 +15,7 @@ from visionkit.run.panels import caption_panel, to_picture
 
 __all__ = ["CaptionPreview", "said_of"]
 
-_LETTERS = 22
+_LETTERS = 19
 
 
 class CaptionPreview:
