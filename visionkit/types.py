@@ -88,7 +88,7 @@ class CaptionBatch(TypedDict):
     """A batch for `Captioner`."""
 
     images: Tensor  # (B, 3, H, W) uint8 (or float in [0, 1])
-    tokens: Tensor  # (B, L) int64, <bos> w1 .. wn <eos> <pad> ...
+    tokens: Tensor  # (B, L) int64, <bos> w1 .. wn <eos> <pad> ...; (B, K, L) for K sentences a picture
     references: list[list[str]]  # every reference sentence of each picture, raw text
     ids: list[str]
 

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from visionkit.config import OptimConfig, TransferConfig
+from visionkit.data.vocabulary import Vocabulary
 from visionkit.nn.faster_rcnn import RCNNConfig
-from visionkit.tasks import Classifier, Detector, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,28 @@ def squares(first: int, size: int) -> dict[str, Any]:
     return {"images": images, "targets": targets, "ids": [f"picture {first + i}" for i in range(size)]}
 
 
+WORDS = ("a", "dark", "grey", "bright", "picture")
+
+
+def captioner(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
+    return Captioner(
+        "timm/resnet10t", init=init, vocabulary=Vocabulary(WORDS), embed=16, hidden=32, attention=16,
+        dropout=0.0, coverage=0.1, transfer=transfer, optim=optim, lr=1e-2,
+    )  # fmt: skip
+
+
+def told(first: int, size: int) -> dict[str, Any]:
+    """Pictures as bright as their two captions say."""
+    index = torch.arange(first, first + size) % 3
+    words = Vocabulary(WORDS)
+    references = [[f"a {WORDS[1 + i]} picture", f"{WORDS[1 + i]}"] for i in index.tolist()]
+    rows = [[words.encode(text) for text in several] for several in references]
+    tokens = torch.tensor([[row + [0] * (5 - len(row)) for row in several] for several in rows])  # (B, 2, 5)
+    images = (pictures(first, size) // 4 + (index * 90)[:, None, None, None]).to(torch.uint8)
+    ids = [f"picture {i}" for i in range(first, first + size)]
+    return {"images": images, "tokens": tokens, "references": references, "ids": ids}
+
+
 SCORES = {
     "single": ({"loss", "top1", "macro_f1", "ece"}, True),
     "multi": ({"loss", "map", "micro_f1", "macro_f1"}, True),
@@ -161,5 +184,17 @@ TASKS.append(
         logged=frozenset(SIZES | {"ap/0", "ap/1", "ap/2"}),
         higher=True,
         steps=40,
+    )
+)
+TASKS.append(
+    TaskCase(
+        name="captioner",
+        build=captioner,
+        backbone="timm/resnet10t",
+        batch=told,
+        empty={"ids": []},
+        logged=frozenset({"loss", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider", "cider_d"}),
+        higher=True,
+        steps=30,
     )
 )

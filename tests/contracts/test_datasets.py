@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.data.coco_folder import document, write
-from visionkit.data import Scenes, Subset, fingerprint, image_folder, image_table
+from visionkit.data import Scenes, Subset, caption_data, fingerprint, image_folder, image_table
 from visionkit.data.check import SkipFaulty
 from visionkit.data.coco import CocoReader
 from visionkit.data.coco_class_maps import CocoClassMaps
@@ -63,6 +63,13 @@ def _masks(place):
     return mask_folder(place, classes=["ground", "ant"]).train
 
 
+def _captions(place):
+    for i in range(4):
+        Image.new("RGB", (9, 8), (i, 0, 0)).save(place / f"{i}.png")
+    (place / "captions.txt").write_text("".join(f"{i}.png,a picture of {i}\n" for i in range(4)))
+    return caption_data(place, held_out=0.25).train
+
+
 CASES = {
     "folder": _folder,
     "table-single": lambda place: _table(place, "single", "label", lambda i: "ab"[i % 2]),
@@ -77,13 +84,14 @@ CASES = {
     "coco-class-maps": lambda place: CocoClassMaps(_coco(place, masks=True)),
     "masks": _masks,
     "voc": _voc,
+    "captions": _captions,
     "subset": lambda place: Subset(_folder(place), [3, 1]),
     "skip-faulty": lambda place: SkipFaulty(_folder(place)),
 }
 
 
-def test_fifteen_readers_are_held_to_the_contract():
-    assert len(CASES) == 15
+def test_sixteen_readers_are_held_to_the_contract():
+    assert len(CASES) == 16
 
 
 @pytest.mark.parametrize("name", CASES)

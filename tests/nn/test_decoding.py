@@ -242,3 +242,50 @@ def test_settings_out_of_range_are_refused():
         decode_samples(toy.step, state, marks=_MARKS, top_p=0.0)
     with pytest.raises(InputError, match="longest to be at least 1"):
         decode_greedy(toy.step, state, marks=_MARKS, longest=0)
+
+
+def test_draws_by_given_numbers_are_a_pictures_own():
+    toy = Toy(6, seed=3, sharpness=0.7)
+    state = toy.start(12)
+    numbers = torch.rand(12, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    together = decode_samples(toy.step, state, marks=_MARKS, count=1, longest=7, uniforms=numbers)
+    lengths = set()
+    for row in range(12):
+        alone = decode_samples(
+            toy.step,
+            (state[0][row : row + 1],),
+            marks=_MARKS,
+            count=1,
+            longest=7,
+            uniforms=numbers[row : row + 1],
+        )
+        kept = alone.tokens.shape[-1]
+        assert torch.equal(alone.tokens[0], together.tokens[row, :, :kept])
+        assert not together.tokens[row, :, kept:].any()
+        lengths.add(kept)
+    assert len(lengths) > 1
+    first = decode_samples(
+        toy.step, (state[0][:1],), marks=_MARKS, count=4000, longest=1,
+        uniforms=(torch.arange(4000, dtype=torch.float64) / 4000).unsqueeze(1),
+    )  # fmt: skip
+    log_probs, _, _ = toy.step(torch.tensor([_MARKS.bos]), (state[0][:1],))
+    chances = _MARKS.bar(log_probs, torch.tensor([_MARKS.bos]))[0].softmax(-1)
+    counts = torch.bincount(first.tokens.flatten(), minlength=toy.words) / 4000
+    assert torch.allclose(counts.double(), chances, atol=1e-3), (
+        "even numbers give the probabilities themselves"
+    )
+    with pytest.raises(InputError, match=r"uniforms to be of shape \(12, 7\)"):
+        decode_samples(toy.step, state, marks=_MARKS, count=1, longest=7, uniforms=numbers[:, :3])
+
+
+def test_the_first_step_is_made_once_a_picture():
+    toy = Toy(6, seed=1)
+    rows = []
+
+    def step(tokens, state):
+        rows.append(len(tokens))
+        return toy.step(tokens, state)
+
+    beam_search(step, toy.start(3), marks=_MARKS, beams=4, longest=5)
+    assert rows[0] == 3
+    assert set(rows[1:]) == {12}

@@ -20,7 +20,8 @@ def main(argv: Sequence[str]) -> int:
         epilog="examples:\n  visionkit check photos/\n  visionkit check annotations/instances_val2017.json",
     )
     parser.add_argument(
-        "data", help="a folder a class, a .csv table, a VOC or COCO folder, a COCO .json, masks, or scenes"
+        "data",
+        help="a folder a class, a .csv table, a VOC or COCO folder or .json, masks, captions, or scenes",
     )
     parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
     args = parser.parse(argv)
@@ -47,6 +48,9 @@ def _check(data: str) -> tuple[str, str, Sequence[DataError]]:
         faults = [fault for reader in readers for fault in check_reader(reader)]
         return "composed scenes", f"{sum(map(len, readers)):,} samples", faults
     path = Path(data)
+    captions = _captions(path)
+    if captions is not None:
+        return captions
     if not path.is_dir() and path.suffix.lower() not in (".csv", ".json"):
         what = "a file of another kind" if path.exists() else "nothing there"
         raise InputError(
@@ -83,3 +87,15 @@ def _check_parts(path: Path, *, boxes: bool, masks: bool) -> tuple[str, str, Seq
         looked.append("every pair")
         faults += check_masks(path)
     return " and ".join(kinds), ", ".join(looked), faults
+
+
+def _captions(path: Path) -> tuple[str, str, Sequence[DataError]] | None:
+    from visionkit.data.caption_records import caption_format
+
+    found = caption_format(path)
+    if found is None:
+        return None
+    from visionkit.data.captions import check_captions
+
+    kinds = {"karpathy": "Karpathy's captions", "coco": "COCO captions", "flickr": "Flickr captions"}
+    return kinds[found[0]], "every record and picture", check_captions(path)

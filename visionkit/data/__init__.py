@@ -10,6 +10,7 @@ from visionkit.data.batch_transforms import (
     OneOfBatch,
     batch_transform,
 )
+from visionkit.data.captions import Captions, DrawCaptions, caption_data, captions_of, check_captions
 from visionkit.data.check import (
     Report,
     SkipFaulty,
@@ -46,12 +47,14 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "Augment",
     "BatchTransform",
+    "Captions",
     "CenterCrop",
     "ChainBatch",
     "CocoReader",
     "Compose",
     "CutmixBatch",
     "DataModule",
+    "DrawCaptions",
     "EraseBatch",
     "EvalOrder",
     "Flip",
@@ -74,6 +77,9 @@ __all__ = [
     "Transform",
     "batch_transform",
     "caption_batch",
+    "caption_data",
+    "captions_of",
+    "check_captions",
     "check_coco",
     "check_data",
     "check_folder",

@@ -80,33 +80,42 @@ def mask_batch(samples: Sequence[Sample]) -> Batch:
 
 
 def caption_batch(
-    samples: Sequence[Sample], *, encode: Callable[[str], Sequence[int]], pad: int = 0
+    samples: Sequence[Sample], *, encode: Callable[[str], Sequence[int]], pad: int = 0, several: int = 1
 ) -> Batch:
     """Make a `CaptionBatch`; bind `encode` with `functools.partial` to get a collate.
 
     Args:
-        samples: Pictures of one size with `captions`; the first caption of each gives the tokens (a
-            transform may choose another by moving it to the front).
+        samples: Pictures of one size with `captions`; the first captions of each give the tokens (a
+            transform may choose others by moving them to the front, see `DrawCaptions`).
         encode: Turns a sentence into token ids, with its begin and end marks.
         pad: The id that fills short rows.
+        several: Sentences taught for each picture, which is encoded once; a picture with fewer repeats them.
 
     Returns:
-        `images` (B, 3, H, W) uint8, `tokens` (B, L) int64, `references` every caption of each picture,
-        `ids`. Without samples: `{"ids": []}`.
+        `images` (B, 3, H, W) uint8, `tokens` (B, L) or, for several, (B, K, L) int64, `references` every
+        caption of each picture, `ids`, and `boxes` and `labels`, one of each a picture, where samples have
+        them. Without samples: `{"ids": []}`.
     """
     if not samples:
         return {"ids": []}
-    rows = [torch.as_tensor(list(encode(sample["captions"][0])), dtype=torch.int64) for sample in samples]
+    rows = [
+        list(encode(sample["captions"][place % len(sample["captions"])]))
+        for sample in samples
+        for place in range(several)
+    ]
     tokens = torch.full((len(rows), max(len(row) for row in rows)), pad, dtype=torch.int64)
     for target, row in zip(tokens, rows, strict=True):
-        target[: len(row)] = row
-    references = [list(sample["captions"]) for sample in samples]
-    return {
+        target[: len(row)] = torch.as_tensor(row, dtype=torch.int64)
+    batch: Batch = {
         "images": _stack_images(samples),
-        "tokens": tokens,
-        "references": references,
+        "tokens": tokens if several == 1 else tokens.view(len(samples), several, -1),  # (B, K, L)
+        "references": [list(sample["captions"]) for sample in samples],
         "ids": _ids(samples),
     }
+    for name in ("boxes", "labels"):
+        if name in samples[0]:
+            batch[name] = [sample[name] for sample in samples]
+    return batch
 
 
 def _ids(samples: Sequence[Sample]) -> list[str]:

@@ -173,6 +173,8 @@ class Scenes:
             sample["label"] = torch.tensor(scene.objects[-1].category)
         elif self.task == "captioning":
             sample["captions"] = list(scene.captions)
+            sample["boxes"] = torch.tensor([thing.box for thing in scene.objects], dtype=torch.float32)
+            sample["labels"] = torch.tensor([SPEAKABLE.index(thing.glyph) for thing in scene.objects])
         elif self.task == "detection":
             sample["boxes"] = torch.tensor([thing.box for thing in scene.objects], dtype=torch.float32)
             sample["labels"] = torch.tensor([thing.category for thing in scene.objects])
@@ -198,7 +200,8 @@ def scenes(
     """Return the embedded data set for a task.
 
     Ten categories. Segmentation adds class 0, "background". A sample of classification has `label`; of
-    detection `boxes`, `labels`, `masks`, `iscrowd`; of segmentation `mask`; of captioning `captions`.
+    detection `boxes`, `labels`, `masks`, `iscrowd`; of segmentation `mask`; of captioning `captions`, and
+    `boxes` and `labels` of the objects they name, whose names are the classes.
 
     Args:
         task: "classification", "detection", "segmentation" or "captioning".
@@ -215,7 +218,7 @@ def scenes(
     if task == "segmentation":
         names = ("background", *_NAMES)
     elif task == "captioning":
-        names = ()
+        names = tuple(glyph_name(glyph) for glyph in SPEAKABLE)
     return Splits(
         train=Scenes(task, split="train", count=train, size=size, seed=seed),
         val=Scenes(task, split="val", count=val, size=size, seed=seed),

@@ -33,6 +33,9 @@ class CaptionScores:
         self.frequency = frequency
         self._captions: dict[str, tuple[list[str], list[list[str]]]] = {}
 
+    def __len__(self) -> int:
+        return len(self._captions)
+
     def update(
         self,
         ids: Sequence[str],

@@ -45,7 +45,8 @@ class AdditiveAttention(nn.Module):
         """
         pictures, places, _ = grid.shape
         asked = self.query(query).view(pictures, -1, 1, keys.shape[-1])  # (B, K, 1, A)
-        scores = self.score(torch.tanh(keys.unsqueeze(1) + asked)).squeeze(-1)  # (B, K, L)
+        # The largest tensor of a step, so in place: a second one costs as much again as the tanh.
+        scores = self.score((keys.unsqueeze(1) + asked).tanh_()).squeeze(-1)  # (B, K, L)
         weights = scores.softmax(dim=-1)
         context = torch.bmm(weights, grid)  # (B, K, C)
         return context.flatten(0, 1), weights.view(-1, places)

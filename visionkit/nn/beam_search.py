@@ -66,7 +66,6 @@ def beam_search(
         raise InputError(expected("length_penalty", "at least 0", length_penalty))
     pictures, device = state[0].shape[0], state[0].device
     width = beams * groups
-    state = tuple(part.repeat_interleave(width, dim=0) for part in state)
     empty = _Beams(
         torch.full((pictures, beams), _NEVER, device=device),
         torch.full((pictures, beams, longest), marks.pad, device=device),
@@ -77,13 +76,18 @@ def beam_search(
     first[:, 0] = 0
     opened = [empty._replace(scores=first)] * groups
     ended = [empty] * groups
-    last = torch.full((pictures * width,), marks.bos, device=device)
+    last = torch.full((pictures,), marks.bos, device=device)
     best_penalty = _penalty(longest, length_penalty)
     rows = torch.arange(pictures, device=device).view(-1, 1) * width
 
     for place in range(longest):
         log_probs, state, looks = step(last, state)
-        log_probs = marks.bar(log_probs, last).view(pictures, groups, beams, -1)
+        log_probs = marks.bar(log_probs, last)
+        if place == 0:  # every beam begins alike: the first step is made once a picture
+            state = _widen(state, width)
+            log_probs, *seen = _widen((log_probs,) if looks is None else (log_probs, looks), width)
+            looks = seen[0] if seen else None
+        log_probs = log_probs.view(pictures, groups, beams, -1)
         views = None if looks is None else looks.view(pictures, groups, beams, -1)
         said = log_probs.new_zeros(pictures, log_probs.shape[-1])
         sources: list[Tensor] = []
@@ -116,6 +120,10 @@ def beam_search(
         state = tuple(part[chosen] for part in state)
         last = torch.cat([o.tokens[..., place] for o in opened], dim=1).flatten()
     return _best(ended, n_best, marks)
+
+
+def _widen(parts: State, width: int) -> State:
+    return tuple(part.repeat_interleave(width, dim=0) for part in parts)
 
 
 def _penalty(length: int, strength: float) -> float:

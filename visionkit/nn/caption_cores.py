@@ -14,7 +14,7 @@ from visionkit.errors import InputError, unknown_name
 from visionkit.nn.attention import AdditiveAttention
 from visionkit.nn.recurrent import CellKind, MaxoutCell, RecurrentCell, State
 
-__all__ = ["CORES", "Core", "Memory", "make_core"]
+__all__ = ["CORES", "Core", "Memory", "make_core", "widen"]
 
 
 class Memory(NamedTuple):
@@ -45,7 +45,7 @@ class Core(Protocol):
         ...
 
     def sequence(self, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Return hidden `(B, T, H)` and attention `(B, T, L)` for embedded words `(B, T, E)`."""
+        """Return hidden `(N, T, H)` and attention `(N, T, L)` for embedded words `(N, T, E)`."""
         ...
 
 
@@ -72,7 +72,7 @@ class _Plain(nn.Module):
         return state[0], state, None
 
     def sequence(self, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        return self.cell.sequence(words, self.begin(memory)), None
+        return self.cell.sequence(words, widen(self.begin(memory), len(words))), None
 
 
 class _Maxout(nn.Module):
@@ -187,8 +187,14 @@ class _UpDown(nn.Module):
         return _unroll(self, words, memory)
 
 
+def widen(state: State, rows: int) -> State:
+    """Return the state of every picture once for each of its sentences, `rows` in all."""
+    times = rows // len(state[0])
+    return state if times == 1 else tuple(part.repeat_interleave(times, dim=0) for part in state)
+
+
 def _unroll(core: Core, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-    state = core.begin(memory)
+    state = widen(core.begin(memory), len(words))
     outputs: list[Tensor] = []
     looks: list[Tensor] = []
     for word in words.unbind(dim=1):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.errors import InputError, expected
-from visionkit.nn.caption_cores import Memory, make_core
+from visionkit.nn.caption_cores import Memory, make_core, widen
 from visionkit.nn.recurrent import CellKind, State
 
 __all__ = ["CaptionDecoder", "Taught"]
@@ -87,7 +87,8 @@ class CaptionDecoder(nn.Module):
 
         Args:
             grid: `(B, L, C)`.
-            tokens: `(B, T + 1)` ids: begin, words, end, padding (0).
+            tokens: `(B * K, T + 1)` ids: begin, words, end, padding (0); the K sentences of a picture next to
+                each other. The grid is projected once a picture.
             sampled: Share of input words that the model draws itself (scheduled sampling, Bengio et al.
                 2015).
         """
@@ -123,7 +124,7 @@ class CaptionDecoder(nn.Module):
         return self.dropout(self.words(tokens))  # type: ignore[no-any-return]
 
     def _own_words(self, inputs: Tensor, memory: Memory, share: float) -> tuple[Tensor, Tensor | None]:
-        state = self.core.begin(memory)
+        state = widen(self.core.begin(memory), len(inputs))
         outputs: list[Tensor] = []
         looks: list[Tensor] = []
         for place, truth in enumerate(inputs.unbind(dim=1)):

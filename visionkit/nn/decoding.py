@@ -77,6 +77,7 @@ def decode_samples(
     top_k: int = 0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
+    uniforms: Tensor | None = None,
 ) -> Decoded:
     """Draw sentences.
 
@@ -91,6 +92,8 @@ def decode_samples(
         top_p: Draw among the most likely words that together have this probability; 1 for all (Holtzman et
             al., ICLR 2020).
         generator: Makes the draws repeatable; on the state's device.
+        uniforms: `(B * count, longest)` numbers in [0, 1), one a word, in place of the generator: what is
+            drawn for a picture then depends on its own numbers alone, in any batch and on any process.
 
     Raises:
         InputError: A setting is out of range.
@@ -102,12 +105,27 @@ def decode_samples(
     if top_k < 0 or count < 1:
         raise InputError(expected("top_k and count", "at least 0 and 1", (top_k, count)))
 
+    if uniforms is not None and tuple(uniforms.shape) != (len(state[0]) * count, longest):
+        raise InputError(
+            expected("uniforms", f"of shape {(len(state[0]) * count, longest)}", tuple(uniforms.shape))
+        )
+    numbers = None if uniforms is None else iter(uniforms.to(state[0].device).unbind(dim=1))
+
     def draw(log_probs: Tensor) -> Tensor:
-        kept = keep_likely(log_probs / temperature, top_k=top_k, top_p=top_p)
-        return torch.multinomial(kept.softmax(dim=-1), 1, generator=generator).squeeze(1)
+        kept = keep_likely(log_probs / temperature, top_k=top_k, top_p=top_p).softmax(dim=-1)
+        if numbers is None:
+            return torch.multinomial(kept, 1, generator=generator).squeeze(1)
+        return _at(kept, next(numbers))
 
     state = tuple(part.repeat_interleave(count, dim=0) for part in state)
     return _decode(step, state, marks, longest, count, draw)
+
+
+def _at(probabilities: Tensor, numbers: Tensor) -> Tensor:
+    """Return the word `(N,)` at which the summed probabilities `(N, V)` pass a number `(N,)` in [0, 1)."""
+    sums = probabilities.double().cumsum(dim=-1)
+    marks = numbers.to(sums).unsqueeze(1) * sums[:, -1:]
+    return torch.searchsorted(sums, marks, right=True).squeeze(1).clamp_(max=sums.shape[1] - 1)
 
 
 def keep_likely(log_probs: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from visionkit.run.arms import run_recipe
+    from visionkit.run.caption_facts import CaptionFacts
     from visionkit.run.checkpoint import load_checkpoint
     from visionkit.run.comparison import compare
     from visionkit.run.config import RunConfig, parse, setting
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from visionkit.run.policy import choose_policy
     from visionkit.run.preempt import Preemption
     from visionkit.run.preview import Preview
+    from visionkit.run.preview_captions import CaptionPreview
     from visionkit.run.preview_classes import ClassPreview
     from visionkit.run.preview_masks import MaskPreview
     from visionkit.run.report import write_report
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from visionkit.run.trainer import build_trainer
 
 __all__ = [
+    "CaptionFacts",
+    "CaptionPreview",
     "ClassPreview",
     "FiniteGuard",
     "MaskPreview",
@@ -43,6 +47,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "CaptionFacts": "caption_facts",
+    "CaptionPreview": "preview_captions",
     "ClassPreview": "preview_classes",
     "FiniteGuard": "guard",
     "MaskPreview": "preview_masks",

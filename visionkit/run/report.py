@@ -76,6 +76,7 @@ def _content(comparison: Comparison, figures: Path) -> dict[str, Any]:
         "worst": samples.worst(),
         "by_class": samples.by_class(figures),
         "confusion_of": samples.confusion_of,
+        "looks": samples.looks(),
         "samples_of": samples.said,
         "equal": _rows(comparison.equal),
         "allowed": comparison.allowed,
@@ -164,6 +165,11 @@ class _SampleRuns:
         figure = class_bars(found.values, title=title, label=found.label, note=note)
         return [_picture(figure, figures / f"{found.label.lower()}.png")]
 
+    def looks(self) -> list[tuple[str, str]]:
+        """Return where each arm looked, word by word, where its run drew that."""
+        found = {arm: record.folder / "figures" / "attention.png" for arm, record in self.runs.items()}
+        return [(arm, _embed(path.read_bytes())) for arm, path in found.items() if path.is_file()]
+
     def _picture(self, name: str, first: str) -> str | None:
         """Return the picture of a row, the one that `first` drew if it drew one."""
         for arm, rows in sorted(self.rows.items(), key=lambda item: item[0] != first):
@@ -178,7 +184,7 @@ class _SampleRuns:
             row = rows.get(name)
             if row is not None:
                 said = row.get("said")  # an answer that is more or less right brings its own words
-                right = None if said else row.get("prediction") == row.get("truth")
+                right = row.get("right", None if said else row.get("prediction") == row.get("truth"))
                 found.append({"arm": arm, "said": said or _say(row.get("prediction")), "right": right,
                               "sure": _percent(row.get("confidence"))})  # fmt: skip
         return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from visionkit.tasks.captioning import Captioner
+from visionkit.tasks.captioning_prediction import CaptionPrediction
+from visionkit.tasks.captioning_settings import Decoding, SelfCritical
 from visionkit.tasks.classification import Classifier
 from visionkit.tasks.detection import Detector
 from visionkit.tasks.frames import Detections
@@ -11,13 +14,17 @@ from visionkit.tasks.segmentation_from_torchvision import segmenter_from_torchvi
 from visionkit.tasks.segmentation_prediction import SegmentationPrediction
 
 __all__ = [
+    "CaptionPrediction",
+    "Captioner",
     "ClassPrediction",
     "Classifier",
+    "Decoding",
     "Detections",
     "Detector",
     "LabelsPrediction",
     "SegmentationPrediction",
     "Segmenter",
+    "SelfCritical",
     "ValuesPrediction",
     "segmenter_from_torchvision",
 ]

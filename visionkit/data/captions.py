@@ -1,0 +1,148 @@
+"""Captioned pictures as a data set: every picture once, with all its sentences."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from visionkit.data.caption_records import CaptionRecords, read_caption_records
+from visionkit.data.read_image import read_image
+from visionkit.data.splits import Splits, Subset, holdout
+from visionkit.errors import DataError
+from visionkit.types import Reader, Sample
+
+__all__ = ["Captions", "DrawCaptions", "caption_data", "captions_of", "check_captions"]
+
+
+class Captions:
+    """A reader of captioned pictures.
+
+    It offers `captions`: every sentence of each picture, without reading a picture.
+
+    Args:
+        table: The records, as `read_caption_records` understands them.
+    """
+
+    def __init__(self, table: CaptionRecords) -> None:
+        self.table = table
+        self.ids: Sequence[str] = [record.id for record in table.records]
+        self.captions: Sequence[Sequence[str]] = [record.captions for record in table.records]
+        digest = hashlib.sha256()
+        for record in table.records:
+            digest.update("\n".join((record.image, *record.captions, "")).encode("utf-8", "surrogatepass"))
+        self.recipe = f"captions {digest.hexdigest()}"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read the picture of record `index`; raise `DataError` naming file and record when it cannot be."""
+        record = self.table.records[index]
+        try:
+            image = read_image(record.image, root=self.table.root)
+        except DataError as error:
+            text = f"The picture cannot be read. {error}"
+            raise DataError(text, path=self.table.file, record=record.id, field="image") from error
+        return {
+            "image": image,
+            "id": record.id,
+            "captions": list(record.captions),
+            "size": (image.shape[1], image.shape[2]),
+        }
+
+
+@dataclass(frozen=True)
+class DrawCaptions:
+    """Move a picture's captions into a drawn order, so that the first ones are what is taught. One draw."""
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the sample with its captions in another order."""
+        captions = sample["captions"]
+        order = torch.randperm(len(captions), generator=rng).tolist()
+        out = sample.copy()
+        out["captions"] = [captions[place] for place in order]
+        return out
+
+
+def caption_data(
+    path: str | Path, *, images: str | Path | None = None, held_out: float = 0.1, seed: int = 0
+) -> Splits:
+    """Return the splits of captioned pictures: Karpathy's json, COCO's captions or Flickr's lists.
+
+    Karpathy's "restval" pictures are training pictures. Where the files name no validation pictures, a seeded
+    share of the training pictures is held out, and the facts say so.
+
+    Args:
+        path: A file or a folder, as `caption_format` takes it.
+        images: The folder of the pictures, if it is not where the format has it.
+        held_out: Share of the training pictures that is held out where none are for validation.
+        seed: Seed of the hold-out.
+
+    Raises:
+        DataError: The first fault, by file and record; `check_captions` lists them all.
+    """
+    table = read_caption_records(path, images=images)
+    if table.faults:
+        first, more = table.faults[0], len(table.faults) - 1
+        also = f" {more} more records are at fault; `visionkit check` lists them all." if more else ""
+        raise DataError(first.message + also, path=first.path, record=first.record, field=first.field)
+    whole = Captions(table)
+    parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    for place, record in enumerate(table.records):
+        parts[record.split or "train"].append(place)
+    if not parts["train"]:
+        raise DataError("Expected pictures to train on, but none are for training.", path=table.file)
+    facts: dict[str, object] = {"captions": str(table.file), "format": table.format}
+    train: Reader = Subset(whole, parts["train"])
+    if parts["val"]:
+        val: Reader = Subset(whole, parts["val"])
+    else:
+        size = len(train)
+        train, val = holdout(train, held_out, seed=seed)
+        facts["held_out"] = (
+            f"no picture is for validation: {len(val)} of {size} are held out (share {held_out}, seed {seed})"
+        )
+    test = Subset(whole, parts["test"]) if parts["test"] else None
+    return Splits(train, val, test, (), table.file.stem, facts)
+
+
+def captions_of(reader: Reader) -> Sequence[Sequence[str]]:
+    """Return every sentence of each picture of a reader; pictures are read only where that is the only way.
+
+    Args:
+        reader: Any reader whose samples have `captions`.
+    """
+    if isinstance(reader, Subset):
+        inner = captions_of(reader.reader) if hasattr(reader.reader, "captions") else None
+        if inner is not None:
+            return [inner[index] for index in reader.indices]
+        if isinstance(reader.reader, Subset):
+            several = captions_of(reader.reader)
+            return [several[index] for index in reader.indices]
+    known: Sequence[Sequence[str]] | None = getattr(reader, "captions", None)
+    return known if known is not None else [reader[index]["captions"] for index in range(len(reader))]
+
+
+def check_captions(path: str | Path, *, images: str | Path | None = None) -> list[DataError]:
+    """Return every fault of captioned pictures: files, records, captions, splits, and every picture.
+
+    Args:
+        path: A file or a folder, as `caption_format` takes it.
+        images: The folder of the pictures, if it is not where the format has it.
+    """
+    try:
+        table = read_caption_records(path, images=images)
+    except DataError as fault:
+        return [fault]
+    reader = Captions(table)
+    faults = list(table.faults)
+    for index in range(len(reader)):
+        try:
+            reader[index]
+        except DataError as fault:
+            faults.append(fault)
+    return faults

@@ -1,0 +1,397 @@
+"""Pictures to sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from visionkit.backbones import WeightsInfo
+from visionkit.config import OptimConfig, TransferConfig
+from visionkit.data.tokenize import tokenize
+from visionkit.data.vocabulary import Vocabulary
+from visionkit.data.word_vectors import WordVectors
+from visionkit.metrics import CaptionScores, Tally, caption_scores
+from visionkit.metrics.cider import DocumentFrequency
+from visionkit.nn import Normalize
+from visionkit.nn.attention import doubly_stochastic
+from visionkit.nn.caption_decoder import CaptionDecoder, Taught
+from visionkit.nn.recurrent import CellKind
+from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
+from visionkit.tasks.caption_source import build_caption_source, grid_place, to_grid
+from visionkit.tasks.captioning_batch import CaptionParts, is_empty, read_captions, read_pictures
+from visionkit.tasks.captioning_prediction import CaptionPrediction, caption_predictions
+from visionkit.tasks.captioning_settings import Decoding, SelfCritical, check_settings, settings_from
+from visionkit.tasks.own_module import own_module_name
+from visionkit.tasks.self_critical import make_critic, need
+from visionkit.tasks.speaking import marks_of, say, word_loss
+from visionkit.tasks.wiring import (
+    check_callbacks,
+    keep_buffers_local,
+    optim_from,
+    plain_settings,
+    refuse_foreign,
+    share_buffers,
+)  # fmt: skip
+from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
+from visionkit.types import Init
+
+__all__ = ["Captioner"]
+
+_TRANSFER = TransferConfig()
+_OPTIM = OptimConfig()
+_DECODING = Decoding()
+_SUMS = ("loss", "count", "reward", "rewarded")
+_ATTENDS = ("show_attend_tell", "att2in", "up_down")
+
+
+class Captioner(lightning.LightningModule):
+    """Say in a sentence what a picture shows.
+
+    A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `tokens` `(B, L)` or `(B, K, L)`
+    int64 (`<bos> words <eos> <pad>`; K sentences of a picture that is encoded once), `references` (every
+    sentence of each picture, text) and, if pictures have names, `ids`; or a tuple `(images, tokens)`.
+
+    Logged: `train/loss` (and `train/reward`, once self-critical) every `log_every_n_steps` updates and at the
+    end of an epoch; for `val` and `test`: `loss` (cross-entropy a word), `bleu1` .. `bleu4`, `rouge_l`,
+    `cider` (document frequencies of the references, as in published tables) and `cider_d` (of `frequency`).
+
+    Args:
+        backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels` (for
+            decoders that attend) or `dim`.
+        init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
+            weights are.
+        vocabulary: The words, from the training captions only.
+        decoder: "show_attend_tell", "att2in" and "up_down" look at a grid; "show_and_tell" and "fc" see the
+            pooled vector.
+        reduction: Which map is the grid, for decoders that attend; the coarsest if not given.
+        output_stride: Coarsest reduction, by dilation: deep features on a finer grid.
+        positions: Whether the grid's cells also say where they lie (not in the papers; for "left of").
+        cell: "lstm" or "gru".
+        embed: Width of embedded words.
+        hidden: Width of the state.
+        attention: Width in which grid and state meet.
+        dropout: Share of embedded words and outputs dropped while training.
+        vectors: Word vectors to begin with (`visionkit.data.word_vectors.read_word_vectors`).
+        freeze_vectors: Keep them as they are.
+        transfer: What is done with the weights.
+        optim: How parameters move.
+        lr: Peak learning rate of everything but the backbone.
+        label_smoothing: Share of each word's target spread over all words.
+        scheduled_sampling: Share of input words that the model says itself, at the end of training; it rises
+            evenly from 0 (Bengio et al. 2015). Draws follow torch's seed.
+        coverage: Weight of the term that asks to look everywhere once (Xu et al. 2015).
+        self_critical: When given: learn from own sentences, from an image count on.
+        decoding: How sentences are found.
+        frequency: Document frequencies of the training captions (`training_frequency` makes them), for
+            `cider_d` and self-critical training. They are data: checkpoints do not hold them.
+        origin: Where the weights came from, as a checkpoint remembers it; leave it out.
+
+    Raises:
+        InputError: Settings that do not fit together, or a backbone that cannot serve the decoder.
+    """
+
+    monitor = ("val/cider", "max")
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        *,
+        init: Init,
+        vocabulary: Vocabulary | dict[str, Any],
+        decoder: str = "show_attend_tell",
+        reduction: int | None = None,
+        output_stride: int | None = None,
+        positions: bool = False,
+        cell: CellKind = "lstm",
+        embed: int = 512,
+        hidden: int = 512,
+        attention: int = 512,
+        dropout: float = 0.5,
+        vectors: WordVectors | Tensor | None = None,
+        freeze_vectors: bool = False,
+        transfer: TransferConfig = _TRANSFER,
+        optim: OptimConfig = _OPTIM,
+        lr: float = 5e-4,
+        label_smoothing: float = 0.0,
+        scheduled_sampling: float = 0.0,
+        coverage: float = 0.0,
+        self_critical: SelfCritical | dict[str, Any] | None = None,
+        decoding: Decoding | dict[str, Any] = _DECODING,
+        frequency: DocumentFrequency | None = None,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        words = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.from_dict(vocabulary)
+        self.vocabulary, self.lr = words, lr
+        self.optim, self.decoding = optim_from(optim), settings_from(Decoding, decoding)
+        self.self_critical = None if self_critical is None else settings_from(SelfCritical, self_critical)
+        check_settings(
+            self.decoding,
+            self.self_critical,
+            label_smoothing=label_smoothing,
+            scheduled_sampling=scheduled_sampling,
+            coverage=coverage,
+        )
+        brought = origin["init"] if origin else init
+        self.transfer = resolve_transfer("captioning", brought, transfer_from(transfer))
+        attends = decoder in _ATTENDS
+        self.backbone = build_caption_source(
+            backbone,
+            init=init,
+            transfer=self.transfer,
+            attends=attends,
+            reduction=reduction,
+            output_stride=output_stride,
+            reloading=origin is not None,
+        )
+        if origin:
+            self.backbone.weights = WeightsInfo(**origin["weights"])
+        self.normalize = Normalize(self.backbone.mean, self.backbone.std)
+        made = grid_place(self.backbone, attends=attends, reduction=reduction, positions=positions)
+        self.positions, (channels, self._place) = positions, made
+        table = vectors.table if isinstance(vectors, WordVectors) else vectors
+        if table is None and freeze_vectors and origin:
+            table = torch.zeros(len(words), embed)  # the checkpoint fills it
+        # Drawn from torch's seed alone, not from what the backbone left of it: the arms begin alike.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(torch.initial_seed() % 2**63)
+            self.decoder = CaptionDecoder(
+                decoder, channels=channels, words=len(words), embed=embed, hidden=hidden, attention=attention,
+                cell=cell, dropout=dropout, vectors=table, freeze_vectors=freeze_vectors,
+            )  # fmt: skip
+        apply_transfer(self.backbone, brought, self.transfer)
+        self.label_smoothing, self.scheduled_sampling = label_smoothing, scheduled_sampling
+        self.coverage = coverage if attends else 0.0
+        self.marks = marks_of(words, bad_endings=self.decoding.bad_endings)
+        self.frequency = frequency
+        self.critic = make_critic(words, frequency, self.self_critical, longest=self.decoding.longest)
+        self.scores = CaptionScores(frequency)
+        self.said: list[CaptionPrediction] = []
+        self.loss_terms: dict[str, Tensor] = {}
+        self.tally, self.eval_tally = Tally(_SUMS), Tally(("loss", "count"))
+        self._epoch = dict.fromkeys(_SUMS, 0.0)
+        self._images = (0, 0.0)
+        name = backbone if isinstance(backbone, str) else own_module_name(backbone)
+        brought_by = {"init": _kind(brought), "weights": self.backbone.weights.as_dict()}
+        self.save_hyperparameters(plain_settings({
+            "backbone": name, "init": "scratch", "origin": brought_by, "vocabulary": words.to_dict(),
+            "decoder": decoder, "reduction": reduction, "output_stride": output_stride,
+            "positions": positions, "cell": cell, "embed": embed, "hidden": hidden, "attention": attention,
+            "dropout": dropout, "freeze_vectors": freeze_vectors, "transfer": self.transfer,
+            "optim": self.optim, "lr": lr, "label_smoothing": label_smoothing,
+            "scheduled_sampling": scheduled_sampling, "coverage": coverage,
+            "self_critical": self.self_critical, "decoding": self.decoding,
+        }))  # fmt: skip
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Taught:
+        """Teach: predict each word of `tokens` `(B * K, L)` from the true words before it."""
+        taught: Taught = self.decoder(self._encode(images)[0], tokens)
+        return taught
+
+    def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
+        """Return the loss of a batch, with its terms."""
+        parts = read_captions(batch, self.vocabulary)
+        seen = self._seen()
+        grid, _ = self._encode(parts.images)
+        if self.self_critical is not None and seen >= self.self_critical.at:
+            terms = {"reward": self._criticize(grid, parts)}
+        else:
+            total = self._images[1]
+            share = self.scheduled_sampling * min(1.0, seen / total) if total else 0.0
+            taught: Taught = self.decoder(grid, parts.tokens, sampled=share)
+            terms = {"words": word_loss(taught, smoothing=self.label_smoothing)}
+            if self.coverage and taught.attention is not None:
+                terms["coverage"] = self.coverage * doubly_stochastic(taught.attention.float(), taught.valid)
+        loss = torch.stack(list(terms.values())).sum()
+        self.loss_terms = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+        self._count(loss.detach(), len(parts.images))
+        return {**self.loss_terms, "loss": loss}
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        """Add a batch to the scores."""
+        self._evaluate(batch)
+
+    def test_step(self, batch: Any, batch_index: int) -> None:
+        """Add a batch to the scores."""
+        self._evaluate(batch)
+
+    def _evaluate(self, batch: Any) -> None:
+        self.said = []
+        if is_empty(batch):
+            return
+        parts = read_captions(batch, self.vocabulary)
+        grid, shape = self._encode(parts.images)
+        taught: Taught = self.decoder(grid, parts.tokens)
+        self.eval_tally.add(loss=word_loss(taught) * len(taught.targets), count=len(taught.targets))
+        decoded = say(self.decoder, grid, self.marks, self.decoding)
+        self.said = caption_predictions(decoded, self.vocabulary, grid=shape, ids=parts.ids)
+        references = [[tokenize(sentence) for sentence in several] for several in parts.references]
+        start = len(self.scores)
+        names = parts.ids or [f"{self.global_rank}/{start + row}" for row in range(len(self.said))]
+        self.scores.update(names, [said.tokens for said in self.said], references)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means."""
+        self._add_window()
+        epoch, self._epoch = self._epoch, dict.fromkeys(self._epoch, 0.0)
+        if epoch["count"]:
+            self.log_dict(_means(epoch), on_step=False, on_epoch=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation split."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test split."""
+        self._log_scores("test")
+
+    def predict_step(self, batch: Any, batch_index: int = 0) -> list[CaptionPrediction]:
+        """Return one typed prediction a picture, on the host.
+
+        Args:
+            batch: Pictures `(B, 3, H, W)`, or a batch as in training, with or without captions.
+            batch_index: Not used.
+        """
+        if is_empty(batch):
+            return []
+        images, ids = read_pictures(batch)
+        was = self.training
+        with torch.inference_mode():
+            self.eval()
+            grid, shape = self._encode(images.to(self.device))
+            decoded = say(self.decoder, grid, self.marks, self.decoding, n_best=self.decoding.n_best)
+        self.train(was)
+        return caption_predictions(decoded, self.vocabulary, grid=shape, ids=ids)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule."""
+        batch = images_per_step(self.trainer)
+        rank_zero_info(describe_rate(self.lr, self.optim, batch))
+        total = total_images(self.trainer)
+        return build_optimizer(
+            self, self.backbone, self.optim, self.transfer, self.lr, total_images=total, global_batch=batch
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by `optim.clip_norm`, unless the Trainer was told otherwise."""
+        value = gradient_clip_val or self.optim.clip_norm
+        self.clip_gradients(optimizer, value, gradient_clip_algorithm)
+
+    def setup(self, stage: str) -> None:
+        """Keep running statistics out of the processes' messages."""
+        keep_buffers_local(self)
+
+    def on_fit_start(self) -> None:
+        """Refuse settings without their callback; begin with equal buffers."""
+        check_callbacks(self.trainer, self.optim, self.transfer)
+        share_buffers(self)
+
+    def on_train_start(self) -> None:
+        """Learn how many images an update and the whole training have."""
+        total = total_images(self.trainer)
+        self._images = (images_per_step(self.trainer), 0.0 if total == float("inf") else total)
+
+    def on_validation_start(self) -> None:
+        """Evaluate the same running statistics on every process."""
+        share_buffers(self)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Look at the captions while they are still on the host."""
+        has_words = not isinstance(batch, dict) or "tokens" in batch
+        if self.device.type != "cpu" and has_words and not is_empty(batch):
+            read_captions(batch, self.vocabulary)
+        return batch
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Captioner:
+        """Build the task of a checkpoint and fill it; nothing is fetched, and no code in the file is run.
+
+        Args:
+            checkpoint_path: A file on this machine.
+            map_location: Where the tensors go.
+            hparams_file: Not needed: a checkpoint holds its settings and its vocabulary.
+            strict: Whether every key must fit.
+            weights_only: Stays true.
+            kwargs: Settings to use in place of the checkpoint's, such as `decoding=`, or `frequency=`.
+
+        Raises:
+            InputError: An address was given, or the backbone is your own module and was not passed.
+        """
+        refuse_foreign(checkpoint_path, weights_only, hparams_file)
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location, hparams_file, strict, weights_only=True, **kwargs
+        )
+
+    def _encode(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return the grid (B, L, C) and its height and width."""
+        return to_grid(self.backbone(self.normalize(images)), self._place, positions=self.positions)
+
+    def _criticize(self, grid: Tensor, parts: CaptionParts) -> Tensor:
+        """Return the self-critical loss, and count its reward."""
+        ids = parts.ids or [f"{self.global_rank}/{row}" for row in range(len(parts.images))]
+        update = 0 if self._trainer is None else self.trainer.global_step
+        found = need(self.critic).loss(self.decoder, grid, parts.references, update=update, ids=ids)
+        self.tally.add(reward=found.reward * len(parts.images), rewarded=len(parts.images))
+        return found.loss
+
+    def _seen(self) -> float:
+        """Return the images seen before this update: a function of its number, so nothing is saved."""
+        return 0.0 if self._trainer is None else float(self.trainer.global_step * self._images[0])
+
+    @torch.no_grad()
+    def _count(self, loss: Tensor, size: int) -> None:
+        self.tally.add(loss=loss * size, count=size)
+        trainer: Any = self._trainer
+        if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
+            return
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            self.log_dict(_means(self._add_window()), on_step=True, on_epoch=False)
+
+    def _add_window(self) -> dict[str, float]:
+        window = self.tally.reduce()
+        self.tally.reset()
+        for name, value in window.items():
+            self._epoch[name] += value
+        return window
+
+    def _log_scores(self, split: str) -> None:
+        captions = self.scores.captions(self.device)
+        self.scores.reset()
+        sums = self.eval_tally.reduce()
+        self.eval_tally.reset()
+        if not captions:
+            return
+        candidates, references = zip(*captions.values(), strict=True)
+        values = caption_scores(candidates, references, frequency=self.frequency)
+        if sums["count"]:
+            values["loss"] = sums["loss"] / sums["count"]
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, sync_dist=False)
+
+
+def _means(sums: dict[str, float]) -> dict[str, float]:
+    means = {"train/loss": sums["loss"] / sums["count"]}
+    if sums["rewarded"]:
+        means["train/reward"] = sums["reward"] / sums["rewarded"]
+    return means
+
+
+def _kind(init: Init) -> str:
+    # A path says nothing on another machine; that there were weights is what a reload must know.
+    return init if init in ("pretrained", "scratch") else "file"
