@@ -172,16 +172,19 @@ class _Clock(Callback):
         self._spent = 0.0
         self._timed = 0
         self._since: float | None = None
+        self._width = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        order = trainer.datamodule.train_order()  # type: ignore[attr-defined]
+        self._width = order.batch_size * order.world
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         if self._since is None:
             self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        order = trainer.datamodule.train_order()  # type: ignore[attr-defined]
-        width = order.batch_size * order.world
-        self.images = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * width
-        self._timed += width
+        self.images = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * self._width
+        self._timed += self._width
         self._tick()
 
     def on_validation_start(self, trainer: lightning.Trainer, *_: Any) -> None:

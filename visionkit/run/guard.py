@@ -69,12 +69,13 @@ class FiniteGuard(Callback):
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
             return
-        norms = torch._foreach_norm(grads)
-        # One number decides, so that there is one wait for the device and not one a tensor.
-        total = torch.stack([norm.float() for norm in norms]).sum()
+        norms = list(torch._foreach_norm(grads))
         if trainer.world_size == 1:
-            total = total + torch.stack([loss.float() for loss in losses]).sum() * 0.0
-        if bool(total.isfinite()):
+            norms += losses
+        # One number decides, so that there is one wait for the device and not one a tensor.
+        total = torch.stack([norm if norm.dtype == torch.float32 else norm.float() for norm in norms]).sum()
+        # A sum of squares can overflow where every gradient is finite: then each is looked at.
+        if bool(total.isfinite()) or all(bool(value.isfinite().all()) for value in [*grads, *losses]):
             return
         text = self._report(trainer, pl_module, batches, losses)
         if self.skipped < self.skip:

@@ -21,6 +21,7 @@ from visionkit.errors import InputError, unknown_name
 from visionkit.run.checkpoint import AtomicCheckpointIO
 from visionkit.run.config import RunConfig
 from visionkit.run.policy import Policy, choose_policy, processes
+from visionkit.run.quiet_profiler import QuietProfiler
 
 __all__ = ["build_trainer", "make_logger"]
 
@@ -80,6 +81,7 @@ def build_trainer(
         enable_model_summary=False,
         enable_progress_bar=config.progress and _terminal(),
         use_distributed_sampler=False,
+        profiler=QuietProfiler(),
         deterministic="warn" if config.deterministic else False,
         benchmark=False if config.deterministic else None,
         default_root_dir=folder,
