@@ -70,12 +70,13 @@ class FiniteGuard(Callback):
         if not grads:
             return
         norms = list(torch._foreach_norm(grads))
+        looked_at = [*grads, *losses] if trainer.world_size == 1 else grads
         if trainer.world_size == 1:
             norms += losses
         # One number decides, so that there is one wait for the device and not one a tensor.
         total = torch.stack([norm if norm.dtype == torch.float32 else norm.float() for norm in norms]).sum()
         # A sum of squares can overflow where every gradient is finite: then each is looked at.
-        if bool(total.isfinite()) or all(bool(value.isfinite().all()) for value in [*grads, *losses]):
+        if bool(total.isfinite()) or all(bool(value.isfinite().all()) for value in looked_at):
             return
         text = self._report(trainer, pl_module, batches, losses)
         if self.skipped < self.skip:

@@ -124,7 +124,8 @@ class Classifier(lightning.LightningModule):
         self.monitor = (f"val/{scores.monitor[0]}", scores.monitor[1])
         self.confusion: Tensor | None = None
         self.loss_terms: dict[str, Tensor] = {}
-        self.tally = Tally(("loss", "top1", "top5", "count"))
+        self._depth = min(5, num_classes)
+        self.tally = Tally({"loss": (), "count": (), "hits": (self._depth,)})
         self._epoch = dict.fromkeys(("loss", "top1", "top5", "count"), 0.0)
         self.save_hyperparameters(
             plain_settings(
@@ -311,13 +312,12 @@ class Classifier(lightning.LightningModule):
     ) -> None:
         self.tally.add(loss=loss * len(labels), count=len(labels))
         if self.target == "single":
-            best = logits.topk(5, dim=1).indices if self.num_classes > 5 else logits.argmax(1, keepdim=True)
-            right = best == labels[:, None]  # (B, 5) or (B, 1)
+            best = logits.topk(self._depth, dim=1).indices
+            right = best == labels[:, None]  # (B, 5)
             if labels_b is not None:
                 share = lam[:, None] if isinstance(lam, Tensor) and lam.ndim else lam
                 right = share * right + (1 - share) * (best == labels_b[:, None])
-            sums = right.sum(0)
-            self.tally.add(top1=sums[0], top5=sums.sum())
+            self.tally.add(hits=right.sum(0))
         trainer: Any = self._trainer
         if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
             return
@@ -325,8 +325,11 @@ class Classifier(lightning.LightningModule):
             self.log_dict(self._means(self._add_window()), on_step=True, on_epoch=False)
 
     def _add_window(self) -> dict[str, float]:
-        window = self.tally.reduce()
+        totals = self.tally.totals()
         self.tally.reset()
+        hits = totals.pop("hits")
+        window = {name: value.item() for name, value in totals.items()}
+        window |= {"top1": hits[0].item(), "top5": hits.sum().item()}
         for name, value in window.items():
             self._epoch[name] += value
         return window
