@@ -83,7 +83,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def open_splits(config: Config) -> Any:
-    """Return the splits that `--data` names: the embedded scenes, or a Pascal VOC folder."""
+    """Return the splits that `--data` names: the embedded scenes, a pack, or a Pascal VOC folder."""
+    from visionkit.data.packed import is_pack, open_pack
     from visionkit.data.scenes import scenes
     from visionkit.data.voc import voc
 
@@ -95,6 +96,8 @@ def open_splits(config: Config) -> Any:
             val=config.val_size,
             test=config.val_size,
         )
+    if is_pack(config.data):
+        return open_pack(config.data, fields=("boxes", "masks") if config.masks else ("boxes",))
     return voc(config.data)
 
 

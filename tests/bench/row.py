@@ -1,8 +1,8 @@
-"""What a row of the table of speeds is: two ways to one result, ours and a peer's, and the goal between them.
+"""What a row of the table of speeds is: two ways to one result, and the goal between them.
 
-A file `tests/bench/row_*.py` or `rows_*.py` offers `ROWS`, a tuple of `Row`. The runner (`tests/bench/run.py`)
-finds it, builds both sides once, asserts that their results are equal, and then times them in turn. The
-default suite builds every row at size "tiny" and asserts equality alone.
+A file `tests/bench/row_*.py` or `rows_*.py` offers `ROWS`, a tuple of `Row`. The runner finds it, builds
+both sides once, asserts that their results are equal, and then times them in turn. The default suite builds
+every row at size "tiny" and asserts equality alone.
 
     def build(size: Size) -> Sides:
         images = torch.rand(pick(size, tiny=2, quick=16, full=64), 3, 224, 224)
@@ -23,7 +23,7 @@ import torch
 __all__ = ["Row", "Sides", "Size", "close", "pick", "same"]
 
 Size = Literal["tiny", "quick", "full"]
-"""tiny: for the test of equality, under a second; quick: under 20 s a row in all; full: the committed table."""
+"""tiny: for the test of equality, a second at most; quick: under 20 s a row; full: the committed table."""
 
 T = TypeVar("T")
 

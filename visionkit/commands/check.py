@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         epilog="examples:\n  visionkit check photos/\n  visionkit check labels.csv --most 100",
     )
     parser.add_argument(
-        "data", help="a folder a class, a .csv table, a VOC folder, pictures and masks, or scenes"
+        "data", help="a folder a class, a .csv table, a VOC folder, pictures and masks, a pack, or scenes"
     )
     parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
     args = parser.parse(argv)
@@ -52,6 +52,10 @@ def _check(data: str) -> tuple[str, str, Sequence[DataError]]:
         raise InputError(
             f"Expected a folder of pictures, a .csv table or 'scenes', but got {data!r}: {what}."
         )
+    if (path / "pack.json").is_file():
+        from visionkit.data.packed import check_pack
+
+        return "a pack", "every shard and record", check_pack(path)
     if (path / "Annotations").is_dir():
         from visionkit.data.voc import check_voc
 

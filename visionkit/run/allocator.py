@@ -18,7 +18,7 @@ RAISED: dict[str, str] = {
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "67108864",
 }
-"""What is set: blocks up to 4 GiB come from the heap, and the heap is not given back below 16 GiB of slack."""
+"""What is set: blocks up to 4 GiB come from the heap, which keeps up to 16 GiB of slack."""
 
 
 def tuned_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:

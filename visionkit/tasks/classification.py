@@ -51,9 +51,10 @@ class Classifier(lightning.LightningModule):
     0 and 1 for "multi", `(B, K)` or `(B,)` numbers for "regression". `labels_b` and `lam` mix a second
     label in.
 
-    Logged: `train/loss`, `train/top1` and `train/top5` (single; top5 above five classes) every `log_every_n_steps` updates over the updates since the
-    last such row, and over the whole epoch at its end; for `val` and `test`: `loss` (without smoothing and
-    class weights), and `top1 top5 macro_f1 ece`, `map micro_f1 macro_f1` or `mae rmse r2`.
+    Logged: `train/loss`, `train/top1` and `train/top5` (single; top5 above five classes) every
+    `log_every_n_steps` updates over the updates since the last such row, and over the whole epoch at its end;
+    for `val` and `test`: `loss` (without smoothing and class weights), and `top1 top5 macro_f1 ece`,
+    `map micro_f1 macro_f1` or `mae rmse r2`.
 
     Labels that cannot be right are named with their pictures before they reach the device; labels that a
     loader hands over on a GPU already are not looked at, because that would make every step wait for it.
