@@ -193,9 +193,12 @@ def test_an_interrupted_pack_is_continued_and_a_damaged_one_mended(tmp_path, mon
     with pytest.raises(DataError, match="a finished pack"):
         open_pack(place)
     assert written == [0, 1]
-    monkeypatch.setattr(
-        "visionkit.data.pack._write_shard", lambda j, n: (written.append(n), _write_shard(j, n))[1]
-    )
+
+    def counts(job, number):
+        written.append(number)
+        return _write_shard(job, number)
+
+    monkeypatch.setattr(module, "_write_shard", counts)
     pack(splits, place, settings=settings)
     assert written == [0, 1, 2, 3, 4]
     whole = [open_pack(place).train[index]["image"] for index in range(14)]

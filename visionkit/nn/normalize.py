@@ -68,18 +68,25 @@ class Normalize(nn.Module):
             raise InputError(
                 expected("pictures", "uint8, or float in [0, 1]", str(images.dtype).removeprefix("torch."))
             )
-        return (images - self.mean) / self.std
+        return _scaled(images, 255 * self.scale, self.shift)
 
 
 def _scaled(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return `images * scale + shift`; in place, since a second batch of floats costs more than the sums."""
+    """Return `images * scale + shift` with one new batch: another costs more than the sums."""
     if images.ndim == 4 and images.device.type == "cpu" and images.permute(0, 2, 3, 1).is_contiguous():
         # Rows of W * C numbers, so that the CPU's loops are long: by channel they would be of length three.
         count, channels, height, width = images.shape
-        rows = images.permute(0, 2, 3, 1).reshape(-1, width * channels).to(scale.dtype)
-        rows.mul_(scale.view(-1).repeat(width)).add_(shift.view(-1).repeat(width))
+        rows = images.permute(0, 2, 3, 1).reshape(-1, width * channels)
+        rows = _times(rows, scale.view(-1).repeat(width)).add_(shift.view(-1).repeat(width))
         return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
-    return images.to(scale.dtype).mul_(scale).add_(shift)
+    return _times(images, scale).add_(shift)
+
+
+def _times(values: Tensor, scale: Tensor) -> Tensor:
+    """Return a new tensor `values * scale`; floats keep their type."""
+    if values.is_floating_point():
+        return values * scale.to(values.dtype)
+    return values.to(scale.dtype).mul_(scale)
 
 
 def _refresh(module: nn.Module, keys: object) -> None:

@@ -60,6 +60,7 @@ class RunConfig:
     strategy: str = setting("auto", "auto | ddp | fsdp", group="machine")
     precision: str = setting("auto", "auto | 32-true | bf16-mixed | 16-mixed", group="machine")
     compile: bool = setting(False, "compile the model (slow first step)", group="machine")
+    recompute: bool = setting(False, "gradient checkpointing: less memory, more arithmetic", group="machine")
     out: str = setting("", "where everything is written (default runs/RECIPE)", group="output")
     resume: Literal["auto", "require", "never"] = setting(
         "auto", "auto | require | never: continue the runs in --out", group="output"

@@ -35,7 +35,7 @@ from visionkit.run.trainer import build_trainer, make_logger
 
 __all__ = ["Length", "fit", "length"]
 
-SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "accelerator")
+SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "recompute", "accelerator")
 FREE = ("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init")
 
 
@@ -90,7 +90,9 @@ def fit(
             preempted.
     """
     place, began = Path(folder), time.time()
-    policy = choose_policy(config)
+    policy = choose_policy(config, task)
+    if config.recompute:
+        task.backbone.set_gradient_checkpointing()  # type: ignore[union-attr, operator]
     if policy.channels_last:
         task = task.to(memory_format=torch.channels_last)
     monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))

@@ -86,6 +86,9 @@ def build_trainer(
         benchmark=False if config.deterministic else None,
         default_root_dir=folder,
     )
+    if policy.accelerator == "gpu":
+        # TF32 for what stays in 32 bits: convolutions have it already, products of matrices do not.
+        torch.set_float32_matmul_precision("high")
     # Deterministic algorithms also fill every new tensor with NaN, a pass over memory that changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Lightning asks all processes about SIGTERM by a broadcast before every batch; `Preemption` agrees
