@@ -40,7 +40,7 @@ def build(size: Size) -> Sides:
     def equal(_: Any, __: Any) -> None:
         """With one share for all and no mirror both give the same; ours pairs with the next, not the last."""
         half = torch.full((count,), 0.3)
-        still = mock.patch("torch.rand", lambda *a, **k: torch.ones(count if a else 1))
+        still = mock.patch("torch.rand", lambda *shape, **settings: torch.ones(*shape))
         with mock.patch("visionkit.data.batch_transforms._beta", return_value=half), still:
             one = ours()
         mix.make_params = lambda flat: {"labels": labels, "batch_size": count, "lam": 0.3}  # type: ignore

@@ -15,7 +15,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from tests.bench.row import Row, Sides, Size, close, pick, same
 from tests.metrics.detections import reference_scores, to_coco
-from visionkit.metrics import CocoAP, SegmentationMeter
+from visionkit.metrics.detection import CocoAP
+from visionkit.metrics.segmentation import SegmentationMeter
 from visionkit.nn.roi_align import RoIPool
 
 CLASSES = 80
