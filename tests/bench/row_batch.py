@@ -43,7 +43,7 @@ def build(size: Size) -> Sides:
         still = mock.patch("torch.rand", lambda *shape, **settings: torch.ones(*shape))
         with mock.patch("visionkit.data.batch_transforms._beta", return_value=half), still:
             one = ours()
-        mix.make_params = lambda flat: {"labels": labels, "batch_size": count, "lam": 0.3}  # type: ignore
+        mix.make_params = lambda flat: {"lam": 0.3}  # type: ignore
         with still:
             other = theirs(images.flip(0)).flip(0)
         del mix.make_params

@@ -239,7 +239,7 @@ def captions(size: Size) -> Sides:
     )
     decoder = decoder.to(DEVICE).eval()
     grid = torch.randn(count, 1, width, device=DEVICE)
-    marks = Marks(begin=1, end=2, pad=0)
+    marks = Marks()
 
     def search(part: Tensor) -> Tensor:
         with torch.inference_mode():

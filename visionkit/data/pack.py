@@ -212,7 +212,7 @@ def _read(reader: Reader, index: int, settings: PackSettings) -> tuple[Sample, b
     if settings.form == "raw":
         picture = ("raw", _pixels(sample))
     elif scale < 1:
-        picture = ("file", _encoded(sample, "JPEG", quality=settings.quality))
+        picture = ("jpeg", _encoded(sample, "JPEG", quality=settings.quality))
     else:
         picture = ("file", original or _encoded(sample, "PNG", compress_level=1))
     return sample, encode_record(sample, picture, compress=settings.form == "jpeg"), stamp

@@ -35,7 +35,8 @@ def encode_record(sample: Sample, picture: tuple[str, bytes], *, compress: bool)
 
     Args:
         sample: Any sample; its picture is not looked at.
-        picture: "file" and the bytes of a picture file, or "raw" and the pixels of `sample["image"]`.
+        picture: "file" and the bytes of any picture file, "jpeg" and those of an upright one in RGB,
+            or "raw" and the pixels of `sample["image"]`.
         compress: Compress large fields (class maps, masks).
 
     Raises:
@@ -78,7 +79,7 @@ def decode_record(record: Bytes, name: str) -> Sample:
     if kind == "raw":
         image = torch.from_numpy(pixels.reshape(height, width, 3).copy()).permute(2, 0, 1)
     else:
-        image = decode_image(pixels.data, name=name)
+        image = decode_image(pixels.data, name=name, plain=kind == "jpeg")
     place += _up(size)
     sample: dict[str, Any] = {"image": image, **head["plain"]}
     if "size" in sample:

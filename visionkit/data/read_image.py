@@ -78,13 +78,16 @@ def read_image(
     return _decoded(file, file, max_pixels)
 
 
-def decode_image(data: bytes | memoryview, *, name: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+def decode_image(
+    data: bytes | memoryview, *, name: str, max_pixels: int = MAX_PIXELS, plain: bool = False
+) -> Tensor:
     """Decode a picture file that is in memory, as `read_image` decodes one on disk.
 
     Args:
         data: The file's bytes.
         name: What the picture is called in errors.
         max_pixels: Larger pictures are refused from their header.
+        plain: It is an upright JPEG in RGB of this library's own: its header need not be judged first.
 
     Returns:
         `(3, H, W)` uint8, channels last.
@@ -92,6 +95,12 @@ def decode_image(data: bytes | memoryview, *, name: str, max_pixels: int = MAX_P
     Raises:
         DataError: As `read_image`.
     """
+    decode = _fast_decoder()
+    if plain and decode is not None:
+        try:
+            return torch.from_numpy(decode(data, colorspace="RGB")).permute(2, 0, 1)
+        except Exception:
+            return _decoded(io.BytesIO(data), name, max_pixels)
     return _decoded(io.BytesIO(data), name, max_pixels)
 
 
