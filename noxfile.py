@@ -98,9 +98,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed beside the peers, in one run."""
-    install(session, "test")
-    session.run("python", "-m", "pytest", "tests/bench", "-m", "", "-s", *session.posargs, env=ONE_THREAD)
+    """Measure speed beside the peers, in one run: `-- --quick`, `-- --gpu`, `-- --out FILE`."""
+    install(session, "test", extras="demo,fast")
+    session.run("python", "-m", "tests.bench.run", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

@@ -77,8 +77,9 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def open_splits(config: Config) -> Any:
-    """Return the splits that `--data` names: the embedded scenes, a table, or a folder a class."""
+    """Return the splits that `--data` names: the embedded scenes, a pack, a table, or a folder a class."""
     from visionkit.data.folder import image_folder
+    from visionkit.data.packed import is_pack, open_pack
     from visionkit.data.scenes import scenes
     from visionkit.data.table import image_table
 
@@ -90,6 +91,8 @@ def open_splits(config: Config) -> Any:
             val=config.val_size,
             test=config.val_size,
         )
+    if is_pack(config.data):
+        return open_pack(config.data, fields=("label",))
     if config.data.endswith(".csv"):
         return image_table(config.data, kind=config.target)
     return image_folder(config.data)

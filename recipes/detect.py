@@ -85,8 +85,9 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def open_splits(config: Config) -> Any:
-    """Return the splits that `--data` names: the embedded scenes, COCO files, or a Pascal VOC folder."""
+    """Return the splits that `--data` names: the embedded scenes, a pack, COCO files, or a Pascal VOC folder."""
     from visionkit.data.coco import coco, is_coco
+    from visionkit.data.packed import is_pack, open_pack
     from visionkit.data.scenes import scenes
     from visionkit.data.voc import voc
 
@@ -98,6 +99,8 @@ def open_splits(config: Config) -> Any:
             val=config.val_size,
             test=config.val_size,
         )
+    if is_pack(config.data):
+        return open_pack(config.data, fields=("boxes", "masks") if config.masks else ("boxes",))
     if is_coco(config.data):
         return coco(config.data, masks=config.masks)
     return voc(config.data)

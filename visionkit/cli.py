@@ -1,4 +1,4 @@
-"""`visionkit ls | describe | cp | run | compare | check`: find, copy and run recipes; compare runs.
+"""`visionkit ls | describe | cp | run | compare | check | pack | tune`: recipes, runs, data from a shell.
 
 Nothing heavy is imported before a verb needs it. Status 2: something given is wrong. 1: something failed.
 """
@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from visionkit import __version__
-from visionkit.commands import check, compare, copy, describe, listing, run
+from visionkit.commands import check, compare, copy, describe, listing, pack, run, tune
 from visionkit.errors import InputError, RunError, unknown_name
 
 __all__ = ["main"]
@@ -22,6 +22,8 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "run": (run.main, "run a recipe, with its own flags"),
     "compare": (compare.main, "put finished runs side by side: table, report.html, comparison.json"),
     "check": (check.main, "read a data set end to end and name what is wrong in it"),
+    "pack": (pack.main, "read a data set once, and write it for fast random access"),
+    "tune": (tune.main, "run a command with the CPU's memory allocator set for training"),
 }
 
 USAGE = """visionkit {version}: does pretrained init beat scratch here?

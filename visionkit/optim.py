@@ -57,10 +57,11 @@ def build_optimizer(
     """
     _check_length(config, transfer, total_images)
     groups = parameter_groups(module, backbone, config, transfer, scaled_rate(lr, config, global_batch))
-    cuda = all(p.is_cuda for group in groups for p in group["params"])
+    devices = {p.device.type for group in groups for p in group["params"]}
     # Lightning cannot clip gradients that a fused optimizer unscales itself.
     trainer = getattr(module, "_trainer", None)
-    fused = cuda and not config.clip_norm and not getattr(trainer, "gradient_clip_val", None)
+    clipped = config.clip_norm or getattr(trainer, "gradient_clip_val", None)
+    fused = devices in ({"cpu"}, {"cuda"}) and not clipped
     optimizer: torch.optim.Optimizer
     if config.optimizer == "adamw":
         optimizer = torch.optim.AdamW(groups, fused=fused)
@@ -68,6 +69,9 @@ def build_optimizer(
         optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=fused)
     else:
         raise InputError(expected("optimizer", "'adamw' or 'sgd'", config.optimizer))
+    if devices == {"cpu"} and hasattr(optimizer, "_accelerator_graph_capture_health_check"):
+        # It asks the driver's library for a GPU at every step; what lies on the CPU is in no CUDA graph.
+        optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
 
     def scale(step: int) -> float:
         return schedule_scale((step + 0.5) * global_batch, total_images, config)

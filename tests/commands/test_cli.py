@@ -42,7 +42,7 @@ def test_help_is_short_quick_and_light(args, root) -> None:
 
 
 def test_as_many_helps_as_verbs_and_recipes() -> None:
-    assert len(HELP) == 1 + 6 + len(list_recipes())
+    assert len(HELP) == 1 + 8 + len(list_recipes())
     assert {"classify", "compare"} <= set(list_recipes())
 
 

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "data",
-        help="a folder a class, a .csv table, a VOC or COCO folder or .json, masks, captions, or scenes",
+        help="a folder a class, a .csv table, a VOC or COCO folder or .json, masks, captions, a pack, or scenes",
     )
     parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
     args = parser.parse(argv)
@@ -56,6 +56,10 @@ def _check(data: str) -> tuple[str, str, Sequence[DataError]]:
         raise InputError(
             f"Expected a folder of pictures, a .csv table, a .json or 'scenes', but got {data!r}: {what}."
         )
+    if (path / "pack.json").is_file():
+        from visionkit.data.packed import check_pack
+
+        return "a pack", "every shard and record", check_pack(path)
     from visionkit.data.coco import check_coco, is_coco
 
     if is_coco(path):

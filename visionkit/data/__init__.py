@@ -26,6 +26,8 @@ from visionkit.data.datamodule import DataModule, KeyedDataset
 from visionkit.data.folder import ImageFolder, image_folder
 from visionkit.data.geometry import crop_resize, flip
 from visionkit.data.order import EvalOrder, TrainOrder, keyed_generator, keyed_seed
+from visionkit.data.pack import PackSettings, pack
+from visionkit.data.packed import PackedReader, check_pack, is_pack, open_pack
 from visionkit.data.read_image import MAX_PIXELS, PICTURE_SUFFIXES, inside, read_image, read_size
 from visionkit.data.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import Splits, Subset, fingerprint, holdout, subset
@@ -63,6 +65,8 @@ __all__ = [
     "KeyedDataset",
     "MixupBatch",
     "OneOfBatch",
+    "PackSettings",
+    "PackedReader",
     "RandomResizedCrop",
     "Report",
     "Resize",
@@ -83,6 +87,7 @@ __all__ = [
     "check_coco",
     "check_data",
     "check_folder",
+    "check_pack",
     "check_pictures",
     "check_reader",
     "check_table",
@@ -97,10 +102,13 @@ __all__ = [
     "image_folder",
     "image_table",
     "inside",
+    "is_pack",
     "keyed_generator",
     "keyed_seed",
     "list_batch",
     "mask_batch",
+    "open_pack",
+    "pack",
     "read_image",
     "read_size",
     "scenes",

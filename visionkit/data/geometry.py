@@ -92,6 +92,9 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
         # With a side of one pixel the memory layout is ambiguous, and torch's uint8 kernel asserts on it.
         single: Tensor = interpolate(image[None].float(), size=size, mode="bilinear", antialias=True)
         return single[0].round().clamp(0, 255).to(image.dtype)
+    if image.stride(0) == 1:
+        # Channels last without a doubt, and of one piece: torch's vector kernel takes no other.
+        image = image.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)[0]
     resized: Tensor = interpolate(image[None], size=size, mode="bilinear", antialias=True)
     return resized[0]
 

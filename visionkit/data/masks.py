@@ -145,6 +145,11 @@ class MaskReader:
         ]
 
     @property
+    def files(self) -> list[str]:
+        """The picture of each sample."""
+        return [str(self.root / pair.image) for pair in self.pairs]
+
+    @property
     def recipe(self) -> str:
         """What else decides the samples: classes and values."""
         labels = self.labels_of_values

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from visionkit.data.read_image import read_image
+from visionkit.data.read_image import inside, read_image
 from visionkit.data.splits import Splits, Subset, holdout
 from visionkit.data.table_rows import TableKind, TableRows, read_table
 from visionkit.errors import DataError
@@ -35,6 +35,11 @@ class Table:
             self.labels = single
         else:
             self.recipe = repr(table.targets)
+
+    @property
+    def files(self) -> list[str]:
+        """The picture of each row."""
+        return [str(inside(self.table.root, row.image)) for row in self.table.rows]
 
     def __len__(self) -> int:
         return len(self.table.rows)

@@ -86,6 +86,11 @@ class VocReader:
         """Everything annotated, for the fingerprint."""
         return repr([(e["id"], e["labels"], e["boxes"]) for e in self._entries])
 
+    @property
+    def files(self) -> list[str]:
+        """The picture of each annotation."""
+        return [str(inside(self.root, entry["image"])) for entry in self._entries]
+
     def __len__(self) -> int:
         return len(self._entries)
 

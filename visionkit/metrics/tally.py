@@ -44,7 +44,8 @@ class Tally(nn.Module):
             raise KeyError(f"Expected sums among {list(self._places)}, but got {list(values)}.")
         for name, value in values.items():
             if isinstance(value, Tensor):
-                self.view(name).add_(value.reshape(self._places[name][2]).to(self.sums))
+                start, stop, _ = self._places[name]
+                self.sums[start:stop].add_(value.reshape(-1))
             else:
                 self._numbers[name] += value
 

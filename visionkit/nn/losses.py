@@ -71,6 +71,9 @@ def mixed_loss(
         targets = labels * (1 - smoothing) + 0.5 * smoothing
         return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), pos_weight=weights)
 
+    if labels_b is None and weights is None:
+        return label_losses(logits, labels, kind=kind, smoothing=smoothing).mean()
+
     def terms(target: Tensor) -> tuple[Tensor, Tensor]:
         losses = label_losses(logits, target, kind=kind, smoothing=smoothing)
         counts = torch.ones_like(losses) if weights is None else weights[target]

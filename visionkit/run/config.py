@@ -71,6 +71,7 @@ class RunConfig:
     precision: str = setting("auto", "auto | 32-true | bf16-mixed | 16-mixed", group="machine")
     jobs: int = setting(0, "runs at a time on a CPU; 0: one a thread, 4 at most", group="machine")
     compile: bool = setting(False, "compile the model (slow first step)", group="machine")
+    recompute: bool = setting(False, "gradient checkpointing: less memory, more arithmetic", group="machine")
     out: str = setting("", "where everything is written (default runs/RECIPE)", group="output")
     resume: Literal["auto", "require", "never"] = setting(
         "auto", "auto | require | never: continue the runs in --out", group="output"

@@ -38,7 +38,7 @@ from visionkit.run.trainer import build_trainer, make_logger
 
 __all__ = ["fit"]
 
-SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "accelerator")
+SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "recompute", "accelerator")
 FREE = (
     *("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init"),
     *("jobs", "timeout"),
@@ -73,7 +73,9 @@ def fit(
     place, began = Path(folder), time.time()
     if config.bad_input == "skip":
         data.skip_faulty(limit=config.bad_limit)
-    policy = choose_policy(config)
+    policy = choose_policy(config, task)
+    if config.recompute:
+        task.backbone.set_gradient_checkpointing()  # type: ignore[union-attr, operator]
     if policy.channels_last:
         task = task.to(memory_format=torch.channels_last)
     monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
@@ -177,8 +179,11 @@ class _Clock(Callback):
         self._spent = 0.0
         self._timed = 0
         self._since: float | None = None
+        self._width = 0
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        order = trainer.datamodule.train_order()  # type: ignore[attr-defined]
+        self._width = order.batch_size * order.world
         self._count(trainer)
         self.table.rewind(self.images)
 
@@ -187,18 +192,16 @@ class _Clock(Callback):
             self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        self._timed += self._count(trainer)
+        self._count(trainer)
+        self._timed += self._width
         self._tick()
 
     def on_validation_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         self._tick()
         self._since = None
 
-    def _count(self, trainer: lightning.Trainer) -> int:
-        order = trainer.datamodule.train_order()  # type: ignore[attr-defined]
-        width: int = order.batch_size * order.world
-        self.images = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * width
-        return width
+    def _count(self, trainer: lightning.Trainer) -> None:
+        self.images = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * self._width
 
     def _tick(self) -> None:
         now = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the device decides: memory layout, precision, and whether to compile."""
+"""What the device and the network decide: memory layout, precision, TF32, and whether to compile."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import nn
 
 from visionkit.errors import InputError
+from visionkit.run.arithmetic import count_arithmetic
 from visionkit.run.config import RunConfig
 
 __all__ = ["Policy", "choose_policy"]
+
+_DEPTHWISE = 0.05
+"""Share of depthwise arithmetic above which bf16 is slower than fp32 on CPUs that have it.
+
+Measured over eleven networks at two sizes (`tests/bench/precision_survey.py`): those at 8 to 9 percent took
+1.3 to 1.9 times as long in bf16, those at 0 to 2.4 percent were 1.3 to 1.9 times faster. Depthwise
+convolutions move values and hardly multiply them, and the CPU kernels for them convert at both ends.
+"""
 
 
 @dataclass(frozen=True)
@@ -26,20 +36,30 @@ class Policy:
         precision: Lightning's name of it; bf16 only where the device computes in it natively.
         channels_last: Whether 2-D weights and pictures lie channels-last.
         compile: Whether the model is compiled.
+        reason: Why this precision.
     """
 
     accelerator: str
     precision: str
     channels_last: bool
     compile: bool
+    reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the policy as plain values."""
         return asdict(self)
 
 
-def choose_policy(config: RunConfig) -> Policy:
-    """Return the policy for this machine: channels-last always, bf16 where native, compile when asked.
+def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
+    """Return the policy for this machine: channels-last always, compile when asked, bf16 where it is faster.
+
+    That is on GPUs that compute in it, and on CPUs that do, unless the network's depthwise convolutions have
+    more than a twentieth of its arithmetic. It is a function of machine and network, not of a timing, so both
+    arms and a resumed run get the same.
+
+    Args:
+        config: Accelerator, precision, compile, and the side of the pictures.
+        module: The task, or a network `(B, 3, H, W)`; without it bf16 goes by the device alone.
 
     Raises:
         InputError: An accelerator is named that is not here, or --compile where nothing compiles.
@@ -55,10 +75,10 @@ def choose_policy(config: RunConfig) -> Policy:
     accelerator = "gpu" if cuda and wanted != "cpu" else "cpu"
     if config.compile:
         _check_compiler(accelerator)
-    precision = config.precision
+    precision, reason = config.precision, "as asked"
     if precision == "auto":
-        precision = "bf16-mixed" if _native_bf16(accelerator) else "32-true"
-    return Policy(accelerator, precision, channels_last=True, compile=config.compile)
+        precision, reason = _fastest(accelerator, module, config.image_size)
+    return Policy(accelerator, precision, channels_last=True, compile=config.compile, reason=reason)
 
 
 def _check_compiler(accelerator: str) -> None:
@@ -73,6 +93,29 @@ def _check_compiler(accelerator: str) -> None:
             f"--compile on a CPU needs a C++ compiler, but {compiler} is not found. Install it, set CXX to "
             "another one, or leave --compile out."
         )
+
+
+def _fastest(accelerator: str, module: nn.Module | None, side: int) -> tuple[str, str]:
+    """Return the faster precision, and why."""
+    if not _native_bf16(accelerator):
+        return "32-true", f"this {accelerator} does not compute in bf16"
+    if accelerator == "gpu" or module is None:
+        return "bf16-mixed", f"this {accelerator} computes in bf16"
+    share = _depthwise_share(getattr(module, "backbone", module), side)
+    if share > _DEPTHWISE:
+        return "32-true", f"depthwise convolutions are {share:.0%} of the arithmetic: bf16 is slower on a CPU"
+    return "bf16-mixed", f"this cpu computes in bf16, and depthwise convolutions are {share:.0%}"
+
+
+def _depthwise_share(net: nn.Module, side: int) -> float:
+    """Return the share of depthwise arithmetic; 0 for networks that do not run at this size."""
+    size = getattr(net, "fixed_size", None) or (side, side)
+    try:
+        found = count_arithmetic(net, (3, *size))
+    except Exception:
+        # It takes other inputs than pictures of this size: then it is not known to be slower.
+        return 0.0
+    return found.depthwise / max(1, found.total)
 
 
 def _native_bf16(accelerator: str) -> bool:

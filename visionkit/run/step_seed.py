@@ -28,4 +28,9 @@ class StepSeed(Callback):
     ) -> None:
         """Seed the generators of this process's devices."""
         ready = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
-        torch.manual_seed(keyed_seed(self.seed, ready, trainer.global_rank, 0x57E9))
+        seed = keyed_seed(self.seed, ready, trainer.global_rank, 0x57E9)
+        if pl_module.device.type == "cpu" and not torch.cuda.is_initialized():
+            # Before CUDA is used, torch.manual_seed queues a call with a stack trace for later, every time.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)

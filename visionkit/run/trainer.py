@@ -25,6 +25,7 @@ from visionkit.run.config import RunConfig
 from visionkit.run.policy import Policy, choose_policy
 from visionkit.run.precision import CpuMixedPrecision
 from visionkit.run.processes import Processes, find_processes
+from visionkit.run.quiet_profiler import QuietProfiler
 
 __all__ = ["build_trainer", "make_logger"]
 
@@ -81,10 +82,14 @@ def build_trainer(
         enable_model_summary=False,
         enable_progress_bar=config.progress and _terminal(),
         use_distributed_sampler=False,
+        profiler=QuietProfiler(),
         deterministic="warn" if config.deterministic else False,
         benchmark=False if config.deterministic else None,
         default_root_dir=folder,
     )
+    if policy.accelerator == "gpu":
+        # TF32 for what stays in 32 bits: convolutions have it already, products of matrices do not.
+        torch.set_float32_matmul_precision("high")
     # Deterministic algorithms also fill every new tensor with NaN, a pass over memory that changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Lightning asks all processes about SIGTERM by a broadcast before every batch; `Preemption` agrees

@@ -22,6 +22,7 @@ from visionkit.tasks.prediction import Prediction, predictions
 from visionkit.tasks.wiring import (
     check_callbacks,
     keep_buffers_local,
+    move_batch,
     optim_from,
     plain_settings,
     refuse_foreign,
@@ -50,9 +51,10 @@ class Classifier(lightning.LightningModule):
     0 and 1 for "multi", `(B, K)` or `(B,)` numbers for "regression". `labels_b` and `lam` mix a second
     label in.
 
-    Logged: `train/loss`, `train/top1` (single) every `log_every_n_steps` updates over the updates since the
-    last such row, and over the whole epoch at its end; for `val` and `test`: `loss` (without smoothing and
-    class weights), and `top1 top5 macro_f1 ece`, `map micro_f1 macro_f1` or `mae rmse r2`.
+    Logged: `train/loss`, `train/top1` and `train/top5` (single; top5 above five classes) every
+    `log_every_n_steps` updates over the updates since the last such row, and over the whole epoch at its end;
+    for `val` and `test`: `loss` (without smoothing and class weights), and `top1 top5 macro_f1 ece`,
+    `map micro_f1 macro_f1` or `mae rmse r2`.
 
     Labels that cannot be right are named with their pictures before they reach the device; labels that a
     loader hands over on a GPU already are not looked at, because that would make every step wait for it.
@@ -123,8 +125,9 @@ class Classifier(lightning.LightningModule):
         self.monitor = (f"val/{scores.monitor[0]}", scores.monitor[1])
         self.confusion: Tensor | None = None
         self.loss_terms: dict[str, Tensor] = {}
-        self.tally = Tally(("loss", "top1", "count"))
-        self._epoch = dict.fromkeys(("loss", "top1", "count"), 0.0)
+        self._depth = min(5, num_classes)
+        self.tally = Tally({"loss": (), "count": (), "hits": (self._depth,)})
+        self._epoch = dict.fromkeys(("loss", "top1", "top5", "count"), 0.0)
         self.save_hyperparameters(
             plain_settings(
                 {
@@ -257,6 +260,10 @@ class Classifier(lightning.LightningModule):
             self._read(batch)
         return batch
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch's tensors."""
+        return move_batch(batch, device)
+
     @classmethod
     def load_from_checkpoint(
         cls,
@@ -300,11 +307,12 @@ class Classifier(lightning.LightningModule):
     ) -> None:
         self.tally.add(loss=loss * len(labels), count=len(labels))
         if self.target == "single":
-            guess = logits.argmax(dim=1)
-            right = (guess == labels).float()
+            best = logits.topk(self._depth, dim=1).indices
+            right = best == labels[:, None]  # (B, 5)
             if labels_b is not None:
-                right = lam * right + (1 - lam) * (guess == labels_b)
-            self.tally.add(top1=right.sum())
+                share = lam[:, None] if isinstance(lam, Tensor) and lam.ndim else lam
+                right = share * right + (1 - share) * (best == labels_b[:, None])
+            self.tally.add(hits=right.sum(0))
         trainer: Any = self._trainer
         if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
             return
@@ -312,14 +320,18 @@ class Classifier(lightning.LightningModule):
             self.log_dict(self._means(self._add_window()), on_step=True, on_epoch=False)
 
     def _add_window(self) -> dict[str, float]:
-        window = self.tally.reduce()
+        totals = self.tally.totals()
         self.tally.reset()
+        hits = totals.pop("hits")
+        window = {name: value.item() for name, value in totals.items()}
+        window |= {"top1": hits[0].item(), "top5": hits.sum().item()}
         for name, value in window.items():
             self._epoch[name] += value
         return window
 
     def _means(self, sums: dict[str, float]) -> dict[str, float]:
-        names = ("loss", "top1") if self.target == "single" else ("loss",)
+        names = ("loss", "top1", "top5") if self.target == "single" else ("loss",)
+        names = names[:2] if self.num_classes <= 5 else names
         return {f"train/{name}": sums[name] / sums["count"] for name in names}
 
     def _log_scores(self, split: str) -> None:

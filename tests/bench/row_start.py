@@ -1,0 +1,75 @@
+"""What one waits for: the import, the help, the report; each beside a budget of CPU seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.bench.row import Row, Sides, Size, pick
+from tests.run.make_runs import make_comparison
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def spin(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def start(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    return done.stdout
+
+
+def works(ours: object, _: object) -> None:
+    assert ours, "it printed nothing"
+
+
+def process(arguments: Sequence[str], budget: float) -> Callable[[Size], Sides]:
+    """A process of ours, against a bare interpreter and the budget."""
+
+    def build(size: Size) -> Sides:
+        def theirs() -> None:
+            start("-c", "print(1)")
+            spin(budget)
+
+        return Sides(lambda: start(*arguments), theirs, works)
+
+    return build
+
+
+def report(size: Size) -> Sides:
+    from visionkit.run.comparison import compare
+    from visionkit.run.report import write_report
+
+    place = Path(tempfile.mkdtemp())
+    make_comparison(place / "runs", seeds=tuple(range(pick(size, tiny=2, quick=5, full=10))), predictions=40)
+
+    def ours() -> Path:
+        return write_report(compare([place / "runs"]), place / "out")
+
+    return Sides(
+        ours, lambda: spin(10.0 if size != "tiny" else 0.1), works,
+        close=lambda: shutil.rmtree(place, ignore_errors=True),
+    )  # fmt: skip
+
+
+ROWS = (
+    Row("import visionkit", "a bare interpreter and 0.05 s",
+        process(("-c", "import visionkit; print(1)"), 0.05),
+        goal=1.0, limit="the interpreter's start", at_most=True, rounds=9),
+    Row("visionkit --help", "a bare interpreter and 1 s", process(("-m", "visionkit.cli", "--help"), 1.0),
+        goal=1.0, limit="the interpreter's start", at_most=True, rounds=5),
+    Row("report over 20 runs", "10 s", report, goal=1.0, limit="drawing", at_most=True, rounds=3,
+        quick=False),
+)  # fmt: skip

@@ -1,0 +1,124 @@
+"""The table of speeds: measured rows as plain values, in print, as JSON, and against an earlier table."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tests.bench.row import Row
+from tests.bench.timing import Pairs
+
+__all__ = ["describe_machine", "measured", "print_table", "read_table", "slower", "write_table"]
+
+COLUMNS = ("row", "peer", "ratio", "spread", "goal", "limit", "verdict")
+SLACK = 0.9  # a ratio below the committed spread by more than this share is a regression
+
+
+def measured(row: Row, pairs: Pairs, facts: dict[str, Any]) -> dict[str, Any]:
+    """One row as JSON holds it."""
+    ratios = pairs.ratios(at_most=row.at_most, wall=row.clock == "wall")
+    ratio = statistics.median(ratios)
+    ours, theirs = pairs.medians()
+    return {
+        "row": row.name,
+        "peer": f"{row.peer}{_version(row.package)}",
+        "ratio": round(ratio, 3),
+        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
+        "wall_ratio": round(statistics.median(pairs.ratios(at_most=row.at_most, wall=True)), 3),
+        "goal": row.goal,
+        "at_most": row.at_most,
+        "limit": row.limit,
+        "verdict": "holds" if (ratio <= row.goal if row.at_most else ratio >= row.goal) else "short",
+        "ours_ms": round(ours * 1e3, 4),
+        "theirs_ms": round(theirs * 1e3, 4),
+        "pairs": len(ratios),
+        "clock": row.clock,
+        "note": row.note,
+        "facts": facts,
+    }
+
+
+def slower(row: dict[str, Any], before: dict[str, Any] | None) -> str:
+    """Say what became slower than in an earlier table; "" where nothing did."""
+    if before is None or "spread" not in before or "ratio" not in row:
+        return ""
+    low, high = before["spread"]
+    worse = row["ratio"] > high / SLACK if row["at_most"] else row["ratio"] < low * SLACK
+    return f"regressed from {before['ratio']:g} [{low:g}..{high:g}]" if worse else ""
+
+
+def read_table(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier table by name."""
+    if not path.is_file():
+        return {}
+    return {row["row"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:
+    """Write the rows; those of an earlier table that were not measured now stay, with their own date."""
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    kept = {name: row for name, row in read_table(path).items() if name not in {row["row"] for row in rows}}
+    merged = [*kept.values(), *({**row, "date": stamp} for row in rows)]
+    merged.sort(key=lambda row: row["row"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"machine": machine, "rows": merged}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def print_table(rows: list[dict[str, Any]]) -> str:
+    """The rows in aligned columns."""
+    lines = [COLUMNS]
+    for row in rows:
+        if "ratio" not in row:
+            lines.append((row["row"], row["peer"], "", "", "", "", row["verdict"]))
+            continue
+        sign = "<=" if row["at_most"] else ">="
+        spread = f"{row['spread'][0]:.2f}..{row['spread'][1]:.2f}"
+        goal = f"{sign} {row['goal']:g}"
+        cells = (row["row"], row["peer"], f"{row['ratio']:.2f}x", spread, goal, row["limit"], row["verdict"])
+        lines.append(cells)
+    width = [max(len(line[place]) for line in lines) for place in range(len(COLUMNS))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, width)).rstrip() for line in lines)
+
+
+def describe_machine(threads: int) -> dict[str, Any]:
+    """What the ratios were measured on."""
+    import torch
+
+    from visionkit.run.allocator import is_tuned
+
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "flags": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in _cpu_flags()],
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": threads,
+        "allocator": "raised thresholds on both sides" if is_tuned() else "as the system has it",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+    }
+
+
+def _version(package: str) -> str:
+    return f" {metadata.version(package)}" if package else ""
+
+
+def _cpu_info(key: str) -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def _cpu_name() -> str:
+    return _cpu_info("model name") or platform.processor()
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info("flags").split())

@@ -1,0 +1,93 @@
+"""The bench itself: every row's two sides agree at a tiny size, and the runner times, prints and compares."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.bench import run as runner
+from tests.bench.row import Row, Sides, same
+from tests.bench.run import find_rows
+from tests.bench.table import slower
+from tests.bench.timing import time_pairs
+
+CPU = [row for row in find_rows() if row.device == "cpu"]
+GPU = [row for row in find_rows() if row.device == "gpu"]
+# Each starts processes or a Trainer: checked once, by the first of its family.
+SLOW = {"training step, whole run", "visionkit --help", "packed JPEG to uint8 batch, Pillow"}
+
+
+def test_rows_are_found_and_say_what_they_measure():
+    assert len(CPU) >= 18
+    assert len(GPU) >= 8
+    for row in CPU + GPU:
+        assert row.peer, row.name
+        assert row.limit, row.name
+        assert row.goal > 0, row.name
+
+
+@pytest.mark.parametrize("row", [row for row in CPU if row.name not in SLOW], ids=lambda row: row.name)
+def test_both_sides_agree(row):
+    for name in row.needs:
+        pytest.importorskip(name)
+    sides = row.build("tiny")
+    try:
+        sides.equal(sides.ours(), sides.theirs())
+    finally:
+        sides.close()
+
+
+@pytest.mark.parametrize("row", GPU, ids=lambda row: row.name)
+def test_rows_for_a_gpu_run_dry_on_a_cpu(row):
+    found = runner.measure(row, "tiny")
+    assert found["ratio"] > 0
+
+
+def made(ours, theirs, **settings) -> Row:
+    return Row("sum", "slow sum", lambda size: Sides(ours, theirs, same), goal=1.5, limit="none", **settings)
+
+
+def test_the_runner_times_compares_and_refuses_what_differs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.setenv(name, "1")
+
+    def slow() -> int:
+        return sum(number for number in range(60_000))
+
+    def fast() -> int:
+        return 59_999 * 30_000
+
+    monkeypatch.setattr(runner, "find_rows", lambda pattern: [made(fast, slow, package="torch")])
+    monkeypatch.setattr(runner, "LEAST", {"full": 0.002})
+    out = tmp_path / "speed.json"
+    assert runner.main(["--out", str(out), "--against", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split() == ["row", "peer", "ratio", "spread", "goal", "limit", "verdict"]
+    assert said[1].endswith("holds")
+    row = json.loads(out.read_text())["rows"][0]
+    assert row["ratio"] > 5
+    assert row["peer"].startswith("slow sum 2.")
+    assert row["spread"][0] <= row["ratio"] <= row["spread"][1]
+    # The same row, now slow: it is short of its goal, and a regression from the table.
+    monkeypatch.setattr(runner, "find_rows", lambda pattern: [made(slow, slow)])
+    assert runner.main(["--against", str(out)]) == 1
+    assert "regressed from" in capsys.readouterr().out
+    # Sides that differ are not timed.
+    monkeypatch.setattr(runner, "find_rows", lambda pattern: [made(lambda: 1, slow)])
+    assert runner.main(["--against", str(out)]) == 1
+    assert "failed: AssertionError" in capsys.readouterr().out
+    assert runner.main(["--gpu"]) == 2
+
+
+def test_pairs_alternate_and_regressions_have_a_direction():
+    calls = []
+    pairs = time_pairs(lambda: calls.append("o"), lambda: calls.append("t"), rounds=4, least=0.0)
+    assert "".join(calls[2:]) == "toottoot"
+    assert len(pairs.ratios(at_most=False)) == 4
+    before = {"ratio": 1.5, "spread": [1.4, 1.6]}
+    assert slower({"ratio": 1.3, "at_most": False}, before) == ""
+    assert "regressed" in slower({"ratio": 1.2, "at_most": False}, before)
+    assert "regressed" in slower({"ratio": 1.9, "at_most": True}, before)
+    assert slower({"ratio": 1.2, "at_most": True}, before) == ""

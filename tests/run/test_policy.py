@@ -1,0 +1,75 @@
+"""The policy asks the network: bf16 only where it is native and the network's arithmetic is dense enough."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from visionkit.backbones import create_encoder
+from visionkit.config import OptimConfig, TransferConfig
+from visionkit.optim import build_optimizer
+from visionkit.run import policy as rules
+from visionkit.run.arithmetic import count_arithmetic
+from visionkit.run.config import RunConfig
+
+
+def test_arithmetic_is_counted_by_kind_and_leaves_the_network_as_it_was():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.Conv2d(8, 4, 1, groups=2),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+    )
+    net[3].eval()
+    state = torch.random.get_rng_state()
+    found = count_arithmetic(net, (3, 6, 7))
+    pixels = 6 * 7
+    assert found.dense == pixels * 8 * 27 + 4 * 5
+    assert found.depthwise == pixels * 8 * 9
+    assert found.grouped == pixels * 4 * 4
+    assert found.moved == pixels * (8 + 8 + 8 + 4)
+    assert [part.training for part in net] == [True] * 3 + [False] + [True] * 3
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not any(part._forward_hooks for part in net)
+
+
+def test_precision_goes_by_device_and_network(monkeypatch):
+    config = RunConfig(accelerator="cpu", image_size=96)
+    names = ("timm/resnet18", "packaged/efficientnet_lite0")
+    nets = {name: create_encoder(name, init="scratch") for name in names}
+    monkeypatch.setattr(rules, "_native_bf16", lambda accelerator: True)
+    assert rules.choose_policy(config, nets["timm/resnet18"]).precision == "bf16-mixed"
+    slow = rules.choose_policy(config, nets["packaged/efficientnet_lite0"])
+    assert slow.precision == "32-true"
+    assert "9% of the arithmetic" in slow.reason
+    assert rules.choose_policy(config).precision == "bf16-mixed"
+    assert rules.choose_policy(config, nn.Embedding(3, 3)).precision == "bf16-mixed"
+    asked = RunConfig(accelerator="cpu", precision="bf16-mixed")
+    assert rules.choose_policy(asked, nets["packaged/efficientnet_lite0"]).precision == "bf16-mixed"
+    monkeypatch.setattr(rules, "_native_bf16", lambda accelerator: False)
+    assert rules.choose_policy(config, nets["timm/resnet18"]).precision == "32-true"
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_optimizers_are_fused_unless_gradients_are_clipped_and_move_alike(clip):
+    def moved(fused: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        net = nn.Linear(5, 7)
+        config = OptimConfig(schedule="constant", warmup=0.0, clip_norm=clip)
+        made = build_optimizer(net, None, config, TransferConfig(), 1e-2, total_images=100, global_batch=4)
+        optimizer = made["optimizer"]
+        if not fused:
+            groups = [{**group, "fused": False} for group in optimizer.param_groups]
+            optimizer = torch.optim.AdamW(groups)
+        assert all(bool(group["fused"]) == (fused and not clip) for group in optimizer.param_groups)
+        for _ in range(5):
+            net(torch.ones(2, 5)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return net.weight.detach()
+
+    torch.testing.assert_close(moved(True), moved(False), atol=1e-6, rtol=0)
