@@ -6,12 +6,12 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cluster.recipe import UPDATES, begin, environment, finish, outcome, recipe
@@ -130,10 +130,21 @@ def slurm(tmp_path_factory: pytest.TempPathFactory):
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
             it.call("scancel", "--user=root")
             time.sleep(2)
-        for name in ("slurmd-n1", "slurmd-n2", "slurmctld", "munge"):
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int((place / f"{name}.pid").read_text()), signal.SIGTERM)
-        time.sleep(2)
+        stop(place)
+
+
+def stop(place: Path) -> None:
+    """End the daemons, those that do not end by themselves too."""
+    daemons = []
+    for name in ("slurmd-n1", "slurmd-n2", "slurmctld", "munge"):
+        with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
+            daemons.append(psutil.Process(int((place / f"{name}.pid").read_text())))
+    for daemon in daemons:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            daemon.terminate()
+    for daemon in psutil.wait_procs(daemons, timeout=20)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            daemon.kill()
 
 
 @pytest.fixture(scope="session")

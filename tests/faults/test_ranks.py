@@ -39,7 +39,10 @@ def judge(rows: list[dict], times: int, timeout: int, request: pytest.FixtureReq
     bad = [
         row
         for row in rows
-        if row["status"] in (None, 0) or not row["named"] or not (0 <= row["seconds"] < timeout + GRACE)
+        if row["status"] in (None, 0)
+        or not row["named"]
+        or row["seconds"] is None
+        or not 0 <= row["seconds"] < timeout + GRACE
     ]
     slowest = max((row["seconds"] or 0.0) for row in rows)
     note = f"slowest {slowest:.1f} s at a time-out of {timeout} s"

@@ -89,7 +89,7 @@ def lost_processes(error: BaseException, trainer: lightning.Trainer, *, timeout:
         timeout: Seconds that a process waits for the others.
     """
     wished = isinstance(error, RunError)
-    told = end_children(60.0 if wished else 5.0)
+    told = end_children(60.0 if wished else 2.0)
     if wished or trainer.world_size == 1 or not isinstance(error, RuntimeError):
         return None
     text = str(error).strip()
