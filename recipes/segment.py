@@ -42,10 +42,13 @@ class Config(RunConfig):
 
 def main(config: Config) -> Path:
     """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    from visionkit.run import run_recipe
     from visionkit.run.backbone_table import run_backbones
 
     config.out = config.out or "runs/segment"
-    return run_backbones(config, config.backbones, train)
+    if config.backbones:
+        return run_backbones(config, config.backbones, train)
+    return run_recipe(config, train)
 
 
 def train(config: Config, folder: Path) -> dict[str, Any]:

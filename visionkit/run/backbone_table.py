@@ -22,14 +22,14 @@ ConfigT = TypeVar("ConfigT", bound=RunConfig)
 def run_backbones(
     config: ConfigT, backbones: Sequence[str], train: Callable[[ConfigT, Path], dict[str, Any]]
 ) -> Path:
-    """Run the recipe once for each backbone, in a folder of its own; with none, once for `config.backbone`.
+    """Run the recipe once for each backbone, in a folder of its own.
 
     The same command continues where it stopped, as with one backbone. Written besides: `backbones.json`, and
     the table on standard output.
 
     Args:
         config: The recipe's settings; `out` must be set.
-        backbones: Names of backbones.
+        backbones: Their names, at least one.
         train: Trains one run in a folder.
 
     Returns:
@@ -38,8 +38,6 @@ def run_backbones(
     Raises:
         InputError: A backbone is named twice, or as `run_recipe`.
     """
-    if not backbones:
-        return run_recipe(config, train)
     twice = sorted({name for name in backbones if list(backbones).count(name) > 1})
     if twice:
         raise InputError(f"Expected each backbone once, but got {', '.join(twice)} more than once.")
