@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from visionkit.run.policy import choose_policy
     from visionkit.run.preempt import Preemption
     from visionkit.run.preview import Preview
+    from visionkit.run.preview_boxes import BoxPreview, CurveFile
     from visionkit.run.preview_classes import ClassPreview
     from visionkit.run.report import write_report
     from visionkit.run.saver import SaveCheckpoints
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from visionkit.run.trainer import build_trainer
 
 __all__ = [
+    "BoxPreview",
     "ClassPreview",
+    "CurveFile",
     "FiniteGuard",
     "Preemption",
     "Preview",
@@ -41,7 +44,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "BoxPreview": "preview_boxes",
     "ClassPreview": "preview_classes",
+    "CurveFile": "preview_boxes",
     "FiniteGuard": "guard",
     "Preemption": "preempt",
     "Preview": "preview",
