@@ -91,7 +91,9 @@ def _first_stage(size: Size, proposals: int) -> Sides:
     images = ImageList(torch.zeros(batch, 3, high, wide), [(high, wide - 20)] * batch)
     targets = _targets(batch, high)
     levels = [Level(8, r) for r in reductions]
-    ours = ProposalNetwork(LevelAnchors(levels), 8, convs=1, proposals=(proposals, proposals), samples=256)
+    ours = ProposalNetwork(
+        LevelAnchors(levels, spacing="grid"), 8, convs=1, proposals=(proposals, proposals), samples=256
+    )
     anchors = AnchorGenerator(tuple((8 * r,) for r in reductions), ((0.5, 1.0, 2.0),) * len(reductions))
     count = {"training": proposals, "testing": proposals}
     theirs = RegionProposalNetwork(anchors, nn.Identity(), 0.7, 0.3, 256, 0.5, count, dict(count), 0.7)

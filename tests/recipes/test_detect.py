@@ -41,9 +41,28 @@ def test_both_arms_train_and_are_scored_alike(detect, tmp_path):
     first, second = results.values()
     assert first["equal"] == second["equal"]
     assert first["images_seen"] == second["images_seen"] == 12
-    for result in results.values():
+    for name, result in results.items():
+        assert (tmp_path / name / "predictions/curves.json").is_file()
+        assert (tmp_path / name / "figures/val-worst.png").is_file()
+        rows = [json.loads(line) for line in (tmp_path / name / "predictions/val.jsonl").open()]
+        assert len(rows) == 6
+        assert all(len(row["boxes"]) == len(row["right"]) for row in rows)
         assert result["task"]
         assert {"val/map", "val/map50"} <= set(result["metrics"])
+
+
+def test_pasting_and_several_views_and_backbones_make_one_table(detect, tmp_path):
+    config = detect.Config(
+        train_size=4, val_size=2, image_size=48, batch_size=2, epochs=1, seeds=[0], pyramid_channels=8,
+        proposals=20, init="scratch", progress=False, accelerator="cpu", precision="32-true", masks=True,
+        augment="paste", out=str(tmp_path), backbones=["timm/test_resnet", "timm/test_byobnet"],
+    )  # fmt: skip
+    assert detect.main(config) == tmp_path
+    table = (tmp_path / "architectures.md").read_text()
+    assert "timm/test_resnet | scratch" in table
+    assert "timm/test_byobnet | scratch" in table
+    assert len((tmp_path / "architectures.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "figures/architectures.png").stat().st_size > 5000
 
 
 def test_variants_keep_their_rules(detect):
@@ -52,5 +71,7 @@ def test_variants_keep_their_rules(detect):
     assert he.transfer.freeze_through == 0
     assert he.optim.tails == (960_000, 320_000)
     assert detect.he2019(detect.Config(images=8_640_000)).optim.tails == he.optim.tails
+    assert detect.he2019(detect.Config(), schedule=6).schedule * detect.IMAGES_OF_1X == 8_640_000
+    assert len(detect.architecture_matters(detect.Config()).backbones) == 3
     assert detect.low_data(detect.Config()).fractions == [0.1, 0.25, 1.0]
     assert detect.lsj(detect.Config()).augment == "lsj"

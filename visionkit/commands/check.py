@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "data",
-        help="a folder a class, a .csv table, a VOC or COCO folder or .json, masks, captions, a pack, or scenes",
+        help="a folder a class, a .csv, a VOC or COCO folder or .json, masks, captions, a pack, or scenes",
     )
     parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
     args = parser.parse(argv)

@@ -59,8 +59,8 @@ def encode_record(sample: Sample, picture: tuple[str, bytes], *, compress: bool)
             raise DataError(text, path=sample.get("id"), field=name)
     shape = list(sample["image"].shape[1:])
     head = {"picture": [kind, *shape, len(pixels)], "fields": fields, "plain": plain}
-    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
-    start = len(text).to_bytes(4, "little") + text
+    said = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    start = len(said).to_bytes(4, "little") + said
     return b"".join(_padded(part) for part in (start, *parts))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from visionkit.run.policy import choose_policy
     from visionkit.run.preempt import Preemption
     from visionkit.run.preview import Preview
+    from visionkit.run.preview_boxes import BoxPreview, CurveFile
     from visionkit.run.preview_captions import CaptionPreview
     from visionkit.run.preview_classes import ClassPreview
     from visionkit.run.preview_masks import MaskPreview
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from visionkit.run.trainer import build_trainer
 
 __all__ = [
+    "BoxPreview",
     "CaptionFacts",
     "CaptionPreview",
     "ClassPreview",
+    "CurveFile",
     "FiniteGuard",
     "MaskPreview",
     "Preemption",
@@ -47,9 +50,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "BoxPreview": "preview_boxes",
     "CaptionFacts": "caption_facts",
     "CaptionPreview": "preview_captions",
     "ClassPreview": "preview_classes",
+    "CurveFile": "preview_boxes",
     "FiniteGuard": "guard",
     "MaskPreview": "preview_masks",
     "Preemption": "preempt",

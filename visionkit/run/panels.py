@@ -34,20 +34,23 @@ def to_picture(image: Tensor, *, side: int = SIDE) -> Image.Image:
     return picture.resize(size, Image.Resampling.BILINEAR)
 
 
-def caption_panel(picture: Image.Image, lines: Sequence[tuple[str, bool | None]]) -> Image.Image:
+def caption_panel(
+    picture: Image.Image, lines: Sequence[tuple[str, bool | None]], *, side: int = SIDE
+) -> Image.Image:
     """Return a picture with lines of text below it.
 
     Args:
         picture: The picture.
         lines: Text, and whether it is right (green), wrong (red) or neither (None).
+        side: Width of the panel, and height of its picture.
     """
-    panel = Image.new("RGB", (SIDE, SIDE + LINE * len(lines) + 4), PAPER)
-    panel.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
+    panel = Image.new("RGB", (side, side + LINE * len(lines) + 4), PAPER)
+    panel.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     draw = ImageDraw.Draw(panel)
     font = ImageFont.load_default(size=11)
     for number, (text, right) in enumerate(lines):
         color = INK if right is None else GOOD if right else BAD
-        draw.text((2, SIDE + 2 + LINE * number), _fit(draw, text, font), fill=color, font=font)
+        draw.text((2, side + 2 + LINE * number), _fit(draw, text, font, side), fill=color, font=font)
     return panel
 
 
@@ -72,9 +75,9 @@ def join_grid(panels: Sequence[Image.Image], *, columns: int = 0, gap: int = GAP
     return grid
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: Any) -> str:
-    if draw.textlength(text, font=font) <= SIDE - 4:
+def _fit(draw: ImageDraw.ImageDraw, text: str, font: Any, side: int) -> str:
+    if draw.textlength(text, font=font) <= side - 4:
         return text
-    while text and draw.textlength(f"{text}...", font=font) > SIDE - 4:
+    while text and draw.textlength(f"{text}...", font=font) > side - 4:
         text = text[:-1]
     return f"{text}..."

@@ -15,6 +15,7 @@ from visionkit import __version__
 from visionkit.run.class_figures import class_bars, confusion_matrix
 from visionkit.run.class_scores import class_scores
 from visionkit.run.comparison import Comparison, arm_name
+from visionkit.run.detection_figures import detection_figures, read_curves
 from visionkit.run.figures import gap_bars, learning_curves, low_data_curve, to_png
 from visionkit.run.likeness import flatten
 from visionkit.run.predictions import confusion, read_predictions, thumbnail
@@ -133,7 +134,12 @@ class _SampleRuns:
         return sections
 
     def by_class(self, figures: Path) -> list[str]:
-        """Return the confusion matrix of each arm and the recall of each class as pictures."""
+        """Return confusions and recalls by class, or precision over recall and AP, as pictures."""
+        data = str(self.comparison.data.get("name", "data"))
+        curves = {arm: read_curves(record.folder) for arm, record in self.runs.items()}
+        detected = detection_figures(curves, data=data)
+        if detected:
+            return [_picture(figure, figures / f"{name}.png") for name, figure in detected]
         classes = [str(name) for name in self.comparison.data.get("classes") or ()]
         if not 1 < len(classes) <= MOST_CLASSES:
             return self._scores(figures)

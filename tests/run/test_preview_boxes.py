@@ -1,0 +1,74 @@
+"""Detection previews: what is right, how bad a picture is, and what the report draws of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from visionkit.run.detection_figures import detection_figures, read_curves
+from visionkit.run.figures import to_png
+from visionkit.run.preview_boxes import BoxPreview
+from visionkit.tasks.frames import Detections
+
+
+class Says:
+    """Finds the first object twice, misses the second, and finds one that is not there."""
+
+    def predict_step(self, batch, index):
+        boxes = torch.tensor([[0.0, 0, 40, 40], [2.0, 0, 42, 40], [150, 100, 190, 140], [0, 0, 9, 9]])
+        scores = torch.tensor([0.9, 0.8, 0.7, 0.2])
+        empty = Detections(boxes[:0], scores[:0], torch.zeros(0, dtype=torch.int64))
+        return [Detections(boxes, scores, torch.tensor([0, 0, 1, 1])), empty]
+
+
+def _batch():
+    # The pictures are half as large as the originals, whose frame detections are in.
+    images = [torch.full((3, 80, 100), 90, dtype=torch.uint8)] * 2
+    boxes = torch.tensor([[0.0, 0, 20, 20], [50, 50, 60, 60], [70, 10, 90, 30]])
+    first = {"boxes": boxes, "labels": torch.tensor([0, 1, 1]), "iscrowd": torch.tensor([0, 0, 1])}
+    second = {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64)}
+    targets = [{**target, "size": (160, 200)} for target in (first, second)]
+    return {"images": images, "targets": targets, "ids": ["a", "b"]}
+
+
+def test_rows_pair_detections_with_objects_once():
+    kind = BoxPreview(["cat", "dog"])
+    first, second = kind.rows(Says(), _batch())
+    assert first["truth"] == "1 cat, 1 dog"
+    assert first["prediction"] == "2 cat, 1 dog"
+    assert first["right"] == [True, False, False]
+    assert first["loss"] == pytest.approx(1 - 2 / 5)
+    assert first["true_boxes"][0] == [0, 0, 40, 40]
+    assert (second["truth"], second["prediction"], second["loss"]) == ("none", "none", 0.0)
+    assert json.loads(json.dumps(first)) == first
+
+
+def test_pictures_show_truth_right_and_wrong_in_their_colours():
+    kind = BoxPreview(["cat", "dog"])
+    batch = _batch()
+    row = kind.rows(Says(), batch)[0]
+    picture = kind.picture(batch, 0, row)
+    assert max(picture.size) == 256
+    colours = {colour for _, colour in picture.getcolors(1 << 20)}
+    assert {(0x1A, 0x7F, 0x37), (0xB3, 0x26, 0x1E), (0xFF, 0xD3, 0x3D)} <= colours
+    panel = kind.panel(picture, row)
+    assert panel.width == 256
+    assert len(kind.training(batch, 1)) == 1
+
+
+def test_the_report_draws_ap_by_class_and_curves_and_leaves_out_what_is_damaged(tmp_path):
+    file = tmp_path / "predictions" / "curves.json"
+    file.parent.mkdir()
+    assert read_curves(tmp_path) == {}
+    line = [1 - i / 200 for i in range(101)]
+    file.write_text(json.dumps({"curves": {"cat": line, "dog": line}, "ap": {"cat": 0.5, "dog": 0.4}}))
+    arms = {"pretrained": read_curves(tmp_path), "scratch": {}}
+    charts = detection_figures(arms, data="pets")
+    assert [name for name, _ in charts] == ["ap", "precision-recall-0", "precision-recall-1"]
+    assert all(len(to_png(figure, tmp_path / f"{name}.png")) > 3000 for name, figure in charts)
+    assert detection_figures({"scratch": {}}, data="pets") == []
+    for damaged in ("{", "[]", '{"curves": {"cat": [1]}, "ap": {}}', '{"curves": {}, "ap": {"cat": NaN}}'):
+        file.write_text(damaged)
+        assert read_curves(tmp_path) == {}
