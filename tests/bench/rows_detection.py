@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tests.bench.row import Row, Sides, Size, close, pick
 from torch import Tensor, nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -14,6 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 
+from tests.bench.row import Row, Sides, Size, close, pick
 from visionkit.backbones.level import Level
 from visionkit.nn.anchors import LevelAnchors
 from visionkit.nn.proposals import ProposalNetwork

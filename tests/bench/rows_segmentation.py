@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision
-from tests.bench.row import Row, Sides, Size, pick
 from torch import Tensor
 
+from tests.bench.row import Row, Sides, Size, pick
 from visionkit.run.config import RunConfig
 from visionkit.run.policy import choose_policy
 from visionkit.run.precision import CpuMixedPrecision
