@@ -58,7 +58,8 @@ class Recipe:
 
     def _status(self) -> int | None:
         # Popen's own poll holds a lock, in which the handler that calls `checkpoint` may have interrupted it.
-        assert self.child is not None
+        if self.child is None:
+            return None
         ended = os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         if ended is None:
             return None

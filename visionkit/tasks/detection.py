@@ -28,7 +28,6 @@ from visionkit.tasks.frames import Detections, Frames, merge_views, training_tar
 from visionkit.tasks.maps import build_maps
 from visionkit.tasks.own_module import own_module_name
 from visionkit.tasks.wiring import check_callbacks, keep_buffers_local, optim_from, plain_settings
-from visionkit.tasks.wiring import share_buffers as share
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
 from visionkit.types import Init
 
@@ -273,11 +272,11 @@ class Detector(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Refuse settings without their callback; begin with equal buffers."""
         check_callbacks(self.trainer, self.optim, self.transfer)
-        share(self)
+        wiring.share_buffers(self)
 
     def on_validation_start(self) -> None:
         """Evaluate the same running statistics on every process."""
-        share(self)
+        wiring.share_buffers(self)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Look at boxes and labels while they are still on the host."""
