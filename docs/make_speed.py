@@ -19,8 +19,8 @@ def table(found: dict) -> str:
         sign = "≤" if row["at_most"] else "≥"
         low, high = row["spread"]
         cells = (
-            row["row"], row["peer"], f"{row['ratio']:.2f}x", f"{low:.2f} to {high:.2f}", f"{sign} {row['goal']:g}",
-            row["limit"], row["verdict"],
+            row["row"], row["peer"], f"{row['ratio']:.2f}x", f"{low:.2f} to {high:.2f}",
+            f"{sign} {row['goal']:g}", row["limit"], row["verdict"],
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     machine = found["machine"]

@@ -24,7 +24,8 @@ from visionkit.data.datamodule import DataModule, KeyedDataset
 from visionkit.data.folder import ImageFolder, image_folder
 from visionkit.data.geometry import crop_resize, flip
 from visionkit.data.order import EvalOrder, TrainOrder, keyed_generator, keyed_seed
-from visionkit.data.pack import PackSettings, pack
+from visionkit.data.pack import pack
+from visionkit.data.pack_layout import PackSettings
 from visionkit.data.packed import PackedReader, check_pack, is_pack, open_pack
 from visionkit.data.read_image import MAX_PIXELS, PICTURE_SUFFIXES, inside, read_image, read_size
 from visionkit.data.scenes import Scene, SceneObject, Scenes, scenes

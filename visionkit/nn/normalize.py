@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,7 @@ def _times(values: Tensor, scale: Tensor) -> Tensor:
     return values.to(scale.dtype).mul_(scale)
 
 
-def _refresh(module: nn.Module, keys: object) -> None:
+def _refresh(module: Any, keys: object) -> None:
     """Follow statistics that were loaded."""
     with torch.no_grad():
         module.scale = 1 / (255 * module.std)

@@ -336,7 +336,7 @@ class Classifier(lightning.LightningModule):
         return window
 
     def _means(self, sums: dict[str, float]) -> dict[str, float]:
-        names = ("loss", "top1", "top5") if self.target == "single" else ("loss",)
+        names = ["loss", "top1", "top5"] if self.target == "single" else ["loss"]
         names = names[:2] if self.num_classes <= 5 else names
         return {f"train/{name}": sums[name] / sums["count"] for name in names}
 
