@@ -42,7 +42,7 @@ def encode_record(sample: Sample, picture: tuple[str, bytes], *, compress: bool)
     Raises:
         DataError: A field is of a kind that cannot be packed.
     """
-    kind, pixels = picture
+    form, pixels = picture
     plain: dict[str, Any] = {}
     fields, parts = [], [pixels]
     for name, value in sample.items():
@@ -58,9 +58,9 @@ def encode_record(sample: Sample, picture: tuple[str, bytes], *, compress: bool)
             text = f"Expected a tensor, a text or numbers, but got {type(value).__name__}."
             raise DataError(text, path=sample.get("id"), field=name)
     shape = list(sample["image"].shape[1:])
-    head = {"picture": [kind, *shape, len(pixels)], "fields": fields, "plain": plain}
-    said = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
-    start = len(said).to_bytes(4, "little") + said
+    head = {"picture": [form, *shape, len(pixels)], "fields": fields, "plain": plain}
+    header = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    start = len(header).to_bytes(4, "little") + header
     return b"".join(_padded(part) for part in (start, *parts))
 
 

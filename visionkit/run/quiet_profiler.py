@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from lightning.pytorch.profilers import PassThroughProfiler
 
@@ -15,6 +14,6 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 class QuietProfiler(PassThroughProfiler):
     """Lightning's own stand-in, without making a new context for every call."""
 
-    def profile(self, action_name: str) -> Any:
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         """Return a context that does nothing."""
         return _NOTHING
