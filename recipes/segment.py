@@ -43,7 +43,7 @@ class Config(RunConfig):
 def main(config: Config) -> Path:
     """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
     from visionkit.run import run_recipe
-    from visionkit.run.backbone_table import run_backbones
+    from visionkit.run.architectures import run_backbones
 
     config.out = config.out or "runs/segment"
     if config.backbones:

@@ -101,15 +101,15 @@ def test_photographs_as_a_user_calls_it(segment, root, shared_data, tmp_path):
     assert 0 < result["metrics"]["test/miou"] < 1
 
 
-def test_several_backbones_make_a_table(segment, tmp_path, capsys):
+def test_several_backbones_make_a_table(segment, tmp_path):
     config = tiny(segment, tmp_path, init="scratch", epochs=1, train_size=8, val_size=2)
     config.backbones = ["timm/test_resnet", "timm/test_byobnet"]
     segment.main(config)
-    rows = json.loads((tmp_path / "backbones.json").read_text())
-    assert [row["backbone"] for row in rows] == config.backbones
-    assert all(row["parameters"] > 1000 and row["images_per_second"] > 0 for row in rows)
+    with (tmp_path / "architectures.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["backbone"] for row in rows} == set(config.backbones)
+    assert all(int(row["parameters"]) > 1000 and float(row["images_per_second"]) > 0 for row in rows)
     assert (tmp_path / "timm-test_resnet" / "report.html").is_file()
-    assert "backbone" in capsys.readouterr().out
 
 
 def test_variants_keep_their_rules(segment):

@@ -1,4 +1,4 @@
-"""Scores that runs give by class (IoU, AP), brought together by arm for a chart."""
+"""Scores that runs give by class (IoU), brought together by arm for a chart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from visionkit.run.comparison import Comparison, arm_name
 
 __all__ = ["ClassScores", "class_scores"]
 
-_KINDS = {"iou": "IoU", "ap": "AP"}
+_KINDS = {"iou": "IoU"}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ class CpuMixedPrecision(MixedPrecision):
 
     oneDNN has no fast bfloat16 gradient for those: on a processor with avx512_bf16 they took 1.4 to 9 times
     as long as in float32, casts included, while dense and 1 x 1 convolutions took a third to a half. Which
-    convolutions they are is asked of each as it runs, so any network gets the better of both. Forward passes
-    without gradients stay in bfloat16.
+    convolutions they are is asked of each as it runs, so any network gets the better of both: the training
+    step of EfficientNet-Lite0 at 96 and 224 pixels and of MobileNetV3-Large ran at 0.57, 0.78 and 0.73 times
+    float32's speed in plain bfloat16, and at 1.40, 1.53 and 1.25 times it so. Forward passes without
+    gradients stay in bfloat16.
     """
 
     def __init__(self) -> None:

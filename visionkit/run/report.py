@@ -162,7 +162,7 @@ class _SampleRuns:
         return [*pictures, *self._scores(figures)]
 
     def _scores(self, figures: Path) -> list[str]:
-        """Return the IoU or AP of each class in every arm as a picture, where the runs give them."""
+        """Return the IoU of each class in every arm as a picture, where the runs give it."""
         found = class_scores(self.comparison)
         if found is None:
             return []
@@ -191,6 +191,8 @@ class _SampleRuns:
             if row is not None:
                 said = row.get("said")  # an answer that is more or less right brings its own words
                 right = row.get("right", None if said else row.get("prediction") == row.get("truth"))
+                if isinstance(right, list):  # of each box: the picture is right if all are found
+                    right = row.get("loss") == 0
                 found.append({"arm": arm, "said": said or _say(row.get("prediction")), "right": right,
                               "sure": _percent(row.get("confidence"))})  # fmt: skip
         return found
