@@ -47,6 +47,7 @@ def test_both_arms_train_are_rewarded_and_are_scored_alike(caption, tmp_path):
     assert "val/cider" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_word_vectors_are_compared(caption, tmp_path):
     words = ["a", "left", "of", "right", "above", "below", "the", "to", "placed", "face"]
     rows = [[str((place * k) % 7 / 7) for k in range(12)] for place in range(len(words))]
