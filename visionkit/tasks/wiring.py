@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError, unknown_name
 
-__all__ = ["check_callbacks", "keep_buffers_local", "optim_from", "plain_settings", "share_buffers"]
+__all__ = [
+    "check_callbacks",
+    "keep_buffers_local",
+    "optim_from",
+    "plain_settings",
+    "share_buffers",
+    "unnamed",
+]
 
 
 def keep_buffers_local(module: nn.Module) -> None:
@@ -83,3 +90,11 @@ def optim_from(value: OptimConfig | dict[str, Any]) -> OptimConfig:
         if name not in known:
             raise unknown_name("optim setting", name, known)
     return OptimConfig(**{**value, "tails": tuple(value.get("tails", ()))})
+
+
+def unnamed(first: int, count: int) -> list[str]:
+    """Return names for pictures without: their places, which tell the process too where there are several."""
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    several = ready and torch.distributed.get_world_size() > 1
+    share = f"{torch.distributed.get_rank()}/" if several else ""
+    return [f"{share}{first + index}" for index in range(count)]
