@@ -116,6 +116,7 @@ def fit(
     _train(trainer, task, data, resume, config.timeout)
     if not counter.images:  # it had ended before, and only its result was missing
         counter.images = plan.images
+        counter.table.rewind(counter.images)
     metrics = dict(saver.metrics)
     fitted = time.time() - began
     images, speed = counter.images, counter.speed

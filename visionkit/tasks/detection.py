@@ -27,7 +27,7 @@ from visionkit.tasks.detection_settings import check_detector, rcnn_from
 from visionkit.tasks.frames import Detections, Frames, merge_views, training_targets
 from visionkit.tasks.maps import build_maps
 from visionkit.tasks.own_module import own_module_name
-from visionkit.tasks.wiring import check_callbacks, keep_buffers_local, optim_from, plain_settings
+from visionkit.tasks.wiring import check_callbacks, keep_buffers_local, optim_from, plain_settings, unnamed
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
 from visionkit.types import Init
 
@@ -188,10 +188,7 @@ class Detector(lightning.LightningModule):
         originals = [original_size(target, image) for target, image in zip(targets, images, strict=True)]
         found = self._detect(images, originals)
         truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
-        # Without names pictures are told apart by their place, which another process has too.
-        share = f"{self.global_rank}/" if self._trainer is not None and self.trainer.world_size > 1 else ""
-        first = len(self.metric._state.ids)
-        names = ids or [f"{share}{first + index}" for index in range(len(images))]
+        names = ids or unnamed(len(self.metric._state.ids), len(images))
         self.metric.update(found, truths, names)
 
     def on_train_epoch_end(self) -> None:
@@ -389,12 +386,10 @@ class Detector(lightning.LightningModule):
         return {f"train/{name}": sums[name] / sums["count"] for name in ("loss", *self.terms)}
 
     def _log_scores(self, split: str) -> None:
-        self.detection_scores = self.metric.reduce()
-        scores = self.detection_scores
+        scores = self.detection_scores = self.metric.reduce()
         if not scores.images:
             return
-        values = dict(scores.values)
-        values |= {f"ap/{name}": value for name, value in scores.per_class.items()}
+        values = scores.values | {f"ap/{name}": value for name, value in scores.per_class.items()}
         # -1 says that there was nothing to score; as a point of a curve it would mislead. `map` is monitored.
         kept = {name: max(value, 0.0) for name, value in values.items() if value >= 0 or name == "map"}
         self.log_dict({f"{split}/{name}": value for name, value in kept.items()}, sync_dist=False)

@@ -22,6 +22,7 @@ __all__ = [
     "plain_settings",
     "refuse_foreign",
     "share_buffers",
+    "unnamed",
 ]
 
 
@@ -124,3 +125,11 @@ def refuse_foreign(path: Any, weights_only: bool | None, hparams_file: Any = Non
         fix += "checkpoint holds its own settings (no hparams_file)."
         raise InputError(expected("a checkpoint", "a file on this machine, weights_only", str(path), fix=fix))
     check_file(path)
+
+
+def unnamed(first: int, count: int) -> list[str]:
+    """Return names for pictures without: their places, which tell the process too where there are several."""
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    several = ready and torch.distributed.get_world_size() > 1
+    share = f"{torch.distributed.get_rank()}/" if several else ""
+    return [f"{share}{first + index}" for index in range(count)]
