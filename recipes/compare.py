@@ -14,16 +14,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # recipes stand beside each other, not in a package
 
 import classify
-from visionkit.run.config import setting
 from visionkit.run.launch import launch
 
 
 @dataclass
 class Config(classify.Config):
     """The settings of `classify.py`; `init` stays "both"."""
-
-    # The embedded network is depthwise and its pictures small: on a CPU bf16 is the slower there (0.7x).
-    precision: str = setting("32-true", "auto | 32-true | bf16-mixed | 16-mixed", group="machine")
 
 
 def main(config: Config) -> Path:

@@ -19,11 +19,12 @@ from visionkit.run.config import RunConfig
 __all__ = ["Policy", "choose_policy"]
 
 _DEPTHWISE = 0.05
-"""Share of depthwise arithmetic above which bf16 is slower than fp32 on CPUs that have it.
+"""Share of depthwise arithmetic above which a compiled network is slower in bf16 than in fp32 on CPUs.
 
 Measured over eleven networks at two sizes (`tests/bench/precision_survey.py`): those at 8 to 9 percent took
 1.3 to 1.9 times as long in bf16, those at 0 to 2.4 percent were 1.3 to 1.9 times faster. Depthwise
-convolutions move values and hardly multiply them, and the CPU kernels for them convert at both ends.
+convolutions move values and hardly multiply them, and the CPU kernels for them convert at both ends. Networks
+that are not compiled train the slow ones in fp32 (`visionkit.run.precision`) and are faster in bf16 all the same.
 """
 
 
@@ -53,9 +54,9 @@ class Policy:
 def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
     """Return the policy for this machine: channels-last always, compile when asked, bf16 where it is faster.
 
-    That is on GPUs that compute in it, and on CPUs that do, unless the network's depthwise convolutions have
-    more than a twentieth of its arithmetic. It is a function of machine and network, not of a timing, so both
-    arms and a resumed run get the same.
+    That is on GPUs and CPUs that compute in it, unless a network is compiled for a CPU whose depthwise
+    convolutions have more than a twentieth of its arithmetic: not compiled, those train in 32 bits. It is a
+    function of machine and network, not of a timing, so both arms and a resumed run get the same.
 
     Args:
         config: Accelerator, precision, compile, and the side of the pictures.
@@ -77,7 +78,7 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
         _check_compiler(accelerator)
     precision, reason = config.precision, "as asked"
     if precision == "auto":
-        precision, reason = _fastest(accelerator, module, config.image_size)
+        precision, reason = _fastest(accelerator, module if config.compile else None, config.image_size)
     return Policy(accelerator, precision, channels_last=True, compile=config.compile, reason=reason)
 
 
@@ -96,7 +97,7 @@ def _check_compiler(accelerator: str) -> None:
 
 
 def _fastest(accelerator: str, module: nn.Module | None, side: int) -> tuple[str, str]:
-    """Return the faster precision, and why."""
+    """Return the faster precision, and why; `module` is a network that is to be compiled."""
     if not _native_bf16(accelerator):
         return "32-true", f"this {accelerator} does not compute in bf16"
     if accelerator == "gpu" or module is None:
