@@ -23,8 +23,8 @@ _DEPTHWISE = 0.05
 
 Measured over eleven networks at two sizes (`tests/bench/precision_survey.py`): those at 8 to 9 percent took
 1.3 to 1.9 times as long in bf16, those at 0 to 2.4 percent were 1.3 to 1.9 times faster. Depthwise
-convolutions move values and hardly multiply them, and the CPU kernels for them convert at both ends. Networks
-that are not compiled train the slow ones in fp32 (`visionkit.run.precision`) and are faster in bf16 all the same.
+convolutions move values and hardly multiply them, and the CPU kernels for them convert at both ends. What
+is not compiled trains the slow ones in fp32 (`visionkit.run.precision`) and is faster in bf16 all the same.
 """
 
 
