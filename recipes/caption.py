@@ -27,30 +27,36 @@ class Config(RunConfig):
     decoder: Literal["show_attend_tell", "show_and_tell", "fc", "att2in", "up_down"] = setting(
         "show_attend_tell", "show_attend_tell | show_and_tell | fc | att2in | up_down"
     )
-    cell: Literal["lstm", "gru"] = setting("lstm", "lstm | gru")
+    cell: Literal["lstm", "gru"] = setting("lstm", "lstm | gru", rare=True)
     reduction: int = setting(16, "input pixels per cell of the attended map; 0: the coarsest")
-    output_stride: int = setting(0, "dilate the backbone to this reduction for attention; 0: as it is")
-    positions: bool = setting(True, "cells of the map also say where they lie (not in the papers)")
-    embed: int = setting(128, "width of embedded words")
+    output_stride: int = setting(
+        0, "dilate the backbone to this reduction for attention; 0: as it is", rare=True
+    )
+    positions: bool = setting(True, "cells of the map also say where they lie (not in the papers)", rare=True)
+    embed: int = setting(128, "width of embedded words", rare=True)
     hidden: int = setting(256, "width of the decoder's state")
     dropout: float = setting(0.3, "share of embedded words and outputs dropped")
     captions: int = setting(4, "captions taught for each picture each time it is seen")
-    least: int = setting(5, "how often a word must occur in the training captions")
-    label_smoothing: float = setting(0.0, "share of each word's target spread over all words")
+    least: int = setting(5, "how often a word must occur in the training captions", rare=True)
+    label_smoothing: float = setting(0.0, "share of each word's target spread over all words", rare=True)
     scheduled_sampling: float = setting(0.0, "share of own words as input at the end of training")
-    coverage: float = setting(0.0, "weight of the term that asks to look everywhere once")
+    coverage: float = setting(0.0, "weight of the term that asks to look everywhere once", rare=True)
     critic_from: int = setting(0, "images after which CIDEr-D is rewarded (self-critical); 0: never")
-    baseline: Literal["greedy", "mean", "beam"] = setting("mean", "of the reward: greedy | mean | beam")
-    draws: int = setting(5, "sentences drawn for each picture, self-critical")
+    baseline: Literal["greedy", "mean", "beam"] = setting(
+        "mean", "of the reward: greedy | mean | beam", rare=True
+    )
+    draws: int = setting(5, "sentences drawn for each picture, self-critical", rare=True)
     beams: int = setting(3, "open sentences of the beam search in evaluation")
-    longest: int = setting(20, "most words of a caption")
+    longest: int = setting(20, "most words of a caption", rare=True)
     vectors: str = setting("", "file of word vectors: GloVe text, word2vec text or .bin")
     words: Literal["random", "pretrained", "frozen", "all"] = setting(
         "random", "random | pretrained | frozen word vectors, or all, one after another"
     )
-    crop: float = setting(1.0, "least area of a random crop of training pictures; 1: whole pictures")
-    train_size: int = setting(2000, "scenes only: pictures in the training split")
-    val_size: int = setting(300, "scenes only: pictures in the validation split")
+    crop: float = setting(
+        1.0, "least area of a random crop of training pictures; 1: whole pictures", rare=True
+    )
+    train_size: int = setting(2000, "scenes only: pictures in the training split", rare=True)
+    val_size: int = setting(300, "scenes only: pictures in the validation split", rare=True)
 
 
 def main(config: Config) -> Path:

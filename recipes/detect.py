@@ -29,17 +29,21 @@ class Config(RunConfig):
     box_loss: Literal["smooth_l1", "l1", "giou"] = setting("smooth_l1", "smooth_l1 | l1 | giou")
     pyramid_channels: int = setting(128, "channels of the pyramid's levels")
     anchor_scale: float = setting(4.0, "side of the anchors of a level, in its positions (COCO: 8)")
-    proposals: int = setting(1000, "proposals a picture in training; 3 of 10 of them in evaluation")
-    box_samples: int = setting(512, "proposals a picture in the loss of the box head")
+    proposals: int = setting(
+        1000, "proposals a picture in training; 3 of 10 of them in evaluation", rare=True
+    )
+    box_samples: int = setting(512, "proposals a picture in the loss of the box head", rare=True)
     augment: Literal["flip", "jitter", "lsj", "paste"] = setting(
         "flip", "flip | jitter | lsj (large-scale jitter) | paste (that and copy-paste; needs --masks)"
     )
-    tta_flip: bool = setting(False, "also look at the mirrored picture in evaluation")
-    tta_sizes: list[int] = setting([], "look at the picture with each of these short sides in evaluation")
+    tta_flip: bool = setting(False, "also look at the mirrored picture in evaluation", rare=True)
+    tta_sizes: list[int] = setting(
+        [], "look at the picture with each of these short sides in evaluation", rare=True
+    )
     schedule: int = setting(0, "train for this many times 1,440,000 images: the x of 1x, 2x ... 6x")
     backbones: list[str] = setting([], "run all of it for each of these, and compare them in one table")
-    train_size: int = setting(1000, "scenes only: pictures in the training split")
-    val_size: int = setting(200, "scenes only: pictures in the validation split")
+    train_size: int = setting(1000, "scenes only: pictures in the training split", rare=True)
+    val_size: int = setting(200, "scenes only: pictures in the validation split", rare=True)
 
 
 def main(config: Config) -> Path:

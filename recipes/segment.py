@@ -25,19 +25,21 @@ class Config(RunConfig):
     loss: str = setting("ce", "a sum of ce ohem dice focal tversky lovasz: 'ce + 0.5*dice'")
     channels: int = setting(0, "width of the decoder; 0: its own")
     output_stride: int = setting(0, "coarsest reduction, by dilation; 0: the decoder's own")
-    auxiliary: float = setting(0.0, "weight of an FCN head on the second coarsest map; 0: none")
+    auxiliary: float = setting(0.0, "weight of an FCN head on the second coarsest map; 0: none", rare=True)
     classes: str = setting("", "label map file, for folders of masks (default classes.txt)", group="data")
     crop: list[int] = setting([], "height width of the training windows; empty: --image_size", group="data")
     scale: list[float] = setting([0.5, 2.0], "least and largest random scale of the windows", group="data")
-    cap: float = setting(0.75, "largest share of one class in a window", group="data")
-    photometric: float = setting(0.4, "strength of the changes of colour", group="data")
+    cap: float = setting(0.75, "largest share of one class in a window", group="data", rare=True)
+    photometric: float = setting(0.4, "strength of the changes of colour", group="data", rare=True)
     scales: list[float] = setting([1.0], "evaluation: scales of the views that are averaged")
     flip: bool = setting(False, "evaluation: see each view mirrored too")
-    window: int = setting(0, "evaluation: side of the windows of larger pictures; 0: whole pictures")
-    boundary: float = setting(0.0, "evaluation: tolerance of the boundary score (0.0075); 0: none")
+    window: int = setting(
+        0, "evaluation: side of the windows of larger pictures; 0: whole pictures", rare=True
+    )
+    boundary: float = setting(0.0, "evaluation: tolerance of the boundary score (0.0075); 0: none", rare=True)
     backbones: list[str] = setting([], "a comparison for each of these instead of --backbone", group="model")
-    train_size: int = setting(1000, "scenes only: pictures in the training split")
-    val_size: int = setting(200, "scenes only: pictures in the validation split")
+    train_size: int = setting(1000, "scenes only: pictures in the training split", rare=True)
+    val_size: int = setting(200, "scenes only: pictures in the validation split", rare=True)
 
 
 def main(config: Config) -> Path:

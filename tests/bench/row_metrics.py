@@ -1,4 +1,4 @@
-"""Scores: COCO's average precision, a confusion matrix of class maps; and RoIAlign, forward and backward."""
+"""Scores: COCO's average precision, a confusion matrix of class maps."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import torch
 import torchmetrics
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
-from torchvision.ops import MultiScaleRoIAlign
 
 from tests.bench.row import Row, Sides, Size, close, pick, same
 from tests.metrics.detections import reference_scores, to_coco
 from visionkit.metrics.detection import CocoAP
 from visionkit.metrics.segmentation import SegmentationMeter
-from visionkit.nn.roi_align import RoIPool
 
 CLASSES = 80
 
@@ -114,31 +112,6 @@ def confusion(size: Size) -> Sides:
     return Sides(run_ours, run_theirs, same)
 
 
-def roi_align(size: Size) -> Sides:
-    side, count, channels = pick(size, tiny=(64, 8, 16), quick=(320, 256, 128), full=(320, 512, 256))
-    rng = torch.Generator().manual_seed(0)
-    maps = [torch.randn(2, channels, side // r, side // r, generator=rng) for r in (4, 8, 16, 32)]
-    maps = [m.to(memory_format=torch.channels_last).requires_grad_() for m in maps]
-    corner = torch.rand(2, count, 2, generator=rng) * side * 0.65
-    boxes = list(torch.cat((corner, corner + torch.rand(2, count, 2, generator=rng) * side * 0.3), 2))
-    ours, theirs = RoIPool((4, 8, 16, 32), output_size=7), MultiScaleRoIAlign(list("0123"), 7, 2)
-    weight = torch.randn(2 * count, channels, 7, 7, generator=rng)
-
-    def through(pool: Callable[[], Tensor]) -> list[Tensor]:
-        for each in maps:
-            each.grad = None
-        out = pool()
-        out.backward(weight)
-        return [out.detach(), *(m.grad for m in maps if m.grad is not None)]
-
-    named = {str(i): m for i, m in enumerate(maps)}
-    return Sides(
-        lambda: through(lambda: ours(maps, boxes)),
-        lambda: through(lambda: theirs(named, boxes, [(side, side)] * 2)),
-        close(atol=1e-3),
-    )
-
-
 ROWS = (
     Row("COCO evaluation", "pycocotools", coco("pycocotools"), goal=9.0,
         limit="overlaps and sorts of all boxes", package="pycocotools", rounds=3),
@@ -146,6 +119,4 @@ ROWS = (
         limit="overlaps and sorts of all boxes", package="torchmetrics", rounds=5),
     Row("confusion matrix of class maps", "torchmetrics JaccardIndex", confusion, goal=3.0,
         limit="one read of the maps", package="torchmetrics"),
-    Row("RoIAlign, forward and backward", "torchvision.ops, CPU", roi_align, goal=2.5,
-        limit="the rate of copies", package="torchvision"),
 )  # fmt: skip

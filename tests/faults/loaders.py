@@ -48,6 +48,10 @@ NO_LOADERS = {
     "visionkit.transfer:resolve_transfer": "asks what an init implies",
     "visionkit.data.coco_records:FaultList.__init__": "names a file in texts",
     "visionkit.data.masks:mask_splits": "takes what the layouts found",
+    "visionkit.data.pack:pack": "writes what its reader reads",
+    "visionkit.data.pack_layout:save_arrays": "writes",
+    "visionkit.data.pack_layout:write_bytes": "writes",
+    "visionkit.data.packed:PackedReader.__init__": "called by `open_pack`",
 }
 
 

@@ -72,7 +72,9 @@ def caption_format(path: str | Path) -> tuple[CaptionFormat, Path] | None:
     path = Path(path)
     if path.is_file():
         if path.suffix.lower() == ".json":
-            return ("coco" if path.name.startswith("captions_") else "karpathy"), path
+            if path.name.startswith("captions_"):
+                return "coco", path
+            return None if _of_objects(path) else ("karpathy", path)
         if path.name == "captions.txt" or ".token" in path.name:
             return "flickr", path
         return None
@@ -85,6 +87,13 @@ def caption_format(path: str | Path) -> tuple[CaptionFormat, Path] | None:
         if found:
             return ("karpathy" if kind == "karpathy" else "flickr"), found[0]
     return None
+
+
+def _of_objects(file: Path) -> bool:
+    """Return whether a json file begins like COCO's files of objects, which name pictures by `file_name`."""
+    with file.open("rb") as handle:
+        head = handle.read(65_536)
+    return any(key in head for key in (b'"file_name"', b'"annotations"', b'"categories"'))
 
 
 def read_caption_records(path: str | Path, *, images: str | Path | None = None) -> CaptionRecords:

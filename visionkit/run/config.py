@@ -22,9 +22,12 @@ from visionkit.run.usage import format_usage
 __all__ = ["RunConfig", "parse", "read_config", "setting", "to_dict"]
 
 
-def setting(default: Any, help: str, *, group: str = "task") -> Any:
-    """Return a dataclass field that is a flag: its default, a line of help, the group it is listed in."""
-    meta = {"help": help, "group": group}
+def setting(default: Any, help: str, *, group: str = "task", rare: bool = False) -> Any:
+    """Return a dataclass field that is a flag: its default, a line of help, the group it is listed in.
+
+    A rare one is left out of `--help` and stands in `--help=all`.
+    """
+    meta = {"help": help, "group": group, "rare": rare}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=meta)
     if dataclasses.is_dataclass(default):
@@ -48,7 +51,7 @@ class RunConfig:
         "raise", "raise | skip: what a sample that cannot be read does", group="data"
     )
     bad_limit: float = setting(
-        0.001, "with skip: largest share of a split that may be left out", group="data"
+        0.001, "with skip: largest share of a split that may be left out", group="data", rare=True
     )
     backbone: str = setting("packaged/efficientnet_lite0", "see `visionkit ls backbones`", group="model")
     init: str = setting("both", "pretrained | scratch | both | a weights file", group="model")
@@ -56,31 +59,44 @@ class RunConfig:
     epochs: int = setting(6, "passes over the training split", group="training")
     images: int = setting(0, "train for this many images instead of epochs", group="training")
     batch_size: int = setting(32, "pictures a step on each device", group="training")
-    accumulate: int = setting(1, "steps whose gradients are added before an update", group="training")
+    accumulate: int = setting(
+        1, "steps whose gradients are added before an update", group="training", rare=True
+    )
     lr: float = setting(1e-3, "peak learning rate of the head", group="training")
     optim: OptimConfig = setting(OptimConfig(), "how parameters move", group="training")
     skip_updates: int = setting(
-        0, "updates with a non-finite loss or gradient to leave out before the run stops", group="training"
+        0,
+        "updates with a non-finite loss or gradient to leave out before the run stops",
+        group="training",
+        rare=True,
     )
     seeds: list[int] = setting([0, 1], "one run for each", group="training")
     devices: str = setting("auto", "how many processes on this machine, or auto", group="machine")
     num_nodes: int = setting(0, "machines; 0 asks the environment", group="machine")
     accelerator: str = setting("auto", "cpu | gpu | auto", group="machine")
     strategy: str = setting("auto", "auto | ddp | fsdp", group="machine")
-    timeout: int = setting(300, "seconds a process waits for the others before it ends", group="machine")
+    timeout: int = setting(
+        300, "seconds a process waits for the others before it ends", group="machine", rare=True
+    )
     precision: str = setting("auto", "auto | 32-true | bf16-mixed | 16-mixed", group="machine")
     jobs: int = setting(0, "runs at a time on a CPU; 0: one a thread, 4 at most", group="machine")
     compile: bool = setting(False, "compile the model (slow first step)", group="machine")
-    recompute: bool = setting(False, "gradient checkpointing: less memory, more arithmetic", group="machine")
+    recompute: bool = setting(
+        False, "gradient checkpointing: less memory, more arithmetic", group="machine", rare=True
+    )
     out: str = setting("", "where everything is written (default runs/RECIPE)", group="output")
     resume: Literal["auto", "require", "never"] = setting(
         "auto", "auto | require | never: continue the runs in --out", group="output"
     )
-    checkpoint_every: int = setting(200, "updates between checkpoints within an epoch", group="output")
-    validate_every: int = setting(0, "epochs between validations; 0: about 12 a run", group="output")
+    checkpoint_every: int = setting(
+        200, "updates between checkpoints within an epoch", group="output", rare=True
+    )
+    validate_every: int = setting(
+        0, "epochs between validations; 0: about 12 a run", group="output", rare=True
+    )
     logger: list[str] = setting([], "besides csv: tensorboard wandb mlflow", group="output")
-    deterministic: bool = setting(True, "only deterministic algorithms", group="output")
-    progress: bool = setting(True, "show a progress bar on a terminal", group="output")
+    deterministic: bool = setting(True, "only deterministic algorithms", group="output", rare=True)
+    progress: bool = setting(True, "show a progress bar on a terminal", group="output", rare=True)
 
     def arms(self) -> tuple[str, ...]:
         """Return the values of `init` that are to be run."""

@@ -88,8 +88,7 @@ def fit(
     guard = FiniteGuard(place / "faults", skip=config.skip_updates)
     counter = _Clock(place / "metrics.csv")
     loggers: list[Logger] = [counter.table, *(make_logger(name, place) for name in config.logger)]
-    world = find_processes(config, accelerator=policy.accelerator).world
-    plan = length(config, data, world)
+    plan = length(config, data, find_processes(config, accelerator=policy.accelerator).world)
     trainer = build_trainer(
         config,
         folder=place,

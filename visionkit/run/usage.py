@@ -29,7 +29,11 @@ def format_usage(
         everything: List the nested settings one by one too.
     """
     groups: dict[str, list[str]] = {}
+    rare = 0
     for item in dataclasses.fields(config):
+        if item.metadata.get("rare") and not everything:
+            rare += 1
+            continue
         value = _default(item)
         lines = groups.setdefault(item.metadata.get("group", "task"), [])
         if dataclasses.is_dataclass(value):
@@ -50,9 +54,8 @@ def format_usage(
     if variants:
         out.append("--variant NAME:")
         out += [_fold(f"  {v.__name__}".ljust(24) + _first_line(v)) for v in variants]
-    out.append(
-        "also: --config FILE (YAML; flags win), --print_config, --help, --help=all (nested settings), --debug"
-    )
+    more = f"{rare} rarer and the nested settings" if rare else "nested settings"
+    out.append(f"also: --config FILE (YAML; flags win), --print_config, --debug, --help=all ({more})")
     return "\n".join(out)
 
 
