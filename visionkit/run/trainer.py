@@ -207,7 +207,7 @@ def _quiet() -> None:
         r".*module\(s\) in eval mode at the start of training.*",
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
         r".*recommended to use `self.log\(.*sync_dist=True.*",
-        r".*You have overridden `on_before_batch_transfer` in `LightningModule`.*",
+        r".*You have overridden `(on_before_batch_transfer|transfer_batch_to_device)` in `LightningModule`.*",
         r".*srun.*command is available on your system but is not used.*",
         r".*You are using `torch.load` with `weights_only=.*",
     ]
