@@ -6,12 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from tests.run.tiny import TinyTask, tiny_data
 from visionkit.backbones import create_encoder
 from visionkit.config import OptimConfig, TransferConfig
+from visionkit.errors import InputError
 from visionkit.optim import build_optimizer
+from visionkit.run import fitting
 from visionkit.run import policy as rules
 from visionkit.run.arithmetic import count_arithmetic
 from visionkit.run.config import RunConfig
+from visionkit.tasks import Classifier
 
 
 def test_arithmetic_is_counted_by_kind_and_leaves_the_network_as_it_was():
@@ -76,3 +80,14 @@ def test_optimizers_are_fused_unless_gradients_are_clipped_and_move_alike(clip):
         return net.weight.detach()
 
     torch.testing.assert_close(moved(True), moved(False), atol=1e-6, rtol=0)
+
+
+def test_recompute_reaches_the_network_or_is_refused_before_anything_is_written(tmp_path):
+    task = Classifier("timm/test_convnext", init="scratch", num_classes=3)
+    assert not any(getattr(part, "grad_checkpointing", False) for part in task.modules())
+    fitting._recompute(task)
+    assert any(getattr(part, "grad_checkpointing", False) for part in task.modules())
+    config = RunConfig(recompute=True, accelerator="cpu", progress=False)
+    with pytest.raises(InputError, match=r"--recompute .* backbone of TinyTask has no method"):
+        fitting.fit(config, TinyTask(), tiny_data(), folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

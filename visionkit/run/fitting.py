@@ -75,7 +75,7 @@ def fit(
         data.skip_faulty(limit=config.bad_limit)
     policy = choose_policy(config, task)
     if config.recompute:
-        task.backbone.set_gradient_checkpointing()  # type: ignore[union-attr, operator]
+        _recompute(task)
     if policy.channels_last:
         task = task.to(memory_format=torch.channels_last)
     monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
@@ -150,6 +150,16 @@ def fit(
         write_result(place, result)
     trainer.strategy.barrier("result")
     return result
+
+
+def _recompute(task: lightning.LightningModule) -> None:
+    switch = getattr(getattr(task, "backbone", None), "set_gradient_checkpointing", None)
+    if not callable(switch):
+        raise InputError(
+            f"--recompute asks for gradient checkpointing, but the backbone of {type(task).__name__} has "
+            "no method set_gradient_checkpointing(). Name a registered backbone, or leave --recompute out."
+        )
+    switch()
 
 
 def _train(
