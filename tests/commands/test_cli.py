@@ -188,3 +188,20 @@ def test_check_names_every_fault_at_once_of_tables_boxes_and_masks(tmp_path, cap
     assert "Pascal VOC boxes, 2 annotations, 2 faults" in said.out
     assert "train.xml" in said.out
     assert "val.xml" in said.out
+
+
+def test_tune_starts_a_command_in_its_place_with_what_is_set_kept(root, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "7")
+    words = [
+        "tune",
+        "sh",
+        "-c",
+        "echo $MALLOC_MMAP_THRESHOLD_ $MALLOC_TRIM_THRESHOLD_ $MALLOC_TOP_PAD_; exit 3",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, cwd=root, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.split() == ["4294967296", "17179869184", "7"]
+    assert cli.main(["tune", "no-such-program"]) == 2
+    assert "no 'no-such-program'" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from visionkit.metrics.attention import attention_in_boxes, box_cover, words_of_
 from visionkit.metrics.relations import relation_marks
 from visionkit.metrics.tally import Tally
 from visionkit.run.panels import caption_panel, join_grid, to_picture
+from visionkit.run.preview import is_last_validation
 from visionkit.run.preview_captions import said_of
 
 __all__ = ["CaptionFacts", "attention_panels"]
@@ -72,8 +73,7 @@ class CaptionFacts(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count what was said of a batch."""
-        last = trainer.max_epochs in (None, -1) or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-        self._add(pl_module, batch, draw=last and not trainer.sanity_checking)
+        self._add(pl_module, batch, draw=is_last_validation(trainer))
 
     def on_test_batch_end(
         self,

@@ -23,7 +23,7 @@ from PIL import Image
 
 from visionkit.run.panels import join_grid
 
-__all__ = ["Preview", "PreviewKind"]
+__all__ = ["Preview", "PreviewKind", "is_last_validation"]
 
 Row = dict[str, Any]
 
@@ -117,8 +117,7 @@ class Preview(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Begin to collect, if this is the last validation."""
-        last = trainer.max_epochs in (None, -1) or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-        self._kept = _Kept(*self._sizes) if last and not trainer.sanity_checking else None
+        self._kept = _Kept(*self._sizes) if is_last_validation(trainer) else None
 
     def on_validation_batch_end(
         self,
@@ -209,3 +208,9 @@ def _plain(row: Row) -> Row:
         key: None if isinstance(value, finite) and not math.isfinite(value) else value
         for key, value in row.items()
     }
+
+
+def is_last_validation(trainer: lightning.Trainer) -> bool:
+    """Return whether a validation is the last of a fit, or may be: where only updates are counted, any is."""
+    last = trainer.max_epochs in (None, -1) or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+    return last and not trainer.sanity_checking
