@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from visionkit.commands.check import _check
 from visionkit.data import image_folder, image_table
 from visionkit.data.check import check_folder, check_pictures
 from visionkit.data.check_masks import check_masks
+from visionkit.data.coco import CocoReader
 from visionkit.data.masks import mask_folder, voc_masks
 from visionkit.data.read_image import inside, read_image, read_size
 from visionkit.data.voc import check_voc, voc
@@ -78,6 +80,12 @@ def test_changed_bits_end_in_a_picture_or_a_named_fault(zygote, tmp_path, figure
     figure(decoded + refused, count, f"{decoded} decoded, {refused} named; slowest {slowest} ms, {peak} MB")
 
 
+COCO_REST = {
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 2], "area": 6, "iscrowd": 0}
+    ],
+    "categories": [{"id": 1, "name": "a"}],
+}
 TRICKS = (
     "../secret.png", "a/../../secret.png", "./../secret.png", "..//secret.png", "../data/../secret.png",
     "{top}/secret.png", "/etc/passwd", "/proc/self/mem", "/dev/zero", "link.png", "chain.png",
@@ -121,6 +129,9 @@ def _readers(root: Path, name: str):
     yield "voc", lambda: _all(_listed(root, "Main", "x", voc))
     yield "voc list", lambda: _all(_listed(root, "Main", name or ".", voc))
     yield "voc masks", lambda: _all(_listed(root, "Segmentation", name or ".", voc_masks))
+    picture = {"file_name": name, "width": 6, "height": 4, "id": 1}
+    (root / "coco.json").write_text(json.dumps({**COCO_REST, "images": [picture]}))
+    yield "coco", lambda: [CocoReader(root / "coco.json", root)[0]["image"]]
 
 
 def _listed(root: Path, kind: str, name: str, read):
