@@ -98,10 +98,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def open_splits(config: Config) -> Any:
-    """Return the splits that `--data` names: scenes, Cityscapes, VOC, COCO json, or pictures and masks."""
+    """Return the splits that `--data` names: scenes, a pack, Cityscapes, VOC, COCO, or pictures and masks."""
     from visionkit.data.mask_sources import open_masks
+    from visionkit.data.packed import is_pack, open_pack
     from visionkit.data.scenes import scenes
 
+    if is_pack(config.data):
+        return open_pack(config.data, fields=("mask",))
     if config.data != "scenes":
         return open_masks(config.data, classes=config.classes or None)
     size, count = config.image_size, config.val_size

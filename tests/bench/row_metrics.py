@@ -57,6 +57,7 @@ def coco(peer: str) -> Callable[[Size], Sides]:
     def build(size: Size) -> Sides:
         images, found = pick(size, tiny=(8, 10), quick=(150, 100), full=(1000, 100))
         predictions, targets, ids = evaluation(images, found)
+        truth, results = to_coco(predictions, targets, ids, categories=list(range(1, CLASSES + 1)))
         held = 0.0
 
         def ours() -> float:
@@ -68,9 +69,8 @@ def coco(peer: str) -> Callable[[Size], Sides]:
             held = sum(a.nbytes for a in [*meter._state.detections, *meter._state.truths])
             return meter.reduce().values["map"]
 
-        def pycocotools() -> float:
-            truth, results = to_coco(predictions, targets, ids, categories=list(range(1, CLASSES + 1)))
-            return float(reference_scores(truth, results)[0]["map"])
+        def pycocotools() -> float:  # finds its dictionaries made already
+            return float(reference_scores(truth, [dict(result) for result in results])[0]["map"])
 
         def torchmetric() -> float:
             meter = MeanAveragePrecision(backend="faster_coco_eval", sync_on_compute=False)

