@@ -16,10 +16,8 @@ from visionkit.data.order import TrainOrder
 pytestmark = pytest.mark.dist
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory, root):
-    out = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def started(out, root, world):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "tests/run/ddp_worker.py", str(out)],
@@ -30,7 +28,12 @@ def told(tmp_path_factory, root):
         timeout=280,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(world)]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory, root):
+    return started(tmp_path_factory.mktemp("ddp"), root, 2)
 
 
 def test_the_shares_make_the_global_order(told):
@@ -71,6 +74,18 @@ def test_a_signal_to_one_process_stops_both_at_the_same_update_and_resumes_exact
         assert told[1]["stops"][name] == [step, weights], name
         assert step is not None, name
         assert weights == told[0]["digest"], name
+
+
+@pytest.mark.slow
+def test_three_processes_resume_with_the_same_bits(tmp_path, root):
+    three = started(tmp_path, root, 3)
+    whole = three[0]["digest"]
+    for told in three:
+        assert told["digest"] == whole
+        assert len(told["stops"]) == 3
+        for name, (step, weights) in told["stops"].items():
+            assert step is not None, name
+            assert weights == whole, name
 
 
 def test_signals_that_come_in_turn_stop_both_at_the_same_update(told):

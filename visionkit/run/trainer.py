@@ -22,6 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from visionkit.errors import InputError, unknown_name
 from visionkit.run.checkpoint import AtomicCheckpointIO
 from visionkit.run.config import RunConfig
+from visionkit.run.ordered_sum import OrderedSum
 from visionkit.run.policy import Policy, choose_policy
 from visionkit.run.precision import CpuMixedPrecision
 from visionkit.run.processes import Processes, find_processes
@@ -69,7 +70,7 @@ def build_trainer(
         num_nodes=found.nodes,
         strategy=_strategy(config, policy, found),
         **_precision(policy, found),
-        callbacks=[*callbacks, *_progress(config)],
+        callbacks=[*_summing(policy, found), *callbacks, *_progress(config)],
         logger=list(loggers) or False,
         max_epochs=max_epochs,
         max_steps=max_steps,
@@ -128,6 +129,10 @@ def make_logger(name: str, folder: str | Path) -> Logger:
             'Install the extra: pip install "lightning-visionkit[loggers]".'
         ) from error
     raise unknown_name("logger", name, ("tensorboard", "wandb", "mlflow"), hint="csv is always written.")
+
+
+def _summing(policy: Policy, found: Processes) -> list[Callback]:
+    return [OrderedSum()] if policy.accelerator == "cpu" and found.world > 2 else []
 
 
 def _precision(policy: Policy, found: Processes) -> dict[str, Any]:
