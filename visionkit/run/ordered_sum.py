@@ -30,15 +30,20 @@ class OrderedSum(Callback):
             model.register_comm_hook(None, _gathered_mean)
 
 
-def _gathered_mean(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _gathered_mean(
+    _: Any,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
     mine, world = bucket.buffer(), dist.get_world_size()
     every = mine.new_empty(world * mine.numel())
     work = dist.all_gather_into_tensor(every, mine, async_op=True)
+    assert work is not None
 
-    def add(_: torch.futures.Future[Any]) -> Tensor:
-        first, *others = every.chunk(world)
+    def add(_: Any) -> Tensor:
+        total, *others = every.chunk(world)
         for other in others:
-            first += other
-        return first.div_(world)
+            total += other
+        mean: Tensor = total.div_(world)
+        return mean
 
     return cast("torch.futures.Future[Tensor]", work.get_future().then(add))
