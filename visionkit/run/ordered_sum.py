@@ -37,7 +37,6 @@ def _gathered_mean(
     mine, world = bucket.buffer(), dist.get_world_size()
     every = mine.new_empty(world * mine.numel())
     work = dist.all_gather_into_tensor(every, mine, async_op=True)
-    assert work is not None
 
     def add(_: Any) -> Tensor:
         total, *others = every.chunk(world)
@@ -46,4 +45,4 @@ def _gathered_mean(
         mean: Tensor = total.div_(world)
         return mean
 
-    return cast("torch.futures.Future[Tensor]", work.get_future().then(add))
+    return cast("torch.futures.Future[Tensor]", cast(Any, work).get_future().then(add))
