@@ -23,6 +23,7 @@ class Config(RunConfig):
 
     decoder: str = setting("unet", "unet semantic_fpn upernet fcn psp deeplabv3 deeplabv3plus")
     loss: str = setting("ce", "a sum of ce ohem dice focal tversky lovasz: 'ce + 0.5*dice'")
+    balance: float = setting(0.0, "weight of rare classes in the loss: share of pixels to minus this, 0 to 1")
     channels: int = setting(0, "width of the decoder; 0: its own")
     output_stride: int = setting(0, "coarsest reduction, by dilation; 0: the decoder's own")
     auxiliary: float = setting(0.0, "weight of an FCN head on the second coarsest map; 0: none", rare=True)
@@ -56,6 +57,7 @@ def main(config: Config) -> Path:
 def train(config: Config, folder: Path) -> dict[str, Any]:
     """Train one run in `folder` and return its result."""
     from visionkit.data import DataModule, mask_batch
+    from visionkit.data.class_balance import balanced_weights, pixel_counts
     from visionkit.data.segmentation_transforms import segmentation_eval, segmentation_train
     from visionkit.run import MaskPreview, Preview, fit
     from visionkit.tasks import Segmenter
@@ -76,12 +78,17 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         workers=config.workers,
         eval_batch_size=max(1, config.batch_size // 4),
     )
+    weights = None
+    if config.balance:
+        counts = pixel_counts(data.train_reader, len(splits.classes))
+        weights = balanced_weights(counts, power=config.balance)
     task = Segmenter(
         config.backbone,
         init=config.init,
         num_classes=len(splits.classes),
         decoder=config.decoder,
         loss=config.loss,
+        class_weights=weights,
         auxiliary=config.auxiliary,
         output_stride=config.output_stride or None,
         channels=config.channels or None,
