@@ -149,9 +149,9 @@ def small(config: Config) -> Config:
 
     Target on 205 photographs of blood cells (BCCD, test list): above 0.55 AP pretrained, 0.48 from scratch.
     """
-    config.image_size, config.batch_size, config.images, config.lr = 320, 4, config.images or 2448, 5e-4
+    config.image_size, config.batch_size, config.images, config.lr = 320, 4, config.images or 2448, 1e-3
     config.box_samples, config.proposals, config.box_loss = 128, 500, "giou"
-    config.optim, config.seeds = OptimConfig(ema=0.9), [0]
+    config.optim, config.seeds = OptimConfig(ema=0.9, warmup=0.1), [0]
     return config
 
 
