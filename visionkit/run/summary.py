@@ -52,9 +52,11 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
         rows.append([name, *values, *(format_difference(c.metrics.get(name)) for c in contrasts)])
     for contrast in contrasts:
         rows.append(_reach_row(contrast, arms, len(contrasts)))
-        lead = "" if contrast.lead is None else f"{contrast.lead:+.3f}"
-        blank = ["" for _ in arms]
-        rows.append(["mean lead over training", *blank, *(lead if c is contrast else "" for c in contrasts)])
+        if contrast.lead is not None:  # a single evaluation has none
+            lead, blank = f"{contrast.lead:+.3f}", ["" for _ in arms]
+            rows.append(
+                ["mean lead over training", *blank, *(lead if c is contrast else "" for c in contrasts)]
+            )
     fill = ["" for _ in contrasts]
     rows.append(["seconds of training", *(_measure(cell.seconds, 0) for cell in cells), *fill])
     rows.append(["images/s", *(_measure(cell.images_per_second, 0) for cell in cells), *fill])
