@@ -83,7 +83,8 @@ def coco(peer: str) -> Callable[[Size], Sides]:
         return Sides(
             ours,
             pycocotools if peer == "pycocotools" else torchmetric,
-            close(atol=1e-6),
+            # The fast peer computes overlaps in 32 bits.
+            close(atol=1e-6 if peer == "pycocotools" else 1e-4),
             facts=lambda: {"bytes a detection": round(held / (images * found), 1), "pictures": images},
         )
 
