@@ -1,7 +1,9 @@
 """Turn the rows of the contract over all names into the tables of `reference/backbones.md`.
 
-VISIONKIT_TABLE=rows.jsonl pytest -m slow tests/contracts/test_backbones.py -k all_names
-python docs/make_backbones.py rows.jsonl
+VISIONKIT_TABLE=docs/reference/backbones.jsonl pytest -m slow tests/contracts/test_backbones.py -k all_names
+python docs/make_backbones.py docs/reference/backbones.jsonl
+
+The first goes on where its file ends: names that are in it are not run again.
 """
 
 from __future__ import annotations

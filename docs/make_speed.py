@@ -14,12 +14,15 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def table(found: dict) -> str:
-    lines = ["| row | peer | ratio | spread | goal | limit | verdict |", "|---|---|---:|---|---|---|---|"]
+    lines = [
+        "| row | size | peer | ratio | spread | goal | limit | verdict |",
+        "|---|---|---|---:|---|---|---|---|",
+    ]
     for row in found["rows"]:
         sign = "≤" if row["at_most"] else "≥"
         low, high = row["spread"]
         cells = (
-            row["row"], row["peer"], f"{row['ratio']:.2f}x", f"{low:.2f} to {high:.2f}",
+            row["row"], row["size"], row["peer"], f"{row['ratio']:.2f}x", f"{low:.2f} to {high:.2f}",
             f"{sign} {row['goal']:g}", row["limit"], row["verdict"],
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")

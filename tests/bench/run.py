@@ -54,7 +54,7 @@ def measure(row: Row, size: Size) -> dict[str, Any]:
         sides.equal(sides.ours(), sides.theirs())
         rounds = ROUNDS.get(size, row.rounds)
         pairs = time_pairs(sides.ours, sides.theirs, rounds=rounds, least=LEAST[size], clock=row.clock)
-        return measured(row, pairs, dict(sides.facts()))
+        return measured(row, pairs, dict(sides.facts())) | {"size": size}
     finally:
         sides.close()
 

@@ -45,8 +45,13 @@ def measured(row: Row, pairs: Pairs, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def slower(row: dict[str, Any], before: dict[str, Any] | None) -> str:
-    """Say what became slower than in an earlier table; "" where nothing did."""
-    if before is None or "spread" not in before or "ratio" not in row:
+    """Say what became slower than in an earlier table; "" where nothing did, or another size was timed."""
+    if (
+        before is None
+        or "spread" not in before
+        or "ratio" not in row
+        or row.get("size") != before.get("size")
+    ):
         return ""
     low, high = before["spread"]
     worse = row["ratio"] > high / SLACK if row["at_most"] else row["ratio"] < low * SLACK

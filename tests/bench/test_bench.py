@@ -94,3 +94,4 @@ def test_pairs_alternate_and_regressions_have_a_direction():
     assert "regressed" in slower({"ratio": 1.2, "at_most": False}, before)
     assert "regressed" in slower({"ratio": 1.9, "at_most": True}, before)
     assert slower({"ratio": 1.2, "at_most": True}, before) == ""
+    assert slower({"ratio": 1.2, "at_most": False, "size": "quick"}, before | {"size": "full"}) == ""
