@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.faults.children import StopAt, digest, skipping
+from tests.faults.children import StopAt, digest
+from tests.faults.children_data import skipping
 from tests.run.tiny import Noise, keep, tiny_data
 from visionkit.data.datamodule import KeyedDataset
 from visionkit.data.order import keyed_seed

@@ -86,7 +86,7 @@ class Zygote:
         self.threads = self._answer()["threads"]
 
     def start(self, function: str, *args: Any, env: dict[str, str] | None = None) -> Child:
-        """Fork a child that runs `tests.faults.children.<function>(*args)`."""
+        """Fork a child that runs a function of `tests.faults.children` or `children_data`."""
         self.count += 1
         log = self.folder / f"{self.count}.log"
         pid = self.ask({"function": function, "args": args, "env": env or {}, "log": str(log)})
@@ -152,7 +152,8 @@ def free_port() -> int:
 
 def serve() -> None:
     """Answer the test, one line at a time, until it closes the pipe."""
-    children = importlib.import_module("tests.faults.children")
+    modules = [importlib.import_module(f"tests.faults.{name}") for name in ("children", "children_data")]
+    functions = {name: value for module in modules for name, value in vars(module).items()}
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -170,7 +171,7 @@ def serve() -> None:
         pid = os.fork()
         if pid == 0:
             answers.close()
-            _child(getattr(children, asked["function"]), asked)
+            _child(functions[asked["function"]], asked)
         answer(value=pid)
 
 
