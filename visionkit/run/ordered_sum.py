@@ -26,7 +26,7 @@ class OrderedSum(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Replace the all-reduce of the gradients before the first of them is sent."""
         model = trainer.strategy.model
-        if isinstance(model, DistributedDataParallel) and trainer.world_size > 2:
+        if isinstance(model, DistributedDataParallel):
             model.register_comm_hook(None, _gathered_mean)
 
 

@@ -64,13 +64,14 @@ def build_trainer(
     found = find_processes(config, accelerator=policy.accelerator)
     _check_master(found)
     _quiet()
+    summing = [OrderedSum()] if policy.accelerator == "cpu" and found.world > 2 else []
     trainer = lightning.Trainer(
         accelerator=policy.accelerator,
         devices=found.devices,
         num_nodes=found.nodes,
         strategy=_strategy(config, policy, found),
         **_precision(policy, found),
-        callbacks=[*_summing(policy, found), *callbacks, *_progress(config)],
+        callbacks=[*summing, *callbacks, *_progress(config)],
         logger=list(loggers) or False,
         max_epochs=max_epochs,
         max_steps=max_steps,
@@ -129,10 +130,6 @@ def make_logger(name: str, folder: str | Path) -> Logger:
             'Install the extra: pip install "lightning-visionkit[loggers]".'
         ) from error
     raise unknown_name("logger", name, ("tensorboard", "wandb", "mlflow"), hint="csv is always written.")
-
-
-def _summing(policy: Policy, found: Processes) -> list[Callback]:
-    return [OrderedSum()] if policy.accelerator == "cpu" and found.world > 2 else []
 
 
 def _precision(policy: Policy, found: Processes) -> dict[str, Any]:
