@@ -8,6 +8,7 @@ from torch import nn
 
 from visionkit.backbones import convert_norms, create_backbone, fold_norms
 from visionkit.errors import RunError
+from visionkit.tasks import Classifier, Segmenter
 
 
 def drawn(module: nn.Module) -> nn.Module:
@@ -63,6 +64,21 @@ def test_frozen_norms_fold_too():
             torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
     assert left(frozen) == 20
     assert left(folded) == 0
+
+
+def test_a_task_folds_too():
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    for task in (
+        Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3),
+        Segmenter("packaged/efficientnet_lite0", init="scratch", num_classes=4, decoder="unet", channels=16),
+    ):
+        whole = drawn(task)
+        folded = fold_norms(whole, pictures)
+        assert left(whole) >= 48
+        assert left(folded) == 0
+        with torch.no_grad():
+            ours, theirs = folded(pictures), whole(pictures)
+        torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
 
 
 class Twice(nn.Module):

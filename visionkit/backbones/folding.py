@@ -27,7 +27,8 @@ def fold_norms(module: nn.Module, *example: Any) -> nn.Module:
     has another state dict, and is not for training; in 16 bits its roundings are others too.
 
     Args:
-        module: A network, or a task.
+        module: A network or a task whose outputs are tensors, or lists or dicts of them. A detector's are
+            not: fold its `backbone`.
         example: Positional arguments of its `forward`; for a backbone normalised pictures `(B, C, H, W)`.
 
     Raises:
