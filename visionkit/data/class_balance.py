@@ -46,9 +46,9 @@ def balanced_weights(counts: Tensor, *, power: float) -> list[float]:
     """
     if not 0 <= power <= 1:
         raise InputError(expected("balance", "from 0 to 1", power))
-    share = counts.double() / counts.sum()
     if not counts.any():
         raise InputError(expected("masks", "at least one pixel of a class", "none"))
+    share = counts.double() / counts.sum()
     there = counts > 0
     raw = share[there] ** -power
     weights = torch.ones_like(share)
