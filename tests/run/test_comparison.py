@@ -263,6 +263,15 @@ def test_text_is_plain_away_from_a_terminal(tmp_path) -> None:
     assert len(share_rows(found)) == 3
 
 
+@pytest.mark.parametrize(("points", "rows"), [(3, 1), (1, 0)])
+def test_one_evaluation_has_no_lead_and_no_row_of_it(tmp_path, points, rows) -> None:
+    make_run(tmp_path, "pretrained", points=FAST[-points:])
+    make_run(tmp_path, "scratch", points=SLOW[-points:])
+    names = [row[0] for row in summary_rows(compare([tmp_path]), 1.0)]
+    assert names.count("mean lead over training") == rows
+    assert "seconds of training" in names
+
+
 def test_curve_arithmetic() -> None:
     one, two = Curve.of({100: 0.0, 200: 1.0}), Curve.of({150: 0.5, 250: 0.9})
     assert mean_curve([one, two]) == Curve((150, 200), (0.5, pytest.approx(0.85)))
