@@ -26,6 +26,7 @@ from visionkit.run.children import lost_processes, watch_children
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.guard import FiniteGuard
 from visionkit.run.length import Length, length
+from visionkit.run.peers import PeerWatch
 from visionkit.run.policy import choose_policy
 from visionkit.run.preempt import Preemption
 from visionkit.run.processes import find_processes
@@ -86,7 +87,7 @@ def fit(
         identity=_identity(config, data),
     )
     guard = FiniteGuard(place / "faults", skip=config.skip_updates)
-    counter = _Clock(place / "metrics.csv")
+    counter, peers = _Clock(place / "metrics.csv"), PeerWatch()
     loggers: list[Logger] = [counter.table, *(make_logger(name, place) for name in config.logger)]
     plan = length(config, data, find_processes(config, accelerator=policy.accelerator).world)
     trainer = build_trainer(
@@ -100,6 +101,7 @@ def fit(
             *callbacks,
             *_task_callbacks(config, task),
             guard,
+            peers,
             Preemption(saver),
             saver,
         ],
@@ -112,7 +114,7 @@ def fit(
     if policy.compile:
         task.compile()
     print_banner(config, task, data, trainer, policy, place, plan, resume)
-    _train(trainer, task, data, resume, config.timeout)
+    _train(trainer, task, data, resume, config.timeout, peers)
     if not counter.images:  # it had ended before, and only its result was missing
         counter.images = plan.images
         counter.table.rewind(counter.images)
@@ -168,6 +170,7 @@ def _train(
     data: DataModule,
     resume: str | None,
     timeout: int,
+    peers: PeerWatch,
 ) -> None:
     watch_children(trainer)
     try:
@@ -176,6 +179,7 @@ def _train(
         lost = lost_processes(error, trainer, timeout=timeout)
         if lost is None:
             raise
+        peers.give_up(trainer.global_rank)
         raise lost from error
 
 
