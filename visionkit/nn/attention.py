@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = ["AdditiveAttention", "doubly_stochastic"]
 
@@ -45,11 +48,35 @@ class AdditiveAttention(nn.Module):
         """
         pictures, places, _ = grid.shape
         asked = self.query(query).view(pictures, -1, 1, keys.shape[-1])  # (B, K, 1, A)
-        # The largest tensor of a step, so in place: a second one costs as much again as the tanh.
-        scores = self.score((keys.unsqueeze(1) + asked).tanh_()).squeeze(-1)  # (B, K, L)
+        scores = self.score(_meet(asked, keys.unsqueeze(1))).squeeze(-1)  # (B, K, L)
         weights = scores.softmax(dim=-1)
         context = torch.bmm(weights, grid)  # (B, K, C)
         return context.flatten(0, 1), weights.view(-1, places)
+
+
+def _meet(query: Tensor, keys: Tensor) -> Tensor:
+    """Return `tanh(query + keys)`, the largest tensor of a step: made in place, and quickly on CPUs."""
+    if keys.device.type != "cpu" or keys.dtype != torch.float32 or torch.compiler.is_compiling():
+        return (keys + query).tanh_()
+    return _TanhOfHalf.apply(torch.add(2 * query, keys, alpha=2))  # type: ignore[no-any-return]
+
+
+class _TanhOfHalf(torch.autograd.Function):
+    """`tanh(x / 2)` in place, as `2 sigmoid(x) - 1`: torch has a sigmoid five times as fast as its tanh."""
+
+    @staticmethod
+    def forward(ctx: Any, doubled: Tensor) -> Tensor:
+        ctx.mark_dirty(doubled)
+        torch.add(doubled.new_tensor(-1.0), doubled.sigmoid_(), alpha=2, out=doubled)
+        ctx.save_for_backward(doubled)
+        return doubled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (out,) = ctx.saved_tensors
+        back: Tensor = torch.ops.aten.tanh_backward(grad, out)
+        return back.mul_(0.5)
 
 
 def doubly_stochastic(weights: Tensor, valid: Tensor) -> Tensor:

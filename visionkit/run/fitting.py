@@ -71,7 +71,7 @@ def fit(
         RunError: The folder cannot be written, the disk is full, a number was not finite, or the run was
             preempted.
     """
-    place, began = Path(folder), time.time()
+    place, began, peers = Path(folder), time.time(), PeerWatch()
     if config.bad_input == "skip":
         data.skip_faulty(limit=config.bad_limit)
     policy = choose_policy(config, task)
@@ -87,9 +87,10 @@ def fit(
         identity=_identity(config, data),
     )
     guard = FiniteGuard(place / "faults", skip=config.skip_updates)
-    counter, peers = _Clock(place / "metrics.csv"), PeerWatch()
+    counter = _Clock(place / "metrics.csv")
     loggers: list[Logger] = [counter.table, *(make_logger(name, place) for name in config.logger)]
     plan = length(config, data, find_processes(config, accelerator=policy.accelerator).world)
+    last: list[Callback] = [guard, peers, Preemption(saver), saver]
     trainer = build_trainer(
         config,
         folder=place,
@@ -100,10 +101,7 @@ def fit(
             SkippedSamples(place / "faults"),
             *callbacks,
             *_task_callbacks(config, task),
-            guard,
-            peers,
-            Preemption(saver),
-            saver,
+            *last,
         ],
         loggers=loggers,
         max_epochs=plan.epochs,
