@@ -85,6 +85,10 @@ class Slurm:
             assert time.monotonic() < limit, f"job {job} is {now}, not {states}"
             time.sleep(0.2)
 
+    def idle(self) -> bool:
+        """Whether nothing runs on the machines, and nothing is being ended there."""
+        return self.call("sinfo", "--noheader", "--format=%T %D") == "idle 2"
+
     def field(self, job: str, name: str) -> str:
         """A field of `scontrol show job`."""
         words = self.call("scontrol", "show", "job", job).split()
@@ -122,7 +126,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory):
         it.call("slurmd", "-N", "n1")
         it.call("slurmd", "-N", "n2")
         limit = time.monotonic() + 30
-        while it.call("sinfo", "--noheader", "--format=%T %D") != "idle 2":
+        while not it.idle():
             assert time.monotonic() < limit, it.call("sinfo")
             time.sleep(0.5)
         yield it

@@ -38,6 +38,9 @@ def submit(slurm, place: Path, shape: list[str], command: list[str]) -> tuple[st
 def requeued(slurm, job: str) -> None:
     """Wait until the job is in the queue again and let it start now, not in the usual two minutes."""
     slurm.wait(job, ("PENDING",))
+    # A start while the machines still clean up after the first one fails; those two minutes avoid that.
+    wait_for(slurm.idle, 60, "the machines to be idle")
+    time.sleep(2)
     slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 

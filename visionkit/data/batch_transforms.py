@@ -53,8 +53,15 @@ class FlipBatch:
     def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
         """Return the batch with some pictures mirrored; uint8 stays uint8."""
         images = _images(batch)
-        chosen = (torch.rand(len(images), generator=rng) < self.probability).to(images.device)
-        return {**batch, "images": torch.where(chosen[:, None, None, None], images.flip(-1), images)}
+        chosen = torch.rand(len(images), generator=rng) < self.probability
+        if images.device.type != "cpu":
+            where = chosen.to(images.device)[:, None, None, None]
+            return {**batch, "images": torch.where(where, images.flip(-1), images)}
+        # Here a choice for every number costs more than a mirror of the chosen pictures.
+        mirrored = images.clone()
+        for index in chosen.nonzero().flatten().tolist():
+            mirrored[index] = images[index].flip(-1)
+        return {**batch, "images": mirrored}
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,12 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
         single: Tensor = interpolate(image[None].float(), size=size, mode="bilinear", antialias=True)
         return single[0].round().clamp(0, 255).to(image.dtype)
     if image.stride(0) == 1:
-        # Channels last without a doubt, and of one piece: torch's vector kernel takes no other.
-        image = image.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)[0]
-    resized: Tensor = interpolate(image[None], size=size, mode="bilinear", antialias=True)
+        # Channels last without a doubt, of one piece, and the batch's stride too: torch's vector kernel takes
+        # no other, and copies what it does not take.
+        batch = image.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
+    else:
+        batch = image[None]
+    resized: Tensor = interpolate(batch, size=size, mode="bilinear", antialias=True)
     return resized[0]
 
 

@@ -34,8 +34,8 @@ Transform: TypeAlias = Callable[[Sample, torch.Generator], Sample]
 """What a data set applies to a raw sample; it may draw from the generator only."""
 
 
-def _uniform(low: float, high: float, rng: torch.Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=rng))
+def _between(low: float, high: float, share: float) -> float:
+    return low + (high - low) * share
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,14 @@ class RandomResizedCrop:
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the crop, `(3, size, size)`."""
         height, width = sample["image"].shape[-2:]
-        area = height * width * _uniform(*self.scale, rng)
-        shape = math.exp(_uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), rng))
+        draws: list[float] = torch.rand(4, generator=rng).tolist()
+        area = height * width * _between(*self.scale, draws[0])
+        shape = math.exp(_between(math.log(self.ratio[0]), math.log(self.ratio[1]), draws[1]))
         box_h, box_w = math.sqrt(area / shape), math.sqrt(area * shape)
         shrink = min(1.0, height / box_h, width / box_w)
         box_h, box_w = max(1, round(box_h * shrink)), max(1, round(box_w * shrink))
-        left = int(_uniform(0, width - box_w + 1, rng))
-        top = int(_uniform(0, height - box_h + 1, rng))
+        left = int(_between(0, width - box_w + 1, draws[2]))
+        top = int(_between(0, height - box_h + 1, draws[3]))
         return crop_resize(sample, (top, left, box_h, box_w), (self.size, self.size))
 
 

@@ -78,16 +78,16 @@ def _scaled(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         # Rows of W * C numbers, so that the CPU's loops are long: by channel they would be of length three.
         count, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1).reshape(-1, width * channels)
-        rows = _times(rows, scale.view(-1).repeat(width)).add_(shift.view(-1).repeat(width))
+        rows = _affine(rows, scale.view(-1).repeat(width), shift.view(-1).repeat(width))
         return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
-    return _times(images, scale).add_(shift)
+    return _affine(images, scale, shift)
 
 
-def _times(values: Tensor, scale: Tensor) -> Tensor:
-    """Return a new tensor `values * scale`; floats keep their type."""
+def _affine(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return a new tensor `values * scale + shift`; floats keep their type."""
     if values.is_floating_point():
-        return values * scale.to(values.dtype)
-    return values.to(scale.dtype).mul_(scale)
+        return torch.addcmul(shift.to(values.dtype), values, scale.to(values.dtype))
+    return values.to(scale.dtype).mul_(scale).add_(shift)
 
 
 def _refresh(module: Any, keys: object) -> None:
