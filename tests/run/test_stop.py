@@ -6,17 +6,20 @@ import json
 import os
 import signal
 import threading
+from unittest import mock
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from tests.run.tiny import TinyTask, tiny_data
+from tests.run.tiny import Noise, TinyTask, tiny_data
+from visionkit.data import DataModule, Splits, classification_eval, classification_train, stack_batch
 from visionkit.run.config import RunConfig
 from visionkit.run.fitting import fit
 from visionkit.run.launch import launch
 from visionkit.run.preempt import PreemptedError
 from visionkit.run.stop import listening, request_stop, stop_requested
+from visionkit.tasks import Classifier
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +71,49 @@ def test_a_recipe_listens_from_the_moment_its_flags_are_read():
 
     launch(main, RunConfig, argv=["--lr", "0.1"])
     assert seen == [True]
+
+
+class AskInUpdate(Callback):
+    def __init__(self, update):
+        self.update = update
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step + 1 == self.update:
+            request_stop()
+
+
+def classified(folder, *callbacks):
+    """A run of two epochs of 12 updates that is logged every 5; return the rows of its table."""
+    config = RunConfig(accelerator="cpu", precision="32-true", progress=False, epochs=2, init="scratch")
+    config.seeds = [5]
+    torch.manual_seed(0)
+    data = DataModule(
+        Splits(Noise(48, seed=1), Noise(11, seed=2), None, ("a", "b", "c"), "noise", {}),
+        batch_size=4,
+        train_transform=classification_train(32),
+        eval_transform=classification_eval(32),
+        collate=stack_batch,
+        seed=5,
+    )
+    with mock.patch("visionkit.run.fitting.LOG_EVERY", 5):
+        fit(
+            config,
+            Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3),
+            data,
+            folder=folder,
+            callbacks=callbacks,
+        )
+    return (folder / "metrics.csv").read_text().splitlines()
+
+
+@pytest.mark.parametrize("update", [1, 7, 12, 13, 24])
+def test_the_table_of_a_stopped_run_is_that_of_a_whole_one(tmp_path, update):
+    whole = classified(tmp_path / "whole")
+    windows = [row for row in whole if ",train,loss," in row]
+    assert len(windows) == 2 * (2 + 1)  # two windows and the mean of each epoch
+    with pytest.raises(PreemptedError, match=f"saved after update {update} "):
+        classified(tmp_path / "cut", AskInUpdate(update))
+    assert classified(tmp_path / "cut") == whole
 
 
 class AskInTheLastValidation(Callback):

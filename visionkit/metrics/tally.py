@@ -36,6 +36,7 @@ class Tally(nn.Module):
             start += length
         self._numbers = dict.fromkeys(self._places, 0.0)
         self.sums = torch.zeros(start, dtype=torch.float64)
+        self.epoch = self._zeros()
 
     @torch.no_grad()
     def add(self, **values: Tensor | float) -> None:
@@ -70,21 +71,47 @@ class Tally(nn.Module):
         """Return the scalar sums over all processes."""
         return {name: total.item() for name, total in self.totals().items() if total.ndim == 0}
 
+    def close_window(self) -> dict[str, Tensor]:
+        """Return what `totals` gives and begin again; the totals join those of the epoch (`epoch`)."""
+        totals = self.totals()
+        self.reset()
+        for name, total in totals.items():
+            self.epoch[name] += total
+        return totals
+
+    def close_epoch(self) -> dict[str, Tensor]:
+        """Return the totals of all windows since the last epoch, and begin again."""
+        self.close_window()
+        epoch, self.epoch = self.epoch, self._zeros()
+        return epoch
+
     def reset(self) -> None:
-        """Set every sum to zero."""
+        """Set every sum to zero, but for those of the epoch."""
         # In place: a new tensor made in inference mode could not be added to while training.
         self.sums.zero_()
         self._numbers = dict.fromkeys(self._places, 0.0)
 
-    def restore(self, totals: Mapping[str, Tensor], *, share: bool = True) -> None:
-        """Go on from what `totals` gave; one process takes it (`share`), the others begin at zero.
+    def restore(
+        self, totals: Mapping[str, Tensor], epoch: Mapping[str, Tensor] | None = None, *, share: bool = True
+    ) -> None:
+        """Go on from what `totals` gave and from `epoch`; sums of other names or shapes are left at zero.
 
-        Sums whose names or shapes are others are left at zero.
+        Args:
+            totals: One process takes them (`share`), the others begin at zero.
+            epoch: The totals of the closed windows, which every process holds.
+            share: Whether this process takes the totals.
         """
         self.reset()
-        for name, total in totals.items():
-            if share and name in self._places and total.shape == self._places[name][2]:
-                self.view(name).copy_(total)
+        self.epoch = self._zeros()
+        for kept, given in ((self.epoch, epoch or {}), ({n: self.view(n) for n in self._places}, totals)):
+            for name, total in given.items():
+                fits = name in kept and total.shape == kept[name].shape
+                if fits and (share or kept is self.epoch):
+                    kept[name].copy_(total)
+
+    def _zeros(self) -> dict[str, Tensor]:
+        """Return a zero for each sum, on the host."""
+        return {name: torch.zeros(shape, dtype=torch.float64) for name, (_, _, shape) in self._places.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Tally:
         super()._apply(fn, recurse)

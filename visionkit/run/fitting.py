@@ -39,6 +39,7 @@ from visionkit.run.trainer import build_trainer, make_logger
 
 __all__ = ["fit"]
 
+LOG_EVERY = 20  # updates
 SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "recompute", "accelerator")
 FREE = (
     *("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init"),
@@ -106,7 +107,7 @@ def fit(
         loggers=loggers,
         max_epochs=plan.epochs,
         validate_every=plan.validate_every,
-        log_every=max(1, min(20, plan.batches)),
+        log_every=max(1, min(LOG_EVERY, plan.batches)),
     )
     resume = _open_folder(config, place, saver)
     if policy.compile:

@@ -63,11 +63,12 @@ class Preemption(Callback):
                 self.saver.save_last(trainer)
                 self._leave(trainer)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop after the epoch when the update was its last; the epoch's checkpoint is written first."""
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop after an epoch whose last update it was: its checkpoint is written, its means are logged."""
         if self._due(trainer):
-            self.saver.on_train_epoch_end(trainer, pl_module)
             self._leave(trainer)
+
+    on_train_end = on_train_epoch_start
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Give the signals back."""

@@ -126,7 +126,7 @@ class SaveCheckpoints(Checkpoint):
         if isinstance(tally, Tally):
             # What is logged next covers the steps before the checkpoint too: the curve of a resumed run is
             # that of an uninterrupted one.
-            checkpoint["visionkit"]["tally"] = tally.totals()
+            checkpoint["visionkit"] |= {"tally": tally.totals(), "epoch_tally": tally.epoch}
         if self._between_epochs:
             _close_epoch(checkpoint["loops"]["fit_loop"])
 
@@ -153,7 +153,8 @@ class SaveCheckpoints(Checkpoint):
             )
         tally = getattr(pl_module, "tally", None)
         if isinstance(tally, Tally) and trainer.state.fn == "fit":
-            tally.restore(checkpoint.get("visionkit", {}).get("tally", {}), share=trainer.is_global_zero)
+            held = checkpoint.get("visionkit", {})
+            tally.restore(held.get("tally", {}), held.get("epoch_tally"), share=trainer.is_global_zero)
 
     def _check_batch(self, now: int) -> None:
         # The position in the data is counted in batches: with others, samples would be missed and repeated.

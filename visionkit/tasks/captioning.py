@@ -173,7 +173,6 @@ class Captioner(lightning.LightningModule):
         self.said: list[CaptionPrediction] = []
         self.loss_terms: dict[str, Tensor] = {}
         self.tally, self.eval_tally = Tally(_SUMS), Tally(("loss", "count"))
-        self._epoch = dict.fromkeys(_SUMS, 0.0)
         self._images = (0, 0.0)
         name = backbone if isinstance(backbone, str) else own_module_name(backbone)
         brought_by = {"init": _kind(brought), "weights": self.backbone.weights.as_dict()}
@@ -236,8 +235,7 @@ class Captioner(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
-        self._add_window()
-        epoch, self._epoch = self._epoch, dict.fromkeys(self._epoch, 0.0)
+        epoch = self.tally.close_epoch()
         if epoch["count"]:
             self.log_dict(_means(epoch), on_step=False, on_epoch=True)
 
@@ -362,14 +360,7 @@ class Captioner(lightning.LightningModule):
         if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
             return
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            self.log_dict(_means(self._add_window()), on_step=True, on_epoch=False)
-
-    def _add_window(self) -> dict[str, float]:
-        window = self.tally.reduce()
-        self.tally.reset()
-        for name, value in window.items():
-            self._epoch[name] += value
-        return window
+            self.log_dict(_means(self.tally.close_window()), on_step=True, on_epoch=False)
 
     def _log_scores(self, split: str) -> None:
         captions = self.scores.captions(self.device)
@@ -385,10 +376,10 @@ class Captioner(lightning.LightningModule):
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, sync_dist=False)
 
 
-def _means(sums: dict[str, float]) -> dict[str, float]:
-    means = {"train/loss": sums["loss"] / sums["count"]}
+def _means(sums: dict[str, Tensor]) -> dict[str, float]:
+    means = {"train/loss": (sums["loss"] / sums["count"]).item()}
     if sums["rewarded"]:
-        means["train/reward"] = sums["reward"] / sums["rewarded"]
+        means["train/reward"] = (sums["reward"] / sums["rewarded"]).item()
     return means
 
 

@@ -127,7 +127,6 @@ class Classifier(lightning.LightningModule):
         self.loss_terms: dict[str, Tensor] = {}
         self._depth = min(5, num_classes)
         self.tally = Tally({"loss": (), "count": (), "hits": (self._depth,)})
-        self._epoch = dict.fromkeys(("loss", "top1", "top5", "count"), 0.0)
         self.save_hyperparameters(
             plain_settings(
                 {
@@ -188,8 +187,7 @@ class Classifier(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
-        self._add_window()
-        epoch, self._epoch = self._epoch, dict.fromkeys(self._epoch, 0.0)
+        epoch = self.tally.close_epoch()
         if epoch["count"]:
             self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
 
@@ -317,22 +315,14 @@ class Classifier(lightning.LightningModule):
         if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
             return
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            self.log_dict(self._means(self._add_window()), on_step=True, on_epoch=False)
+            self.log_dict(self._means(self.tally.close_window()), on_step=True, on_epoch=False)
 
-    def _add_window(self) -> dict[str, float]:
-        totals = self.tally.totals()
-        self.tally.reset()
-        hits = totals.pop("hits")
-        window = {name: value.item() for name, value in totals.items()}
-        window |= {"top1": hits[0].item(), "top5": hits.sum().item()}
-        for name, value in window.items():
-            self._epoch[name] += value
-        return window
-
-    def _means(self, sums: dict[str, float]) -> dict[str, float]:
+    def _means(self, totals: dict[str, Tensor]) -> dict[str, float]:
+        count, hits = totals["count"].item(), totals["hits"]
+        sums = {"loss": totals["loss"], "top1": hits[0], "top5": hits.sum()}
         names = ["loss", "top1", "top5"] if self.target == "single" else ["loss"]
         names = names[:2] if self.num_classes <= 5 else names
-        return {f"train/{name}": sums[name] / sums["count"] for name in names}
+        return {f"train/{name}": sums[name].item() / count for name in names}
 
     def _log_scores(self, split: str) -> None:
         values = self.scores.compute()

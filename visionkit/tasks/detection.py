@@ -132,7 +132,6 @@ class Detector(lightning.LightningModule):
         self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
         self.loss_terms: dict[str, Tensor] = {}
         self.tally = Tally(("loss", *self.terms, "count"))
-        self._epoch = dict.fromkeys(("loss", *self.terms, "count"), 0.0)
         self.save_hyperparameters(
             plain_settings(
                 {
@@ -193,8 +192,7 @@ class Detector(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
-        self._add_window()
-        epoch, self._epoch = self._epoch, dict.fromkeys(self._epoch, 0.0)
+        epoch = self.tally.close_epoch()
         if epoch["count"]:
             self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
 
@@ -373,17 +371,10 @@ class Detector(lightning.LightningModule):
         if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
             return
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            self.log_dict(self._means(self._add_window()), on_step=True, on_epoch=False)
+            self.log_dict(self._means(self.tally.close_window()), on_step=True, on_epoch=False)
 
-    def _add_window(self) -> dict[str, float]:
-        window = self.tally.reduce()
-        self.tally.reset()
-        for name, value in window.items():
-            self._epoch[name] += value
-        return window
-
-    def _means(self, sums: dict[str, float]) -> dict[str, float]:
-        return {f"train/{name}": sums[name] / sums["count"] for name in ("loss", *self.terms)}
+    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        return {f"train/{name}": (sums[name] / sums["count"]).item() for name in ("loss", *self.terms)}
 
     def _log_scores(self, split: str) -> None:
         scores = self.detection_scores = self.metric.reduce()

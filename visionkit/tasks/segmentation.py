@@ -144,7 +144,6 @@ class Segmenter(lightning.LightningModule):
         self.loss_terms: dict[str, Tensor] = {}
         self.tally = Tally(("loss", "count"))
         self.eval_tally = Tally(("loss", "count"))
-        self._epoch = dict.fromkeys(("loss", "count"), 0.0)
         name = backbone if isinstance(backbone, str) else own_module_name(backbone)
         brought_by = {"init": _kind(brought), "weights": self.backbone.weights.as_dict()}
         self.save_hyperparameters(plain_settings({
@@ -203,10 +202,9 @@ class Segmenter(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss."""
-        self._add_window()
-        epoch, self._epoch = self._epoch, dict.fromkeys(self._epoch, 0.0)
+        epoch = self.tally.close_epoch()
         if epoch["count"]:
-            self.log_dict({"train/loss": epoch["loss"] / epoch["count"]}, on_step=False, on_epoch=True)
+            self.log_dict(_mean(epoch), on_step=False, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the validation split."""
@@ -363,15 +361,7 @@ class Segmenter(lightning.LightningModule):
         if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
             return
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            sums = self._add_window()
-            self.log_dict({"train/loss": sums["loss"] / sums["count"]}, on_step=True, on_epoch=False)
-
-    def _add_window(self) -> dict[str, float]:
-        window = self.tally.reduce()
-        self.tally.reset()
-        for name, value in window.items():
-            self._epoch[name] += value
-        return window
+            self.log_dict(_mean(self.tally.close_window()), on_step=True, on_epoch=False)
 
     def _log_scores(self, split: str) -> None:
         scores = self.scores.reduce()
@@ -383,6 +373,10 @@ class Segmenter(lightning.LightningModule):
         if sums["count"]:
             values["loss"] = sums["loss"] / sums["count"]
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, sync_dist=False)
+
+
+def _mean(sums: dict[str, Tensor]) -> dict[str, float]:
+    return {"train/loss": (sums["loss"] / sums["count"]).item()}
 
 
 def _resized(logits: Tensor, images: Tensor) -> Tensor:
