@@ -29,9 +29,9 @@ class Config(RunConfig):
     box_loss: Literal["smooth_l1", "l1", "giou"] = setting("smooth_l1", "smooth_l1 | l1 | giou")
     pyramid_channels: int = setting(128, "channels of the pyramid's levels")
     anchor_scale: float = setting(4.0, "side of the anchors of a level, in its positions (COCO: 8)")
-    proposals: int = setting(
-        1000, "proposals a picture in training; 3 of 10 of them in evaluation", rare=True
-    )
+    proposals: int = setting(1000, "proposals a picture in training", rare=True)
+    eval_proposals: int = setting(300, "proposals a picture in evaluation", rare=True)
+    least_score: float = setting(0.05, "detections below this score are dropped", rare=True)
     box_samples: int = setting(512, "proposals a picture in the loss of the box head", rare=True)
     augment: Literal["flip", "jitter", "lsj", "paste"] = setting(
         "flip", "flip | jitter | lsj (large-scale jitter) | paste (that and copy-paste; needs --masks)"
@@ -91,7 +91,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         anchor_scales=(config.anchor_scale,),
         box_samples=config.box_samples,
         proposals_train=config.proposals,
-        proposals_eval=max(1, config.proposals * 3 // 10),
+        proposals_eval=config.eval_proposals,
+        score_threshold=config.least_score,
     )
     task = Detector(
         config.backbone,
@@ -151,6 +152,8 @@ def small(config: Config) -> Config:
     """
     config.image_size, config.batch_size, config.images, config.lr = 320, 4, config.images or 2448, 1e-3
     config.box_samples, config.proposals, config.box_loss = 128, 500, "giou"
+    # Cells lie close: AP also counts what a low score finds, among more proposals.
+    config.eval_proposals, config.least_score = 1000, 0.01
     config.optim, config.seeds = OptimConfig(ema=0.9, warmup=0.1), [0]
     return config
 
