@@ -56,7 +56,8 @@ def test_pasting_and_several_views_and_backbones_make_one_table(detect, tmp_path
     config = detect.Config(
         train_size=4, val_size=2, image_size=48, batch_size=2, epochs=1, seeds=[0], pyramid_channels=8,
         proposals=20, eval_proposals=6, init="scratch", progress=False, accelerator="cpu",
-        precision="32-true", masks=True, augment="paste", out=str(tmp_path), backbones=["timm/test_resnet", "timm/test_byobnet"],
+        precision="32-true", masks=True, augment="paste", out=str(tmp_path),
+        backbones=["timm/test_resnet", "timm/test_byobnet"],
     )  # fmt: skip
     assert detect.main(config) == tmp_path
     table = (tmp_path / "architectures.md").read_text()
