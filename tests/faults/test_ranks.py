@@ -96,6 +96,8 @@ def launched(root: Path, out: Path, launcher: str, fault: str, rank: int, timeou
         "exit": "lost the others",
         "hang": "lost the others",
     }
+    # Where the first process is the program and goes without a word, the kernel ends the others at once.
+    silent = (launcher, rank) == ("lightning", 0) and fault in ("kill", "exit")
     return {
         "fault": fault,
         "launcher": launcher,
@@ -103,9 +105,7 @@ def launched(root: Path, out: Path, launcher: str, fault: str, rank: int, timeou
         "seconds": None if when is None else ended - when,
         # A first process that leaves with 0 under Lightning is the program: nobody can give another status.
         "status": 1 if (fault, rank, launcher, status) == ("exit", 0, "lightning", 0) else status,
-        # Where the first process is the program and goes without a word, the kernel ends the others at once.
-        "named": (names[fault] in told or (launcher, rank) == ("lightning", 0) and fault in ("kill", "exit"))
-        and not left,
+        "named": (silent or names[fault] in told) and not left,
         "left": left,
         "told": told[-1500:],
     }
