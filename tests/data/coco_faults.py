@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Break = Callable[[dict[str, Any]], Any]
@@ -185,3 +187,23 @@ FAULTS: dict[str, tuple[Break, str, str | None, str]] = {
 }  # fmt: skip
 # What this library does not mind, and names for the sake of COCO's own evaluation.
 HARMLESS = {"without id", "without area", "without iscrowd", "id 0"}
+
+
+def write_large(path: Path, annotations: int) -> None:
+    """Write a sound file of so many annotations with outlines, 7 a picture."""
+    draw = random.Random(0)
+    with path.open("w") as out:
+        pictures = annotations // 7
+        rows = (
+            json.dumps({"id": i, "file_name": f"{i:012}.jpg", "width": 640, "height": 480, "license": 3})
+            for i in range(pictures)
+        )
+        out.write('{"info": {}, "images": [' + ", ".join(rows) + '], "annotations": [')
+        for i in range(annotations):
+            x, y = draw.uniform(0, 500), draw.uniform(0, 400)
+            outline = [round(draw.uniform(0, 400), 2) for _ in range(46)]
+            row = {"segmentation": [outline], "area": 900.5, "iscrowd": 0, "image_id": i % pictures}
+            row |= {"bbox": [round(x, 2), round(y, 2), 60.5, 50.25], "category_id": i % 80 + 1, "id": i + 1}
+            out.write((", " if i else "") + json.dumps(row))
+        names = [{"id": i + 1, "name": f"class {i}", "supercategory": "x"} for i in range(80)]
+        out.write(f'], "categories": {json.dumps(names)}}}')

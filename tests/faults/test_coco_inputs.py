@@ -10,7 +10,6 @@ import re
 import resource
 import time
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.data.coco_faults import FAULTS, HARMLESS, NAN, annotation, of
+from tests.data.coco_faults import FAULTS, HARMLESS, NAN, annotation, of, write_large
 from tests.data.coco_folder import document, write
 from visionkit import cli
 from visionkit.data.check_coco import scan_coco
@@ -218,27 +217,8 @@ def test_a_file_is_read_by_pieces(tmp_path, monkeypatch):
         assert list(stream_records(path, ("images", "annotations", "categories"))) == whole
 
 
-def _large(path: Path, annotations: int) -> None:
-    draw = random.Random(0)
-    with path.open("w") as out:
-        pictures = annotations // 7
-        rows = (
-            json.dumps({"id": i, "file_name": f"{i:012}.jpg", "width": 640, "height": 480, "license": 3})
-            for i in range(pictures)
-        )
-        out.write('{"info": {}, "images": [' + ", ".join(rows) + '], "annotations": [')
-        for i in range(annotations):
-            x, y = draw.uniform(0, 500), draw.uniform(0, 400)
-            outline = [round(draw.uniform(0, 400), 2) for _ in range(46)]
-            row = {"segmentation": [outline], "area": 900.5, "iscrowd": 0, "image_id": i % pictures}
-            row |= {"bbox": [round(x, 2), round(y, 2), 60.5, 50.25], "category_id": i % 80 + 1, "id": i + 1}
-            out.write((", " if i else "") + json.dumps(row))
-        names = [{"id": i + 1, "name": f"class {i}", "supercategory": "x"} for i in range(80)]
-        out.write(f'], "categories": {json.dumps(names)}}}')
-
-
 def test_memory_grows_with_the_arrays_and_not_with_the_json(tmp_path):
-    _large(tmp_path / "large.json", 7000)
+    write_large(tmp_path / "large.json", 7000)
     size = (tmp_path / "large.json").stat().st_size
     tracemalloc.start()
     scan = scan_coco(tmp_path / "large.json")
@@ -253,7 +233,7 @@ def test_memory_grows_with_the_arrays_and_not_with_the_json(tmp_path):
 @pytest.mark.faults
 @pytest.mark.check("R17", "a COCO file of 860,000 annotations with masks: read within a minute and 1.5 GB")
 def test_a_file_of_860_000_annotations_takes_seconds(tmp_path, figure):
-    _large(tmp_path / "large.json", 860_000)
+    write_large(tmp_path / "large.json", 860_000)
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     scan = scan_coco(tmp_path / "large.json", masks=True)
     seconds = time.process_time() - began
