@@ -1,6 +1,6 @@
 """How costs grow: with pictures, classes and boxes a picture; and what that is as a power.
 
-python -m tests.bench.scaling scaling.json          # CPU time, one thread, a minute or two
+python -m tests.bench.scaling scaling.json scaling.png          # CPU time, one thread, a minute or two
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from tests.bench.row_metrics import CLASSES, evaluation
+from visionkit.data.order import TrainOrder
 from visionkit.metrics.detection import CocoAP
 from visionkit.metrics.segmentation import confusion_counts
-
-SIZES = (50, 100, 200, 400)
+from visionkit.nn.roi_align import RoIPool
 
 
 def best(call: Callable[[], object], rounds: int = 3) -> float:
@@ -48,17 +50,50 @@ def count(classes: int) -> Callable[[], object]:
     return lambda: confusion_counts(guess, truth, num_classes=classes)
 
 
+def pool(regions: int) -> Callable[[], object]:
+    maps = [torch.randn(1, 256, 320 // r, 320 // r, requires_grad=True) for r in (4, 8, 16, 32)]
+    corner = torch.rand(regions, 2) * 220
+    boxes = [torch.cat((corner, corner + 20 + torch.rand(regions, 2) * 80), 1)]
+    layer = RoIPool((4, 8, 16, 32), output_size=7)
+    return lambda: layer(maps, boxes).sum().backward()
+
+
+def order(samples: int) -> Callable[[], object]:
+    made = TrainOrder(samples, batch_size=32, seed=0)
+    return lambda: made.epoch_order(0)
+
+
 def power(sizes: list[int], seconds: list[float]) -> float:
-    """The exponent of the growth: the slope between logarithms."""
-    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+    """The exponent of the growth over the larger half of the sizes: the slope between logarithms."""
+    half = len(sizes) // 2
+    return float(np.polyfit(np.log(sizes[half - 1 :]), np.log(seconds[half - 1 :]), 1)[0])
 
 
-def main(out: str) -> None:
+def draw(found: dict[str, dict]) -> Figure:
+    """One line a cost, relative to its smallest size, beside linear growth."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    widest = 1.0
+    for name, one in found.items():
+        grown = np.array(one["sizes"]) / one["sizes"][0]
+        widest = max(widest, grown[-1])
+        label = f"{name} (power {one['power']:.2f})"
+        axes.plot(grown, np.array(one["seconds"]) / one["seconds"][0], marker="o", markersize=3, label=label)
+    axes.plot([1, widest], [1, widest], color="#888888", linestyle=":", label="linear")
+    axes.set(
+        xscale="log", yscale="log", xlabel="size, over the smallest", ylabel="CPU time, over the smallest"
+    )
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def main(out: str, plot: str = "") -> None:
     torch.set_num_threads(1)
     curves = {
-        "COCO evaluation, pictures (50 detections each)": ([*SIZES], lambda n: score(n, 50)),
-        "COCO evaluation, detections a picture (100 pictures)": ([12, 25, 50, 100], lambda n: score(100, n)),
-        "confusion matrix, classes (8 maps of 256 x 256)": ([5, 20, 80, 320], count),
+        "COCO evaluation: pictures of 50 detections": ([125, 250, 500, 1000, 2000], lambda n: score(n, 50)),
+        "COCO evaluation: detections of 200 pictures": ([25, 50, 100, 200, 400], lambda n: score(200, n)),
+        "confusion of 8 maps of 256 x 256: classes": ([20, 80, 320, 1280], count),
+        "RoIAlign, forward and backward: regions": ([64, 128, 256, 512, 1024], pool),
+        "order of an epoch: samples": ([10_000, 40_000, 160_000, 640_000], order),
     }
     found = {}
     for name, (sizes, make) in curves.items():
@@ -66,7 +101,9 @@ def main(out: str) -> None:
         found[name] = {"sizes": sizes, "seconds": seconds, "power": round(power(sizes, seconds), 2)}
         print(f"{name}: power {found[name]['power']}")
     Path(out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if plot:
+        draw(found).savefig(plot, dpi=130)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
