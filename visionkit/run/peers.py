@@ -12,6 +12,8 @@ import lightning
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from visionkit.run.processes import store_key
+
 __all__ = ["PeerWatch"]
 
 FITS = itertools.count()
@@ -36,7 +38,7 @@ class PeerWatch(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start to watch."""
-        self._key = f"visionkit/lost/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(FITS)}"
+        self._key = store_key("lost", next(FITS))
         self._over.clear()
         if trainer.world_size == 1 or not (dist.is_available() and dist.is_initialized()):
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from visionkit.errors import RunError
+from visionkit.run.processes import store_key
 from visionkit.run.saver import SaveCheckpoints, at_boundary
 from visionkit.run.stop import give_back, listen, request_stop, stop_requested
 
@@ -44,8 +44,7 @@ class Preemption(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take the signals over from Lightning, whose handler saves in the handler."""
-        # The store outlives a fit: each fit of a process group asks under a key of its own.
-        self._key = f"visionkit/stop/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(FITS)}"
+        self._key = store_key("stop", next(FITS))
         self._before = listen()
 
     def on_train_batch_end(

@@ -12,7 +12,7 @@ import torch
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig
 
-__all__ = ["Processes", "find_processes", "is_first"]
+__all__ = ["Processes", "find_processes", "is_first", "store_key"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,16 @@ def _compare(found: Processes, devices: int | None, nodes: int | None, source: s
             f"Expected {asked} to agree with {source}, which gave {found.devices} process(es) on each of "
             f"{found.nodes} machine(s). Leave both flags out: they are filled in from there."
         )
+
+
+def store_key(what: str, fit: int) -> str:
+    """Return a key of the process group's store, which outlives a fit and torchrun's restarts.
+
+    Args:
+        what: What stands under the key.
+        fit: The number of the fit in this program, the same on all processes.
+    """
+    return f"visionkit/{what}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{fit}"
 
 
 def _slurm_tasks() -> Processes:

@@ -1,0 +1,76 @@
+"""A process that the others have given up is ended; one that ends by itself is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch.distributed as dist
+
+from visionkit.run import peers
+from visionkit.run.peers import PeerWatch
+from visionkit.run.processes import store_key
+
+
+class EndedError(Exception):
+    """In place of the end of this process."""
+
+
+class Gone:
+    """A store whose process has ended."""
+
+    def check(self, *_):
+        raise RuntimeError("Connection reset by peer")
+
+    set = check
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    def end(status):
+        raise EndedError(status)
+
+    monkeypatch.setattr(peers, "EVERY", 0.01)
+    monkeypatch.setattr(peers, "GRACE", 0.05)
+    monkeypatch.setattr(peers.os, "_exit", end)
+    made = PeerWatch()
+    made._store, made._key = dist.HashStore(), store_key("lost", 0)
+    return made
+
+
+def test_a_process_that_was_given_up_ends_and_says_by_whom(watch, capsys):
+    other = PeerWatch()
+    other._store, other._key = watch._store, watch._key
+    other.give_up(0)
+    with pytest.raises(EndedError, match="1"):
+        watch._watch(1)
+    assert "Process 1 is silent, and process 0 has given it up" in capsys.readouterr().err
+
+
+def test_a_process_without_the_first_one_ends(watch, capsys):
+    watch._store = Gone()
+    with pytest.raises(EndedError, match="1"):
+        watch._watch(1)
+    assert "the process that started the run is gone" in capsys.readouterr().err
+    watch.give_up(1)  # nobody can read it any more
+
+
+def test_a_process_that_ends_by_itself_in_time_is_left_alone(watch, capsys, monkeypatch):
+    monkeypatch.setattr(peers, "GRACE", 30.0)
+    watch._store.set(watch._key, "0")
+    check = watch._store.check
+
+    class Ending:
+        get = watch._store.get
+
+        def check(self, keys):
+            watch.on_exception(None, None, RuntimeError("lost"))
+            return check(keys)
+
+    watch._store = Ending()
+    watch._watch(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_each_start_by_torchrun_asks_under_a_key_of_its_own(monkeypatch):
+    before = store_key("lost", 3)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert len({before, store_key("lost", 3), store_key("stop", 3), store_key("lost", 4)}) == 4
