@@ -27,7 +27,7 @@ def started(out, root, world):
         text=True,
         timeout=280,
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-30_000:]
     return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(world)]
 
 
