@@ -117,6 +117,64 @@ def test_a_picture_is_told_alike_in_any_batch(seed, beams, groups, length_penalt
         assert torch.allclose(alone.attention, together.attention[part, :, :width])
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 2), st.sampled_from([0.0, 1.0]), st.booleans()
+)
+def test_going_on_without_pictures_that_are_done_changes_nothing(seed, beams, groups, penalty, looking):
+    """Each picture has a memory of its own, so a step function for the wrong pictures would be seen."""
+    toy = Toy(6, seed)
+    state = toy.start(8)
+    memory = torch.randn(8, 5, generator=toy.generator, dtype=torch.float64)
+    memory[::2] -= 4.0 * toy.out[:, _MARKS.eos]  # some speak long, some soon end
+    rows = []
+
+    def step_for(places):
+        def step(tokens, state):
+            rows.append(len(tokens))
+            known = memory[places].repeat_interleave(len(tokens) // len(places), dim=0)
+            log_probs, state, looks = toy.step(tokens, (state[0] + known,))
+            return log_probs, state, looks if looking else None
+
+        return step
+
+    options = {"marks": _MARKS, "beams": beams, "n_best": beams, "longest": 12, "groups": groups}
+    options["length_penalty"] = penalty
+    whole = step_for(torch.arange(8))
+    plain = beam_search(whole, state, **options)
+    all_rows, most = sum(rows), len(rows)
+    rows.clear()
+    narrowed = beam_search(whole, state, narrow=step_for, **options)
+    assert torch.equal(plain.tokens, narrowed.tokens)
+    assert torch.allclose(plain.scores, narrowed.scores)
+    assert (plain.attention is None) == (narrowed.attention is None) == (not looking)
+    if looking:
+        said = plain.tokens.unsqueeze(3) != _MARKS.pad  # beyond the end nothing was looked at
+        assert torch.allclose(plain.attention * said, narrowed.attention * said)
+    assert len(rows) == most and sum(rows) <= all_rows
+
+
+def test_the_last_pictures_are_searched_alone():
+    rows = []
+
+    def step_for(places):
+        def step(tokens, state):
+            rows.append(len(tokens))
+            ends = places.repeat_interleave(len(tokens) // len(places)) <= state[0][:, 0]
+            log_probs = torch.full((len(tokens), 5), -9.0)
+            log_probs[:, 3:] = -1.0
+            log_probs[ends, _MARKS.eos] = 0.0
+            return log_probs, (state[0] + 1,), None
+
+        return step
+
+    found = beam_search(
+        step_for(torch.arange(8)), (torch.zeros(8, 1),), marks=_MARKS, beams=2, longest=20, narrow=step_for
+    )
+    assert [len(_said(row)) for row in found.tokens[:, 0]] == list(range(1, 9))
+    assert rows[0] == 8 and rows == sorted(rows[:1]) + sorted(rows[1:], reverse=True) and rows[-1] <= 4
+
+
 def test_scores_and_attention_are_those_of_the_sentence():
     toy = Toy(6, 3)
     state = toy.start(4)

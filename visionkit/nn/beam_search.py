@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from visionkit.errors import InputError, expected
@@ -20,8 +22,8 @@ class _Beams(NamedTuple):
     """The open or the ended sentences of a group."""
 
     scores: Tensor  # (B, K)
-    tokens: Tensor  # (B, K, T)
-    looks: Tensor  # (B, K, T, L)
+    tokens: Tensor  # (B, K, t)
+    looks: Tensor  # (B, K, t, L)
 
 
 def beam_search(
@@ -36,11 +38,13 @@ def beam_search(
     block_trigrams: bool = False,
     groups: int = 1,
     diversity: float = 0.5,
+    narrow: Callable[[Tensor], StepFunction] | None = None,
 ) -> Decoded:
     """Find the most likely sentences.
 
     What is found for a picture does not depend on the pictures beside it: the search of a picture is over
-    when no open beam can still beat its worst kept sentence.
+    when no open beam can still beat its worst kept sentence. Where a quarter of the pictures or more are
+    done, the others go on without them, if `narrow` can make a step function for these alone.
 
     Args:
         step: The pure step function.
@@ -54,6 +58,7 @@ def beam_search(
         block_trigrams: Never say three words in a row twice (Paulus et al. 2018).
         groups: Groups of beams that are discouraged from saying, at the same place, what earlier groups say.
         diversity: How strongly (Vijayakumar et al., "Diverse Beam Search", 2018).
+        narrow: Returns the step function for the pictures at these places of the batch `(b,)`, in this order.
 
     Raises:
         InputError: A setting is out of range.
@@ -68,8 +73,8 @@ def beam_search(
     width = beams * groups
     empty = _Beams(
         torch.full((pictures, beams), _NEVER, device=device),
-        torch.full((pictures, beams, longest), marks.pad, device=device),
-        torch.zeros(pictures, beams, longest, 0, device=device),
+        torch.empty(pictures, beams, 0, dtype=torch.int64, device=device),
+        torch.empty(pictures, beams, 0, 0, device=device),
     )
     # One open beam to begin with: K equal ones would find each sentence K times.
     first = empty.scores.clone()
@@ -78,7 +83,8 @@ def beam_search(
     ended = [empty] * groups
     last = torch.full((pictures,), marks.bos, device=device)
     best_penalty = _penalty(longest, length_penalty)
-    rows = torch.arange(pictures, device=device).view(-1, 1) * width
+    searched = torch.arange(pictures, device=device)  # the pictures whose search is not over
+    left: list[tuple[Tensor, list[_Beams]]] = []
 
     for place in range(longest):
         log_probs, state, looks = step(last, state)
@@ -87,39 +93,44 @@ def beam_search(
             state = _widen(state, width)
             log_probs, *seen = _widen((log_probs,) if looks is None else (log_probs, looks), width)
             looks = seen[0] if seen else None
-        log_probs = log_probs.view(pictures, groups, beams, -1)
-        views = None if looks is None else looks.view(pictures, groups, beams, -1)
-        said = log_probs.new_zeros(pictures, log_probs.shape[-1])
+        log_probs = log_probs.view(len(searched), groups, beams, -1)
+        views = None if looks is None else looks.view(len(searched), groups, beams, -1)
+        said = log_probs.new_zeros(len(searched), log_probs.shape[-1]) if groups > 1 else None
         sources: list[Tensor] = []
         for group in range(groups):
             scored = log_probs[:, group]
             if block_trigrams:
-                scored = _block_trigrams(scored, opened[group].tokens[..., :place])
-            look = None if views is None else views[:, group]
+                scored = _block_trigrams(scored, opened[group].tokens)
             opened[group], ended[group], source = _extend(
                 opened[group],
                 ended[group],
                 scored,
-                look,
-                said * diversity,
-                place,
+                None if views is None else views[:, group],
+                None if said is None else said * diversity,
                 marks,
                 final=place == longest - 1,
                 penalty=_penalty(place + 1, length_penalty),
             )
             sources.append(source + group * beams)
-            if groups > 1:
-                words = opened[group].tokens[..., place]
+            if said is not None:
                 open_ = (opened[group].scores > _NEVER).to(said.dtype)
-                said = said.scatter_add(1, words, open_)
+                said = said.scatter_add(1, opened[group].tokens[..., -1], open_)
         bounds = torch.cat([o.scores.max(dim=1, keepdim=True).values for o in opened], dim=1) / best_penalty
         worst = torch.cat([e.scores.min(dim=1, keepdim=True).values for e in ended], dim=1)
-        if bool((bounds <= worst).all()):
+        going = (bounds > worst).any(dim=1)
+        count = int(going.sum())
+        if not count:
             break
-        chosen = (torch.cat(sources, dim=1) + rows).flatten()  # (B * G * K,)
-        state = tuple(part[chosen] for part in state)
-        last = torch.cat([o.tokens[..., place] for o in opened], dim=1).flatten()
-    return _best(ended, n_best, marks)
+        rows = torch.arange(len(searched), device=device).view(-1, 1) * width
+        chosen = torch.cat(sources, dim=1) + rows  # (B, G * K)
+        if narrow is not None and count * 4 <= len(searched) * 3:
+            left.append((searched[~going], [_some(group, ~going) for group in ended]))
+            opened, ended = ([_some(group, going) for group in part] for part in (opened, ended))
+            searched, chosen = searched[going], chosen[going]
+            step = narrow(searched)
+        state = tuple(part[chosen.flatten()] for part in state)
+        last = torch.cat([group.tokens[..., -1] for group in opened], dim=1).flatten()
+    return _best(_gathered([*left, (searched, ended)], marks), n_best, marks)
 
 
 def _widen(parts: State, width: int) -> State:
@@ -135,8 +146,7 @@ def _extend(
     ended: _Beams,
     log_probs: Tensor,
     looks: Tensor | None,
-    discouraged: Tensor,
-    place: int,
+    discouraged: Tensor | None,
     marks: Marks,
     *,
     final: bool,
@@ -146,21 +156,19 @@ def _extend(
     beams, words = log_probs.shape[1:]
     totals = opened.scores.unsqueeze(2) + log_probs.float()  # (B, K, V)
     # What is chosen by; the scores stay log-probabilities.
-    wanted = (totals - discouraged.unsqueeze(1)).flatten(1)
+    wanted = (totals if discouraged is None else totals - discouraged.unsqueeze(1)).flatten(1)
     # Of the best 2K at most K end, one for each beam, so K open ones remain.
-    best = wanted.topk(min(2 * beams, beams * words), dim=1).indices
+    liked, best = wanted.topk(min(2 * beams, beams * words), dim=1)
     scores = totals.flatten(1).gather(1, best)
     source = best.div(words, rounding_mode="floor")
     word = best % words
     grown = _pick(opened, source)
-    tokens = grown.tokens.clone()
-    tokens[..., place] = word
-    trail = grown.looks
-    if looks is not None:
-        if trail.shape[-1] != looks.shape[-1]:
-            trail = looks.new_zeros(*trail.shape[:3], looks.shape[-1])
-        trail = trail.clone()
-        trail[:, :, place] = looks.gather(1, source.unsqueeze(-1).expand(-1, -1, looks.shape[-1]))
+    tokens = torch.cat((grown.tokens, word.unsqueeze(2)), dim=2)
+    if looks is None:
+        trail = F.pad(grown.looks, (0, 0, 0, 1))
+    else:
+        look = looks.gather(1, source.unsqueeze(2).expand(-1, -1, looks.shape[2])).unsqueeze(2)
+        trail = look if tokens.shape[2] == 1 else torch.cat((grown.looks, look), dim=2)
     grown = _Beams(scores, tokens, trail)
 
     over = word == marks.eos
@@ -170,25 +178,43 @@ def _extend(
         closing = (scores - 1e4 * torch.isin(word, weak)) / penalty
     else:
         closing = (scores / penalty).masked_fill(~over, _NEVER)
-    old = ended.looks
-    if old.shape[-1] != trail.shape[-1]:
-        old = trail.new_zeros(*old.shape[:3], trail.shape[-1])
-    pool = _Beams(
-        torch.cat((ended.scores, closing), dim=1),
-        torch.cat((ended.tokens, tokens), dim=1),
-        torch.cat((old, trail), dim=1),
-    )
+    ended = _longer(ended, 1, trail.shape[3], marks)
+    pool = _Beams(*(torch.cat(pair, dim=1) for pair in zip(ended, (closing, tokens, trail), strict=True)))
     ended = _pick(pool, pool.scores.topk(beams, dim=1).indices)
-    going = (wanted.gather(1, best)).masked_fill(over | final, _NEVER)
-    stay = going.topk(beams, dim=1).indices
+    going = liked.masked_fill(over | final, _NEVER)
+    left, stay = going.topk(beams, dim=1)
     opened = _pick(grown, stay)
-    closed = going.gather(1, stay) == _NEVER
+    closed = left == _NEVER
     return opened._replace(scores=opened.scores.masked_fill(closed, _NEVER)), ended, source.gather(1, stay)
 
 
+def _longer(beams: _Beams, more: int, places: int, marks: Marks) -> _Beams:
+    """Pad sentences by some words, and their views to `places`."""
+    return beams._replace(
+        tokens=F.pad(beams.tokens, (0, more), value=marks.pad),
+        looks=F.pad(beams.looks, (0, places - beams.looks.shape[3], 0, more)),
+    )
+
+
+def _some(beams: _Beams, pictures: Tensor) -> _Beams:
+    return _Beams(*(part[pictures] for part in beams))
+
+
+def _gathered(parts: list[tuple[Tensor, list[_Beams]]], marks: Marks) -> list[_Beams]:
+    """Join the groups of pictures whose searches ended at different times, in the order of the batch."""
+    last = parts[-1][1][0]
+    length, places = last.looks.shape[2:]
+    order = torch.cat([pictures for pictures, _ in parts]).argsort()
+    whole: list[_Beams] = []
+    for groups in zip(*(groups for _, groups in parts), strict=True):
+        even = [_longer(group, length - group.looks.shape[2], places, marks) for group in groups]
+        whole.append(_Beams(*(torch.cat(same)[order] for same in zip(*even, strict=True))))
+    return whole
+
+
 def _pick(beams: _Beams, index: Tensor) -> _Beams:
-    longest, places = beams.looks.shape[2:]
-    wide = index.unsqueeze(-1).expand(-1, -1, longest)
+    length, places = beams.looks.shape[2:]
+    wide = index.unsqueeze(-1).expand(-1, -1, length)
     return _Beams(
         beams.scores.gather(1, index),
         beams.tokens.gather(1, wide),

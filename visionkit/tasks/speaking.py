@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from visionkit.data.vocabulary import Vocabulary
 from visionkit.nn.beam_search import beam_search
+from visionkit.nn.caption_cores import Memory
 from visionkit.nn.caption_decoder import CaptionDecoder, Taught
-from visionkit.nn.decoding import Decoded, Marks, decode_greedy
-from visionkit.nn.recurrent import State
+from visionkit.nn.decoding import Decoded, Marks, StepFunction, decode_greedy
 from visionkit.tasks.captioning_settings import Decoding
 
 __all__ = ["marks_of", "say", "word_loss"]
@@ -43,15 +45,16 @@ def say(decoder: CaptionDecoder, grid: Tensor, marks: Marks, how: Decoding, *, n
     """
     memory, state = decoder.start(grid)
 
-    def step(words: Tensor, now: State) -> tuple[Tensor, State, Tensor | None]:
-        return decoder.step(words, now, memory)
+    def narrow(pictures: Tensor) -> StepFunction:
+        return partial(decoder.step, memory=Memory(*(part[pictures] for part in memory)))
 
+    step = partial(decoder.step, memory=memory)
     if how.beams == 1 and how.groups == 1 and not how.block_trigrams:
         return decode_greedy(step, state, marks=marks, longest=how.longest)
     return beam_search(
         step, state, marks=marks, beams=how.beams, n_best=n_best, longest=how.longest,
         length_penalty=how.length_penalty, block_trigrams=how.block_trigrams, groups=how.groups,
-        diversity=how.diversity,
+        diversity=how.diversity, narrow=narrow,
     )  # fmt: skip
 
 
