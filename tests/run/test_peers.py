@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from types import SimpleNamespace
+
 import pytest
 import torch.distributed as dist
 
@@ -68,6 +71,19 @@ def test_a_process_that_ends_by_itself_in_time_is_left_alone(watch, capsys, monk
     watch._store = Ending()
     watch._watch(1)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ending", ["teardown", "on_exception"])
+def test_no_thread_is_left_in_the_store_when_the_run_is_over(watch, monkeypatch, ending):
+    monkeypatch.setattr(peers, "EVERY", 5.0)
+    store = SimpleNamespace(clone=lambda: watch._store)
+    monkeypatch.setattr(peers.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(peers.dist.distributed_c10d, "_get_default_store", lambda: store)
+    watch.on_train_start(SimpleNamespace(world_size=2, global_rank=1), None)
+    (thread,) = (one for one in threading.enumerate() if one.name == "visionkit-peers")
+    assert thread.is_alive()
+    getattr(watch, ending)(None, None, "fit")
+    assert not thread.is_alive()
 
 
 def test_each_start_by_torchrun_asks_under_a_key_of_its_own(monkeypatch):

@@ -35,6 +35,7 @@ class PeerWatch(Callback):
         self._store: Any = None
         self._key = ""
         self._over = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start to watch."""
@@ -44,9 +45,10 @@ class PeerWatch(Callback):
             return
         # A connection of its own: nothing waits for an answer that the training waits for.
         self._store = dist.distributed_c10d._get_default_store().clone()
-        threading.Thread(
+        self._thread = threading.Thread(
             target=self._watch, args=(trainer.global_rank,), name="visionkit-peers", daemon=True
-        ).start()
+        )
+        self._thread.start()
 
     def give_up(self, rank: int) -> None:
         """Tell the others that this process has lost them and ends.
@@ -64,13 +66,21 @@ class PeerWatch(Callback):
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Stop watching."""
-        self._over.set()
+        self._stop()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Stop watching: this process ends by itself."""
+        self._stop()
+
+    def _stop(self) -> None:
         self._over.set()
+        if self._thread is not None:
+            # An interpreter that ends around a thread inside the store's own code aborts. A store that is gone
+            # answers late: that is not waited for.
+            self._thread.join(timeout=EVERY)
+            self._thread = None
 
     def _watch(self, rank: int) -> None:
         while not self._over.wait(EVERY):
