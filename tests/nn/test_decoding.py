@@ -151,7 +151,8 @@ def test_going_on_without_pictures_that_are_done_changes_nothing(seed, beams, gr
     if looking:
         said = plain.tokens.unsqueeze(3) != _MARKS.pad  # beyond the end nothing was looked at
         assert torch.allclose(plain.attention * said, narrowed.attention * said)
-    assert len(rows) == most and sum(rows) <= all_rows
+    assert len(rows) == most
+    assert sum(rows) <= all_rows
 
 
 def test_the_last_pictures_are_searched_alone():
@@ -172,7 +173,9 @@ def test_the_last_pictures_are_searched_alone():
         step_for(torch.arange(8)), (torch.zeros(8, 1),), marks=_MARKS, beams=2, longest=20, narrow=step_for
     )
     assert [len(_said(row)) for row in found.tokens[:, 0]] == list(range(1, 9))
-    assert rows[0] == 8 and rows == sorted(rows[:1]) + sorted(rows[1:], reverse=True) and rows[-1] <= 4
+    assert rows[0] == 8
+    assert rows[1:] == sorted(rows[1:], reverse=True)
+    assert rows[-1] <= 4
 
 
 def test_scores_and_attention_are_those_of_the_sentence():

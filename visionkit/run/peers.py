@@ -77,8 +77,8 @@ class PeerWatch(Callback):
     def _stop(self) -> None:
         self._over.set()
         if self._thread is not None:
-            # An interpreter that ends around a thread inside the store's own code aborts. A store that is gone
-            # answers late: that is not waited for.
+            # An interpreter that ends around a thread inside the store's own code aborts. A store that is
+            # gone answers late: that is not waited for.
             self._thread.join(timeout=EVERY)
             self._thread = None
 
