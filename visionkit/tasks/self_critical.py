@@ -16,11 +16,10 @@ from visionkit.data.tokenize import tokenize
 from visionkit.data.vocabulary import Vocabulary
 from visionkit.errors import InputError
 from visionkit.metrics.cider import CiderD, DocumentFrequency
-from visionkit.nn.beam_search import beam_search
 from visionkit.nn.caption_decoder import CaptionDecoder
-from visionkit.nn.decoding import Decoded, Marks, decode_greedy, decode_samples
-from visionkit.tasks.captioning_settings import SelfCritical
-from visionkit.tasks.speaking import marks_of
+from visionkit.nn.decoding import Decoded, Marks, decode_samples
+from visionkit.tasks.captioning_settings import Decoding, SelfCritical
+from visionkit.tasks.speaking import marks_of, say
 
 __all__ = ["SelfCritic", "SelfCriticLoss", "keyed_uniforms", "make_critic", "need", "training_frequency"]
 
@@ -131,15 +130,8 @@ class SelfCritic:
         if self.settings.baseline == "mean":
             others = rewards.shape[1] - 1
             return (rewards.sum(dim=1, keepdim=True) - rewards) / others
-        memory, state = decoder.start(grid)
-
-        def step(words: Tensor, now: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-            return decoder.step(words, now, memory)
-
-        if self.settings.baseline == "greedy":
-            best = decode_greedy(step, state, marks=self.marks, longest=self.longest)
-        else:
-            best = beam_search(step, state, marks=self.marks, beams=3, longest=self.longest)
+        beams = 1 if self.settings.baseline == "greedy" else 3
+        best = say(decoder, grid, self.marks, Decoding(beams=beams, longest=self.longest))
         return torch.tensor(self.rewards(best, references), dtype=torch.float64)
 
     def _barred(self, logits: Tensor, targets: Tensor) -> Tensor:
