@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parent / "reference" / "backbones.md"
@@ -52,15 +53,16 @@ def tables(rows: list[dict], registered: int) -> str:
     return "\n".join(text)
 
 
-def main(path: str) -> None:
+def fill(page: Path, path: str, tables: Callable[[list[dict], int], str]) -> None:
+    """Put the tables of the rows in the file at `path` between the marks of a page."""
     from visionkit.backbones import list_backbones
 
     rows = {row["name"]: row for row in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())}
-    page = PAGE.read_text(encoding="utf-8")
-    head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
+    text = page.read_text(encoding="utf-8")
+    head, tail = text.partition(BEGIN)[0], text.partition(END)[2]
     table = tables(list(rows.values()), len(list_backbones()))
-    PAGE.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
+    page.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    fill(PAGE, sys.argv[1], tables)

@@ -9,15 +9,13 @@ The first goes on where its file ends: names that are in it are not run again.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from make_backbones import families
+from make_backbones import families, fill
 
 PAGE = Path(__file__).resolve().parent / "reference" / "detectors.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 ALL = [4, 8, 16, 32]
 OUTCOMES = ("passes with 4, 8, 16, 32", "passes with what it has", "refused by name", "crash")
 
@@ -52,15 +50,5 @@ def outcome(row: dict) -> str:
     return OUTCOMES[0] if row["reductions"] == ALL else OUTCOMES[1]
 
 
-def main(path: str) -> None:
-    from visionkit.backbones import list_backbones
-
-    rows = {row["name"]: row for row in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())}
-    page = PAGE.read_text(encoding="utf-8")
-    head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
-    table = tables(list(rows.values()), len(list_backbones()))
-    PAGE.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    fill(PAGE, sys.argv[1], tables)
