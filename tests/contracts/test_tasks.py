@@ -136,6 +136,22 @@ def test_an_empty_batch_is_passed_over(case: TaskCase) -> None:
     assert task.predict_step(case.empty, 0) == []
 
 
+@EVERY
+def test_the_trainer_predicts_what_the_task_predicts(case: TaskCase) -> None:
+    """Lightning copies predictions and writes into the copies, so they cannot be frozen."""
+    task = case.build("scratch", TransferConfig(), FLAT)
+    batches = case.batch(0, 4), case.empty, case.batch(4, 2)
+    found = trainer().predict(task, loader(*batches))
+    assert [len(part) for part in found] == [4, 0, 2]
+    for part, batch in zip(found, batches, strict=True):
+        for one, other in zip(part, task.predict_step(batch, 0), strict=True):
+            assert type(one) is type(other)
+            assert vars(one).keys() == vars(other).keys()
+            assert all(torch.allclose(value, vars(other)[name], atol=1e-5)
+                       for name, value in vars(one).items() if isinstance(value, torch.Tensor))  # fmt: skip
+            assert one.id == other.id
+
+
 @pytest.mark.dist
 def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     """Uneven shares, one of them empty; running statistics that each process moved its own way."""

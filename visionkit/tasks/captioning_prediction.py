@@ -14,7 +14,7 @@ from visionkit.nn.decoding import Decoded
 __all__ = ["CaptionPrediction", "caption_predictions"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class CaptionPrediction:
     """A sentence.
 

@@ -17,7 +17,7 @@ __all__ = ["Detections", "Frames", "merge_views", "resize_image", "training_targ
 Found = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Detections:
     """What was found in one picture, best first, on the host.
 

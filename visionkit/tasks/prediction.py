@@ -10,7 +10,7 @@ from torch import Tensor
 __all__ = ["ClassPrediction", "LabelsPrediction", "Prediction", "ValuesPrediction", "predictions"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClassPrediction:
     """One class of several.
 
@@ -29,7 +29,7 @@ class ClassPrediction:
     id: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabelsPrediction:
     """Any number of labels.
 
@@ -46,7 +46,7 @@ class LabelsPrediction:
     id: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class ValuesPrediction:
     """Numbers.
 

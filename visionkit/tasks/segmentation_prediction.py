@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["SegmentationPrediction"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class SegmentationPrediction:
     """The class of every pixel.
 
