@@ -48,10 +48,25 @@ class AdditiveAttention(nn.Module):
         """
         pictures, places, _ = grid.shape
         asked = self.query(query).view(pictures, -1, 1, keys.shape[-1])  # (B, K, 1, A)
-        scores = self.score(_meet(asked, keys.unsqueeze(1))).squeeze(-1)  # (B, K, L)
+        if keys.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            scores = _scores_in_turn(asked, keys, self.score.weight[0])
+        else:
+            scores = self.score(_meet(asked, keys.unsqueeze(1))).squeeze(-1)  # (B, K, L)
         weights = scores.softmax(dim=-1)
         context = torch.bmm(weights, grid)  # (B, K, C)
         return context.flatten(0, 1), weights.view(-1, places)
+
+
+def _scores_in_turn(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
+    """Return `weight . tanh(query + keys)` `(B, K, L)` in float32, a picture at a time: that fits the cache.
+
+    As `tanh(x) = 2 sigmoid(2x) - 1`, the sum over sigmoids is scaled and shifted once (see `_TanhOfHalf`).
+    """
+    with torch.autocast("cpu", enabled=False):
+        doubled, weight = 2 * query.float(), weight.float()
+        pairs = zip(doubled, keys.float().unsqueeze(1), strict=True)  # (K, 1, A) and (1, L, A)
+        sums = [torch.add(asked, key, alpha=2).sigmoid_() @ weight for asked, key in pairs]
+        return 2 * torch.stack(sums) - weight.sum()
 
 
 def _meet(query: Tensor, keys: Tensor) -> Tensor:

@@ -31,13 +31,14 @@ class RecurrentCell(nn.Module):
         self.kind, self.hidden = kind, hidden
         self.net: nn.LSTM | nn.GRU = (nn.LSTM if kind == "lstm" else nn.GRU)(inputs, hidden, batch_first=True)
         if kind == "lstm":
-            _, _, bias, other = self._weights()
+            _, _, bias, other = self.weights()
             with torch.no_grad():  # begin by remembering (Jozefowicz et al., ICML 2015)
                 bias.zero_()
                 other.zero_()
                 bias[hidden : 2 * hidden] = 1
 
-    def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the weights of the input and of the state, then the bias of each."""
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         first, second, third, fourth = (cast(Tensor, getattr(self.net, name)) for name in names)
         return first, second, third, fourth
@@ -50,8 +51,8 @@ class RecurrentCell(nn.Module):
     def step(self, inputs: Tensor, state: State) -> State:
         """Run one word: `inputs` (N, E) and the state give the next state; its first tensor is the output."""
         if self.kind == "lstm":
-            return tuple(torch.lstm_cell(inputs, state, *self._weights()))
-        return (torch.gru_cell(inputs, state[0], *self._weights()),)
+            return tuple(torch.lstm_cell(inputs, state, *self.weights()))
+        return (torch.gru_cell(inputs, state[0], *self.weights()),)
 
     def sequence(self, inputs: Tensor, state: State) -> Tensor:
         """Run a whole sequence at once: `(B, T, E)` gives outputs `(B, T, H)`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from visionkit.tasks.captioning_prediction import CaptionPrediction, caption_pre
 from visionkit.tasks.captioning_settings import Decoding, SelfCritical, check_settings, settings_from
 from visionkit.tasks.own_module import own_module_name
 from visionkit.tasks.self_critical import make_critic, need
+from visionkit.tasks.speaker import Speaker
 from visionkit.tasks.speaking import marks_of, say, word_loss
 from visionkit.tasks.wiring import (
     check_callbacks,
@@ -48,7 +48,7 @@ _SUMS = ("loss", "count", "reward", "rewarded")
 _ATTENDS = ("show_attend_tell", "att2in", "up_down")
 
 
-class Captioner(lightning.LightningModule):
+class Captioner(Speaker):
     """Say in a sentence what a picture shows.
 
     A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `tokens` `(B, L)` or `(B, K, L)`
@@ -226,7 +226,7 @@ class Captioner(lightning.LightningModule):
         grid, shape = self._encode(parts.images)
         taught: Taught = self.decoder(grid, parts.tokens)
         self.eval_tally.add(loss=word_loss(taught) * len(taught.targets), count=len(taught.targets))
-        decoded = say(self.decoder, grid, self.marks, self.decoding)
+        decoded = say(self.speaker(len(grid)), grid, self.marks, self.decoding)
         self.said = caption_predictions(decoded, self.vocabulary, grid=shape, ids=parts.ids)
         references = [[tokenize(sentence) for sentence in several] for several in parts.references]
         start = len(self.scores)
@@ -261,7 +261,9 @@ class Captioner(lightning.LightningModule):
         with torch.inference_mode():
             self.eval()
             grid, shape = self._encode(images.to(self.device))
-            decoded = say(self.decoder, grid, self.marks, self.decoding, n_best=self.decoding.n_best)
+            decoded = say(
+                self.speaker(len(grid)), grid, self.marks, self.decoding, n_best=self.decoding.n_best
+            )
         self.train(was)
         return caption_predictions(decoded, self.vocabulary, grid=shape, ids=ids)
 
@@ -300,6 +302,7 @@ class Captioner(lightning.LightningModule):
 
     def on_validation_start(self) -> None:
         """Evaluate the same running statistics on every process."""
+        super().on_validation_start()
         share_buffers(self)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
