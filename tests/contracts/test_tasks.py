@@ -137,6 +137,17 @@ def test_an_empty_batch_is_passed_over(case: TaskCase) -> None:
 
 
 @EVERY
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
+def test_every_precision_of_the_trainer_trains_and_evaluates(case: TaskCase, precision: str) -> None:
+    task = case.build("scratch", TransferConfig(), FLAT)
+    run = trainer(max_steps=1, max_epochs=-1, precision=precision)
+    run.fit(task, loader(case.batch(0, 4)), loader(case.batch(4, 2)))
+    assert {name.removeprefix("val/") for name in run.callback_metrics if name.startswith("val/")}
+    assert all(value.isfinite() for name, value in run.callback_metrics.items() if "loss" in name)
+    assert len(run.predict(task, loader(case.batch(0, 4)))[0]) == 4
+
+
+@EVERY
 def test_the_trainer_predicts_what_the_task_predicts(case: TaskCase) -> None:
     """Lightning copies predictions and writes into the copies, so they cannot be frozen."""
     task = case.build("scratch", TransferConfig(), FLAT)

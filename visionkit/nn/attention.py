@@ -53,18 +53,19 @@ class AdditiveAttention(nn.Module):
         else:
             scores = self.score(_meet(asked, keys.unsqueeze(1))).squeeze(-1)  # (B, K, L)
         weights = scores.softmax(dim=-1)
-        context = torch.bmm(weights, grid)  # (B, K, C)
+        context = torch.bmm(weights.to(grid.dtype), grid)  # (B, K, C)
         return context.flatten(0, 1), weights.view(-1, places)
 
 
 def _scores_in_turn(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """Return `weight . tanh(query + keys)` `(B, K, L)` in float32, a picture at a time: that fits the cache.
+    """Return `weight . tanh(query + keys)` `(B, K, L)` in 32 bits or more, a picture at a time, in cache.
 
     As `tanh(x) = 2 sigmoid(2x) - 1`, the sum over sigmoids is scaled and shifted once (see `_TanhOfHalf`).
     """
     with torch.autocast("cpu", enabled=False):
-        doubled, weight = 2 * query.float(), weight.float()
-        pairs = zip(doubled, keys.float().unsqueeze(1), strict=True)  # (K, 1, A) and (1, L, A)
+        dtype = torch.promote_types(keys.dtype, torch.float32)
+        doubled, weight = 2 * query.to(dtype), weight.to(dtype)
+        pairs = zip(doubled, keys.to(dtype).unsqueeze(1), strict=True)  # (K, 1, A) and (1, L, A)
         sums = [torch.add(asked, key, alpha=2).sigmoid_() @ weight for asked, key in pairs]
         return 2 * torch.stack(sums) - weight.sum()
 

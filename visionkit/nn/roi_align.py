@@ -110,18 +110,15 @@ class RoIPool(nn.Module):
 
     def _pool_native(self, features: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
         size = (self.output_size, self.output_size)
-        if len(features) == 1:
-            pooled: Tensor = native_roi_align(
-                features[0], rois, size, 1.0 / self.reductions[0], self.sampling_ratio
-            )
-            return pooled
-        pooled = features[0].new_zeros((len(rois), features[0].shape[1], *size))
+        # The kernel wants one type, and boxes keep theirs: eight bits could not hold a place.
+        wide = torch.promote_types(features[0].dtype, rois.dtype)
+        pooled = features[0].new_zeros((len(rois), features[0].shape[1], *size), dtype=wide)
         for level, (maps, reduction) in enumerate(zip(features, self.reductions, strict=True)):
             where = torch.where(levels == level)[0]
-            found = native_roi_align(maps, rois[where], size, 1.0 / reduction, self.sampling_ratio)
-            # Mixed precision may pool in another type than the maps'.
-            pooled = pooled.to(found.dtype).index_copy(0, where, found)
-        return pooled
+            chosen = rois[where].to(wide)
+            found = native_roi_align(maps.to(wide), chosen, size, 1.0 / reduction, self.sampling_ratio)
+            pooled = pooled.index_copy(0, where, found)
+        return pooled.to(features[0].dtype)
 
 
 class _Shape:
@@ -137,7 +134,8 @@ class _Shape:
 
 def _table(features: Tensor) -> Tensor:
     """Return the map as a table of positions. `(B, C, H, W) -> (B * H * W, C)`."""
-    rows = features.float().contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    rows = wide.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
     return rows.reshape(-1, features.shape[1])
 
 
@@ -185,7 +183,6 @@ def _pool(table: Tensor, index: Tensor, weight: Tensor, shape: _Shape) -> Tensor
     taps = 4 * shape.samples**2
     # 32-bit positions halve the traffic; a table that long does not fit them.
     kind = torch.int32 if len(table) < 2**31 else torch.int64
-    pooled = F.embedding_bag(
-        index.reshape(-1, taps).to(kind), table, mode="sum", per_sample_weights=weight.reshape(-1, taps)
-    )
+    weights = weight.reshape(-1, taps).to(table.dtype)
+    pooled = F.embedding_bag(index.reshape(-1, taps).to(kind), table, mode="sum", per_sample_weights=weights)
     return pooled.view(-1, shape.bins, shape.bins, table.shape[1]).permute(0, 3, 1, 2)
