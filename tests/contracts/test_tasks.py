@@ -148,6 +148,17 @@ def test_every_precision_of_the_trainer_trains_and_evaluates(case: TaskCase, pre
 
 
 @EVERY
+def test_a_loop_of_ones_own_needs_no_trainer(case: TaskCase) -> None:
+    task = case.build("scratch", TransferConfig(), FLAT).train()
+    update = torch.optim.SGD(task.parameters(), lr=1e-3)
+    loss = task.training_step(case.batch(0, 4), 0)["loss"]
+    loss.backward()
+    update.step()
+    task.eval().validation_step(case.batch(4, 2), 0)  # gradients may be on: scores keep none
+    assert torch.isfinite(loss)
+
+
+@EVERY
 def test_the_trainer_predicts_what_the_task_predicts(case: TaskCase) -> None:
     """Lightning copies predictions and writes into the copies, so they cannot be frozen."""
     task = case.build("scratch", TransferConfig(), FLAT)

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from visionkit.errors import InputError
+from visionkit.nn.lovasz import hardest_first
 from visionkit.nn.segmentation_losses import (
     SegmentationLoss,
     cross_entropy_loss,
@@ -111,6 +114,33 @@ def test_lovasz_equals_its_definition():
         for index in range(3)
     ]
     assert float(lovasz_loss(logits, masks)) == pytest.approx(np.mean(each), rel=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 400), st.integers(0, 2**31), st.sampled_from([0, 1, 3, 20]))
+def test_the_hardest_come_first(count, seed, levels):
+    """Radix sort over the bits is the order of the numbers, ties, zeros and ones included."""
+    rng = np.random.default_rng(seed)
+    errors = torch.from_numpy(rng.random(count, dtype=np.float32))
+    if levels:
+        errors = (errors * levels).round() / levels
+    order = hardest_first(errors)
+    assert sorted(order.tolist()) == list(range(count))
+    assert errors[order].tolist() == sorted(errors.tolist(), reverse=True)
+    assert errors.double()[hardest_first(errors.double())].tolist() == errors[order].double().tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_lovasz_leaves_the_ignored_out(channels):
+    logits, masks = torch.randn(2, channels, 6, 7, requires_grad=True), torch.randint(0, 2, (2, 6, 7))
+    kept = torch.rand(2, 6, 7) < 0.6
+    lovasz_loss(logits, torch.where(kept, masks, 255)).backward()
+    assert (logits.grad.movedim(1, -1)[~kept] == 0).all()
+    alone = logits.detach().movedim(1, -1)[kept].T[None, :, None].requires_grad_()  # (1, C, 1, N)
+    whole = lovasz_loss(logits, torch.where(kept, masks, 255))
+    assert float(whole.detach()) == pytest.approx(float(lovasz_loss(alone, masks[kept][None, None]).detach()))
+    lovasz_loss(alone, masks[kept][None, None]).backward()
+    assert torch.allclose(logits.grad.movedim(1, -1)[kept], alone.grad[0, :, 0].T, atol=1e-6)
 
 
 def test_lovasz_of_certain_predictions_is_one_minus_iou():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.contracts.cases import BACKBONES, MORE_BACKBONES
+from tests.contracts.quick_weights import quick_weights
 from tests.tasks.detector_over import ALL, detect_over
 from visionkit.backbones import list_backbones
 
@@ -52,7 +53,7 @@ def test_a_step_over_every_name(tmp_path):
     table = Path(os.environ.get("VISIONKIT_TABLE", tmp_path / "detectors.jsonl"))
     done = {json.loads(line)["name"] for line in table.read_text().splitlines()} if table.exists() else set()
     names = list_backbones()
-    with table.open("a") as out:
+    with table.open("a") as out, quick_weights():
         for name in names:
             if name not in done:
                 out.write(json.dumps(detect_over(name)) + "\n")

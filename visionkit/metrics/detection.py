@@ -60,6 +60,7 @@ class CocoAP:
         self.masks = masks
         self._state = _State()
 
+    @torch.no_grad()
     def update(
         self,
         predictions: Sequence[Mapping[str, Tensor]],

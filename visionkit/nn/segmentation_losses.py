@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionkit.errors import InputError, unknown_name
+from visionkit.nn.lovasz import jaccard_slopes
 
 __all__ = [
     "SegmentationLoss",
@@ -154,18 +155,20 @@ def lovasz_loss(
         ignore_index: Pixels with this truth do not count.
         class_weights: `(C,)` weights of the classes in the average.
     """
-    probability, truth = _regions(logits, masks, ignore_index)  # each (C, N), ignored pixels 0 in both
-    counted = (masks != ignore_index).flatten()
-    errors = (truth - probability).abs()
-    order = errors.detach().masked_fill(~counted, -1.0).argsort(dim=1, descending=True)
-    truth_sorted = truth.gather(1, order)
-    total = truth.sum(1, keepdim=True)
-    intersection = total - truth_sorted.cumsum(1)
-    union = total + (counted[order] * (1.0 - truth_sorted)).cumsum(1)
-    jaccard = 1.0 - intersection / union.clamp(min=_TINY)
-    slope = torch.diff(jaccard, dim=1, prepend=jaccard.new_zeros(len(jaccard), 1))
-    losses = (errors.gather(1, order) * slope).sum(1)
-    return _over_classes(losses, truth.sum(1), logits, class_weights)
+    probability = _pair(logits).softmax(1).movedim(1, 0).flatten(1)  # (C, N)
+    counted = torch.nonzero((masks != ignore_index).flatten()).flatten()
+    known = masks.flatten()[counted]
+    there = torch.bincount(known, minlength=len(probability)).to(probability.dtype)
+    # |truth - p| * slope is slope - p * slope where there is truth, and p * slope elsewhere.
+    signed, constant = torch.zeros_like(probability), torch.zeros_like(there)
+    for index in torch.nonzero(there).flatten().tolist():
+        truth, guess = known == index, probability[index].detach().index_select(0, counted)
+        slopes = jaccard_slopes(torch.where(truth, 1.0 - guess, guess), truth)
+        signed[index].index_copy_(0, counted, torch.where(truth, -slopes, slopes))
+        constant[index] = (slopes * truth).sum()
+    losses = constant + (probability * signed).sum(1)
+    first = 1 if logits.shape[1] == 1 else 0
+    return _over_classes(losses[first:], there[first:], logits, class_weights)
 
 
 Term: TypeAlias = Callable[..., Tensor]
@@ -254,18 +257,6 @@ def _pixel_cross_entropy(
     if class_weights is None:
         return losses, counted.to(losses.dtype)
     return losses, class_weights[masks.masked_fill(~counted, 0)] * counted
-
-
-def _regions(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return probabilities and one-hot truths, each (C, N) over the batch's pixels, zero where ignored."""
-    probability = _pair(logits).softmax(1)
-    counted = masks != ignore_index
-    truth = F.one_hot(masks.masked_fill(~counted, 0), probability.shape[1]).movedim(-1, 1)  # (B, C, H, W)
-    inside = counted[:, None]
-    probability, truth = (
-        (values * inside).movedim(1, 0).flatten(1) for values in (probability, truth.to(probability.dtype))
-    )
-    return (probability[1:], truth[1:]) if logits.shape[1] == 1 else (probability, truth)
 
 
 def _areas(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
