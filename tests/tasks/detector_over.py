@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -28,8 +29,10 @@ def detect_over(name: str, *, reductions: tuple[int, ...] | None = None, size: i
 
     Args:
         name: Of the backbone.
-        reductions: Those of 4, 8, 16, 32 that it has; asked of the registry, which takes longer, if None.
-        size: Side of the pictures; that of the network where it takes one size only.
+        reductions: Those of 4, 8, 16, 32 that it has, or others if it has none of these; asked of the
+            registry, which takes longer, if None.
+        size: Least side of the pictures, which the coarsest reduction divides; that of the network where it
+            takes one size only.
 
     Returns:
         `name`; `status`, one of "passes", "refused", "crash"; `reductions` that it was built with; `reason`
@@ -40,7 +43,8 @@ def detect_over(name: str, *, reductions: tuple[int, ...] | None = None, size: i
         has = reductions
         if has is None:
             levels = describe_backbone(name).levels
-            has = tuple(level.reduction for level in levels if level.reduction in ALL)
+            every = tuple(level.reduction for level in levels)
+            has = tuple(reduction for reduction in every if reduction in ALL) or every
         if has != ALL:
             try:
                 _build(name, ALL)
@@ -54,7 +58,7 @@ def detect_over(name: str, *, reductions: tuple[int, ...] | None = None, size: i
             if not has:
                 return row | {"status": "refused"}
         try:
-            _steps(_build(name, has), size)
+            _steps(_build(name, has), math.ceil(size / has[-1]) * has[-1])
         except InputError as error:
             fixed = FIXED.search(str(error))
             if not fixed:
