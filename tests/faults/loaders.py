@@ -42,6 +42,7 @@ NO_LOADERS = {
     "visionkit.tasks.maps:build_maps": "called by Segmenter and Detector",
     "visionkit.tasks.segment_source:build_source": "called by Segmenter",
     "visionkit.tasks.caption_source:build_caption_source": "called by Captioner",
+    "visionkit.tasks.speaker:Speaker.load_from_checkpoint": "called by Captioner.load_from_checkpoint",
     "visionkit.tasks.detector_from_torchvision:build": "called by Detector.from_torchvision",
     "visionkit.transfer:apply_transfer": "asks what an init implies",
     "visionkit.transfer:is_trained": "asks what an init implies",
