@@ -21,6 +21,14 @@ LARGE = {
     "torchvision/vit_b_16",
 }  # fmt: skip
 
+# Too large for a machine of 24 GB: more than 2,500 million parameters, or pictures of 448 or 512 only.
+TOO_LARGE = {
+    "timm/aimv2_3b_patch14_224", "timm/aimv2_3b_patch14_336", "timm/aimv2_3b_patch14_448",
+    "timm/cait_m48_448", "timm/eva02_enormous_patch14_clip_224", "timm/maxvit_xlarge_tf_512",
+    "timm/swinv2_cr_giant_224", "timm/swinv2_cr_giant_384", "timm/vit_5b_patch16_sapiens2",
+    "timm/vit_7b_patch16_dinov3",
+}  # fmt: skip
+
 
 def _hold(cases: dict[str, tuple[int, ...]]) -> list[dict]:
     rows = [detect_over(name, reductions=reductions) for name, reductions in cases.items()]
@@ -49,15 +57,16 @@ def test_a_step_over_every_family():
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_a_step_over_every_name(tmp_path):
-    """Every name of the registry; `VISIONKIT_TABLE` names a file to go on from, line by line."""
+    """Every name of the registry that fits; `VISIONKIT_TABLE` names a file to go on from, line by line."""
     table = Path(os.environ.get("VISIONKIT_TABLE", tmp_path / "detectors.jsonl"))
     done = {json.loads(line)["name"] for line in table.read_text().splitlines()} if table.exists() else set()
-    names = list_backbones()
+    names = set(list_backbones())
+    assert names >= TOO_LARGE
+    names -= TOO_LARGE
     with table.open("a") as out, quick_weights():
-        for name in names:
-            if name not in done:
-                out.write(json.dumps(detect_over(name)) + "\n")
-                out.flush()
+        for name in sorted(names - done):
+            out.write(json.dumps(detect_over(name)) + "\n")
+            out.flush()
     rows = [json.loads(line) for line in table.read_text().splitlines()]
-    assert {row["name"] for row in rows} >= set(names)
+    assert {row["name"] for row in rows} >= names
     assert [row for row in rows if row["status"] == "crash"] == []
