@@ -133,33 +133,45 @@ def test_policies_through_the_factories(make):
         make(name, init="scratch", norm="frozen")
 
 
-def _across(rank, folder):
+def _case(dtype):
+    """Return a norm and a batch whose mean is far from zero, as large as many groups of it."""
+    torch.manual_seed(0)
+    return nn.BatchNorm2d(3), (torch.randn(7, 3, 44, 61) * 2 + 9).to(dtype)
+
+
+def _across(rank, folder, world):
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    norm = convert_norms(nn.Sequential(nn.BatchNorm2d(3)), "sync", trained=True).train()
-    everything = torch.randn(5, 3, 4, 6) * 2 + 1
-    mine = everything[:2] if rank == 0 else everything[2:]  # shards of unlike size
-    mine = mine.clone().requires_grad_()
-    out = norm(mine)
-    (out * torch.arange(out[0].numel()).view(out[0].shape)).sum().backward()
-    torch.save((out.detach(), mine.grad, norm[0].running_mean, norm[0].running_var), f"{folder}/{rank}.pt")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        norm, everything = _case(dtype)
+        norm = convert_norms(nn.Sequential(norm), "sync", trained=True).train()
+        mine = everything if world == 1 else everything[:2] if rank == 0 else everything[2:]  # of unlike size
+        mine = mine.clone().requires_grad_()
+        out = norm(mine)
+        (out * torch.arange(out[0].numel()).view(out[0].shape).remainder(7)).sum().backward()
+        parts = (out.detach(), mine.grad, norm[0].running_mean, norm[0].running_var)
+        found[str(dtype)] = [part.clone() for part in parts]
+    torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.dist
-def test_sync_over_two_processes_is_batch_over_all(tmp_path):
-    torch.multiprocessing.spawn(_across, args=(str(tmp_path),), nprocs=2)
-    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    torch.manual_seed(0)
-    norm = nn.BatchNorm2d(3).train()
-    everything = (torch.randn(5, 3, 4, 6) * 2 + 1).requires_grad_()
-    out = norm(everything)
-    (out * torch.arange(out[0].numel()).view(out[0].shape)).sum().backward()
-    assert torch.allclose(torch.cat([p[0] for p in parts]), out, atol=1e-5)
-    assert torch.allclose(torch.cat([p[1] for p in parts]), everything.grad, atol=1e-3, rtol=1e-4)
-    for part in parts:
-        assert torch.allclose(part[2], norm.running_mean, atol=1e-6)
-        assert torch.allclose(part[3], norm.running_var, atol=1e-5)
+@pytest.mark.parametrize("world", [1, 2])
+def test_sync_over_processes_is_batch_over_all(tmp_path, world):
+    torch.multiprocessing.spawn(_across, args=(str(tmp_path), world), nprocs=world)
+    told = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    for dtype, near in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        norm, everything = _case(dtype)
+        everything.requires_grad_()
+        out = norm.train()(everything)
+        (out * torch.arange(out[0].numel()).view(out[0].shape).remainder(7)).sum().backward()
+        parts = [one[str(dtype)] for one in told]
+        assert all(part[0].dtype == dtype for part in parts)
+        torch.testing.assert_close(torch.cat([p[0] for p in parts]), out, atol=near, rtol=near)
+        torch.testing.assert_close(torch.cat([p[1] for p in parts]), everything.grad, atol=near, rtol=near)
+        for part in parts:
+            torch.testing.assert_close(part[2], norm.running_mean, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(part[3], norm.running_var, atol=1e-5, rtol=1e-5)

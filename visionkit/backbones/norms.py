@@ -62,24 +62,32 @@ class _SyncBatchNorm(nn.SyncBatchNorm):
     """Batch norm over all processes; unlike torch's own it also runs on CPUs (gloo)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return _finish(self, super().forward(x))
         synced = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        y = self._across_processes(x) if synced and x.device.type == "cpu" else super().forward(x)
+        # torch's own refuses CPUs wherever there are processes, be it one
+        y = self._across_processes(x) if synced else super(nn.SyncBatchNorm, self).forward(x)
         return _finish(self, y)
 
     def _across_processes(self, x: Tensor) -> Tensor:
         from torch.distributed.nn.functional import all_reduce
 
         dims = [0, *range(2, x.dim())]
-        count = torch.full((1,), float(x.numel() // x.shape[1]), dtype=x.dtype, device=x.device)
-        # one message: sums, sums of squares and the count, (2C + 1,)
-        sums = all_reduce(torch.cat([x.sum(dims), x.square().sum(dims), count]))
-        total = sums[-1]
-        mean, square = (sums[:-1] / total).chunk(2)
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        # One message: sums, sums of squares and the count, (2C + 1,). Variances are small differences of
+        # large sums, and sixteen bits could not even hold the count.
+        count = torch.full((1,), float(x.numel() // x.shape[1]), dtype=torch.float64, device=x.device)
+        sums = [part.sum(dims, dtype=torch.float64) for part in (wide, wide.square())]
+        total = all_reduce(torch.cat([*sums, count]))
+        mean, square = (total[:-1] / total[-1]).chunk(2)
         var = (square - mean.square()).clamp(min=0)
-        self._update(mean.detach(), var.detach(), total.detach())
+        self._update(mean.detach(), var.detach(), total[-1].detach())
         shape = [1, -1] + [1] * (x.dim() - 2)
-        y = (x - mean.view(shape)) * torch.rsqrt(var + self.eps).view(shape)
-        return y if self.weight is None else torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
+        scale = torch.rsqrt(var + self.eps)
+        y = (wide - mean.to(wide.dtype).view(shape)) * scale.to(wide.dtype).view(shape)
+        if self.weight is not None:
+            y = torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
+        return y.to(x.dtype)
 
     def _update(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
         if self.running_mean is None or self.running_var is None:
