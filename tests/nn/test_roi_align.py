@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import roi_align as reference
 
-from visionkit.nn.roi_align import RoIPool, roi_align
+from visionkit.nn.roi_align import RoIPool, roi_align, roi_align_kernel
 
 
 def _boxes(count: int, side: float, generator: torch.Generator, *, outside: bool = False) -> torch.Tensor:
@@ -82,3 +82,28 @@ def test_a_sampling_ratio_below_one_is_refused():
         roi_align(
             torch.ones(1, 1, 4, 4), torch.zeros(1, 5), output_size=2, spatial_scale=1.0, sampling_ratio=0
         )
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_the_table_serves_where_the_kernel_has_no_fast_or_no_ordered_gradient(device, deterministic, train):
+    pool, maps = RoIPool((4,), output_size=2), torch.zeros(1, 3, 8, 8, device=device, requires_grad=train)
+    taken = []
+    pool._pool_bags = lambda *parts: taken.append("table")
+    pool._pool_native = lambda *parts: taken.append("kernel")
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        pool([maps], [torch.tensor([[0.0, 0.0, 9.0, 9.0]], device=device)])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert taken == ["table" if train and (device == "cpu" or deterministic) else "kernel"]
+
+
+@pytest.mark.parametrize("samples", [-1, 2])
+def test_the_kernel_is_torchvisions(samples):
+    generator = torch.Generator().manual_seed(3)
+    maps = torch.randn(2, 3, 20, 30, generator=generator)
+    rois = torch.cat((torch.randint(0, 2, (30, 1), generator=generator), _boxes(30, 80.0, generator)), 1)
+    want = reference(maps, rois, (5, 5), 0.25, samples)
+    assert torch.equal(roi_align_kernel(maps, rois, 5, 0.25, samples), want)

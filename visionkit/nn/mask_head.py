@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from visionkit.nn.pyramid import NormFactory
+from visionkit.nn.roi_align import roi_align_kernel
 
 __all__ = ["MaskHead", "mask_loss"]
 
@@ -75,7 +75,7 @@ def mask_loss(
     for box, mask, label, index in zip(boxes, masks, labels, matched, strict=True):
         if len(box):
             rois = torch.cat((index[:, None].to(box), box), dim=1)
-            wanted.append(roi_align(mask[:, None].to(box), rois, (side, side), 1.0)[:, 0])
+            wanted.append(roi_align_kernel(mask[:, None].to(box), rois, side, 1.0)[:, 0])
             classes.append(label[index])
     chosen = torch.cat(classes)
     own = logits[torch.arange(len(chosen), device=logits.device), chosen]

@@ -1,4 +1,4 @@
-"""RoIAlign over the levels of a pyramid: one `embedding_bag` in CPU training, the native kernel elsewhere."""
+"""RoIAlign over the levels of a pyramid: one `embedding_bag` for gradients, the kernel elsewhere."""
 
 from __future__ import annotations
 
@@ -9,9 +9,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import boxes as box_ops
-from torchvision.ops import roi_align as native_roi_align
 
-__all__ = ["RoIPool", "roi_align"]
+__all__ = ["RoIPool", "roi_align", "roi_align_kernel"]
+
+
+def roi_align_kernel(
+    features: Tensor, rois: Tensor, output_size: int, spatial_scale: float, sampling_ratio: int = -1
+) -> Tensor:
+    """Pool regions by torchvision's kernel, also where only deterministic algorithms are allowed.
+
+    `torchvision.ops.roi_align` leaves its kernel for another form there, slower by far, on every device but
+    a CPU. Only the kernel's backward adds in no fixed order, so without gradients it is safe.
+
+    Args:
+        features: Maps `(B, C, H, W)`.
+        rois: Regions `(K, 5)`: number of the picture, then xyxy in input pixels.
+        output_size: Bins a side.
+        spatial_scale: Positions of the map per input pixel.
+        sampling_ratio: Samples a side of a bin; -1 takes as many as the bin has positions.
+
+    Returns:
+        `(K, C, output_size, output_size)`.
+    """
+    size = (output_size, output_size)
+    pooled: Tensor = torch.ops.torchvision.roi_align(
+        features, rois, spatial_scale, *size, sampling_ratio, False
+    )
+    return pooled
 
 
 def roi_align(
@@ -52,8 +76,9 @@ def roi_align(
 class RoIPool(nn.Module):
     """Pool boxes from the level of a pyramid that fits their size.
 
-    While training on a CPU all levels are pooled by one `embedding_bag`; elsewhere each level is pooled by
-    torchvision's kernel. The level of a box follows eq. 1 of the FPN paper.
+    Where gradients are wanted on a CPU, or on a GPU where only deterministic algorithms are allowed, all
+    levels are pooled by one `embedding_bag`; elsewhere each level is pooled by torchvision's kernel. A box's
+    level follows eq. 1 of the FPN paper.
 
     Args:
         reductions: Input pixels per position of each level, fine to coarse.
@@ -84,7 +109,7 @@ class RoIPool(nn.Module):
         pictures = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])  # (K, 1)
         rois = torch.cat((pictures, first), dim=1)
         levels = self.assign(first)
-        if torch.is_grad_enabled() and features[0].requires_grad and features[0].device.type == "cpu":
+        if _by_table(features[0]):
             return self._pool_bags(features, rois, levels)
         return self._pool_native(features, rois, levels)
 
@@ -116,9 +141,21 @@ class RoIPool(nn.Module):
         for level, (maps, reduction) in enumerate(zip(features, self.reductions, strict=True)):
             where = torch.where(levels == level)[0]
             chosen = rois[where].to(wide)
-            found = native_roi_align(maps.to(wide), chosen, size, 1.0 / reduction, self.sampling_ratio)
+            found = roi_align_kernel(
+                maps.to(wide), chosen, self.output_size, 1.0 / reduction, self.sampling_ratio
+            )
             pooled = pooled.index_copy(0, where, found)
         return pooled.to(features[0].dtype)
+
+
+def _by_table(features: Tensor) -> bool:
+    """Return whether gradients are wanted where the kernel's are slow (a CPU) or may not be had.
+
+    The kernel's backward on a GPU adds in no fixed order; a table's is sorted first.
+    """
+    if not (torch.is_grad_enabled() and features.requires_grad):
+        return False
+    return features.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
 
 
 class _Shape:
