@@ -61,6 +61,12 @@ def test_precision_goes_by_device_and_network(monkeypatch):
     assert rules.choose_policy(config, nets["timm/resnet18"]).precision == "32-true"
 
 
+def test_sharded_parameters_keep_their_layout():
+    for strategy, layout in (("auto", True), ("ddp", True), ("fsdp", False)):
+        config = RunConfig(accelerator="cpu", strategy=strategy, precision="32-true")
+        assert rules.choose_policy(config, nn.Conv2d(3, 3, 1)).channels_last is layout
+
+
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_optimizers_are_fused_unless_gradients_are_clipped_and_move_alike(clip):
     def moved(fused: bool) -> torch.Tensor:

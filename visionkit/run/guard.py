@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 
 from visionkit.errors import RunError
@@ -91,7 +92,11 @@ class FiniteGuard(Callback):
         # One number decides, so that there is one wait for the device and not one a tensor.
         total = torch.stack([norm.float() for norm in torch._foreach_norm(grads)]).sum()
         # A sum of squares can overflow where every gradient is finite: then each is looked at.
-        if bool(total.isfinite()) or all(bool(grad.isfinite().all()) for grad in grads):
+        sound = bool(total.isfinite()) or all(bool(grad.isfinite().all()) for grad in grads)
+        if isinstance(trainer.strategy, FSDPStrategy):
+            # Each process holds a share of the gradients, and sees what is wrong with its own alone.
+            sound = trainer.strategy.reduce_boolean_decision(sound, all=True)
+        if sound:
             self._overflows = 0
             return
         if _scaled(trainer) and self._overflows < OVERFLOWS:

@@ -52,7 +52,7 @@ class Policy:
 
 
 def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
-    """Return the policy for this machine: channels-last always, compile when asked, bf16 where it is faster.
+    """Return the policy for this machine: channels-last, compile when asked, bf16 where it is faster.
 
     That is on GPUs and CPUs that compute in it, unless a network is compiled for a CPU whose depthwise
     convolutions have more than a twentieth of its arithmetic: not compiled, those train in 32 bits. It is a
@@ -79,7 +79,9 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
     precision, reason = config.precision, "as asked"
     if precision == "auto":
         precision, reason = _fastest(accelerator, module if config.compile else None, config.image_size)
-    return Policy(accelerator, precision, channels_last=True, compile=config.compile, reason=reason)
+    # Sharded parameters come back row by row: torch pairs channels-last ones with gradients in another order.
+    layout = config.strategy != "fsdp"
+    return Policy(accelerator, precision, channels_last=layout, compile=config.compile, reason=reason)
 
 
 def _check_compiler(accelerator: str) -> None:

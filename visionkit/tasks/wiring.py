@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from visionkit.backbones.weights import check_file
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError, expected, unknown_name
+from visionkit.metrics import Tally
+from visionkit.metrics.segmentation import SegmentationMeter
 
 __all__ = [
     "check_callbacks",
@@ -37,7 +39,15 @@ def keep_buffers_local(module: nn.Module) -> None:
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Give every process the first one's buffers (running statistics): one broadcast for each type."""
+    """Give every process the first one's buffers (running statistics): one broadcast for each type.
+
+    Counters are no buffers, and a strategy that shards parameters moves those and buffers alone: they are
+    brought to the module's device here.
+    """
+    device = getattr(module, "device", None)
+    for part in module.modules():
+        if isinstance(part, Tally | SegmentationMeter) and device is not None:
+            part.to(device)
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return
     kinds: dict[torch.dtype, list[Tensor]] = {}
