@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from task_cases import TASKS, TaskCase
 
 from visionkit.config import OptimConfig, TransferConfig
+from visionkit.metrics import Tally
+from visionkit.metrics.segmentation import SegmentationMeter
 
 FLAT = OptimConfig(warmup=0.0, schedule="constant")
 EVERY = pytest.mark.parametrize("case", TASKS, ids=[case.name for case in TASKS])
@@ -190,3 +192,36 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     assert left == right
     for name, values in one.items():
         assert left[name] == pytest.approx(values, rel=1e-12, abs=1e-15, nan_ok=True), name
+
+
+@EVERY
+def test_compiling_a_task_compiles_the_network_it_trains(case: TaskCase) -> None:
+    torch._dynamo.reset()
+    task = case.build("scratch", TransferConfig(), FLAT)
+    names, products = list(task.state_dict()), []
+
+    def count(graph, inputs):
+        products.append(sum("conv" in str(node.target) for node in graph.graph.nodes))
+        return graph.forward
+
+    torch.manual_seed(1)
+    eager = copy.deepcopy(task).training_step(case.batch(0, 4), 0)["loss"]
+    task.compile(backend=count)
+    torch.manual_seed(1)
+    loss = task.training_step(case.batch(0, 4), 0)["loss"]
+    assert sum(products) >= sum(isinstance(m, torch.nn.Conv2d) for m in task.backbone.modules()) > 8
+    assert loss.item() == pytest.approx(eager.item(), rel=1e-5)
+    assert list(task.state_dict()) == names
+
+
+@EVERY
+def test_counters_come_to_a_device_that_parameters_alone_were_moved_to(case: TaskCase) -> None:
+    """FSDP moves the parameters of the parts that it wraps, and nothing else."""
+    task = case.build("scratch", TransferConfig(), FLAT)
+    task._device = torch.device("meta")
+    task.on_validation_start()
+    counters = [part for part in task.modules() if isinstance(part, Tally | SegmentationMeter)]
+    assert counters
+    for counter in counters:
+        sums = counter.sums if isinstance(counter, Tally) else counter.counts
+        assert sums.device.type == "meta"

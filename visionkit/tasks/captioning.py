@@ -191,6 +191,10 @@ class Captioner(Speaker):
         taught: Taught = self.decoder(self._encode(images)[0], tokens)
         return taught
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the backbone in place, with the arguments of `torch.compile`."""
+        self.backbone.compile(*args, **kwargs)
+
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch, with its terms."""
         parts = read_captions(batch, self.vocabulary)

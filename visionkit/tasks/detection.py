@@ -161,6 +161,10 @@ class Detector(lightning.LightningModule):
         """Return the detections of each picture in its own frame: `boxes`, `scores`, `labels` (`masks`)."""
         return self._detect(list(images), None)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile backbone and pyramid in place, with the arguments of `torch.compile`."""
+        self.model.source.compile(*args, **kwargs)
+
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         images, targets, _ = read_batch(batch, num_classes=self.num_classes, masks=self.rcnn.masks)

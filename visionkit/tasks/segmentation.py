@@ -178,6 +178,12 @@ class Segmenter(lightning.LightningModule):
         self._count(loss.detach(), len(images))
         return {**self.loss_terms, "loss": loss}
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile backbone and decoders in place, with the arguments of `torch.compile`."""
+        for part in (self.backbone, self.decoder, self.auxiliary_head):
+            if part is not None:
+                part.compile(*args, **kwargs)
+
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """Add a batch to the scores."""
         self._evaluate(batch)
