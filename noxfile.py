@@ -73,6 +73,13 @@ def cluster(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Run what needs a CUDA device: the four tasks on it, sync norms, sharding, compiled networks."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-m", "gpu", "--timeout", "600", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the style."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))

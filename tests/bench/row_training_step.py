@@ -105,15 +105,15 @@ def without_lightnings_check() -> Iterator[None]:
         os.environ[name] = before or "0"
 
 
-def bare(data: Batches) -> dict[str, float]:
+def bare(data: Batches, device: str = "cpu") -> dict[str, float]:
     """The loop that people write: the same counters, no framework."""
-    net, head = begin()
+    net, head = (part.to(device) for part in begin())
     optimizer = torch.optim.AdamW([*net.parameters(), *head.parameters()], lr=1e-3, weight_decay=0.0)
-    loss_sum, top1, top5 = (torch.zeros((), dtype=torch.float64) for _ in range(3))
+    loss_sum, top1, top5 = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
     with without_lightnings_check():
         for batch in loader(data):
-            images, labels = (batch["images"].float() / 255 - 0.5) / 0.5, batch["labels"]
-            logits = head(net(images))
+            images, labels = batch["images"].to(device), batch["labels"].to(device)
+            logits = head(net((images.float() / 255 - 0.5) / 0.5))
             loss = F.cross_entropy(logits, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -160,7 +160,7 @@ def plain(data: Batches) -> dict[str, float]:
     return {name: float(found[f"train/{name}_epoch"]) for name in ("loss", "top1", "top5")}
 
 
-def ours(data: Batches, folder: Path, *, run: bool) -> dict[str, float]:
+def ours(data: Batches, folder: Path, *, run: bool, accelerator: str = "cpu") -> dict[str, float]:
     """Our task; with `run`, under everything that a run adds: seeds, guard, preemption, checkpoints."""
     net, _ = begin()
     optim = OptimConfig(schedule="constant", warmup=0.0, weight_decay=0.0)
@@ -170,8 +170,8 @@ def ours(data: Batches, folder: Path, *, run: bool) -> dict[str, float]:
     if run:
         saver = SaveCheckpoints(folder, monitor=("val/top1", "max"), every=10**6)
         callbacks = [StepSeed(0), FiniteGuard(folder / "faults"), Preemption(saver), saver]
-    config = RunConfig(progress=False, accelerator="cpu", devices="1", deterministic=run)
-    policy = Policy("cpu", "32-true", channels_last=False, compile=False)
+    config = RunConfig(progress=False, accelerator=accelerator, devices="1", deterministic=run)
+    policy = Policy(accelerator, "32-true", channels_last=False, compile=False)
     trainer = build_trainer(
         config, folder=folder, policy=policy, callbacks=callbacks, max_epochs=1, log_every=20
     )

@@ -57,6 +57,7 @@ def measure(row: Row, size: Size) -> dict[str, Any]:
         return measured(row, pairs, dict(sides.facts())) | {"size": size}
     finally:
         sides.close()
+        torch.use_deterministic_algorithms(False)  # a run of ours turns them on, and leaves them on
 
 
 def main(argv: Sequence[str] | None = None) -> int:
