@@ -32,7 +32,6 @@ class Config(RunConfig):
     scale: list[float] = setting([0.5, 2.0], "least and largest random scale of the windows", group="data")
     cap: float = setting(0.75, "largest share of one class in a window", group="data", rare=True)
     photometric: float = setting(0.4, "strength of the changes of colour", group="data", rare=True)
-    light: float = setting(0.0, "strength of the changes of the light's colour", group="data", rare=True)
     scales: list[float] = setting([1.0], "evaluation: scales of the views that are averaged")
     flip: bool = setting(False, "evaluation: see each view mirrored too")
     window: int = setting(
@@ -70,11 +69,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         splits,
         batch_size=config.batch_size,
         train_transform=segmentation_train(
-            (height, width),
-            scale=(least, largest),
-            cap=config.cap,
-            photometric=config.photometric,
-            light=config.light,
+            (height, width), scale=(least, largest), cap=config.cap, photometric=config.photometric
         ),
         eval_transform=segmentation_eval(),
         collate=mask_batch,

@@ -93,30 +93,6 @@ def test_photometric_keeps_the_mask_and_the_type():
     assert (sample["image"] == image).all()
 
 
-def test_the_light_changes_each_channel_by_a_curve_of_its_own():
-    image = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).repeat(3, 1, 1)
-    sample = {"image": image, "mask": torch.zeros(16, 16, dtype=torch.int64)}
-    draws = []
-    for seed in range(40):
-        out = Photometric(0.0, light=0.2)(sample, keyed_generator(seed))
-        curves = out["image"].view(3, 256).int()
-        assert out["image"].dtype == torch.uint8
-        assert (curves.diff(dim=1) >= 0).all()
-        assert (curves[:, 0] == 0).all()
-        assert (curves[:, 255] >= 255 * 0.8 - 1).all()
-        draws.append(curves[:, 128].tolist())
-    one, two, three = torch.tensor(draws).T
-    assert (one != two).any()
-    assert (two != three).any()
-    # 128 / 255 under gamma e^-0.4 to e^0.4, times 0.8 to 1.2
-    middle = torch.tensor(draws)
-    assert 70 < middle.min() < 110
-    assert 150 < middle.max() < 194
-    # without the light, what came before comes still
-    plain = Photometric(0.5)(sample, keyed_generator(0))["image"]
-    assert (Photometric(0.5, light=0.0)(sample, keyed_generator(0))["image"] == plain).all()
-
-
 def test_evaluation_changes_nothing():
     sample = _sample()
     out = segmentation_eval()(sample, keyed_generator(0))
@@ -132,5 +108,3 @@ def test_numbers_out_of_range_are_refused():
         segmentation_train((5, 5), cap=0.0)
     with pytest.raises(InputError, match="strength to be from 0 to 1"):
         segmentation_train((5, 5), photometric=2.0)
-    with pytest.raises(InputError, match="light to be from 0 to 1"):
-        segmentation_train((5, 5), light=-0.1)

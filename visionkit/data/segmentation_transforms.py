@@ -66,23 +66,17 @@ class ScaleCrop:
 
 @dataclass(frozen=True)
 class Photometric:
-    """Change brightness, contrast and saturation, and the light: its colour and the camera's response to it.
-
-    Three draws, and four more where the light changes.
+    """Change brightness, contrast and saturation. Three draws.
 
     Args:
         strength: Largest change: each factor lies in `1 - strength .. 1 + strength`.
-        light: Largest change of the light: red, green and blue are each multiplied by a factor in
-            `1 - light .. 1 + light`, after a gamma whose logarithm lies in `-2 light .. 2 light`.
     """
 
     strength: float = 0.4
-    light: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in (("strength", self.strength), ("light", self.light)):
-            if not 0 <= value <= 1:
-                raise InputError(expected(name, "from 0 to 1", value))
+        if not 0 <= self.strength <= 1:
+            raise InputError(expected("strength", "from 0 to 1", self.strength))
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the sample with its picture changed, uint8."""
@@ -96,17 +90,7 @@ class Photometric:
         image = (image * contrast + grey.mean() * (1 - contrast)) * brightness
         out = sample.copy()
         out["image"] = image.round().clamp_(0, 255).to(torch.uint8)
-        if self.light:
-            out["image"] = self._relit(out["image"], rng)
         return out
-
-    def _relit(self, image: Tensor, rng: torch.Generator) -> Tensor:
-        draws = self.light * (2 * torch.rand(4, generator=rng) - 1)
-        gamma = float(torch.exp(2 * draws[3]))
-        # one table of 256 values a channel, (3, 256): a power of each pixel would take fifty times as long
-        table = (torch.arange(256) / 255) ** gamma * (1 + draws[:3])[:, None]
-        table = (table * 255).round().clamp_(0, 255).to(torch.uint8)
-        return torch.stack([row[plane.int()] for row, plane in zip(table, image, strict=True)])
 
 
 def segmentation_train(
@@ -115,7 +99,6 @@ def segmentation_train(
     scale: tuple[float, float] = (0.5, 2.0),
     cap: float = 0.75,
     photometric: float = 0.4,
-    light: float = 0.0,
 ) -> Transform:
     """Return the usual training geometry: scale, capped crop, mirror, colours.
 
@@ -124,13 +107,12 @@ def segmentation_train(
         scale: Least and largest factor.
         cap: Largest share of one class in a window.
         photometric: Strength of the changes of colour; 0 is none.
-        light: Strength of the changes of the light's colour and of gamma; 0 is none.
 
     Raises:
         InputError: A number is out of range.
     """
     steps: tuple[Transform, ...] = (ScaleCrop(size, scale=scale, cap=cap), Flip())
-    return Compose((*steps, Photometric(photometric, light)) if photometric or light else steps)
+    return Compose((*steps, Photometric(photometric)) if photometric else steps)
 
 
 def segmentation_eval() -> Transform:
