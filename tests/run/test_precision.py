@@ -43,6 +43,42 @@ def test_only_slow_gradients_leave_bfloat16(name):
     conv.weight.grad = None
 
 
+POINTS = {
+    "rows": (nn.Conv2d(16, 24, 1), True),
+    "without bias": (nn.Conv2d(16, 24, (1, 1), bias=False, padding="same"), True),
+    "strided": (nn.Conv2d(16, 24, 1, stride=2), False),
+    "padded": (nn.Conv2d(16, 24, 1, padding=1), False),
+    "grouped": (nn.Conv2d(16, 24, 1, groups=2), False),
+    "wide": (nn.Conv2d(16, 24, 3), False),
+}
+
+
+@pytest.mark.parametrize("name", POINTS)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_convolutions_of_one_position_train_as_matrix_products(name, layout):
+    conv, product = POINTS[name]
+    images = torch.randn(2, 16, 9, 7, generator=torch.Generator().manual_seed(0))
+    images = images.contiguous(memory_format=layout).requires_grad_()
+    wanted = conv(images)
+    wanted.sum().backward()
+    grads = [images.grad.clone(), conv.weight.grad.clone()]
+    images.grad = conv.weight.grad = None
+    with CpuMixedPrecision().forward_context():
+        trained = conv(images)
+        with torch.no_grad():
+            evaluated = conv(images)
+    assert evaluated.is_contiguous(memory_format=layout)
+    assert trained.dtype == torch.bfloat16
+    assert trained.is_contiguous(memory_format=layout)
+    product = product and layout == torch.channels_last
+    assert ("Permute" in trained.grad_fn.name()) is product, trained.grad_fn.name()
+    torch.testing.assert_close(trained.float(), wanted, atol=0.05, rtol=0.05)
+    trained.float().sum().backward()
+    torch.testing.assert_close(images.grad, grads[0], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(conv.weight.grad, grads[1], atol=0.2, rtol=0.05)
+    images.grad = conv.weight.grad = None
+
+
 def test_the_trainer_has_it_where_it_serves(tmp_path):
     config = RunConfig(progress=False, accelerator="cpu")
     for precision, compile, ours in (
