@@ -15,7 +15,7 @@ from visionkit.errors import InputError
 from visionkit.nn.anchors import LevelAnchors
 from visionkit.nn.faster_rcnn import FasterRCNN, RCNNConfig
 from visionkit.nn.pyramid import PyramidSource
-from visionkit.nn.roi_heads import box_loss
+from visionkit.nn.roi_heads import RegionLinear, box_loss
 
 SMALL = {"head_width": 32, "proposals_train": 100, "proposals_eval": 50, "anchor_scales": (4.0,)}
 
@@ -121,6 +121,25 @@ def test_generalised_iou_of_offsets_is_that_of_the_boxes():
         coder.decode_single(ours, proposals), coder.decode_single(theirs, proposals), reduction="sum"
     )
     assert box_loss("giou", ours, theirs, coder=coder).item() == pytest.approx(10 * want.item(), rel=1e-4)
+
+
+def test_regions_meet_the_weight_in_the_layout_of_either_without_a_copy():
+    layer = RegionLinear(6, 7, 5)
+    regions = torch.randn(4, 6, 7, 7, requires_grad=True)
+    wanted = nn.functional.conv2d(regions, layer.weight, layer.bias).flatten(1)
+    wanted_grads = torch.autograd.grad(wanted.square().sum(), [regions, *layer.parameters()])
+    for layout in (torch.contiguous_format, torch.channels_last):
+        layer.to(memory_format=layout)
+        given = regions.detach().contiguous(memory_format=layout).requires_grad_()
+        found = layer(given)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        for one, other in zip(
+            torch.autograd.grad(found.square().sum(), [given, *layer.parameters()]), wanted_grads, strict=True
+        ):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+        with torch.profiler.profile() as profile:
+            layer(given)
+        assert "aten::clone" not in [event.name for event in profile.events()]
 
 
 def test_anchors_follow_the_reductions_and_stay_32_bit():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -18,7 +17,7 @@ from visionkit.nn.mask_head import MaskHead, mask_loss
 from visionkit.nn.pyramid import NormFactory
 from visionkit.nn.roi_align import RoIPool
 
-__all__ = ["BoxHead", "RegionHeads", "box_loss"]
+__all__ = ["BoxHead", "RegionHeads", "RegionLinear", "box_loss"]
 
 _LOSSES = ("giou", "l1", "smooth_l1")
 _GIOU_WEIGHT = 10.0  # keeps the term's size near that of the others, as the public GIoU configurations do
@@ -48,6 +47,32 @@ def box_loss(kind: str, predicted: Tensor, wanted: Tensor, *, coder: BoxCoder) -
     ours, theirs = coder.decode_single(predicted, unit), coder.decode_single(wanted, unit)
     loss: Tensor = generalized_box_iou_loss(ours, theirs, reduction="sum")
     return loss * _GIOU_WEIGHT
+
+
+class RegionLinear(nn.Module):
+    """A fully connected layer over regions, whose weight has their shape and lies in memory as they do.
+
+    Flattening regions that lie channels-last into planes would copy every one of them, there and back; a
+    weight that lies so too meets them as they are.
+
+    Args:
+        channels: Channels of the regions.
+        size: Positions along a side of a region.
+        width: Outputs.
+    """
+
+    def __init__(self, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        like = nn.Linear(channels * size * size, width)
+        self.weight = nn.Parameter(like.weight.detach().view(width, channels, size, size))
+        self.bias = nn.Parameter(like.bias.detach())
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Return `(K, width)` of regions `(K, channels, size, size)`."""
+        weight = self.weight
+        if weight.is_contiguous(memory_format=torch.channels_last):
+            regions, weight = regions.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
+        return F.linear(regions.flatten(1), weight.flatten(1), self.bias)
 
 
 class BoxHead(nn.Module):
@@ -88,14 +113,15 @@ class BoxHead(nn.Module):
             after = [] if norm is None else [norm(channels)]
             convs.append(nn.Sequential(conv, *after, nn.ReLU(inplace=True)))
         self.convs = nn.Sequential(*convs)
-        widths = [channels * size * size] + [width] * (2 if kind == "two_fc" else 1)
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
+        self.layers = nn.ModuleList([RegionLinear(channels, size, width)])
+        if kind == "two_fc":
+            self.layers.append(nn.Linear(width, width))
         self.classify = nn.Linear(width, num_classes + 1)
         self.regress = nn.Linear(width, 4 if class_agnostic else 4 * (num_classes + 1))
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits `(K, num_classes + 1)` and offsets `(K, 4 * (num_classes + 1))` (or 4), 32-bit."""
-        x = self.convs(regions).flatten(1)
+        x = self.convs(regions)
         for layer in self.layers:
             x = F.relu(layer(x))
         return self.classify(x).float(), self.regress(x).float()

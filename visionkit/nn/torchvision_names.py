@@ -30,6 +30,7 @@ _RULES = (
     (r"roi_heads\.mask_predictor\.conv5_mask\.(\w+)", r"heads.mask_head.upsample.\1"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(\w+)", r"heads.mask_head.predict.\1"),
 )
+_POSITIONS = 49  # of a region, 7 x 7
 _OLD_MASK = re.compile(r"roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)")
 
 
@@ -51,6 +52,10 @@ def from_torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "Expected the state dict of a torchvision Faster or Mask R-CNN, but it has no entry "
             "'roi_heads.box_predictor.cls_score.weight'."
         )
+    first = renamed.get("heads.box_head.layers.0.weight")
+    if first is not None and first.dim() == 2 and first.shape[1] % _POSITIONS == 0:
+        side = int(_POSITIONS**0.5)
+        renamed["heads.box_head.layers.0.weight"] = first.unflatten(1, (-1, side, side))
     return renamed
 
 
