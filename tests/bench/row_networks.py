@@ -17,13 +17,14 @@ from visionkit.backbones import create_backbone, fold_norms
 from visionkit.config import OptimConfig
 from visionkit.run.config import RunConfig
 from visionkit.run.policy import choose_policy
+from visionkit.run.precision import CpuMixedPrecision
 from visionkit.tasks import Classifier
 
 
 def autocast(config: RunConfig, net: torch.nn.Module) -> Callable[[], Any]:
     """The precision that the policy chooses for this network."""
     if choose_policy(config, net).precision == "bf16-mixed":
-        return lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+        return CpuMixedPrecision().forward_context
     return contextlib.nullcontext
 
 

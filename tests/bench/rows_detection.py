@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from visionkit.backbones.level import Level
 from visionkit.nn.anchors import LevelAnchors
 from visionkit.nn.proposals import ProposalNetwork
 from visionkit.nn.roi_align import RoIPool
+from visionkit.run.precision import CpuMixedPrecision
 from visionkit.tasks import Detector
 
 
@@ -49,9 +51,11 @@ def _step(size: Size, precision: torch.dtype) -> Sides:
     targets = _targets(batch, side)
     shifted = [{**target, "labels": target["labels"] + 1} for target in targets]
 
+    policy = contextlib.nullcontext if precision == torch.float32 else CpuMixedPrecision().forward_context
+
     def our_step() -> Tensor:
         torch.manual_seed(1)
-        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        with policy():
             loss = ours.training_step({"images": images, "targets": targets}, 0)["loss"]
         loss.backward()
         ours.zero_grad(set_to_none=True)
