@@ -44,6 +44,9 @@ OPEN_KEYWORDS = {
     "tasks/detection.py:load_from_checkpoint": "overrides Lightning's method of that signature",
     "tasks/segmentation.py:load_from_checkpoint": "overrides Lightning's method of that signature",
     "tasks/captioning.py:load_from_checkpoint": "overrides Lightning's method of that signature",
+    "tasks/detection.py:compile": "overrides torch's method of that signature",
+    "tasks/segmentation.py:compile": "overrides torch's method of that signature",
+    "tasks/captioning.py:compile": "overrides torch's method of that signature",
 }
 Tree = dict[str, ast.Module]
 Rule = Callable[[Path], list[str]]

@@ -69,7 +69,7 @@ class RegionLinear(nn.Module):
 
     def forward(self, regions: Tensor) -> Tensor:
         """Return `(K, width)` of regions `(K, channels, size, size)`."""
-        weight = self.weight
+        weight: Tensor = self.weight
         if weight.is_contiguous(memory_format=torch.channels_last):
             regions, weight = regions.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
         return F.linear(regions.flatten(1), weight.flatten(1), self.bias)

@@ -163,7 +163,7 @@ class Detector(lightning.LightningModule):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile backbone and pyramid in place, with the arguments of `torch.compile`."""
-        self.model.source.compile(*args, **kwargs)
+        self.model.get_submodule("source").compile(*args, **kwargs)
 
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch."""
