@@ -10,6 +10,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from tests.processes import together
 from visionkit.backbones import convert_norms, create_backbone, create_encoder, make_norm
 from visionkit.backbones.norms import FrozenBatchNorm, norm_kinds
 from visionkit.errors import InputError
@@ -140,22 +141,21 @@ def _case(dtype):
 
 
 def _across(rank, folder, world):
-    import torch.distributed as dist
-
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    found = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        norm, everything = _case(dtype)
-        norm = convert_norms(nn.Sequential(norm), "sync", trained=True).train()
-        mine = everything if world == 1 else everything[:2] if rank == 0 else everything[2:]  # of unlike size
-        mine = mine.clone().requires_grad_()
-        out = norm(mine)
-        (out * torch.arange(out[0].numel()).view(out[0].shape).remainder(7)).sum().backward()
-        parts = (out.detach(), mine.grad, norm[0].running_mean, norm[0].running_var)
-        found[str(dtype)] = [part.clone() for part in parts]
+    with together(folder, rank, world):
+        found = {str(dtype): _one_of_several(dtype, rank, world) for dtype in (torch.float32, torch.bfloat16)}
     torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+
+
+def _one_of_several(dtype, rank, world):
+    norm, everything = _case(dtype)
+    norm = convert_norms(nn.Sequential(norm), "sync", trained=True).train()
+    mine = everything if world == 1 else everything[:2] if rank == 0 else everything[2:]  # of unlike size
+    mine = mine.clone().requires_grad_()
+    out = norm(mine)
+    (out * torch.arange(out[0].numel()).view(out[0].shape).remainder(7)).sum().backward()
+    parts = (out.detach(), mine.grad, norm[0].running_mean, norm[0].running_var)
+    return [part.clone() for part in parts]
 
 
 @pytest.mark.dist

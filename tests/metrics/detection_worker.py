@@ -6,27 +6,22 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 from tests.metrics.detections import random_evaluation
+from tests.processes import together
 from visionkit.metrics.detection import CocoAP
 
 
 def main(rank: int, folder: str) -> None:
     evaluation = random_evaluation(5, images=8, masks=True)
     for world in range(max(1, rank + 1), 4):
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world
-        )
-        metric = CocoAP(["a", "b", "c", "d"], masks=True)
-        shard = [part[rank::world] for part in evaluation]
-        metric.update(*shard)
-        if rank == 0:  # a picture that came twice
-            metric.update(*[part[3:5] for part in evaluation])
-        scores = metric.reduce()
-        told = {name: value.hex() for name, value in (scores.values | scores.per_class).items()}
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        with together(folder, rank, world):
+            metric = CocoAP(["a", "b", "c", "d"], masks=True)
+            shard = [part[rank::world] for part in evaluation]
+            metric.update(*shard)
+            if rank == 0:  # a picture that came twice
+                metric.update(*[part[3:5] for part in evaluation])
+            scores = metric.reduce()
+            told = {name: value.hex() for name, value in (scores.values | scores.per_class).items()}
         Path(folder, f"{world}-{rank}.json").write_text(json.dumps(told))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tests.processes import together
 from visionkit.metrics.segmentation import SegmentationMeter
 
 
@@ -21,15 +22,11 @@ def pictures(count: int):
 
 def main(rank: int, folder: str) -> None:
     for world in range(max(1, rank + 1), 4):
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world
-        )
-        meter = SegmentationMeter(7, boundary_tolerance=0.05)
-        for prediction, truth in list(pictures(5))[rank::world]:
-            meter.update(prediction, truth)
-        scores = {name: value.hex() for name, value in meter.reduce().named().items()}
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        with together(folder, rank, world):
+            meter = SegmentationMeter(7, boundary_tolerance=0.05)
+            for prediction, truth in list(pictures(5))[rank::world]:
+                meter.update(prediction, truth)
+            scores = {name: value.hex() for name, value in meter.reduce().named().items()}
         Path(folder, f"{world}-{rank}.json").write_text(json.dumps(scores))
 
 

@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.processes import together
 from visionkit.errors import InputError
 from visionkit.metrics.caption_scores import caption_scores
 from visionkit.metrics.captioning import CaptionScores
@@ -31,7 +31,6 @@ def _corpus():
 
 
 def _work(rank: int, world: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
     scores = CaptionScores()
     names = [name for i, name in enumerate(_corpus()) if i % world == rank] + ["p00"]  # one is seen by all
     if world == 3 and rank == 2:
@@ -40,9 +39,9 @@ def _work(rank: int, world: int, folder: str) -> None:
         names += [name for i, name in enumerate(_corpus()) if i % world == 2]
     for name in names:
         scores.update([name], [_corpus()[name][0]], [_corpus()[name][1]])
-    values = scores.compute()
+    with together(folder, rank, world):
+        values = scores.compute()
     Path(folder, f"{world}-{rank}").write_text(repr(sorted(values.items())))
-    dist.destroy_process_group()
 
 
 def _alone():

@@ -5,6 +5,7 @@ python -m torch.distributed.run --standalone --nproc-per-node 2 tests/run/ddp_wo
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from tests.processes import gloo_threads
 from tests.run.tiny import Noise, TinyTask, jitter, keep, tiny_data
 from visionkit.data import DataModule, stack_batch
 from visionkit.data.splits import Splits
@@ -201,5 +203,10 @@ def main(out: Path) -> None:
     (out / f"rank-{RANK}.json").write_text(json.dumps(told))
 
 
+def end(out: Path) -> None:
+    (out / f"end-{RANK}.json").write_text(json.dumps(gloo_threads()))
+
+
 if __name__ == "__main__":
+    atexit.register(end, Path(sys.argv[1]))  # before the first Trainer, so it is called after all of its own
     main(Path(sys.argv[1]))

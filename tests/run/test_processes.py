@@ -28,6 +28,8 @@ def started(out, root, world):
         timeout=280,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-30_000:]
+    # A thread that is left over may abort the process while Python ends.
+    assert [json.loads((out / f"end-{rank}.json").read_text()) for rank in range(world)] == [[]] * world
     return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(world)]
 
 

@@ -15,6 +15,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.nn.detectors import TinySource, random_targets
+from tests.processes import gloo_threads, together
 from visionkit.config import TransferConfig
 from visionkit.nn.faster_rcnn import RCNNConfig
 from visionkit.tasks import Detector
@@ -65,10 +66,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    report = {name: train(rank, masks=name == "masks") for name in ("boxes", "masks")}
-    (folder / f"rank-{rank}.json").write_text(json.dumps(report))
-    distributed.destroy_process_group()
+    with together(folder, rank, 2):
+        report = {name: train(rank, masks=name == "masks") for name in ("boxes", "masks")}
+    (folder / f"rank-{rank}.json").write_text(json.dumps(report | {"threads": gloo_threads()}))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ def test_empty_pictures_anywhere_leave_no_parameter_unused_and_gradients_equal(t
         _, said = rank.communicate(timeout=240)
         assert rank.returncode == 0, said.decode()[-3000:]
     reports = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
-    for kind in ("boxes", "masks"):
-        for report in reports:
+    for report in reports:
+        assert report["threads"] == []  # one that is left over may abort the process while Python ends
+        for kind in ("boxes", "masks"):
             assert report[kind]["empty"] >= 6
             assert report[kind]["without"] == 0
             assert report[kind]["unequal"] == 0

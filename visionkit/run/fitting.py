@@ -29,6 +29,7 @@ from visionkit.run.length import Length, length
 from visionkit.run.peers import PeerWatch
 from visionkit.run.policy import choose_policy
 from visionkit.run.preempt import Preemption
+from visionkit.run.process_group import end_abruptly
 from visionkit.run.processes import find_processes
 from visionkit.run.result import environment, peak_memory_mb, write_result
 from visionkit.run.saver import SaveCheckpoints, writable
@@ -175,6 +176,7 @@ def _train(
     try:
         trainer.fit(task, datamodule=data, ckpt_path=resume)
     except BaseException as error:
+        end_abruptly()
         lost = lost_processes(error, trainer, timeout=timeout)
         if lost is None:
             raise

@@ -25,6 +25,7 @@ from visionkit.run.config import RunConfig
 from visionkit.run.ordered_sum import OrderedSum
 from visionkit.run.policy import Policy, choose_policy
 from visionkit.run.precision import CpuMixedPrecision
+from visionkit.run.process_group import leave_at_exit
 from visionkit.run.processes import Processes, find_processes
 from visionkit.run.quiet_profiler import QuietProfiler
 
@@ -63,6 +64,8 @@ def build_trainer(
     policy = policy or choose_policy(config)
     found = find_processes(config, accelerator=policy.accelerator)
     _check_master(found)
+    if found.world > 1:
+        leave_at_exit()
     _quiet()
     summing = [OrderedSum()] if policy.accelerator == "cpu" and found.world > 2 else []
     trainer = lightning.Trainer(
