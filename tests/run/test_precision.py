@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from visionkit.run import RunConfig, build_trainer
+from tests.run.tiny import TinyTask, tiny_data
+from visionkit.run import RunConfig, build_trainer, precision
 from visionkit.run.policy import Policy
 from visionkit.run.precision import CpuMixedPrecision
 
@@ -79,13 +84,86 @@ def test_convolutions_of_one_position_train_as_matrix_products(name, layout):
     images.grad = conv.weight.grad = None
 
 
+WIDE = {
+    "dense": (nn.Conv2d(256, 256, 3, padding=1), True),
+    "dilated": (nn.Conv2d(256, 320, (3, 3), padding=(2, 2), dilation=(2, 2), bias=False), True),
+    "narrow": (nn.Conv2d(256, 128, 3, padding=1), False),
+    "strided": (nn.Conv2d(256, 256, 3, padding=1, stride=2), False),
+    "unpadded": (nn.Conv2d(256, 256, 3), False),
+    "same": (nn.Conv2d(256, 256, 3, padding="same"), False),
+    "grouped": (nn.Conv2d(512, 256, 3, padding=1, groups=2), False),
+    "uneven dilation": (nn.Conv2d(256, 256, 3, padding=(1, 2), dilation=(1, 2)), False),
+    "dilated beyond the tiles": (nn.Conv2d(256, 256, 3, padding=9, dilation=9), False),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("change", ["", "layout", "few", "threads", "matrix unit"])
+def test_wide_convolutions_train_by_winograd_where_that_is_faster(name, change, monkeypatch):
+    conv, wide = WIDE[name]
+    monkeypatch.setattr(precision, "MATRIX_UNIT", change == "matrix unit")
+    monkeypatch.setattr(precision, "THREADS", 0 if change == "threads" else torch.get_num_threads())
+    images = torch.randn(1, conv.in_channels, *((16, 16) if change == "few" else (20, 24)))
+    layout = torch.contiguous_format if change == "layout" else torch.channels_last
+    images = images.contiguous(memory_format=layout)
+    truth = conv(images)
+    with CpuMixedPrecision().forward_context():
+        trained = conv(images)
+        with torch.no_grad():
+            evaluated = conv(images)
+    assert ("_Convolution" in trained.grad_fn.name()) is (wide and not change)
+    for made in (trained, evaluated):
+        assert made.dtype == torch.bfloat16
+        assert float(((made.float() - truth).norm() / truth.norm()).detach()) < 0.008
+
+
+class Recomputed(TinyTask):
+    """A network of every exception whose layers run forward again in the backward pass, or do not."""
+
+    def __init__(self, again: bool) -> None:
+        super().__init__()
+        self.again = again
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 256, 1), nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(256, 256, 5, padding=2, groups=256), nn.Conv2d(256, 8, 1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+        )  # fmt: skip
+
+    def training_step(self, batch, batch_idx):
+        images = batch["images"].float().contiguous(memory_format=torch.channels_last).requires_grad_()
+        run = partial(checkpoint, self.net, use_reentrant=False) if self.again else self.net
+        out = run(F.interpolate(images, (20, 20)).contiguous(memory_format=torch.channels_last))
+        return F.cross_entropy(out.float(), batch["labels"])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_layers_that_run_again_in_the_backward_pass_run_the_same_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "MATRIX_UNIT", False)
+    weights = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        task = Recomputed(again).to(memory_format=torch.channels_last)
+        trainer = build_trainer(
+            RunConfig(progress=False, accelerator="cpu", precision="bf16-mixed"),
+            folder=tmp_path / str(again), policy=Policy("cpu", "bf16-mixed", True, False), max_steps=3,
+        )  # fmt: skip
+        trainer.fit(task, datamodule=tiny_data())
+        assert trainer.global_step == 3
+        weights.append([value.clone() for value in task.state_dict().values()])
+    assert len(weights[0]) == 10
+    for one, other in zip(*weights, strict=True):
+        assert float((one - other).norm() / one.norm()) < 0.005
+
+
 def test_the_trainer_has_it_where_it_serves(tmp_path):
     config = RunConfig(progress=False, accelerator="cpu")
-    for precision, compile, ours in (
+    for kind, compile, ours in (
         ("bf16-mixed", False, True),
         ("bf16-mixed", True, False),
         ("32-true", False, False),
     ):
-        trainer = build_trainer(config, folder=tmp_path, policy=Policy("cpu", precision, True, compile))
+        trainer = build_trainer(config, folder=tmp_path, policy=Policy("cpu", kind, True, compile))
         assert isinstance(trainer.precision_plugin, CpuMixedPrecision) is ours
-        assert trainer.precision == precision
+        assert trainer.precision == kind

@@ -13,7 +13,15 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from visionkit.nn.winograd import winograd_conv2d
+
 __all__ = ["CpuMixedPrecision"]
+
+# Where Winograd's convolutions were faster than direct ones: at least so many channels and tiles of 2 x 2
+# positions, at most so many positions with the tiles' padding as without, and threads.
+WIDE, TILES, PADDED, THREADS = 256, 100, 1.25, 2
+# A matrix unit makes the products so fast that the sums around them would cost more.
+MATRIX_UNIT = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
 class CpuMixedPrecision(MixedPrecision):
@@ -30,7 +38,14 @@ class CpuMixedPrecision(MixedPrecision):
     positions), and no shape that was tried is slower by more than 2%. Training steps took 1.00 to 1.09 times
     as long without (ResNet-50 1.02, ResNeXt-50 1.09).
 
-    Forward passes without gradients are left as they are.
+    Convolutions of 3 x 3 over 256 and more channels train by Winograd's minimal filtering, with 16 products
+    where 36 are, on processors without a matrix unit and with up to two threads, as far as was measured. They
+    ran at 1.2 to 1.75 times the rate, and a training step of FCN over ResNet-50 at 1.17 times and of Faster
+    R-CNN at 1.06 times (1.09 and 1.06 with the allocator as it comes). Their rounding errors are those of
+    bfloat16 twice over: 0.5% of the result's norm in place of 0.2%.
+
+    Forward passes without gradients are left as they are, and so are those of gradient checkpointing: they
+    run again in the backward pass, where these exceptions do not reach, and have to run the same way.
     """
 
     def __init__(self) -> None:
@@ -44,7 +59,7 @@ class CpuMixedPrecision(MixedPrecision):
 
 
 class _FastGradients(TorchFunctionMode):
-    """Runs convolutions in float32, or as matrix products, where their bfloat16 gradient is slow."""
+    """Runs convolutions in another type or another way where their bfloat16 gradient is slow."""
 
     def __torch_function__(
         self,
@@ -54,7 +69,7 @@ class _FastGradients(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        if func is not torch.conv2d or not torch.is_grad_enabled():
+        if func is not torch.conv2d or not torch.is_grad_enabled() or _runs_again():
             return func(*args, **given)
         asked = _Convolution(**dict(zip(_NAMES, args, strict=False)), **given)
         if asked.input.device.type != "cpu":
@@ -62,6 +77,9 @@ class _FastGradients(TorchFunctionMode):
         if asked.is_product():
             rows = asked.input.permute(0, 2, 3, 1)
             return F.linear(rows, asked.weight.flatten(1), asked.bias).permute(0, 3, 1, 2)
+        if asked.is_costly():
+            dilation = _largest(asked.dilation)
+            return winograd_conv2d(asked.input.bfloat16(), asked.weight, asked.bias, dilation=dilation)
         if not asked.is_slow():
             return func(*args, **given)
         with torch.autocast("cpu", enabled=False):
@@ -96,9 +114,38 @@ class _Convolution:
             return False
         return self.input.is_contiguous(memory_format=torch.channels_last)
 
+    def is_costly(self) -> bool:
+        """Return whether Winograd's way is faster: 3 x 3, many channels that lie last, little padding."""
+        if MATRIX_UNIT or torch.get_num_threads() > THREADS or self.input.dim() != 4:
+            return False
+        if self.groups != 1 or self.weight.shape[-2:] != (3, 3) or min(self.weight.shape[:2]) < WIDE:
+            return False
+        step = _largest(self.dilation)
+        if not (_are(self.stride, 1) and _are(self.dilation, step) and _are(self.padding, step)):
+            return False
+        if self.input.dtype not in (torch.float32, torch.bfloat16):
+            return False
+        if not (self.input.requires_grad or self.weight.requires_grad):
+            return False
+        n, _, h, w = self.input.shape
+        tiles = n * step**2 * -(-h // (2 * step)) * -(-w // (2 * step))
+        if tiles < TILES or 4 * tiles > PADDED * n * h * w:
+            return False
+        return self.input.is_contiguous(memory_format=torch.channels_last)
+
 
 _NAMES = tuple(part.name for part in fields(_Convolution))
 
 
+def _runs_again() -> bool:
+    # Checkpointing takes what the backward pass would need out of torch's hands by hooks.
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks is not None
+
+
 def _largest(sizes: int | Sequence[int]) -> int:
     return sizes if isinstance(sizes, int) else max(sizes)
+
+
+def _are(sizes: str | int | Sequence[int], wanted: int) -> bool:
+    return sizes in (wanted, (wanted, wanted), [wanted, wanted])
