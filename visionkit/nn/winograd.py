@@ -37,7 +37,7 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, di
         x: Maps (N, C, H, W), best channels-last; their type is that of the arithmetic.
         weight: (K, C, 3, 3), of the same or a wider type.
         bias: (K,), or none.
-        dilation: Positions between the samples of the weight.
+        dilation: Step between the positions that a weight takes in.
 
     Returns:
         Maps (N, K, H, W), channels-last, of the type of `x`.
@@ -84,7 +84,8 @@ class _Convolution(torch.autograd.Function):
                     _join(torch.bmm(_sample(part, _FLIPPED), sampled), out, _FLIPPED)
                 for_x = _from_phases(results, made, ctx.dilation)
             if to_weight:
-                for_weight = _weight_gradient(_phases(x, ctx.dilation), ends).to(ctx.types[0])
+                for_weight = _weight_gradient(_phases(x, ctx.dilation), ends)
+                for_weight = for_weight.to(ctx.types[0], memory_format=torch.channels_last)  # as weights lie
             if to_bias:
                 for_bias = gradient.sum((0, 2, 3), dtype=torch.promote_types(gradient.dtype, torch.float32))
                 for_bias = for_bias.to(ctx.types[1])
