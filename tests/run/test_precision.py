@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.run.tiny import TinyTask, tiny_data
+from visionkit.nn.winograd import winograd_conv2d
 from visionkit.run import RunConfig, build_trainer, precision
 from visionkit.run.policy import Policy
 from visionkit.run.precision import CpuMixedPrecision
@@ -98,7 +100,7 @@ WIDE = {
 
 
 @pytest.mark.parametrize("name", WIDE)
-@pytest.mark.parametrize("change", ["", "layout", "few", "threads", "matrix unit"])
+@pytest.mark.parametrize("change", ["", "layout", "few", "threads", "matrix unit", "frozen"])
 def test_wide_convolutions_train_by_winograd_where_that_is_faster(name, change, monkeypatch):
     conv, wide = WIDE[name]
     monkeypatch.setattr(precision, "MATRIX_UNIT", change == "matrix unit")
@@ -107,11 +109,20 @@ def test_wide_convolutions_train_by_winograd_where_that_is_faster(name, change, 
     layout = torch.contiguous_format if change == "layout" else torch.channels_last
     images = images.contiguous(memory_format=layout)
     truth = conv(images)
+    conv = copy.deepcopy(conv).requires_grad_(change != "frozen")
+    called = []
+
+    def counted(*parts, **more):
+        called.append(parts)
+        return winograd_conv2d(*parts, **more)
+
+    monkeypatch.setattr(precision, "winograd_conv2d", counted)
     with CpuMixedPrecision().forward_context():
         trained = conv(images)
         with torch.no_grad():
             evaluated = conv(images)
-    assert ("_Convolution" in trained.grad_fn.name()) is (wide and not change)
+    assert len(called) == int(wide and not change)
+    assert change == "frozen" or ("_Convolution" in trained.grad_fn.name()) is (wide and not change)
     for made in (trained, evaluated):
         assert made.dtype == torch.bfloat16
         assert float(((made.float() - truth).norm() / truth.norm()).detach()) < 0.008

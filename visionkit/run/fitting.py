@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from visionkit import __version__
 from visionkit.config import TransferConfig
 from visionkit.data.datamodule import DataModule
-from visionkit.errors import InputError
+from visionkit.errors import InputError, RunError
 from visionkit.run.banner import print_banner
 from visionkit.run.checkpoint import newest_good, sweep
 from visionkit.run.children import lost_processes, watch_children
@@ -176,7 +176,8 @@ def _train(
     try:
         trainer.fit(task, datamodule=data, ckpt_path=resume)
     except BaseException as error:
-        end_abruptly()
+        if not isinstance(error, RunError):  # those are agreed on: every process ends in good order
+            end_abruptly()
         lost = lost_processes(error, trainer, timeout=timeout)
         if lost is None:
             raise

@@ -39,10 +39,9 @@ class CpuMixedPrecision(MixedPrecision):
     as long without (ResNet-50 1.02, ResNeXt-50 1.09).
 
     Convolutions of 3 x 3 over 256 and more channels train by Winograd's minimal filtering, with 16 products
-    where 36 are, on processors without a matrix unit and with up to two threads, as far as was measured. They
-    ran at 1.2 to 1.75 times the rate, and a training step of FCN over ResNet-50 at 1.17 times and of Faster
-    R-CNN at 1.06 times (1.09 and 1.06 with the allocator as it comes). Their rounding errors are those of
-    bfloat16 twice over: 0.5% of the result's norm in place of 0.2%.
+    where 36 are, on processors without a matrix unit and with up to two threads, as far as was measured: at
+    1.2 to 1.75 times the rate. Their rounding errors are those of bfloat16 twice over, 0.5% of the result's
+    norm in place of 0.2%. Frozen layers under frozen layers stay direct.
 
     Forward passes without gradients are left as they are, and so are those of gradient checkpointing: they
     run again in the backward pass, where these exceptions do not reach, and have to run the same way.

@@ -35,8 +35,6 @@ def leave() -> None:
 
     Whoever holds the group keeps its threads: drop every `DistributedDataParallel` module first.
     """
-    if not dist.is_available():
-        return
     gc.collect()  # a wrapped module holds the group and stands in cycles
     if dist.is_initialized():
         with contextlib.suppress(RuntimeError):  # the others are gone
