@@ -25,13 +25,14 @@ from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_
 from visionkit.data.datamodule import DataModule, KeyedDataset
 from visionkit.data.folder import ImageFolder, image_folder
 from visionkit.data.geometry import crop_resize, flip
+from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.data.order import EvalOrder, TrainOrder, keyed_generator, keyed_seed
 from visionkit.data.pack import pack
 from visionkit.data.pack_layout import PackSettings
 from visionkit.data.packed import PackedReader, check_pack, is_pack, open_pack
 from visionkit.data.read_image import MAX_PIXELS, PICTURE_SUFFIXES, inside, read_image, read_size
 from visionkit.data.scenes import Scene, SceneObject, Scenes, scenes
-from visionkit.data.splits import Splits, Subset, fingerprint, holdout, subset
+from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
 from visionkit.data.table import Table, image_table
 from visionkit.data.transforms import (
     Augment,
@@ -46,8 +47,11 @@ from visionkit.data.transforms import (
 )
 
 __all__ = [
+    "HOLDOUT",
+    "MAX_DROPPED",
     "MAX_PIXELS",
     "PICTURE_SUFFIXES",
+    "SPLIT_ALIASES",
     "Augment",
     "BatchTransform",
     "Captions",
@@ -65,6 +69,8 @@ __all__ = [
     "ImageFolder",
     "KeyedDataset",
     "MixupBatch",
+    "Notice",
+    "NoticeCounter",
     "OneOfBatch",
     "PackSettings",
     "PackedReader",
@@ -91,6 +97,7 @@ __all__ = [
     "check_pack",
     "check_pictures",
     "check_reader",
+    "check_share",
     "check_table",
     "classification_eval",
     "classification_train",

@@ -260,6 +260,7 @@ class DataModule(lightning.LightningDataModule):
                 "test": 0 if splits.test is None else len(splits.test),
             },
             "facts": dict(splits.facts),
+            "notices": [notice.as_dict() for notice in splits.notices],
             "fingerprint": prints,
         }
 

@@ -9,17 +9,12 @@ from pathlib import Path
 import torch
 
 from visionkit.data.read_image import PICTURE_SUFFIXES, read_image
-from visionkit.data.splits import Splits, holdout
+from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, holdout
 from visionkit.errors import DataError
 from visionkit.types import Reader, Sample
 
 __all__ = ["ImageFolder", "class_folders", "find_splits", "image_folder", "pictures_below"]
 
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
 _WANTED = """Expected either
   {root}/train/<class>/*.jpg  and  {root}/val/<class>/*.jpg  (perhaps {root}/test/<class>/*.jpg), or
   {root}/<class>/*.jpg
@@ -88,7 +83,7 @@ class ImageFolder:
         return [Path(file).stat().st_size for file in self.files]
 
 
-def image_folder(root: str | os.PathLike[str], *, held_out: float = 0.2, seed: int = 0) -> Splits:
+def image_folder(root: str | os.PathLike[str], *, held_out: float = HOLDOUT, seed: int = 0) -> Splits:
     """Return the splits of a folder of pictures.
 
     Folders of splits go by their usual names (train, training; val, valid, validation, dev; test, testing).
@@ -145,7 +140,7 @@ def find_splits(root: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name in class_folders(root):
-        for split, aliases in _SPLIT_NAMES.items():
+        for split, aliases in SPLIT_ALIASES.items():
             if name.lower() in aliases:
                 if split in found:
                     raise DataError(

@@ -9,11 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from visionkit.data.notices import Notice, check_share
 from visionkit.data.order import keyed_seed
 from visionkit.errors import InputError, expected
 from visionkit.types import Reader, Sample
 
-__all__ = ["Splits", "Subset", "fingerprint", "holdout", "subset"]
+__all__ = ["HOLDOUT", "SPLIT_ALIASES", "Splits", "Subset", "fingerprint", "holdout", "subset"]
+
+SPLIT_ALIASES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""Names of files, folders and columns that mean a split, in lower case; every reader takes them all."""
+
+HOLDOUT = 0.2
+"""Share of the training samples held out for validation where a data set has no validation split."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,11 @@ class Splits:
         test: The samples that are looked at last, if there are any.
         classes: Names of the classes, by label.
         name: What the data set is called in results.
-        facts: What a reader of a result should know of it (hold-outs made, licence, files left out).
+        facts: What a reader of a result should know of it (hold-outs made, licence).
+        notices: What the reader left out, changed or assumed, counted.
+
+    Raises:
+        DataError: The share of a notice is above its limit.
     """
 
     train: Reader
@@ -35,6 +50,11 @@ class Splits:
     classes: tuple[str, ...]
     name: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a data set of which too much would be left out."""
+        check_share(self.notices, path=str(self.facts.get("root", self.name)))
 
 
 class Subset:

@@ -53,6 +53,9 @@ class RunConfig:
     bad_limit: float = setting(
         0.001, "with skip: largest share of a split that may be left out", group="data", rare=True
     )
+    max_dropped: float = setting(
+        0.1, "largest share of the objects, captions or labels that may be left out", group="data", rare=True
+    )
     backbone: str = setting("packaged/efficientnet_lite0", "see `visionkit ls backbones`", group="model")
     init: str = setting("both", "pretrained | scratch | both | a weights file", group="model")
     transfer: TransferConfig = setting(TransferConfig(), "what is done with the weights", group="model")

@@ -1,0 +1,107 @@
+"""What a reader left out, changed or assumed: counted, with the first example, refused above a share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from visionkit.errors import DataError, InputError, expected
+
+__all__ = ["MAX_DROPPED", "Notice", "NoticeCounter", "check_share"]
+
+MAX_DROPPED = 0.1  # the share of a split's objects, captions or labels that a reader may leave out
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One kind of thing that a reader left out, changed or assumed.
+
+    A notice is printed before training and by `visionkit check`, and kept in `result.json`.
+
+    Args:
+        what: The kind, in the plural ("boxes without an area left out", "files that are no images ignored").
+        count: How often it occurred.
+        total: Out of how many.
+        first: The first case, with file, record, field and reason (the text of its `DataError`, say).
+        max_share: The data set is refused when `count / total` is above this; None: it is never refused.
+    """
+
+    what: str
+    count: int
+    total: int
+    first: str
+    max_share: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Return `count / total`, 0 for a total of 0."""
+        return self.count / self.total if self.total else 0.0
+
+    def __str__(self) -> str:
+        """Return one line: the kind, the count, the share and the first case."""
+        return f"{self.what}: {self.count:,} of {self.total:,} ({self.share:.2%}). First: {self.first}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for `result.json`."""
+        return {"what": self.what, "count": self.count, "total": self.total, "first": self.first}
+
+
+class NoticeCounter:
+    """Counts cases by kind while a reader scans its files; `notices` turns the counts into `Notice`s.
+
+    Args:
+        max_share: The default limit of the kinds, see `Notice`.
+    """
+
+    def __init__(self, *, max_share: float | None = MAX_DROPPED) -> None:
+        if max_share is not None and not 0 <= max_share <= 1:
+            raise InputError(expected("the share that may be left out", "in 0 .. 1", max_share))
+        self.max_share = max_share
+        self.counts: dict[str, int] = {}
+        self.first: dict[str, str] = {}
+        self.limits: dict[str, float | None] = {}
+
+    def add(self, what: str, first: object, *, count: int = 1, harmless: bool = False) -> None:
+        """Count a case.
+
+        Args:
+            what: Its kind.
+            first: The case, kept (as text) if it is the first of its kind.
+            count: How many cases.
+            harmless: Never a reason to refuse the data set, whatever the share.
+        """
+        self.counts[what] = self.counts.get(what, 0) + count
+        self.first.setdefault(what, str(first))
+        self.limits.setdefault(what, None if harmless else self.max_share)
+
+    def notices(self, total: int) -> tuple[Notice, ...]:
+        """Return a notice for each kind.
+
+        Args:
+            total: Out of how many things the cases are.
+        """
+        return tuple(
+            Notice(what, count, total, self.first[what], self.limits[what])
+            for what, count in self.counts.items()
+        )
+
+
+def check_share(notices: Iterable[Notice], *, path: str | None = None) -> None:
+    """Refuse a data set of which too much would be left out.
+
+    Args:
+        notices: What its reader counted.
+        path: The file or folder that the error names.
+
+    Raises:
+        DataError: The share of a notice is above its limit; the text gives count, share and first case.
+    """
+    for notice in notices:
+        if notice.max_share is not None and notice.share > notice.max_share:
+            raise DataError(
+                f"Expected at most {notice.max_share:.1%} to be left out or changed, but {notice}\n"
+                "Repair the file, or raise the limit (max_dropped=..., --max_dropped) if this is what it "
+                "should be.",
+                path=path,
+            )
