@@ -12,11 +12,14 @@ import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.run.config import RunConfig, setting
 from visionkit.run.launch import launch
+
+if TYPE_CHECKING:
+    from visionkit.data import Splits
 
 
 @dataclass
@@ -135,14 +138,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     return fit(config, task, data, folder=folder, callbacks=callbacks)
 
 
-def open_splits(config: Config) -> Any:
-    """Return the splits that `--data` names: the embedded scenes, or captions on disk."""
-    from visionkit.data import caption_data, scenes
+def open_splits(config: Config) -> Splits:
+    """Return the splits that `--data` names."""
+    from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
-    if config.data == "scenes":
-        sizes = {"train": config.train_size, "val": config.val_size, "test": config.val_size}
-        return scenes("captioning", size=config.image_size, **sizes)
-    return caption_data(config.data, images=config.pictures or None)
+    sizes = SceneSizes(config.image_size, config.train_size, config.val_size)
+    options = OpenOptions(images=config.pictures, max_dropped=config.max_dropped, scenes=sizes)
+    return open_dataset(config.data, "captioning", options)
 
 
 def train_geometry(config: Config) -> Any:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.run.config import RunConfig, setting
 from visionkit.run.launch import launch
+
+if TYPE_CHECKING:
+    from visionkit.data import Splits
 
 
 @dataclass
@@ -76,26 +79,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     return fit(config, task, data, folder=folder, callbacks=[Preview(folder, ClassPreview(splits.classes))])
 
 
-def open_splits(config: Config) -> Any:
-    """Return the splits that `--data` names: the embedded scenes, a pack, a table, or a folder a class."""
-    from visionkit.data.folder import image_folder
-    from visionkit.data.packed import is_pack, open_pack
-    from visionkit.data.scenes import scenes
-    from visionkit.data.table import image_table
+def open_splits(config: Config) -> Splits:
+    """Return the splits that `--data` names."""
+    from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
-    if config.data == "scenes":
-        return scenes(
-            "classification",
-            size=config.image_size,
-            train=config.train_size,
-            val=config.val_size,
-            test=config.val_size,
-        )
-    if is_pack(config.data):
-        return open_pack(config.data, fields=("label",))
-    if config.data.endswith(".csv"):
-        return image_table(config.data, kind=config.target)
-    return image_folder(config.data)
+    sizes = SceneSizes(config.image_size, config.train_size, config.val_size)
+    options = OpenOptions(target=config.target, max_dropped=config.max_dropped, scenes=sizes)
+    return open_dataset(config.data, "classification", options)
 
 
 def linear_probe(config: Config) -> Config:

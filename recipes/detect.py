@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.run.config import RunConfig, setting
 from visionkit.run.launch import launch
+
+if TYPE_CHECKING:
+    from visionkit.data import Splits
 
 IMAGES_OF_1X = 1_440_000  # 90,000 updates of 16
 
@@ -111,26 +114,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     return fit(config, task, data, folder=folder, callbacks=callbacks)
 
 
-def open_splits(config: Config) -> Any:
-    """Return the splits that `--data` names: the embedded scenes, a pack, COCO files, or a VOC folder."""
-    from visionkit.data.coco import coco, is_coco
-    from visionkit.data.packed import is_pack, open_pack
-    from visionkit.data.scenes import scenes
-    from visionkit.data.voc import voc
+def open_splits(config: Config) -> Splits:
+    """Return the splits that `--data` names."""
+    from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
-    if config.data == "scenes":
-        return scenes(
-            "detection",
-            size=config.image_size,
-            train=config.train_size,
-            val=config.val_size,
-            test=config.val_size,
-        )
-    if is_pack(config.data):
-        return open_pack(config.data, fields=("boxes", "masks") if config.masks else ("boxes",))
-    if is_coco(config.data):
-        return coco(config.data, masks=config.masks)
-    return voc(config.data)
+    sizes = SceneSizes(config.image_size, config.train_size, config.val_size)
+    options = OpenOptions(masks=config.masks, max_dropped=config.max_dropped, scenes=sizes)
+    return open_dataset(config.data, "detection", options)
 
 
 def train_geometry(config: Config, reader: Any) -> Any:

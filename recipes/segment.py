@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.run.config import RunConfig, setting
 from visionkit.run.launch import launch
+
+if TYPE_CHECKING:
+    from visionkit.data import Splits
 
 
 @dataclass
@@ -104,18 +107,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     return fit(config, task, data, folder=folder, callbacks=[Preview(folder, MaskPreview(splits.classes))])
 
 
-def open_splits(config: Config) -> Any:
-    """Return the splits that `--data` names: scenes, a pack, Cityscapes, VOC, COCO, or pictures and masks."""
-    from visionkit.data.mask_sources import open_masks
-    from visionkit.data.packed import is_pack, open_pack
-    from visionkit.data.scenes import scenes
+def open_splits(config: Config) -> Splits:
+    """Return the splits that `--data` names."""
+    from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
-    if is_pack(config.data):
-        return open_pack(config.data, fields=("mask",))
-    if config.data != "scenes":
-        return open_masks(config.data, classes=config.classes or None)
-    size, count = config.image_size, config.val_size
-    return scenes("segmentation", size=size, train=config.train_size, val=count, test=count)
+    sizes = SceneSizes(config.image_size, config.train_size, config.val_size)
+    options = OpenOptions(classes=config.classes, max_dropped=config.max_dropped, scenes=sizes)
+    return open_dataset(config.data, "segmentation", options)
 
 
 def voc12aug_20k(config: Config) -> Config:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.run.make_runs import make_comparison, make_run
 from visionkit import cli
-from visionkit.commands import listing
 from visionkit.commands.recipes import find_recipe, list_recipes, summary
+from visionkit.data import FORMATS
 
 HELP = [
     ["--help"],
@@ -93,10 +93,14 @@ def test_ls_names_recipes_and_data(capsys) -> None:
     assert cli.main(["ls"]) == 0
     out = capsys.readouterr().out
     assert "classify" in out
+    assert "visionkit ls data" in out
+    assert cli.main(["ls", "data"]) == 0
+    out = capsys.readouterr().out
     assert "scenes" in out
+    assert all(each.name in out for each in FORMATS)
+    assert len(FORMATS) >= 7
     assert cli.main(["ls", "recipes", "comp"]) == 0
     assert "classify" not in capsys.readouterr().out
-    assert listing.DATA
 
 
 def test_ls_and_describe_backbones(capsys) -> None:
@@ -164,7 +168,7 @@ def test_check_reads_a_folder_and_names_faults(tmp_path, capsys) -> None:
     torn.write_bytes(torn.read_bytes()[:40])
     assert cli.main(["check", str(tmp_path)]) == 2
     said = capsys.readouterr()
-    assert "folder, 8 pictures, 1 faults" in said.out
+    assert "a folder for each class, 4 train, 4 val, 0 test: 1 faults" in said.out
     assert str(torn) in said.out
     assert "1 faults. Repair or remove" in said.err
 
@@ -185,7 +189,7 @@ def test_check_names_every_fault_at_once_of_tables_boxes_and_masks(tmp_path, cap
         (voc / "Annotations" / f"{name}.xml").write_text("<annotation><object></annotation>")
     assert cli.main(["check", str(voc)]) == 2
     said = capsys.readouterr()
-    assert "Pascal VOC boxes, 2 annotations, 2 faults" in said.out
+    assert "Pascal VOC boxes, not readable: 2 faults" in said.out
     assert "train.xml" in said.out
     assert "val.xml" in said.out
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from visionkit.data.formats.open import Format, OpenOptions
+    from visionkit.data.splits import Splits
 
 __all__ = ["main"]
 
@@ -16,90 +21,73 @@ def main(argv: Sequence[str]) -> int:
     """Check a data set; the status is 2 if anything is wrong in it."""
     parser = VerbParser(
         "check",
-        "Read every sample of a data set and name what is wrong: file, record, field.",
-        epilog="examples:\n  visionkit check photos/\n  visionkit check annotations/instances_val2017.json",
+        "Read every sample of a data set and name what is wrong (file, record, field) and what would be\n"
+        "left out, changed or assumed in training. The format is told by what lies there.",
+        epilog="examples:\n  visionkit check photos/\n  visionkit check annotations/instances_val2017.json\n"
+        "  visionkit check tags.csv --target multi",
     )
-    parser.add_argument(
-        "data",
-        help="a folder a class, a .csv, a VOC or COCO folder or .json, masks, captions, a pack, or scenes",
-    )
+    parser.add_argument("data", help="a folder or a file of any format of `visionkit ls data`, or scenes")
     parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
+    parser.add_argument("--target", default="single", help="tables: single | multi | regression")
+    parser.add_argument("--classes", default="", help="masks: a file that says what their values mean")
+    parser.add_argument("--images", default="", help="captions: the folder of the images")
     args = parser.parse(argv)
-    kind, checked, faults = _check(args.data)
-    sys.stdout.write(f"{args.data}: {kind}, {checked}, {len(faults):,} faults\n")
-    for fault in faults[: args.most]:
-        sys.stdout.write(f"  {fault}\n")
-    if len(faults) > args.most:
-        sys.stdout.write(f"  and {len(faults) - args.most:,} more (--most {len(faults)})\n")
-    if faults:
-        raise InputError(f"{len(faults):,} faults. Repair or remove what is named, and check again.")
+    from visionkit.data.formats.open import OpenOptions, detect_formats
+
+    options = OpenOptions(target=args.target, classes=args.classes, images=args.images, max_dropped=1.0)
+    if args.data == "scenes":
+        return _report("scenes", [("embedded scenes", *_scenes())], args.most)
+    path = Path(args.data)
+    if not path.exists():
+        raise InputError(
+            f"Expected a folder or a file of a data set, or 'scenes', but got {args.data!r}: nothing there."
+        )
+    found = detect_formats(path)
+    if not found:
+        from visionkit.data.formats.open import open_dataset
+
+        open_dataset(path, "classification", options)  # raises the list of formats
+    return _report(args.data, [(each.name, *_look(each, path, options)) for each in found], args.most)
+
+
+def _look(each: Format, path: Path, options: OpenOptions) -> tuple[str, list[DataError], list[str]]:
+    """Return what was looked at, every fault, and every notice of a data set read as one format."""
+    faults = list(each.check(path, options))
+    try:
+        splits = each.open(path, each.tasks[0], options)
+    except DataError as fault:
+        # The reader stops at the first fault, which the check lists; what only the reader refuses is added.
+        return "not readable", faults or [fault], []
+    return _sizes(splits), faults, [str(notice) for notice in splits.notices]
+
+
+def _scenes() -> tuple[str, list[DataError], list[str]]:
+    from visionkit.data.check import check_reader
+    from visionkit.data.scenes import scenes
+
+    splits = scenes("classification", train=100, val=50, test=50)
+    readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
+    return _sizes(splits), [fault for reader in readers for fault in check_reader(reader)], []
+
+
+def _sizes(splits: Splits) -> str:
+    test = 0 if splits.test is None else len(splits.test)
+    return f"{len(splits.train):,} train, {len(splits.val):,} val, {test:,} test"
+
+
+def _report(data: str, looked: Sequence[tuple[str, str, list[DataError], list[str]]], most: int) -> int:
+    """Print what was found; raise if there are faults."""
+    total = 0
+    for name, sizes, faults, notices in looked:
+        total += len(faults)
+        sys.stdout.write(f"{data}: {name}, {sizes}: {len(faults):,} faults, {len(notices):,} notices\n")
+        for notice in notices:
+            sys.stdout.write(f"  notice: {notice}\n")
+        for fault in faults[:most]:
+            sys.stdout.write(f"  {fault}\n")
+        if len(faults) > most:
+            sys.stdout.write(f"  and {len(faults) - most:,} more (--most {len(faults)})\n")
+    if total:
+        raise InputError(f"{total:,} faults. Repair or remove what is named, and check again.")
     sys.stdout.write("no faults\n")
     return 0
-
-
-def _check(data: str) -> tuple[str, str, Sequence[DataError]]:
-    """Return what a data set was taken for, how much of it was looked at, and every fault."""
-    if data == "scenes":
-        from visionkit.data.check import check_reader
-        from visionkit.data.scenes import scenes
-
-        splits = scenes("classification", train=100, val=50, test=50)
-        readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
-        faults = [fault for reader in readers for fault in check_reader(reader)]
-        return "composed scenes", f"{sum(map(len, readers)):,} samples", faults
-    path = Path(data)
-    captions = _captions(path)
-    if captions is not None:
-        return captions
-    if not path.is_dir() and path.suffix.lower() not in (".csv", ".json"):
-        what = "a file of another kind" if path.exists() else "nothing there"
-        raise InputError(
-            f"Expected a folder of pictures, a .csv table, a .json or 'scenes', but got {data!r}: {what}."
-        )
-    if (path / "pack.json").is_file():
-        from visionkit.data.packed import check_pack
-
-        return "a pack", "every shard and record", check_pack(path)
-    from visionkit.data.coco import check_coco, is_coco
-
-    if is_coco(path):
-        count, faults = check_coco(path)
-        return "COCO boxes", f"{count:,} annotations", faults
-    pairs = any((path / place).is_dir() for place in ("masks", "train/masks", "leftImg8bit"))
-    boxes, outlines = (path / "Annotations").is_dir(), (path / "ImageSets" / "Segmentation").is_dir()
-    if boxes or outlines or pairs:
-        return _check_parts(path, boxes=boxes, masks=outlines or pairs)
-    from visionkit.data.check import check_data
-
-    report = check_data(path)
-    return report.kind, f"{report.checked:,} pictures", report.faults
-
-
-def _check_parts(path: Path, *, boxes: bool, masks: bool) -> tuple[str, str, Sequence[DataError]]:
-    """Check the boxes and the masks of a folder that holds either or both."""
-    kinds, looked, faults = [], [], []
-    if boxes:
-        from visionkit.data.voc import check_voc
-
-        kinds.append("Pascal VOC boxes")
-        looked.append(f"{len(list((path / 'Annotations').glob('*.xml'))):,} annotations")
-        faults += check_voc(path)
-    if masks:
-        from visionkit.data.check_masks import check_masks
-
-        kinds.append("pictures and masks")
-        looked.append("every pair")
-        faults += check_masks(path)
-    return " and ".join(kinds), ", ".join(looked), faults
-
-
-def _captions(path: Path) -> tuple[str, str, Sequence[DataError]] | None:
-    from visionkit.data.caption_records import caption_format
-
-    found = caption_format(path)
-    if found is None:
-        return None
-    from visionkit.data.captions import check_captions
-
-    kinds = {"karpathy": "Karpathy's captions", "coco": "COCO captions", "flickr": "Flickr captions"}
-    return kinds[found[0]], "every record and picture", check_captions(path)

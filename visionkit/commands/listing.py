@@ -13,11 +13,6 @@ from visionkit.errors import unknown_name
 __all__ = ["main"]
 
 KINDS = ("backbones", "data", "recipes")
-DATA = {
-    "scenes": "embedded, composed from OpenMoji pictures: labels, boxes, masks, captions (extra `demo`)",
-    "FOLDER": "one folder of pictures a class, or train/ val/ test/ with such folders in each",
-    "FILE.csv": "a table of picture paths and labels: one label, several, or numbers",
-}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
         epilog="examples:\n  visionkit ls recipes\n  visionkit ls backbones '*convnext*' --source timm",
     )
     parser.add_argument(
-        "kind", nargs="?", default="", help="backbones | recipes | data (all but backbones if left out)"
+        "kind", nargs="?", default="", help="backbones | recipes | data (recipes if left out)"
     )
     parser.add_argument("pattern", nargs="?", default="*", help="a shell pattern; plain text is searched for")
     parser.add_argument("--source", help="backbones: timm | torchvision | packaged | user")
@@ -43,11 +38,19 @@ def main(argv: Sequence[str]) -> int:
         _print("recipes", rows, pattern)
         rows = {name: summary(path) for name, path in list_cluster_files().items()}
         _print("on a cluster (copy one with visionkit cp)", rows, pattern)
-    if args.kind in ("", "data"):
-        _print("data", DATA, pattern)
+    if args.kind == "data":
+        _print("data", _formats(), pattern)
     if not args.kind:
-        sys.stdout.write("backbones: visionkit ls backbones [PATTERN]\n")
+        sys.stdout.write("backbones: visionkit ls backbones [PATTERN]\ndata sets: visionkit ls data\n")
     return 0
+
+
+def _formats() -> dict[str, str]:
+    from visionkit.data.formats.open import FORMATS
+
+    scenes = "embedded, composed from OpenMoji drawings (extra `demo`): for every task"
+    rows = {each.name: f"{each.layout} ({', '.join(each.tasks)})" for each in FORMATS}
+    return {"scenes": scenes} | rows
 
 
 def _backbones(pattern: str, source: str | None) -> int:

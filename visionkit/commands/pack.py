@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser
-from visionkit.errors import InputError
+from visionkit.errors import unknown_name
+
+if TYPE_CHECKING:
+    from visionkit.data.formats.open import OpenOptions
+    from visionkit.data.splits import Splits
 
 __all__ = ["main"]
 
@@ -24,7 +28,8 @@ def main(argv: Sequence[str]) -> int:
         "  visionkit pack photos/ --out photos.raw --form raw --short 160 --workers 8\n"
         "  python recipes/classify.py --data photos.pack",
     )
-    parser.add_argument("data", help="a folder a class, a .csv table, a VOC folder, pictures and masks")
+    parser.add_argument("data", help="a folder or a file of any format of `visionkit ls data`")
+    parser.add_argument("--task", default="", help="read it for this task, where its format serves several")
     parser.add_argument("--out", help="where the pack goes (default: DATA.pack)")
     parser.add_argument(
         "--short",
@@ -34,18 +39,23 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--form", default="jpeg", choices=("jpeg", "raw"), help="jpeg | raw (default jpeg)")
     parser.add_argument("--quality", type=int, default=92, help="of JPEGs that are written (default 92)")
     parser.add_argument("--target", default="single", help="tables: single | multi | regression")
+    parser.add_argument("--classes", default="", help="masks: a file that says what their values mean")
     parser.add_argument("--workers", type=int, default=0, help="processes (default 0: this one)")
     args = parser.parse(argv)
+    from visionkit.data.formats.open import OpenOptions
     from visionkit.data.pack import pack
     from visionkit.data.pack_layout import PackSettings, read_pack
 
-    splits, placed = _open(args.data, args.target)
-    short = args.short if args.short is not None else (0 if placed else 256)
-    settings = PackSettings(short=short, form=args.form, quality=args.quality)
-    out = Path(args.out or f"{args.data.rstrip('/')}.pack")
-
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
+
+    splits = _open(args.data, args.task, OpenOptions(target=args.target, classes=args.classes))
+    for notice in splits.notices:
+        say(f"notice: {notice}")
+    sample = splits.train[0]
+    short = args.short if args.short is not None else (0 if {"boxes", "mask"} & set(sample) else 256)
+    settings = PackSettings(short=short, form=args.form, quality=args.quality)
+    out = Path(args.out or f"{args.data.rstrip('/')}.pack")
 
     pack(splits, out, settings=settings, workers=args.workers, say=say)
     described = read_pack(out)
@@ -54,23 +64,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _open(data: str, target: str) -> tuple[Any, bool]:
-    """Return the splits of a data set, and whether its samples have boxes or masks."""
+def _open(data: str, task: str, options: OpenOptions) -> Splits:
+    """Return the splits of a data set, for the task named or the first that its format serves."""
+    from visionkit.data.formats.open import TASKS, detect_formats, open_dataset
+
+    if task and task not in TASKS:
+        raise unknown_name("task", task, TASKS)
     path = Path(data)
-    if path.suffix.lower() == ".csv":
-        from visionkit.data.table import image_table
-
-        if target not in ("single", "multi", "regression"):
-            raise InputError(f"Expected --target to be single, multi or regression, but got {target!r}.")
-        return image_table(path, kind=target), False  # type: ignore[arg-type]
-    if (path / "Annotations").is_dir():
-        from visionkit.data.voc import voc
-
-        return voc(path), True
-    if any((path / place).is_dir() for place in ("masks", "train/masks")):
-        from visionkit.data.masks import mask_folder
-
-        return mask_folder(path), True
-    from visionkit.data.folder import image_folder
-
-    return image_folder(path), False
+    found = detect_formats(path) if path.exists() else []
+    return open_dataset(path, task or (found[0].tasks[0] if found else TASKS[0]), options)

@@ -24,6 +24,16 @@ from visionkit.data.coco import CocoReader, check_coco, coco, coco_results
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import DataModule, KeyedDataset
 from visionkit.data.folder import ImageFolder, image_folder
+from visionkit.data.formats.open import (
+    FORMATS,
+    TASKS,
+    Format,
+    OpenOptions,
+    SceneSizes,
+    Task,
+    detect_formats,
+    open_dataset,
+)
 from visionkit.data.geometry import crop_resize, flip
 from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.data.order import EvalOrder, TrainOrder, keyed_generator, keyed_seed
@@ -47,11 +57,13 @@ from visionkit.data.transforms import (
 )
 
 __all__ = [
+    "FORMATS",
     "HOLDOUT",
     "MAX_DROPPED",
     "MAX_PIXELS",
     "PICTURE_SUFFIXES",
     "SPLIT_ALIASES",
+    "TASKS",
     "Augment",
     "BatchTransform",
     "Captions",
@@ -66,12 +78,14 @@ __all__ = [
     "EvalOrder",
     "Flip",
     "FlipBatch",
+    "Format",
     "ImageFolder",
     "KeyedDataset",
     "MixupBatch",
     "Notice",
     "NoticeCounter",
     "OneOfBatch",
+    "OpenOptions",
     "PackSettings",
     "PackedReader",
     "RandomResizedCrop",
@@ -79,11 +93,13 @@ __all__ = [
     "Resize",
     "Scene",
     "SceneObject",
+    "SceneSizes",
     "Scenes",
     "SkipFaulty",
     "Splits",
     "Subset",
     "Table",
+    "Task",
     "TrainOrder",
     "Transform",
     "batch_transform",
@@ -104,6 +120,7 @@ __all__ = [
     "coco",
     "coco_results",
     "crop_resize",
+    "detect_formats",
     "fingerprint",
     "flip",
     "holdout",
@@ -115,6 +132,7 @@ __all__ = [
     "keyed_seed",
     "list_batch",
     "mask_batch",
+    "open_dataset",
     "open_pack",
     "pack",
     "read_image",

@@ -41,7 +41,7 @@ class ImageFolder:
         names = class_folders(self.folder)
         if not names:
             raise DataError(
-                f"Expected one sub-folder for each class, but found\n{_tree(self.folder)}", path=self.folder
+                f"Expected one sub-folder for each class, but found\n{tree(self.folder)}", path=self.folder
             )
         self.classes: tuple[str, ...] = tuple(names)
         self.files: list[str] = []
@@ -105,9 +105,9 @@ def image_folder(root: str | os.PathLike[str], *, held_out: float = HOLDOUT, see
         raise DataError("Expected a folder of pictures, but there is none by this name.", path=top)
     found = find_splits(top)
     if not found and not class_folders(top):
-        raise DataError(_WANTED.format(root=top, found=_tree(top)), path=top)
+        raise DataError(_WANTED.format(root=top, found=tree(top)), path=top)
     if found and "train" not in found:
-        text = _WANTED.format(root=top, found=_tree(top))
+        text = _WANTED.format(root=top, found=tree(top))
         raise DataError(f"There is no folder to train on. {text}", path=top)
     readers = {split: ImageFolder(folder, root=top) for split, folder in found.items()}
     readers = readers or {"train": ImageFolder(top)}
@@ -152,7 +152,7 @@ def find_splits(root: Path) -> dict[str, Path]:
     return found
 
 
-def _tree(root: Path, *, limit: int = 12) -> str:
+def tree(root: Path, *, limit: int = 12) -> str:
     """Return the first entries of a folder, two levels deep, as an indented list.
 
     Args:

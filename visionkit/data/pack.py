@@ -256,6 +256,7 @@ def _finish(place: Path, splits: Splits, settings: PackSettings, key: str, shard
         "splits": {name: len(reader) for name, reader in readers.items()},
         "fields": sorted({field for reader in readers.values() for field in reader[0]}),
         "facts": json.loads(json.dumps(dict(splits.facts), default=str)),
+        "notices": [notice.as_dict() for notice in splits.notices],
         "shards": [
             {"name": shard_name(number), "bytes": int(part["length"].sum()), "blake2b": str(part["whole"])}
             for number, part in enumerate(parts)

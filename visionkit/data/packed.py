@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visionkit.data.notices import Notice
 from visionkit.data.pack import PARTS, pack_key
 from visionkit.data.pack_layout import (
     Arrays,
@@ -146,7 +147,8 @@ def open_pack(
     train, val, test = (readers.get(name) for name in PARTS)
     if train is None or val is None:
         raise DataError("Expected training and validation samples in the pack. Pack again.", path=place)
-    return Splits(train, val, test, tuple(described["classes"]), described["name"], facts)
+    notices = tuple(Notice(**plain) for plain in described.get("notices", ()))
+    return Splits(train, val, test, tuple(described["classes"]), described["name"], facts, notices)
 
 
 def check_pack(folder: str | os.PathLike[str]) -> list[DataError]:

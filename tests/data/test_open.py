@@ -1,0 +1,158 @@
+"""One way to open a data set: `open_dataset`, `check` and `pack` take every format alike."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from visionkit import cli
+from visionkit.data import FORMATS, TASKS, OpenOptions, SceneSizes, detect_formats, open_dataset, open_pack
+from visionkit.errors import DataError, InputError
+
+
+def draw(folder, *names, size=(24, 16), value=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.new("RGB", size, (value, 9, 9)).save(folder / name)
+
+
+def class_folders(root):
+    for name in ("cat", "dog"):
+        draw(root / name, "1.jpg", "2.jpg", "3.jpg")
+
+
+def table(root):
+    draw(root, "1.jpg", "2.jpg", "3.jpg")
+    (root / "labels.csv").write_text("path,label\n1.jpg,a\n2.jpg,b\n3.jpg,a\n")
+
+
+def coco(root):
+    draw(root / "images", *(f"{number}.jpg" for number in range(4)))
+    for split, numbers in {"train": (0, 1, 2), "val": (3,)}.items():
+        content = {
+            "images": [{"id": n, "file_name": f"{n}.jpg", "width": 24, "height": 16} for n in numbers],
+            "annotations": [
+                {"id": n + 1, "image_id": n, "category_id": 1, "bbox": [2, 2, 8, 8], "area": 64, "iscrowd": 0,
+                 "segmentation": [[2, 2, 10, 2, 10, 10, 2, 10]]} for n in numbers
+            ],
+            "categories": [{"id": 1, "name": "cat"}],
+        }  # fmt: skip
+        (root / f"{split}.json").write_text(json.dumps(content))
+
+
+def voc(root):
+    draw(root / "JPEGImages", "a.jpg", "b.jpg", "c.jpg")
+    (root / "Annotations").mkdir()
+    (root / "ImageSets/Main").mkdir(parents=True)
+    for name in "abc":
+        box = "<xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax>"
+        (root / f"Annotations/{name}.xml").write_text(
+            f"<annotation><filename>{name}.jpg</filename><size><width>24</width><height>16</height></size>"
+            f"<object><name>cat</name><bndbox>{box}</bndbox></object></annotation>"
+        )
+    (root / "ImageSets/Main/train.txt").write_text("a\nb\n")
+    (root / "ImageSets/Main/val.txt").write_text("c\n")
+
+
+def masks(root, train="training", val="validation"):
+    for split in (train, val):
+        draw(root / split / "images", "1.jpg", "2.jpg")
+        (root / split / "masks").mkdir()
+        for name in ("1.png", "2.png"):
+            mask = Image.new("L", (24, 16), 0)
+            mask.paste(1, (2, 2, 9, 9))
+            mask.save(root / split / "masks" / name)
+    (root / "classes.txt").write_text("background\nroad\n")
+
+
+def captions(root):
+    draw(root / "Images", *(f"{number}.jpg" for number in range(12)))
+    lines = "".join(f"{number}.jpg,a dog runs\n" for number in range(12))
+    (root / "captions.txt").write_text("image,caption\n" + lines)
+
+
+CASES = {
+    "a folder for each class": (class_folders, "classification", "label"),
+    "a table of images": (table, "classification", "label"),
+    "COCO objects": (coco, "detection", "boxes"),
+    "Pascal VOC boxes": (voc, "detection", "boxes"),
+    "images and masks": (masks, "segmentation", "mask"),
+    "captions": (captions, "captioning", "captions"),
+}
+
+
+def test_every_format_has_a_case() -> None:
+    assert set(CASES) | {"a pack"} == {each.name for each in FORMATS}
+    assert len(FORMATS) == len({each.name for each in FORMATS}) >= 7
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_format_is_told_opened_checked_and_packed(name, tmp_path, capsys) -> None:
+    make, task, field = CASES[name]
+    root = tmp_path / "data"
+    root.mkdir()
+    make(root)
+    assert [each.name for each in detect_formats(root)] == [name]
+    splits = open_dataset(root, task)
+    assert len(splits.train) >= 1
+    assert len(splits.val) >= 1
+    assert field in splits.train[0]
+    assert splits.notices == ()
+    assert cli.main(["check", str(root)]) == 0
+    assert f"{root}: {name}, {len(splits.train)} train" in capsys.readouterr().out
+    assert cli.main(["pack", str(root)]) == 0
+    packed = open_dataset(f"{root}.pack", task)
+    assert packed.classes == splits.classes
+    assert len(packed.train) == len(splits.train)
+    first, again = splits.train[0], packed.train[0]
+    assert set(first) <= set(again)
+    value = first[field]
+    assert value == again[field] if isinstance(value, list) else value.equal(again[field])
+
+
+def test_a_data_set_of_another_task_is_refused_by_the_name_of_its_format(tmp_path) -> None:
+    coco(tmp_path)
+    with pytest.raises(InputError, match=r"holds COCO objects, which is for detection and segmentation"):
+        open_dataset(tmp_path, "classification")
+    class_folders(tmp_path / "other")
+    with pytest.raises(InputError, match=r"holds a folder for each class(.|\n)*captions.txt"):
+        open_dataset(tmp_path / "other", "captioning")
+
+
+def test_a_fault_of_a_coco_layout_is_told_as_one(tmp_path) -> None:
+    (tmp_path / "annotations").mkdir()
+    for year in (2014, 2017):
+        (tmp_path / f"annotations/instances_train{year}.json").write_text("{}")
+    with pytest.raises(DataError, match=r"one file of the split train(.|\n)*2014(.|\n)*2017"):
+        open_dataset(tmp_path, "detection")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_no_data_set_is_answered_with_the_formats_of_the_task(task, tmp_path) -> None:
+    with pytest.raises(DataError, match="nothing by this name"):
+        open_dataset(tmp_path / "nowhere", task)
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(DataError, match=r"Expected"):
+        open_dataset(tmp_path, task)
+    with pytest.raises(DataError, match="a file of another kind"):
+        open_dataset(tmp_path / "notes.txt", task)
+
+
+def test_scenes_are_opened_by_name_at_the_sizes_given() -> None:
+    splits = open_dataset("scenes", "detection", OpenOptions(scenes=SceneSizes(64, 12, 5)))
+    assert (len(splits.train), len(splits.val), splits.facts["size"]) == (12, 5, 64)
+
+
+def test_notices_outlive_a_pack(tmp_path) -> None:
+    """A pack repeats what its source left out."""
+    from dataclasses import replace
+
+    from visionkit.data import Notice, pack
+
+    class_folders(tmp_path / "data")
+    splits = open_dataset(tmp_path / "data", "classification")
+    notice = Notice("files that are no images ignored", 3, 20, "a.xyz")
+    pack(replace(splits, notices=(notice,)), tmp_path / "p")
+    assert [each.as_dict() for each in open_pack(tmp_path / "p").notices] == [notice.as_dict()]
