@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 
 import pytest
@@ -12,8 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.run.tiny import TinyTask, tiny_data
-from visionkit.nn.winograd import winograd_conv2d
-from visionkit.run import RunConfig, build_trainer, precision
+from visionkit.run import RunConfig, build_trainer
 from visionkit.run.policy import Policy
 from visionkit.run.precision import CpuMixedPrecision
 
@@ -86,48 +84,6 @@ def test_convolutions_of_one_position_train_as_matrix_products(name, layout):
     images.grad = conv.weight.grad = None
 
 
-WIDE = {
-    "dense": (nn.Conv2d(256, 256, 3, padding=1), True),
-    "dilated": (nn.Conv2d(256, 320, (3, 3), padding=(2, 2), dilation=(2, 2), bias=False), True),
-    "narrow": (nn.Conv2d(256, 128, 3, padding=1), False),
-    "strided": (nn.Conv2d(256, 256, 3, padding=1, stride=2), False),
-    "unpadded": (nn.Conv2d(256, 256, 3), False),
-    "same": (nn.Conv2d(256, 256, 3, padding="same"), False),
-    "grouped": (nn.Conv2d(512, 256, 3, padding=1, groups=2), False),
-    "uneven dilation": (nn.Conv2d(256, 256, 3, padding=(1, 2), dilation=(1, 2)), False),
-    "dilated beyond the tiles": (nn.Conv2d(256, 256, 3, padding=9, dilation=9), False),
-}
-
-
-@pytest.mark.parametrize("name", WIDE)
-@pytest.mark.parametrize("change", ["", "layout", "few", "threads", "matrix unit", "frozen"])
-def test_wide_convolutions_train_by_winograd_where_that_is_faster(name, change, monkeypatch):
-    conv, wide = WIDE[name]
-    monkeypatch.setattr(precision, "MATRIX_UNIT", change == "matrix unit")
-    monkeypatch.setattr(precision, "THREADS", 0 if change == "threads" else torch.get_num_threads())
-    images = torch.randn(1, conv.in_channels, *((16, 16) if change == "few" else (20, 24)))
-    layout = torch.contiguous_format if change == "layout" else torch.channels_last
-    images = images.contiguous(memory_format=layout)
-    truth = conv(images)
-    conv = copy.deepcopy(conv).requires_grad_(change != "frozen")
-    called = []
-
-    def counted(*parts, **more):
-        called.append(parts)
-        return winograd_conv2d(*parts, **more)
-
-    monkeypatch.setattr(precision, "winograd_conv2d", counted)
-    with CpuMixedPrecision().forward_context():
-        trained = conv(images)
-        with torch.no_grad():
-            evaluated = conv(images)
-    assert len(called) == int(wide and not change)
-    assert change == "frozen" or ("_Convolution" in trained.grad_fn.name()) is (wide and not change)
-    for made in (trained, evaluated):
-        assert made.dtype == torch.bfloat16
-        assert float(((made.float() - truth).norm() / truth.norm()).detach()) < 0.008
-
-
 class Recomputed(TinyTask):
     """A network of every exception whose layers run forward again in the backward pass, or do not."""
 
@@ -150,8 +106,7 @@ class Recomputed(TinyTask):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_layers_that_run_again_in_the_backward_pass_run_the_same_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "MATRIX_UNIT", False)
+def test_layers_that_run_again_in_the_backward_pass_run_the_same_way(tmp_path):
     weights = []
     for again in (False, True):
         torch.manual_seed(0)

@@ -13,15 +13,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from visionkit.nn.winograd import winograd_conv2d
-
 __all__ = ["CpuMixedPrecision"]
-
-# Where Winograd's convolutions were faster than direct ones: at least so many channels and tiles of 2 x 2
-# positions, at most so many positions with the tiles' padding as without, and threads.
-WIDE, TILES, PADDED, THREADS = 256, 100, 1.25, 2
-# A matrix unit makes the products so fast that the sums around them would cost more.
-MATRIX_UNIT = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
 class CpuMixedPrecision(MixedPrecision):
@@ -37,11 +29,6 @@ class CpuMixedPrecision(MixedPrecision):
     the gradient of their weight then runs at up to twice the rate (2048 to 512 channels of 10 x 10
     positions), and no shape that was tried is slower by more than 2%. Training steps took 1.00 to 1.09 times
     as long without (ResNet-50 1.02, ResNeXt-50 1.09).
-
-    Convolutions of 3 x 3 over 256 and more channels train by Winograd's minimal filtering, with 16 products
-    where 36 are, on processors without a matrix unit and with up to two threads, as far as was measured: at
-    1.2 to 1.75 times the rate. Their rounding errors are those of bfloat16 twice over, 0.5% of the result's
-    norm in place of 0.2%. Frozen layers under frozen layers stay direct.
 
     Forward passes without gradients are left as they are, and so are those of gradient checkpointing: they
     run again in the backward pass, where these exceptions do not reach, and have to run the same way.
@@ -76,9 +63,6 @@ class _FastGradients(TorchFunctionMode):
         if asked.is_product():
             rows = asked.input.permute(0, 2, 3, 1)
             return F.linear(rows, asked.weight.flatten(1), asked.bias).permute(0, 3, 1, 2)
-        if asked.is_costly():
-            dilation = _largest(asked.dilation)
-            return winograd_conv2d(asked.input.bfloat16(), asked.weight, asked.bias, dilation=dilation)
         if not asked.is_slow():
             return func(*args, **given)
         with torch.autocast("cpu", enabled=False):
@@ -113,25 +97,6 @@ class _Convolution:
             return False
         return self.input.is_contiguous(memory_format=torch.channels_last)
 
-    def is_costly(self) -> bool:
-        """Return whether Winograd's way is faster: 3 x 3, many channels that lie last, little padding."""
-        if MATRIX_UNIT or torch.get_num_threads() > THREADS or self.input.dim() != 4:
-            return False
-        if self.groups != 1 or self.weight.shape[-2:] != (3, 3) or min(self.weight.shape[:2]) < WIDE:
-            return False
-        step = _largest(self.dilation)
-        if not (_are(self.stride, 1) and _are(self.dilation, step) and _are(self.padding, step)):
-            return False
-        if self.input.dtype not in (torch.float32, torch.bfloat16):
-            return False
-        if not (self.input.requires_grad or self.weight.requires_grad):
-            return False
-        n, _, h, w = self.input.shape
-        tiles = n * step**2 * -(-h // (2 * step)) * -(-w // (2 * step))
-        if tiles < TILES or 4 * tiles > PADDED * n * h * w:
-            return False
-        return self.input.is_contiguous(memory_format=torch.channels_last)
-
 
 _NAMES = tuple(part.name for part in fields(_Convolution))
 
@@ -144,7 +109,3 @@ def _runs_again() -> bool:
 
 def _largest(sizes: int | Sequence[int]) -> int:
     return sizes if isinstance(sizes, int) else max(sizes)
-
-
-def _are(sizes: str | int | Sequence[int], wanted: int) -> bool:
-    return sizes in (wanted, (wanted, wanted), [wanted, wanted])
