@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["DataError", "InputError", "RunError", "expected", "nearest", "unknown_name"]
+__all__ = ["DataError", "InputError", "RunError", "expected", "nearest", "printable", "unknown_name"]
 
 
 class InputError(ValueError):
@@ -43,9 +43,10 @@ class DataError(InputError):
         self.path = None if path is None else str(path)
         self.record = record
         self.field = field
-        where = [] if path is None else [str(path)]
+        where = [] if path is None else [printable(str(path))]
         where += [] if record is None else [f"record {record}"]
         where += [] if field is None else [f"field '{field}'"]
+        message = printable(message)
         super().__init__(f"{', '.join(where)}: {message}" if where else message)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -63,6 +64,23 @@ def expected(what: str, wanted: object, got: object, *, fix: str = "") -> str:
     """One sentence: expected `what` to be `wanted`, but got `got`; then the fix."""
     text = f"Expected {what} to be {wanted}, but got {got!r}."
     return f"{text} {fix}" if fix else text
+
+
+def printable(text: str) -> str:
+    r"""Return a text that can be printed and written: a byte of a file name that is no UTF-8 becomes `\xe9`.
+
+    Args:
+        text: A name as the operating system gives it, or a text with such names.
+    """
+    if text.isascii():
+        return text
+    return "".join(_shown(char) if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
+def _shown(surrogate: str) -> str:
+    """Write half of a surrogate pair: one for a byte of a file name, or one from a JSON file."""
+    code = ord(surrogate)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:

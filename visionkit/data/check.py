@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionkit.data.folder import ImageFolder, class_folders, find_splits, pictures_below
+from visionkit.data.folder import class_folders, find_splits, open_folders, pictures_below
+from visionkit.data.folder_layout import folder_layout, foreign_layout
+from visionkit.data.notices import MAX_DROPPED, Notice, check_share
 from visionkit.data.read_image import MAX_PIXELS, read_image
-from visionkit.data.table_rows import TableKind, read_table
+from visionkit.data.table_rows import TableKind, TableRows, read_table
 from visionkit.errors import DataError, InputError
 from visionkit.types import Reader, Sample
 
@@ -24,6 +26,7 @@ __all__ = [
     "check_folder",
     "check_pictures",
     "check_reader",
+    "check_rows",
     "check_table",
 ]
 
@@ -37,12 +40,14 @@ class Report:
         kind: What it was taken for ("folder" or "table").
         checked: Number of pictures that were looked at.
         faults: Every fault.
+        notices: What would be left out or assumed.
     """
 
     root: str
     kind: str
     checked: int
     faults: tuple[DataError, ...]
+    notices: tuple[Notice, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -50,11 +55,12 @@ class Report:
         return not self.faults
 
     def __str__(self) -> str:
-        """Return the faults, one on a line, and a summary."""
-        lines = [str(fault) for fault in self.faults]
-        count = len(self.faults)
-        summary = f"{self.root} ({self.kind}): {self.checked} pictures checked, "
-        return "\n".join([*lines, summary + (f"{count} fault{'s'[: count != 1]}." if count else "no fault.")])
+        """Return the faults and notices, one on a line, and a summary."""
+        lines = [str(fault) for fault in self.faults] + [f"notice: {notice}" for notice in self.notices]
+        count, said = len(self.faults), len(self.notices)
+        summary = f"{self.root} ({self.kind}): {self.checked} images checked, "
+        summary += f"{count} fault{'s'[: count != 1]}" if count else "no fault"
+        return "\n".join([*lines, summary + (f", {said} notice{'s'[: said != 1]}." if said else ".")])
 
 
 def check_pictures(
@@ -94,53 +100,77 @@ def check_reader(reader: Reader) -> list[DataError]:
     return faults
 
 
-def check_folder(root: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> list[DataError]:
-    """Check a folder of pictures as `image_folder` would read it: its layout, its classes, every picture.
+def check_folder(
+    root: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, max_dropped: float = MAX_DROPPED
+) -> list[DataError]:
+    """Check a folder of images as `image_folder` would read it: its layout, its classes, every image.
 
     Args:
         root: The folder.
-        max_pixels: Larger pictures are faults.
+        max_pixels: Larger images are faults.
+        max_dropped: To leave out a larger share of a split's images is a fault.
     """
-    return list(_folder(Path(root), max_pixels).faults)
+    return list(_folder(Path(root), max_pixels, max_dropped).faults)
 
 
 def check_table(
     path: str | os.PathLike[str],
     *,
-    kind: TableKind = "single",
+    kind: TableKind | None = None,
     image: str | None = None,
     target: str | Sequence[str] | None = None,
     separator: str | None = None,
     classes: Sequence[str] | None = None,
     root: str | os.PathLike[str] | None = None,
+    max_dropped: float = MAX_DROPPED,
 ) -> list[DataError]:
-    """Check a CSV file as `image_table` would read it: every row, and every picture.
+    """Check a table as `image_table` would read it: every row, and every image.
 
     Args:
-        path: The CSV file.
-        kind: What the targets are.
+        path: The CSV or TSV file.
+        kind: What the targets are; told by the cells if not given.
         image: The column of paths.
         target: The column or columns of targets.
         separator: What stands between names in a multi-label column.
         classes: The classes in order.
-        root: The folder of the pictures.
+        root: The folder of the images.
+        max_dropped: A larger share of rows that contradict others is a fault.
 
     Raises:
         InputError: An unknown column or kind.
     """
     try:
         table = read_table(
-            path, kind=kind, image=image, target=target, separator=separator, classes=classes, root=root
+            path,
+            kind=kind,
+            image=image,
+            target=target,
+            separator=separator,
+            classes=classes,
+            root=root,
+            max_dropped=max_dropped,
         )
     except DataError as fault:
         return [fault]
+    return check_rows(table)
+
+
+def check_rows(table: TableRows) -> list[DataError]:
+    """Return the faults of a table's rows, of their images, and of what contradicts other rows.
+
+    Args:
+        table: The rows, as `read_table` understands them.
+    """
     faults = list(table.faults)
+    try:
+        check_share(table.notices, path=str(table.file))
+    except DataError as fault:
+        faults.append(fault)
     for row in table.rows:
         try:
             read_image(row.image, root=table.root)
         except DataError as fault:
-            text = f"The picture cannot be read. {fault}"
-            faults.append(DataError(text, path=table.file, record=f"line {row.line}", field="path"))
+            faults.append(row.fault(f"The image cannot be read. {fault}", "path"))
     return faults
 
 
@@ -178,39 +208,40 @@ def _table(file: Path) -> Report:
     return Report(str(file), "table", rows, tuple(faults))
 
 
-def _folder(top: Path, max_pixels: int) -> Report:
+def _folder(top: Path, max_pixels: int, max_dropped: float = MAX_DROPPED) -> Report:
     faults: list[DataError] = []
+    notices: tuple[Notice, ...] = ()
     try:
-        parts = find_splits(top) or {"": top}
+        _, notices = open_folders(top, max_dropped=max_dropped)
+        parts = folder_layout(top).splits
     except DataError as fault:
-        return Report(str(top), "folder", 0, (fault,))
+        faults.append(fault)
+        parts = _parts(top)
     classes: dict[str, list[str]] = {}
     checked = 0
     for split, folder in parts.items():
         classes[split] = class_folders(folder)
-        if not classes[split]:
-            faults += _failing(folder)
         for name in classes[split]:
             pictures, _ = pictures_below(folder / name)
             checked += len(pictures)
             faults += check_pictures(pictures, root=top, max_pixels=max_pixels)
-            if not pictures:
-                text = f"Expected at least one picture in the folder of class {name!r}, but it holds none."
+            if not pictures and not any(fault.path == str(folder / name) for fault in faults):
+                text = f"Expected at least one image in the folder of class {name!r}, but it holds none."
                 faults.append(DataError(text, path=folder / name, field="class"))
-    first = next(iter(classes))
     for split, names in classes.items():
+        first = next(iter(classes))
         if names != classes[first]:
             text = f"Expected the classes of {first!r}, {classes[first]}, but {split!r} has {names}."
             faults.append(DataError(text, path=parts[split], field="class"))
-    return Report(str(top), "folder", checked, tuple(faults))
+    return Report(str(top), "folder", checked, tuple(faults), notices)
 
 
-def _failing(folder: Path) -> list[DataError]:
+def _parts(top: Path) -> dict[str, Path]:
+    """Return the folders of class folders that can be looked through although the whole cannot be read."""
     try:
-        ImageFolder(folder)
-    except DataError as fault:
-        return [fault]
-    return []
+        return {} if foreign_layout(top) else folder_layout(top).splits
+    except (DataError, OSError):
+        return {}
 
 
 class SkipFaulty:

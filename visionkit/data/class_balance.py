@@ -1,6 +1,8 @@
-"""How rare each class of a data set's masks is, and the weights that answer it."""
+"""How rare each class of a data set is, by pixels or by images, and the weights that answer it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from visionkit.data.label_map import IGNORE
 from visionkit.errors import InputError, expected
 from visionkit.types import Reader
 
-__all__ = ["balanced_weights", "pixel_counts"]
+__all__ = ["balanced_weights", "image_counts", "pixel_counts"]
 
 
 def pixel_counts(reader: Reader, num_classes: int, *, most: int = 1000) -> Tensor:
@@ -31,23 +33,43 @@ def pixel_counts(reader: Reader, num_classes: int, *, most: int = 1000) -> Tenso
     return counts
 
 
-def balanced_weights(counts: Tensor, *, power: float) -> list[float]:
-    """Return one weight a class, `share ** -power`, scaled so that the weights of all pixels have mean 1.
-
-    At power 0 every pixel weighs the same, at 1 every class does; between them lie the usual compromises
-    (median-frequency balancing, Eigen & Fergus, 2015, is nearly power 1). A class without a pixel weighs 1.
+def image_counts(reader: Reader, num_classes: int) -> Tensor:
+    """Return how many images each class has, `(num_classes,)` int64.
 
     Args:
-        counts: `(C,)` pixels of each class.
+        reader: Samples of one class each: it offers `labels`.
+        num_classes: Number of classes.
+
+    Raises:
+        InputError: The reader does not say the class of each sample.
+    """
+    labels: Sequence[int] | None = getattr(reader, "labels", None)
+    if labels is None:
+        raise InputError(
+            "Expected images of one class each to balance, but the data set does not offer `labels`. Leave "
+            "balance at 0 for several classes an image, and for numbers."
+        )
+    return torch.bincount(torch.as_tensor(list(labels), dtype=torch.int64), minlength=num_classes)
+
+
+def balanced_weights(counts: Tensor, *, power: float) -> list[float]:
+    """Return one weight a class, `share ** -power`, scaled so that the weights of all samples have mean 1.
+
+    A sample is a pixel of a mask, or an image of one class. At power 0 every sample weighs the same, at 1
+    every class does; between them lie the usual compromises (median-frequency balancing, Eigen & Fergus,
+    2015, is nearly power 1). A class without a sample weighs 1.
+
+    Args:
+        counts: `(C,)` samples of each class.
         power: From 0 to 1.
 
     Raises:
-        InputError: The power is out of range, or no class has a pixel.
+        InputError: The power is out of range, or no class has a sample.
     """
     if not 0 <= power <= 1:
         raise InputError(expected("balance", "from 0 to 1", power))
     if not counts.any():
-        raise InputError(expected("masks", "at least one pixel of a class", "none"))
+        raise InputError(expected("the data set", "at least one sample of a class", "none"))
     share = counts.double() / counts.sum()
     there = counts > 0
     raw = share[there] ** -power

@@ -1,4 +1,4 @@
-"""Text tables: CSV, TSV and their like as a header and numbered lines; the delimiter is told by the header."""
+"""Text tables: CSV, TSV and their like as a header and numbered lines; the header tells the delimiter."""
 
 from __future__ import annotations
 

@@ -27,20 +27,33 @@ from visionkit.errors import DataError
 __all__ = [
     "MAX_PIXELS",
     "PICTURE_SUFFIXES",
+    "UNREAD_SUFFIXES",
     "decode_image",
     "inside",
     "jpeg_decoder",
     "read_image",
     "read_size",
+    "regular_file",
 ]
 
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded, in pixels, unless a caller says otherwise."""
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+PICTURE_SUFFIXES = frozenset({
+    ".apng", ".bmp", ".dib", ".gif", ".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm",
+    ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
 """File endings that folders are searched for (lower case)."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+UNREAD_SUFFIXES = frozenset({
+    ".arw", ".avif", ".cr2", ".cr3", ".cur", ".dcm", ".dds", ".dicom", ".dng", ".emf", ".eps", ".exr",
+    ".fit", ".fits", ".hdr", ".heic", ".heif", ".hif", ".ico", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl",
+    ".jxr", ".mha", ".nef", ".nii", ".nrrd", ".orf", ".pcx", ".pfm", ".psd", ".qoi", ".raf", ".raw",
+    ".rw2", ".sgi", ".svg", ".svgz", ".tga", ".wmf", ".xbm", ".xpm",
+})  # fmt: skip
+"""File endings of images in formats that are not read (lower case)."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _ORIENTATION = 0x0112
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,7 +75,8 @@ def read_image(
     and grey are converted, transparent pixels are laid over white. Of an animation the first frame is read.
 
     Args:
-        path: A regular file in JPEG, PNG, WebP, BMP, GIF or TIFF format (told by content, not by name).
+        path: A regular file in JPEG, PNG, WebP, BMP, GIF, TIFF or PPM (PGM, PBM) format (told by content,
+            not by name).
         root: The file must lie inside this folder, once links and `..` are resolved; relative paths are
             taken from it. (A hard link cannot be told from a file of the folder's own.)
         max_pixels: Larger pictures are refused from their header.
@@ -74,7 +88,7 @@ def read_image(
         DataError: The file is missing, outside `root`, no regular file, no picture of a known format, above
             the limit, damaged, or of a pixel type without a known range (32-bit integers, floats, Lab).
     """
-    file = _regular_file(path, root)
+    file = regular_file(path, root)
     return _decoded(file, file, max_pixels)
 
 
@@ -123,7 +137,7 @@ def read_size(
     Raises:
         DataError: As `read_image`, except for damage behind the header.
     """
-    file = _regular_file(path, root)
+    file = regular_file(path, root)
     with _opened(file, file, max_pixels) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
@@ -154,8 +168,16 @@ def inside(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
     return Path(real)
 
 
-def _regular_file(path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> str:
-    """Return the path to open; refuse all but regular files before any of them is opened."""
+def regular_file(path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> str:
+    """Return the path to open; refuse all but regular files before any of them is opened.
+
+    Args:
+        path: A file.
+        root: The file must lie inside this folder.
+
+    Raises:
+        DataError: The file is missing, outside `root`, or a folder, a pipe, a socket or a device.
+    """
     file = os.fspath(path) if root is None else str(inside(root, path))
     try:
         mode = os.stat(file).st_mode  # noqa: PTH116 (a worker calls this for each picture)
@@ -287,7 +309,7 @@ def _to_rgb(image: Image.Image, file: str) -> Image.Image:
     if mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
-    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
         grey = np.asarray(image).astype(np.uint32)
         scaled = (grey * 255 + 32767) // 65535
         return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")

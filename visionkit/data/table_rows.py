@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from visionkit.data.read_image import inside
-from visionkit.errors import DataError, InputError, expected, nearest, unknown_name
+from visionkit.data.delimited import TABLE_SUFFIXES, read_delimited, read_header
+from visionkit.data.image_notices import count_dark
+from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter
+from visionkit.data.splits import SPLIT_ALIASES
+from visionkit.data.table_images import ImageFinder, image_root
+from visionkit.data.table_targets import Row, TableKind, Target, table_kind, understanding
+from visionkit.errors import DataError, InputError, expected, unknown_name
 
-__all__ = ["Row", "TableKind", "TableRows", "read_table"]
+__all__ = [
+    "LABEL_COLUMNS",
+    "Row",
+    "TableKind",
+    "TableRows",
+    "is_image_table",
+    "read_table",
+    "row_notices",
+    "targets_of",
+]
 
-TableKind = Literal["single", "multi", "regression"]
-Target: TypeAlias = "int | tuple[float, ...]"
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
+"""Names by which the column of classes is found among others (lower case)."""
 
 _KINDS = ("multi", "regression", "single")
-_IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path", "id")
+_IMAGE_COLUMNS = (
+    "path", "image", "file", "filename", "file_name", "image_path", "image_name", "image_id", "filepath",
+    "file_path", "image_file", "img", "img_path", "id_code", "id",
+)  # fmt: skip
 _SPLIT_COLUMN = "split"
-_SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-_SPLIT_NAMES |= {"dev": "val", "test": "test", "testing": "test"}
-_MOST_FIELD = 1_000_000
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table.
-
-    Args:
-        line: Its number in the file, from 1.
-        image: The path of the picture as written.
-        split: "train", "val" or "test".
-        values: The cells of the target columns.
-    """
-
-    line: int
-    image: str
-    split: str
-    values: tuple[str, ...]
+_SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
+_CAPTIONS = frozenset({"caption", "captions", "comment", "comment_number", "sentence"})
+_BOXES = frozenset({"xmin", "x1", "x_min", "bbox", "bbox_x1", "roi.x1"})
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,13 @@ class TableRows:
 
     Args:
         file: The CSV file.
-        root: The folder of the pictures.
+        root: The folder of the images.
         classes: Names of the classes, or of the numbers to regress.
         rows: The lines without a fault.
         targets: The target of each of them: an int, or a tuple of floats.
         faults: Every fault, by line.
+        kind: What the targets are.
+        notices: What was assumed, or looks like a mistake.
     """
 
     file: Path
@@ -62,76 +61,139 @@ class TableRows:
     rows: tuple[Row, ...]
     targets: tuple[Target, ...]
     faults: tuple[DataError, ...]
+    kind: TableKind = "single"
+    notices: tuple[Notice, ...] = ()
+
+
+def is_image_table(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a table of image paths and targets, by its ending and header; never raises.
+
+    Args:
+        path: Any path.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in TABLE_SUFFIXES or not file.is_file():
+        return False
+    names = {name.lower() for name in read_header(file)}
+    return bool(names.intersection(_IMAGE_COLUMNS)) and not names & (_CAPTIONS | _BOXES) and len(names) > 1
 
 
 def read_table(
     path: str | os.PathLike[str],
     *,
-    kind: TableKind = "single",
+    kind: TableKind | None = "single",
     image: str | None = None,
     target: str | Sequence[str] | None = None,
     separator: str | None = None,
     classes: Sequence[str] | None = None,
     root: str | os.PathLike[str] | None = None,
+    max_dropped: float = MAX_DROPPED,
 ) -> TableRows:
-    """Read a CSV file of picture paths and targets; the arguments are those of `image_table`.
+    """Read a table of image paths and targets; the arguments are those of `image_table`.
+
+    A `kind` of None is told by the cells.
 
     Raises:
         DataError: The file is no CSV file with a header and rows.
         InputError: An unknown column or kind.
     """
-    if kind not in _KINDS:
+    if kind is not None and kind not in _KINDS:
         raise unknown_name("kind of table", kind, _KINDS)
     file = Path(path)
-    top = file.parent if root is None else Path(root)
-    header, lines = _read(file)
+    table = read_delimited(file, known=(image or "", *_IMAGE_COLUMNS))
+    counter = NoticeCounter(max_share=max_dropped)
+    header, lines = table.header, table.lines
     picture = _image_column(file, header, image)
-    columns = _target_columns(file, header, picture, target)
-    _check_columns(file, kind, columns, separator)
+    columns = _target_columns(file, header, picture, target, kind, counter)
+    place = header.index(picture)
+    names = [cells[place].strip() for _, cells in lines if len(cells) == len(header)]
+    top = image_root(file, names, counter) if root is None else Path(root)
+    finder = ImageFinder(top, counter)
     faults: list[DataError] = []
     rows: list[Row] = []
     for line, cells in lines:
         try:
-            row = _row(file, header, line, cells, picture, columns)
-            _check_picture(file, row, picture, top)
-            rows.append(row)
+            rows.append(_row(file, header, line, cells, picture, columns, finder))
         except DataError as fault:
             faults.append(fault)
-    names, understand = _understanding(file, kind, columns, separator, classes, rows)
-    good: list[tuple[Row, Target]] = []
+    if kind is None:
+        kind, separator = table_kind([row.values for row in rows], separator=separator)
+    _check_columns(file, kind, columns, separator)
+    known, good, targets = targets_of(rows, file, kind, columns, separator, classes, counter, faults)
+    _count_unused(header, lines, {picture, *columns, _split_column(header)}, counter)
+    notices = row_notices(good, targets, top, counter, max_dropped)
+    ordered = tuple(sorted(faults, key=lambda fault: int(str(fault.record).split()[-1])))
+    return TableRows(file, top, known, tuple(good), tuple(targets), ordered, kind, notices)
+
+
+def targets_of(
+    rows: Sequence[Row],
+    file: Path,
+    kind: TableKind,
+    columns: tuple[str, ...],
+    separator: str | None,
+    classes: Sequence[str] | None,
+    counter: NoticeCounter,
+    faults: list[DataError],
+) -> tuple[tuple[str, ...], list[Row], list[Target]]:
+    """Return the classes, the rows whose target is understood, and their targets.
+
+    Args:
+        rows: The rows.
+        file: The table, for errors.
+        kind: What the targets are.
+        columns: Names of the target columns.
+        separator: What stands between names.
+        classes: The classes in order.
+        counter: Where what looks like a mistake is counted.
+        faults: Where the faults of the other rows go.
+    """
+    names, understand = understanding(file, kind, columns, separator, classes, rows, counter)
+    good: list[Row] = []
+    targets: list[Target] = []
     for row in rows:
         try:
-            good.append((row, understand(row)))
+            targets.append(understand(row))
+            good.append(row)
         except DataError as fault:
             faults.append(fault)
-    return TableRows(
-        file,
-        top,
-        names,
-        tuple(row for row, _ in good),
-        tuple(value for _, value in good),
-        tuple(sorted(faults, key=lambda fault: int(str(fault.record).split()[-1]))),
-    )
+    return names, good, targets
 
 
-def _read(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header and the numbered lines of a CSV file."""
-    csv.field_size_limit(_MOST_FIELD)
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError as error:
-        raise DataError("Expected a CSV file, but there is none by this name.", path=file) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Expected a CSV file in UTF-8, but {error}.", path=file) from error
-    if not header or not lines:
-        raise DataError("Expected a header line and at least one row, but the table is empty.", path=file)
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"Expected every column once, but {twice} stand twice.", path=file, record="line 1")
-    return header, lines
+def row_notices(
+    rows: Sequence[Row],
+    targets: Sequence[Target],
+    root: Path,
+    counter: NoticeCounter,
+    max_dropped: float,
+) -> tuple[Notice, ...]:
+    """Return what is said of the rows of a table: images that are named again, in one split or in two.
+
+    Args:
+        rows: The rows.
+        targets: The target of each.
+        root: The folder of the images.
+        counter: What was counted before.
+        max_dropped: Largest share of the rows that may contradict another row.
+    """
+    first: dict[str, tuple[Row, Target]] = {}
+    leaks = NoticeCounter(max_share=max_dropped)
+    for row, target in zip(rows, targets, strict=True):
+        name = os.path.normpath(row.image)
+        if name not in first:
+            first[name] = (row, target)
+            continue
+        before, other = first[name]
+        text = f"{row.image!r} in line {before.line} and line {row.line} of {row.file.name}"
+        if before.split != row.split:
+            leaks.add("images that are in two splits", text)
+        elif target != other and isinstance(target, int):
+            counter.add("images with two classes", text)
+        else:
+            counter.add("images named again in their split", text, harmless=True)
+    count_dark(counter, [str(root / row.image) for row in rows], root=root)
+    held = sum(row.split != "train" for row in rows)
+    return (*counter.notices(len(rows)), *leaks.notices(max(held, 1)))
 
 
 def _image_column(file: Path, header: list[str], image: str | None) -> str:
@@ -145,17 +207,35 @@ def _image_column(file: Path, header: list[str], image: str | None) -> str:
                 return column
     raise InputError(
         f"Expected a column of paths in {file} (one of {', '.join(_IMAGE_COLUMNS)}), but found {header}. "
-        "Name it with image=..."
+        "Name it with image=... (--table.image)"
     )
 
 
+def _split_column(header: Collection[str]) -> str:
+    return next((name for name in header if name.lower() == _SPLIT_COLUMN), _SPLIT_COLUMN)
+
+
 def _target_columns(
-    file: Path, header: list[str], image: str, target: str | Sequence[str] | None
+    file: Path,
+    header: list[str],
+    image: str,
+    target: str | Sequence[str] | None,
+    kind: TableKind | None,
+    counter: NoticeCounter,
 ) -> tuple[str, ...]:
     if target is None:
-        found = tuple(name for name in header if name not in (image, _SPLIT_COLUMN))
+        rows = [name for name in header if not name or name.lower().startswith("unnamed:")]
+        found = tuple(name for name in header if name not in (image, _split_column(header), *rows))
         if not found:
             raise InputError(f"Expected a column of targets in {file}, but found only {header}.")
+        labels = [name for name in found if name.lower() in LABEL_COLUMNS]
+        if kind in ("single", None) and len(found) > 1 and len(labels) == 1:
+            rest = [name for name in found if name != labels[0]]
+            text = (
+                f"{rest[0]!r}: {labels[0]!r} is taken for the column of classes (target=..., --table.target)"
+            )
+            counter.add("columns not read", text, count=len(rest), harmless=True)
+            return (labels[0],)
         return found
     wanted = (target,) if isinstance(target, str) else tuple(target)
     for name in wanted:
@@ -164,11 +244,24 @@ def _target_columns(
     return wanted
 
 
+def _count_unused(
+    header: list[str], lines: Sequence[tuple[int, list[str]]], used: Collection[str], counter: NoticeCounter
+) -> None:
+    """Count the columns that look like splits but are not called so."""
+    for place, name in enumerate(header):
+        if name in used:
+            continue
+        values = {cells[place].strip().lower() for _, cells in lines if len(cells) == len(header)}
+        if len(values) > 1 and values <= _SPLIT_OF.keys():
+            text = f"{name!r} holds {', '.join(sorted(values))}: call it {_SPLIT_COLUMN!r} to have it used"
+            counter.add("columns of splits by another name, not used", text, harmless=True)
+
+
 def _check_columns(file: Path, kind: str, columns: tuple[str, ...], separator: str | None) -> None:
     if kind == "single" and len(columns) != 1:
         raise InputError(
-            f"Expected one column of classes in {file}, but found {list(columns)}. Name it with target=..., "
-            'or use kind="multi" or kind="regression".'
+            f"Expected one column of classes in {file}, but found {list(columns)}. Name it with target=... "
+            '(--table.target), or use kind="multi" or kind="regression" (--target).'
         )
     if kind != "multi":
         return
@@ -176,123 +269,37 @@ def _check_columns(file: Path, kind: str, columns: tuple[str, ...], separator: s
         raise InputError(expected("the separator", "a character", separator))
     if separator is None and len(columns) == 1:
         raise InputError(
-            f"Expected several 0/1 columns in {file}, or one column of names and a separator, but found the "
-            f"one column {columns[0]!r} and no separator. Give separator=... (such as '|')."
+            f"Expected several 0/1 columns in {file}, or one column of names and a separator, but found "
+            f"one column, {columns[0]!r}, and no separator. Give separator=... (--table.separator, such as '|')."
         )
     if separator is not None and len(columns) != 1:
         raise InputError(
             f"Expected one column to cut at {separator!r} in {file}, but found {list(columns)}. Name it with "
-            "target=..."
+            "target=... (--table.target)"
         )
 
 
 def _row(
-    file: Path, header: list[str], line: int, cells: list[str], image: str, columns: tuple[str, ...]
+    file: Path,
+    header: list[str],
+    line: int,
+    cells: list[str],
+    image: str,
+    columns: tuple[str, ...],
+    finder: ImageFinder,
 ) -> Row:
     where = f"line {line}"
     if len(cells) != len(header):
         text = f"Expected {len(header)} values, as in the header, but found {len(cells)}."
         raise DataError(text, path=file, record=where)
-    cell = {name: text.strip() for name, text in zip(header, cells, strict=True)}
-    said = cell.get(_SPLIT_COLUMN, "train").lower()
-    if said not in _SPLIT_NAMES:
+    cell: Mapping[str, str] = {name: text.strip() for name, text in zip(header, cells, strict=True)}
+    column = _split_column(header)
+    said = cell.get(column, "train").lower()
+    if said not in _SPLIT_OF:
         text = expected("the split", "train, val or test", said)
-        raise DataError(text, path=file, record=where, field=_SPLIT_COLUMN)
-    return Row(line, cell[image], _SPLIT_NAMES[said], tuple(cell[name] for name in columns))
-
-
-def _check_picture(file: Path, row: Row, column: str, root: Path) -> None:
-    where = f"line {row.line}"
+        raise DataError(text, path=file, record=where, field=column)
     try:
-        found = inside(root, row.image)
+        name = finder.find(cell[image])
     except DataError as error:
-        raise DataError(error.message, path=file, record=where, field=column) from error
-    if not found.is_file():
-        raise DataError(
-            f"Expected a picture at {found}, but there is none. Paths are taken from {root}; name another "
-            "folder with root=...",
-            path=file,
-            record=where,
-            field=column,
-        )
-
-
-def _understanding(
-    file: Path,
-    kind: TableKind,
-    columns: tuple[str, ...],
-    separator: str | None,
-    classes: Sequence[str] | None,
-    rows: Sequence[Row],
-) -> tuple[tuple[str, ...], Callable[[Row], Target]]:
-    """Return the classes and the function that turns a row into its target."""
-    if kind == "regression" or (kind == "multi" and separator is None):
-        read = _number if kind == "regression" else _flag
-        return columns, lambda row: tuple(
-            read(file, row, name, text) for name, text in zip(columns, row.values, strict=True)
-        )
-
-    def parts(row: Row) -> list[str]:
-        if kind == "single":
-            return [row.values[0]]
-        return [name.strip() for name in row.values[0].split(separator) if name.strip()]
-
-    seen = {name for row in rows if row.split == "train" for name in parts(row) if name}
-    by_number = kind == "single" and bool(seen) and all(_whole(name) for name in seen)
-    if classes is not None:
-        names = tuple(classes)
-    elif by_number:
-        names = tuple(str(number) for number in range(max(map(int, seen)) + 1))
-    else:
-        names = tuple(sorted(seen))
-    index = {name: place for place, name in enumerate(names)}
-
-    def understand(row: Row) -> Target:
-        places = [_place(file, row, columns[0], name, index, by_number=by_number) for name in parts(row)]
-        if kind == "single":
-            return places[0]
-        return tuple(float(place in places) for place in range(len(names)))
-
-    return names, understand
-
-
-def _whole(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 6
-
-
-def _place(file: Path, row: Row, column: str, name: str, index: dict[str, int], *, by_number: bool) -> int:
-    """Return the index of a class by its name, or by its number where labels are numbers."""
-    if name in index:
-        return index[name]
-    negative = name[:1] == "-" and _whole(name[1:])
-    if by_number and (_whole(name) or negative):
-        if 0 <= int(name) < len(index):
-            return int(name)
-        text = expected("the label", f"in 0 .. {len(index) - 1}", int(name))
-    elif not name:
-        text = "Expected a class, but the cell is empty."
-    else:
-        close = nearest(name, index)
-        text = f"Expected one of the {len(index)} classes of the training rows, but got {name!r}."
-        text += f" Did you mean {close[0]!r}?" if close else f" They are: {', '.join(list(index)[:12])}."
-    raise DataError(text, path=file, record=f"line {row.line}", field=column)
-
-
-def _number(file: Path, row: Row, column: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        fix = "Fill the cell in or remove the row."
-        said = expected("the target", "a finite number", text, fix=fix)
-        raise DataError(said, path=file, record=f"line {row.line}", field=column)
-    return value
-
-
-def _flag(file: Path, row: Row, column: str, text: str) -> float:
-    value = _number(file, row, column, text)
-    if value not in (0.0, 1.0):
-        said = expected("the flag", "0 or 1", text)
-        raise DataError(said, path=file, record=f"line {row.line}", field=column)
-    return value
+        raise DataError(error.message, path=file, record=where, field=image) from error
+    return Row(file, line, name, _SPLIT_OF[said], tuple(cell[name] for name in columns))

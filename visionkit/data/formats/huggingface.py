@@ -126,7 +126,7 @@ def read_metadata(root: str | os.PathLike[str]) -> Metadata:
         names = " or ".join(METADATA_FILES)
         also = ""
         if any(top.glob("*.parquet")) or any(top.glob("*/*.parquet")):
-            also = " Parquet is not read: `datasets.load_dataset(...)` and `.to_json('metadata.jsonl')` write it."
+            also = " Parquet is not read: write it as metadata.jsonl (`datasets`: `to_json`)."
         raise DataError(f"Expected a {names}, but there is none.{also}", path=top)
     faults: list[DataError] = []
     rows: list[MetadataRow] = []
