@@ -50,6 +50,7 @@ NO_LOADERS = {
     "visionkit.data.coco_records:FaultList.__init__": "names a file in texts",
     "visionkit.data.masks:mask_splits": "takes what the layouts found",
     "visionkit.data.pack:pack": "writes what its reader reads",
+    "visionkit.data.read_text:decode_text": "decodes bytes; the path is named in errors",
     "visionkit.data.pack_layout:save_arrays": "writes",
     "visionkit.data.pack_layout:write_bytes": "writes",
     "visionkit.data.packed:PackedReader.__init__": "called by `open_pack`",
