@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ _MARKS = (
 )
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
+def read_text(path: str | Path) -> str:
     r"""Read a text file: UTF-8, or what its byte order mark says; the mark is not part of the text.
 
     Line ends `\r\n` and `\r` become `\n`.
@@ -42,7 +41,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return decode_text(data, path=path)
 
 
-def decode_text(data: bytes, *, path: str | os.PathLike[str]) -> str:
+def decode_text(data: bytes, *, path: str | Path) -> str:
     """Decode the bytes of a text file as `read_text` does.
 
     Args:
@@ -74,7 +73,7 @@ def decode_text(data: bytes, *, path: str | os.PathLike[str]) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: str | os.PathLike[str]) -> list[str]:
+def read_lines(path: str | Path) -> list[str]:
     """Read a text file as lines, without their ends.
 
     Only line feeds and carriage returns end a line, as editors count them; Unicode's separators do not.
@@ -89,7 +88,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | Path) -> Any:
     """Read a JSON file as `read_text` reads text.
 
     Args:
@@ -102,7 +101,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(
-            f"Expected JSON, but line {error.lineno}, column {error.colno}: {error.msg}. Write the file again.",
+            f"Expected JSON, but line {error.lineno}, column {error.colno} says: {error.msg}.",
             path=path,
             record=error.lineno,
         ) from error
