@@ -5,9 +5,11 @@ This module imports torch only for type checkers, so that configuration can name
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Reader",
     "Sample",
     "SegmentationBatch",
+    "Truth",
 ]
 
 Init: TypeAlias = str
@@ -31,6 +34,20 @@ class Key(NamedTuple):
 
     epoch: int
     index: int  # type: ignore[assignment]  # a field, as samplers call it; tuple.index is not used
+
+
+class Truth(TypedDict, total=False):
+    """What a file says of the objects of one image, for scores: nothing is cut, resized or left out.
+
+    Training boxes are cut at the border of the image and resized with it; scores are taken against these.
+    """
+
+    boxes: NDArray[np.float64]  # (N, 4) absolute xyxy in the frame of the original image
+    labels: NDArray[np.int64]  # (N,)
+    iscrowd: NDArray[np.int64]  # (N,) 0/1
+    area: NDArray[np.float64]  # (N,) annotated area; NaN: that of the box, or of the mask
+    masks: list[dict[str, Any]]  # N run lengths {"size": [H, W], "counts": bytes}, as pycocotools has them
+    image_id: int  # the file's own id of the image, where it has one
 
 
 class Sample(TypedDict, total=False):
@@ -45,6 +62,7 @@ class Sample(TypedDict, total=False):
     iscrowd: Tensor  # (N,) int64 0/1
     area: Tensor  # (N,) float64, annotated area in the original picture: small, medium or large
     mask: Tensor  # (H, W) int64 class map
+    truth: Truth  # the objects as the file has them, where the file can be asked
     captions: list[str]  # every reference sentence
     size: tuple[int, int]  # (H, W) of the original picture, before any geometry
 
@@ -66,6 +84,7 @@ class DetectionTarget(TypedDict, total=False):
     iscrowd: Tensor  # (N,) int64
     area: Tensor  # (N,) float64, in the original picture
     size: tuple[int, int]  # (H, W) of the original picture
+    truth: Truth  # the objects in the original picture, untouched; scores are taken against it
 
 
 class DetectionBatch(TypedDict):

@@ -115,6 +115,7 @@ def test_a_reader_keeps_the_contract(name, tmp_path):
                 "mask",
                 "captions",
                 "size",
+                "truth",
             )
         }
         image = sample["image"]

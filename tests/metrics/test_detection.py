@@ -89,6 +89,37 @@ def test_refusals_name_the_picture():
         metric.update([_found([BOX], [0], [0.5])], [_target([BOX], [1])], [])
 
 
+def test_mask_scores_of_a_class_do_not_hide_another_class():
+    mask = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    mask[0, 10:60, 10:60] = 1
+    metric = CocoAP(["cat", "mask_cat"], masks=True)
+    found = _found([BOX], [0], [0.9]) | {"masks": mask}
+    target = _target([BOX, SHORT], [0, 1], masks=torch.cat((mask, mask)))
+    metric.update([found], [target], ["one"])
+    scores = metric.reduce()
+    assert scores.per_class == pytest.approx({"cat": 1.0, "mask_cat": 0.0})
+    assert scores.mask_per_class == pytest.approx({"cat": 1.0, "mask_cat": 0.0})
+    with pytest.raises(InputError, match=r"all different, but got 'a'.* once"):
+        CocoAP(["a", "b", "a"])
+
+
+def test_more_objects_than_a_hundred_need_a_higher_limit():
+    boxes = [[4.0 * x, 4.0 * y, 4.0 * x + 3, 4.0 * y + 3] for x in range(25) for y in range(10)]
+    scores = np.linspace(0.9, 0.1, 250).tolist()
+    values = []
+    for limits in ((1, 10, 100), (1, 10, 300)):
+        metric = CocoAP(["cell"], max_dets=limits)
+        metric.update([_found(boxes, [0] * 250, scores)], [_target(boxes, [0] * 250)], ["one"])
+        values.append(metric.reduce())
+    assert [score.over_limit for score in values] == [1, 0]
+    assert values[0].values["ar100"] == pytest.approx(0.4)
+    assert values[0].values["map"] == pytest.approx(41 / 101)
+    assert (values[1].values["ar300"], values[1].values["map"]) == pytest.approx((1.0, 1.0))
+    for wrong in ((), (0, 10), (10, 10), (100, 10)):
+        with pytest.raises(InputError, match="rising limits"):
+            CocoAP(["cell"], max_dets=wrong)
+
+
 @pytest.mark.dist
 def test_processes_agree_to_the_last_bit(tmp_path: Path):
     command = [sys.executable, "-m", "tests.metrics.detection_worker"]

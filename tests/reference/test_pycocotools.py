@@ -22,7 +22,7 @@ def _compare(seed: int, *, masks: bool, images: int, most: int) -> int:
     prefix = "mask_" if masks else ""
     for name in NAMES:
         assert scores.values[prefix + name] == pytest.approx(want[name], abs=1e-9), name
-    got = [scores.per_class[prefix + str(c)] for c in CATEGORIES]
+    got = [(scores.mask_per_class if masks else scores.per_class)[str(c)] for c in CATEGORIES]
     assert got == pytest.approx(per_class, abs=1e-9)
     return len(want)
 

@@ -44,7 +44,7 @@ def list_batch(samples: Sequence[Sample]) -> Batch:
     """Make a `DetectionBatch`.
 
     Args:
-        samples: Pictures of any size with `boxes` and `labels`, perhaps `masks`, `iscrowd` and `area`.
+        samples: Pictures of any size with `boxes` and `labels`, perhaps `masks`, `iscrowd`, `area` and `truth`.
 
     Returns:
         `images` a list of (3, H, W) uint8, `targets` a list of dicts of the fields a sample has, `ids`.
@@ -52,7 +52,7 @@ def list_batch(samples: Sequence[Sample]) -> Batch:
     """
     if not samples:
         return {"ids": []}
-    fields = ("boxes", "labels", "masks", "iscrowd", "area", "size")
+    fields = ("boxes", "labels", "masks", "iscrowd", "area", "size", "truth")
     targets = [{name: value for name, value in sample.items() if name in fields} for sample in samples]
     return {"images": [sample["image"] for sample in samples], "targets": targets, "ids": _ids(samples)}
 

@@ -9,11 +9,13 @@ import torch
 
 from visionkit.data.geometry import crop_resize
 from visionkit.data.transforms import Compose, Flip, Resize, Transform
+from visionkit.data.truth import sample_truth
 from visionkit.errors import InputError, expected
 from visionkit.types import Reader, Sample
 
 __all__ = [
     "CopyPaste",
+    "DetectionEval",
     "LargeScaleJitter",
     "ScaleJitter",
     "aspect_groups",
@@ -69,6 +71,7 @@ class LargeScaleJitter:
             min(self.size, max(1, round(wide * ratio))),
         )
         out = crop_resize(sample, (top, left, max(1, high), max(1, wide)), target)
+        out.pop("truth", None)  # of the picture without its grey border
         image = out["image"].new_full((3, self.size, self.size), 114)
         image[:, : target[0], : target[1]] = out["image"]
         out["image"] = image
@@ -139,6 +142,7 @@ def _paste(below: Sample, above: Sample, chosen: torch.Tensor, keep: int) -> Sam
     out["boxes"] = torch.cat((boxes[stays], above["boxes"][chosen]))
     out["labels"] = torch.cat((below["labels"][stays], above["labels"][chosen]))
     out.pop("area", None)  # of objects that are whole; what is covered has another
+    out.pop("truth", None)
     if "iscrowd" in below:
         out["iscrowd"] = torch.cat((below["iscrowd"][stays], crowd[chosen]))
     return out
@@ -162,14 +166,41 @@ def detection_train(size: int, *, longest: int = 0, jitter: Sequence[float] = (1
     return Compose((ScaleJitter(sizes, longest=round(longest * max(jitter))), Flip()))
 
 
+@dataclass(frozen=True)
+class DetectionEval:
+    """Resize a sample for evaluation and carry its truth beside it, untouched: no draw.
+
+    Scores are taken in the frame of the original picture, against the boxes and masks that the file has, so
+    they do not suffer from resizing. Masks go along as run lengths; none are resized.
+
+    Args:
+        resize: What is done to picture and boxes.
+    """
+
+    resize: Resize
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the resized sample with `truth`, and without `masks`."""
+        if "boxes" not in sample:
+            return self.resize(sample, rng)
+        truth = sample_truth(sample)
+        plain = sample.copy()
+        plain.pop("masks", None)
+        out = self.resize(plain, rng)
+        out["truth"] = truth
+        return out
+
+
 def detection_eval(size: int, *, longest: int = 0) -> Transform:
     """Return the evaluation geometry: short side to `size`; predictions go back to the original frame.
+
+    The sample carries `truth`, the objects as its file has them, and no `masks` beside it.
 
     Args:
         size: Short side in pixels.
         longest: The long side may not exceed this; 5/3 of `size` if 0.
     """
-    return Resize(size, longest=longest or round(size * 5 / 3))
+    return DetectionEval(Resize(size, longest=longest or round(size * 5 / 3)))
 
 
 def aspect_groups(sizes: Sequence[tuple[int, int]]) -> Callable[[list[int], int], list[list[int]]]:

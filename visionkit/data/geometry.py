@@ -28,10 +28,14 @@ def crop_resize(
         keep: Least share of a box's area that must remain.
 
     Returns:
-        A new sample; `size`, the size of the original picture, is left as it was.
+        A new sample; `size`, the size of the original picture, is left as it was. `truth`, the objects in
+        the original picture, stays with the whole picture and goes with a cut: what is found in a cut cannot
+        be brought back to where the truth lies.
     """
     top, left, height, width = box
     out = sample.copy()
+    if (top, left, height, width) != (0, 0, *sample["image"].shape[-2:]):
+        out.pop("truth", None)
     out["image"] = _resize(sample["image"][:, top : top + height, left : left + width], size)
     if "mask" in sample:
         out["mask"] = _nearest(sample["mask"][None, top : top + height, left : left + width], size)[0]
@@ -51,12 +55,13 @@ def crop_resize(
 
 
 def flip(sample: Sample) -> Sample:
-    """Mirror the sample left to right.
+    """Mirror the sample left to right; `truth`, which is of the original picture, is left out.
 
     Args:
         sample: Anything with an image `(3, H, W)`.
     """
     out = sample.copy()
+    out.pop("truth", None)
     out["image"] = sample["image"].flip(-1)
     if "mask" in sample:
         out["mask"] = sample["mask"].flip(-1)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visionkit.data.read_image import decode_image
+from visionkit.data.truth import plain_truth, truth_from_plain
 from visionkit.errors import DataError
-from visionkit.types import Sample
+from visionkit.types import Sample, Truth
 
 __all__ = ["Form", "check_value", "decode_record", "encode_record"]
 
@@ -48,7 +49,9 @@ def encode_record(sample: Sample, picture: tuple[str, bytes], *, compress: bool)
     for name, value in sample.items():
         if name == "image":
             continue
-        if isinstance(value, Tensor):
+        if name == "truth":
+            plain[name] = plain_truth(cast(Truth, value))
+        elif isinstance(value, Tensor):
             described, data = _field(name, value, compress)
             fields.append(described)
             parts.append(data)
@@ -84,6 +87,8 @@ def decode_record(record: Bytes, name: str) -> Sample:
     sample: dict[str, Any] = {"image": image, **head["plain"]}
     if "size" in sample:
         sample["size"] = tuple(sample["size"])
+    if "truth" in sample:
+        sample["truth"] = truth_from_plain(sample["truth"])
     for field, kept, coding, dtype, shape, size in head["fields"]:
         sample[field] = _tensor(record[place : place + size], kept, coding, dtype, shape)
         place += _up(size)

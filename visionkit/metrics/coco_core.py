@@ -8,13 +8,13 @@ all groups (a class in a picture) together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AREAS", "IOUS", "Accumulated", "Objects", "accumulate", "box_overlaps"]
+__all__ = ["AREAS", "IOUS", "MAX_DETS", "Accumulated", "Objects", "accumulate", "box_overlaps"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -23,7 +23,7 @@ Overlap = Callable[[Ints, Ints], Floats]
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-LIMITS = (1, 10, 100)
+MAX_DETS = (1, 10, 100)
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
 _PAIRS = 2_000_000  # pairs of one batch of overlaps
@@ -52,8 +52,9 @@ class Accumulated:
     """What the reference calls `eval`; -1 where a class has no object.
 
     Args:
-        precision: `(T, 101, K, 4)` over IoU thresholds, recall levels, classes, areas, at 100 detections.
-        recall: `(T, K, 4, 3)` over IoU thresholds, classes, areas, at 1, 10 and 100 detections.
+        precision: `(T, 101, K, 4)` over IoU thresholds, recall levels, classes, areas, at the last limit of
+            detections (COCO: 100).
+        recall: `(T, K, 4, M)` over IoU thresholds, classes, areas, limits of detections (COCO: 1, 10, 100).
     """
 
     precision: Floats
@@ -85,7 +86,13 @@ def box_overlaps(detections: Floats, truths: Floats, crowd: Bools) -> Overlap:
 
 
 def accumulate(
-    detections: Objects, truths: Objects, overlap: Overlap, *, images: int, classes: int
+    detections: Objects,
+    truths: Objects,
+    overlap: Overlap,
+    *,
+    images: int,
+    classes: int,
+    max_dets: Sequence[int] = MAX_DETS,
 ) -> Accumulated:
     """Match detections to truths and return precision and recall.
 
@@ -95,11 +102,12 @@ def accumulate(
         overlap: IoU of pairs given as positions in `detections` and in `truths`.
         images: Number of pictures.
         classes: Number of classes K.
+        max_dets: Limits of detections a class and picture, rising; the last one is that of precision.
     """
     order = np.lexsort((-detections.value, detections.image, detections.label))
     key = detections.label[order] * images + detections.image[order]
     rank = _rank(key)
-    kept = rank < LIMITS[-1]
+    kept = rank < max_dets[-1]
     order, key, rank = order[kept], key[kept], rank[kept]
     ranges = np.array(list(AREAS.values()))
     outside = (truths.area[:, None] < ranges[:, 0]) | (truths.area[:, None] > ranges[:, 1])
@@ -118,7 +126,7 @@ def accumulate(
     hits = matched & ~ignored
     return Accumulated(
         precision=_precision(detections, order, hits, ~matched & ~ignored, present),
-        recall=_recall(detections.label[order], rank, hits, present),
+        recall=_recall(detections.label[order], rank, hits, present, max_dets),
     )
 
 
@@ -258,13 +266,13 @@ def _precision(detections: Objects, order: Ints, hits: Bools, misses: Bools, pre
     return out
 
 
-def _recall(label: Ints, rank: Ints, hits: Bools, present: Ints) -> Floats:
-    """Return `(T, K, A, M)` recall among the first 1, 10 and 100 detections of each picture."""
-    out = np.full((len(IOUS), *present.shape, len(LIMITS)), -1.0)
+def _recall(label: Ints, rank: Ints, hits: Bools, present: Ints, max_dets: Sequence[int]) -> Floats:
+    """Return `(T, K, A, M)` recall among the first detections of each picture, by limit."""
+    out = np.full((len(IOUS), *present.shape, len(max_dets)), -1.0)
     shape = (*present.shape, len(IOUS))
     detection, area, threshold = np.nonzero(hits)  # few: most detections are no hit
     cell = np.ravel_multi_index((label[detection], area, threshold), shape)
-    for place, limit in enumerate(LIMITS):
+    for place, limit in enumerate(max_dets):
         counts = np.bincount(cell[rank[detection] < limit], minlength=int(np.prod(shape)))
         found = counts.reshape(shape)
         share = found / np.maximum(present, 1)[:, :, None]

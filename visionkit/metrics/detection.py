@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from visionkit.errors import InputError
-from visionkit.metrics.coco_core import AREAS, IOUS, Accumulated, Objects, accumulate, box_overlaps
+from visionkit.errors import InputError, expected
+from visionkit.metrics.coco_core import (
+    AREAS,
+    IOUS,
+    MAX_DETS,
+    Accumulated,
+    Objects,
+    accumulate,
+    box_overlaps,
+)
 
 __all__ = ["CocoAP", "DetectionScores"]
 
@@ -26,17 +34,23 @@ class DetectionScores:
     """The scores of one evaluation; -1, as in the reference, where there was nothing to score.
 
     Args:
-        values: `map`, `map50`, `map75`, `map_small`, `map_medium`, `map_large`, `ar1`, `ar10`, `ar100`,
-            `ar_small`, `ar_medium`, `ar_large`; with masks the same again under `mask_`.
-        per_class: `map` of each class, by name; with masks also under `mask_`.
+        values: `map`, `map50`, `map75`, `map_small`, `map_medium`, `map_large`, `ar1`, `ar10`, `ar100` (as
+            the limits of detections are), `ar_small`, `ar_medium`, `ar_large`; with masks the same again
+            under `mask_`.
+        per_class: `map` of each class, by name.
         curves: Precision at 101 recall levels, IoU 0.5, of each class, by name.
         images: How many pictures were scored, over all processes.
+        mask_per_class: `map` of the masks of each class, by name; empty without masks.
+        over_limit: Pictures with more objects of a class than the last limit of detections: not all of them
+            can be found.
     """
 
     values: dict[str, float]
     per_class: dict[str, float]
     curves: dict[str, list[float]]
     images: int = 0
+    mask_per_class: dict[str, float] = field(default_factory=dict)
+    over_limit: int = 0
 
 
 class CocoAP:
@@ -49,13 +63,28 @@ class CocoAP:
     Args:
         classes: Names of the classes; labels are positions in it.
         masks: Also score masks.
+        max_dets: Rising limits of detections a class and picture: recall is given at each, precision at the
+            last. COCO's are 1, 10 and 100; pictures with more objects than that need a higher one.
+
+    Raises:
+        InputError: No class, a class named twice, or limits that do not rise from 1.
 
     Lin et al., Microsoft COCO, 2014. Reference: `pycocotools.cocoeval.COCOeval`.
     """
 
-    def __init__(self, classes: Sequence[str], *, masks: bool = False) -> None:
+    def __init__(
+        self, classes: Sequence[str], *, masks: bool = False, max_dets: Sequence[int] = MAX_DETS
+    ) -> None:
         if not classes:
             raise InputError("Expected at least one class name, but got none.")
+        twice = sorted({name for name in classes if list(classes).count(name) > 1})
+        if twice:
+            fix = "Scores go by the names: name each class once."
+            raise InputError(expected("class names", "all different", twice[0], fix=fix))
+        limits = tuple(max_dets)
+        if not limits or limits[0] < 1 or any(b <= a for a, b in itertools.pairwise(limits)):
+            raise InputError(expected("max_dets", "rising limits from 1 up, such as (1, 10, 100)", limits))
+        self.max_dets = limits
         self.classes = tuple(classes)
         self.masks = masks
         self._state = _State()
@@ -64,7 +93,7 @@ class CocoAP:
     def update(
         self,
         predictions: Sequence[Mapping[str, Tensor]],
-        targets: Sequence[Mapping[str, Tensor]],
+        targets: Sequence[Mapping[str, Any]],
         ids: Sequence[str],
     ) -> None:
         """Add pictures.
@@ -73,7 +102,9 @@ class CocoAP:
             predictions: For each picture `boxes` `(D, 4)` xyxy, `scores` `(D,)`, `labels` `(D,)`, and with
                 masks `masks` `(D, H, W)` 0/1.
             targets: For each picture `boxes` `(N, 4)`, `labels` `(N,)`, in the same frame, and optionally
-                `iscrowd` `(N,)`, `area` `(N,)` (the annotated area) and, with masks, `masks` `(N, H, W)`.
+                `iscrowd` `(N,)`, `area` `(N,)` (the annotated area; NaN: the box's or mask's own) and, with
+                masks, `masks`: `(N, H, W)`, or run lengths as pycocotools has them. Tensors or arrays. With
+                `image_id`, the file's own number, ties are broken in the order of these, as COCO does.
             ids: What names each picture.
 
         Raises:
@@ -87,9 +118,9 @@ class CocoAP:
         for found, target, name in zip(predictions, targets, ids, strict=True):
             index = len(self._state.ids)
             count, size = len(target["labels"]), len(found["labels"])
-            crowd = target.get("iscrowd", target["labels"].new_zeros(count))
-            area = target.get("area", torch.full((count,), float("nan")))
-            truth = _rows(index, target["boxes"], target["labels"], crowd, area)
+            crowd = target.get("iscrowd", np.zeros(count))
+            area = target.get("area", np.full(count, np.nan))
+            truth = _truth_rows(index, target["boxes"], target["labels"], crowd, area)
             detection = _rows(index, found["boxes"], found["labels"], found["scores"], torch.zeros(size))
             for what, rows in (("target", truth), ("prediction", detection)):
                 if len(rows) and not _within(rows[:, 5], len(self.classes)):
@@ -98,6 +129,8 @@ class CocoAP:
                         f"but got {int(rows[:, 5].min())}..{int(rows[:, 5].max())}."
                     )
             self._state.ids.append(name)
+            number = target.get("image_id")
+            self._state.numbers.append(None if number is None else int(number))
             self._state.truths.append(truth)
             self._state.detections.append(detection)
             if self.masks:
@@ -133,8 +166,13 @@ class CocoAP:
             box_overlaps(found, boxes, crowd),
             images=images,
             classes=classes,
+            max_dets=self.max_dets,
         )
-        values = _summary(result)
+        values = _summary(result, self.max_dets)
+        real = truths[~crowd]
+        groups, counts = np.unique(real[:, 0] * classes + real[:, 5], return_counts=True)
+        over = np.unique(groups[counts > self.max_dets[-1]] // classes)
+        mask_per_class: dict[str, float] = {}
         per_class = {name: _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)}
         curves = {name: result.precision[0, :, k, 0].tolist() for k, name in enumerate(self.classes)}
         if self.masks:
@@ -147,12 +185,13 @@ class CocoAP:
                 _mask_overlaps(masks, truth_masks, crowd),
                 images=images,
                 classes=classes,
+                max_dets=self.max_dets,
             )
-            values |= {f"mask_{name}": value for name, value in _summary(result).items()}
-            per_class |= {
-                f"mask_{name}": _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)
+            values |= {f"mask_{name}": value for name, value in _summary(result, self.max_dets).items()}
+            mask_per_class = {
+                name: _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)
             }
-        return DetectionScores(values, per_class, curves, images)
+        return DetectionScores(values, per_class, curves, images, mask_per_class, len(over))
 
 
 @dataclass
@@ -160,6 +199,7 @@ class _State:
     """Rows of `image, x1, y1, x2, y2, label, score or crowd, area`, one array a picture (or one in all)."""
 
     ids: list[str] = field(default_factory=list)
+    numbers: list[int | None] = field(default_factory=list)
     truths: list[Floats] = field(default_factory=list)
     detections: list[Floats] = field(default_factory=list)
     truth_masks: list[list[dict[str, Any]]] = field(default_factory=list)
@@ -168,13 +208,19 @@ class _State:
     def packed(self) -> _State:
         """Return the state with its rows in one array each: what travels."""
         truths, detections = [_stack(self.truths)], [_stack(self.detections)]
-        return _State(self.ids, truths, detections, self.truth_masks, self.detection_masks)
+        return _State(self.ids, self.numbers, truths, detections, self.truth_masks, self.detection_masks)
 
 
 def _merge(parts: Sequence[_State]) -> _State:
-    """Join the states, drop repeated pictures and number pictures in the order of their ids."""
+    """Join the states, drop repeated pictures and number pictures in the order of their ids.
+
+    The files' own numbers decide the order where all pictures have one.
+    """
     names = [(name, rank, index) for rank, part in enumerate(parts) for index, name in enumerate(part.ids)]
-    if all(name.isdecimal() for name, _, _ in names):
+    numbers = [number for part in parts for number in part.numbers]
+    if numbers and all(number is not None for number in numbers):
+        names.sort(key=lambda entry: (parts[entry[1]].numbers[entry[2]], entry))
+    elif all(name.isdecimal() for name, _, _ in names):
         names.sort(key=lambda entry: (int(entry[0]), entry))
     else:
         names.sort()
@@ -210,6 +256,17 @@ def _rows(index: int, boxes: Tensor, labels: Tensor, value: Tensor, area: Tensor
     return np.column_stack((np.full(len(rows), float(index)), rows, area.double().cpu().numpy()))
 
 
+def _truth_rows(index: int, boxes: Any, labels: Any, crowd: Any, area: Any) -> Floats:
+    """Return rows of tensors or arrays; arrays keep what a file says to the last bit."""
+    boxes, labels, crowd, area = (
+        value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        for value in (boxes, labels, crowd, area)
+    )
+    first = np.full(len(labels), float(index))
+    columns = (first, boxes.astype(np.float64).reshape(-1, 4), labels, crowd, area)
+    return np.column_stack(columns).astype(np.float64, copy=False)
+
+
 def _within(labels: Floats, classes: int) -> bool:
     return bool(labels.min() >= 0 and labels.max() < classes)
 
@@ -226,8 +283,10 @@ def _objects(rows: Floats, area: Floats, value: Floats) -> Objects:
     return Objects(rows[:, 0].astype(np.int64), rows[:, 5].astype(np.int64), area, value)
 
 
-def _encode(masks: Tensor) -> list[dict[str, Any]]:
-    """Return run lengths of masks `(N, H, W)`."""
+def _encode(masks: Any) -> list[dict[str, Any]]:
+    """Return run lengths of masks `(N, H, W)`, or themselves if they are that."""
+    if isinstance(masks, list):
+        return masks
     if not len(masks):
         return []
     stacked = np.asfortranarray(masks.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
@@ -260,11 +319,11 @@ def _mean(values: Floats) -> float:
     return float(valid.mean()) if valid.size else -1.0
 
 
-def _summary(result: Accumulated) -> dict[str, float]:
+def _summary(result: Accumulated, max_dets: Sequence[int]) -> dict[str, float]:
     names = list(AREAS)
     at = {round(float(iou), 2): index for index, iou in enumerate(IOUS)}
     out = {"map": _mean(result.precision[..., 0])}
     out |= {f"map{int(t * 100)}": _mean(result.precision[at[t], ..., 0]) for t in (0.5, 0.75)}
     out |= {f"map_{name}": _mean(result.precision[..., names.index(name)]) for name in names[1:]}
-    out |= {f"ar{m}": _mean(result.recall[:, :, 0, i]) for i, m in enumerate((1, 10, 100))}
-    return out | {f"ar_{name}": _mean(result.recall[:, :, names.index(name), 2]) for name in names[1:]}
+    out |= {f"ar{m}": _mean(result.recall[:, :, 0, i]) for i, m in enumerate(max_dets)}
+    return out | {f"ar_{name}": _mean(result.recall[:, :, names.index(name), -1]) for name in names[1:]}

@@ -49,10 +49,7 @@ def detection_figures(arms: Mapping[str, Mapping[str, Any]], *, data: str) -> li
     arms = {arm: found for arm, found in arms.items() if found}
     if not arms:
         return []
-    ap = {
-        arm: {name: value for name, value in found["ap"].items() if not name.startswith("mask_")}
-        for arm, found in arms.items()
-    }
+    ap = {arm: dict(found["ap"]) for arm, found in arms.items()}
     charts = [("ap", class_bars(ap, title=f"AP by class, {data}", label="AP (IoU 0.50 to 0.95)"))]
     first = next(iter(ap.values()))
     names = sorted(first, key=lambda name: -_spread([table.get(name, 0.0) for table in ap.values()]))

@@ -49,7 +49,9 @@ class Detector(lightning.LightningModule):
 
     Logged: `train/loss` and its terms `train/loss_objectness`, `loss_proposal`, `loss_class`, `loss_box`
     (`loss_mask`); for `val` and `test`: COCO's `map map50 map75 map_small ... ar1 ar10 ar100 ...`,
-    `ap/<class>`, and the same under `mask_` with a mask head, all in the frame of the original pictures.
+    `ap/<class>`, and the same under `mask_` with a mask head (`mask_ap/<class>`), all in the frame of the
+    original pictures and against the boxes and masks of the file where a target carries them (`truth`). With
+    more than 100 detections a picture (`rcnn.detections`) that limit takes the place of COCO's 100.
 
     Boxes and labels that cannot be right are named with their pictures before they reach compiled code.
 
@@ -127,7 +129,11 @@ class Detector(lightning.LightningModule):
         self.resize = None if resize is None else (int(resize[0]), int(resize[1]))
         self.tta_flip, self.tta_sizes = tta_flip, tuple(tta_sizes)
         self.class_names = None if class_names is None else tuple(class_names)
-        self.metric = CocoAP(self.class_names or [str(i) for i in range(num_classes)], masks=self.rcnn.masks)
+        self.metric = CocoAP(
+            self.class_names or [str(i) for i in range(num_classes)],
+            masks=self.rcnn.masks,
+            max_dets=(1, 10, max(100, self.rcnn.detections)),
+        )
         self.detection_scores: DetectionScores | None = None
         self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
         self.loss_terms: dict[str, Tensor] = {}
@@ -385,6 +391,7 @@ class Detector(lightning.LightningModule):
         if not scores.images:
             return
         values = scores.values | {f"ap/{name}": value for name, value in scores.per_class.items()}
+        values |= {f"mask_ap/{name}": value for name, value in scores.mask_per_class.items()}
         # -1 says that there was nothing to score; as a point of a curve it would mislead. `map` is monitored.
         kept = {name: max(value, 0.0) for name, value in values.items() if value >= 0 or name == "map"}
         self.log_dict({f"{split}/{name}": value for name, value in kept.items()}, sync_dist=False)

@@ -34,7 +34,9 @@ def read_batch(batch: Any, *, num_classes: int, masks: bool) -> Parts:
         if isinstance(image, Tensor) and image.device.type != "cpu":
             break
         name = ids[index] if ids else f"picture {index} of the batch"
-        faults = check_boxes(image, target, num_classes=num_classes, name=name, masks=masks)
+        carried = isinstance(target, Mapping) and "masks" in target.get("truth", {})
+        required = masks and not carried
+        faults = check_boxes(image, target, num_classes=num_classes, name=name, masks=required)
         if faults:
             raise faults[0]
     return images, targets, ids
@@ -62,8 +64,14 @@ def original_size(target: Mapping[str, Any], image: Tensor) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def in_original(target: Mapping[str, Any], image: Tensor, original: tuple[int, int]) -> dict[str, Tensor]:
-    """Return the tensors of a target, with boxes and masks in the original picture's frame."""
+def in_original(target: Mapping[str, Any], image: Tensor, original: tuple[int, int]) -> Mapping[str, Any]:
+    """Return the objects of a target in the original picture's frame: its `truth`, where it carries one.
+
+    A target without one gives its boxes and masks resized, as well as this can be done.
+    """
+    if "truth" in target:
+        truth: Mapping[str, Any] = target["truth"]
+        return truth
     height, width = int(image.shape[-2]), int(image.shape[-1])
     out = {name: value for name, value in target.items() if isinstance(value, Tensor)}
     if (height, width) == original:
