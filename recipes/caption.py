@@ -31,35 +31,39 @@ class Config(RunConfig):
         "show_attend_tell", "show_attend_tell | show_and_tell | fc | att2in | up_down"
     )
     cell: Literal["lstm", "gru"] = setting("lstm", "lstm | gru", rare=True)
-    reduction: int = setting(16, "input pixels per cell of the attended map; 0: the coarsest")
+    reduction: int = setting(16, "input pixels per cell of the attended map; 0: the coarsest", min=0)
     output_stride: int = setting(
-        0, "dilate the backbone to this reduction for attention; 0: as it is", rare=True
+        0, "dilate the backbone to this reduction for attention; 0: as it is", rare=True, min=0
     )
     positions: bool = setting(True, "cells of the map also say where they lie (not in the papers)", rare=True)
-    embed: int = setting(128, "width of embedded words", rare=True)
-    hidden: int = setting(256, "width of the decoder's state")
-    dropout: float = setting(0.3, "share of embedded words and outputs dropped")
-    captions: int = setting(4, "captions taught for each picture each time it is seen")
-    least: int = setting(5, "how often a word must occur in the training captions", rare=True)
-    label_smoothing: float = setting(0.0, "share of each word's target spread over all words", rare=True)
-    scheduled_sampling: float = setting(0.0, "share of own words as input at the end of training")
-    coverage: float = setting(0.0, "weight of the term that asks to look everywhere once", rare=True)
-    critic_from: int = setting(0, "images after which CIDEr-D is rewarded (self-critical); 0: never")
+    embed: int = setting(128, "width of embedded words", rare=True, min=1)
+    hidden: int = setting(256, "width of the decoder's state", min=1)
+    dropout: float = setting(0.3, "share of embedded words and outputs dropped", min=0, below=1)
+    captions: int = setting(4, "captions taught for each picture each time it is seen", min=1)
+    least: int = setting(5, "how often a word must occur in the training captions", rare=True, min=1)
+    label_smoothing: float = setting(
+        0.0, "share of each word's target spread over all words", rare=True, min=0, below=1
+    )
+    scheduled_sampling: float = setting(
+        0.0, "share of own words as input at the end of training", min=0, max=1
+    )
+    coverage: float = setting(0.0, "weight of the term that asks to look everywhere once", rare=True, min=0)
+    critic_from: int = setting(0, "images after which CIDEr-D is rewarded (self-critical); 0: never", min=0)
     baseline: Literal["greedy", "mean", "beam"] = setting(
         "mean", "of the reward: greedy | mean | beam", rare=True
     )
-    draws: int = setting(5, "sentences drawn for each picture, self-critical", rare=True)
-    beams: int = setting(3, "open sentences of the beam search in evaluation")
-    longest: int = setting(20, "most words of a caption", rare=True)
+    draws: int = setting(5, "sentences drawn for each picture, self-critical", rare=True, min=1)
+    beams: int = setting(3, "open sentences of the beam search in evaluation", min=1)
+    longest: int = setting(20, "most words of a caption", rare=True, min=1)
     vectors: str = setting("", "file of word vectors: GloVe text, word2vec text or .bin")
     words: Literal["random", "pretrained", "frozen", "all"] = setting(
         "random", "random | pretrained | frozen word vectors, or all, one after another"
     )
     crop: float = setting(
-        1.0, "least area of a random crop of training pictures; 1: whole pictures", rare=True
+        1.0, "least area of a random crop of training pictures; 1: whole pictures", rare=True, above=0, max=1
     )
-    train_size: int = setting(2000, "scenes only: pictures in the training split", rare=True)
-    val_size: int = setting(300, "scenes only: pictures in the validation split", rare=True)
+    train_size: int = setting(2000, "scenes only: pictures in the training split", rare=True, min=2)
+    val_size: int = setting(300, "scenes only: pictures in the validation split", rare=True, min=1)
 
 
 def main(config: Config) -> Path:

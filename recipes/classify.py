@@ -26,10 +26,12 @@ class Config(RunConfig):
 
     target: Literal["single", "multi", "regression"] = setting("single", "single | multi | regression")
     augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
-    mix: list[str] = setting([], "batch transforms: mixup cutmix erase")
-    label_smoothing: float = setting(0.1, "mass moved from the true class to all")
-    train_size: int = setting(1000, "scenes only: pictures in the training split")
-    val_size: int = setting(500, "scenes only: pictures in the validation split")
+    mix: list[str] = setting(
+        [], "batch transforms: mixup cutmix erase", choices=("mixup", "cutmix", "erase"), unique=True
+    )
+    label_smoothing: float = setting(0.1, "mass moved from the true class to all", min=0, below=1)
+    train_size: int = setting(1000, "scenes only: pictures in the training split", min=2)
+    val_size: int = setting(500, "scenes only: pictures in the validation split", min=1)
 
 
 def main(config: Config) -> Path:

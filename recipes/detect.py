@@ -30,23 +30,23 @@ class Config(RunConfig):
     masks: bool = setting(False, "also learn masks (Mask R-CNN); the data must have them")
     head: Literal["two_fc", "four_conv"] = setting("two_fc", "two_fc | four_conv")
     box_loss: Literal["smooth_l1", "l1", "giou"] = setting("smooth_l1", "smooth_l1 | l1 | giou")
-    pyramid_channels: int = setting(128, "channels of the pyramid's levels")
-    anchor_scale: float = setting(4.0, "side of the anchors of a level, in its positions (COCO: 8)")
-    proposals: int = setting(1000, "proposals a picture in training", rare=True)
-    eval_proposals: int = setting(300, "proposals a picture in evaluation", rare=True)
-    least_score: float = setting(0.05, "detections below this score are dropped", rare=True)
-    box_samples: int = setting(512, "proposals a picture in the loss of the box head", rare=True)
+    pyramid_channels: int = setting(128, "channels of the pyramid's levels", min=1)
+    anchor_scale: float = setting(4.0, "side of the anchors of a level, in its positions (COCO: 8)", above=0)
+    proposals: int = setting(1000, "proposals a picture in training", rare=True, min=1)
+    eval_proposals: int = setting(300, "proposals a picture in evaluation", rare=True, min=1)
+    least_score: float = setting(0.05, "detections below this score are dropped", rare=True, min=0, max=1)
+    box_samples: int = setting(512, "proposals a picture in the loss of the box head", rare=True, min=1)
     augment: Literal["flip", "jitter", "lsj", "paste"] = setting(
         "flip", "flip | jitter | lsj (large-scale jitter) | paste (that and copy-paste; needs --masks)"
     )
     tta_flip: bool = setting(False, "also look at the mirrored picture in evaluation", rare=True)
     tta_sizes: list[int] = setting(
-        [], "look at the picture with each of these short sides in evaluation", rare=True
+        [], "look at the picture with each of these short sides in evaluation", rare=True, min=8
     )
-    schedule: int = setting(0, "train for this many times 1,440,000 images: the x of 1x, 2x ... 6x")
+    schedule: int = setting(0, "train for this many times 1,440,000 images: the x of 1x, 2x ... 6x", min=0)
     backbones: list[str] = setting([], "run all of it for each of these, and compare them in one table")
-    train_size: int = setting(1000, "scenes only: pictures in the training split", rare=True)
-    val_size: int = setting(200, "scenes only: pictures in the validation split", rare=True)
+    train_size: int = setting(1000, "scenes only: pictures in the training split", rare=True, min=2)
+    val_size: int = setting(200, "scenes only: pictures in the validation split", rare=True, min=1)
 
 
 def main(config: Config) -> Path:

@@ -26,24 +26,38 @@ class Config(RunConfig):
 
     decoder: str = setting("unet", "unet semantic_fpn upernet fcn psp deeplabv3 deeplabv3plus")
     loss: str = setting("ce", "a sum of ce ohem dice focal tversky lovasz: 'ce + 0.5*dice'")
-    balance: float = setting(0.0, "weight of rare classes in the loss: share of pixels to minus this, 0 to 1")
-    channels: int = setting(0, "width of the decoder; 0: its own")
-    output_stride: int = setting(0, "coarsest reduction, by dilation; 0: the decoder's own")
-    auxiliary: float = setting(0.0, "weight of an FCN head on the second coarsest map; 0: none", rare=True)
+    balance: float = setting(
+        0.0, "weight of rare classes in the loss: share of pixels to minus this, 0 to 1", min=0, max=1
+    )
+    channels: int = setting(0, "width of the decoder; 0: its own", min=0)
+    output_stride: int = setting(0, "coarsest reduction, by dilation; 0: the decoder's own", min=0)
+    auxiliary: float = setting(
+        0.0, "weight of an FCN head on the second coarsest map; 0: none", rare=True, min=0
+    )
     classes: str = setting("", "label map file, for folders of masks (default classes.txt)", group="data")
-    crop: list[int] = setting([], "height width of the training windows; empty: --image_size", group="data")
-    scale: list[float] = setting([0.5, 2.0], "least and largest random scale of the windows", group="data")
-    cap: float = setting(0.75, "largest share of one class in a window", group="data", rare=True)
-    photometric: float = setting(0.4, "strength of the changes of colour", group="data", rare=True)
-    scales: list[float] = setting([1.0], "evaluation: scales of the views that are averaged")
+    crop: list[int] = setting(
+        [], "height width of the training windows; empty: --image_size", group="data", min=8
+    )
+    scale: list[float] = setting(
+        [0.5, 2.0], "least and largest random scale of the windows", group="data", above=0
+    )
+    cap: float = setting(
+        0.75, "largest share of one class in a window", group="data", rare=True, above=0, max=1
+    )
+    photometric: float = setting(
+        0.4, "strength of the changes of colour", group="data", rare=True, min=0, max=1
+    )
+    scales: list[float] = setting([1.0], "evaluation: scales of the views that are averaged", above=0)
     flip: bool = setting(False, "evaluation: see each view mirrored too")
     window: int = setting(
-        0, "evaluation: side of the windows of larger pictures; 0: whole pictures", rare=True
+        0, "evaluation: side of the windows of larger pictures; 0: whole pictures", rare=True, min=0
     )
-    boundary: float = setting(0.0, "evaluation: tolerance of the boundary score (0.0075); 0: none", rare=True)
+    boundary: float = setting(
+        0.0, "evaluation: tolerance of the boundary score (0.0075); 0: none", rare=True, min=0, max=1
+    )
     backbones: list[str] = setting([], "a comparison for each of these instead of --backbone", group="model")
-    train_size: int = setting(1000, "scenes only: pictures in the training split", rare=True)
-    val_size: int = setting(200, "scenes only: pictures in the validation split", rare=True)
+    train_size: int = setting(1000, "scenes only: pictures in the training split", rare=True, min=2)
+    val_size: int = setting(200, "scenes only: pictures in the validation split", rare=True, min=1)
 
 
 def main(config: Config) -> Path:

@@ -2,12 +2,92 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-__all__ = ["NormPolicy", "OptimConfig", "TransferConfig"]
+from visionkit.errors import InputError, unknown_name
+
+__all__ = ["NormPolicy", "OptimConfig", "TransferConfig", "check_limits", "limits"]
 
 NormPolicy = Literal["batch", "frozen", "sync", "group"]
+
+
+def limits(
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] = (),
+    unique: bool = False,
+) -> dict[str, Any]:
+    """Return the metadata of a dataclass field that says which values it takes; `check_limits` reads it.
+
+    For a list the limits are those of each item.
+
+    Args:
+        min: The smallest number, itself allowed.
+        max: The largest number, itself allowed.
+        above: Numbers must be larger than this.
+        below: Numbers must be smaller than this.
+        choices: The words that are allowed.
+        unique: Whether the items of a list must differ.
+    """
+    given = {"min": min, "max": max, "above": above, "below": below}
+    found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return found | ({"choices": tuple(choices)} if choices else {}) | ({"unique": True} if unique else {})
+
+
+def check_limits(config: Any, *, prefix: str = "") -> None:
+    """Check every value of a dataclass, nested ones included, against the limits of its fields.
+
+    Args:
+        config: An instance of a dataclass with fields made with `limits`.
+        prefix: What stands before the names in messages ("--", "optim.").
+
+    Raises:
+        InputError: A value is not allowed; the text names the field, the limits and the nearest valid value.
+    """
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            check_limits(value, prefix=f"{prefix}{item.name}.")
+            continue
+        parts = list(value) if isinstance(value, list | tuple) else [value]
+        for part in parts:
+            _check_value(f"{prefix}{item.name}", part, item.metadata, _default(item))
+        if item.metadata.get("unique") and len(set(parts)) < len(parts):
+            twice = next(part for part in parts if parts.count(part) > 1)
+            raise InputError(f"Expected each value of {prefix}{item.name} once, but {twice!r} comes twice.")
+
+
+def _check_value(name: str, value: Any, limit: Mapping[str, Any], default: Any) -> None:
+    if "choices" in limit and isinstance(value, str) and value not in limit["choices"]:
+        raise unknown_name(name.lstrip("-"), value, limit["choices"])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    low, high = limit.get("min", limit.get("above")), limit.get("max", limit.get("below"))
+    if low is None and high is None:
+        return
+    right = math.isfinite(value)
+    right = right and value >= limit.get("min", value) and value <= limit.get("max", value)
+    right = right and value > limit.get("above", -math.inf) and value < limit.get("below", math.inf)
+    if right:
+        return
+    words = {"min": "at least", "above": "above", "max": "at most", "below": "below"}
+    allowed = " and ".join(f"{word} {limit[key]}" for key, word in words.items() if key in limit)
+    near = limit.get("min") if low is not None and not value > low else limit.get("max")
+    close = f" The nearest valid value is {near}." if near is not None and value == value else ""
+    usual = f" The default is {default}." if isinstance(default, int | float) else ""
+    raise InputError(f"Expected {name} to be {allowed}, but got {value}.{close or usual}")
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    value = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+    return value[0] if isinstance(value, list) and value else value
 
 
 @dataclass(frozen=True)
@@ -29,20 +109,27 @@ class OptimConfig:
             0 leaves the rate alone.
         clip_norm: Largest norm of the gradient; 0 is off.
         ema: Decay of the moving average of the weights per 32 images seen; 0 is off.
+
+    Raises:
+        InputError: A value is outside its limits.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: float = 0.05
-    momentum: float = 0.9
+    weight_decay: float = field(default=0.05, metadata=limits(min=0))
+    momentum: float = field(default=0.9, metadata=limits(min=0, below=1))
     schedule: Literal["cosine", "linear", "poly", "steps", "constant"] = "cosine"
-    warmup: float = 0.05
-    tails: tuple[int, ...] = ()
-    gamma: float = 0.1
-    power: float = 0.9
-    final_scale: float = 0.0
-    batch: int = 0
-    clip_norm: float = 0.0
-    ema: float = 0.0
+    warmup: float = field(default=0.05, metadata=limits(min=0, below=1))
+    tails: tuple[int, ...] = field(default=(), metadata=limits(min=1))
+    gamma: float = field(default=0.1, metadata=limits(above=0, max=1))
+    power: float = field(default=0.9, metadata=limits(above=0))
+    final_scale: float = field(default=0.0, metadata=limits(min=0, max=1))
+    batch: int = field(default=0, metadata=limits(min=0))
+    clip_norm: float = field(default=0.0, metadata=limits(min=0))
+    ema: float = field(default=0.0, metadata=limits(min=0, below=1))
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their limits."""
+        check_limits(self, prefix="optim.")
 
 
 @dataclass(frozen=True)
@@ -58,11 +145,18 @@ class TransferConfig:
         thaw_at: Staged thaw: at `images` seen, everything coarser than `reduction` trains;
             pairs `(images, reduction)`, reduction 0 thaws all.
         probe_level: Pool this reduction's map instead of the last one (a probe from a chosen level).
+
+    Raises:
+        InputError: A value is outside its limits.
     """
 
-    freeze_through: int | Literal["all"] | None = None
+    freeze_through: int | Literal["all"] | None = field(default=None, metadata=limits(min=0))
     norm: NormPolicy | None = None
-    backbone_lr_scale: float | None = None
-    layer_decay: float = 1.0
+    backbone_lr_scale: float | None = field(default=None, metadata=limits(min=0))
+    layer_decay: float = field(default=1.0, metadata=limits(above=0, max=1))
     thaw_at: tuple[tuple[int, int], ...] = ()
-    probe_level: int | None = None
+    probe_level: int | None = field(default=None, metadata=limits(min=1))
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their limits."""
+        check_limits(self, prefix="transfer.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import subprocess
 import sys
 import time
@@ -10,11 +12,13 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from visionkit.config import TransferConfig
+from visionkit.config import OptimConfig, TransferConfig, check_limits
 from visionkit.errors import InputError
+from visionkit.run.arms import each_run
 from visionkit.run.config import RunConfig, flag_names, parse, read_config, setting, to_dict
 
 RECIPES = ("classify", "compare")
+ALL_RECIPES = ("caption", "classify", "compare", "detect", "segment")
 
 
 @dataclass
@@ -87,6 +91,60 @@ def test_what_is_saved_reads_back(tmp_path):
 def test_mistakes_name_the_fix(argv, text):
     with pytest.raises(InputError, match=text):
         parse(Config, argv, variants=[quick])
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--lr", "-1"], "Expected --lr to be above 0, but got -1.0. The default is 0.001."),
+        (["--lr", ".inf"], "Expected --lr to be above 0, but got inf"),
+        (["--epochs", "0"], "--epochs to be at least 1, but got 0. The nearest valid value is 1."),
+        (
+            ["--optim.warmup", "7"],
+            "optim.warmup to be at least 0 and below 1, but got 7.0. The default is 0.05.",
+        ),
+        (["--transfer.layer_decay", "2"], "transfer.layer_decay to be above 0 and at most 1"),
+        (["--fractions", "0.5", "2"], "--fractions to be above 0 and at most 1, but got 2.0"),
+        (["--seeds", "1", "1"], "each value of --seeds once, but 1 comes twice"),
+        (["--logger", "tensorbord"], "Unknown logger 'tensorbord'. Did you mean 'tensorboard'"),
+        (["--optim.optimizer", "adam"], "to be 'adamw' or 'sgd', but got 'adam'. Did you mean 'adamw'"),
+        (["--transfer.norm", "grup"], "'sync' or 'group' or null, but got 'grup'. Did you mean 'group'"),
+        (["--epochs", "1.5"], "Expected --epochs to be a whole number, but got '1.5'"),
+        (["--optim", "3"], "part by part: --optim.optimizer, --optim.weight_decay"),
+    ],
+)
+def test_a_value_out_of_its_limits_gets_the_nearest_valid_one(argv, text):
+    with pytest.raises(InputError) as caught:
+        parse(Config, argv)
+    assert text in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("typing", "<class", "Parser key", "Subtypes"))
+
+
+def test_limits_hold_in_files_and_in_python_too(tmp_path):
+    file = tmp_path / "c.yaml"
+    for content in ("lr: -1", "optim: {warmup: 7}", "epochs: 0", "seeds: [0, 0]"):
+        file.write_text(content)
+        with pytest.raises(InputError, match="Expected"):
+            parse(Config, ["--config", str(file)])
+    with pytest.raises(InputError, match=r"optim.ema to be at least 0 and below 1, but got 1.5"):
+        OptimConfig(ema=1.5)
+    with pytest.raises(InputError, match="epochs to be at least 1"):
+        next(each_run(RunConfig(out=str(tmp_path), epochs=0)))
+    with pytest.raises(InputError, match="would share the folder"):
+        list(each_run(RunConfig(out=str(tmp_path), fractions=[0.1, 0.1000000001])))
+
+
+def test_every_number_that_a_recipe_takes_has_limits(root):
+    sys.path.insert(0, str(root / "recipes"))
+    walked, bare = 0, []
+    for config in (OptimConfig, TransferConfig, *(__import__(name).Config for name in ALL_RECIPES)):
+        for item in dataclasses.fields(config):
+            if re.search(r"\b(int|float)\b", str(item.type)) and item.name != "thaw_at":
+                walked += 1
+                bare += [] if {"min", "above"} & set(item.metadata) else [f"{config}: {item.name}"]
+        check_limits(config())
+    assert bare == []
+    assert walked > 100
 
 
 def test_yaml_mistakes_name_file_and_nearest(tmp_path):

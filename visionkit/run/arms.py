@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from visionkit.config import check_limits
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig, to_dict
 
@@ -37,18 +38,20 @@ def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
     """Yield `(config of one run, its folder)` for every fraction, seed and init, arms side by side.
 
     Raises:
-        InputError: A fraction is outside (0, 1], or a list is empty.
+        InputError: A setting is outside its limits, or a list is empty.
     """
+    check_limits(config)
     if not config.seeds or not config.fractions:
         raise InputError("Expected at least one seed and one fraction. Use --seeds 0 --fractions 1.")
-    for fraction in config.fractions:
-        if not 0.0 < fraction <= 1.0:
-            raise InputError(f"Expected every fraction to be in (0, 1], but got {fraction}.")
+    places: dict[Path, float] = {}
     for fraction in config.fractions:
         for seed in config.seeds:
             for init in config.arms():
                 name = init if init in ("pretrained", "scratch") else Path(init).stem
                 folder = Path(config.out) / f"{name}-f{fraction:g}-s{seed}"
+                other = places.setdefault(folder, fraction)
+                if other != fraction:
+                    raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
                 one = dataclasses.replace(config, init=init, seeds=[seed], fractions=[fraction])
                 yield one, folder
 

@@ -11,23 +11,47 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
-from visionkit.config import OptimConfig, TransferConfig
+from visionkit.config import OptimConfig, TransferConfig, check_limits, limits
 from visionkit.errors import InputError, expected, unknown_name
+from visionkit.run.refusals import explain_refusal
 from visionkit.run.usage import format_usage
 
 __all__ = ["RunConfig", "parse", "read_config", "setting", "to_dict"]
 
 
-def setting(default: Any, help: str, *, group: str = "task", rare: bool = False) -> Any:
-    """Return a dataclass field that is a flag: its default, a line of help, the group it is listed in.
+def setting(
+    default: Any,
+    help: str,
+    *,
+    group: str = "task",
+    rare: bool = False,
+    min: float | None = None,
+    max: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] = (),
+    unique: bool = False,
+) -> Any:
+    """Return a dataclass field that is a flag: its default, a line of help, and the values it takes.
 
-    A rare one is left out of `--help` and stands in `--help=all`.
+    Args:
+        default: What it is when it is not given.
+        help: One line for `--help`.
+        group: Where the help lists it.
+        rare: Left out of `--help`; stands in `--help=all`.
+        min: The smallest number, itself allowed (of each item of a list).
+        max: The largest number, itself allowed.
+        above: Numbers must be larger than this.
+        below: Numbers must be smaller than this.
+        choices: The words that are allowed.
+        unique: Whether the items of a list must differ.
     """
-    meta = {"help": help, "group": group, "rare": rare}
+    meta = limits(min=min, max=max, above=above, below=below, choices=choices, unique=unique)
+    meta |= {"help": help, "group": group, "rare": rare}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=meta)
     if dataclasses.is_dataclass(default):
@@ -44,45 +68,60 @@ class RunConfig:
     """
 
     data: str = setting("scenes", "data set: a folder, a file, or 'scenes' (embedded)", group="data")
-    image_size: int = setting(96, "side of the training pictures, in pixels", group="data")
-    fractions: list[float] = setting([1.0], "shares of the training split to train on", group="data")
-    workers: int = setting(0, "loader processes (order and draws do not depend on it)", group="data")
+    image_size: int = setting(96, "side of the training pictures, in pixels", group="data", min=8)
+    fractions: list[float] = setting(
+        [1.0], "shares of the training split to train on", group="data", above=0, max=1, unique=True
+    )
+    workers: int = setting(0, "loader processes (order and draws do not depend on it)", group="data", min=0)
     bad_input: Literal["raise", "skip"] = setting(
         "raise", "raise | skip: what a sample that cannot be read does", group="data"
     )
     bad_limit: float = setting(
-        0.001, "with skip: largest share of a split that may be left out", group="data", rare=True
+        0.001,
+        "with skip: largest share of a split that may be left out",
+        group="data",
+        rare=True,
+        min=0,
+        max=1,
     )
     max_dropped: float = setting(
-        0.1, "largest share of the objects, captions or labels that may be left out", group="data", rare=True
+        0.1,
+        "largest share of the objects, captions or labels that may be left out",
+        group="data",
+        rare=True,
+        min=0,
+        max=1,
     )
     backbone: str = setting("packaged/efficientnet_lite0", "see `visionkit ls backbones`", group="model")
     init: str = setting("both", "pretrained | scratch | both | a weights file", group="model")
     transfer: TransferConfig = setting(TransferConfig(), "what is done with the weights", group="model")
-    epochs: int = setting(6, "passes over the training split", group="training")
-    images: int = setting(0, "train for this many images instead of epochs", group="training")
-    batch_size: int = setting(32, "pictures a step on each device", group="training")
+    epochs: int = setting(6, "passes over the training split", group="training", min=1)
+    images: int = setting(0, "train for this many images instead of epochs", group="training", min=0)
+    batch_size: int = setting(32, "pictures a step on each device", group="training", min=1)
     accumulate: int = setting(
-        1, "steps whose gradients are added before an update", group="training", rare=True
+        1, "steps whose gradients are added before an update", group="training", rare=True, min=1
     )
-    lr: float = setting(1e-3, "peak learning rate of the head", group="training")
+    lr: float = setting(1e-3, "peak learning rate of the head", group="training", above=0)
     optim: OptimConfig = setting(OptimConfig(), "how parameters move", group="training")
     skip_updates: int = setting(
         0,
         "updates with a non-finite loss or gradient to leave out before the run stops",
         group="training",
         rare=True,
+        min=0,
     )
-    seeds: list[int] = setting([0, 1], "one run for each", group="training")
+    seeds: list[int] = setting(
+        [0, 1], "one run for each", group="training", min=0, max=2**32 - 1, unique=True
+    )
     devices: str = setting("auto", "how many processes on this machine, or auto", group="machine")
-    num_nodes: int = setting(0, "machines; 0 asks the environment", group="machine")
-    accelerator: str = setting("auto", "cpu | gpu | auto", group="machine")
-    strategy: str = setting("auto", "auto | ddp | fsdp", group="machine")
+    num_nodes: int = setting(0, "machines; 0 asks the environment", group="machine", min=0)
+    accelerator: str = setting("auto", "cpu | gpu | auto", group="machine", choices=("cpu", "gpu", "auto"))
+    strategy: str = setting("auto", "auto | ddp | fsdp", group="machine", choices=("auto", "ddp", "fsdp"))
     timeout: int = setting(
-        300, "seconds a process waits for the others before it ends", group="machine", rare=True
+        300, "seconds a process waits for the others before it ends", group="machine", rare=True, min=1
     )
     precision: str = setting("auto", "auto | 32-true | bf16-mixed | 16-mixed", group="machine")
-    jobs: int = setting(0, "runs at a time on a CPU; 0: one a thread, 4 at most", group="machine")
+    jobs: int = setting(0, "runs at a time on a CPU; 0: one a thread, 4 at most", group="machine", min=0)
     compile: bool = setting(False, "compile the model (slow first step)", group="machine")
     recompute: bool = setting(
         False, "gradient checkpointing: less memory, more arithmetic", group="machine", rare=True
@@ -92,12 +131,18 @@ class RunConfig:
         "auto", "auto | require | never: continue the runs in --out", group="output"
     )
     checkpoint_every: int = setting(
-        200, "updates between checkpoints within an epoch", group="output", rare=True
+        200, "updates between checkpoints within an epoch", group="output", rare=True, min=0
     )
     validate_every: int = setting(
-        0, "epochs between validations; 0: about 12 a run", group="output", rare=True
+        0, "epochs between validations; 0: about 12 a run", group="output", rare=True, min=0
     )
-    logger: list[str] = setting([], "besides csv: tensorboard wandb mlflow", group="output")
+    logger: list[str] = setting(
+        [],
+        "besides csv: tensorboard wandb mlflow",
+        group="output",
+        choices=("tensorboard", "wandb", "mlflow"),
+        unique=True,
+    )
     deterministic: bool = setting(True, "only deterministic algorithms", group="output", rare=True)
     progress: bool = setting(True, "show a progress bar on a terminal", group="output", rare=True)
 
@@ -249,8 +294,10 @@ def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, 
         base: Namespace = parser.parse_object(given) if given else parser.get_defaults()
         made = parser.instantiate(parser.parse_args(flags, namespace=base))
     except (ArgumentError, TypeError, KeyError) as error:
-        _refuse(error)
-    return config(**{item.name: getattr(made, item.name) for item in dataclasses.fields(config)})
+        raise explain_refusal(config, error) from error
+    typed = config(**{item.name: getattr(made, item.name) for item in dataclasses.fields(config)})
+    check_limits(typed, prefix="--")
+    return typed
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -259,12 +306,6 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
-
-
-def _refuse(error: Exception) -> NoReturn:
-    text = str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    raise InputError(f"A setting is not valid: {' '.join(lines)[:600]} See --help.") from error
 
 
 def _read_yaml(config: type, path: str) -> dict[str, Any]:
