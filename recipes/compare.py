@@ -7,14 +7,14 @@ python recipes/compare.py --fractions 0.1 0.3 1.0           # with how little da
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # recipes stand beside each other, not in a package
-
-import classify
+from visionkit.commands.recipes import load_recipe
+from visionkit.errors import InputError
 from visionkit.run.launch import launch
+
+classify = load_recipe("classify", beside=__file__)  # the installed one where this file stands alone
 
 
 @dataclass
@@ -24,7 +24,9 @@ class Config(classify.Config):
 
 def main(config: Config) -> Path:
     """Run both arms and compare them; return the folder of it all."""
-    config.init, config.out = "both", config.out or "runs/compare"
+    if config.init != "both":
+        raise InputError(f"Expected both arms, but got --init {config.init}. For one arm start classify.py.")
+    config.out = config.out or "runs/compare"
     return classify.main(config)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from tests.run.make_runs import make_comparison, make_run
 from visionkit import cli
 from visionkit.commands.recipes import find_recipe, list_recipes, summary
 from visionkit.data import FORMATS
+from visionkit.errors import InputError
 
 HELP = [
     ["--help"],
@@ -128,6 +130,44 @@ def test_cp_writes_a_recipe_once(tmp_path, capsys) -> None:
     assert cli.main(["cp", "classify", str(tmp_path / "no" / "x.py")]) == 2
     assert find_recipe(str(target)) == target.resolve()
     assert summary(target)
+
+
+ALONE = """
+import contextlib, io, runpy, sys
+for name in sys.argv[1:]:
+    out, sys.argv, sys.path[0] = io.StringIO(), [name, "--help"], name.rpartition("/")[0]
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        runpy.run_path(name, run_name="__main__")
+    print("OK" if "usage:" in out.getvalue() and "--backbone" in out.getvalue() else name)
+"""
+
+
+def test_every_recipe_works_as_a_copy_alone(tmp_path, capsys) -> None:
+    copies = []
+    for name in list_recipes():
+        folder = tmp_path / name
+        folder.mkdir()
+        copies.append(str(folder / "mine.py"))
+        assert cli.main(["cp", name, copies[-1]]) == 0
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, *copies], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.stdout.split() == ["OK"] * len(copies), done.stdout + done.stderr
+    assert len(copies) >= 5
+
+
+def test_compare_takes_the_recipe_beside_it_and_both_arms_only(tmp_path, monkeypatch) -> None:
+    (tmp_path / "classify.py").write_text(
+        find_recipe("classify").read_text().replace('("basic", "basic', '("trivial", "basic')
+    )
+    copy = tmp_path / "compare.py"
+    copy.write_text(find_recipe("compare").read_text())
+    monkeypatch.setitem(sys.modules, "classify", None)
+    monkeypatch.delitem(sys.modules, "classify")
+    made = runpy.run_path(str(copy))
+    assert made["Config"]().augment == "trivial"
+    with pytest.raises(InputError, match="Expected both arms, but got --init scratch"):
+        made["main"](made["Config"](init="scratch"))
 
 
 def test_run_starts_a_file_as_python_would(tmp_path, capsys) -> None:

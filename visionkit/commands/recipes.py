@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import visionkit
 from visionkit.errors import RunError, unknown_name
 
-__all__ = ["find_file", "find_recipe", "list_cluster_files", "list_recipes", "summary"]
+__all__ = ["find_file", "find_recipe", "list_cluster_files", "list_recipes", "load_recipe", "summary"]
 
 
 def list_recipes() -> dict[str, Path]:
@@ -63,6 +66,38 @@ def find_recipe(name: str) -> Path:
     raise unknown_name(
         "recipe", name, known, hint="See `visionkit ls recipes`, or give the path of a .py file."
     )
+
+
+def load_recipe(name: str, *, beside: str | Path) -> ModuleType:
+    """Return a recipe as a module: the file of this name in the folder of `beside`, else the installed one.
+
+    A recipe that builds on another one thus works as a copy alone, and uses the user's where it is there.
+
+    Args:
+        name: As in `visionkit ls recipes`.
+        beside: The file that asks.
+
+    Raises:
+        InputError: There is no such recipe; names the nearest.
+    """
+    asking = Path(beside).resolve()
+    path = asking.parent / f"{name}.py"
+    if path == asking or not path.is_file():
+        path = find_recipe(name)
+    known = sys.modules.get(name)
+    if known is not None and Path(known.__file__ or "").resolve() == path:
+        return known
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RunError(f"Expected {path} to be a Python file, but it cannot be loaded.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its dataclasses look their annotations up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def summary(path: Path) -> str:
