@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # argparse leaves this way after --help.
         return int(end.code or 0)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped by the keyboard; the same command continues where it was.\n")
+        sys.stderr.write("\nvisionkit: interrupted by the keyboard.\n")
         return 130
     except BrokenPipeError:
         # `visionkit ls | head` is no failure.

@@ -9,12 +9,14 @@ import sys
 import textwrap
 import threading
 import time
+from unittest import mock
 
 import psutil
 import pytest
 import torch
 
 from visionkit.errors import InputError, RunError
+from visionkit.run import jobs
 from visionkit.run.config import RunConfig
 from visionkit.run.jobs import Job, choose_jobs, run_jobs
 from visionkit.run.preempt import PreemptedError
@@ -24,9 +26,11 @@ def job(name, call, tmp_path):
     return Job(name, tmp_path / name, call)
 
 
-def gather(todo, jobs=2):
+def gather(todo, at_a_time=2):
     results = {}
-    run_jobs(todo, jobs=jobs, threads=1, finished=lambda job, result: results.update({job.title: result}))
+    run_jobs(
+        todo, jobs=at_a_time, threads=1, finished=lambda job, result: results.update({job.title: result})
+    )
     return results
 
 
@@ -98,11 +102,36 @@ def test_a_signal_reaches_every_run_and_starts_no_more(number, tmp_path):
 
     asker = threading.Thread(target=ask)
     asker.start()
-    with pytest.raises(PreemptedError, match="saved"):
+    ended = KeyboardInterrupt if number == signal.SIGINT else PreemptedError
+    with pytest.raises(ended, match=None if number == signal.SIGINT else "saved"):
         gather([job(f"run{n}", wait_for_signal, tmp_path) for n in range(3)])
     asker.join()
     assert not (tmp_path / "run2").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_interrupt_ends_runs_that_do_not_listen(tmp_path):
+    def deaf():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(300)
+
+    def ask():
+        while sum(path.name.isdigit() for path in tmp_path.iterdir()) < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+        while "Ctrl-C again" not in (tmp_path / "said").read_text():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    (tmp_path / "said").touch()
+    with mock.patch.object(jobs, "_tell", lambda text: (tmp_path / "said").write_text(text)):
+        asker = threading.Thread(target=ask)
+        asker.start()
+        with pytest.raises(KeyboardInterrupt):
+            gather([job(f"run{n}", deaf, tmp_path) for n in range(2)])
+        asker.join()
+    assert "at once" in (tmp_path / "said").read_text()
 
 
 def test_runs_end_with_their_parent(tmp_path):

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from tests.run.tiny import Noise, TinyTask, tiny_data
+from visionkit import cli
 from visionkit.data import DataModule, Splits, classification_eval, classification_train, stack_batch
 from visionkit.run.config import RunConfig
 from visionkit.run.fitting import fit
@@ -114,6 +115,40 @@ def test_the_table_of_a_stopped_run_is_that_of_a_whole_one(tmp_path, update):
     with pytest.raises(PreemptedError, match=f"saved after update {update} "):
         classified(tmp_path / "cut", AskInUpdate(update))
     assert classified(tmp_path / "cut") == whole
+
+
+class Interrupt(Callback):
+    """The keyboard's signal, really sent, while something of a run goes on."""
+
+    def __init__(self, where):
+        setattr(self, where, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
+@pytest.mark.parametrize("where", ["on_train_batch_start", "on_validation_start", "on_fit_start"])
+def test_an_interrupt_says_how_to_go_on_and_is_status_130(tmp_path, capsys, where):
+    def main(config):
+        trained(tmp_path / "a", Interrupt(where))
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        launch(main, RunConfig, argv=["--lr", "0.1"], prog="classify.py")
+    assert end.value.code == 130
+    assert "classify.py: interrupted by the keyboard. Start the same command again" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    assert trained(tmp_path / "a")[0]["images_seen"] == 56
+
+
+def test_an_interrupt_before_anything_is_imported_is_status_130(capsys):
+    def main(config):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit) as end:
+        launch(main, RunConfig, argv=[])
+    assert end.value.code == 130
+    assert "Start the same command again" in capsys.readouterr().err
+    with mock.patch.dict(cli.VERBS, {"ls": (main, "")}):
+        assert cli.main(["ls"]) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 class AskInTheLastValidation(Callback):

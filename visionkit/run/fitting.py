@@ -35,6 +35,7 @@ from visionkit.run.result import environment, peak_memory_mb, write_result
 from visionkit.run.saver import SaveCheckpoints, writable
 from visionkit.run.skipped import SkippedSamples
 from visionkit.run.step_seed import StepSeed
+from visionkit.run.stop import interruptible
 from visionkit.run.table_log import TableLogger
 from visionkit.run.trainer import build_trainer, make_logger
 
@@ -124,7 +125,8 @@ def fit(
     best = place / "checkpoints" / "best.ckpt"
     if data.splits.test is not None:
         at = str(best) if best.exists() else None
-        trainer.test(task, datamodule=data, ckpt_path=at, verbose=False)
+        with interruptible():
+            trainer.test(task, datamodule=data, ckpt_path=at, verbose=False)
         metrics |= _floats(trainer.callback_metrics, "test/")
     result = {
         "task": type(task).__name__,
@@ -174,7 +176,8 @@ def _train(
 ) -> None:
     watch_children(trainer)
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=resume)
+        with interruptible():
+            trainer.fit(task, datamodule=data, ckpt_path=resume)
     except BaseException as error:
         if not isinstance(error, RunError):  # those are agreed on: every process ends in good order
             end_abruptly()

@@ -32,6 +32,7 @@ MOST = 4
 """Runs at a time unless `--jobs` asks for more: each needs the memory of a run."""
 
 POLL = 0.5
+ASKED = "Interrupted: every run saves after its next update and ends. Press Ctrl-C again to end them at once."
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,9 @@ def run_jobs(
 ) -> None:
     """Train all of `todo`, `jobs` at a time; what fails does not stop the others.
 
-    SIGTERM, SIGUSR1 and an interrupt reach every run, which saves and ends. A run whose parent is gone ends
-    at once, and is continued by the same command like any other that was stopped.
+    SIGTERM, SIGUSR1 and an interrupt (Ctrl-C) reach every run, which saves and ends; a second interrupt ends
+    them at once. A run whose parent is gone ends at once, and is continued by the same command like any
+    other that was stopped.
 
     Args:
         todo: The runs, started in this order.
@@ -100,6 +102,7 @@ def run_jobs(
     Raises:
         InputError: The first run that failed did so for something the user can put right.
         RunError: The first run that failed did so for another reason, or was asked to stop.
+        KeyboardInterrupt: The runs were interrupted.
     """
     import visionkit.tasks  # noqa: F401  what every run imports is imported once, before the fork
 
@@ -108,8 +111,12 @@ def run_jobs(
     asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        again = signal.SIGINT in asked and number == signal.SIGINT
         asked.append(number)
-        for child, _ in running.values():
+        if number == signal.SIGINT:
+            number = signal.SIGKILL if again else signal.SIGTERM
+            _tell("Interrupted: ending every run at once." if again else ASKED)
+        for child, _ in list(running.values()):
             if child.pid is not None and child.is_alive():
                 os.kill(child.pid, number)
 
@@ -132,6 +139,8 @@ def run_jobs(
                     finished(job, value)
                 else:
                     faults.append((kind, f"{job.folder.name}: {value}\nIts log: {job.folder / 'log.txt'}"))
+    if signal.SIGINT in asked:
+        raise KeyboardInterrupt
     if faults:
         raise _error(*faults[0])
     if asked:
@@ -192,6 +201,11 @@ def _answer(end: Connection) -> tuple[str, dict[str, Any] | str] | None:
     return answer
 
 
+def _tell(text: str) -> None:
+    # From a signal's handler: the buffered streams may be half way through a write.
+    os.write(2, f"\n{text}\n".encode())
+
+
 def _error(kind: str, text: str) -> Exception:
     if kind == "InputError":
         return InputError(text)
@@ -204,12 +218,8 @@ def _error(kind: str, text: str) -> Exception:
 
 @contextlib.contextmanager
 def _signals(handler: Callable[[int, FrameType | None], None]) -> Any:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        handler(signal.SIGTERM, frame)
-
-    chosen = {signal.SIGTERM: handler, signal.SIGUSR1: handler, signal.SIGINT: interrupt}
     try:
-        before = {number: signal.signal(number, do) for number, do in chosen.items()}
+        before = {n: signal.signal(n, handler) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     except ValueError:  # not in the main thread: the caller handles signals there
         before = {}
     try:

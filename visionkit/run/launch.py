@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -13,11 +14,12 @@ from visionkit.errors import InputError, RunError
 from visionkit.run.config import RunConfig, parse
 from visionkit.run.stop import listening
 
-__all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_PREEMPTED", "launch"]
+__all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PREEMPTED", "launch"]
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_PREEMPTED = 75
+EXIT_INTERRUPTED = 130
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
@@ -35,7 +37,8 @@ def launch(
     """Parse the command line into `config` and run `main`; leave the process with its status.
 
     Status 0 is success, 2 something the user can put right, 1 a failure, 75 a run that was asked to stop and
-    continues when the same command is started again. Errors are one message; `--debug` adds the traceback.
+    130 an interrupt (Ctrl-C): both continue when the same command is started again. Errors are one message;
+    `--debug` adds the traceback.
 
     Args:
         main: Takes the config.
@@ -57,7 +60,8 @@ def launch(
         if debug or (isinstance(error, OSError) and error.errno not in FULL):
             raise
         status, text = _judge(error, made.out if made else "")
-        sys.stderr.write(f"\n{prog or 'recipe'}: {text}\n")
+        if status != EXIT_INTERRUPTED or _speaks():
+            sys.stderr.write(f"\n{prog or 'recipe'}: {text}\n")
         raise SystemExit(status) from None
 
 
@@ -70,7 +74,15 @@ def _judge(error: BaseException, out: str) -> tuple[int, str]:
             "choose another --out, then start the same command again."
         )
     if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted. Start the same command again to continue."
+        return EXIT_INTERRUPTED, (
+            "interrupted by the keyboard. Start the same command again to go on: finished runs are kept, the "
+            "others continue from their last checkpoints."
+        )
     if type(error).__name__ == "PreemptedError":
         return EXIT_PREEMPTED, str(error)
     return (EXIT_INPUT if isinstance(error, InputError) else EXIT_FAILED), str(error)
+
+
+def _speaks() -> bool:
+    # The keyboard interrupts all processes of a run at once: one of them says so.
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-__all__ = ["listening", "request_stop", "stop_requested"]
+__all__ = ["interruptible", "listening", "request_stop", "stop_requested"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -43,6 +43,23 @@ def listening() -> Iterator[None]:
         yield
     finally:
         give_back(before)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Pass an interrupt (Ctrl-C) on as `KeyboardInterrupt`, out of a Trainer too.
+
+    Lightning turns it into `sys.exit(1)` and ignores the keyboard from then on.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from None
 
 
 def listen() -> dict[signal.Signals, Any]:
