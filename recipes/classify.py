@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from visionkit.config import OptimConfig, TransferConfig
+from visionkit.config import OptimConfig, TableConfig, TransferConfig
 from visionkit.run.config import RunConfig, setting
 from visionkit.run.launch import launch
 
@@ -25,6 +25,7 @@ class Config(RunConfig):
     """What `classify.py` can be told."""
 
     target: Literal["single", "multi", "regression"] = setting("single", "single | multi | regression")
+    table: TableConfig = setting(TableConfig(), "columns of a table of images", group="data")
     augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
     mix: list[str] = setting(
         [], "batch transforms: mixup cutmix erase", choices=("mixup", "cutmix", "erase"), unique=True
@@ -86,7 +87,9 @@ def open_splits(config: Config) -> Splits:
     from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
     sizes = SceneSizes(config.image_size, config.train_size, config.val_size)
-    options = OpenOptions(target=config.target, max_dropped=config.max_dropped, scenes=sizes)
+    options = OpenOptions(
+        target=config.target, table=config.table, max_dropped=config.max_dropped, scenes=sizes
+    )
     return open_dataset(config.data, "classification", options)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from visionkit.errors import InputError, unknown_name
 
-__all__ = ["NormPolicy", "OptimConfig", "TransferConfig", "check_limits", "limits"]
+__all__ = ["NormPolicy", "OptimConfig", "TableConfig", "TransferConfig", "check_limits", "limits"]
 
 NormPolicy = Literal["batch", "frozen", "sync", "group"]
 
@@ -160,3 +160,18 @@ class TransferConfig:
     def __post_init__(self) -> None:
         """Refuse values outside their limits."""
         check_limits(self, prefix="transfer.")
+
+
+@dataclass
+class TableConfig:
+    """Which columns of a table of images are read, and how; found by their usual names where left out.
+
+    Args:
+        image: The column of paths.
+        target: The column or columns of targets.
+        separator: What stands between the names in the one column of a multi-label table, such as "|".
+    """
+
+    image: str = ""
+    target: list[str] = field(default_factory=list)
+    separator: str = ""

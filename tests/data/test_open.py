@@ -73,6 +73,12 @@ def captions(root):
     (root / "captions.txt").write_text("image,caption\n" + lines)
 
 
+def huggingface(root):
+    draw(root / "train", "1.jpg", "2.jpg", "3.jpg")
+    rows = [{"file_name": f"{number}.jpg", "label": "ab"[number % 2]} for number in (1, 2, 3)]
+    (root / "train/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 CASES = {
     "a folder for each class": (class_folders, "classification", "label"),
     "a table of images": (table, "classification", "label"),
@@ -80,6 +86,7 @@ CASES = {
     "Pascal VOC boxes": (voc, "detection", "boxes"),
     "images and masks": (masks, "segmentation", "mask"),
     "captions": (captions, "captioning", "captions"),
+    "a Hugging Face folder of classes": (huggingface, "classification", "label"),
 }
 
 
@@ -127,6 +134,16 @@ def test_a_fault_of_a_coco_layout_is_told_as_one(tmp_path) -> None:
         (tmp_path / f"annotations/instances_train{year}.json").write_text("{}")
     with pytest.raises(DataError, match=r"one file of the split train(.|\n)*2014(.|\n)*2017"):
         open_dataset(tmp_path, "detection")
+
+
+def test_a_table_of_several_labels_is_checked_packed_and_opened_by_its_flags(tmp_path, capsys) -> None:
+    draw(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    table = tmp_path / "tags.csv"
+    table.write_text("path,tags,note\n1.jpg,A|B,x\n2.jpg,B,x\n3.jpg,A,x\n")
+    flags = ["--target", "multi", "--table.target", "tags", "--table.separator", "|"]
+    assert cli.main(["check", str(table), *flags]) == 0
+    assert cli.main(["pack", str(table), *flags, "--out", str(tmp_path / "p")]) == 0
+    assert open_pack(tmp_path / "p").classes == ("A", "B")
 
 
 @pytest.mark.parametrize("task", TASKS)

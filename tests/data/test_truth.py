@@ -45,9 +45,7 @@ def test_the_truth_against_itself_is_one_at_every_size(size):
     batch = list_batch([detection_eval(size)(_sample(), keyed_generator(0))])
     images, targets, ids = read_batch(batch, num_classes=2, masks=True)
     assert min(images[0].shape[1:]) == size
-    truths = [
-        in_original(t, i, original_size(t, i)) for t, i in zip(targets, images, strict=True)
-    ]
+    truths = [in_original(t, i, original_size(t, i)) for t, i in zip(targets, images, strict=True)]
     found = {"boxes": sample["boxes"], "labels": sample["labels"], "masks": sample["masks"]}
     metric = CocoAP(("a", "b"), masks=True)
     metric.update([found | {"scores": torch.ones(len(RADII))}], truths, ids)

@@ -90,9 +90,7 @@ def plain_truth(truth: Truth) -> dict[str, Any]:
     }
     plain["area"] = [None if area != area else area for area in plain["area"]]
     if "masks" in truth:
-        plain["masks"] = [
-            [list(mask["size"]), mask["counts"].decode("ascii")] for mask in truth["masks"]
-        ]
+        plain["masks"] = [[list(mask["size"]), mask["counts"].decode("ascii")] for mask in truth["masks"]]
     return plain
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from visionkit.config import TableConfig
 from visionkit.data.caption_records import caption_format
 from visionkit.data.captions import caption_data, check_captions
 from visionkit.data.check import check_folder, check_table
 from visionkit.data.check_masks import check_masks
 from visionkit.data.coco import check_coco, coco, is_coco
-from visionkit.data.folder import class_folders, image_folder, tree
+from visionkit.data.folder import image_folder, is_image_folder, tree
+from visionkit.data.formats.huggingface_classes import (
+    check_huggingface_classes,
+    huggingface_classes,
+    is_huggingface_classes,
+)
 from visionkit.data.mask_sources import mask_kind, open_masks
 from visionkit.data.notices import MAX_DROPPED, Notice
 from visionkit.data.packed import check_pack, is_pack, open_pack
 from visionkit.data.scenes import scenes
 from visionkit.data.splits import SPLIT_ALIASES, Splits
 from visionkit.data.table import image_table
-from visionkit.data.table_rows import TableKind
+from visionkit.data.table_rows import TableKind, is_image_table
 from visionkit.data.voc import check_voc, voc
 from visionkit.errors import DataError, InputError
 
@@ -66,6 +72,7 @@ class OpenOptions:
 
     Args:
         target: What the targets of a table are.
+        table: Which columns of a table are read.
         classes: A file that names the classes of mask values, or COCO categories.
         masks: Detection: read the outlines of the objects too.
         images: Captions: the folder of the images, if it is not where the format has it.
@@ -75,6 +82,7 @@ class OpenOptions:
     """
 
     target: TableKind = "single"
+    table: TableConfig = field(default_factory=TableConfig)
     classes: str = ""
     masks: bool = False
     images: str = ""
@@ -201,12 +209,45 @@ def _is_masks(path: Path) -> bool:
 
 
 def _open_table(path: Path, task: Task, options: OpenOptions) -> Splits:
-    return image_table(_table_file(path), kind=options.target, seed=options.seed)
+    table = options.table
+    return image_table(
+        _table_file(path) or path,
+        kind=options.target,
+        image=table.image or None,
+        target=table.target or None,
+        separator=table.separator or None,
+        seed=options.seed,
+        max_dropped=options.max_dropped,
+    )
 
 
-def _table_file(path: Path) -> Path:
-    """Return the CSV file that a path is, or the only one in it."""
-    return path if path.is_file() else next(iter(sorted(path.glob("*.csv"))), path)
+def _check_table(path: Path, options: OpenOptions) -> Sequence[DataError]:
+    table = options.table
+    return check_table(
+        _table_file(path) or path,
+        kind=options.target,
+        image=table.image or None,
+        target=table.target or None,
+        separator=table.separator or None,
+    )
+
+
+def _table_file(path: Path) -> Path | None:
+    """Return the table of images that a path is, or the only one in a folder."""
+    files = [path] if path.is_file() else sorted([*path.glob("*.csv"), *path.glob("*.tsv")])
+    tables = [file for file in files if is_image_table(file)]
+    return tables[0] if len(tables) == 1 else None
+
+
+def _open_huggingface_classes(path: Path, task: Task, options: OpenOptions) -> Splits:
+    return huggingface_classes(
+        path,
+        kind=options.target,
+        target=options.table.target or None,
+        separator=options.table.separator or None,
+        seed=options.seed,
+        max_dropped=options.max_dropped,
+    )
 
 
 def _has(*names: str) -> Callable[[Path], bool]:
@@ -257,19 +298,28 @@ FORMATS: tuple[Format, ...] = (
         lambda path, options: check_masks(path, classes=options.classes or None),
     ),
     Format(
+        "a Hugging Face folder of classes",
+        "metadata.jsonl or metadata.csv with columns file_name and label, beside the images or in train/ ...",
+        ("classification",),
+        is_huggingface_classes,
+        _open_huggingface_classes,
+        lambda path, options: check_huggingface_classes(path, kind=options.target),
+    ),
+    Format(
         "a table of images",
         "labels.csv: a column of image paths, and one or more of labels or numbers",
         ("classification",),
-        lambda path: _table_file(path).suffix.lower() == ".csv",
+        lambda path: _table_file(path) is not None,
         _open_table,
-        lambda path, options: check_table(_table_file(path), kind=options.target),
+        _check_table,
+        lambda path: path.suffix.lower() in (".csv", ".tsv"),
     ),
     Format(
         "a folder for each class",
         "train/<class>/*.jpg and val/<class>/*.jpg, or <class>/*.jpg",
         ("classification",),
-        lambda path: path.is_dir() and bool(class_folders(path)),
-        lambda path, task, options: image_folder(path, seed=options.seed),
+        is_image_folder,
+        lambda path, task, options: image_folder(path, seed=options.seed, max_dropped=options.max_dropped),
         lambda path, options: check_folder(path),
         lambda path: path.is_dir(),
         fallback=True,
