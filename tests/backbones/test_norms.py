@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.processes import together
 from visionkit.backbones import convert_norms, create_backbone, create_encoder, make_norm
-from visionkit.backbones.norms import FrozenBatchNorm, norm_kinds
+from visionkit.backbones.norms import FrozenBatchNorm, group_count, norm_kinds
 from visionkit.errors import InputError
 
 # plain norms, fused norms and activations, one-dimensional norms, dense connections
@@ -80,7 +80,7 @@ def test_fused_activation_and_dropout_are_kept():
         assert isinstance(new.drop, nn.Dropout)
         assert new.training == fused.training
     y = convert_norms(copy.deepcopy(fused), "group", trained=False)(x)
-    assert torch.allclose(y, nn.functional.silu(nn.functional.group_norm(x, 8)), atol=1e-5)
+    assert torch.allclose(y, nn.functional.silu(nn.functional.group_norm(x, 1)), atol=1e-5)
 
 
 def test_frozen_never_moves():
@@ -95,7 +95,7 @@ def test_group_from_scratch_normalises_and_keeps_zero_gains():
     net = nn.Sequential(nn.Conv2d(3, 48, 3), nn.BatchNorm2d(48), nn.Conv2d(48, 24, 1), nn.BatchNorm2d(24))
     nn.init.zeros_(net[3].weight)
     convert_norms(net, "group", trained=False)
-    assert [m.num_groups for m in net if isinstance(m, nn.GroupNorm)] == [16, 8]
+    assert [m.num_groups for m in net if isinstance(m, nn.GroupNorm)] == [3, 1]
     assert net[1](torch.randn(2, 48, 9, 9) * 7).std().item() == pytest.approx(1, abs=0.05)
     assert not net[3].weight.any()
 
@@ -120,9 +120,31 @@ def test_nets_without_batch_norms_take_any_policy():
 def test_make_norm():
     assert type(make_norm("batch", 8)) is nn.BatchNorm2d
     assert isinstance(make_norm("sync", 8), nn.SyncBatchNorm)
-    assert make_norm("group", 256).num_groups == 32
-    assert make_norm("group", 40).num_groups == 8
     assert isinstance(make_norm("frozen", 8), nn.Identity)
+
+
+def test_a_group_has_sixteen_channels_or_the_next_more_that_divide():
+    named = {1: 1, 15: 1, 16: 1, 24: 1, 31: 1, 32: 2, 37: 1, 40: 2, 48: 3, 64: 4, 100: 5, 256: 16, 1028: 4}
+    assert {channels: group_count(channels) for channels in named} == named
+    for channels in range(1, 1025):
+        count = group_count(channels)
+        wanted = [n for n in range(1, channels + 1) if channels % n == 0 and channels // n >= 16]
+        assert count == max(wanted, default=1), channels
+        if channels in named:  # what is made and what is converted follow the one rule
+            made = make_norm("group", channels)
+            turned = convert_norms(nn.BatchNorm2d(channels), "group", trained=False)
+            assert made.num_groups == turned.num_groups == count
+            assert norm_kinds(made) == norm_kinds(turned) == ("group",)
+
+
+def test_a_group_of_one_value_keeps_it():
+    norm = make_norm("group", 1)
+    nn.init.constant_(norm.weight, 3.0)
+    nn.init.constant_(norm.bias, -1.0)
+    for shape in ((1, 1, 1, 1), (2, 1, 1, 1)):  # the first of them torch's own refuses
+        x = torch.randn(shape)
+        assert torch.equal(norm(x), x * 3 - 1)
+    assert not torch.equal(norm(torch.ones(1, 1, 2, 2)), torch.full((1, 1, 2, 2), 2.0))
 
 
 @pytest.mark.parametrize("make", [create_backbone, create_encoder])
@@ -144,6 +166,8 @@ def _across(rank, folder, world):
     torch.set_num_threads(1)
     with together(folder, rank, world):
         found = {str(dtype): _one_of_several(dtype, rank, world) for dtype in (torch.float32, torch.bfloat16)}
+        if world == 2:
+            found["pooled"] = _pooled("sync", slice(0, 1) if rank == 0 else slice(1, 3))
     torch.save(found, f"{folder}/{rank}.pt")
 
 
@@ -158,11 +182,23 @@ def _one_of_several(dtype, rank, world):
     return [part.clone() for part in parts]
 
 
+def _pooled(policy, images):
+    """Train a block over one position of some of three images."""
+    from visionkit.nn.decoders.block import ConvBlock
+
+    torch.manual_seed(0)
+    block = ConvBlock(5, 4, kernel=1, norm=lambda width: make_norm(policy, width), single=True)
+    return block(torch.randn(3, 5, 1, 1)[images]).detach()
+
+
 @pytest.mark.dist
 @pytest.mark.parametrize("world", [1, 2])
 def test_sync_over_processes_is_batch_over_all(tmp_path, world):
     torch.multiprocessing.spawn(_across, args=(str(tmp_path), world), nprocs=world)
     told = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    if world == 2:
+        pooled = torch.cat([one["pooled"] for one in told])
+        torch.testing.assert_close(pooled, _pooled("batch", slice(None)), atol=1e-5, rtol=1e-5)
     for dtype, near in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
         norm, everything = _case(dtype)
         everything.requires_grad_()

@@ -4,25 +4,42 @@ Trained weights survive a conversion only where it is exact: batch to frozen (th
 and batch to sync (the same parameters, statistics over all processes). Group norm has other statistics, so
 trained batch-norm weights are refused there. He et al., "Rethinking ImageNet Pre-training" (2019), gives both
 arms of a comparison the same norm; this module is how.
+
+A norm over few values takes away what they say. What each does where a map is one position (image pooling):
+
+- batch, sync: over the images, B values a channel (sync: of all processes). Two leave a sign only. One in
+  training leaves nothing, and the running statistics serve (`lacks_statistics`).
+- frozen: the stored statistics, wherever it is.
+- group: within an image, over at least 16 channels; where the map of a head always is one position, a bias
+  takes its place (`within_image`).
+- layer (the backbones' own): over all channels of each position, as anywhere else.
 """
 
 from __future__ import annotations
 
-import math
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from visionkit.config import NormPolicy
 from visionkit.errors import InputError, unknown_name
 
-__all__ = ["FrozenBatchNorm", "convert_norms", "make_norm", "norm_kinds"]
+__all__ = [
+    "FrozenBatchNorm",
+    "convert_norms",
+    "group_count",
+    "lacks_statistics",
+    "make_norm",
+    "norm_kinds",
+    "within_image",
+]
 
-_GROUPS = 32  # Wu & He, "Group Normalization" (2018)
+_GROUP_CHANNELS = 16  # Wu & He, "Group Normalization" (2018), table 4: the best of 2 to 64 channels a group
 
 
 class FrozenBatchNorm(nn.Module):
@@ -104,7 +121,40 @@ class _GroupNorm(nn.GroupNorm):
     """Group norm that keeps the dropout and the activation fused into the batch norm it replaces."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.num_channels == self.num_groups and input.shape[2:].numel() == 1:
+            # A group of one value less its mean is nothing, so only gain and bias act.
+            shape = [1, -1] + [1] * (input.dim() - 2)
+            y = input if self.weight is None else input * self.weight.view(shape) + self.bias.view(shape)
+            return _finish(self, y)
         return _finish(self, super().forward(input))
+
+
+def group_count(channels: int) -> int:
+    """Return how many groups a group norm of so many channels has.
+
+    Each has at least 16 channels: the most groups that divide the channels evenly and keep that. Layers of
+    fewer than 32 channels, and widths that nothing divides, have one group.
+    """
+    return next(n for n in range(max(1, channels // _GROUP_CHANNELS), 0, -1) if channels % n == 0)
+
+
+def within_image(norm: nn.Module) -> bool:
+    """Return whether a norm takes its statistics over the positions of single images.
+
+    Over one position it has few values or one, so a branch that always is one position is better off without.
+    """
+    return isinstance(norm, nn.GroupNorm | _InstanceNorm)
+
+
+def lacks_statistics(norm: nn.Module, x: Tensor) -> TypeGuard[_BatchNorm]:
+    """Return whether a batch norm in training would see one value a channel of `(B, C, ...)`.
+
+    A sync norm counts the values of all processes, each of which has one at least.
+    """
+    if not (norm.training and isinstance(norm, _BatchNorm) and x.numel() == x.shape[1]):
+        return False
+    shared = isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and dist.is_initialized()
+    return not shared or dist.get_world_size() == 1
 
 
 def _carry_fused(old: nn.Module, new: nn.Module) -> None:
@@ -126,8 +176,9 @@ def _finish(norm: nn.Module, y: Tensor) -> Tensor:
 def make_norm(policy: NormPolicy, channels: int) -> nn.Module:
     """Return a new norm layer for maps `(B, channels, H, W)`.
 
-    A new layer has no statistics worth freezing: under "frozen" it does nothing (`nn.Identity`), as the
-    pyramid and heads of the reference Faster R-CNN with frozen norms have none.
+    A group norm has `group_count(channels)` groups. A new layer has no statistics worth freezing: under
+    "frozen" it does nothing (`nn.Identity`), as the pyramid and heads of the reference Faster R-CNN with
+    frozen norms have none.
 
     Args:
         policy: "batch", "frozen", "sync" or "group".
@@ -140,7 +191,7 @@ def make_norm(policy: NormPolicy, channels: int) -> nn.Module:
     if policy == "frozen":
         return nn.Identity()
     if policy == "group":
-        return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
+        return _GroupNorm(group_count(channels), channels)
     return _SyncBatchNorm(channels) if policy == "sync" else nn.BatchNorm2d(channels)
 
 
@@ -157,6 +208,8 @@ def _kind(module: nn.Module) -> str:
         return "batch"
     if isinstance(module, FrozenBatchNorm) or type(module).__name__.startswith("FrozenBatchNorm"):
         return "frozen"
+    if isinstance(module, _GroupNorm):
+        return "group"  # also where a narrow layer has one group
     if isinstance(module, nn.GroupNorm):
         # one group over channels is what channels-first "layer norms" are often built from
         return "group" if module.num_groups > 1 else "layer"
@@ -219,7 +272,7 @@ def _replacement(norm: _BatchNorm, policy: NormPolicy) -> nn.Module:
     device = next((t.device for t in (norm.weight, norm.running_mean) if t is not None), torch.device("cpu"))
     new: nn.Module
     if policy == "group":
-        groups = math.gcd(_GROUPS, norm.num_features)
+        groups = group_count(norm.num_features)
         new = _GroupNorm(groups, norm.num_features, norm.eps, affine, device=device)
         if affine:  # a zero-initialised last gain of a residual block stays zero
             new.weight, new.bias = norm.weight, norm.bias

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from visionkit.backbones.level import Level
 from visionkit.backbones.norms import make_norm
 from visionkit.errors import InputError
 from visionkit.nn.decoders import create_decoder, decoder_class, list_decoders
-from visionkit.nn.decoders.block import ConvBlock
+from visionkit.nn.decoders.block import ConvBlock, PooledBlock
 
 FINE = tuple(
     Level(channels, reduction) for channels, reduction in ((6, 2), (8, 4), (10, 8), (12, 16), (14, 32))
@@ -49,18 +51,52 @@ def test_every_parameter_learns_under_every_norm(name, policy):
     decoder = create_decoder(
         name, levels, num_classes=5, channels=16, norm=lambda width: make_norm(policy, width)
     )
-    maps = _maps(levels)
+    maps = _maps(levels, batch=4)
     logits = decoder(maps)
     finest = 0 if name in ("unet", "semantic_fpn", "upernet", "deeplabv3plus") else -1
-    assert logits.shape == (2, 5, *maps[finest].shape[-2:])
+    assert logits.shape == (4, 5, *maps[finest].shape[-2:])
     logits.square().sum().backward()
-    named = dict(decoder.named_parameters())
-    assert len(named) >= 3
-    assert [key for key, value in named.items() if value.grad is None or not value.grad.abs().sum() > 0] == []
+    assert all(value.grad is not None for value in decoder.parameters())
+    largest = {key: float(value.grad.abs().max()) for key, value in decoder.named_parameters()}
+    assert len(largest) >= 3
+    # Rounding alone would leave about 1e-9 of the largest: 2^-24 of a gradient some layers below it.
+    assert [key for key, value in largest.items() if value < 1e-6 * max(largest.values())] == []
+
+
+@pytest.mark.parametrize("policy", ["batch", "frozen", "sync", "group"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_pooled_branch_tells_images_apart_and_learns(policy, dtype):
+    with_pools, walked = set(), 0
+    for width in (1, 6, 16, 24, 40, 64):
+        generator = torch.Generator().manual_seed(width)
+        for name in list_decoders():
+            torch.manual_seed(0)
+            levels = [*_levels_for(name)[:-1], Level(4 * width, _levels_for(name)[-1].reduction)]
+            norm = partial(make_norm, policy)
+            decoder = create_decoder(name, levels, num_classes=2, channels=width, norm=norm).to(dtype)
+            branches = {key: part for key, part in decoder.named_modules() if isinstance(part, PooledBlock)}
+            for key, branch in branches.items():
+                told = (width, name, key)
+                # Images that differ as a whole and in each position.
+                maps = torch.randn(8, 4 * width, 1, 1, generator=generator) * 3
+                maps = (
+                    (maps + torch.randn(8, 4 * width, 6, 7, generator=generator)).to(dtype).requires_grad_()
+                )
+                out = branch(maps)
+                assert out.shape == (8, width, 6, 7), told
+                assert float(out.detach().float().std(0).max()) > 0.1, told
+                out.float().mul(torch.randn(out.shape, generator=generator)).sum().backward()
+                learns = {"maps": maps, **dict(branch.named_parameters())}
+                grads = {each: float(value.grad.float().abs().max()) for each, value in learns.items()}
+                assert [each for each, grad in grads.items() if grad < 1e-2] == [], told
+                walked += 1
+            with_pools |= {name} if branches else set()
+    assert with_pools == {"deeplabv3", "deeplabv3plus", "psp", "upernet"}
+    assert walked == 6 * (1 + 1 + 4 + 4)
 
 
 @pytest.mark.parametrize("name", list_decoders())
-@pytest.mark.parametrize("policy", ["batch", "sync"])
+@pytest.mark.parametrize("policy", ["batch", "frozen", "sync", "group"])
 @pytest.mark.parametrize("size", [(97, 131), (33, 40), (31, 7), (1, 1)])
 def test_one_picture_of_any_size_trains_and_evaluates(name, policy, size):
     levels = _levels_for(name)

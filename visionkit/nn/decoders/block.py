@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from visionkit.backbones.level import Level
+from visionkit.backbones.norms import lacks_statistics, within_image
 from visionkit.errors import InputError
 
 __all__ = ["ConvBlock", "Norm", "PooledBlock", "need_levels", "resize_to"]
@@ -29,20 +29,32 @@ class ConvBlock(nn.Module):
         kernel: Side of the kernel, odd.
         dilation: Pixels between the kernel's taps.
         norm: Makes the norm layer.
+        single: The map always is one position. A norm within the image would leave little or nothing of it,
+            so there the convolution has a bias and no norm follows; batch norms stay.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, dilation: int = 1, norm: Norm) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int = 3,
+        dilation: int = 1,
+        norm: Norm,
+        single: bool = False,
+    ) -> None:
         super().__init__()
         padding = dilation * (kernel // 2)
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False)
-        self.norm = norm(outputs)
+        made = norm(outputs)
+        bare = single and within_image(made)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=bare)
+        self.norm = nn.Identity() if bare else made
 
     def forward(self, features: Tensor) -> Tensor:
         """Return `(B, outputs, H, W)` for `(B, inputs, H, W)`."""
         features = self.conv(features)
         norm = self.norm
-        lonely = features.numel() == features.shape[1]
-        if lonely and norm.training and isinstance(norm, _BatchNorm):
+        if lacks_statistics(norm, features):
             mean, var = norm.running_mean, norm.running_var
             return F.relu(F.batch_norm(features, mean, var, norm.weight, norm.bias, False, 0.0, norm.eps))
         return F.relu(norm(features))
@@ -61,7 +73,7 @@ class PooledBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, bins: int, norm: Norm) -> None:
         super().__init__()
         self.bins = bins
-        self.block = ConvBlock(inputs, outputs, kernel=1, norm=norm)
+        self.block = ConvBlock(inputs, outputs, kernel=1, norm=norm, single=bins == 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return `(B, outputs, H, W)` for `(B, inputs, H, W)`."""
