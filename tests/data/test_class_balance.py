@@ -46,7 +46,7 @@ def test_all_pixels_together_keep_their_weight(counts, power):
 
 
 def test_nothing_to_count_is_said():
-    with pytest.raises(InputError, match="at least one pixel"):
+    with pytest.raises(InputError, match="at least one sample"):
         balanced_weights(torch.zeros(3, dtype=torch.int64), power=0.5)
     with pytest.raises(InputError, match="from 0 to 1"):
         balanced_weights(torch.ones(3), power=2.0)

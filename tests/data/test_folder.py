@@ -35,7 +35,7 @@ def test_without_a_validation_folder_some_training_pictures_are_held_out(tmp_pat
     splits = image_folder(_fill(tmp_path, ("train", "test")), held_out=0.2, seed=1)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (8, 2, 10)
     assert sorted(splits.val.labels) == [0, 1]
-    assert "2 of 10 training pictures" in splits.facts["held_out"]
+    assert "2 of 10 training images" in splits.facts["held_out"]
     assert splits.val.ids == image_folder(tmp_path, seed=1).val.ids
 
 

@@ -8,7 +8,12 @@ import pytest
 from PIL import Image
 
 from visionkit.data.formats.huggingface import metadata_columns, metadata_files, read_metadata
-from visionkit.errors import DataError
+from visionkit.data.formats.huggingface_classes import (
+    check_huggingface_classes,
+    huggingface_classes,
+    is_huggingface_classes,
+)
+from visionkit.errors import DataError, InputError
 
 
 def _image(file):
@@ -80,3 +85,56 @@ def test_other_folders_are_none(tmp_path):
     (tmp_path / "train-0.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="Parquet is not read"):
         read_metadata(tmp_path)
+
+
+def _labelled(root, values, column="label", folder="train"):
+    for number in range(len(values)):
+        _image(root / folder / f"{number}.png")
+    rows = [{"file_name": f"{n}.png", column: value, "text": "x"} for n, value in enumerate(values)]
+    _lines(root / folder / "metadata.jsonl", rows)
+    return root
+
+
+def test_classes_of_a_hugging_face_folder(tmp_path):
+    root = _labelled(tmp_path / "names", ["b", "a"] * 5)
+    _labelled(root, ["a", "b"], folder="validation")
+    assert is_huggingface_classes(root)
+    splits = huggingface_classes(root)
+    assert (splits.classes, len(splits.train), len(splits.val), splits.notices) == (("a", "b"), 10, 2, ())
+    assert int(splits.train[0]["label"]) == 1
+    assert splits.val[1]["id"] == "validation/1.png"
+    assert check_huggingface_classes(root) == []
+    numbers = huggingface_classes(_labelled(tmp_path / "numbers", [10, 9, 2] * 3))
+    assert numbers.classes == ("2", "9", "10")
+    several = _labelled(tmp_path / "several", [["a", "b"], [], ["b"], ["a"], ["c"]])
+    splits = huggingface_classes(several, kind="multi")
+    assert splits.classes == ("a", "b", "c")
+    samples = [part[index] for part in (splits.train, splits.val) for index in range(len(part))]
+    labels = {sample["id"]: sample["label"].tolist() for sample in samples}
+    assert (len(labels), labels["train/0.png"], labels["train/1.png"]) == (5, [1, 1, 0], [0, 0, 0])
+    assert check_huggingface_classes(several) == []
+    ages = huggingface_classes(
+        _labelled(tmp_path / "ages", [1.5] * 9, "age"), kind="regression", target="age"
+    )
+    assert float(ages.train[0]["label"][0]) == 1.5
+
+
+def test_faults_of_a_hugging_face_folder(tmp_path):
+    root = _labelled(tmp_path / "some", ["a", None, {"x": 1}, "b", "a"])
+    faults = check_huggingface_classes(root)
+    assert [fault.record for fault in faults] == ["line 3", "line 2"]
+    with pytest.raises(DataError, match="a class, a number or a list"):
+        huggingface_classes(root)
+    root = _labelled(tmp_path / "rest", ["a"] * 4)
+    _image(root / "train" / "more.png")
+    with pytest.raises(DataError, match=r"without metadata left out: 1 of 4(.|\n)*more\.png"):
+        huggingface_classes(root)
+    assert "more.png" in str(check_huggingface_classes(root)[0])
+    with pytest.raises(DataError, match="use kind='multi'"):
+        huggingface_classes(_labelled(tmp_path / "lists", [["a"], ["b"]]))
+    captions = _labelled(tmp_path / "captions", ["a"], "text2")
+    assert not is_huggingface_classes(captions)
+    with pytest.raises(DataError, match=r"one column of classes(.|\n)*--table\.target"):
+        huggingface_classes(captions)
+    with pytest.raises(InputError, match="Did you mean 'text'"):
+        huggingface_classes(captions, target="txt")

@@ -62,11 +62,11 @@ BAD = [
     (
         "path,label,split\n0.png,0,train\n1.png,1,train\n2.png,7,val\n",
         "single",
-        r"in 0 \.\. 1",
+        "They are: 0, 1",
         "line 4",
         "label",
     ),
-    ("path,label,split\n0.png,0,train\n1.png,-1,val\n", "single", r"in 0 \.\. 0", "line 3", "label"),
+    ("path,label,split\n0.png,0,train\n1.png,-1,val\n", "single", "They are: 0", "line 3", "label"),
     ("path,label,split\n0.png,a,tarin\n", "single", "train, val or test", "line 2", "split"),
     ("path,label\n0.png,a,b\n", "single", "2 values", "line 2", None),
     ("path,y\n0.png,1\n1.png,nan\n", "regression", "finite", "line 3", "y"),
@@ -88,15 +88,15 @@ def test_every_bad_row_is_named(table):
 
 
 def test_wrong_questions_are_refused(table):
-    file = table("path,label,more\n0.png,a,b\n")
+    file = table("path,kind,more\n0.png,a,b\n")
     with pytest.raises(InputError, match="one column of classes"):
         image_table(file)
-    with pytest.raises(InputError, match="Did you mean 'label'"):
-        image_table(file, target="lable")
+    with pytest.raises(InputError, match="Did you mean 'kind'"):
+        image_table(file, target="kid")
     with pytest.raises(InputError, match="single"):
         image_table(file, kind="sinlge")
     with pytest.raises(InputError, match="no separator"):
-        image_table(file, kind="multi", target="label")
+        image_table(file, kind="multi", target="kind")
     with pytest.raises(InputError, match="column of paths"):
         image_table(table("where,label\n0.png,a\n"))
     with pytest.raises(DataError, match="none by this name"):

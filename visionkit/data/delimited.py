@@ -58,6 +58,7 @@ def read_delimited(file: Path, *, known: Collection[str] = ()) -> Delimited:
             stream.seek(0)
             reader = csv.reader(stream, strict=True, delimiter=delimiter)
             header = [name.strip() for name in next(reader, [])]
+            line = reader.line_num
             lines = []
             for row in reader:
                 line = reader.line_num

@@ -232,13 +232,16 @@ def open_folders(
         count = len(pictures_below(folder)[0])
         text = f"{printable(str(folder))} has no class folders, so that there is no {split} split"
         beside.add(f"images of {split} without a class left out", text, count=count, harmless=True)
-    for text in layout.guessed:
-        beside.add("folders with the name of a split taken for a class", text, harmless=True)
+    if layout.guessed:
+        names = ", ".join(printable(repr(name)) for name in layout.guessed)
+        text = f"{names} in {top}, since folders beside it have the name of no split"
+        what = "folders with the name of a split taken for a class"
+        beside.add(what, text, count=len(layout.guessed), harmless=True)
     for folder in layout.ignored:
         count = len(pictures_below(folder)[0])
         text = f"{printable(str(folder))} has the name of no split (train, val, test)"
-        what = "images beside the splits ignored" if count else "folders beside the splits ignored"
-        beside.add(what, text, count=count or 1, harmless=not count)
+        what = f"{'images' if count else 'folders'} beside the splits ignored"
+        beside.add(f"{what} ({printable(folder.name)})", text, count=count or 1, harmless=not count)
     if len(readers["train"].classes) == 1:
         text = f"{readers['train'].classes[0]!r}: there is nothing to tell it from"
         beside.add("data sets of one class", text, harmless=True)

@@ -53,7 +53,7 @@ class FolderLayout:
     Args:
         splits: The folder of each split; {"": root} where the class folders stand in the root.
         unlabelled: Folders of a split whose images have no class.
-        guessed: What was assumed of folders with the name of a split, a line each.
+        guessed: Folders with the name of a split that are taken for classes.
         ignored: Folders beside the splits that are not read.
     """
 
@@ -137,8 +137,7 @@ def _as_classes(
                 path=root,
                 field="class",
             )
-    text = f"{printable(rivals[0])!r} stands beside it and is no split"
-    return FolderLayout({"": root}, guessed=tuple(f"{root / name}: {text}" for name in named))
+    return FolderLayout({"": root}, guessed=tuple(named))
 
 
 def _by_split(root: Path, named: Sequence[str]) -> dict[str, Path]:
@@ -196,8 +195,10 @@ def foreign_layout(root: Path) -> str | None:
         root: A folder.
     """
     try:
-        layout = folder_layout(root)
-        top = layout.splits.get("train", root)
+        try:
+            top = folder_layout(root).splits.get("train", root)
+        except DataError:  # parts of samples, with splits in them perhaps (images/train, labels/train)
+            top = root
         names = {name.lower(): name for name in class_folders(top)}
         if not names:
             return _beside_images(root, top)
@@ -208,7 +209,7 @@ def foreign_layout(root: Path) -> str | None:
         if len(parts) == 1 and not _has_images(top / lone, depth=0):
             return None
         return _named(root, top, parts)
-    except (OSError, DataError):
+    except OSError:
         return None
 
 

@@ -40,13 +40,13 @@ MAX_PIXELS = 64_000_000
 """Largest picture that is decoded, in pixels, unless a caller says otherwise."""
 
 PICTURE_SUFFIXES = frozenset({
-    ".apng", ".bmp", ".dib", ".gif", ".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm",
+    ".apng", ".bmp", ".gif", ".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm",
     ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
 """File endings that folders are searched for (lower case)."""
 
 UNREAD_SUFFIXES = frozenset({
-    ".arw", ".avif", ".cr2", ".cr3", ".cur", ".dcm", ".dds", ".dicom", ".dng", ".emf", ".eps", ".exr",
+    ".arw", ".avif", ".cr2", ".cr3", ".cur", ".dcm", ".dds", ".dib", ".dicom", ".dng", ".emf", ".eps", ".exr",
     ".fit", ".fits", ".hdr", ".heic", ".heif", ".hif", ".ico", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl",
     ".jxr", ".mha", ".nef", ".nii", ".nrrd", ".orf", ".pcx", ".pfm", ".psd", ".qoi", ".raf", ".raw",
     ".rw2", ".sgi", ".svg", ".svgz", ".tga", ".wmf", ".xbm", ".xpm",

@@ -205,9 +205,11 @@ def _image_column(file: Path, header: list[str], image: str | None) -> str:
         for column in header:
             if column.lower() == name:
                 return column
-    raise InputError(
-        f"Expected a column of paths in {file} (one of {', '.join(_IMAGE_COLUMNS)}), but found {header}. "
-        "Name it with image=... (--table.image)"
+    raise DataError(
+        f"Expected a column of paths (one of {', '.join(_IMAGE_COLUMNS)}), but found {header}. "
+        "Name it with image=... (--table.image)",
+        path=file,
+        record="line 1",
     )
 
 
@@ -227,7 +229,8 @@ def _target_columns(
         rows = [name for name in header if not name or name.lower().startswith("unnamed:")]
         found = tuple(name for name in header if name not in (image, _split_column(header), *rows))
         if not found:
-            raise InputError(f"Expected a column of targets in {file}, but found only {header}.")
+            text = f"Expected a column of targets, but found only {header}."
+            raise DataError(text, path=file, record="line 1")
         labels = [name for name in found if name.lower() in LABEL_COLUMNS]
         if kind in ("single", None) and len(found) > 1 and len(labels) == 1:
             rest = [name for name in found if name != labels[0]]
@@ -259,23 +262,29 @@ def _count_unused(
 
 def _check_columns(file: Path, kind: str, columns: tuple[str, ...], separator: str | None) -> None:
     if kind == "single" and len(columns) != 1:
-        raise InputError(
-            f"Expected one column of classes in {file}, but found {list(columns)}. Name it with target=... "
-            '(--table.target), or use kind="multi" or kind="regression" (--target).'
+        raise DataError(
+            f"Expected one column of classes, but found {list(columns)}. Name it with target=... "
+            '(--table.target), or use kind="multi" or kind="regression" (--target).',
+            path=file,
+            record="line 1",
         )
     if kind != "multi":
         return
     if separator == "":
         raise InputError(expected("the separator", "a character", separator))
     if separator is None and len(columns) == 1:
-        raise InputError(
-            f"Expected several 0/1 columns in {file}, or one column of names and a separator, but found "
-            f"one column, {columns[0]!r}, and no separator. Give separator=... (--table.separator, such as '|')."
+        raise DataError(
+            "Expected several 0/1 columns, or a column of names and a separator, but found one column, "
+            f"{columns[0]!r}, and no separator. Give separator=... (--table.separator), such as '|'.",
+            path=file,
+            record="line 1",
         )
     if separator is not None and len(columns) != 1:
-        raise InputError(
-            f"Expected one column to cut at {separator!r} in {file}, but found {list(columns)}. Name it with "
-            "target=... (--table.target)"
+        raise DataError(
+            f"Expected one column to cut at {separator!r}, but found {list(columns)}. Name it with "
+            "target=... (--table.target)",
+            path=file,
+            record="line 1",
         )
 
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from visionkit.data.image_notices import name_twins
 from visionkit.data.notices import NoticeCounter
-from visionkit.errors import DataError, InputError, expected, nearest
+from visionkit.errors import DataError, expected, nearest
 
 __all__ = ["Row", "TableKind", "Target", "table_kind", "understanding"]
 
@@ -57,7 +57,7 @@ def table_kind(
 
     Several columns are multi-label where all cells are 0 or 1, else regression where all are numbers. One
     column is regression where it holds numbers with decimals, multi-label where its cells are made of names
-    with a bar, semicolon or comma between them that occur in several cells, else one class.
+    with a bar, semicolon or comma between them of which half occur in other cells too, else one class.
 
     Args:
         rows: The cells of the target columns, by row.
@@ -76,8 +76,9 @@ def table_kind(
         cut = [[part.strip() for part in text.split(mark)] for text in cells]
         alone = {parts[0] for parts in cut if len(parts) == 1}
         counts = Counter(part for parts in cut for part in set(parts))
-        several = [parts for parts in cut if len(parts) > 1]
-        if several and all(counts[part] > 1 or part in alone for parts in several for part in parts if part):
+        joined = {part for parts in cut if len(parts) > 1 for part in parts if part}
+        again = sum(counts[part] > 1 or part in alone for part in joined)
+        if joined and 2 * again >= len(joined):
             return "multi", mark
     return "single", None
 
@@ -106,7 +107,7 @@ def understanding(
         counter: Where what looks like a mistake is counted.
 
     Raises:
-        InputError: One class is expected, but the column holds numbers with decimals.
+        DataError: One class is expected, but the column holds numbers with decimals.
     """
     if kind == "regression" or (kind == "multi" and separator is None):
         read = _number if kind == "regression" else _flag
@@ -174,9 +175,11 @@ def _refuse_decimals(file: Path, column: str, seen: Counter[str]) -> None:
     """Refuse to take numbers such as 3.5 for classes."""
     if seen and all(map(_is_number, seen)) and not all(map(_WHOLE.fullmatch, seen)):
         first = next(name for name in seen if not _WHOLE.fullmatch(name))
-        raise InputError(
-            f"Expected classes in column {column!r} of {file}, but found numbers with decimals ({first}). "
-            'Use kind="regression" (--target regression) to predict numbers, or classes=... for names.'
+        raise DataError(
+            f'Expected classes, but found numbers with decimals ({first}). Use kind="regression" (--target '
+            "regression) to predict numbers, or classes=... to take them for names.",
+            path=file,
+            field=column,
         )
 
 

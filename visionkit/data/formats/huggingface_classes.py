@@ -15,7 +15,7 @@ from visionkit.data.splits import HOLDOUT, Splits
 from visionkit.data.table import table_splits
 from visionkit.data.table_rows import LABEL_COLUMNS, TableRows, row_notices, targets_of
 from visionkit.data.table_targets import Row, TableKind, table_kind
-from visionkit.errors import DataError, InputError, printable, unknown_name
+from visionkit.errors import DataError, printable, unknown_name
 
 __all__ = ["check_huggingface_classes", "huggingface_classes", "is_huggingface_classes"]
 
@@ -50,7 +50,7 @@ def huggingface_classes(
     Args:
         root: The folder.
         kind: What the targets are.
-        target: The column or columns of targets; the one called label, class, category or target if not given.
+        target: The column or columns of targets; the one called label, class or the like if not given.
         separator: What stands between names, where several stand in one text.
         classes: The classes in order.
         held_out: Share of the training rows that is held out where there is no folder of validation.
@@ -110,10 +110,10 @@ def _read(
         kind, separator = table_kind([row.values for row in rows], separator=separator)
     if lists and kind != "multi":
         text = f"Expected one value of {columns[0]!r} an image, but there are lists: use kind='multi'."
-        raise InputError(f"{metadata.files[0]}: {text}")
+        raise DataError(text, path=metadata.files[0], field=columns[0])
     if kind == "multi" and separator is None and len(columns) == 1:
         text = f"Expected lists in {columns[0]!r}, or a separator, but it holds single values."
-        raise InputError(f"{metadata.files[0]}: {text}")
+        raise DataError(text, path=metadata.files[0], field=columns[0])
     names, good, targets = targets_of(
         rows, metadata.files[0], kind, columns, separator, classes, counter, faults
     )
@@ -133,9 +133,10 @@ def _columns(root: Path, known: Sequence[str], target: str | Sequence[str] | Non
         return wanted
     labels = [name for name in known if name.lower() in LABEL_COLUMNS]
     if len(labels) != 1:
-        raise InputError(
-            f"Expected one column of classes ({', '.join(LABEL_COLUMNS)}) in the metadata of {root}, but found "
-            f"{list(known)}. Name it with target=... (--table.target)"
+        raise DataError(
+            f"Expected one column of classes ({', '.join(LABEL_COLUMNS)}) in the metadata, but found "
+            f"{list(known)}. Name it with target=... (--table.target)",
+            path=root,
         )
     return (labels[0],)
 
