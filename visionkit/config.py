@@ -138,23 +138,25 @@ class TransferConfig:
 
     Args:
         freeze_through: Freeze every stage up to this reduction (parameters and running statistics).
-            0 freezes nothing; "all" freezes the whole backbone: a linear probe.
+            0 freezes nothing; "all" freezes the whole backbone: a linear probe. Where all blocks share one
+            reduction (ViT, Mixer): the share of blocks to freeze, such as 0.5.
         norm: Normalisation of backbone and heads alike. Both arms of a comparison use the same one.
         backbone_lr_scale: The backbone's learning rate as a share of the head's.
-        layer_decay: The rate of each level as a share of the next coarser one's; 1 is off.
+        layer_decay: The rate of each level as a share of the next coarser one's; 1 is off. Where all blocks
+            share one reduction: of each block as a share of the next one's.
         thaw_at: Staged thaw: at `images` seen, everything coarser than `reduction` trains;
-            pairs `(images, reduction)`, reduction 0 thaws all.
+            pairs `(images, reduction)` (or `(images, share of blocks)`), 0 thaws all.
         probe_level: Pool this reduction's map instead of the last one (a probe from a chosen level).
 
     Raises:
         InputError: A value is outside its limits.
     """
 
-    freeze_through: int | Literal["all"] | None = field(default=None, metadata=limits(min=0))
+    freeze_through: int | float | Literal["all"] | None = field(default=None, metadata=limits(min=0))
     norm: NormPolicy | None = None
     backbone_lr_scale: float | None = field(default=None, metadata=limits(min=0))
     layer_decay: float = field(default=1.0, metadata=limits(above=0, max=1))
-    thaw_at: tuple[tuple[int, int], ...] = ()
+    thaw_at: tuple[tuple[int, int | float], ...] = ()
     probe_level: int | None = field(default=None, metadata=limits(min=1))
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -126,7 +126,8 @@ def parameter_groups(
     """Return the groups: every parameter that trains, now or after a thaw, is in exactly one.
 
     Norms, biases, embeddings and whatever a part names in `no_weight_decay()` are not decayed. Groups are
-    named "head", "backbone" or "backbone/REDUCTION", with "/no decay".
+    named "head", "backbone", "backbone/REDUCTION" or "backbone/block NUMBER" (0: the embeddings), with
+    "/no decay".
 
     Args:
         module: The task.
@@ -136,7 +137,7 @@ def parameter_groups(
         lr: Peak rate of the head.
 
     Raises:
-        InputError: Nothing is to be trained.
+        InputError: Nothing is to be trained, or a decay by level would do nothing.
     """
     levels, later = _backbone_levels(backbone, transfer)
     inside = set() if backbone is None else {id(p) for p in backbone.parameters()}
@@ -247,17 +248,41 @@ def _backbone_levels(
     final = transfer.thaw_at[-1][1] if transfer.thaw_at else None
     if transfer.layer_decay == 1.0 and not final:
         return {}, set() if final is None else {id(p) for p in backbone.parameters()}
-    stages = _stages(backbone)
+    units = _units(backbone)
     named = dict(backbone.named_parameters())
+    weighty = [1 for unit in units if any(named[name].ndim > 1 for name in unit.parameters)]
+    if transfer.layer_decay != 1.0 and len(weighty) < 2:
+        raise InputError(
+            f"layer_decay={transfer.layer_decay:g} would do nothing: all weights of "
+            f"{getattr(backbone, 'name', type(backbone).__name__)!r} are one group, since its maps have one "
+            "reduction and no blocks of one class were found in it. Leave layer_decay out, or register a "
+            "network that gives several levels."
+        )
     levels: dict[int, tuple[str, float]] = {}
     later: set[int] = set()
-    for depth, (reduction, names) in enumerate(reversed(stages)):
-        scale = transfer.layer_decay**depth
-        for name in names:
-            levels[id(named[name])] = (f"backbone/{reduction}", scale)
-            if final is not None and reduction > final:
+    for depth, unit in enumerate(reversed(units)):
+        for name in unit.parameters:
+            levels[id(named[name])] = (unit.label, transfer.layer_decay**depth)
+            if final is not None and (final == 0 or unit.place > final):
                 later.add(id(named[name]))
     return levels, later
+
+
+class _Unit(NamedTuple):
+    """What has one rate: a level, or a block where all blocks share one reduction."""
+
+    label: str
+    place: float
+    parameters: list[str]
+
+
+def _units(backbone: nn.Module) -> list[_Unit]:
+    """Return the units of a backbone, first to last."""
+    blocks: Callable[[], list[tuple[float, list[str]]]] | None = getattr(backbone, "blocks", None)
+    found = blocks() if blocks is not None else []
+    if found:
+        return [_Unit(f"backbone/block {i}", share, names) for i, (share, names) in enumerate(found) if names]
+    return [_Unit(f"backbone/{reduction}", reduction, names) for reduction, names in _stages(backbone)]
 
 
 def _stages(backbone: nn.Module) -> list[tuple[int, list[str]]]:

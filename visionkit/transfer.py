@@ -28,7 +28,7 @@ __all__ = [
     "transfer_from",
 ]
 
-Reduction = int | Literal["all"]
+Reduction = int | float | Literal["all"]
 
 # task: (frozen through, norm, backbone rate as a share of the head's), for trained weights. From scratch only
 # the norm holds. Detection sees few pictures a step, so its statistics are taken over all processes; the
@@ -187,7 +187,7 @@ def transfer_from(value: TransferConfig | Mapping[str, Any]) -> TransferConfig:
         if name not in known:
             raise unknown_name("transfer setting", name, known)
     plain = dict(value)
-    plain["thaw_at"] = tuple((int(at), int(to)) for at, to in plain.get("thaw_at", ()))
+    plain["thaw_at"] = tuple((int(at), to) for at, to in plain.get("thaw_at", ()))
     return TransferConfig(**plain)
 
 
@@ -212,8 +212,10 @@ def _refuse_for_scratch(transfer: TransferConfig) -> None:
 
 def _check(transfer: TransferConfig) -> None:
     freeze = transfer.freeze_through
-    if not (freeze == "all" or (isinstance(freeze, int) and freeze >= 0)):
-        raise InputError(expected("transfer.freeze_through", "a reduction, 0 or 'all'", freeze))
+    share = isinstance(freeze, float) and 0 < freeze < 1
+    if not (freeze == "all" or share or (isinstance(freeze, int) and freeze >= 0)):
+        wanted = "a reduction, a share of blocks (above 0, below 1), 0 or 'all'"
+        raise InputError(expected("transfer.freeze_through", wanted, freeze))
     scale, decay = transfer.backbone_lr_scale, transfer.layer_decay
     if scale is None or scale <= 0:
         raise InputError(
@@ -226,7 +228,7 @@ def _check(transfer: TransferConfig) -> None:
         )
     if not 0 < decay <= 1:
         raise InputError(expected("transfer.layer_decay", "above 0 and at most 1", decay))
-    before: tuple[float, float] = (0, float("inf") if freeze == "all" else float(freeze))
+    before: tuple[float, float] = (0, float("inf") if isinstance(freeze, str) else freeze)
     for at, reduction in transfer.thaw_at:
         if at <= before[0] or not 0 <= reduction < before[1]:
             wanted = (

@@ -146,7 +146,7 @@ def test_init_from_a_file_of_the_same_architecture(tmp_path, name, form):
     assert torch.equal(encoder(images), donor(images))
     assert torch.equal(encoder.pretrained_head().weight, state[f"{prefix}.weight"])
     assert encoder.weights == WeightsInfo(
-        "file", name.partition("/")[2], "", "not stated", "not stated", file_digest(file), str(file)
+        "file", name.partition("/")[2], "", "not stated", "not stated", file_digest(file), file.name
     )
     assert file_digest(file) == hashlib.sha256(file.read_bytes()).hexdigest()
     backbone = create_backbone(name, init=str(file)).eval()
@@ -190,5 +190,5 @@ def test_the_record_is_a_plain_dict():
     assert not record.trained
     assert record.as_dict() == {
         "source": "none", "name": "test_resnet", "tag": "", "training_data": "", "licence": "", "digest": "",
-        "path": "",
+        "file": "",
     }  # fmt: skip

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visionkit.backbones.level import Level
 from visionkit.backbones.source import Plan, Size, Tap
-from visionkit.backbones.stages import Freezer, Stage, find_stages
+from visionkit.backbones.stages import Block, Freezer, Stage, Through, find_blocks, find_stages, freeze
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.errors import InputError
 
@@ -29,6 +29,8 @@ class Backbone(nn.Module):
         mean: Mean per channel that pictures in [0, 1] are normalised by.
         std: Deviation per channel.
         weights: Where its weights came from.
+        stage_maps: Makes, over `net`, a module that gives every map up to the coarsest of `taps`, and says
+            their reductions: parameters are grouped by these. The maps of `taps` if not given.
     """
 
     def __init__(
@@ -41,15 +43,19 @@ class Backbone(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         weights: WeightsInfo,
+        stage_maps: Callable[[nn.Module], tuple[nn.Module, Sequence[int]]] | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.name = name
+        self.made_by: dict[str, Any] = {}
         self.levels: tuple[Level, ...] = tuple(tap.level for tap in taps)
         self.mean, self.std, self.weights = mean, std, weights
         self.fixed_size: Size | None = plan.fixed_size
         self._taps, self._plan = tuple(taps), plan
+        self._stage_maps = stage_maps
         self._stages: list[Stage] | None = None
+        self._blocks: list[Block] | None = None
         self._freezer = Freezer(net)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -77,11 +83,20 @@ class Backbone(nn.Module):
     def stages(self) -> list[Stage]:
         """Return the parameters by level, fine to coarse: pairs of reduction and names, found by autograd."""
         if self._stages is None:
-            channels = len(self.mean)
-            reductions = [level.reduction for level in self.levels]
-            found = find_stages(self.net, reductions, self._plan.traced_size, channels)
-            self._stages = [Stage(s.reduction, [f"net.{n}" for n in s.parameters]) for s in found]
+            maps, reductions = self.net, [level.reduction for level in self.levels]
+            if self._stage_maps is not None:
+                maps, reductions = self._stage_maps(self.net)
+            found = find_stages(maps, reductions, self._plan.traced_size, len(self.mean))
+            own = {id(p): f"net.{n}" for n, p in self.net.named_parameters()}
+            inner = dict(maps.named_parameters())
+            self._stages = [Stage(s.reduction, [own[id(inner[n])] for n in s.parameters]) for s in found]
         return self._stages
+
+    def blocks(self) -> list[Block]:
+        """Return the parameters by block, first to last, where all blocks share one reduction; else none."""
+        if self._blocks is None:
+            self._blocks = blocks_of(self)
+        return self._blocks
 
     def rest_idle(self) -> None:
         """Take parameters that no level needs out of training: data-parallel training wants none idle."""
@@ -91,13 +106,14 @@ class Backbone(nn.Module):
                 parameter.requires_grad_(False)
         self._freezer = Freezer(self.net)
 
-    def freeze_through(self, reduction: int | Literal["all"]) -> None:
+    def freeze_through(self, reduction: Through) -> None:
         """Freeze parameters, running statistics and dropout up to a reduction, and thaw the others.
 
         It survives `.train()`.
 
         Args:
-            reduction: The coarsest level to freeze; 0 thaws everything, "all" freezes everything.
+            reduction: The coarsest level to freeze, or where all blocks share one reduction the share of them
+                (0.5: embeddings and the first half); 0 thaws everything, "all" freezes everything.
 
         Raises:
             InputError: There is no such level, or the weights are random.
@@ -119,33 +135,29 @@ class Backbone(nn.Module):
         switch_checkpointing(self.net, self.name, enable)
 
 
+def blocks_of(owner: Any) -> list[Block]:
+    """Return the blocks of a backbone or encoder; none where its plan has several reductions."""
+    if len(owner._plan.taps) > 1:
+        return []
+    stages = owner.stages()
+    needed = [n.removeprefix("net.") for n in stages[0].parameters] if stages else []
+    found = find_blocks(owner.net, needed, owner._plan.traced_size, len(owner.mean))
+    return [Block(block.share, [f"net.{n}" for n in block.parameters]) for block in found]
+
+
 def check_size(owner: Any, height: int, width: int) -> None:
     """Refuse a picture size that the network does not take."""
     fixed, step = owner._plan.fixed_size, owner._plan.step
     if fixed is not None and (height, width) != fixed:
         raise InputError(
             f"{owner.name!r} takes pictures of {fixed[0]}x{fixed[1]} only, but got {height}x{width}. "
-            "Resize them, "
-            "or build it with image_size=(height, width) where it can be built for another size."
+            f"Resize them, or build it for that size, where it can be: image_size=({height}, {width})."
         )
     if step > 1 and (height % step or width % step) and not isinstance(owner, Backbone):
         raise InputError(
             f"{owner.name!r} takes pictures whose sides are multiples of {step}, but got "
             f"{height}x{width}. Resize them."
         )
-
-
-def freeze(owner: Any, freezer: Freezer, reduction: int | Literal["all"]) -> None:
-    """Freeze a backbone or encoder through a reduction."""
-    if reduction != 0 and not owner.weights.trained:
-        raise InputError(
-            f"{owner.name!r} starts from random weights: freezing them would keep them random. "
-            "Use freeze_through=0 from scratch, or start from pretrained weights."
-        )
-    names = [] if reduction in (0, "all") else owner.stages()
-    stages = [Stage(s.reduction, [n.removeprefix("net.") for n in s.parameters]) for s in names]
-    freezer.freeze(reduction, stages)
-    owner.train(owner.training)
 
 
 def switch_checkpointing(net: nn.Module, name: str, enable: bool) -> None:

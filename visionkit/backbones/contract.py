@@ -141,10 +141,14 @@ def _check_maps(
 
 def _check_freezing(name: str, backbone: Backbone, images: Tensor, arithmetic: bool) -> None:
     backbone.weights = WeightsInfo(source="user", name=name)  # random weights are otherwise not frozen
-    finest = backbone.levels[0].reduction
-    backbone.freeze_through(finest)
+    finest, blocks = backbone.levels[0].reduction, backbone.blocks()
+    backbone.freeze_through(0.5 if blocks else finest)
     backbone.train()
     frozen = {n for s in backbone.stages() if s.reduction <= finest for n in s.parameters}
+    if blocks:
+        frozen = {n for block in blocks if block.share <= 0.5 for n in block.parameters}
+        left = [n for n, p in backbone.named_parameters() if n not in frozen and p.requires_grad]
+        _promise(name, bool(frozen and left), "half of the blocks frozen and half of them not")
     for n, p in backbone.named_parameters():
         _promise(name, not (n in frozen and p.requires_grad), f"{n} without gradient when frozen")
     backbone.freeze_through("all")

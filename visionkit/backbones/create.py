@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from torch import nn
 
@@ -12,6 +11,7 @@ from visionkit.backbones.backbone import Backbone
 from visionkit.backbones.channels import adapt_statistics
 from visionkit.backbones.encoder import Encoder, PooledLevel
 from visionkit.backbones.from_user import UserSource
+from visionkit.backbones.matching import split_init
 from visionkit.backbones.norms import convert_norms
 from visionkit.backbones.planning import choose_taps, make_plan
 from visionkit.backbones.registry import resolve
@@ -42,7 +42,8 @@ def create_backbone(
     Args:
         name: "timm/resnet50", "timm/resnet50.a1_in1k", "torchvision/resnet50", "packaged/efficientnet_lite0",
             or a registered name.
-        init: "pretrained", "scratch", or the path of a weights file of this architecture.
+        init: "pretrained", "scratch", or the path of a weights file of this architecture ("FILE#PREFIX" where
+            it holds several networks).
         reductions: Which maps: input pixels per map pixel. The deepest map of each reduction is taken.
         norm: What its batch norms become: "batch", "frozen", "sync" or "group".
         in_channels: Channels of the pictures. Trained input layers are summed (one channel) or repeated in
@@ -73,7 +74,12 @@ def create_backbone(
     net = source.maps(model, taps, prune=True)
     net = convert_norms(net, norm, trained=info.trained)
     mean, std = _statistics(source, request)
-    backbone = Backbone(net, taps, plan, name=name, mean=mean, std=std, weights=info)
+    stage_maps = _StageMaps(source, _up_to(plan, taps))
+    backbone = Backbone(net, taps, plan, name=name, mean=mean, std=std, weights=info, stage_maps=stage_maps)
+    backbone.made_by = {
+        "name": name, "reductions": [tap.level.reduction for tap in taps], "norm": norm,
+        "in_channels": in_channels, "output_stride": output_stride, "image_size": image_size,
+    }  # fmt: skip
     if plan.crooked:
         # a branch whose maps are not aligned is left out, and its layers get no gradient
         backbone.rest_idle()
@@ -112,14 +118,21 @@ def create_encoder(
         taps = choose_taps(plan, (level,), name)
         model, info = _model(source, request, init, taps)
         maps = convert_norms(source.maps(model, taps, prune=True), norm, trained=info.trained)
-        net: nn.Module = PooledLevel(Backbone(maps, taps, plan, name=name, mean=mean, std=std, weights=info))
-        dim = taps[0].level.channels
-        stage_maps = _StageMaps(source, tuple(taps), probe=True)
-        return Encoder(
-            net, plan, dim=dim, name=name, mean=mean, std=std, weights=info, head=None, stage_maps=stage_maps
+        stage_maps = _StageMaps(source, _up_to(plan, taps))
+        probed = Backbone(
+            maps, taps, plan, name=name, mean=mean, std=std, weights=info, stage_maps=stage_maps
         )
-    model, info = _model(source, request, init)
-    return assemble_encoder(source, request, plan, model, info, name=name, norm=norm)
+        encoder = Encoder(
+            PooledLevel(probed), plan, dim=taps[0].level.channels, name=name, mean=mean, std=std,
+            weights=info, head=None, stage_maps=stage_maps,
+        )  # fmt: skip
+    else:
+        model, info = _model(source, request, init)
+        encoder = assemble_encoder(source, request, plan, model, info, name=name, norm=norm)
+    encoder.made_by = {
+        "name": name, "norm": norm, "in_channels": in_channels, "level": level, "image_size": image_size
+    }  # fmt: skip
+    return encoder
 
 
 def assemble_encoder(
@@ -137,24 +150,28 @@ def assemble_encoder(
     net, head = source.vector(model, plan.traced_size)
     net = convert_norms(net, norm, trained=info.trained)
     dim = int(run_for_shapes(net, plan.traced_size, request.in_channels).shape[1])
-    stage_maps = _StageMaps(source, plan.taps, probe=False)
+    stage_maps = _StageMaps(source, plan.taps)
     return Encoder(
         net, plan, dim=dim, name=name, mean=mean, std=std, weights=info, head=head, stage_maps=stage_maps
     )
 
 
 class _StageMaps:
-    """Makes the module whose maps group an encoder's parameters; a class, so that encoders can be copied."""
+    """Makes the module whose maps group the parameters of a network; a class, so that it can be copied."""
 
-    def __init__(self, source: Source, taps: tuple[Tap, ...], probe: bool) -> None:
-        self.source, self.taps, self.probe = source, taps, probe
+    def __init__(self, source: Source, taps: tuple[Tap, ...]) -> None:
+        self.source, self.taps = source, taps
 
     def __call__(self, net: nn.Module) -> tuple[nn.Module, list[int]]:
         reductions = [tap.level.reduction for tap in self.taps]
-        model = net.get_submodule("model")
-        if self.probe:
-            return model, reductions
-        return self.source.maps(model, self.taps, prune=False), reductions
+        return self.source.maps(net.get_submodule("model"), self.taps, prune=False), reductions
+
+
+def _up_to(plan: Plan, taps: Sequence[Tap]) -> tuple[Tap, ...]:
+    """Return the maps that group the parameters: its own, and the usual levels finer than the last."""
+    own = {tap.level.reduction for tap in taps}
+    wanted = own | {r for r in _REDUCTIONS if r < max(own)}
+    return tuple(tap for tap in plan.taps if tap.level.reduction in wanted)
 
 
 def _request(
@@ -185,7 +202,7 @@ def _model(
             model = source.build_pretrained(request)
             return model, getattr(model, "weights", info)
         return source.build(request, state), info
-    path = Path(init).expanduser()
+    path, prefix = split_init(init)
     if not path.exists() and "/" not in init and "." not in init:
         raise InputError(
             expected(
@@ -195,12 +212,12 @@ def _model(
                 fix="No such file is here.",
             )
         )
-    state = read_state_dict(path)
+    state = read_state_dict(path, prefix=prefix or None)
     needed: frozenset[str] | None = None
     if taps is not None and not isinstance(source, UserSource):
         # a file that holds what the maps need will do: a saved backbone has no conv head
         cut = without_memory(lambda: source.maps(source.build(request, None), taps, prune=True))
         needed = frozenset(key.removeprefix("model.") for key in cut.state_dict())
     model = source.build(request, state, trusted=False, needed=needed)
-    info = WeightsInfo("file", request.architecture, digest=file_digest(path), path=str(path.resolve()))
-    return model, replace(info, training_data="not stated", licence="not stated")
+    info = WeightsInfo("file", request.architecture, prefix, "not stated", "not stated")
+    return model, replace(info, digest=file_digest(path), file=path.name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from visionkit.backbones.backbone import Backbone, check_size, freeze, switch_checkpointing
+from visionkit.backbones.backbone import Backbone, blocks_of, check_size, switch_checkpointing
 from visionkit.backbones.source import Plan, Size
-from visionkit.backbones.stages import Freezer, Stage, find_stages
+from visionkit.backbones.stages import Block, Freezer, Stage, Through, find_stages, freeze
 from visionkit.backbones.weights import WeightsInfo
 
 __all__ = ["Encoder", "PooledLevel"]
@@ -25,7 +25,7 @@ class PooledLevel(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.model = backbone
+        self.model: Backbone = backbone
 
     def forward(self, images: Tensor) -> Tensor:
         """Return `(B, channels)` for normalised pictures `(B, C, H, W)`."""
@@ -68,11 +68,13 @@ class Encoder(nn.Module):
         self.net = net
         self.dim = dim
         self.name = name
+        self.made_by: dict[str, Any] = {}
         self.mean, self.std, self.weights = mean, std, weights
         self.fixed_size: Size | None = plan.fixed_size
         self._plan = plan
         self._stage_maps = stage_maps
         self._stages: list[Stage] | None = None
+        self._blocks: list[Block] | None = None
         self._freezer = Freezer(net)
         # in a tuple, so that an unused classifier is no parameter of the encoder
         self._head = (_as_linear(head, dim),)
@@ -100,27 +102,36 @@ class Encoder(nn.Module):
         reduction.
         """
         if self._stages is None:
-            maps, reductions = self._stage_maps(self.net)
-            found = (
-                find_stages(maps, reductions, self._plan.traced_size, len(self.mean)) if reductions else []
-            )
             own = {id(p): f"net.{n}" for n, p in self.net.named_parameters()}
+            if isinstance(self.net, PooledLevel):
+                maps, found = self.net.model, self.net.model.stages()
+            else:
+                maps, reductions = self._stage_maps(self.net)
+                size = self._plan.traced_size
+                found = find_stages(maps, reductions, size, len(self.mean)) if reductions else []
             inner = dict(maps.named_parameters())
             stages = [Stage(s.reduction, [own[id(inner[n])] for n in s.parameters]) for s in found]
             taken = {name for stage in stages for name in stage.parameters}
             rest = [name for name in own.values() if name not in taken]
             if rest:
-                stages.append(Stage(2 * max(reductions, default=16), rest))
+                stages.append(Stage(2 * max((s.reduction for s in stages), default=16), rest))
             self._stages = stages
         return self._stages
 
-    def freeze_through(self, reduction: int | Literal["all"]) -> None:
+    def blocks(self) -> list[Block]:
+        """Return the parameters by block, first to last, where all blocks share one reduction; else none."""
+        if self._blocks is None:
+            self._blocks = blocks_of(self)
+        return self._blocks
+
+    def freeze_through(self, reduction: Through) -> None:
         """Freeze parameters, running statistics and dropout up to a reduction, and thaw the others.
 
         It survives `.train()`.
 
         Args:
-            reduction: The coarsest stage to freeze; 0 thaws everything, "all" freezes everything.
+            reduction: The coarsest stage to freeze, or where all blocks share one reduction the share of them
+                (0.5: embeddings and the first half); 0 thaws everything, "all" freezes everything.
 
         Raises:
             InputError: There is no such stage, or the weights are random.

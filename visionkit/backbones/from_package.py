@@ -107,7 +107,7 @@ class PackagedSource:
             )
         twin = without_memory(lambda: self._timm.build(Request(package.architecture), None))
         state = _renamed(read_state_dict(file), twin)
-        return state, replace(self.card(request).info, digest=digest, path=str(file))
+        return state, replace(self.card(request).info, digest=digest, file=file.name)
 
     def build(
         self,

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from visionkit.backbones.matching import MismatchError, fill_missing, without_prefixes
+from visionkit.backbones.matching import MismatchError, fill_missing, fitted, without_prefixes
 from visionkit.backbones.offline import cached_url, download, through_hub
 from visionkit.backbones.source import Card, Request, Size, Tap
 from visionkit.backbones.taps import TappedMaps, cut_behind, ends_with
@@ -86,7 +86,7 @@ class TimmSource:
             training_data=info.training_data,
             licence=info.licence,
             digest=file_digest(file),
-            path=str(file),
+            file=file.name,
         )
         return read_state_dict(file), record
 
@@ -105,15 +105,19 @@ class TimmSource:
             return self._create(request, state)
         plain = Request(request.architecture, request.tag)
         twin = without_memory(lambda: self._create(plain))
-        own = without_prefixes(state, twin.state_dict())
-        classes = _classes(own, self._classifier_names(request))
-        if classes is not None:
-            twin = without_memory(lambda: self._create(plain, classes=classes))
         wanted = twin.state_dict()
         must = wanted.keys() - set(self.classifier_keys(request)) if needed is None else needed
+        own = without_prefixes(state, wanted, must)
+        classes = _classes(own, self._classifier_names(request))
+        if classes is not None:
+            wanted = without_memory(lambda: self._create(plain, classes=classes)).state_dict()
         try:
             full = fill_missing(own, wanted, must, name=f"timm/{request.architecture}")
         except MismatchError as mismatch:
+            # perhaps saved from this very request: its channels and its size
+            alike = fitted(own, lambda: self._create(request, classes=classes), must)
+            if alike is not None:
+                return alike
             # perhaps the authors' own format, which timm converts
             try:
                 return self._create(request, state)

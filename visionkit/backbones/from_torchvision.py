@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from visionkit.backbones.matching import fill_missing, without_prefixes
+from visionkit.backbones.matching import MismatchError, fill_missing, fitted, without_prefixes
 from visionkit.backbones.offline import cached_url, download
 from visionkit.backbones.source import Card, Request, Size, Tap
 from visionkit.backbones.taps import TappedMaps, cut_behind, ends_with, last_layer
@@ -78,7 +78,7 @@ class TorchvisionSource:
         file = cached_url(entry.url) or download(entry.url, name=name, digest_prefix=prefix)
         info = self.card(request).info
         record = WeightsInfo(
-            "torchvision", info.name, info.tag, info.training_data, info.licence, file_digest(file), str(file)
+            "torchvision", info.name, info.tag, info.training_data, info.licence, file_digest(file), file.name
         )
         return read_state_dict(file), record
 
@@ -97,16 +97,25 @@ class TorchvisionSource:
         twin = without_memory(lambda: _create(plain))
         # weights of nets with auxiliary classifiers hold those too
         spare = without_memory(lambda: _create(plain, auxiliary=True)).state_dict()
-        own = without_prefixes(state, twin.state_dict())
+        must = twin.state_dict().keys() - set(self.classifier_keys(request)) if needed is None else needed
+        own = without_prefixes(state, twin.state_dict(), must)
         head = _head(request.architecture)
         classes = own[f"{head}.weight"].shape[0] if f"{head}.weight" in own else None
         if classes is not None:
             twin = without_memory(lambda: _create(plain, classes=classes))
         own = _fit_positions(own, twin, request)
         wanted = twin.state_dict()
-        must = wanted.keys() - set(self.classifier_keys(request)) if needed is None else needed
         name = f"torchvision/{request.architecture}"
-        full = fill_missing(own, wanted, must, name=name, optional=spare)
+        try:
+            full = fill_missing(own, wanted, must, name=name, optional=spare)
+        except MismatchError:
+            # perhaps saved from this very request: its channels
+            alike = fitted(
+                own, lambda: _adapt_input(_create(request, classes=classes), request, trained=False), must
+            )
+            if alike is None:
+                raise
+            return alike
         model = _create(request, classes=classes)
         model.load_state_dict(full, strict=True)
         return _adapt_input(model, request, trained=True)

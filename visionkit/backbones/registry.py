@@ -92,6 +92,7 @@ def resolve(name: str, request: Request) -> tuple[Source, Request]:
         raise InputError(expected("the backbone", "a name such as 'timm/resnet50'", name))
     if name in _USER.functions:
         return cast(Source, _USER), replace(request, architecture=name)
+    name = _from_hub(name)
     prefix, slash, rest = name.partition("/")
     sources = _shipped()
     if not slash or prefix not in sources:
@@ -99,7 +100,7 @@ def resolve(name: str, request: Request) -> tuple[Source, Request]:
     source = sources[prefix]
     architecture, _, tag = rest.partition(".")
     if architecture not in _names(prefix):
-        raise _unknown(name)
+        raise (_renamed(rest) if prefix == "timm" else None) or _unknown(name)
     if tag and tag not in source.tags(architecture):
         tags = source.tags(architecture)
         listed = f"Its tags are: {', '.join(tags)}." if tags else "It has no tags."
@@ -109,13 +110,63 @@ def resolve(name: str, request: Request) -> tuple[Source, Request]:
     return source, replace(request, architecture=architecture, tag=tag)
 
 
+def _from_hub(name: str) -> str:
+    """Return the registry's name of a model in timm's own collection on the hub ("hf-hub:timm/...").
+
+    Raises:
+        InputError: It is another collection's, whose architecture only its own settings file knows.
+    """
+    scheme, colon, path = name.partition(":")
+    if not colon or scheme.lower() not in ("hf-hub", "hf_hub"):
+        return name
+    if path.startswith("timm/"):
+        return path
+    raise InputError(
+        f"Expected a model of timm's own collection ('hf-hub:timm/resnet50.a1_in1k'), but got {name!r}. "
+        "Download its model.safetensors, and give the name of its architecture with init='model.safetensors'."
+    )
+
+
+def _renamed(name: str) -> InputError | None:
+    """Return the error for a name that timm has given up, with the new name of the same weights."""
+    from timm.models import list_models  # fills timm's registry
+    from timm.models._registry import get_deprecated_models
+
+    list_models()
+    old = get_deprecated_models()
+    found = next((key for key in (name, name.partition(".")[0]) if key in old), None)
+    if found is None:
+        return None
+    new = old[found]
+    if new is None:
+        return InputError(f"timm no longer has {found!r}, and names none in its place. See list_backbones().")
+    architecture, _, tag = new.partition(".")
+    # timm's own table is a little behind its tags
+    tags = [t for t in _shipped()["timm"].tags(architecture) if t.startswith(tag)] if tag else []
+    if tag and tag not in tags:
+        new = f"{architecture}.{tags[0]}" if tags else architecture
+    return InputError(f"timm calls {found!r} by a new name now: 'timm/{new}'. These are the same weights.")
+
+
 def _unknown(name: str) -> InputError:
     prefix, slash, rest = name.partition("/")
+    plain = rest if slash else name
+    architecture, _, tag = plain.partition(".")
+    sources = {key: source for key, source in _shipped().items() if architecture in _names(key)}
     spellings = [
-        f"{key}/{name if not slash else rest}"
-        for key in _shipped()
-        if (name if not slash else rest).partition(".")[0] in _names(key)
+        f"{key}/{plain}" for key, source in sources.items() if not tag or tag in source.tags(architecture)
     ]
+    if sources and not spellings:
+        tags = [
+            f"{key}/{architecture}.{t}" for key, source in sources.items() for t in source.tags(architecture)
+        ]
+        listed = f"With a tag: {', '.join(repr(t) for t in tags[:8])}." if tags else "It has no tags."
+        ways = " or ".join(repr(f"{key}/{architecture}") for key in sources)
+        return InputError(
+            f"Unknown backbone {name!r}. Names say their source: {ways}; none has the tag {tag!r}. {listed}"
+        )
+    if not sources and prefix not in _shipped() and (old := _renamed(plain)) is not None:
+        return old
     if spellings:
         listed = " or ".join(repr(s) for s in spellings)
         return InputError(f"Unknown backbone {name!r}. Names say their source: {listed}.")

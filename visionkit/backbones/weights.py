@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import pickletools
+import re
 import stat
 import struct
 import zipfile
@@ -17,7 +18,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from visionkit.errors import InputError
+from visionkit.errors import InputError, nearest
 
 __all__ = ["WeightsInfo", "check_file", "file_digest", "read_state_dict"]
 
@@ -37,7 +38,7 @@ class WeightsInfo:
         training_data: What the weights were trained on, as far as the source says.
         licence: The licence of the weights, as far as the source says.
         digest: SHA-256 of the weights file, 64 hexadecimal digits; empty for scratch.
-        path: Where the file was read.
+        file: Name of the weights file, without its folder: the record travels with checkpoints and results.
     """
 
     source: str = "none"
@@ -46,7 +47,7 @@ class WeightsInfo:
     training_data: str = ""
     licence: str = ""
     digest: str = ""
-    path: str = ""
+    file: str = ""
 
     @property
     def trained(self) -> bool:
@@ -56,6 +57,14 @@ class WeightsInfo:
     def as_dict(self) -> dict[str, str]:
         """Return the record as a plain dict of strings."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, str]) -> WeightsInfo:
+        """Return the record of a plain dict, as checkpoints hold it; older ones have a whole path."""
+        plain = dict(value)
+        path = plain.pop("path", "")
+        plain.setdefault("file", re.split(r"[/\\]", path)[-1])
+        return cls(**plain)
 
 
 def file_digest(path: str | Path) -> str:
@@ -87,15 +96,18 @@ def check_file(path: str | Path, *, max_bytes: int = _LIMIT) -> Path:
     return file
 
 
-def read_state_dict(path: str | Path, *, max_bytes: int = _LIMIT) -> dict[str, Tensor]:
+def read_state_dict(
+    path: str | Path, *, max_bytes: int = _LIMIT, prefix: str | None = None
+) -> dict[str, Tensor]:
     """Read a weights file without running anything in it.
 
     Reads safetensors and `torch.save` files (through `torch.load(weights_only=True)`), told apart by content,
     not by name. A file that wraps its tensors ("state_dict", "model", ...) or prefixes them ("module.") is
-    unwrapped.
+    unwrapped; one that wraps several networks ("student", "teacher") gives names with those before them.
 
     Args:
         path: A regular file on this machine.
+        prefix: Give only what lies under this prefix ("teacher.backbone"), without it.
         max_bytes: Largest file, and largest sum of what is packed in it, checked before anything is
             allocated.
 
@@ -141,7 +153,7 @@ def read_state_dict(path: str | Path, *, max_bytes: int = _LIMIT) -> dict[str, T
             f"{_first_line(error)}). "
             "Fetch or save it again."
         ) from error
-    return _named_tensors(raw, file)
+    return _named_tensors(raw, file) if prefix is None else _part(raw, file, prefix)
 
 
 def _first_line(error: BaseException) -> str:
@@ -225,6 +237,9 @@ def _named_tensors(raw: Any, file: Path) -> dict[str, Tensor]:
         str(key) for key, value in raw.items() if not (isinstance(key, str) and isinstance(value, Tensor))
     ]
     if wrong:
+        several = {} if any(isinstance(value, Tensor) for value in raw.values()) else _flat(raw)
+        if several:
+            return several
         raise InputError(
             f"{file}: Expected named tensors (a state dict), but {json.dumps(wrong[0])} is no tensor. "
             "Save `model.state_dict()`."
@@ -232,3 +247,30 @@ def _named_tensors(raw: Any, file: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in raw):
         return {key.removeprefix("module."): value for key, value in raw.items()}
     return dict(raw)
+
+
+def _flat(raw: Any) -> dict[str, Tensor]:
+    """Return the tensors of a file that wraps several state dicts, the wrappers' names before theirs."""
+    if not isinstance(raw, Mapping):
+        return {}
+    found = {key: value for key, value in raw.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    for key, part in raw.items():
+        if isinstance(part, Mapping) and part and all(isinstance(value, Tensor) for value in part.values()):
+            found |= {f"{key}.{name}": value for name, value in part.items()}
+    return found
+
+
+def _part(raw: Any, file: Path, prefix: str) -> dict[str, Tensor]:
+    """Return the tensors under a prefix; the usual wrappers of one state dict need not be named."""
+    named = _flat(raw)
+    for before in (f"{prefix}.", *(f"{key}.{prefix}." for key in _CONTAINERS)):
+        part = {key.removeprefix(before): value for key, value in named.items() if key.startswith(before)}
+        if part:
+            return part
+    parents = {".".join(k.split(".")[:depth]) for k in named for depth in range(1, min(k.count(".") + 1, 5))}
+    close = nearest(prefix, parents)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    first = ", ".join(sorted({key.partition(".")[0] for key in named})[:8]) or "none"
+    raise InputError(
+        f"{file}: There are no weights under the prefix {prefix!r}.{hint} The names begin with: {first}."
+    )
