@@ -86,10 +86,14 @@ def test_bad_boxes_are_left_out_and_kept_as_faults(tmp_path):
     content = document()
     annotation(bbox=[9, 9, 0, 5])(content)
     path = write(tmp_path, content)
-    reader = CocoReader(path, tmp_path / "images")
+    reader = CocoReader(path, tmp_path / "images", max_dropped=0.25)
     assert reader[0]["labels"].tolist() == [2, 0]
     assert [fault.record for fault in reader.dropped] == ["annotations[1] (id 5)"]
-    assert coco(tmp_path).facts["dropped_boxes_count"] == 1
+    (notice,) = coco(tmp_path, max_dropped=0.25).notices
+    assert (notice.what, notice.count, notice.total) == ("train: boxes that cannot be right, left out", 1, 4)
+    assert "annotations[1] (id 5), field 'bbox'" in notice.first
+    with pytest.raises(DataError, match=r"at most 10\.0% .*: 1 of 4 \(25\.00%\)"):
+        coco(tmp_path)
     with pytest.raises(DataError, match="with an area"):
         coco(tmp_path, bad_boxes="raise")
     annotation(segmentation=[])(content)
@@ -100,6 +104,8 @@ def test_bad_boxes_are_left_out_and_kept_as_faults(tmp_path):
     for each in content["annotations"]:
         each["image_id"] = 1
     with pytest.raises(DataError, match="lists all 4 faults"):
+        CocoReader(write(tmp_path, content), tmp_path / "images", bad_boxes="raise")
+    with pytest.raises(DataError, match=r"left out: 4 of 4 .* no picture with id 1"):
         CocoReader(write(tmp_path, content), tmp_path / "images")
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from visionkit.errors import DataError
 
-__all__ = ["box_fault", "check_boxes"]
+__all__ = ["SLACK", "box_fault", "check_boxes"]
 
-_SLACK = 1.0  # pixels a box may reach beyond the picture: annotators and 1-based formats round
+SLACK = 1.0  # pixels a box may reach beyond the picture: annotators and 1-based formats round
 
 
 def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str | None:
@@ -36,7 +36,7 @@ def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str 
     inside = f"inside the picture of {width} x {height} pixels"
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
         return f"Expected a box {inside}, but {list(box)} lies outside."
-    if min(x1, y1) < -_SLACK or x2 > width + _SLACK or y2 > height + _SLACK:
+    if min(x1, y1) < -SLACK or x2 > width + SLACK or y2 > height + SLACK:
         return f"Expected a box {inside}, but {list(box)} reaches beyond it. Cut it at the border."
     return None
 

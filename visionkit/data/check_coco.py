@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.data.boxes import box_fault
+from visionkit.data.boxes import SLACK, box_fault
 from visionkit.data.coco_masks import NONE
-from visionkit.data.coco_records import FaultList, Records, read_records
+from visionkit.data.coco_records import (
+    BAD_BOXES,
+    BAD_OUTLINES,
+    NO_AREA,
+    READ_NUMBERS,
+    Records,
+    read_records,
+)
+from visionkit.data.faults import FaultList
+from visionkit.data.image_names import ImageFinder
+from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter
 from visionkit.data.read_image import MAX_PIXELS, read_image
 from visionkit.errors import DataError
 
-__all__ = ["Scan", "check_coco_file", "scan_coco"]
+__all__ = ["MAX_CUT", "Scan", "check_coco_file", "scan_coco", "size_fault"]
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+MAX_CUT = 0.5  # share of boxes over the border above which they are hardly x, y, width, height in pixels
+CUT = "boxes that reach over the border of their images, cut there"
+ORPHANS = "annotations of images or categories that the file does not list, left out"
+PARENTS = "categories without annotations that stand above others or for the background, left out"
+AGAIN = "images listed again, word for word"
 _MASK_BYTES = 4_000_000_000  # of one picture's masks together
 
 
@@ -30,34 +47,58 @@ class Scan:
         records: What it holds.
         picture: `(A,)` the index of each annotation's picture.
         label: `(A,)` the index of each annotation's category, by rising id.
-        usable: `(A,)` whether nothing is wrong with the annotation.
-        corners: `(A, 4)` xyxy.
+        usable: `(A,)` whether the annotation can be trained on.
+        scored: `(A,)` whether it counts in evaluation, as it does in COCO's own: its box is finite and not
+            turned inside out, wherever it lies.
+        corners: `(A, 4)` xyxy, cut at the border of the picture.
+        full: `(A, 4)` xyxy as the file has them.
+        kept: `(I,)` whether a picture's record is no repetition of an earlier one.
+        parents: Ids of the categories that are parents of others, or the background, and have no annotation.
         faults: What makes the file unusable.
-        dropped: Boxes and outlines that can be left out.
+        dropped: Annotations left out.
+        cut: Boxes that reach over the border and are cut there in training.
         notes: What this library does not mind, but COCO's own evaluation does.
+        counter: The same, counted.
     """
 
     records: Records
     picture: Ints
     label: Ints
-    usable: npt.NDArray[np.bool_]
+    usable: Bools
+    scored: Bools
     corners: npt.NDArray[np.float64]
+    full: npt.NDArray[np.float64]
+    kept: Bools
+    parents: frozenset[int]
     faults: tuple[DataError, ...]
     dropped: tuple[DataError, ...]
+    cut: tuple[DataError, ...]
     notes: tuple[DataError, ...]
+    counter: NoticeCounter
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Return what was counted."""
+        records = self.records
+        images = len(records.image_ids)
+        totals = {AGAIN: images, PARENTS: len(records.classes), READ_NUMBERS: images + records.count}
+        found = self.counter.notices(records.count)
+        return tuple(replace(each, total=totals.get(each.what, each.total)) for each in found)
 
 
-def scan_coco(path: str | os.PathLike[str], *, masks: bool = False) -> Scan:
+def scan_coco(
+    path: str | os.PathLike[str], *, masks: bool = False, max_dropped: float | None = MAX_DROPPED
+) -> Scan:
     """Read a COCO file and find everything in it that cannot be right. No picture is opened.
 
     Args:
         path: The JSON file.
         masks: Also look at the segmentations; an object without one is a fault.
+        max_dropped: The limit of the notices that `counter` makes.
 
     Raises:
         DataError: It is no JSON, or has no lists of images, annotations and categories.
     """
-    return _scan(Path(path), outlines=masks, required=masks)
+    return _scan(Path(path), outlines=masks, required=masks, max_dropped=max_dropped)
 
 
 def check_coco_file(
@@ -74,23 +115,25 @@ def check_coco_file(
         How many annotations could be read, and every fault.
     """
     try:
-        scan = _scan(Path(path), outlines=True, required=masks)
+        scan = _scan(Path(path), outlines=True, required=masks, max_dropped=None)
     except DataError as fault:
         return 0, [fault]
     records = scan.records
     faults = FaultList(Path(path))
-    for index, name in enumerate(records.names):
+    finder = ImageFinder(root)
+    for index in np.flatnonzero(scan.kept).tolist():
+        name = records.names[index]
         where = f"images (id {records.image_ids[index]}), {name}"
         declared = (int(records.sizes[index, 0]), int(records.sizes[index, 1]))
         try:
-            found = tuple(int(side) for side in read_image(name, root=root).shape[-2:])
+            found = tuple(int(side) for side in read_image(finder.find(name)[0] or name, root=root).shape[-2:])
         except DataError as fault:
             field = "file_name" if fault.field == "path" else fault.field
             faults.add(fault.message, record=where, field=field)
             continue
         if found != declared:
             faults.add(size_fault(declared, found), record=where, field="size")
-    return len(records.ids), [*scan.faults, *scan.dropped, *scan.notes, *faults.all()]
+    return len(records.ids), [*scan.faults, *scan.dropped, *scan.cut, *scan.notes, *faults.all()]
 
 
 def size_fault(declared: tuple[int, ...], found: tuple[int, ...]) -> str:
@@ -104,40 +147,79 @@ def size_fault(declared: tuple[int, ...], found: tuple[int, ...]) -> str:
     return f"{text} Correct width and height, or fetch the right picture."
 
 
-def _scan(path: Path, *, outlines: bool, required: bool) -> Scan:
-    faults, dropped, notes = FaultList(path), FaultList(path), FaultList(path)
-    records = read_records(path, outlines=outlines, faults=faults, dropped=dropped)
-    _images(records, faults)
+def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | None) -> Scan:
+    counter = NoticeCounter(max_share=max_dropped)
+    lists = faults, dropped, cut, notes = [FaultList(path, counter=counter) for _ in range(4)]
+    records = read_records(path, outlines=outlines, faults=faults, dropped=dropped, notes=notes)
+    kept = _images(records, faults, notes)
     if not len(records.category_ids) and not len(faults):
         faults.add("Expected at least one category, but there is none.", record=None, field="categories")
     _twice(records.category_ids, "categories", "category id", faults)
-    _twice_names(records.classes, records.category_ids, "categories", "name", faults)
+    parents = _parents(records)
+    named = np.array([number not in parents for number in records.category_ids.tolist()], dtype=bool)
+    _twice_names(records.classes, records.category_ids, named, "categories", "name", faults)
     order = np.argsort(records.category_ids, kind="stable")
-    picture, known = _look_up(records.images, records.image_ids, np.arange(len(records.image_ids)))
+    place = np.flatnonzero(kept)
+    picture, known = _look_up(records.images, records.image_ids[kept], place)
     label, listed = _look_up(records.categories, records.category_ids, np.argsort(order, kind="stable"))
-    usable = known & listed
     for row in np.flatnonzero(~known).tolist():
         text = f"Expected the id of a picture, but there is no picture with id {records.images[row]}."
-        faults.add(text, record=_record(records, row), field="image_id")
-    for row in np.flatnonzero(~listed).tolist():
+        dropped.add(text, record=_record(records, row), field="image_id", notice=ORPHANS)
+    for row in np.flatnonzero(known & ~listed).tolist():
         text = f"Expected the id of a category, but there is none with id {records.categories[row]}."
-        faults.add(text, record=_record(records, row), field="category_id")
-    _annotation_ids(records, faults, notes)
-    corners, sound = _boxes(records, picture, known, dropped)
-    usable &= sound
+        dropped.add(text, record=_record(records, row), field="category_id", notice=ORPHANS)
+    _annotation_ids(records, notes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        full = np.concatenate((records.boxes[:, :2], records.boxes[:, :2] + records.boxes[:, 2:]), axis=1)
+    corners, usable, scored = _boxes(records, full, picture, known, dropped, cut)
+    both = known & listed
     if records.outlines is not None:
-        usable &= _outlines(records, picture, known, required, faults, dropped)
-    named = [tuple(each.all()) for each in (faults, dropped, notes)]
-    return Scan(records, picture, label, usable, corners, *named)
+        both &= _outlines(records, picture, known, required, faults, dropped)
+    for number in sorted(parents):
+        name = records.classes[records.category_ids.tolist().index(number)]
+        counter.add(PARENTS, f"{path}, record categories (id {number}): {name!r}", harmless=True)
+    if max_dropped is not None and CUT in counter.limits:
+        counter.limits[CUT] = max(MAX_CUT, max_dropped)
+    parts = [tuple(each.all()) for each in lists]
+    return Scan(
+        records, picture, label, usable & both, scored & both, corners, full, kept, parents, *parts, counter
+    )
 
 
-def _images(records: Records, faults: FaultList) -> None:
-    _twice(records.image_ids, "images", "image id", faults)
-    _twice_names(records.names, records.image_ids, "images", "file_name", faults)
+def _images(records: Records, faults: FaultList, notes: FaultList) -> Bools:
+    """Return which records of pictures are kept: all but exact repetitions."""
+    kept = np.ones(len(records.image_ids), dtype=bool)
+    values, counts = np.unique(records.image_ids, return_counts=True)
+    if (counts > 1).any():
+        seen: dict[int, int] = {}
+        for row in np.flatnonzero(np.isin(records.image_ids, values[counts > 1])).tolist():
+            first = seen.setdefault(int(records.image_ids[row]), row)
+            same = records.names[first] == records.names[row]
+            if row != first and same and (records.sizes[first] == records.sizes[row]).all():
+                kept[row] = False
+                text = f"Expected each image once, but {records.names[row]!r} is listed again."
+                where = f"images (id {records.image_ids[row]})"
+                notes.add(text, record=where, field="id", notice=AGAIN, harmless=True)
+    _twice(records.image_ids[kept], "images", "image id", faults)
+    _twice_names(records.names, records.image_ids, kept, "images", "file_name", faults)
     for row in np.flatnonzero(records.sizes.prod(axis=1) > MAX_PIXELS).tolist():
         height, width = records.sizes[row].tolist()
         text = f"Expected at most {MAX_PIXELS / 1e6:g} megapixels, but got {width} x {height}."
         faults.add(text, record=f"images (id {records.image_ids[row]})", field="size")
+    return kept
+
+
+def _parents(records: Records) -> frozenset[int]:
+    """Return the ids of categories that only stand above others, or for the background, and are not used."""
+    used = set(np.unique(records.categories).tolist())
+    names = Counter(records.classes)
+    both = zip(records.parents, records.classes, strict=True)
+    above = {parent for parent, name in both if names[parent] > (parent == name)}
+    return frozenset(
+        number
+        for number, name in zip(records.category_ids.tolist(), records.classes, strict=True)
+        if number not in used and (name in above or name.strip("_").lower() == "background")
+    )
 
 
 def _twice(ids: Ints, section: str, what: str, faults: FaultList) -> None:
@@ -147,9 +229,12 @@ def _twice(ids: Ints, section: str, what: str, faults: FaultList) -> None:
         faults.add(text, record=f"{section} (id {value})", field="id", kind="twice")
 
 
-def _twice_names(names: Sequence[str], ids: Ints, section: str, field: str, faults: FaultList) -> None:
+def _twice_names(
+    names: Sequence[str], ids: Ints, kept: Bools, section: str, field: str, faults: FaultList
+) -> None:
     first: dict[str, int] = {}
-    for row, name in enumerate(names):
+    for row in np.flatnonzero(kept).tolist():
+        name = names[row]
         if name in first:
             text = (
                 f"Expected each {field} once, but {name!r} stands in the records with ids {ids[first[name]]}"
@@ -160,10 +245,14 @@ def _twice_names(names: Sequence[str], ids: Ints, section: str, field: str, faul
         first.setdefault(name, row)
 
 
-def _annotation_ids(records: Records, faults: FaultList, notes: FaultList) -> None:
+def _annotation_ids(records: Records, notes: FaultList) -> None:
     given = records.ids != -1
-    _twice(records.ids[given], "annotations", "annotation id", faults)
-    for row in np.flatnonzero(records.ids == 0).tolist():
+    zero = np.flatnonzero(records.ids == 0)
+    if len(zero) < 2:
+        _twice(records.ids[given], "annotations", "annotation id", notes)
+    else:
+        _twice(records.ids[given & (records.ids != 0)], "annotations", "annotation id", notes)
+    for row in zero.tolist():
         text = (
             "Expected an annotation id from 1 up, but got 0: COCO's own evaluation takes 0 for 'not matched' "
             "and counts a right detection as a miss. Number from 1."
@@ -173,6 +262,10 @@ def _annotation_ids(records: Records, faults: FaultList, notes: FaultList) -> No
     for field, where in gaps.items():
         rows = np.flatnonzero(where)
         if len(rows):
+            if field == "area" and notes.counter is not None:
+                missing = len(rows) - notes.counter.counts.get(NO_AREA, 0)
+                where_ = f"{notes.path}, record {_record(records, int(rows[0]))}, field 'area'"
+                notes.counter.add(NO_AREA, where_, count=max(0, missing), harmless=True)
             text = (
                 f"Expected {field!r}, as COCO's own evaluation does, but {len(rows):,} annotations lack it."
             )
@@ -180,26 +273,37 @@ def _annotation_ids(records: Records, faults: FaultList, notes: FaultList) -> No
 
 
 def _boxes(
-    records: Records, picture: Ints, known: npt.NDArray[np.bool_], dropped: FaultList
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    records: Records,
+    full: npt.NDArray[np.float64],
+    picture: Ints,
+    known: Bools,
+    dropped: FaultList,
+    cut: FaultList,
+) -> tuple[npt.NDArray[np.float64], Bools, Bools]:
+    """Return the boxes cut at the border, which of them have an area there, and which count in scores."""
     boxes = records.boxes
+    sizes = records.sizes[picture] if len(records.sizes) else np.zeros((len(boxes), 2), np.int64)
+    limit = np.where(known[:, None], sizes[:, ::-1], 2**40).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
-        sizes = records.sizes[picture] if len(records.sizes) else np.zeros((len(boxes), 2), np.int64)
-        limit = np.where(known[:, None], sizes[:, ::-1], 2**40)
-        sound = np.asarray(np.isfinite(corners).all(1) & (corners[:, 2:] > corners[:, :2]).all(1))
-        sound &= (corners[:, :2] >= -1).all(1) & (corners[:, 2:] <= limit + 1).all(1)
-        sound &= (corners[:, 2:] > 0).all(1) & (corners[:, :2] < limit).all(1)
-    for row in np.flatnonzero(~sound).tolist():
+        finite = np.asarray(np.isfinite(full).all(1))
+        scored = finite & (boxes[:, 2:] >= 0).all(1)
+        inner = np.clip(full, 0, np.concatenate((limit, limit), axis=1)) if len(boxes) else full
+        inner = np.where(finite[:, None], inner, 0.0)
+        sound = np.asarray(scored & (inner[:, 2:].astype(np.float32) > inner[:, :2].astype(np.float32)).all(1))
+        over = sound & ((full[:, :2] < -SLACK).any(1) | (full[:, 2:] > limit + SLACK).any(1))
+    for row in np.flatnonzero(~sound | over).tolist():
         size = (int(sizes[row, 0]), int(sizes[row, 1])) if known[row] else None
         width, height = boxes[row, 2:].tolist()
         if width <= 0 or height <= 0:
             text = f"Expected a box with an area, but its width and height are {width:g} and {height:g}."
         else:
-            text = box_fault(corners[row].tolist(), size) or "Expected a box inside its picture."
-        dropped.add(f"{text} Boxes are x, y, width, height.", record=_record(records, row), field="bbox")
-    inner = np.clip(corners, 0, np.concatenate((limit, limit), axis=1)) if len(boxes) else corners
-    return inner, sound
+            text = box_fault(full[row].tolist(), size) or "Expected a box with an area in its picture."
+        text = f"{text} Boxes are x, y, width, height."
+        if over[row]:
+            cut.add(text, record=_record(records, row), field="bbox", notice=CUT)
+        elif known[row]:
+            dropped.add(text, record=_record(records, row), field="bbox", notice=BAD_BOXES)
+    return inner, sound, scored
 
 
 def _outlines(
@@ -218,7 +322,7 @@ def _outlines(
     sizes[known] = records.sizes[picture[known]]
     for row, text in outlines.faults(sizes):
         sound[row] = False
-        dropped.add(text, record=_record(records, row), field="segmentation")
+        dropped.add(text, record=_record(records, row), field="segmentation", notice=BAD_OUTLINES)
     if not required:
         return sound
     for row in np.flatnonzero(outlines.kind == NONE).tolist():

@@ -34,8 +34,10 @@ class OutlineBuilder:
         self._last_count = array("q")
         self._height, self._width = array("q"), array("q")
 
-    def add(self, segmentation: Any) -> None:
-        """Keep one more segmentation.
+    def add(self, segmentation: Any) -> str | None:
+        """Keep one more segmentation; return what was left out of it, if anything.
+
+        A polygon of fewer than three points among others of three and more is left out.
 
         Raises:
             ValueError: It is no list of polygons and no run lengths; the text says why. Nothing is kept.
@@ -43,12 +45,13 @@ class OutlineBuilder:
         if segmentation is None or segmentation == []:
             self._close(NONE)
         elif isinstance(segmentation, list):
-            self._polygons(segmentation)
+            return self._polygons(segmentation)
         elif isinstance(segmentation, dict):
             self._runs(segmentation)
         else:
             got = type(segmentation).__name__
             raise ValueError(f"Expected polygons [[x, y, ...], ...] or run lengths, but got a {got}.")
+        return None
 
     def skip(self) -> None:
         """Keep the place of a segmentation that is not wanted."""
@@ -66,26 +69,32 @@ class OutlineBuilder:
             runs_size=np.stack([_frozen(self._height, np.int64), _frozen(self._width, np.int64)], 1),
         )
 
-    def _polygons(self, polygons: list[Any]) -> None:
+    def _polygons(self, polygons: list[Any]) -> str | None:
         made = []
+        short = ""
         for polygon in polygons:
             if not isinstance(polygon, list):
                 raise ValueError(
                     f"Expected a list of polygons, each a list of numbers, but got {_short(polygon)} in it."
                 )
             if len(polygon) < 6 or len(polygon) % 2:
-                raise ValueError(
-                    f"Expected a polygon of at least three points x, y, but got {len(polygon)} numbers."
-                )
+                text = f"Expected a polygon of at least three points x, y, but got {len(polygon)} numbers."
+                if len(polygon) > 4 or len(polygon) % 2:
+                    raise ValueError(text)
+                short = text
+                continue
             try:
                 made.append(array("d", polygon))
             except (TypeError, OverflowError):
                 strange = next(v for v in polygon if not isinstance(v, int | float) or abs(v) > 1e300)
                 raise ValueError(f"Expected numbers in a polygon, but got {_short(strange)}.") from None
+        if not made:
+            raise ValueError(short)
         for each in made:
             self._points.extend(each)
             self._polygon_end.append(len(self._points))
         self._close(POLYGONS)
+        return short or None
 
     def _runs(self, runs: dict[str, Any]) -> None:
         size, counts = runs.get("size"), runs.get("counts")
@@ -195,13 +204,29 @@ class Outlines:
             return flat.reshape(width, height).T
         if self.kind[index] == NONE:
             return np.zeros(size, dtype=np.uint8)
+        filled: npt.NDArray[np.uint8] = coco_mask.decode(coco_mask.merge(self._found(index, size)))
+        return filled
+
+    def runs(self, index: int, size: tuple[int, int]) -> dict[str, Any]:
+        """Return outline `index`, one that is not at fault, as pycocotools' run lengths; nothing is filled."""
+        height, width = size
+        if self.kind[index] == POLYGONS:
+            merged: dict[str, Any] = coco_mask.merge(self._found(index, size))
+            return merged
+        counts = [height * width]
+        if self.kind[index] == RUNS:
+            counts = self.counts[self._start(self.last_count, index) : self.last_count[index]].tolist()
+        coded: dict[str, Any] = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, *size)
+        return coded
+
+    def _found(self, index: int, size: tuple[int, int]) -> list[dict[str, Any]]:
+        """Return the run lengths of each polygon of an outline."""
         ends = self.polygon_end[self._start(self.last_polygon, index) : self.last_polygon[index]]
         first = self._start(self.last_polygon, index)
         begin = int(self.polygon_end[first - 1]) if first else 0
         parts = np.split(self.points[begin : ends[-1]], ends[:-1] - begin)
-        found = coco_mask.frPyObjects([part.ravel().tolist() for part in parts], height, width)
-        filled: npt.NDArray[np.uint8] = coco_mask.decode(coco_mask.merge(found))
-        return filled
+        found: list[dict[str, Any]] = coco_mask.frPyObjects([part.ravel().tolist() for part in parts], *size)
+        return found
 
     @staticmethod
     def _start(last: Ints, index: int) -> int:

@@ -1,0 +1,68 @@
+"""Faults of one file, and the notices that they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from visionkit.data.notices import NoticeCounter
+from visionkit.errors import DataError
+
+__all__ = ["FaultList"]
+
+
+class FaultList:
+    """Faults in the order they are found; of one kind, the first thousand, and how many more there are.
+
+    Args:
+        path: The file they are in.
+        counter: Takes the faults that are notices.
+        most: How many of a kind are kept.
+    """
+
+    def __init__(self, path: Path, *, counter: NoticeCounter | None = None, most: int = 1000) -> None:
+        self.path = path
+        self.counter = counter
+        self.most = most
+        self._items: list[DataError] = []
+        self._count: dict[str, int] = {}
+
+    def add(
+        self,
+        message: str,
+        *,
+        record: str | None,
+        field: str | None,
+        kind: str = "",
+        notice: str = "",
+        harmless: bool = False,
+    ) -> None:
+        """Keep a fault.
+
+        Args:
+            message: What was expected, what came.
+            record: The record at fault.
+            field: The field at fault.
+            kind: Faults of one kind and field are counted together.
+            notice: What is counted, in the plural; "" if the fault is no notice.
+            harmless: It never is a reason to refuse the file.
+        """
+        if notice and self.counter is not None:
+            first = self.counter.first.get(notice)
+            text = first or DataError(message, path=self.path, record=record, field=field)
+            self.counter.add(notice, text, harmless=harmless)
+        key = f"{field}|{kind}"
+        self._count[key] = self._count.get(key, 0) + 1
+        if self._count[key] <= self.most:
+            self._items.append(DataError(message, path=self.path, record=record, field=field))
+
+    def all(self) -> list[DataError]:
+        """Return the faults, and for each kind with more of them how many more."""
+        more = {key: count - self.most for key, count in self._count.items() if count > self.most}
+        rest = [
+            DataError(f"And {count:,} more of this kind.", path=self.path, field=key.split("|")[0])
+            for key, count in more.items()
+        ]
+        return self._items + rest
+
+    def __len__(self) -> int:
+        return sum(self._count.values())

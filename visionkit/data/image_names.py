@@ -1,0 +1,96 @@
+"""Names of images in annotation files, found among the files of a folder that is listed once."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+__all__ = ["ImageFinder"]
+
+
+class ImageFinder:
+    """Finds the images that an annotation file names; each folder is listed once, no file is opened.
+
+    Names are compared exactly first. Where there is no such file, these are tried in turn: `\\` as the
+    separator (written on Windows); a leading part that repeats the end of the folder's own path
+    (`images/1.jpg` in the folder `images`); other case or another Unicode form, where one file alone fits;
+    the last part alone.
+
+    Args:
+        root: The folder of the images.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self._exact: dict[str, dict[str, str]] = {}
+        self._loose: dict[str, dict[str, list[str]]] = {}
+        self._tail = [part.casefold() for part in Path(os.path.abspath(self.root)).parts[1:]]  # noqa: PTH100
+
+    def find(self, name: str) -> tuple[str | None, bool]:
+        """Return the path from the folder to an image, None without one, and whether it was spelt otherwise.
+
+        Args:
+            name: As the annotation file has it; without `..`.
+        """
+        found = self._walk(PurePosixPath(name).parts, loose=False)
+        if found is not None:
+            return found, False
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        tries = [parts]
+        for length in range(min(len(parts) - 1, len(self._tail)), 0, -1):
+            if [part.casefold() for part in parts[:length]] == self._tail[-length:]:
+                tries.append(parts[length:])
+        tries += [parts[-1:]] if len(parts) > 1 else []
+        for loose in (False, True):
+            for each in tries:
+                found = self._walk(each, loose=loose)
+                if found is not None:
+                    return found, True
+        return None, False
+
+    def names(self, folder: str = "") -> list[str]:
+        """Return the names of what lies in a folder below the root, sorted; none if there is no such folder.
+
+        Args:
+            folder: The path from the root.
+        """
+        return sorted(self._listed(folder))
+
+    def _walk(self, parts: tuple[str, ...], *, loose: bool) -> str | None:
+        if not parts or ".." in parts or parts[0] == "/":
+            return None
+        place = ""
+        for part in parts:
+            listed = self._listed(place)
+            if part in listed:
+                real = part
+            elif loose and len(self._loosely(place).get(_key(part), ())) == 1:
+                real = self._loosely(place)[_key(part)][0]
+            else:
+                return None
+            place = f"{place}/{real}" if place else real
+        return place
+
+    def _listed(self, folder: str) -> dict[str, str]:
+        known = self._exact.get(folder)
+        if known is None:
+            try:
+                known = {name: name for name in os.listdir(self.root / folder)}  # noqa: PTH208
+            except (OSError, ValueError):
+                known = {}
+            self._exact[folder] = known
+        return known
+
+    def _loosely(self, folder: str) -> dict[str, list[str]]:
+        known = self._loose.get(folder)
+        if known is None:
+            known = {}
+            for name in self._listed(folder):
+                known.setdefault(_key(name), []).append(name)
+            self._loose[folder] = known
+        return known
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
