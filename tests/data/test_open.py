@@ -131,7 +131,9 @@ def test_a_data_set_of_another_task_is_refused_by_the_name_of_its_format(tmp_pat
 def test_a_fault_of_a_coco_layout_is_told_as_one(tmp_path) -> None:
     (tmp_path / "annotations").mkdir()
     for year in (2014, 2017):
-        (tmp_path / f"annotations/instances_train{year}.json").write_text("{}")
+        (tmp_path / f"annotations/instances_train{year}.json").write_text(
+            '{"images": [], "annotations": [], "categories": []}'
+        )
     with pytest.raises(DataError, match=r"one file of the split train(.|\n)*2014(.|\n)*2017"):
         open_dataset(tmp_path, "detection")
 

@@ -195,7 +195,7 @@ def _open_captions(path: Path, task: Task, options: OpenOptions) -> Splits:
 def _open_coco(path: Path, task: Task, options: OpenOptions) -> Splits:
     if task == "segmentation":
         return _open_masks(path, task, options)
-    return coco(path, masks=options.masks, seed=options.seed)
+    return coco(path, masks=options.masks, seed=options.seed, max_dropped=options.max_dropped)
 
 
 def _open_masks(path: Path, task: Task, options: OpenOptions) -> Splits:
