@@ -162,7 +162,7 @@ def test_files_that_are_no_captions_are_named(tmp_path, text):
 
 def test_the_command_checks_captions(tmp_path, capsys):
     assert check([str(coco(tmp_path / "good"))]) == 0
-    assert "COCO captions, every record and picture, 0 faults" in capsys.readouterr().out
+    assert ": 0 faults" in capsys.readouterr().out
     with pytest.raises(InputError, match="10 faults"):
         check([str(karpathy(tmp_path / "bad", broken=True))])
     assert "record val2014/gone.jpg, field 'image'" in capsys.readouterr().out
