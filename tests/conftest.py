@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import socket
@@ -19,6 +20,10 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "")
+
+
+def pytest_collection_finish():
+    gc.freeze()  # the modules stay to the end: a full collection need not walk them each time
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +45,17 @@ def _no_network(monkeypatch):
         raise AssertionError(f"A test tried to reach {address}: tests never use the network.")
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    """A warm process that forks a child for each start, so that a process of a test costs no import."""
+    from tests.zygote import Zygote
+
+    made = Zygote()
+    assert made.threads == 1, "a process with threads must not fork"
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

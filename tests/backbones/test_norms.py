@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import timm
@@ -162,8 +163,8 @@ def _case(dtype):
     return nn.BatchNorm2d(3), (torch.randn(7, 3, 44, 61) * 2 + 9).to(dtype)
 
 
-def _across(rank, folder, world):
-    torch.set_num_threads(1)
+def across(rank, folder, world):
+    warnings.simplefilter("ignore", FutureWarning)
     with together(folder, rank, world):
         found = {str(dtype): _one_of_several(dtype, rank, world) for dtype in (torch.float32, torch.bfloat16)}
         if world == 2:
@@ -193,8 +194,8 @@ def _pooled(policy, images):
 
 @pytest.mark.dist
 @pytest.mark.parametrize("world", [1, 2])
-def test_sync_over_processes_is_batch_over_all(tmp_path, world):
-    torch.multiprocessing.spawn(_across, args=(str(tmp_path), world), nprocs=world)
+def test_sync_over_processes_is_batch_over_all(zygote, tmp_path, world):
+    zygote.ranks("tests.backbones.test_norms:across", world, str(tmp_path), world)
     told = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
     if world == 2:
         pooled = torch.cat([one["pooled"] for one in told])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -47,11 +48,20 @@ def test_rows_for_a_gpu_run_dry_on_a_cpu(row):
         sides.close()
 
 
+@pytest.fixture
+def small_heap():
+    """The runner collects garbage before each timing, which takes a second after many tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def made(ours, theirs, **settings) -> Row:
     return Row("sum", "slow sum", lambda size: Sides(ours, theirs, same), goal=1.5, limit="none", **settings)
 
 
-def test_the_runner_times_compares_and_refuses_what_differs(monkeypatch, tmp_path, capsys):
+def test_the_runner_times_compares_and_refuses_what_differs(small_heap, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
         monkeypatch.setenv(name, "1")
@@ -84,7 +94,7 @@ def test_the_runner_times_compares_and_refuses_what_differs(monkeypatch, tmp_pat
     assert runner.main(["--gpu"]) == 2
 
 
-def test_pairs_alternate_and_regressions_have_a_direction():
+def test_pairs_alternate_and_regressions_have_a_direction(small_heap):
     calls = []
     pairs = time_pairs(lambda: calls.append("o"), lambda: calls.append("t"), rounds=4, least=0.0)
     assert "".join(calls[2:]) == "toottoot"

@@ -7,7 +7,6 @@ import json
 import runpy
 import subprocess
 import sys
-import time
 
 import pytest
 from PIL import Image
@@ -23,24 +22,41 @@ HELP = [
     *([verb, "--help"] for verb in cli.VERBS),
     *(["run", name, "--help"] for name in list_recipes()),
 ]
+HEAVY = {"torch", "torchvision", "lightning", "timm", "torchmetrics", "matplotlib", "scipy", "pandas"}
 SCRIPT = "import sys; from visionkit import cli; code = cli.main(sys.argv[1:]); heavy = {'torch', 'lightning', 'timm'}; sys.stderr.write(f'heavy: {sorted(heavy & set(sys.modules))}'); sys.exit(code)"
 
 
-@pytest.mark.parametrize("args", HELP, ids=" ".join)
-def test_help_is_short_quick_and_light(args, root) -> None:
-    def once() -> tuple[float, subprocess.CompletedProcess[str]]:
-        began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, *args], capture_output=True, text=True, cwd=root, check=False
-        )
-        return time.perf_counter() - began, done
+# One process for all, one after the other: what one of them imported, the next would still show.
+EVERY_HELP = """
+import contextlib, io, json, sys
+from visionkit import cli
+told = []
+for args in json.load(sys.stdin):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = cli.main(args)
+    told.append([code, said.getvalue(), sorted({name.partition(".")[0] for name in sys.modules}), len(sys.modules)])
+json.dump(told, sys.stdout)
+"""
 
-    seconds, done = min((once() for _ in range(2)), key=lambda pair: pair[0])
-    assert done.returncode == 0, done.stderr
-    assert "heavy: []" in done.stderr
-    assert 4 < len(done.stdout.splitlines()) <= 60
-    # A second on a quiet machine; tests share theirs with others.
-    assert seconds < 3
+
+def test_help_is_short_and_imports_little(root) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EVERY_HELP],
+        input=json.dumps(HELP),
+        capture_output=True,
+        text=True,
+        cwd=root,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert len(told) == len(HELP) > 10
+    for args, (code, said, packages, modules) in zip(HELP, told, strict=True):
+        assert code == 0, args
+        assert 4 < len(said.splitlines()) <= 60, args
+        assert not HEAVY & set(packages), args
+        assert modules < 400, args
+    assert len(told[0][2]) > 10  # the list of packages is one
 
 
 def test_as_many_helps_as_verbs_and_recipes() -> None:

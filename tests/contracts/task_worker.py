@@ -1,20 +1,14 @@
-"""Evaluates every task in as many processes as torchrun started, on uneven shares, one of them empty.
-
-Usage: task_worker.py FOLDER
-"""
+"""Evaluates every task in as many processes as there are, on uneven shares, one of them empty."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import warnings
-from pathlib import Path
 
 import lightning
 import torch
-from task_cases import TASKS
 
+from tests.contracts.task_cases import TASKS
 from visionkit.config import OptimConfig, TransferConfig
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -65,11 +59,6 @@ def evaluate(case, size: int) -> dict[str, float]:
     return {**values, "statistics": statistics}
 
 
-def main() -> None:
+def main() -> dict[str, dict[str, float]]:
     warnings.simplefilter("ignore")
-    report = {f"{case.name}, {size}": evaluate(case, size) for case in TASKS for size in (7, 1)}
-    Path(sys.argv[1], f"report-{WORLD}-{RANK}.json").write_text(json.dumps(report))
-
-
-if __name__ == "__main__":
-    main()
+    return {f"{case.name}, {size}": evaluate(case, size) for case in TASKS for size in (7, 1)}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -177,17 +175,10 @@ def test_the_trainer_predicts_what_the_task_predicts(case: TaskCase) -> None:
 
 
 @pytest.mark.dist
-def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(zygote) -> None:
     """Uneven shares, one of them empty; running statistics that each process moved its own way."""
-    worker = str(Path(__file__).with_name("task_worker.py"))
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for command in ([sys.executable, worker, str(tmp_path)], [*launch, worker, str(tmp_path)]):
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, left, right = (
-        json.loads((tmp_path / f"report-{n}.json").read_text()) for n in ("1-0", "2-0", "2-1")
-    )
+    one = zygote.run("tests.contracts.task_worker:main")
+    left, right = zygote.ranks("tests.contracts.task_worker:main", 2, torchrun=True)
     assert len(one) == 2 * len(TASKS)
     assert left == right
     for name, values in one.items():

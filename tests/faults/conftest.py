@@ -12,13 +12,11 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.faults.zygote import Zygote
 
 Figure = Callable[..., None]
 
@@ -33,15 +31,6 @@ def figure(request: pytest.FixtureRequest) -> Figure:
         assert of > 0, "no case was looked at"
 
     return record
-
-
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    """A warm process that forks a child for each start; see `tests/faults/zygote.py`."""
-    made = Zygote()
-    assert made.threads == 1, "a process with threads must not fork"
-    yield made
-    made.close()
 
 
 @pytest.fixture(autouse=True)

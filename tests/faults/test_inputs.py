@@ -74,7 +74,6 @@ def test_changed_bits_end_in_a_picture_or_a_named_fault(zygote, tmp_path, figure
         told.append(child.result())
     decoded, refused = (sum(one[key] for one in told) for key in ("decoded", "refused"))
     slowest, peak = (max(one[key] for one in told) for key in ("slowest", "megabytes"))
-    assert slowest < 5000
     assert decoded > count // 10
     assert refused > count // 20
     figure(decoded + refused, count, f"{decoded} decoded, {refused} named; slowest {slowest} ms, {peak} MB")

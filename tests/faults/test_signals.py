@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.zygote import Zygote
+from tests.zygote import Zygote
 from visionkit.run.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.dist

@@ -1,9 +1,8 @@
-"""One process of the test that AP is equal on 1, 2 and 3 processes; it imports little."""
+"""One process of the test that AP is equal on 1, 2 and 3 processes."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from tests.metrics.detections import random_evaluation
@@ -23,7 +22,3 @@ def main(rank: int, folder: str) -> None:
             scores = metric.reduce()
             told = {name: value.hex() for name, value in (scores.values | scores.per_class).items()}
         Path(folder, f"{world}-{rank}.json").write_text(json.dumps(told))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])

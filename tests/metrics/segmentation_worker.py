@@ -1,9 +1,8 @@
-"""One process of the test that scores are equal on 1, 2 and 3 processes; it imports little."""
+"""One process of the test that scores are equal on 1, 2 and 3 processes."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -28,7 +27,3 @@ def main(rank: int, folder: str) -> None:
                 meter.update(prediction, truth)
             scores = {name: value.hex() for name, value in meter.reduce().named().items()}
         Path(folder, f"{world}-{rank}.json").write_text(json.dumps(scores))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])

@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 
 import pytest
-import torch.multiprocessing as mp
 
 from tests.processes import together
 from visionkit.errors import InputError
@@ -30,7 +29,7 @@ def _corpus():
     }
 
 
-def _work(rank: int, world: int, folder: str) -> None:
+def work(rank: int, world: int, folder: str) -> None:
     scores = CaptionScores()
     names = [name for i, name in enumerate(_corpus()) if i % world == rank] + ["p00"]  # one is seen by all
     if world == 3 and rank == 2:
@@ -67,8 +66,8 @@ def test_the_shell_scores_what_the_core_scores():
 
 @pytest.mark.dist
 @pytest.mark.parametrize("world", [2, 3])
-def test_every_process_gets_the_scores_of_one(tmp_path, world):
-    mp.spawn(_work, args=(world, str(tmp_path)), nprocs=world)
+def test_every_process_gets_the_scores_of_one(zygote, tmp_path, world):
+    zygote.ranks("tests.metrics.test_captioning:work", world, world, str(tmp_path))
     wanted = repr(sorted(_alone().compute().items()))
     told = [(tmp_path / f"{world}-{rank}").read_text() for rank in range(world)]
     assert told == [wanted] * world

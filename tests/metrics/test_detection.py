@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -121,11 +119,8 @@ def test_more_objects_than_a_hundred_need_a_higher_limit():
 
 
 @pytest.mark.dist
-def test_processes_agree_to_the_last_bit(tmp_path: Path):
-    command = [sys.executable, "-m", "tests.metrics.detection_worker"]
-    root = Path(__file__).parents[2]
-    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=root) for rank in range(3)]
-    assert [rank.wait(timeout=250) for rank in ranks] == [0, 0, 0]
+def test_processes_agree_to_the_last_bit(zygote, tmp_path: Path):
+    zygote.ranks("tests.metrics.detection_worker:main", 3, str(tmp_path))
     scores = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
     assert len(scores) == 6  # one process, two, three
     assert all(score == scores[0] for score in scores)

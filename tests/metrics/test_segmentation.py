@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -192,10 +190,8 @@ def test_update_is_three_times_faster_than_torchmetrics():
 
 
 @pytest.mark.dist
-def test_processes_agree_to_the_last_bit(tmp_path: Path):
-    worker = Path(__file__).with_name("segmentation_worker.py")
-    ranks = [subprocess.Popen([sys.executable, str(worker), str(rank), str(tmp_path)]) for rank in range(3)]
-    assert [rank.wait(timeout=200) for rank in ranks] == [0, 0, 0]
+def test_processes_agree_to_the_last_bit(zygote, tmp_path: Path):
+    zygote.ranks("tests.metrics.segmentation_worker:main", 3, str(tmp_path))
     scores = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
     assert len(scores) == 6  # one process, two, three
     assert all(score == scores[0] for score in scores)

@@ -6,8 +6,7 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
+import signal
 import zipfile
 from pathlib import Path
 
@@ -206,29 +205,25 @@ def test_disk_full_leaves_the_old_file_and_says_bytes(saved, monkeypatch):
         write_atomic(saved, lambda part: pytest.fail("written"), needed=11)
 
 
-KILLED = """
-import os, sys, threading, time, random, torch
-from visionkit.run.checkpoint import AtomicCheckpointIO
-io, made = AtomicCheckpointIO(), {"state_dict": {"w": torch.ones(2_000_000)}, "visionkit": {"format": 1}}
-print("ready", flush=True)
-while True:
-    io.save_checkpoint(made, sys.argv[1])
-"""
+def save_for_ever(place):
+    io, made = AtomicCheckpointIO(), {"state_dict": {"w": torch.ones(2_000_000)}, "visionkit": {"format": 1}}
+    while True:
+        io.save_checkpoint(made, place)
 
 
-def test_kills_while_saving_leave_a_sound_checkpoint(tmp_path):
+def test_kills_while_saving_leave_a_sound_checkpoint(zygote, tmp_path):
     import random
     import time
 
     rng = random.Random(3)
     place = tmp_path / "last.ckpt"
     for _ in range(3):
-        child = subprocess.Popen([sys.executable, "-c", KILLED, str(place)], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(0.2 + rng.random() * 0.5)
+        child = zygote.start("tests.run.test_checkpoint:save_for_ever", str(place))
+        while child.running() and not place.exists():
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.5)
         child.kill()
-        child.wait()
+        assert child.wait() == -signal.SIGKILL, child.said()
         found = newest_good(tmp_path, report=pytest.fail)
         assert found is not None
     sweep(tmp_path)

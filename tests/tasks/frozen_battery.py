@@ -1,21 +1,16 @@
-"""Fits every policy and says whether what it freezes stayed as it was; run alone or under torchrun.
-
-Usage: frozen_battery.py FOLDER PROCESSES FAMILY...
-"""
+"""Fits every policy and says whether what it freezes stayed as it was."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import warnings
 from pathlib import Path
 
 import lightning
 import torch
-from offline import digest, frozen_state, weights_file
 from torch.utils.data import DataLoader, Dataset
 
+from tests.tasks.offline import digest, frozen_state, weights_file
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.run.thaw import Thaw
 from visionkit.tasks import Classifier
@@ -92,19 +87,13 @@ def fit(
     }
 
 
-def main() -> None:
-    folder, processes, families = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+def main(folder: str, processes: int, families: list[str]) -> dict[str, dict[str, object]]:
     warnings.simplefilter("ignore")
     report = {}
     for name in families:
-        own = folder / f"{name.replace('/', '-')}-{RANK}"
+        own = Path(folder, f"{name.replace('/', '-')}-{RANK}")
         own.mkdir(parents=True, exist_ok=True)
         init = weights_file(name, own)
         for policy, (transfer, through) in POLICIES.items():
             report[f"{name}: {policy}"] = fit(name, init, transfer, through, processes)
-    rank = lightning.pytorch.utilities.rank_zero_only.rank
-    (folder / f"report-{processes}-{rank}.json").write_text(json.dumps(report))
-
-
-if __name__ == "__main__":
-    main()
+    return report

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
 FAMILIES = (
     "timm/resnet10t",
     "timm/efficientnet_lite0",
@@ -20,16 +15,13 @@ FAMILIES = (
 )
 
 
-def battery(folder: Path, processes: int, families: tuple[str, ...]) -> list[dict[str, dict[str, object]]]:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launch if processes > 1 else []), str(HERE / "frozen_battery.py")]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(folder), str(processes), *families],
-        env=env, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((folder / f"report-{processes}-{rank}.json").read_text()) for rank in range(processes)]
+def battery(
+    zygote, folder: Path, processes: int, families: tuple[str, ...]
+) -> list[dict[str, dict[str, object]]]:
+    given = ("tests.tasks.frozen_battery:main", processes, str(folder), processes, families)
+    if processes > 1:
+        return zygote.ranks(*given, timeout=1800, torchrun=True)
+    return [zygote.run(given[0], *given[2:], timeout=1800)]
 
 
 def check(reports: list[dict[str, dict[str, object]]], families: int) -> None:
@@ -46,21 +38,21 @@ def check(reports: list[dict[str, dict[str, object]]], families: int) -> None:
         )
 
 
-def test_frozen_is_frozen_in_one_process(tmp_path: Path) -> None:
-    check(battery(tmp_path, 1, FAMILIES[:1]), 1)
+def test_frozen_is_frozen_in_one_process(zygote, tmp_path: Path) -> None:
+    check(battery(zygote, tmp_path, 1, FAMILIES[:1]), 1)
 
 
 @pytest.mark.slow
-def test_frozen_is_frozen_in_one_process_on_every_family(tmp_path: Path) -> None:
-    check(battery(tmp_path, 1, FAMILIES), 5)
+def test_frozen_is_frozen_in_one_process_on_every_family(zygote, tmp_path: Path) -> None:
+    check(battery(zygote, tmp_path, 1, FAMILIES), 5)
 
 
 @pytest.mark.dist
 @pytest.mark.slow
-def test_frozen_is_frozen_in_two_processes_on_every_family(tmp_path: Path) -> None:
-    check(battery(tmp_path, 2, FAMILIES), 5)
+def test_frozen_is_frozen_in_two_processes_on_every_family(zygote, tmp_path: Path) -> None:
+    check(battery(zygote, tmp_path, 2, FAMILIES), 5)
 
 
 @pytest.mark.dist
-def test_frozen_is_frozen_in_two_processes(tmp_path: Path) -> None:
-    check(battery(tmp_path, 2, FAMILIES[3:4]), 1)
+def test_frozen_is_frozen_in_two_processes(zygote, tmp_path: Path) -> None:
+    check(battery(zygote, tmp_path, 2, FAMILIES[3:4]), 1)

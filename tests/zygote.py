@@ -3,7 +3,7 @@
 It forks before any thread exists, each child in a session of its own. A child is started, killed and waited
 for by the test as any other process would be; what its function returns lies beside its log as JSON.
 
-python -m tests.faults.zygote     # speaks JSON lines over its standard input and output
+python -m tests.zygote     # speaks JSON lines over its standard input and output
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 HUNG = "hung"
 
@@ -76,7 +76,7 @@ class Zygote:
         environment = {**os.environ, **ONE_THREAD, "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.zygote"],
+            [sys.executable, "-m", "tests.zygote"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -86,7 +86,10 @@ class Zygote:
         self.threads = self._answer()["threads"]
 
     def start(self, function: str, *args: Any, env: dict[str, str] | None = None) -> Child:
-        """Fork a child that runs a function of `tests.faults.children` or `children_data`."""
+        """Fork a child that runs a function: "module:function", or a name in `tests.faults.children*`.
+
+        The module is imported in the child, after its environment is set.
+        """
         self.count += 1
         log = self.folder / f"{self.count}.log"
         pid = self.ask({"function": function, "args": args, "env": env or {}, "log": str(log)})
@@ -100,6 +103,26 @@ class Zygote:
         code = child.wait(timeout)
         assert code == 0, f"{function}{args} ended with {code}:\n{child.said()[-4000:]}"
         return child.result()
+
+    def ranks(
+        self, function: str, size: int, *args: Any, timeout: float = 240.0, torchrun: bool = False
+    ) -> list[Any]:
+        """Run the processes of a group to their ends and return their results.
+
+        Args:
+            function: As `start` takes it; called with the rank first, under `torchrun` with `args` alone.
+            size: Processes.
+            args: Plain values.
+            timeout: Seconds for each.
+            torchrun: Set the variables that torchrun sets.
+        """
+        if torchrun:
+            children = self.world(function, size, *args)
+        else:
+            children = [self.start(function, rank, *args) for rank in range(size)]
+        codes = [child.wait(timeout) for child in children]
+        assert codes == [0] * size, f"{function}: {codes}\n" + "\n".join(c.said()[-4000:] for c in children)
+        return [child.result() for child in children]
 
     def world(self, function: str, size: int, *args: Any, env: dict[str, str] | None = None) -> list[Child]:
         """Start one child a process of a group, with the variables that torchrun sets."""
@@ -171,11 +194,11 @@ def serve() -> None:
         pid = os.fork()
         if pid == 0:
             answers.close()
-            _child(functions[asked["function"]], asked)
+            _child(functions, asked)
         answer(value=pid)
 
 
-def _child(function: Any, asked: dict[str, Any]) -> None:
+def _child(functions: dict[str, Any], asked: dict[str, Any]) -> None:
     code = 1
     try:
         os.setsid()
@@ -184,6 +207,8 @@ def _child(function: Any, asked: dict[str, Any]) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(asked["env"])
+        module, _, name = asked["function"].rpartition(":")
+        function = getattr(importlib.import_module(module), name) if module else functions[name]
         value = function(*asked["args"])
         Path(asked["log"]).with_suffix(".json").write_text(json.dumps(value))
         code = 0
