@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 
 from visionkit.data import Scenes, fingerprint, scenes
-from visionkit.data.glyphs import CATEGORIES, CLUTTER, SPEAKABLE, _families, _font, glyph_name, glyph_split
+from visionkit.data.glyphs import (
+    CATEGORIES,
+    CLUTTER,
+    SPEAKABLE,
+    _families,
+    _font,
+    glyph_name,
+    glyph_picture,
+    glyph_split,
+)
 from visionkit.errors import InputError
 
 TASKS = ("classification", "detection", "segmentation", "captioning")
@@ -120,14 +128,16 @@ def test_captions_are_true_and_pairs_are_unseen():
     assert not pairs["train"] & pairs["test"]
 
 
-def test_a_scene_costs_a_few_milliseconds():
-    reader = Scenes("classification", split="train", count=300, cache=False)
-    for i in range(100):
+def test_each_drawing_is_made_once_and_scenes_are_composed_of_it():
+    reader = Scenes("classification", split="train", count=60, cache=False)
+    for i in range(60):
         reader[i]
-    start = time.process_time()
-    for i in range(100, 300):
+    drawn = glyph_picture.cache_info()
+    for i in range(60):
         reader[i]
-    assert (time.process_time() - start) / 200 < 0.008
+    again = glyph_picture.cache_info()
+    assert drawn.misses == again.misses > 0
+    assert again.hits - drawn.hits >= 60
 
 
 def test_wrong_settings_and_a_missing_package_are_told(monkeypatch):

@@ -184,7 +184,8 @@ for recipe in sys.argv[1:]:
     sys.argv, said = ["x", "--help"], io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         runpy.run_path(f"recipes/{recipe}.py", run_name="__main__")
-    told[recipe] = [said.getvalue(), sorted({name.partition(".")[0] for name in sys.modules}), len(sys.modules)]
+    packages = sorted({name.partition(".")[0] for name in sys.modules})
+    told[recipe] = [said.getvalue(), packages, len(sys.modules)]
 json.dump(told, sys.stdout)
 """
 
