@@ -2,7 +2,7 @@
 
 python recipes/classify.py                                       # embedded scenes, both arms, two seeds
 python recipes/classify.py --data photos/ --backbone timm/resnet50 --init both --image_size 224
-python recipes/classify.py --data labels.csv --target multi --fractions 0.02 0.1 0.5 1
+python recipes/classify.py --data tags.csv --target multi --table.separator "|" --fractions 0.02 0.1 0.5 1
 torchrun --nproc-per-node 8 recipes/classify.py --data photos/ --devices 8
 """
 
@@ -26,6 +26,9 @@ class Config(RunConfig):
 
     target: Literal["single", "multi", "regression"] = setting("single", "single | multi | regression")
     table: TableConfig = setting(TableConfig(), "columns of a table of images", group="data")
+    balance: float = setting(
+        0.0, "weight of rare classes in the loss: share of images to minus this, 0 to 1", min=0, max=1
+    )
     augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
     mix: list[str] = setting(
         [], "batch transforms: mixup cutmix erase", choices=("mixup", "cutmix", "erase"), unique=True
@@ -52,6 +55,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         stack_batch,
     )
     from visionkit.data.batch_transforms import batch_transform
+    from visionkit.data.class_balance import balanced_weights, image_counts
     from visionkit.run import ClassPreview, Preview, fit
     from visionkit.tasks import Classifier
 
@@ -68,12 +72,17 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         workers=config.workers,
         eval_batch_size=4 * config.batch_size,
     )
+    weights = None
+    if config.balance:
+        counts = image_counts(data.train_reader, len(splits.classes))
+        weights = balanced_weights(counts, power=config.balance)
     task = Classifier(
         config.backbone,
         init=config.init,
         num_classes=len(splits.classes),
         target=config.target,
         label_smoothing=config.label_smoothing if config.target == "single" else 0.0,
+        class_weights=weights,
         class_names=splits.classes,
         transfer=config.transfer,
         optim=config.optim,

@@ -172,8 +172,10 @@ class TableConfig:
         image: The column of paths.
         target: The column or columns of targets.
         separator: What stands between the names in the one column of a multi-label table, such as "|".
+        root: The folder of the images; that of the table, or the one below it that holds them.
     """
 
     image: str = ""
     target: list[str] = field(default_factory=list)
     separator: str = ""
+    root: str = ""

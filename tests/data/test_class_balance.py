@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visionkit.data.class_balance import balanced_weights, pixel_counts
+from visionkit.data.class_balance import balanced_weights, image_counts, pixel_counts
 from visionkit.errors import InputError
 
 
@@ -50,3 +50,13 @@ def test_nothing_to_count_is_said():
         balanced_weights(torch.zeros(3, dtype=torch.int64), power=0.5)
     with pytest.raises(InputError, match="from 0 to 1"):
         balanced_weights(torch.ones(3), power=2.0)
+
+
+def test_images_of_each_class_are_counted_by_their_labels():
+    class Few:
+        labels = (0, 2, 2)
+
+    assert image_counts(Few(), 4).tolist() == [1, 0, 2, 0]
+    assert balanced_weights(image_counts(Few(), 4), power=1.0)[1] == 1.0
+    with pytest.raises(InputError, match="several classes an image"):
+        image_counts(object(), 4)

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from visionkit.config import TableConfig
 from visionkit.data import check_table, image_table
 from visionkit.data.check import check_data
 from visionkit.data.delimited import DELIMITERS, read_delimited
+from visionkit.data.formats.open import OpenOptions, detect_formats, open_dataset
 from visionkit.data.table_rows import is_image_table, read_table
 from visionkit.data.table_targets import table_kind
 from visionkit.errors import DataError, InputError
@@ -103,9 +105,10 @@ def test_the_delimiter_is_told_by_the_header(table):
 
 
 def test_encodings_and_open_quotes_are_named(table):
-    with pytest.raises(DataError, match=r"found UTF-16(.|\n)*CSV UTF-8"):
-        image_table(table(rows("path,label", ["a"]), encoding="utf-16"))
-    with pytest.raises(DataError, match=r"byte 17 is b'\\xe9'"):
+    excel = table(rows("path\tlabel", ["a", "b"]).replace(",", "\t"), encoding="utf-16")
+    assert is_image_table(excel)
+    assert image_table(excel, held_out=0.5).classes == ("a", "b")
+    with pytest.raises(DataError, match=r"line 2 holds the byte 0xe9"):
         image_table(table(rows("path,label", ["\xe9"]), encoding="latin-1"))
     with pytest.raises(DataError, match="quotation mark") as caught:
         image_table(table('path,label\n0.png,"a\n'))
@@ -222,3 +225,32 @@ def test_real_tables_have_no_fault(shared_data):
     assert (len(votes.classes), len(votes.train) + len(votes.val), len(votes.test)) == (4, 376, 94)
     assert [notice.what for notice in votes.notices] == ["folders of images found below the table's"]
     assert read_table(shared_data / "galaxies/votes.csv", kind=None).kind == "regression"
+
+
+def test_what_the_page_on_own_data_shows_is_opened_as_it_says(table):
+    folder = table(rows("path,label", ["dark", "light"] * 5), "labels.csv").parent
+    (folder / "tags.csv").write_text(rows("path,tags", ["dark|round", "dark", "round|dark"] * 3))
+    (folder / "ages.csv").write_text(rows("path,age", ["3.5", "4"] * 3))
+    multi = OpenOptions(target="multi", table=TableConfig(separator="|"))
+    assert open_dataset(folder / "tags.csv", "classification", multi).classes == ("dark", "round")
+    assert "'dark|round' is one class" in said(open_dataset(folder / "tags.csv", "classification"))
+    chosen = OpenOptions(table=TableConfig(image="path", target=["label"], root=str(folder)))
+    assert open_dataset(folder / "labels.csv", "classification", chosen).classes == ("dark", "light")
+    told = OpenOptions(target=None)
+    for name, classes in (("tags", ("dark", "round")), ("ages", ("age",)), ("labels", ("dark", "light"))):
+        file = folder / f"{name}.csv"
+        (form,) = detect_formats(file)
+        assert form.check(file, told) == []
+        assert open_dataset(file, "classification", told).classes == classes
+    assert detect_formats(folder) == []  # three tables: which one is meant?
+    (folder / "tags.csv").unlink()
+    (folder / "ages.csv").unlink()
+    assert [form.name for form in detect_formats(folder)] == ["a table of images"]
+    for i in range(4):
+        (folder / f"{i % 2}").mkdir(exist_ok=True)
+        Image.new("L", (8, 6)).save(folder / f"{i % 2}" / f"x{i}.png")
+    assert [form.name for form in detect_formats(folder)] == ["a folder for each class"]
+    with pytest.raises(DataError, match="outside of the class folders"):
+        open_dataset(folder, "classification")
+    loose = open_dataset(folder, "classification", OpenOptions(max_dropped=0.9))
+    assert "tables of images beside the class folders not read: 1 of" in said(loose)

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
+from visionkit.config import TableConfig
 from visionkit.errors import InputError, unknown_name
 
-__all__ = ["VerbParser"]
+__all__ = ["VerbParser", "add_table", "table_config"]
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -42,3 +43,39 @@ class VerbParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong."""
         raise InputError(f"{self.prog}: {message}. See {self.prog} --help.")
+
+
+def add_table(parser: VerbParser, default: str) -> None:
+    """Add the flags that say how a table of images is to be read.
+
+    Args:
+        parser: The verb's flags.
+        default: What the targets are without `--target`, for the help.
+    """
+    parser.add_argument(
+        "--target",
+        default="",
+        choices=("", "single", "multi", "regression"),
+        help=f"tables: single | multi | regression (default: {default})",
+    )
+    parser.add_argument("--table.image", default="", metavar="NAME", help="tables: the column of paths")
+    parser.add_argument(
+        "--table.target", default=[], nargs="+", metavar="NAME", help="the columns of targets"
+    )
+    parser.add_argument("--table.separator", default="", metavar="TEXT", help="what stands between names")
+    parser.add_argument("--table.root", default="", metavar="FOLDER", help="the folder of the images")
+
+
+def table_config(args: argparse.Namespace) -> TableConfig:
+    """Return what the flags of `add_table` say.
+
+    Args:
+        args: The verb's values.
+    """
+    given = vars(args)
+    return TableConfig(
+        image=given["table.image"],
+        target=list(given["table.target"]),
+        separator=given["table.separator"],
+        root=given["table.root"],
+    )

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visionkit.commands.arguments import VerbParser
-from visionkit.config import TableConfig
+from visionkit.commands.arguments import VerbParser, add_table, table_config
 from visionkit.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -25,26 +24,22 @@ def main(argv: Sequence[str]) -> int:
         "Read every sample of a data set and name what is wrong (file, record, field) and what would be\n"
         "left out, changed or assumed in training. The format is told by what lies there.",
         epilog="examples:\n  visionkit check photos/\n  visionkit check annotations/instances_val2017.json\n"
-        "  visionkit check tags.csv --target multi",
+        "  visionkit check tags.csv --target multi --table.separator '|'",
     )
     parser.add_argument("data", help="a folder or a file of any format of `visionkit ls data`, or scenes")
     parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
-    parser.add_argument("--target", default="single", help="tables: single | multi | regression")
-    parser.add_argument("--table.image", dest="image", default="", help="tables: the column of paths")
-    parser.add_argument(
-        "--table.target", dest="columns", nargs="+", default=[], help="tables: the columns of targets"
-    )
-    parser.add_argument(
-        "--table.separator", dest="separator", default="", help="tables: what stands between names"
-    )
+    add_table(parser, "told by the cells")
     parser.add_argument("--classes", default="", help="masks: a file that says what their values mean")
     parser.add_argument("--images", default="", help="captions: the folder of the images")
     args = parser.parse(argv)
     from visionkit.data.formats.open import OpenOptions, detect_formats
 
-    table = TableConfig(args.image, args.columns, args.separator)
     options = OpenOptions(
-        target=args.target, table=table, classes=args.classes, images=args.images, max_dropped=1.0
+        target=args.target or None,
+        table=table_config(args),
+        classes=args.classes,
+        images=args.images,
+        max_dropped=1.0,
     )
     if args.data == "scenes":
         return _report("scenes", [("embedded scenes", *_scenes())], args.most)

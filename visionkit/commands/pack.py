@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visionkit.commands.arguments import VerbParser
-from visionkit.config import TableConfig
+from visionkit.commands.arguments import VerbParser, add_table, table_config
 from visionkit.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -39,14 +38,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--form", default="jpeg", choices=("jpeg", "raw"), help="jpeg | raw (default jpeg)")
     parser.add_argument("--quality", type=int, default=92, help="of JPEGs that are written (default 92)")
-    parser.add_argument("--target", default="single", help="tables: single | multi | regression")
-    parser.add_argument("--table.image", dest="image", default="", help="tables: the column of paths")
-    parser.add_argument(
-        "--table.target", dest="columns", nargs="+", default=[], help="tables: the columns of targets"
-    )
-    parser.add_argument(
-        "--table.separator", dest="separator", default="", help="tables: what stands between names"
-    )
+    add_table(parser, "single")
     parser.add_argument("--classes", default="", help="masks: a file that says what their values mean")
     parser.add_argument("--workers", type=int, default=0, help="processes (default 0: this one)")
     args = parser.parse(argv)
@@ -57,8 +49,8 @@ def main(argv: Sequence[str]) -> int:
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
-    table = TableConfig(args.image, args.columns, args.separator)
-    splits = _open(args.data, args.task, OpenOptions(target=args.target, table=table, classes=args.classes))
+    options = OpenOptions(target=args.target or "single", table=table_config(args), classes=args.classes)
+    splits = _open(args.data, args.task, options)
     for notice in splits.notices:
         say(f"notice: {notice}")
     sample = splits.train[0]

@@ -126,7 +126,9 @@ def check_coco_file(
         where = f"images (id {records.image_ids[index]}), {name}"
         declared = (int(records.sizes[index, 0]), int(records.sizes[index, 1]))
         try:
-            found = tuple(int(side) for side in read_image(finder.find(name)[0] or name, root=root).shape[-2:])
+            found = tuple(
+                int(side) for side in read_image(finder.find(name)[0] or name, root=root).shape[-2:]
+            )
         except DataError as fault:
             field = "file_name" if fault.field == "path" else fault.field
             faults.add(fault.message, record=where, field=field)
@@ -289,7 +291,9 @@ def _boxes(
         scored = finite & (boxes[:, 2:] >= 0).all(1)
         inner = np.clip(full, 0, np.concatenate((limit, limit), axis=1)) if len(boxes) else full
         inner = np.where(finite[:, None], inner, 0.0)
-        sound = np.asarray(scored & (inner[:, 2:].astype(np.float32) > inner[:, :2].astype(np.float32)).all(1))
+        sound = np.asarray(
+            scored & (inner[:, 2:].astype(np.float32) > inner[:, :2].astype(np.float32)).all(1)
+        )
         over = sound & ((full[:, :2] < -SLACK).any(1) | (full[:, 2:] > limit + SLACK).any(1))
     for row in np.flatnonzero(~sound | over).tolist():
         size = (int(sizes[row, 0]), int(sizes[row, 1])) if known[row] else None

@@ -125,7 +125,9 @@ def _images_of_split(top: Path, file: Path) -> Path:
     named = _NAMED.fullmatch(file.stem)
     split, year = (named[1], named[2]) if named else ("", "")
     places = [f"images/{split}{year}", f"{split}{year}", f"images/{split}", split, "images", "data", ""]
-    places += [place for alias in SPLIT_ALIASES[_ALIAS[split.lower()]] for place in (f"images/{alias}", alias)]
+    places += [
+        place for alias in SPLIT_ALIASES[_ALIAS[split.lower()]] for place in (f"images/{alias}", alias)
+    ]
     return _choose(top, places, file)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from visionkit.data.read_text import decode_text, read_text
 from visionkit.errors import DataError, expected
 
 __all__ = ["DELIMITERS", "TABLE_SUFFIXES", "Delimited", "read_delimited", "read_header"]
@@ -18,7 +20,7 @@ TABLE_SUFFIXES = (".csv", ".tsv")
 """File endings of tables (lower case)."""
 
 _MAX_FIELD = 1_000_000
-_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_HEAD = 65_536  # bytes that hold the first line
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Delimited:
 
 
 def read_delimited(file: Path, *, known: Collection[str] = ()) -> Delimited:
-    """Read a text table in UTF-8 (with or without byte order mark), with a header line.
+    """Read a text table with a header line, in UTF-8 or what its byte order mark says.
 
     The delimiter is the one that cuts the header into at least two columns; where several do, the one that
     brings out a known column.
@@ -51,30 +53,20 @@ def read_delimited(file: Path, *, known: Collection[str] = ()) -> Delimited:
             cannot be told.
     """
     csv.field_size_limit(_MAX_FIELD)
-    line = 0
+    text, line = read_text(file), 0
+    delimiter = _delimiter(file, text.partition("\n")[0], known)
+    reader = csv.reader(io.StringIO(text), strict=True, delimiter=delimiter)
+    lines = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            delimiter = _delimiter(file, stream.readline(_MAX_FIELD), known)
-            stream.seek(0)
-            reader = csv.reader(stream, strict=True, delimiter=delimiter)
-            header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in next(reader, [])]
+        line = reader.line_num
+        for row in reader:
             line = reader.line_num
-            lines = []
-            for row in reader:
-                line = reader.line_num
-                if any(cell.strip() for cell in row):
-                    lines.append((line, row))
-    except FileNotFoundError as error:
-        raise DataError("Expected a CSV file, but there is none by this name.", path=file) from error
-    except UnicodeDecodeError as error:
-        raise DataError(_encoding(file, error), path=file) from error
+            if any(cell.strip() for cell in row):
+                lines.append((line, row))
     except csv.Error as error:
-        text = (
-            f"Expected a line of a CSV file, but {error}. A quotation mark may be open, or doubled wrongly."
-        )
+        text = f"Expected a line of a CSV file, but {error}. A quotation mark may be open or doubled wrongly."
         raise DataError(text, path=file, record=f"line {line + 1}") from error
-    except OSError as error:
-        raise DataError(f"Expected a readable CSV file, but {error.strerror or error}.", path=file) from error
     if not any(header) or not lines:
         raise DataError("Expected a header line and at least one row, but the table is empty.", path=file)
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -90,12 +82,23 @@ def read_header(file: Path) -> list[str]:
         file: Any file.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            first = stream.readline(_MAX_FIELD)
-        columns = {mark: _cells(first, mark) for mark in DELIMITERS}
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD)
+        text = _decoded_start(head, file)
+        columns = {mark: _cells(text.partition("\n")[0], mark) for mark in DELIMITERS}
     except (OSError, ValueError, csv.Error):
         return []
     return max(columns.values(), key=len)
+
+
+def _decoded_start(head: bytes, file: Path) -> str:
+    """Decode the start of a file, which may end within a character."""
+    for cut in range(3):
+        try:
+            return decode_text(head[: len(head) - cut], path=file)
+        except DataError:
+            continue
+    return decode_text(head[: max(len(head) - 3, 0)], path=file)
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -115,13 +118,3 @@ def _delimiter(file: Path, first: str, known: Collection[str]) -> str:
             raise DataError(text, path=file, record="line 1")
         return better[0]
     return next(iter(fits), ",")
-
-
-def _encoding(file: Path, error: UnicodeDecodeError) -> str:
-    with file.open("rb") as stream:
-        mark = stream.read(2)
-    found = _BOMS.get(mark, f"byte {error.start} is {error.object[error.start : error.start + 1]!r}")
-    return (
-        f"Expected a CSV file in UTF-8, but found {found}. Save it as UTF-8 "
-        "(`iconv -f ENCODING -t UTF-8`, or 'CSV UTF-8' in a spreadsheet)."
-    )

@@ -20,6 +20,7 @@ from visionkit.data.image_notices import count_dark, count_masks, count_other_fi
 from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.data.read_image import PICTURE_SUFFIXES, read_image
 from visionkit.data.splits import HOLDOUT, Splits, holdout
+from visionkit.data.table_rows import is_image_table
 from visionkit.errors import DataError, printable
 from visionkit.types import Reader, Sample
 
@@ -242,6 +243,12 @@ def open_folders(
         text = f"{printable(str(folder))} has the name of no split (train, val, test)"
         what = f"{'images' if count else 'folders'} beside the splits ignored"
         beside.add(f"{what} ({printable(folder.name)})", text, count=count or 1, harmless=not count)
+    tables = [file for file in sorted(top.iterdir()) if is_image_table(file)]
+    if tables:
+        text = f"{printable(str(tables[0]))}: give the file itself to have its labels read"
+        beside.add(
+            "tables of images beside the class folders not read", text, count=len(tables), harmless=True
+        )
     if len(readers["train"].classes) == 1:
         text = f"{readers['train'].classes[0]!r}: there is nothing to tell it from"
         beside.add("data sets of one class", text, harmless=True)

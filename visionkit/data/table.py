@@ -74,7 +74,7 @@ class Table:
 def image_table(
     path: str | os.PathLike[str],
     *,
-    kind: TableKind = "single",
+    kind: TableKind | None = "single",
     image: str | None = None,
     target: str | Sequence[str] | None = None,
     separator: str | None = None,
@@ -94,6 +94,7 @@ def image_table(
         path: The file, in UTF-8; commas, semicolons, tabs or bars stand between its columns.
         kind: "single": one class an image. "multi": any number of classes, either one 0/1 column for each,
             or one column of names between `separator`. "regression": one or more columns of numbers.
+            None: told by the cells.
         image: The column of paths; found by its usual names (path, image, file, filename, ...) if not given.
             A path may lack its ending where one image fits.
         target: The column or columns of targets; every other column if not given, or with kind "single" the

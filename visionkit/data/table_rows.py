@@ -21,6 +21,7 @@ __all__ = [
     "TableKind",
     "TableRows",
     "is_image_table",
+    "may_be_image_table",
     "read_table",
     "row_notices",
     "targets_of",
@@ -71,11 +72,23 @@ def is_image_table(path: str | os.PathLike[str]) -> bool:
     Args:
         path: Any path.
     """
+    if not may_be_image_table(path):
+        return False
+    names = {name.lower() for name in read_header(Path(path))}
+    return bool(names.intersection(_IMAGE_COLUMNS))
+
+
+def may_be_image_table(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a table of several columns, but none of captions or boxes; it never raises.
+
+    Args:
+        path: Any path.
+    """
     file = Path(path)
     if file.suffix.lower() not in TABLE_SUFFIXES or not file.is_file():
         return False
     names = {name.lower() for name in read_header(file)}
-    return bool(names.intersection(_IMAGE_COLUMNS)) and not names & (_CAPTIONS | _BOXES) and len(names) > 1
+    return not names & (_CAPTIONS | _BOXES) and len(names) > 1
 
 
 def read_table(
@@ -116,8 +129,13 @@ def read_table(
             rows.append(_row(file, header, line, cells, picture, columns, finder))
         except DataError as fault:
             faults.append(fault)
+    told, mark = table_kind([row.values for row in rows], separator=separator)
     if kind is None:
-        kind, separator = table_kind([row.values for row in rows], separator=separator)
+        kind, separator = told, mark
+    if kind == "single" and told == "multi" and len(columns) == 1 and classes is None:
+        first = next((row.values[0] for row in rows if mark and mark in row.values[0]), "")
+        text = f"{first!r} is one class (--target multi --table.separator '{mark}' for several)"
+        counter.add("labels that may be several names", text, harmless=True)
     _check_columns(file, kind, columns, separator)
     known, good, targets = targets_of(rows, file, kind, columns, separator, classes, counter, faults)
     _count_unused(header, lines, {picture, *columns, _split_column(header)}, counter)

@@ -234,17 +234,14 @@ def _nested(item: dataclasses.Field[Any]) -> type | None:
 
 def _join_lists(config: type, args: list[str]) -> list[str]:
     # `--seeds 0 1` is what people type; the parser wants one value.
-    lists = {
-        f"--{item.name}"
-        for item in dataclasses.fields(config)
-        if item.default_factory is not dataclasses.MISSING and isinstance(item.default_factory(), list)
-    }
+    lists = set(_list_flags(config))
     joined: list[str] = []
     rest = list(args)
     while rest:
         arg = rest.pop(0)
         name, equals, first = arg.partition("=")
-        if name not in lists or first.startswith("["):
+        nested = bool(rest) and not equals and rest[0].startswith("[[")
+        if name not in lists or first.startswith("[") or nested:
             joined.append(arg)
             continue
         values = [first] if equals else []
@@ -253,6 +250,18 @@ def _join_lists(config: type, args: list[str]) -> list[str]:
         parts = [part for value in values for part in value.strip("[]").split(",") if part.strip()]
         joined.append(f"{name}=[{','.join(part.strip() for part in parts)}]")
     return joined
+
+
+def _list_flags(config: type, prefix: str = "--") -> list[str]:
+    """Return the flags that take several values, nested ones dotted."""
+    names = []
+    for item in dataclasses.fields(config):
+        value = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if isinstance(value, list | tuple):
+            names.append(f"{prefix}{item.name}")
+        elif dataclasses.is_dataclass(value):
+            names += _list_flags(type(value), f"{prefix}{item.name}.")
+    return names
 
 
 def _take_variant(args: list[str]) -> tuple[str, list[str]]:

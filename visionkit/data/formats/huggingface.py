@@ -16,6 +16,7 @@ from typing import Any
 
 from visionkit.data.delimited import read_delimited, read_header
 from visionkit.data.read_image import inside
+from visionkit.data.read_text import read_lines
 from visionkit.data.splits import SPLIT_ALIASES
 from visionkit.errors import DataError, expected, nearest
 
@@ -217,19 +218,13 @@ def _records(file: Path, faults: list[DataError]) -> Iterator[tuple[int, Mapping
 
 
 def _jsonl_records(file: Path, faults: list[DataError]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="\n") as stream:
-            for line, text in enumerate(iter(lambda: stream.readline(_MAX_LINE), ""), start=1):
-                if not text.strip():
-                    continue
-                try:
-                    yield line, _json_object(text)
-                except DataError as fault:
-                    faults.append(DataError(fault.message, path=file, record=f"line {line}"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"Expected JSON lines in UTF-8, but {error.reason}.", path=file) from error
-    except OSError as error:
-        raise DataError(f"Expected a readable file, but {error.strerror or error}.", path=file) from error
+    for line, text in enumerate(read_lines(file), start=1):
+        if not text.strip():
+            continue
+        try:
+            yield line, _json_object(text)
+        except DataError as fault:
+            faults.append(DataError(fault.message, path=file, record=f"line {line}"))
 
 
 def _json_object(text: str) -> dict[str, Any]:

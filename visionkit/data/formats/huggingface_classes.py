@@ -34,7 +34,7 @@ def is_huggingface_classes(root: str | os.PathLike[str]) -> bool:
 def huggingface_classes(
     root: str | os.PathLike[str],
     *,
-    kind: TableKind = "single",
+    kind: TableKind | None = "single",
     target: str | Sequence[str] | None = None,
     separator: str | None = None,
     classes: Sequence[str] | None = None,
@@ -49,7 +49,7 @@ def huggingface_classes(
 
     Args:
         root: The folder.
-        kind: What the targets are.
+        kind: What the targets are; None: told by the values.
         target: The column or columns of targets; the one called label, class or the like if not given.
         separator: What stands between names, where several stand in one text.
         classes: The classes in order.

@@ -14,6 +14,7 @@ from visionkit.data.check import check_folder, check_table
 from visionkit.data.check_masks import check_masks
 from visionkit.data.coco import check_coco, coco, is_coco
 from visionkit.data.folder import image_folder, is_image_folder, tree
+from visionkit.data.formats.huggingface import METADATA_FILES
 from visionkit.data.formats.huggingface_classes import (
     check_huggingface_classes,
     huggingface_classes,
@@ -25,7 +26,7 @@ from visionkit.data.packed import check_pack, is_pack, open_pack
 from visionkit.data.scenes import scenes
 from visionkit.data.splits import SPLIT_ALIASES, Splits
 from visionkit.data.table import image_table
-from visionkit.data.table_rows import TableKind, is_image_table
+from visionkit.data.table_rows import TableKind, is_image_table, may_be_image_table
 from visionkit.data.voc import check_voc, voc
 from visionkit.errors import DataError, InputError
 
@@ -71,7 +72,7 @@ class OpenOptions:
     """What the caller knows of a data set beyond its path; each format takes what concerns it.
 
     Args:
-        target: What the targets of a table are.
+        target: What the targets of a table are; None: told by its cells.
         table: Which columns of a table are read.
         classes: A file that names the classes of mask values, or COCO categories.
         masks: Detection: read the outlines of the objects too.
@@ -81,7 +82,7 @@ class OpenOptions:
         scenes: The embedded data set's sizes.
     """
 
-    target: TableKind = "single"
+    target: TableKind | None = "single"
     table: TableConfig = field(default_factory=TableConfig)
     classes: str = ""
     masks: bool = False
@@ -216,6 +217,7 @@ def _open_table(path: Path, task: Task, options: OpenOptions) -> Splits:
         image=table.image or None,
         target=table.target or None,
         separator=table.separator or None,
+        root=table.root or None,
         seed=options.seed,
         max_dropped=options.max_dropped,
     )
@@ -229,13 +231,19 @@ def _check_table(path: Path, options: OpenOptions) -> Sequence[DataError]:
         image=table.image or None,
         target=table.target or None,
         separator=table.separator or None,
+        root=table.root or None,
     )
 
 
 def _table_file(path: Path) -> Path | None:
-    """Return the table of images that a path is, or the only one in a folder."""
-    files = [path] if path.is_file() else sorted([*path.glob("*.csv"), *path.glob("*.tsv")])
-    tables = [file for file in files if is_image_table(file)]
+    """Return the table that a path may be, or the only one of images in a folder without class folders."""
+    if path.is_file():
+        return path if may_be_image_table(path) else None
+    if not path.is_dir() or is_image_folder(path):
+        return None
+    tables = [
+        file for file in sorted(path.iterdir()) if is_image_table(file) and file.name not in METADATA_FILES
+    ]
     return tables[0] if len(tables) == 1 else None
 
 
