@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,8 @@ import torch
 
 from visionkit.data.coco import BadBoxes, CocoReader, coco_files
 from visionkit.data.label_map import IGNORE
-from visionkit.data.splits import Splits, Subset, holdout
+from visionkit.data.notices import MAX_DROPPED
+from visionkit.data.splits import HOLDOUT, Splits, Subset, holdout
 from visionkit.errors import DataError, InputError, unknown_name
 from visionkit.types import Reader, Sample
 
@@ -27,7 +29,7 @@ COCO_VOC_CATEGORIES = (
 """COCO's names of the twenty classes of Pascal VOC, in VOC's order."""
 
 _OTHER = "other"  # the class of a stuff file that stands for every thing: what lies there, the things say
-_HOLDOUT = 0.15
+_BACKGROUND = "background"  # a category of this name is class 0 itself
 
 
 class CocoClassMaps:
@@ -67,10 +69,13 @@ class CocoClassMaps:
             if name not in things.classes:
                 raise unknown_name("category", name, things.classes)
         self.things, self.stuff, self.overlap = things, stuff, overlap
+        empty = [name for name in chosen if stuff is None and name.strip("_").lower() == _BACKGROUND]
+        chosen = [name for name in chosen if name not in empty]
         self._number = {name: index + (stuff is None) for index, name in enumerate(chosen)}
+        self._number |= dict.fromkeys(empty, 0)
         self._stuff_number: dict[str, int] = {}
         if stuff is None:
-            self.classes: tuple[str, ...] = ("background", *chosen)
+            self.classes: tuple[str, ...] = (_BACKGROUND, *chosen)
         else:
             extra = [name for name in stuff.classes if name != _OTHER]
             self._stuff_number = {name: len(chosen) + index for index, name in enumerate(extra)}
@@ -151,6 +156,7 @@ def coco_class_maps(
     least_area: float = 0.0,
     bad_boxes: BadBoxes = "drop",
     seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
 ) -> Splits:
     """Return the splits of a folder of COCO files as class maps.
 
@@ -166,6 +172,7 @@ def coco_class_maps(
         least_area: Training pictures whose chosen objects cover fewer pixels are left out.
         bad_boxes: See `visionkit.data.coco.CocoReader`.
         seed: Seed of the share that is held out where there is no validation file.
+        max_dropped: See `visionkit.data.coco.CocoReader`.
 
     Raises:
         DataError: As `coco`, or the stuff file of a split is missing.
@@ -175,14 +182,16 @@ def coco_class_maps(
     beside = {split: stuff_file(file) for split, (file, _) in files.items()}
     joined = all(beside.values()) and categories is None if stuff is None else stuff
     readers: dict[str, CocoClassMaps] = {}
+    options: dict[str, Any] = {"masks": True, "bad_boxes": bad_boxes, "max_dropped": max_dropped}
+    options["drop_missing"] = True
     for split, (file, pictures) in files.items():
         extra = beside[split] if joined else None
         if joined and extra is None:
             text = f"Expected the stuff of the split {split}, stuff_... beside this file, but there is none."
             raise DataError(text, path=file)
         readers[split] = CocoClassMaps(
-            CocoReader(file, pictures, masks=True, bad_boxes=bad_boxes),
-            stuff=None if extra is None else CocoReader(extra, pictures, masks=True, bad_boxes=bad_boxes),
+            CocoReader(file, pictures, **options),
+            stuff=None if extra is None else CocoReader(extra, pictures, **options),
             categories=categories,
             overlap=overlap,
         )
@@ -193,9 +202,6 @@ def coco_class_maps(
             text = f"Expected the categories of {first.things.path.name}, but {split} differs in {odd}."
             raise DataError(text, path=reader.things.path, field="categories")
     facts: dict[str, Any] = {"root": str(Path(root)), "layout": "coco", "overlap": overlap, "stuff": joined}
-    dropped = [str(fault) for reader in readers.values() for fault in _dropped(reader)]
-    if dropped:
-        facts |= {"dropped_objects": dropped[:100], "dropped_objects_count": len(dropped)}
     train: Reader = first
     if least_area > 0:
         kept = [index for index in range(len(first)) if _area(first, index) >= least_area]
@@ -205,20 +211,22 @@ def coco_class_maps(
         raise InputError(f"Expected training pictures in {first.things.path}, but there are none.")
     val: Reader | None = readers.get("val")
     if val is None:
-        train, val = holdout(train, _HOLDOUT, seed=seed)
+        train, val = holdout(train, HOLDOUT, seed=seed)
         facts["val"] = f"there is no validation file: {len(val)} training pictures are held out"
     name = Path(root).resolve().stem
-    return Splits(train, val, readers.get("test"), first.classes, name, facts)
+    notices = [
+        replace(notice, what=f"{split}: {notice.what}")
+        for split, reader in readers.items()
+        for part in (reader.things, reader.stuff)
+        for notice in (() if part is None else part.notices)
+    ]
+    return Splits(train, val, readers.get("test"), first.classes, name, facts, tuple(notices))
 
 
 def stuff_file(file: Path) -> Path | None:
     """Return the file of stuff beside a file of instances, `stuff_*.json` beside `instances_*.json`."""
     found = file.with_name("stuff_" + file.name.removeprefix("instances_"))
     return found if found.is_file() else None
-
-
-def _dropped(reader: CocoClassMaps) -> list[DataError]:
-    return [*reader.things.dropped, *(() if reader.stuff is None else reader.stuff.dropped)]
 
 
 def _area(reader: CocoClassMaps, index: int) -> float:

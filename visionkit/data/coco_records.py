@@ -259,6 +259,9 @@ class _Builder:
                 self.notes.add(text, record=where, field="area", notice=NO_AREA, harmless=True)
             else:
                 plain["area"] = area
+                if isinstance(record["area"], str | bool):
+                    text = f"Expected an area, a number from 0 up, but got {_short(record['area'])}."
+                    self.notes.add(text, record=where, field="area")
         if "iscrowd" in record:
             crowd = _plain_number(record["iscrowd"] or 0) if record["iscrowd"] is not None else 0
             text = f"Expected iscrowd to be 0 or 1, but got {_short(record['iscrowd'])}."

@@ -1,44 +1,88 @@
-"""Pascal VOC: one XML file a picture, lists of pictures for each split."""
+"""Pascal VOC annotations: one XML file a picture, in VOC's own folders or beside the pictures."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 
 import torch
-from defusedxml import ElementTree
-from defusedxml.common import DefusedXmlException
 
 from visionkit.data.boxes import box_fault
+from visionkit.data.check_coco import MAX_CUT
+from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.data.read_image import inside, read_image
-from visionkit.data.splits import Splits, holdout
+from visionkit.data.splits import HOLDOUT, Splits, holdout
+from visionkit.data.truth import make_truth
+from visionkit.data.voc_layout import VocPart, is_voc, voc_parts
+from visionkit.data.voc_xml import read_voc_xml
 from visionkit.errors import DataError
 from visionkit.types import Reader, Sample
 
-__all__ = ["VocReader", "check_voc", "voc"]
+__all__ = ["VocReader", "check_voc", "is_voc", "voc"]
 
 BadBoxes = Literal["drop", "raise"]
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_LARGEST = 4_000_000  # bytes of an XML file
+_DROPPED = "boxes that cannot be right, left out"
+_CUT = "boxes that reach over the border of their images, cut there"
+_MISSING = "annotations without an image, left out"
+_UNNAMED = "images without an annotation file, left out"
+_LACKING = "images of a list without an annotation file, left out"
+_AGAIN = "names listed twice"
+_OTHER = "annotations whose <filename> is another image; the one of their own name is taken"
+_BY_NAME = "annotations without an image of their own name, for which that of <filename> is taken"
+_SEVERAL = "annotations with several images of their name, of which the first is taken"
+
+
+@dataclass
+class _Entry:
+    """What is known of one picture: boxes as they are trained on, and as the file has them."""
+
+    id: str
+    path: Path
+    image: Path
+    size: tuple[int, int]
+    boxes: list[list[float]] = field(default_factory=list)
+    full: list[list[float]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    difficult: list[int] = field(default_factory=list)
+    objects: int = 0
+
+
+@dataclass
+class _Parsed:
+    """An annotation, or nothing when it cannot be used at all; its faults, and what is worth counting."""
+
+    entry: _Entry | None
+    faults: list[DataError]
+    counted: list[tuple[str, DataError]] = field(default_factory=list)
 
 
 class VocReader:
     """A reader of the pictures a list names, with their boxes.
 
+    The picture of an annotation is the one of its own name, whatever `<filename>` says: annotations are
+    copied and renamed. Boxes for training are cut at the border of the picture; `truth` holds them as the
+    file does. A box without an area counts in neither.
+
     Args:
-        root: The folder that holds `JPEGImages` and `Annotations`.
+        root: The folder that holds the pictures and annotations; no file outside it is opened.
         names: The pictures, without suffix, as in `ImageSets/Main/*.txt`.
         classes: Names of the classes by label; all names that occur, sorted, if not given.
         bad_boxes: A box without area or outside its picture is left out and kept in `dropped` ("drop"), or
-            is an error ("raise"). Every other fault is an error always.
+            is an error ("raise"), as is then one that must be cut, and an annotation whose picture is not
+            there. Every other fault is an error always.
         keep_empty: Keep pictures without objects.
         one_based: Coordinates begin at 1 and include the last pixel, as in the original VOC files.
+        folders: The folders of the pictures and of the annotations, from `root`.
+        max_dropped: Share of the objects (and of the pictures) that may be left out; more is an error.
 
     Attributes:
         dropped: The boxes left out, as faults.
+        notices: What was left out, cut or assumed, counted.
 
     Raises:
         DataError: A file that is missing or cannot be read as an annotation; the first of all its faults.
@@ -53,43 +97,120 @@ class VocReader:
         bad_boxes: BadBoxes = "drop",
         keep_empty: bool = True,
         one_based: bool = False,
+        folders: tuple[str, str] = ("JPEGImages", "Annotations"),
+        max_dropped: float = MAX_DROPPED,
     ) -> None:
-        self.root = Path(root)
+        part = VocPart.of(Path(root), folders, names)
+        self._open(part, classes, bad_boxes, keep_empty, one_based, max_dropped)
+
+    @classmethod
+    def of_part(
+        cls,
+        part: VocPart,
+        *,
+        bad_boxes: BadBoxes = "drop",
+        one_based: bool = False,
+        max_dropped: float = MAX_DROPPED,
+    ) -> VocReader:
+        """Return the reader of a split that `voc_parts` found.
+
+        Args:
+            part: The split.
+            bad_boxes: See `VocReader`.
+            one_based: See `VocReader`.
+            max_dropped: See `VocReader`.
+        """
+        reader = cls.__new__(cls)
+        reader._open(part, None, bad_boxes, True, one_based, max_dropped)
+        return reader
+
+    def _open(
+        self,
+        part: VocPart,
+        classes: Sequence[str] | None,
+        bad_boxes: BadBoxes,
+        keep_empty: bool,
+        one_based: bool,
+        max_dropped: float,
+    ) -> None:
+        self.root = part.root
         self.dropped: list[DataError] = []
-        parsed = []
-        for name in names:
-            entry, faults = _parse(self.root, name, one_based=one_based)
-            for fault in faults:
-                if bad_boxes == "raise" or entry is None or fault.field != "bndbox":
+        objects, images = (NoticeCounter(max_share=max_dropped) for _ in range(2))
+        parsed: list[_Entry] = []
+        for name in part.names:
+            found = _parse(part, name, one_based=one_based)
+            for fault in found.faults:
+                # A file that cannot be read is an error; a box, or a picture that is not there, is left out.
+                if bad_boxes == "raise" or fault.field not in ("bndbox", "image"):
                     raise fault
-            self.dropped += faults
-            if entry is not None and (keep_empty or entry["boxes"]):
-                parsed.append(entry)
-        found = sorted({label for entry in parsed for label in entry["labels"]})
-        self.classes = tuple(found if classes is None else classes)
-        number = {label: index for index, label in enumerate(self.classes)}
-        for entry in parsed:
-            strange = [label for label in entry["labels"] if label not in number]
+                (images if fault.field == "image" else objects).add(
+                    _MISSING if fault.field == "image" else _DROPPED, fault
+                )
+                self.dropped += [fault] if fault.field == "bndbox" else []
+            for what, fault in found.counted:
+                if bad_boxes == "raise" and what == _CUT:
+                    raise fault
+                counter = objects if what == _CUT else images
+                counter.add(what, fault, harmless=what in (_BY_NAME, _SEVERAL))
+            if found.entry is not None and (keep_empty or found.entry.boxes):
+                parsed.append(found.entry)
+        if _CUT in objects.limits:
+            objects.limits[_CUT] = max(MAX_CUT, max_dropped)
+        for what, faults, harmless in (
+            (_LACKING, part.lacking, False),
+            (_AGAIN, part.twice, True),
+            (_UNNAMED, part.unlabelled, True),
+        ):
+            if faults:
+                images.add(what, faults[0], count=len(faults), harmless=harmless)
+        if bad_boxes == "raise" and part.lacking:
+            raise part.lacking[0]
+        total = len(part.names) + len(part.lacking) + len(part.twice) + len(part.unlabelled)
+        number = sum(entry.objects for entry in parsed)
+        self.notices = (*objects.notices(number), *images.notices(total))
+        check_share(self.notices, path=str(part.root))
+        self._entries = parsed
+        self.ids: Sequence[str] = [entry.id for entry in parsed]
+        self.sizes: Sequence[tuple[int, int]] = [entry.size for entry in parsed]
+        occurring = sorted({label for entry in parsed for label in entry.labels})
+        self.set_classes(occurring if classes is None else classes)
+
+    def set_classes(self, classes: Sequence[str]) -> None:
+        """Give the classes their numbers.
+
+        Args:
+            classes: Names of the classes by label.
+
+        Raises:
+            DataError: An object has another class.
+        """
+        self.classes = tuple(classes)
+        self._number = {label: index for index, label in enumerate(self.classes)}
+        for entry in self._entries:
+            strange = [label for label in entry.labels if label not in self._number]
             if strange:
                 raise DataError(
                     f"Expected one of the classes {', '.join(self.classes)}, but got {strange[0]!r}.",
-                    path=entry["path"],
+                    path=entry.path,
                     field="name",
                 )
-        self._entries = parsed
-        self._number = number
-        self.ids: Sequence[str] = [entry["id"] for entry in parsed]
-        self.sizes: Sequence[tuple[int, int]] = [entry["size"] for entry in parsed]
 
     @property
     def recipe(self) -> str:
         """Everything annotated, for the fingerprint."""
-        return repr([(e["id"], e["labels"], e["boxes"]) for e in self._entries])
+        return repr(
+            [(e.id, e.labels, e.boxes, *([e.full] if e.full != e.boxes else [])) for e in self._entries]
+        )
 
     @property
     def files(self) -> list[str]:
         """The picture of each annotation."""
-        return [str(inside(self.root, entry["image"])) for entry in self._entries]
+        return [str(inside(self.root, entry.image)) for entry in self._entries]
+
+    @property
+    def object_counts(self) -> list[int]:
+        """How many objects each picture has, those marked difficult left out."""
+        return [entry.difficult.count(0) for entry in self._entries]
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -97,63 +218,77 @@ class VocReader:
     def __getitem__(self, index: int) -> Sample:
         """Read picture `index`; raise `DataError` when it cannot be read or has another size."""
         entry = self._entries[index]
-        image = read_image(entry["image"], root=self.root)
+        image = read_image(entry.image, root=self.root)
         size = (int(image.shape[1]), int(image.shape[2]))
-        if size != entry["size"]:
+        if size != entry.size:
             raise DataError(
-                f"Expected the picture to be {entry['size'][1]} x {entry['size'][0]} pixels, as the "
+                f"Expected the picture to be {entry.size[1]} x {entry.size[0]} pixels, as the "
                 f"annotation says, but it is {size[1]} x {size[0]}: its boxes would be off. Correct <size>.",
-                path=entry["path"],
+                path=entry.path,
                 field="size",
             )
+        labels = [self._number[label] for label in entry.labels]
         return {
             "image": image,
-            "id": entry["id"],
-            "boxes": torch.tensor(entry["boxes"], dtype=torch.float32).view(-1, 4),
-            "labels": torch.tensor([self._number[label] for label in entry["labels"]], dtype=torch.int64),
-            "iscrowd": torch.tensor(entry["difficult"], dtype=torch.int64),
+            "id": entry.id,
+            "boxes": torch.tensor(entry.boxes, dtype=torch.float32).view(-1, 4),
+            "labels": torch.tensor(labels, dtype=torch.int64),
+            "iscrowd": torch.tensor(entry.difficult, dtype=torch.int64),
             "size": size,
+            "truth": make_truth(entry.full, labels, iscrowd=entry.difficult),
         }
 
 
 def voc(
-    root: str | os.PathLike[str], *, bad_boxes: BadBoxes = "drop", one_based: bool = False, seed: int = 0
+    root: str | os.PathLike[str],
+    *,
+    bad_boxes: BadBoxes = "drop",
+    one_based: bool = False,
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
 ) -> Splits:
-    """Return the splits of a VOC folder, by its own lists in `ImageSets/Main`.
+    """Return the splits of a folder of VOC annotations.
 
-    Without a validation list a fifth of the training pictures is held out. Objects marked difficult count
+    The layouts are VOC's own (lists in `ImageSets/Main`), pictures and XML files side by side as labelImg
+    leaves them, in `images/` and `annotations/`, or in folders of splits (`train/`, `valid/`, `test/`).
+    Without a validation split a fifth of the training pictures is held out. Objects marked difficult count
     neither for nor against a detection, like crowds.
 
     Args:
-        root: The folder that holds `JPEGImages`, `Annotations` and `ImageSets`.
+        root: The folder.
         bad_boxes: See `VocReader`.
         one_based: See `VocReader`.
         seed: Seed of the hold-out.
+        max_dropped: Share of a split's objects, or of its pictures, that may be left out.
 
     Raises:
-        DataError: The folder is laid out otherwise, or an annotation is at fault.
+        DataError: The folder is laid out otherwise, an annotation is at fault, or too much would be left out.
     """
     top = Path(root)
-    lists = _lists(top)
-    if "train" not in lists:
+    parts = voc_parts(top)
+    if "train" not in parts:
         text = "Expected the list of training pictures, ImageSets/Main/train.txt, but there is none."
         raise DataError(text, path=top)
-    every = [name for names in lists.values() for name in names]
-    classes = VocReader(top, every, bad_boxes=bad_boxes, one_based=one_based).classes
     readers = {
-        split: VocReader(top, names, classes=classes, bad_boxes=bad_boxes, one_based=one_based)
-        for split, names in lists.items()
+        split: VocReader.of_part(part, bad_boxes=bad_boxes, one_based=one_based, max_dropped=max_dropped)
+        for split, part in parts.items()
     }
+    classes = tuple(sorted({name for reader in readers.values() for name in reader.classes}))
+    notices: list[Notice] = []
+    for split, reader in readers.items():
+        reader.set_classes(classes)
+        notices += [replace(notice, what=f"{split}: {notice.what}") for notice in reader.notices]
+    if not any(readers["train"].object_counts):
+        text = "Expected objects to learn in the training pictures, but there are none."
+        raise DataError(text, path=top, field="object")
     train: Reader = readers["train"]
     val: Reader | None = readers.get("val")
     facts: dict[str, Any] = {"root": str(top)}
-    dropped = [str(fault) for reader in readers.values() for fault in reader.dropped]
-    if dropped:
-        facts["dropped_boxes"] = dropped
     if val is None:
-        train, val = holdout(train, 0.2, seed=seed)
+        train, val = holdout(train, HOLDOUT, seed=seed)
         facts["held_out"] = f"there is no validation list: {len(val)} training pictures are held out"
-    return Splits(train, val, readers.get("test"), classes, top.resolve().name, facts)
+    name = top.resolve().name
+    return Splits(train, val, readers.get("test"), classes, name, facts, tuple(notices))
 
 
 def check_voc(root: str | os.PathLike[str], *, one_based: bool = False) -> list[DataError]:
@@ -165,75 +300,47 @@ def check_voc(root: str | os.PathLike[str], *, one_based: bool = False) -> list[
     """
     top = Path(root)
     try:
-        lists = _lists(top)
+        parts = voc_parts(top)
     except DataError as fault:
         return [fault]
     faults: list[DataError] = []
-    for name in sorted({name for names in lists.values() for name in names}):
-        entry, found = _parse(top, name, one_based=one_based)
-        faults += found
-        if entry is None:
-            continue
-        try:
-            height, width = (int(side) for side in read_image(entry["image"], root=top).shape[-2:])
-        except DataError as fault:
-            faults.append(fault)
-            continue
-        if (height, width) != entry["size"]:
-            text = f"Expected the size of the picture, {width} x {height}, but got {entry['size'][::-1]}."
-            faults.append(DataError(text, path=entry["path"], field="size"))
+    seen: set[tuple[Path, str]] = set()
+    for part in parts.values():
+        faults += [*part.lacking, *part.twice]
+        for name in part.names:
+            if (part.annotations, name) in seen:
+                continue
+            seen.add((part.annotations, name))
+            found = _parse(part, name, one_based=one_based)
+            faults += [*found.faults, *(fault for _, fault in found.counted)]
+            if found.entry is None:
+                continue
+            try:
+                height, width = (int(s) for s in read_image(found.entry.image, root=part.root).shape[-2:])
+            except DataError as fault:
+                faults.append(fault)
+                continue
+            if (height, width) != found.entry.size:
+                size = found.entry.size[::-1]
+                text = f"Expected the size of the picture, {width} x {height}, but got {size}."
+                faults.append(DataError(text, path=found.entry.path, field="size"))
     return faults
 
 
-def _lists(root: Path) -> dict[str, list[str]]:
-    folder = root / "ImageSets" / "Main"
-    for part in (root / "JPEGImages", root / "Annotations", folder):
-        if not part.is_dir():
-            raise DataError(
-                f"Expected JPEGImages, Annotations and ImageSets/Main, but {part.name} is missing.", path=root
-            )
-    lists = {}
-    for split in ("train", "val", "test"):
-        file = inside(root, Path("ImageSets", "Main", f"{split}.txt"))
-        if file.is_file():
-            lines = file.read_text(encoding="utf-8").splitlines()
-            names = [line.split()[0] for line in lines if line.strip()]
-            repeated = sorted({name for name in names if names.count(name) > 1}) if len(names) < 5000 else []
-            if repeated:
-                raise DataError(
-                    f"Expected each picture once, but {repeated[0]!r} comes twice.", path=file, field="name"
-                )
-            lists[split] = names
-    if not lists:
-        raise DataError("Expected train.txt, val.txt or test.txt, but there is none.", path=folder)
-    return lists
-
-
-def _parse(root: Path, name: str, *, one_based: bool) -> tuple[dict[str, Any] | None, list[DataError]]:
-    """Return what an annotation holds and its faults; nothing when it cannot be used at all."""
+def _parse(part: VocPart, name: str, *, one_based: bool) -> _Parsed:
     try:
-        path = inside(root, Path("Annotations") / f"{name}.xml")
-        tree = _read(path)
+        path = inside(part.root, part.annotation(name))
+        tree = read_voc_xml(path)
         size = (_number(tree, "size/height", path), _number(tree, "size/width", path))
         if min(size) < 1:
             raise DataError(f"Expected a picture with pixels, but got {size}.", path=path, field="size")
-        picture = tree.findtext("filename") or f"{name}.jpg"
-        if not (root / "JPEGImages" / picture).suffix:
-            picture += ".jpg"
-        inside(root, Path("JPEGImages") / picture)
+        image, counted = _image(part, name, (tree.findtext("filename") or "").strip(), path)
     except DataError as fault:
-        return None, [fault]
-    entry: dict[str, Any] = {
-        "id": name,
-        "path": path,
-        "image": Path("JPEGImages") / picture,
-        "size": (int(size[0]), int(size[1])),
-        "boxes": [],
-        "labels": [],
-        "difficult": [],
-    }
+        return _Parsed(None, [fault])
+    entry = _Entry(name, path, image, (int(size[0]), int(size[1])))
     faults = []
     for index, item in enumerate(tree.findall("object")):
+        entry.objects += 1
         try:
             label = (item.findtext("name") or "").strip()
             if not label:
@@ -241,35 +348,46 @@ def _parse(root: Path, name: str, *, one_based: bool) -> tuple[dict[str, Any] | 
             box = [_number(item, f"bndbox/{corner}", path, record=index) for corner in _CORNERS]
             if one_based:
                 box[:2] = [value - 1 for value in box[:2]]
-            wrong = box_fault(box, entry["size"])
-            if wrong:
+            height, width = entry.size
+            inner = [max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])]
+            wrong = box_fault(box, entry.size)
+            cut = wrong and box_fault(box) is None and box_fault(inner) is None
+            if wrong and not cut:
                 raise DataError(wrong, path=path, record=index, field="bndbox")
+            if wrong:
+                counted.append((_CUT, DataError(wrong, path=path, record=index, field="bndbox")))
         except DataError as fault:
             faults.append(fault)
             continue
-        height, width = entry["size"]
-        entry["boxes"].append([max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])])
-        entry["labels"].append(label)
-        entry["difficult"].append(int((item.findtext("difficult") or "0").strip() == "1"))
-    return entry, faults
+        entry.boxes.append(inner)
+        entry.full.append(box)
+        entry.labels.append(label)
+        entry.difficult.append(int((item.findtext("difficult") or "0").strip() == "1"))
+    return _Parsed(entry, faults, counted)
 
 
-def _read(path: Path) -> Element:
-    try:
-        if path.stat().st_size > _LARGEST:
-            text = f"Expected an annotation of at most {_LARGEST} bytes, but it has {path.stat().st_size}."
-            raise DataError(text, path=path)
-        tree = ElementTree.parse(path).getroot()
-    except FileNotFoundError as error:
-        raise DataError("Expected an annotation, but there is no such file.", path=path) from error
-    except (ParseError, DefusedXmlException, UnicodeDecodeError, OSError) as error:
-        raise DataError(
-            f"Expected XML without entities, but {error or type(error).__name__}.", path=path
-        ) from error
-    if tree is None or tree.tag != "annotation":
-        got = "nothing" if tree is None else f"<{tree.tag}>"
-        raise DataError(f"Expected <annotation>, but got {got}.", path=path)
-    return tree
+def _image(part: VocPart, name: str, said: str, path: Path) -> tuple[Path, list[tuple[str, DataError]]]:
+    """Return the picture of an annotation: the one of its own name, else the one that `<filename>` names."""
+    own = part.images_of(name)
+    other = part.image_named(said)
+    if own:
+        counted = []
+        if other is not None and other not in own:
+            text = (
+                f"Expected <filename> to be {own[0].name!r}, as the annotation is called, but got {said!r}."
+            )
+            counted.append((_OTHER, DataError(text, path=path, field="filename")))
+        if len(own) > 1 and other not in own:
+            text = f"Expected one image of this name, but there are {', '.join(each.name for each in own)}."
+            counted.append((_SEVERAL, DataError(text, path=path, field="image")))
+        return (other if other in own else own[0]), counted
+    if said:
+        inside(part.root, part.images / said)
+    if other is None:
+        text = f"Expected an image called {name}.jpg, .png or alike in {part.images}, but there is none."
+        raise DataError(text, path=path, field="image")
+    text = f"Expected an image called {name!r}, but there is none; <filename> names {said!r}."
+    return other, [(_BY_NAME, DataError(text, path=path, field="filename"))]
 
 
 def _number(tree: Element, where: str, path: Path, *, record: int | None = None) -> float:
