@@ -1,4 +1,4 @@
-"""COCO files as tools write them: what is read, what is counted, and AP that is pycocotools' on any of them."""
+"""COCO files as tools write them: what is read, what is counted, and AP as pycocotools has it on each."""
 
 from __future__ import annotations
 

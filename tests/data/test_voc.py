@@ -146,8 +146,8 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_annotations_without_lists_are_read(tmp_path, layout):
     root = tmp_path / "set"
-    for images, annotations in layout:
-        _side_by_side(root, [f"a {i}" for i in range(5)], images=images, annotations=annotations)
+    for images, texts in layout:
+        _side_by_side(root, [f"a {i}" for i in range(5)], images=images, annotations=texts)
     assert is_voc(root)
     splits = voc(root)
     if len(layout) == 1:

@@ -62,8 +62,8 @@ class CocoReader:
     sample is named by its file name. Objects marked as crowds stay, with `iscrowd` 1: they are not learned,
     and count neither for nor against a detection.
 
-    Boxes for training are cut at the border of the picture. `truth` holds what scores are taken against: every
-    box of the file as it stands there, so that AP is that of pycocotools on the same file.
+    Boxes for training are cut at the border of the picture. `truth` holds what scores are taken against:
+    every box of the file as it stands there, so that AP is that of pycocotools on the same file.
 
     Args:
         path: The JSON file.
@@ -145,7 +145,7 @@ class CocoReader:
         self.leave_out(self.parents)
 
     def leave_out(self, categories: Collection[int]) -> None:
-        """Number the classes anew, without some categories that have no annotation.
+        """Give the classes new numbers, without some categories that have no annotation.
 
         Args:
             categories: Ids of categories, of those in `parents`.

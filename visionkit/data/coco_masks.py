@@ -208,7 +208,7 @@ class Outlines:
         return filled
 
     def runs(self, index: int, size: tuple[int, int]) -> dict[str, Any]:
-        """Return outline `index`, one that is not at fault, as pycocotools' run lengths; nothing is filled."""
+        """Return outline `index`, one that is not at fault, as pycocotools' run lengths."""
         height, width = size
         if self.kind[index] == POLYGONS:
             merged: dict[str, Any] = coco_mask.merge(self._found(index, size))

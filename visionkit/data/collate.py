@@ -44,7 +44,7 @@ def list_batch(samples: Sequence[Sample]) -> Batch:
     """Make a `DetectionBatch`.
 
     Args:
-        samples: Pictures of any size with `boxes` and `labels`, perhaps `masks`, `iscrowd`, `area` and `truth`.
+        samples: Pictures of any size with `boxes` and `labels`, perhaps `masks`, `iscrowd`, `area`, `truth`.
 
     Returns:
         `images` a list of (3, H, W) uint8, `targets` a list of dicts of the fields a sample has, `ids`.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 __all__ = ["ImageFinder"]
 
 
 class ImageFinder:
-    """Finds the images that an annotation file names; each folder is listed once, no file is opened.
+    r"""Finds the images that an annotation file names; each folder is listed once, no file is opened.
 
-    Names are compared exactly first. Where there is no such file, these are tried in turn: `\\` as the
+    Names are compared exactly first. Where there is no such file, these are tried in turn: `\` as the
     separator (written on Windows); a leading part that repeats the end of the folder's own path
     (`images/1.jpg` in the folder `images`); other case or another Unicode form, where one file alone fits;
     the last part alone.
@@ -49,20 +50,12 @@ class ImageFinder:
                     return found, True
         return None, False
 
-    def names(self, folder: str = "") -> list[str]:
-        """Return the names of what lies in a folder below the root, sorted; none if there is no such folder.
-
-        Args:
-            folder: The path from the root.
-        """
-        return sorted(self._listed(folder))
-
     def _walk(self, parts: tuple[str, ...], *, loose: bool) -> str | None:
         if not parts or ".." in parts or parts[0] == "/":
             return None
         place = ""
         for part in parts:
-            listed = self._listed(place)
+            listed = self.listed(place)
             if part in listed:
                 real = part
             elif loose and len(self._loosely(place).get(_key(part), ())) == 1:
@@ -72,7 +65,12 @@ class ImageFinder:
             place = f"{place}/{real}" if place else real
         return place
 
-    def _listed(self, folder: str) -> dict[str, str]:
+    def listed(self, folder: str) -> Mapping[str, str]:
+        """Return the names of what lies in a folder; none if there is no such folder.
+
+        Args:
+            folder: The path from the root, "" for the root itself.
+        """
         known = self._exact.get(folder)
         if known is None:
             try:
@@ -86,7 +84,7 @@ class ImageFinder:
         known = self._loose.get(folder)
         if known is None:
             known = {}
-            for name in self._listed(folder):
+            for name in self.listed(folder):
                 known.setdefault(_key(name), []).append(name)
             self._loose[folder] = known
         return known

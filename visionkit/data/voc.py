@@ -4,61 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree.ElementTree import Element
 
 import torch
 
-from visionkit.data.boxes import box_fault
 from visionkit.data.check_coco import MAX_CUT
 from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.data.read_image import inside, read_image
 from visionkit.data.splits import HOLDOUT, Splits, holdout
 from visionkit.data.truth import make_truth
 from visionkit.data.voc_layout import VocPart, is_voc, voc_parts
-from visionkit.data.voc_xml import read_voc_xml
+from visionkit.data.voc_records import BY_NAME, CUT, SEVERAL, VocEntry, parse_annotation
 from visionkit.errors import DataError
 from visionkit.types import Reader, Sample
 
 __all__ = ["VocReader", "check_voc", "is_voc", "voc"]
 
 BadBoxes = Literal["drop", "raise"]
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DROPPED = "boxes that cannot be right, left out"
-_CUT = "boxes that reach over the border of their images, cut there"
 _MISSING = "annotations without an image, left out"
 _UNNAMED = "images without an annotation file, left out"
 _LACKING = "images of a list without an annotation file, left out"
 _AGAIN = "names listed twice"
-_OTHER = "annotations whose <filename> is another image; the one of their own name is taken"
-_BY_NAME = "annotations without an image of their own name, for which that of <filename> is taken"
-_SEVERAL = "annotations with several images of their name, of which the first is taken"
-
-
-@dataclass
-class _Entry:
-    """What is known of one picture: boxes as they are trained on, and as the file has them."""
-
-    id: str
-    path: Path
-    image: Path
-    size: tuple[int, int]
-    boxes: list[list[float]] = field(default_factory=list)
-    full: list[list[float]] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    difficult: list[int] = field(default_factory=list)
-    objects: int = 0
-
-
-@dataclass
-class _Parsed:
-    """An annotation, or nothing when it cannot be used at all; its faults, and what is worth counting."""
-
-    entry: _Entry | None
-    faults: list[DataError]
-    counted: list[tuple[str, DataError]] = field(default_factory=list)
 
 
 class VocReader:
@@ -136,9 +105,9 @@ class VocReader:
         self.root = part.root
         self.dropped: list[DataError] = []
         objects, images = (NoticeCounter(max_share=max_dropped) for _ in range(2))
-        parsed: list[_Entry] = []
+        parsed: list[VocEntry] = []
         for name in part.names:
-            found = _parse(part, name, one_based=one_based)
+            found = parse_annotation(part, name, one_based=one_based)
             for fault in found.faults:
                 # A file that cannot be read is an error; a box, or a picture that is not there, is left out.
                 if bad_boxes == "raise" or fault.field not in ("bndbox", "image"):
@@ -148,14 +117,14 @@ class VocReader:
                 )
                 self.dropped += [fault] if fault.field == "bndbox" else []
             for what, fault in found.counted:
-                if bad_boxes == "raise" and what == _CUT:
+                if bad_boxes == "raise" and what == CUT:
                     raise fault
-                counter = objects if what == _CUT else images
-                counter.add(what, fault, harmless=what in (_BY_NAME, _SEVERAL))
+                counter = objects if what == CUT else images
+                counter.add(what, fault, harmless=what in (BY_NAME, SEVERAL))
             if found.entry is not None and (keep_empty or found.entry.boxes):
                 parsed.append(found.entry)
-        if _CUT in objects.limits:
-            objects.limits[_CUT] = max(MAX_CUT, max_dropped)
+        if CUT in objects.limits:
+            objects.limits[CUT] = max(MAX_CUT, max_dropped)
         for what, faults, harmless in (
             (_LACKING, part.lacking, False),
             (_AGAIN, part.twice, True),
@@ -311,7 +280,7 @@ def check_voc(root: str | os.PathLike[str], *, one_based: bool = False) -> list[
             if (part.annotations, name) in seen:
                 continue
             seen.add((part.annotations, name))
-            found = _parse(part, name, one_based=one_based)
+            found = parse_annotation(part, name, one_based=one_based)
             faults += [*found.faults, *(fault for _, fault in found.counted)]
             if found.entry is None:
                 continue
@@ -325,79 +294,3 @@ def check_voc(root: str | os.PathLike[str], *, one_based: bool = False) -> list[
                 text = f"Expected the size of the picture, {width} x {height}, but got {size}."
                 faults.append(DataError(text, path=found.entry.path, field="size"))
     return faults
-
-
-def _parse(part: VocPart, name: str, *, one_based: bool) -> _Parsed:
-    try:
-        path = inside(part.root, part.annotation(name))
-        tree = read_voc_xml(path)
-        size = (_number(tree, "size/height", path), _number(tree, "size/width", path))
-        if min(size) < 1:
-            raise DataError(f"Expected a picture with pixels, but got {size}.", path=path, field="size")
-        image, counted = _image(part, name, (tree.findtext("filename") or "").strip(), path)
-    except DataError as fault:
-        return _Parsed(None, [fault])
-    entry = _Entry(name, path, image, (int(size[0]), int(size[1])))
-    faults = []
-    for index, item in enumerate(tree.findall("object")):
-        entry.objects += 1
-        try:
-            label = (item.findtext("name") or "").strip()
-            if not label:
-                raise DataError("Expected a class name, but got none.", path=path, record=index, field="name")
-            box = [_number(item, f"bndbox/{corner}", path, record=index) for corner in _CORNERS]
-            if one_based:
-                box[:2] = [value - 1 for value in box[:2]]
-            height, width = entry.size
-            inner = [max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])]
-            wrong = box_fault(box, entry.size)
-            cut = wrong and box_fault(box) is None and box_fault(inner) is None
-            if wrong and not cut:
-                raise DataError(wrong, path=path, record=index, field="bndbox")
-            if wrong:
-                counted.append((_CUT, DataError(wrong, path=path, record=index, field="bndbox")))
-        except DataError as fault:
-            faults.append(fault)
-            continue
-        entry.boxes.append(inner)
-        entry.full.append(box)
-        entry.labels.append(label)
-        entry.difficult.append(int((item.findtext("difficult") or "0").strip() == "1"))
-    return _Parsed(entry, faults, counted)
-
-
-def _image(part: VocPart, name: str, said: str, path: Path) -> tuple[Path, list[tuple[str, DataError]]]:
-    """Return the picture of an annotation: the one of its own name, else the one that `<filename>` names."""
-    own = part.images_of(name)
-    other = part.image_named(said)
-    if own:
-        counted = []
-        if other is not None and other not in own:
-            text = (
-                f"Expected <filename> to be {own[0].name!r}, as the annotation is called, but got {said!r}."
-            )
-            counted.append((_OTHER, DataError(text, path=path, field="filename")))
-        if len(own) > 1 and other not in own:
-            text = f"Expected one image of this name, but there are {', '.join(each.name for each in own)}."
-            counted.append((_SEVERAL, DataError(text, path=path, field="image")))
-        return (other if other in own else own[0]), counted
-    if said:
-        inside(part.root, part.images / said)
-    if other is None:
-        text = f"Expected an image called {name}.jpg, .png or alike in {part.images}, but there is none."
-        raise DataError(text, path=path, field="image")
-    text = f"Expected an image called {name!r}, but there is none; <filename> names {said!r}."
-    return other, [(_BY_NAME, DataError(text, path=path, field="filename"))]
-
-
-def _number(tree: Element, where: str, path: Path, *, record: int | None = None) -> float:
-    text = tree.findtext(where)
-    field = where.split("/")[0]
-    if text is None:
-        raise DataError(f"Expected <{where}>, but it is missing.", path=path, record=record, field=field)
-    try:
-        return float(text)
-    except ValueError:
-        raise DataError(
-            f"Expected a number in <{where}>, but got {text!r}.", path=path, record=record, field=field
-        ) from None

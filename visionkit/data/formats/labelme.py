@@ -1,0 +1,321 @@
+"""labelme: one JSON file an image, with shapes that are named by their classes.
+
+`read_labelme` gives the shapes of one file; `labelme_boxes` reads a folder as boxes and outlines of objects.
+Source: https://github.com/wkentaro/labelme (the fields of its files).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from visionkit.data.formats.boxes import CUT, BoxReader, BoxRecord, box_splits
+from visionkit.data.image_names import ImageFinder
+from visionkit.data.notices import MAX_DROPPED, NoticeCounter
+from visionkit.data.read_image import PICTURE_SUFFIXES, read_image, read_size
+from visionkit.data.splits import SPLIT_ALIASES, Splits
+from visionkit.errors import DataError
+
+__all__ = [
+    "LabelmeFile",
+    "LabelmeShape",
+    "check_labelme",
+    "is_labelme",
+    "labelme_boxes",
+    "labelme_files",
+    "read_labelme",
+]
+
+_LARGEST = 200_000_000  # bytes of a file: the image itself may be in it
+_HEAD = 1 << 16
+_CIRCLE = 36  # corners of the polygon that stands for a circle
+_PLACES = ("annotations", "labels", "json", "jsons")
+_ALIAS = {alias: split for split, names in SPLIT_ALIASES.items() for alias in names}
+_SHAPES = "shapes without an area (points, lines), left out"
+_MISSING = "annotations without an image, left out"
+
+
+@dataclass(frozen=True)
+class LabelmeShape:
+    """One shape.
+
+    Args:
+        label: Its class.
+        polygon: Corners x1, y1, x2, y2 ... in pixels; for a rectangle and a circle too.
+        kind: "polygon", "rectangle", "circle", ...
+        group: Shapes of one class with one number are parts of one object; None: it stands alone.
+    """
+
+    label: str
+    polygon: list[float]
+    kind: str
+    group: int | None
+
+
+@dataclass(frozen=True)
+class LabelmeFile:
+    """One file of labelme.
+
+    Args:
+        path: The file.
+        image: The image, from the root that was given; None where there is none.
+        size: `(H, W)` as the file says; None where it does not.
+        shapes: Its shapes that have an area.
+        others: How many other shapes it has (points, lines).
+        faults: Shapes that cannot be right.
+    """
+
+    path: Path
+    image: str | None
+    size: tuple[int, int] | None
+    shapes: tuple[LabelmeShape, ...]
+    others: int
+    faults: tuple[DataError, ...]
+
+
+def is_labelme(root: str | os.PathLike[str]) -> bool:
+    """Return whether a folder holds files of labelme, told by the first of its JSON files; it never raises.
+
+    Args:
+        root: Any path.
+    """
+    try:
+        return any(files for files in labelme_files(root).values())
+    except (OSError, DataError):
+        return False
+
+
+def labelme_files(root: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """Return the files of labelme by split: of folders of splits, or else all for training.
+
+    Args:
+        root: The folder. The files lie in it, or in `annotations/` or `labels/` of it, or of its splits.
+    """
+    top = Path(root)
+    found: dict[str, list[Path]] = {}
+    for folder in _folders(top):
+        split = _ALIAS.get(folder.name.lower())
+        if split is not None:
+            found.setdefault(split, []).extend(_files(folder))
+    if found.get("train"):
+        return {split: files for split, files in found.items() if files}
+    files = _files(top)
+    return {"train": files} if files else {}
+
+
+def read_labelme(path: str | os.PathLike[str], *, root: str | os.PathLike[str]) -> LabelmeFile:
+    """Read one file; the image in it (`imageData`) is passed over.
+
+    The image is the one beside the file, or in `images/`, that has its name; else the one `imagePath` names.
+
+    Args:
+        path: The file.
+        root: The folder that the image must lie in.
+
+    Raises:
+        DataError: It cannot be read, or is no file of labelme.
+    """
+    return _read(Path(path), Path(root), ImageFinder(root))
+
+
+def labelme_boxes(
+    root: str | os.PathLike[str],
+    *,
+    masks: bool = False,
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
+) -> Splits:
+    """Return the splits of a folder of labelme: rectangles, polygons and circles are objects.
+
+    Shapes of one class and one `group_id` are one object. Classes are the labels that occur, sorted. Without
+    a validation folder a fifth of the training images is held out.
+
+    Args:
+        root: The folder.
+        masks: Also read outlines; every object has one.
+        seed: Seed of the hold-out.
+        max_dropped: Share of a split's objects and images that may be left out.
+
+    Raises:
+        DataError: There are no such files, one is at fault, or too much would be left out.
+    """
+    top, finder = Path(root), ImageFinder(root)
+    parts = labelme_files(top)
+    if not parts:
+        raise DataError("Expected files of labelme (.json with shapes), but there is none.", path=top)
+    read = {split: [_read(path, top, finder) for path in files] for split, files in parts.items()}
+    classes = sorted({shape.label for files in read.values() for file in files for shape in file.shapes})
+    number = {name: index for index, name in enumerate(classes)}
+    readers, counters, totals = {}, {}, {}
+    for split, files in read.items():
+        counter = counters[split] = NoticeCounter(max_share=max_dropped)
+        records = [_record(file, top, number, counter) for file in files]
+        readers[split] = BoxReader(top, [each for each in records if each], classes, masks=masks)
+        totals[split] = sum(len(file.shapes) + file.others + len(file.faults) + 1 for file in files)
+    return box_splits(top, readers, classes, counters, seed=seed, max_dropped=max_dropped, totals=totals)
+
+
+def check_labelme(root: str | os.PathLike[str]) -> list[DataError]:
+    """Return every fault of a folder of labelme.
+
+    Args:
+        root: The folder.
+    """
+    top, finder = Path(root), ImageFinder(root)
+    faults: list[DataError] = []
+    parts = labelme_files(top)
+    if not parts:
+        return [DataError("Expected files of labelme (.json with shapes), but there is none.", path=top)]
+    for path in [path for files in parts.values() for path in files]:
+        try:
+            file = _read(path, top, finder)
+            counter = NoticeCounter(max_share=None)
+            record = _record(file, top, {shape.label: 0 for shape in file.shapes}, counter, faults)
+            if record is not None:
+                found = tuple(int(side) for side in read_image(record.image, root=top).shape[-2:])
+                if record.size not in (None, found):
+                    text = f"Expected the size of the image, {found}, but got {record.size} (height, width)."
+                    faults.append(DataError(text, path=path, field="imageHeight"))
+        except DataError as fault:
+            faults.append(fault)
+    return faults
+
+
+def _record(
+    file: LabelmeFile,
+    root: Path,
+    number: Mapping[str, int],
+    counter: NoticeCounter,
+    faults: list[DataError] | None = None,
+) -> BoxRecord | None:
+    """Return the objects of a file, or None when its image is missing; count what is left out."""
+    kept = [] if faults is None else faults
+    for fault in file.faults:
+        kept.append(fault)
+        counter.add("shapes that cannot be right, left out", fault)
+    if file.others:
+        counter.add(_SHAPES, f"{file.path}: {file.others}", count=file.others, harmless=True)
+    if file.image is None:
+        kept.append(DataError("Expected the image of this file, but there is none.", path=file.path))
+        counter.add(_MISSING, kept[-1])
+        return None
+    size = file.size or read_size(file.image, root=root)
+    record = BoxRecord(file.image, file.image, file.path, file.size)
+    objects: dict[Any, list[LabelmeShape]] = {}
+    for place, shape in enumerate(file.shapes):
+        key = (shape.label, shape.group) if shape.group is not None else place
+        objects.setdefault(key, []).append(shape)
+    for place, shapes in enumerate(objects.values()):
+        xs = [value for shape in shapes for value in shape.polygon[::2]]
+        ys = [value for shape in shapes for value in shape.polygon[1::2]]
+        box = [min(xs), min(ys), max(xs), max(ys)]
+        drawn = any(shape.kind == "mask" for shape in shapes)  # its outline is an image, which is not read
+        polygons = None if drawn else [shape.polygon for shape in shapes]
+        said = record.add(number[shapes[0].label], box, polygons, size, f"object {place}")
+        if said is not None:
+            counter.add(*said)
+            kept += [said[1]] if said[0] != CUT else []
+    return record
+
+
+def _read(path: Path, root: Path, finder: ImageFinder) -> LabelmeFile:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise DataError(f"Expected a file of at most {_LARGEST / 1e6:g} MB.", path=path)
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"Expected JSON in UTF-8, but {error}.", path=path) from None
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise DataError("Expected an object with a list of shapes, but there is none.", path=path)
+    shapes, others, faults = [], 0, []
+    for index, shape in enumerate(content["shapes"]):
+        try:
+            made = _shape(shape)
+        except ValueError as error:
+            faults.append(DataError(str(error), path=path, record=f"shapes[{index}]", field="points"))
+            continue
+        others += made is None
+        shapes += [] if made is None else [made]
+    sides = (content.get("imageHeight"), content.get("imageWidth"))
+    known = all(type(side) in (int, float) and side >= 1 for side in sides)
+    size = (int(sides[0]), int(sides[1])) if known else None
+    image = _image(path, content.get("imagePath"), root, finder)
+    return LabelmeFile(path, image, size, tuple(shapes), others, tuple(faults))
+
+
+def _shape(shape: Any) -> LabelmeShape | None:
+    """Return a shape with an area, None for one without, or raise `ValueError`."""
+    if not isinstance(shape, dict):
+        raise ValueError(f"Expected a shape, an object, but got a {type(shape).__name__}.")
+    label, points, kind = shape.get("label"), shape.get("points"), shape.get("shape_type") or "polygon"
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"Expected a label, but got {label!r}.")
+    try:
+        corners = [(float(x), float(y)) for x, y in points]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("Expected points [[x, y], ...], but got others.") from None
+    if not all(math.isfinite(value) for corner in corners for value in corner):
+        raise ValueError("Expected finite points, but got NaN or infinity.")
+    if kind in ("point", "points", "line", "linestrip"):
+        return None
+    least = {"rectangle": 2, "circle": 2, "mask": 2}.get(kind, 3)
+    if len(corners) < least:
+        raise ValueError(f"Expected at least {least} points of a {kind}, but got {len(corners)}.")
+    if kind in ("rectangle", "mask") and len(corners) == 2:
+        (x1, y1), (x2, y2) = corners
+        corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+    elif kind == "circle":
+        (x, y), edge = corners[0], corners[1]
+        radius = math.dist((x, y), edge)
+        turns = [2 * math.pi * step / _CIRCLE for step in range(_CIRCLE)]
+        corners = [(x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns]
+    group = shape.get("group_id")
+    polygon = [value for corner in corners for value in corner]
+    return LabelmeShape(label.strip(), polygon, kind, group if type(group) is int else None)
+
+
+def _image(path: Path, said: Any, root: Path, finder: ImageFinder) -> str | None:
+    """Return the image of a file, from the root."""
+    base = Path(os.path.relpath(path.parent, root)).as_posix()
+    above = Path(base).parent.as_posix()
+    folders = [base, *(f"{above}/{name}" for name in ("images", "JPEGImages", "imgs")), above]
+    folders += [f"{base}/{name}" for name in ("images", "JPEGImages", "imgs")]
+    folders = ["" if folder == "." else folder.removeprefix("./") for folder in folders]
+    for folder in dict.fromkeys(folders):
+        for suffix in sorted(PICTURE_SUFFIXES):
+            for name in (path.stem + suffix, path.stem + suffix.upper()):
+                if name in finder.listed(folder):
+                    return f"{folder}/{name}" if folder else name
+    last = str(said or "").replace("\\", "/").rsplit("/", 1)[-1]
+    for folder in dict.fromkeys(folders):
+        if last and last in finder.listed(folder):
+            return f"{folder}/{last}" if folder else last
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files of labelme in a folder, or in its folder of annotations."""
+    for place in (folder, *(each for each in _folders(folder) if each.name.lower() in _PLACES)):
+        files = sorted(file for file in place.iterdir() if file.suffix.lower() == ".json" and file.is_file())
+        if files and _looks_like_labelme(files[0]):
+            return [file for file in files if _looks_like_labelme(file)]
+    return []
+
+
+def _looks_like_labelme(file: Path) -> bool:
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD)
+        stream.seek(max(len(head), file.stat().st_size - _HEAD))
+        text = head + stream.read()
+    return b'"shapes"' in text and (b'"imagePath"' in text or b'"imageData"' in text)
+
+
+def _folders(top: Path) -> list[Path]:
+    return sorted(entry for entry in top.iterdir() if entry.is_dir()) if top.is_dir() else []
