@@ -12,9 +12,10 @@ from PIL import Image
 
 from visionkit.data.check_masks import check_masks
 from visionkit.data.cityscapes import cityscapes_masks
+from visionkit.data.formats.voc_masks import voc_masks
 from visionkit.data.label_map import LabelMap, read_label_map
 from visionkit.data.mask_sources import mask_kind
-from visionkit.data.masks import mask_folder, read_mask, voc_masks
+from visionkit.data.masks import mask_folder, read_mask
 from visionkit.data.splits import fingerprint
 from visionkit.errors import DataError, InputError
 
@@ -139,14 +140,14 @@ def test_files_that_are_no_masks_are_refused(tmp_path):
     _picture(tmp_path / "colour.png")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "lossy.jpg")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tiff")
-    Image.new("LA", (4, 4)).save(tmp_path / "alpha.png")
+    Image.new("LA", (4, 4), (1, 128)).save(tmp_path / "alpha.png")
     _mask(tmp_path / "whole.png", _values(size=(90, 90)))
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
     cases = {
         "colour.png": "picture in colours",
         "lossy.jpg": "lossless format, but it is JPEG",
         "float.tiff": "pixel type is 'F'",
-        "alpha.png": "pixel type is 'LA'",
+        "alpha.png": "16 are half transparent",
         "cut.png": "decoding stopped",
         "absent.png": "there is none by this name",
     }
@@ -274,7 +275,9 @@ def _cityscapes(root, *, without=""):
 
 
 def test_cityscapes_ids_become_the_scored_classes(tmp_path):
-    splits = cityscapes_masks(_cityscapes(tmp_path))
+    with pytest.raises(DataError, match=r"pixels of 3 training masks ignored: 48 of 72 .*gtFine/train/ulm"):
+        cityscapes_masks(_cityscapes(tmp_path))
+    splits = cityscapes_masks(tmp_path, max_dropped=1.0)
     assert len(splits.classes) == 19
     assert splits.classes[0] == "road"
     assert splits.classes[-1] == "bicycle"
@@ -310,5 +313,5 @@ def test_check_names_every_fault_of_a_voc_folder(tmp_path):
         ("strange", "mask"),
         ("strange", "palette"),
         ("unmasked", "mask"),
-        ("unpictured", "path"),
+        ("unpictured", "image"),
     ]

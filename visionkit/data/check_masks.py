@@ -1,4 +1,4 @@
-"""Everything that is wrong with a folder of pictures and masks, at once, each with its file."""
+"""Everything that is wrong with a folder of images and masks, at once, each with its file."""
 
 from __future__ import annotations
 
@@ -6,33 +6,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from visionkit.data.check_coco import check_coco_file
 from visionkit.data.coco import CocoReader, coco_files
 from visionkit.data.coco_class_maps import stuff_file
+from visionkit.data.formats.panoptic import check_panoptic
 from visionkit.data.label_map import IGNORE, LabelMap
-from visionkit.data.mask_layout import MaskPair, MaskSplit
-from visionkit.data.mask_sources import mask_kind, mask_layout
-from visionkit.data.masks import raw_mask, read_mask
+from visionkit.data.mask_pairs import MaskPair, MaskSplit
+from visionkit.data.mask_sources import mask_format, mask_layout
+from visionkit.data.mask_statistics import only_0_and_255
 from visionkit.data.read_image import read_image
+from visionkit.data.read_mask import RawMask, orientation, raw_mask, size_fault, to_classes
 from visionkit.errors import DataError
 
 __all__ = ["check_masks"]
 
 
 def check_masks(
-    root: str | Path, *, classes: Sequence[str] | str | Path | None = None, ignore: Sequence[int] = (255,)
+    root: str | Path,
+    *,
+    classes: Sequence[str] | str | Path | None = None,
+    ignore: Sequence[int] | None = None,
 ) -> list[DataError]:
-    """Read every picture and mask of a data set and return every fault.
+    """Read every image and mask of a data set and return every fault.
 
-    Found are: pictures without masks and masks without pictures, files that cannot be decoded, sizes that
-    differ, values outside the classes, masks in colours or in a lossy format, palettes that differ between
-    files, masks without a counted pixel, and foregrounds saved as 255 (which would be ignored in silence).
+    Found are: images without masks and masks without images, two files of one name, files that cannot be
+    decoded, sizes that differ, values outside the classes, masks in colours or in a lossy format, palettes
+    that differ between files, masks without a counted pixel, foregrounds saved as 255 (which would be
+    ignored), and images whose EXIF orientation the mask lacks where the sizes do not tell which way it lies.
 
     Args:
-        root: A folder of pictures and masks, of Pascal VOC, Cityscapes or COCO, or a COCO file. Of COCO,
-            files and outlines are checked (see `visionkit.data.coco.check_coco`), of things and of stuff.
+        root: A folder of images and masks, of Pascal VOC, Cityscapes, ADE20K or COCO, or a COCO file. Of
+            COCO, files and outlines are checked (see `visionkit.data.coco.check_coco`), of things and of
+            stuff; of COCO panoptic every image and PNG.
         classes: As in `mask_folder`.
         ignore: As in `mask_folder`.
 
@@ -43,31 +49,37 @@ def check_masks(
         DataError: There is nothing to check: no layout, or no classes.
     """
     root = Path(root)
-    if mask_kind(root) == "coco":
+    kind = mask_format(root)
+    if kind == "coco":
         return _check_outlines(root)
+    if kind == "panoptic":
+        return check_panoptic(root)
     labels, layout = mask_layout(root, classes=classes, ignore=ignore)
     faults = _unpaired(layout)
-    palette: tuple[str, bytes] | None = None
+    palette: tuple[str, np.ndarray] | None = None
     seen = np.zeros(256, dtype=np.int64)
+    ambiguous: list[str] = []
     read = 0
     for split in layout.values():
         for pair in split.pairs:
-            more, counts = _check_pair(root, pair, labels)
+            more, counts, raw = _check_pair(root, pair, labels)
             faults += more
             seen += counts
             read += int(counts.any())
-            own = _palette(root / pair.mask)
-            if own is None:
+            if raw is None:
+                continue
+            if only_0_and_255(raw, counts, labels):
+                ambiguous.append(pair.mask)
+            if raw.palette is None:
                 continue
             if palette is None:
-                palette = (pair.mask, own)
-            elif not _same_palette(own, palette[1], root / pair.mask):
+                palette = (pair.mask, raw.palette)
+            elif not _same_palette(raw, palette[1]) and labels.numbered:
                 faults.append(
                     DataError(
                         f"Expected the palette of {palette[0]}, but the colours of its values differ: one "
-                        "index "
-                        "may mean two classes. Save all masks with one palette, or check that they were "
-                        "made with one list of classes.",
+                        "index may mean two classes. Save all masks with one palette, or check that they "
+                        "were made with one list of classes.",
                         path=pair.mask,
                         field="palette",
                     )
@@ -77,13 +89,25 @@ def check_masks(
             DataError(
                 f"Expected pixels of {', '.join(labels.classes[1:4])}, but every mask holds only "
                 f"{labels.classes[0]!r} and the ignored value {IGNORE}. Foreground saved as 255? List it "
-                "in the "
-                f"label map file: '255 {labels.classes[1]}'.",
+                f"in the label map file: '255 {labels.classes[1]}'.",
                 path=root,
                 field="mask",
             )
         )
+    else:
+        faults += [_unclear(name, labels) for name in ambiguous]
     return faults
+
+
+def _unclear(name: str, labels: LabelMap) -> DataError:
+    other = labels.classes[1]
+    return DataError(
+        f"Expected the values 0 and 1, but it holds 0 and 255 only, and 255 is ignored unless it is listed. "
+        f"Is 255 {other!r} in this file? Then save it with 1, or list '0 {labels.classes[0]}', '1 {other}' "
+        f"and '255 {other}' in the label map file. Are these pixels not to count? Then list '255 ignore'.",
+        path=name,
+        field="mask",
+    )
 
 
 def _check_outlines(root: Path) -> list[DataError]:
@@ -107,9 +131,10 @@ def _check_outlines(root: Path) -> list[DataError]:
 def _unpaired(layout: Mapping[str, MaskSplit]) -> list[DataError]:
     faults = []
     for split in layout.values():
+        faults += split.faults
         faults += [
             DataError(
-                "Expected a mask of the same name, but there is none. Add it, or remove the picture.",
+                "Expected a mask of the same name, but there is none. Add it, or remove the image.",
                 path=name,
                 field="mask",
             )
@@ -117,7 +142,7 @@ def _unpaired(layout: Mapping[str, MaskSplit]) -> list[DataError]:
         ]
         faults += [
             DataError(
-                "Expected a picture of the same name, but there is none. Add it, or remove the mask.",
+                "Expected an image of the same name, but there is none. Add it, or remove the mask.",
                 path=name,
                 field="image",
             )
@@ -126,8 +151,10 @@ def _unpaired(layout: Mapping[str, MaskSplit]) -> list[DataError]:
     return faults
 
 
-def _check_pair(root: Path, pair: MaskPair, labels: LabelMap) -> tuple[list[DataError], np.ndarray]:
-    """Return the faults of one sample, and how many pixels of each class it has."""
+def _check_pair(
+    root: Path, pair: MaskPair, labels: LabelMap
+) -> tuple[list[DataError], np.ndarray, RawMask | None]:
+    """Return the faults of one sample, how many pixels of each class it has, and the decoded mask."""
     faults: list[DataError] = []
     counts = np.zeros(256, dtype=np.int64)
     size: tuple[int, ...] | None = None
@@ -136,23 +163,17 @@ def _check_pair(root: Path, pair: MaskPair, labels: LabelMap) -> tuple[list[Data
     except DataError as error:
         faults.append(error)
     try:
-        raw, _ = raw_mask(pair.mask, root=root)
+        raw = raw_mask(pair.mask, root=root)
     except DataError as error:
-        return [*faults, error], counts
-    if size is not None and raw.shape != size:
-        faults.append(
-            DataError(
-                f"Expected a mask as large as its picture {pair.image} ({size[0]} x {size[1]}), but it is "
-                f"{raw.shape[0]} x {raw.shape[1]} (height x width). Make it again at the picture's size.",
-                path=pair.mask,
-                field="size",
-            )
-        )
+        return [*faults, error], counts, None
+    if size is not None and raw.values.shape != size:
+        faults.append(size_fault(pair.image, pair.mask, size, raw.values.shape, root=root))
+    elif size is not None:
+        faults += _turned(root, pair, size)
     try:
-        mask = read_mask(pair.mask, labels, root=root)
+        counts += np.bincount(to_classes(raw, labels, path=pair.mask).ravel(), minlength=256)
     except DataError as error:
-        return [*faults, error], counts
-    counts += np.bincount(mask.numpy().ravel(), minlength=256)
+        return [*faults, error], counts, raw
     if not counts[:IGNORE].any():
         faults.append(
             DataError(
@@ -162,30 +183,31 @@ def _check_pair(root: Path, pair: MaskPair, labels: LabelMap) -> tuple[list[Data
                 field="mask",
             )
         )
-    return faults, counts
+    return faults, counts, raw
 
 
-def _palette(file: Path) -> bytes | None:
-    """Return the colours of a palette file, None for other files and those that cannot be read."""
-    try:
-        with Image.open(file, formats=("PNG", "TIFF", "BMP", "GIF")) as image:
-            if image.mode != "P":
-                return None
-            palette = image.getpalette("RGB")
-    except Exception:
-        return None
-    return None if palette is None else bytes(palette)
+def _turned(root: Path, pair: MaskPair, size: tuple[int, ...]) -> list[DataError]:
+    """Return a fault where an image is turned by EXIF, its mask is not, and both ways would fit."""
+    turn, own = orientation(pair.image, root=root), orientation(pair.mask, root=root)
+    if turn == own or (turn >= 5 and size[0] != size[1] and own == 1):
+        return []
+    return [
+        DataError(
+            f"Expected the EXIF orientation of its image {pair.image} ({turn}), but the mask has "
+            f"{'none' if own == 1 else own}. The image is turned when it is read: if the mask was drawn on "
+            "it as it is stored, they do not lie on each other. Save both upright, without the tag.",
+            path=pair.mask,
+            field="orientation",
+        )
+    ]
 
 
-def _same_palette(one: bytes, other: bytes, file: Path) -> bool:
-    """Compare the colours of the values that the file uses (writers cut unused ends off)."""
-    if one == other:
+def _same_palette(raw: RawMask, other: np.ndarray) -> bool:
+    """Compare the colours of the values that a mask uses (writers cut unused ends off)."""
+    own = raw.palette
+    if own is None or np.array_equal(own, other):
         return True
-    try:
-        values, _ = raw_mask(file)
-    except DataError:
-        return True  # reported already
     return all(
-        one[3 * value : 3 * value + 3] == other[3 * value : 3 * value + 3] or 3 * value >= len(other)
-        for value in np.unique(values).tolist()
+        value >= len(other) or value >= len(own) or own[value] == other[value]
+        for value in np.unique(raw.values).tolist()
     )

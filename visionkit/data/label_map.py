@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from visionkit.data.read_text import read_lines
 from visionkit.errors import DataError, InputError
 
-__all__ = ["IGNORE", "LabelMap", "read_label_map"]
+__all__ = ["IGNORE", "LABEL_FILES", "LabelMap", "read_label_map"]
 
 IGNORE = 255
 """The value of pixels that do not count, in every mask that a reader gives."""
 
+LABEL_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv")
+"""Names of label map files that are looked for in a data set's folder, the first that is there is taken."""
+
+Colour = tuple[int, int, int]
+
 _HOW = (
-    "Each line names one class: 'name', or 'value name', or 'value name red green blue'; "
+    "Each line names one class: 'name', 'value name', 'name red green blue' or 'value name red green blue'; "
     "the name 'ignore' marks values that do not count."
 )
+_CVAT = re.compile(r"(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+)?:[^:]*:[^:]*")  # name:colour:parts:actions
+_COLOUR_FIRST = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)")
+_COLUMNS = {
+    "name": ("name", "class", "label", "class_name"),
+    "value": ("value", "id", "index", "class_id"),
+    "red": ("r", "red"),
+    "green": ("g", "green"),
+    "blue": ("b", "blue"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +48,9 @@ class LabelMap:
         classes: Names of the classes, by class number.
         values: Class number of each value in the files; `IGNORE` for values that do not count.
         colours: Class number of each colour, for masks drawn in colours.
+        numbered: Whether the values were given. Otherwise they count the lines of a list of colours, and a
+            palette file is read by the colours of its palette where the list has them all.
+        assumed: Values that are ignored because nothing was said of them.
 
     Raises:
         InputError: There is no class, there are more than 255, or two share a name.
@@ -37,7 +58,9 @@ class LabelMap:
 
     classes: tuple[str, ...]
     values: Mapping[int, int]
-    colours: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+    numbered: bool = True
+    assumed: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= IGNORE:
@@ -47,18 +70,19 @@ class LabelMap:
             raise InputError(f"Expected each class once, but got {', '.join(twice)} more than once.")
 
     @classmethod
-    def of(cls, classes: Sequence[str], *, ignore: Sequence[int] = (IGNORE,)) -> LabelMap:
+    def of(cls, classes: Sequence[str], *, ignore: Sequence[int] | None = None) -> LabelMap:
         """Make the map of files whose values are the class numbers.
 
         Args:
             classes: Names of the classes: value 0, value 1, ...
-            ignore: Values that do not count.
+            ignore: Values that do not count; 255 if nothing is given.
 
         Raises:
             InputError: As the class.
         """
-        values = {index: index for index in range(len(classes))} | dict.fromkeys(ignore, IGNORE)
-        return cls(tuple(classes), values)
+        ignored = (IGNORE,) if ignore is None else ignore
+        values = {index: index for index in range(len(classes))} | dict.fromkeys(ignored, IGNORE)
+        return cls(tuple(classes), values, assumed=frozenset(ignored if ignore is None else ()))
 
     @cached_property
     def table(self) -> np.ndarray:
@@ -77,72 +101,156 @@ class LabelMap:
         return table
 
 
-def read_label_map(path: str | Path) -> LabelMap:
-    """Read a list of classes: one a line, `#` starts a comment.
+class _Line(NamedTuple):
+    """One class as a line names it."""
 
-    A line is `name` (values count from 0), `value name`, or `value name red green blue`. The name `ignore`
-    may
-    stand on several lines. The value 255 is ignored unless it is listed.
+    number: int  # of the line, from 1
+    name: str
+    value: int | None = None
+    colour: Colour | None = None
+
+
+def read_label_map(path: str | Path) -> LabelMap:
+    """Read a list of classes: one a line, `#` (first in the line, or after a space) starts a comment.
+
+    A line is `name` (values count from 0), `value name`, `name red green blue` or `value name red green
+    blue`. The name `ignore` may stand on several lines, and so may any name that comes with a value or a
+    colour. The value 255 is ignored unless it is listed. Files of other tools are read as they are: CVAT's
+    `labelmap.txt` (`name:red,green,blue::`), `class_dict.csv` (columns name, r, g, b) and CamVid's
+    `label_colors.txt` (`red green blue name`); in the latter two `Void` is ignored.
 
     Args:
-        path: The text file.
+        path: The file, in UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
         DataError: The file cannot be read, or a line cannot be understood; file and line are named.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"Expected a text file of class names, but {error}. {_HOW}", path=path) from error
     classes: list[str] = []
     values: dict[int, int] = {}
-    colours: dict[tuple[int, int, int], int] = {}
-    for number, line in enumerate(lines, start=1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        value, name, colour = _entry(words, len(values), path, number)
-        if name == "ignore":
+    colours: dict[Colour, int] = {}
+    numbered = True
+    for line in _lines(path):
+        numbered = numbered and (line.value is not None or line.colour is None)
+        value = len(values) if line.value is None else line.value
+        if line.name == "ignore":
             index = IGNORE
+        elif line.name in classes and (line.value is not None or line.colour is not None):
+            index = classes.index(line.name)
         else:
             index = len(classes)
-            classes.append(name)
-        if value in values or (colour is not None and colour in colours):
+            classes.append(line.name)
+        _check_line(line, path)
+        if value in values or (line.colour is not None and line.colour in colours):
             raise DataError(
-                f"Expected each value and colour once, but line {number} repeats one: {line!r}.",
+                f"Expected each value and colour once, but line {line.number} repeats one: "
+                f"{_written(line)!r}.",
                 path=path,
-                record=number,
+                record=line.number,
             )
         values[value] = index
-        if colour is not None:
-            colours[colour] = index
+        if line.colour is not None:
+            colours[line.colour] = index
+    assumed = frozenset() if IGNORE in values else frozenset({IGNORE})
     values.setdefault(IGNORE, IGNORE)
     try:
-        return LabelMap(tuple(classes), values, colours)
+        return LabelMap(tuple(classes), values, colours, numbered, assumed)
     except InputError as error:
         raise DataError(f"{error} {_HOW}", path=path) from error
 
 
-def _entry(
-    words: list[str], count: int, path: str | Path, number: int
-) -> tuple[int, str, tuple[int, int, int] | None]:
-    """Return value, name and colour of one line."""
+def _lines(path: str | Path) -> Iterator[_Line]:
+    """Yield the classes of a file, in whichever way it names them."""
     try:
-        value = int(words[0]) if words[0].lstrip("-").isdigit() and len(words) > 1 else None
-        colour = None
-        if value is not None and len(words) >= 5 and all(word.isdigit() for word in words[-3:]):
-            red, green, blue = (int(word) for word in words[-3:])
-            colour = (red, green, blue)
-            words = words[:-3]
-        in_range = (value is None or 0 <= value <= 65535) and all(0 <= part <= 255 for part in colour or ())
-    except ValueError:
-        in_range, value, colour = False, None, None
-    if not in_range:
+        written = read_lines(path)
+    except DataError as error:
+        raise DataError(f"{error.message} {_HOW}", path=error.path, record=error.record) from error
+    lines = [(number, _without_comment(line)) for number, line in enumerate(written, start=1)]
+    lines = [(number, line) for number, line in lines if line]
+    columns = _columns(lines[0][1]) if lines else None
+    if columns is not None:
+        yield from _csv_lines(lines[1:], columns, path)
+    elif lines and all(_CVAT.fullmatch(line) for _, line in lines):
+        for number, line in lines:
+            name, _, rest = line.partition(":")
+            words = rest.partition(":")[0].split(",")
+            yield _Line(number, name.strip(), None, _colour(words) if words != [""] else None)
+    elif lines and all(_COLOUR_FIRST.fullmatch(line) for _, line in lines):
+        for number, line in lines:
+            red, green, blue, name = line.split(None, 3)
+            yield _Line(number, _void(name), None, _colour([red, green, blue]))
+    else:
+        for number, line in lines:
+            yield _words(number, line.split())
+
+
+def _without_comment(line: str) -> str:
+    return re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
+
+
+def _words(number: int, words: list[str]) -> _Line:
+    """Return what a line of our own form names: [value] name [red green blue]."""
+    value = int(words[0]) if re.fullmatch(r"-?\d+", words[0], re.ASCII) and len(words) > 1 else None
+    rest = words if value is None else words[1:]
+    colour = None
+    if len(rest) >= 4 and all(re.fullmatch(r"\d+", word, re.ASCII) for word in rest[-3:]):
+        colour, rest = _colour(rest[-3:]), rest[:-3]
+    return _Line(number, " ".join(rest), value, colour)
+
+
+def _columns(header: str) -> dict[str, int] | None:
+    """Return the places of name, red, green and blue in a header of comma-separated values, if it is one."""
+    names = [cell.strip().lower() for cell in header.split(",")]
+    found = {
+        key: next(names.index(alias) for alias in aliases if alias in names)
+        for key, aliases in _COLUMNS.items()
+        if any(alias in names for alias in aliases)
+    }
+    wanted = {"name", "red", "green", "blue"}
+    return found if wanted <= set(found) or set(found) == {"name", "value"} else None
+
+
+def _csv_lines(
+    lines: Sequence[tuple[int, str]], columns: Mapping[str, int], path: str | Path
+) -> Iterator[_Line]:
+    """Yield the classes of a table with a header."""
+    for number, line in lines:
+        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        try:
+            value = int(cells[columns["value"]]) if "value" in columns else None
+            colour = _colour([cells[columns[key]] for key in ("red", "green", "blue") if key in columns])
+            yield _Line(number, _void(cells[columns["name"]]), value, colour)
+        except (IndexError, ValueError) as error:
+            raise DataError(
+                f"Expected the columns {', '.join(columns)}, but line {number} has {line!r}.",
+                path=path,
+                record=number,
+            ) from error
+
+
+def _colour(words: Sequence[str]) -> Colour | None:
+    if not words:
+        return None
+    red, green, blue = (int(word) for word in words)
+    return red, green, blue
+
+
+def _void(name: str) -> str:
+    """Return "ignore" for the class that CamVid's own lists have for pixels that do not count."""
+    return "ignore" if name.lower() == "void" else name
+
+
+def _check_line(line: _Line, path: str | Path) -> None:
+    """Refuse a value or a colour that no file can hold."""
+    in_range = (line.value is None or 0 <= line.value <= 65535) and max(line.colour or (0,)) <= 255
+    if not in_range or not line.name:
         raise DataError(
-            f"Expected a value from 0 to 65535 and a colour from 0 to 255, but line {number} has "
-            f"{' '.join(words)!r}. {_HOW}",
+            f"Expected a name, a value from 0 to 65535 and a colour from 0 to 255, but line {line.number} "
+            f"has {_written(line)!r}. {_HOW}",
             path=path,
-            record=number,
+            record=line.number,
         )
-    name = " ".join(words if value is None else words[1:])
-    return (count if value is None else value), name, colour
+
+
+def _written(line: _Line) -> str:
+    parts = [*(() if line.value is None else (line.value,)), line.name, *(line.colour or ())]
+    return " ".join(map(str, parts))
