@@ -295,7 +295,9 @@ def _said(error: BaseException) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; a damaged EXIF block counts as none."""
+    """Return the EXIF orientation; a damaged EXIF block counts as none, as does a TIFF's: Pillow turns it."""
+    if image.format == "TIFF":
+        return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:
