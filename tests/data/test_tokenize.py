@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from visionkit.data.ptb_characters import shadow
 from visionkit.data.tokenize import tokenize
 
 
@@ -26,6 +27,16 @@ from visionkit.data.tokenize import tokenize
         ("black/white w/ hat", "black/white w / hat"),
         ("No!! ?", "no !!"),
         ("dog 😀 &amp; cat", "dog & cat"),
+        ("un cafe\u0301 noir", "un cafe\u0301 noir"),
+        ("एक लड़का खेल रहा है।", "एक लड़का खेल रहा है ।"),
+        ("สุนัข ที่ นี่, مَرْحَبًا שָׁלוֹם", "สุนัข ที่ นี่ مَرْحَبًا שָׁלוֹם"),
+        ("a 👍🏽 sign, A ❤️ on 👩‍👩‍👧 at 1️⃣ 🇩🇪", "a sign a ❤ on at 1"),
+        (
+            "l’arrière-plan, un chef-d'œuvre, un niño/niña, å. 5 m²",
+            "l’arrière-plan un chef-d'œuvre un niño / niña å 5 m ²",
+        ),
+        ("don’t it’s ’90s", "do n't it 's ’90s"),
+        ("a\u2028b\x85c\x0bd\x00e", "a b c d e"),
         ("", ""),
         (" \n\t", ""),
         ("... -- '' .", ""),
@@ -47,3 +58,8 @@ def test_a_very_long_sentence_takes_linear_time():
     assert len(tokenize("a dog-" * 20_000)) > 20_000
     assert len(tokenize("a.b-" * 20_000)) >= 1
     assert tokenize("'" * 50_000) == []
+
+
+@given(st.text(max_size=80))
+def test_the_shadow_keeps_every_place(text):
+    assert len(shadow(text)) == len(text)

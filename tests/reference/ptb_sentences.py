@@ -1,11 +1,12 @@
-"""Varied sentences to compare tokenizers on: captions, captions with quirks, and technical prose."""
+"""Varied sentences to compare tokenizers on: captions, with quirks, of many scripts, and technical prose."""
 
 from __future__ import annotations
 
 import random
 import re
+import unicodedata
 
-__all__ = ["caption_sentences", "prose_sentences"]
+__all__ = ["caption_sentences", "prose_sentences", "script_sentences"]
 
 _NOUNS_TEXT = """
     man woman dog cat bus street table t-shirt motorcycle skateboarder fire-hydrant giraffe pizza
@@ -81,6 +82,42 @@ def caption_sentences(count: int, *, quirks: int, seed: int = 0) -> list[str]:
         if rng.random() < 0.02:
             text = text.upper()
         sentences.append(text.replace("\n", " "))
+    return sentences
+
+
+_SCRIPTS_TEXT = """
+    एक लड़का कुत्ते के साथ खेल रहा है मैदान में ५६ হিন্দি একটি কুকুর ছেলে தமிழ் நாய் ஓடுகிறது తెలుగు కుక్క
+    മലയാളം ನಾಯಿ ಕನ್ನಡ ગુજરાતી કૂતરો ਪੰਜਾਬੀ ਕੁੱਤਾ ଓଡ଼ିଆ සිංහල မြန်မာ ខ្មែរ ລາວ བོད་ አማርኛ สุนัขวิ่งเล่น ที่ นี่ กำลัง
+    مَرْحَبًا كلب يركض ٣٤ ٣٫٥ می‌خواهم کتاب‌ها שָׁלוֹם הכלב רץ נ״ב ג׳ירפה собака ёлка йод й и. Ελλάδα σκύλος
+    ქართული Հայերեն ᏣᎳᎩ ߒߞߏ 狗在草地上 一只 犬が走っている。 カー ｶﾞ パ が 개가 달린다 한글 tiếng Việt
+    café naïve garçon niño Zürich Über straße Ærø İstanbul ılık l'été d'été l’homme l’arrière-plan qu'il
+    chef-d'œuvre aujourd'hui j'aime c'est don’t it’s they’ll o’clock ’90s y’all niño/niña å. é. 5/6 1⁄2 ½ ¾
+    co\u00adop ﬁne Ⅷ № µm 20°C x² H₂O ＡＢ １２ ！ ？ ， 。 、 「犬」 《狗》 ¿qué? ¡no! „Hund“ »Katze« ‹x›
+    “z” “” … — – ‐ a‐b non‑break 👍🏽 👍 ❤️ ❤ 👩‍👩‍👧 1️⃣ #️⃣ 🇩🇪 ☺️ ✔️ ☎ 🏃‍♀️ 🤷🏽‍♂️ ™ © ® ★ ☆ • · → ∞ ≤ € £5 ¥ ₹100 ¢
+    \u200b \u200d \ufeff \u2060 a the dog red T-shirt man's 12 3.5 #हिन्दी #été @dog dog@cat dog., cat.;
+"""
+_SCRIPTS = _SCRIPTS_TEXT.split()
+
+
+def script_sentences(count: int, *, seed: int = 0) -> list[str]:
+    """Compose sentences of words of many scripts, emoji, symbols and punctuation, in every Unicode form."""
+    rng = random.Random(f"scripts {seed}")
+    forms = ("NFC", "NFD", "NFKC", "NFKD")
+    sentences = []
+    for _ in range(count):
+        words = []
+        for _ in range(rng.randint(2, 6)):
+            word, chance = rng.choice(_SCRIPTS), rng.random()
+            if chance < 0.12:
+                word += rng.choice(".,;:!?'\")-")
+            elif chance < 0.18:
+                word = rng.choice("'\"(-#") + word
+            elif chance < 0.26:
+                word += rng.choice(["-", ".", "'", ",", "/", "_", "\u200d", "\ufe0f"]) + rng.choice(_SCRIPTS)
+            elif chance < 0.3:
+                word = word.upper()
+            words.append(unicodedata.normalize(rng.choice(forms), word) if rng.random() < 0.25 else word)
+        sentences.append(" ".join(words))
     return sentences
 
 
