@@ -12,7 +12,7 @@ from visionkit.data.check_masks import check_masks
 from visionkit.data.coco import CocoReader
 from visionkit.data.coco_class_maps import COCO_VOC_CATEGORIES, CocoClassMaps, coco_class_maps
 from visionkit.data.formats.voc_masks import VOC_CLASSES
-from visionkit.data.mask_sources import mask_kind, open_masks
+from visionkit.data.mask_sources import mask_format, open_masks
 from visionkit.errors import DataError, InputError
 
 
@@ -164,7 +164,7 @@ def test_faults_are_named(tmp_path):
 
 def test_the_right_reader_is_found(tmp_path):
     write(tmp_path, document())
-    assert mask_kind(tmp_path) == "coco"
+    assert mask_format(tmp_path) == "coco"
     (tmp_path / "names.txt").write_text("background\ndog\n")
     assert open_masks(tmp_path, classes=tmp_path / "names.txt").classes == ("background", "dog")
     write(tmp_path, document(), name="val.json")
@@ -172,4 +172,4 @@ def test_the_right_reader_is_found(tmp_path):
     assert "2 training pictures" in kept.facts["left_out"]
     assert len(COCO_VOC_CATEGORIES) == len(VOC_CLASSES) - 1 == 20
     with pytest.raises(DataError, match="none by this name"):
-        mask_kind(tmp_path / "absent")
+        mask_format(tmp_path / "absent")

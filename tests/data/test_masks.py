@@ -14,7 +14,7 @@ from visionkit.data.check_masks import check_masks
 from visionkit.data.cityscapes import cityscapes_masks
 from visionkit.data.formats.voc_masks import voc_masks
 from visionkit.data.label_map import LabelMap, read_label_map
-from visionkit.data.mask_sources import mask_kind
+from visionkit.data.mask_sources import mask_format
 from visionkit.data.masks import mask_folder, read_mask
 from visionkit.data.splits import fingerprint
 from visionkit.errors import DataError, InputError
@@ -284,7 +284,7 @@ def test_cityscapes_ids_become_the_scored_classes(tmp_path):
     assert (len(splits.train), len(splits.val), splits.test) == (3, 2, None)
     # ids 0 (unlabelled), 14 (guard rail, not scored), 21 (vegetation)
     assert [int(splits.train[i]["mask"][0, 0]) for i in range(3)] == [255, 255, 8]
-    assert mask_kind(tmp_path) == "cityscapes"
+    assert mask_format(tmp_path) == "cityscapes"
     assert [fault.field for fault in check_masks(tmp_path)] == ["mask"] * 4  # masks without a counted pixel
     _cityscapes(tmp_path / "b", without="gtFine/val/1")
     with pytest.raises(DataError, match=r"1 have none: leftImg8bit/val/ulm/ulm_000001"):

@@ -79,12 +79,40 @@ def huggingface(root):
     (root / "train/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def yolo(root):
+    for split in ("train", "val"):
+        draw(root / "images" / split, "1.jpg", "2.jpg")
+        (root / "labels" / split).mkdir(parents=True)
+        for name in ("1.txt", "2.txt"):
+            (root / "labels" / split / name).write_text("0 0.5 0.5 0.25 0.25\n")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+
+
+def labelme(root):
+    draw(root, *(f"{number}.jpg" for number in range(4)))
+    for number in range(4):
+        shape = {"label": "cat", "shape_type": "rectangle", "points": [[2, 2], [9, 9]]}
+        content = {"imagePath": f"{number}.jpg", "imageWidth": 24, "imageHeight": 16, "shapes": [shape]}
+        (root / f"{number}.json").write_text(json.dumps(content))
+
+
+def huggingface_boxes(root):
+    for split in ("train", "validation"):
+        draw(root / split, "1.jpg", "2.jpg")
+        objects = {"bbox": [[2, 2, 8, 8]], "categories": [0]}
+        rows = [{"file_name": f"{number}.jpg", "objects": objects} for number in (1, 2)]
+        (root / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 CASES = {
     "a folder for each class": (class_folders, "classification", "label"),
     "a table of images": (table, "classification", "label"),
     "COCO objects": (coco, "detection", "boxes"),
     "Pascal VOC boxes": (voc, "detection", "boxes"),
     "images and masks": (masks, "segmentation", "mask"),
+    "YOLO boxes": (yolo, "detection", "boxes"),
+    "labelme shapes": (labelme, "detection", "boxes"),
+    "a Hugging Face folder of boxes": (huggingface_boxes, "detection", "boxes"),
     "captions": (captions, "captioning", "captions"),
     "a Hugging Face folder of classes": (huggingface, "classification", "label"),
 }

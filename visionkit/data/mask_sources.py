@@ -24,23 +24,7 @@ from visionkit.data.notices import MAX_DROPPED
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError
 
-__all__ = ["is_masks", "mask_format", "mask_kind", "mask_layout", "open_masks"]
-
-
-def mask_kind(root: str | Path) -> str:
-    """Return "cityscapes", "voc", "coco", or "folder" for pictures beside masks.
-
-    Raises:
-        DataError: There is nothing by this name.
-    """
-    top = Path(root)
-    if not top.exists():
-        raise DataError("Expected a folder of pictures and masks, but there is none by this name.", path=top)
-    if (top / "leftImg8bit").is_dir():
-        return "cityscapes"
-    if (top / "ImageSets" / "Segmentation").is_dir():
-        return "voc"
-    return "coco" if is_coco(top) else "folder"
+__all__ = ["is_masks", "mask_format", "mask_layout", "open_masks"]
 
 
 def mask_format(root: str | Path) -> str:

@@ -15,19 +15,27 @@ from visionkit.data.check_masks import check_masks
 from visionkit.data.coco import check_coco, coco, is_coco
 from visionkit.data.folder import image_folder, is_image_folder, tree
 from visionkit.data.formats.huggingface import METADATA_FILES
+from visionkit.data.formats.huggingface_boxes import (
+    check_huggingface_boxes,
+    huggingface_boxes,
+    is_huggingface_boxes,
+)
 from visionkit.data.formats.huggingface_classes import (
     check_huggingface_classes,
     huggingface_classes,
     is_huggingface_classes,
 )
-from visionkit.data.mask_sources import mask_kind, open_masks
+from visionkit.data.formats.labelme import check_labelme, is_labelme, labelme_boxes
+from visionkit.data.formats.yolo import check_yolo, is_yolo, yolo
+from visionkit.data.mask_sources import is_masks, open_masks
 from visionkit.data.notices import MAX_DROPPED, Notice
 from visionkit.data.packed import check_pack, is_pack, open_pack
 from visionkit.data.scenes import scenes
-from visionkit.data.splits import SPLIT_ALIASES, Splits
+from visionkit.data.splits import Splits
 from visionkit.data.table import image_table
 from visionkit.data.table_rows import TableKind, is_image_table, may_be_image_table
 from visionkit.data.voc import check_voc, voc
+from visionkit.data.voc_layout import is_voc
 from visionkit.errors import DataError, InputError
 
 __all__ = [
@@ -200,13 +208,8 @@ def _open_coco(path: Path, task: Task, options: OpenOptions) -> Splits:
 
 
 def _open_masks(path: Path, task: Task, options: OpenOptions) -> Splits:
-    return open_masks(path, classes=options.classes or None, seed=options.seed)
-
-
-def _is_masks(path: Path) -> bool:
-    """Return whether a folder holds images and class maps in a layout that is no COCO file."""
-    names = ("masks", *(f"{alias}/masks" for aliases in SPLIT_ALIASES.values() for alias in aliases))
-    return path.is_dir() and (mask_kind(path) in ("voc", "cityscapes") or _has(*names)(path))
+    classes = options.classes or None
+    return open_masks(path, classes=classes, seed=options.seed, max_dropped=options.max_dropped)
 
 
 def _open_table(path: Path, task: Task, options: OpenOptions) -> Splits:
@@ -258,11 +261,6 @@ def _open_huggingface_classes(path: Path, task: Task, options: OpenOptions) -> S
     )
 
 
-def _has(*names: str) -> Callable[[Path], bool]:
-    """Return a function that says whether a folder holds one of these."""
-    return lambda path: any((path / name).exists() for name in names)
-
-
 FORMATS: tuple[Format, ...] = (
     Format(
         "a pack",
@@ -291,17 +289,47 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "Pascal VOC boxes",
-        "JPEGImages/, Annotations/*.xml and ImageSets/Main/train.txt",
+        "JPEGImages/, Annotations/ and ImageSets/Main/train.txt; or *.xml beside the images (labelImg)",
         ("detection",),
-        _has("Annotations"),
-        lambda path, task, options: voc(path, seed=options.seed),
+        is_voc,
+        lambda path, task, options: voc(path, seed=options.seed, max_dropped=options.max_dropped),
         lambda path, options: check_voc(path),
     ),
     Format(
+        "YOLO boxes",
+        "data.yaml, images/train/ and labels/train/; or train/images/ and train/labels/",
+        ("detection",),
+        is_yolo,
+        lambda path, task, options: yolo(
+            path, masks=options.masks, seed=options.seed, max_dropped=options.max_dropped
+        ),
+        lambda path, options: check_yolo(path),
+    ),
+    Format(
+        "labelme shapes",
+        "a .json of labelme beside each image",
+        ("detection",),
+        is_labelme,
+        lambda path, task, options: labelme_boxes(
+            path, masks=options.masks, seed=options.seed, max_dropped=options.max_dropped
+        ),
+        lambda path, options: check_labelme(path),
+    ),
+    Format(
+        "a Hugging Face folder of boxes",
+        "metadata.jsonl with columns file_name and objects",
+        ("detection",),
+        is_huggingface_boxes,
+        lambda path, task, options: huggingface_boxes(
+            path, seed=options.seed, max_dropped=options.max_dropped
+        ),
+        lambda path, options: check_huggingface_boxes(path),
+    ),
+    Format(
         "images and masks",
-        "<split>/images/ and <split>/masks/ with classes.txt, Pascal VOC's SegmentationClass, or Cityscapes",
+        "<split>/images/ and <split>/masks/ with classes.txt; Pascal VOC's, Cityscapes', ADE20K's",
         ("segmentation",),
-        _is_masks,
+        is_masks,
         _open_masks,
         lambda path, options: check_masks(path, classes=options.classes or None),
     ),
