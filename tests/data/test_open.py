@@ -162,7 +162,7 @@ def test_a_fault_of_a_coco_layout_is_told_as_one(tmp_path) -> None:
         (tmp_path / f"annotations/instances_train{year}.json").write_text(
             '{"images": [], "annotations": [], "categories": []}'
         )
-    with pytest.raises(DataError, match=r"one file of the split train(.|\n)*2014(.|\n)*2017"):
+    with pytest.raises(DataError, match=r"one COCO file of the split train(.|\n)*2014(.|\n)*2017"):
         open_dataset(tmp_path, "detection")
 
 
