@@ -64,6 +64,14 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def processors(session: nox.Session) -> None:
+    """Run the default suite as other processors would, beside a busy one: `-- SETTING... -- WORDS FOR PYTEST`."""
+    install(session, "test")
+    session.install("--no-deps", PICTURES)
+    session.run("python", "-m", "tests.processors", *session.posargs)
+
+
+@nox.session
 def cluster(session: nox.Session) -> None:
     """Run recipes on a local SLURM of two pretend machines, a local Ray and torchrun, and preempt them."""
     install(session, "test", extras="demo,cluster")

@@ -1,4 +1,4 @@
-"""What every test stands on: no network, one thread, seeds, real data where it is at hand."""
+"""What every test stands on: no network, one thread (or VISIONKIT_TEST_THREADS), seeds, real data where it is at hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("VISIONKIT_TEST_THREADS", "1")))
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "")

@@ -111,6 +111,7 @@ def test_allowed_calls_are_still_made() -> None:
         assert name in calls, f"{path} no longer calls {name}: take it off the list"
 
 
+@pytest.mark.slow  # half a minute; the session `types`, of every plain `nox`, says the same
 def test_types_are_strict() -> None:
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache"), "-p", "visionkit"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, check=False)

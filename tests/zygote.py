@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import subprocess
@@ -162,6 +163,12 @@ class Zygote:
         assert line, "the zygote ended"
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def program(path: str, *words: str) -> None:
+    """Be `python PATH WORDS...`, in a child."""
+    sys.argv = [path, *words]
+    runpy.run_path(path, run_name="__main__")
 
 
 def free_port() -> int:

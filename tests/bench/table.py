@@ -14,7 +14,16 @@ from typing import Any
 from tests.bench.row import Row
 from tests.bench.timing import Pairs
 
-__all__ = ["describe_machine", "measured", "print_table", "read_table", "slower", "write_table"]
+__all__ = [
+    "cpu_flags",
+    "cpu_name",
+    "describe_machine",
+    "measured",
+    "print_table",
+    "read_table",
+    "slower",
+    "write_table",
+]
 
 COLUMNS = ("row", "peer", "ratio", "spread", "goal", "limit", "verdict")
 SLACK = 0.9  # a ratio below the committed spread by more than this share is a regression
@@ -99,9 +108,9 @@ def describe_machine(threads: int) -> dict[str, Any]:
     from visionkit.run.allocator import is_tuned
 
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
-        "flags": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in _cpu_flags()],
+        "flags": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in cpu_flags()],
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": threads,
         "allocator": "raised thresholds on both sides" if is_tuned() else "as the system has it",
@@ -121,9 +130,11 @@ def _cpu_info(key: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the processor's name."""
     return _cpu_info("model name") or platform.processor()
 
 
-def _cpu_flags() -> set[str]:
-    return set(_cpu_info("flags").split())
+def cpu_flags() -> set[str]:
+    """Return what instructions it says to have; empty where the system does not tell."""
+    return set((_cpu_info("flags") or _cpu_info("Features")).split())

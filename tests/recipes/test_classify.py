@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import stat
-import subprocess
 import sys
 
 import pytest
@@ -204,13 +203,13 @@ def test_a_checkpoint_predicts_without_network(finished):
     assert len(rows) == 2
 
 
-def test_mistakes_end_with_status_two_and_no_traceback(root, tmp_path):
-    command = [sys.executable, "recipes/classify.py", "--out", str(tmp_path / "o"), "--progress", "false"]
+def test_mistakes_end_with_status_two_and_no_traceback(zygote, tmp_path):
+    command = ["recipes/classify.py", "--out", str(tmp_path / "o"), "--progress", "false"]
     for more, text in (
         (["--backbone", "timm/resnet5O"], "resnet50"),
         (["--data", str(tmp_path / "none")], str(tmp_path / "none")),
     ):
-        done = subprocess.run([*command, *more], cwd=root, capture_output=True, text=True, check=False)
-        assert done.returncode == 2, done.stderr
-        assert text in done.stderr
-        assert "Traceback" not in done.stderr
+        child = zygote.start("tests.zygote:program", *command, *more)
+        assert child.wait() == 2, child.said()
+        assert text in child.said()
+        assert "Traceback" not in child.said()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
+from pathlib import Path
 from unittest import mock
 
 import psutil
@@ -134,26 +132,27 @@ def test_a_second_interrupt_ends_runs_that_do_not_listen(tmp_path):
     assert "at once" in (tmp_path / "said").read_text()
 
 
-def test_runs_end_with_their_parent(tmp_path):
-    code = f"""
-    import os, time
-    from pathlib import Path
-    from visionkit.run.jobs import Job, run_jobs
+def wait_in_two(folder):
+    """Start two runs that never end, in a process of its own."""
+
     def work():
-        (Path({str(tmp_path)!r}) / f"pid-{{os.getpid()}}").touch()
+        (Path(folder) / f"pid-{os.getpid()}").touch()
         time.sleep(300)
-    run_jobs([Job(str(n), Path({str(tmp_path)!r}) / str(n), work) for n in range(2)], jobs=2, threads=1,
-             finished=print)
-    """
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)]) as parent:
-        try:
-            until = time.monotonic() + 120
-            while len(pids := [int(p.name[4:]) for p in tmp_path.glob("pid-*")]) < 2:
-                assert time.monotonic() < until
-                assert parent.poll() is None
-                time.sleep(0.1)
-        finally:
-            parent.kill()
+
+    run_jobs([Job(str(n), Path(folder) / str(n), work) for n in range(2)], jobs=2, threads=1, finished=print)
+
+
+def test_runs_end_with_their_parent(zygote, tmp_path):
+    parent = zygote.start("tests.run.test_jobs:wait_in_two", str(tmp_path))
+    try:
+        until = time.monotonic() + 120
+        while len(pids := [int(p.name[4:]) for p in tmp_path.glob("pid-*")]) < 2:
+            assert time.monotonic() < until
+            assert parent.running(), parent.said()
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+    assert parent.wait() == -signal.SIGKILL
     until = time.monotonic() + 120
     while any(psutil.pid_exists(pid) for pid in pids):
         assert time.monotonic() < until, "a run outlives its parent"

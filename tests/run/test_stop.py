@@ -107,9 +107,13 @@ def classified(folder, *callbacks):
     return (folder / "metrics.csv").read_text().splitlines()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return classified(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize("update", [1, 7, 12, 13, 24])
-def test_the_table_of_a_stopped_run_is_that_of_a_whole_one(tmp_path, update):
-    whole = classified(tmp_path / "whole")
+def test_the_table_of_a_stopped_run_is_that_of_a_whole_one(tmp_path, whole, update):
     windows = [row for row in whole if ",train,loss," in row]
     assert len(windows) == 2 * (2 + 1)  # two windows and the mean of each epoch
     with pytest.raises(PreemptedError, match=f"saved after update {update} "):
