@@ -173,6 +173,9 @@ def test_paths_are_completed_and_found_below(table):
     assert splits.train[0]["image"].shape == (3, 6, 8)
     assert "image names completed by their ending: 4 of 4" in said(splits)
     assert "folders of images found below the table's: 1 of 4" in said(splits)
+    case = image_table(table("path,label\ntrain/K0.jpg,a\nTrain/k1.jpg,b\n"), held_out=0.5)
+    assert sorted([*case.train.ids, *case.val.ids]) == ["train/k0.JPG", "train/k1.JPG"]
+    assert "image names in other case or spelling: 2 of 2" in said(case)
     windows = image_table(table("path,label\ntrain\\k0.JPG,a\ntrain\\k1.JPG,b\n"))
     assert windows.train.ids[0].startswith("train/k")
     (folder / "other").mkdir()
@@ -180,7 +183,7 @@ def test_paths_are_completed_and_found_below(table):
     Image.new("RGB", (8, 6)).save(folder / "other" / "far.png")
     for name, what in {
         "train/k0": r"found k0\.JPG, k0\.png",
-        "train/k1.jpg": r"There is 'k1\.JPG'",
+        "train/k1.png": r"There is 'k1\.JPG'",
         "12.png": r"Did you mean '\d\.png'",
         "far.png": r"There is one in .*other",
     }.items():

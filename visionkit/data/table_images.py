@@ -7,16 +7,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from visionkit.data.image_names import ImageFinder
 from visionkit.data.notices import NoticeCounter
 from visionkit.data.read_image import PICTURE_SUFFIXES, UNREAD_SUFFIXES, inside
 from visionkit.errors import DataError, nearest
 
-__all__ = ["ImageFinder", "image_root"]
+__all__ = ["TableImages", "image_root"]
 
 _LOOKED_AT = 20  # rows whose folder is guessed from
 
 
-class ImageFinder:
+class TableImages:
     """Finds the images of a table below a folder.
 
     Args:
@@ -28,10 +29,11 @@ class ImageFinder:
         self.root = root
         self.counter = counter
         self.stems: dict[Path, dict[str, list[str]]] = {}
+        self.names = ImageFinder(root)
         self.hints = 3  # names near a wrong one are looked for so many times
 
     def find(self, name: str) -> str:
-        """Return the path of an image, relative to the root, as written or with the ending that it lacks.
+        """Return the path of an image, relative to the root: as written, completed, or in the file's case.
 
         Args:
             name: The path as written.
@@ -54,6 +56,11 @@ class ImageFinder:
                 text = f"{name!r} is taken for {found.name}{ends[0]}"
                 self.counter.add("image names completed by their ending", text, harmless=True)
                 return name + ends[0]
+        other = self.names.find(name)[0]
+        if other is not None and other.count("/") == name.count("/") and inside(self.root, other).is_file():
+            text = f"{name!r} is taken for {other!r}"
+            self.counter.add("image names in other case or spelling", text, harmless=True)
+            return other
         raise DataError(f"Expected an image at {found}, but there is none. {self._near(found)}")
 
     def _stems(self, folder: Path) -> dict[str, list[str]]:
@@ -71,9 +78,7 @@ class ImageFinder:
     def _near(self, file: Path) -> str:
         """Say what is there instead of a file."""
         stems = self._stems(file.parent)
-        same = [
-            stem + end for stem, ends in stems.items() if stem.lower() == file.stem.lower() for end in ends
-        ]
+        same = [stem + end for end in stems.get(file.stem, [])]
         if same:
             return f"There is {same[0]!r}: write the name as the file has it."
         self.hints -= 1
@@ -101,9 +106,9 @@ def image_root(file: Path, names: Sequence[str], counter: NoticeCounter) -> Path
     """
     top, some = file.parent, list(names[:_LOOKED_AT])
     quiet = NoticeCounter()
-    if any(_there(ImageFinder(top, quiet), name) for name in some):
+    if any(_there(TableImages(top, quiet), name) for name in some):
         return top
-    finders = [ImageFinder(folder, quiet) for folder in folders_below(top)]
+    finders = [TableImages(folder, quiet) for folder in folders_below(top)]
     fits = [finder.root for finder in finders if all(_there(finder, name) for name in some)]
     if len(fits) != 1:
         return top

@@ -11,7 +11,7 @@ from visionkit.data.delimited import TABLE_SUFFIXES, read_delimited, read_header
 from visionkit.data.image_notices import count_dark
 from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter
 from visionkit.data.splits import SPLIT_ALIASES
-from visionkit.data.table_images import ImageFinder, image_root
+from visionkit.data.table_images import TableImages, image_root
 from visionkit.data.table_targets import Row, TableKind, Target, table_kind, understanding
 from visionkit.errors import DataError, InputError, expected, unknown_name
 
@@ -121,7 +121,7 @@ def read_table(
     place = header.index(picture)
     names = [cells[place].strip() for _, cells in lines if len(cells) == len(header)]
     top = image_root(file, names, counter) if root is None else Path(root)
-    finder = ImageFinder(top, counter)
+    finder = TableImages(top, counter)
     faults: list[DataError] = []
     rows: list[Row] = []
     for line, cells in lines:
@@ -313,7 +313,7 @@ def _row(
     cells: list[str],
     image: str,
     columns: tuple[str, ...],
-    finder: ImageFinder,
+    finder: TableImages,
 ) -> Row:
     where = f"line {line}"
     if len(cells) != len(header):
