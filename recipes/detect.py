@@ -35,6 +35,7 @@ class Config(RunConfig):
     proposals: int = setting(1000, "proposals a picture in training", rare=True, min=1)
     eval_proposals: int = setting(300, "proposals a picture in evaluation", rare=True, min=1)
     least_score: float = setting(0.05, "detections below this score are dropped", rare=True, min=0, max=1)
+    detections: int = setting(100, "most detections an image; above 100, AP counts as many too", rare=True)
     box_samples: int = setting(512, "proposals a picture in the loss of the box head", rare=True, min=1)
     augment: Literal["flip", "jitter", "lsj", "paste"] = setting(
         "flip", "flip | jitter | lsj (large-scale jitter) | paste (that and copy-paste; needs --masks)"
@@ -68,11 +69,12 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     """Train one run in `folder` and return its result."""
     from visionkit.data import DataModule, list_batch
     from visionkit.data.detection_transforms import aspect_groups, detection_eval
+    from visionkit.data.formats.boxes import note_crowded
     from visionkit.nn.faster_rcnn import RCNNConfig
     from visionkit.run import BoxPreview, CurveFile, Preview, fit
     from visionkit.tasks import Detector
 
-    splits = open_splits(config)
+    splits = note_crowded(open_splits(config), config.detections)
     data = DataModule(
         splits,
         batch_size=config.batch_size,
@@ -96,6 +98,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         proposals_train=config.proposals,
         proposals_eval=config.eval_proposals,
         score_threshold=config.least_score,
+        detections=config.detections,
     )
     task = Detector(
         config.backbone,

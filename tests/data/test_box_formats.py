@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from visionkit.data.formats.boxes import note_crowded
 from visionkit.data.formats.huggingface_boxes import (
     check_huggingface_boxes,
     huggingface_boxes,
@@ -242,3 +243,16 @@ def test_hugging_face_objects_are_read(tmp_path):
     (tmp_path / "validation/metadata.jsonl").write_text("\n".join(rows))
     assert len(check_huggingface_boxes(tmp_path)) == 1
     assert len(huggingface_boxes(tmp_path).val) == 3
+
+
+def test_images_with_more_objects_than_are_detected_are_noted(tmp_path):
+    _yolo_set(tmp_path, "images", "labels")
+    splits = yolo(tmp_path)
+    assert note_crowded(splits, 2) is splits
+    (_, notice) = note_crowded(splits, 1).notices
+    assert (notice.what, notice.count, notice.total) == (
+        "images with more objects than are detected in one",
+        3,
+        3,
+    )
+    assert "has 2 objects, but at most 1" in notice.first

@@ -16,12 +16,12 @@ from visionkit.data.check_coco import MAX_CUT, size_fault
 from visionkit.data.coco_masks import OutlineBuilder
 from visionkit.data.notices import Notice, NoticeCounter
 from visionkit.data.read_image import inside, read_image, read_size
-from visionkit.data.splits import HOLDOUT, Splits, holdout
+from visionkit.data.splits import HOLDOUT, Splits, Subset, holdout
 from visionkit.data.truth import make_truth
 from visionkit.errors import DataError
 from visionkit.types import Reader, Sample
 
-__all__ = ["CUT", "DROPPED", "BoxReader", "BoxRecord", "box_splits"]
+__all__ = ["CUT", "DROPPED", "BoxReader", "BoxRecord", "box_splits", "note_crowded"]
 
 DROPPED = "boxes that cannot be right, left out"
 CUT = "boxes that reach over the border of their images, cut there"
@@ -235,3 +235,27 @@ def box_splits(
         facts["held_out"] = f"there is no validation split: {len(val)} training images are held out"
     name = top.resolve().stem
     return Splits(train, val, readers.get("test"), tuple(classes), name, facts, tuple(notices))
+
+
+def note_crowded(splits: Splits, most: int) -> Splits:
+    """Return the splits with a notice of the images that have more objects than a detector answers with.
+
+    Args:
+        splits: Images with boxes; readers that do not count their objects are passed over.
+        most: Detections an image.
+    """
+    counts: list[tuple[int, str]] = []
+    for reader in (splits.train, splits.val, splits.test):
+        chosen = range(0 if reader is None else len(reader))
+        source: Any = reader
+        while isinstance(source, Subset):
+            chosen, source = [source.indices[index] for index in chosen], source.reader  # type: ignore[assignment]
+        known = getattr(source, "object_counts", None)
+        counts += [] if known is None else [(known[index], source.ids[index]) for index in chosen]
+    crowded = [each for each in counts if each[0] > most]
+    if not crowded:
+        return splits
+    text = f"{crowded[0][1]!r} has {crowded[0][0]} objects, but at most {most} are detected (--detections)"
+    what = "images with more objects than are detected in one"
+    notice = Notice(what, len(crowded), len(counts), text)
+    return replace(splits, notices=(*splits.notices, notice))
