@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from visionkit import __version__
 from visionkit.commands import check, compare, copy, describe, listing, pack, run, tune
 from visionkit.errors import InputError, RunError, unknown_name
+from visionkit.run.printable import printable
 
 __all__ = ["main"]
 
@@ -89,7 +90,7 @@ def _say(error: Exception, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     name = "" if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
-    sys.stderr.write(f"visionkit: {name}{error}\n")
+    sys.stderr.write(printable(f"visionkit: {name}{error}\n"))
     return code
 
 

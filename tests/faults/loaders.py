@@ -35,7 +35,7 @@ NO_LOADERS = {
     "visionkit.run.skipped:SkippedSamples.__init__": "names where lines are written",
     "visionkit.run.table_log:TableLogger.__init__": "names where rows are written",
     "visionkit.run.trainer:build_trainer": "names where a Trainer writes",
-    "visionkit.run.trainer:make_logger": "names where a logger writes",
+    "visionkit.run.trackers:make_logger": "names where a logger writes",
     "visionkit.run.caption_facts:CaptionFacts.__init__": "names where a file is written",
     "visionkit.tasks.encode:build_encoder": "called by Classifier",
     "visionkit.tasks.encode:make_head": "called by Classifier",

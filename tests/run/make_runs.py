@@ -48,7 +48,7 @@ def make_run(
 ) -> Path:
     """Write one finished run below `parent` and return its folder."""
     folder = parent / f"{Path(init).stem}-f{fraction:g}-s{seed}"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     points = points if points is not None else curve(init, seed, fraction)
     write_metrics(folder, points, monitor[0])
     settings = {

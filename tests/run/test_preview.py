@@ -106,7 +106,7 @@ def test_a_fault_in_drawing_is_a_warning(tmp_path) -> None:
         def rows(self, module: Any, batch: Any) -> Any:
             raise RuntimeError("no ink")
 
-    with pytest.warns(RuntimeWarning, match="Previews stop here, the training goes on: RuntimeError: no ink"):
+    with pytest.warns(RuntimeWarning, match="Previews failed, the run goes on: RuntimeError: no ink"):
         trainer = train(tmp_path, Preview(tmp_path, Broken(CLASSES)))
     assert trainer.state.finished
     assert trainer.global_step == 6
@@ -115,7 +115,7 @@ def test_a_fault_in_drawing_is_a_warning(tmp_path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path) -> None:
     (tmp_path / "figures").write_text("in the way")
-    with pytest.warns(RuntimeWarning, match="Previews stop here"):
+    with pytest.warns(RuntimeWarning, match="Previews failed"):
         assert train(tmp_path, Preview(tmp_path, ClassPreview(CLASSES))).state.finished
 
 

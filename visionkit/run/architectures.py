@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
-from visionkit.errors import InputError
+from visionkit.errors import InputError, RunError
 from visionkit.run.arms import run_recipe
 from visionkit.run.config import RunConfig
 from visionkit.run.figures import INK, arm_style, name_axes, new_figure, to_png
@@ -36,14 +37,24 @@ def run_backbones(
 
     Raises:
         InputError: A name comes twice.
+        RunError: A run failed; the table is of what is finished.
     """
     if len(set(backbones)) < len(backbones):
         raise InputError(f"Expected each backbone once, but got {', '.join(backbones)}.")
     out = Path(config.out)
+    fault: RunError | None = None
     for name in backbones:
         place = out / re.sub(r"[^\w.-]+", "-", name)
-        run_recipe(dataclasses.replace(config, backbone=name, out=str(place)), train)
-    write_architectures(out)
+        try:
+            run_recipe(dataclasses.replace(config, backbone=name, out=str(place)), train)
+        except RunError as error:
+            if type(error).__name__ == "PreemptedError":
+                raise
+            fault = fault or error
+    if fault is None or architecture_rows(out):
+        write_architectures(out)
+    if fault is not None:
+        raise fault
     return out
 
 
@@ -60,7 +71,8 @@ def architecture_rows(folder: str | Path) -> list[dict[str, Any]]:
             found.setdefault((result["config"]["backbone"], result["init"]), []).append(result)
     rows = []
     for (backbone, init), results in found.items():
-        scores = [r["metrics"].get(r["monitor"][0], float("nan")) for r in results]
+        given = [r["metrics"].get(r["monitor"][0]) for r in results]
+        scores = [float(value) for value in given if value is not None] or [math.nan]
         row = {
             "backbone": backbone,
             "init": init,
@@ -71,7 +83,7 @@ def architecture_rows(folder: str | Path) -> list[dict[str, Any]]:
             "runs": len(results),
         }
         rows.append(row)
-    return sorted(rows, key=lambda row: -row["score"])
+    return sorted(rows, key=lambda row: math.inf if math.isnan(row["score"]) else -row["score"])
 
 
 def write_architectures(folder: str | Path) -> Path:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from visionkit.config import check_limits
-from visionkit.errors import InputError
+from visionkit.errors import InputError, RunError
 from visionkit.run.config import RunConfig, to_dict
+from visionkit.run.printable import printable
 
 if TYPE_CHECKING:
     from visionkit.run.jobs import Job
@@ -69,18 +72,25 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
         The folder that holds the runs, `comparison.json` and `report.html`.
 
     Raises:
-        InputError: A folder holds a run with other settings, or holds one and `resume` is "never".
+        InputError: A folder holds a run with other settings, or holds one and `resume` is "never", or another
+            command trains there.
+        RunError: A run failed; the others are finished and compared. Or all are finished, but a figure, a
+            tracker or the test split failed: results and report are kept and name it.
     """
     from visionkit.run.children import end_with_parent
     from visionkit.run.jobs import Job, choose_jobs, run_jobs
-    from visionkit.run.processes import is_first
-    from visionkit.run.result import read_result
+    from visionkit.run.lock import hold
+    from visionkit.run.policy import choose_policy
+    from visionkit.run.preempt import PreemptedError
+    from visionkit.run.processes import find_processes, is_first
+    from visionkit.run.result import TEST_FAILED, read_result
     from visionkit.run.stop import listening
 
     end_with_parent()
     out, began = Path(config.out), time.time()
     runs, first = list(each_run(config)), is_first()
     jobs, threads = choose_jobs(config, len(runs))
+    alone = find_processes(config, accelerator=choose_policy(config).accelerator).world == 1
     # Another process may look when the first has already begun: only that one can tell a run of before.
     for one, folder in runs:
         if first or one.resume != "never":
@@ -88,24 +98,50 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
     todo = []
     for number, (one, folder) in enumerate(runs, start=1):
         title = f"[{number}/{len(runs)}] {folder.name}"
-        if read_result(folder) is None:
+        result = read_result(folder)
+        if result is None or any(TEST_FAILED in text for text in result.get("problems") or ()):
             todo.append(Job(title, folder, functools.partial(_train_one, train, one, folder)))
         elif first:
-            print(f"{title}: finished before, kept.", flush=True)  # noqa: T201
-    with listening():
-        if jobs > 1 and todo:
-            print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.", flush=True)  # noqa: T201
-            run_jobs(todo, jobs=jobs, threads=threads, finished=_say)
-        else:
-            for job in todo:
-                if first:
-                    print(job.title, flush=True)  # noqa: T201
-                result = job.call()
-                if first:
-                    _say(job, result)
+            _print(f"{title}: finished before, kept.")
+    fault: Exception | None = None
+    with hold([job.folder for job in todo] if first else []), listening():
+        try:
+            if jobs > 1 and todo:
+                _print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.")
+                run_jobs(todo, jobs=jobs, threads=threads, finished=_say)
+            else:
+                _in_turn(todo, first=first, alone=alone)
+        except PreemptedError:
+            raise
+        except Exception as error:
+            if not alone:  # other processes wait for this one's end
+                raise
+            fault = error  # what is finished is compared all the same
         if first:
-            _conclude(out, [folder for _, folder in runs], time.time() - began)
+            _conclude(out, [folder for _, folder in runs], time.time() - began, fault)
+    if fault is not None:
+        raise fault
     return out
+
+
+def _in_turn(todo: list[Job], *, first: bool, alone: bool) -> None:
+    """Train one run after the other; a failed one stops the others only where processes wait for it."""
+    fault: Exception | None = None
+    for job in todo:
+        if first:
+            _print(job.title)
+        try:
+            result = job.call()
+        except RunError as error:
+            if not alone or type(error).__name__ == "PreemptedError":
+                raise
+            fault = fault or error
+            _print(f"{job.title}: {error}")
+        else:
+            if first:
+                _say(job, result)
+    if fault is not None:
+        raise fault
 
 
 def _train_one(
@@ -113,27 +149,49 @@ def _train_one(
 ) -> dict[str, Any]:
     import lightning
 
+    from visionkit.run.processes import is_first
     from visionkit.run.stop import listening
 
+    if is_first():
+        (folder / "error.txt").unlink(missing_ok=True)  # of an earlier start
     lightning.seed_everything(one.seeds[0], workers=False, verbose=False)
-    with listening():  # also in a process of its own
-        return train(one, folder)
+    try:
+        with listening():  # also in a process of its own
+            return train(one, folder)
+    except Exception as error:
+        # A run that had begun says in its folder why it has no result: a comparison reads it.
+        if is_first() and type(error).__name__ != "PreemptedError" and (folder / "config.yaml").exists():
+            with contextlib.suppress(OSError):
+                text = printable(f"{type(error).__name__}: {error}\n")
+                (folder / "error.txt").write_text(text, encoding="utf-8")
+        raise
+
+
+def _print(text: str) -> None:
+    print(printable(text), flush=True)  # noqa: T201
 
 
 def _say(job: Job, result: dict[str, Any]) -> None:
     name = result["monitor"][0]
-    score = result["metrics"].get(name, float("nan"))
-    print(  # noqa: T201
-        f"{job.title}: {name} = {score:.4f} after {result['images_seen']} images, "
-        f"{result['seconds']['total']:.0f} s, {result['images_per_second']:.0f} images/s",
-        flush=True,
+    score = result["metrics"].get(name)
+    value = "nothing to score" if score is None or not math.isfinite(score) else f"{score:.4f}"
+    _print(
+        f"{job.title}: {name} = {value} after {result['images_seen']} images, "
+        f"{result['seconds']['total']:.0f} s, {result['images_per_second']:.0f} images/s"
     )
+    early = result.get("stopped_early")
+    if early:
+        _print(f"  stopped early: {early['images']} of {early['planned_images']} images")
+    for split, left in ((result.get("skipped") or {}).get("samples") or {}).items():
+        _print(f"  left out: {left['count']} of {left['of']} {split} samples, which could not be read")
+    for text in result.get("problems") or ():
+        _print(f"  {text}")
 
 
 def _check_folder(one: RunConfig, folder: Path) -> None:
     import yaml
 
-    from visionkit.run.saver import writable
+    from visionkit.run.saver import how_to_go_on, writable
 
     saved = folder / "config.yaml"
     if not saved.exists():
@@ -154,15 +212,41 @@ def _check_folder(one: RunConfig, folder: Path) -> None:
         rows += f" and {len(other) - 4} more" if len(other) > 4 else ""
         raise InputError(
             f"{folder} holds a run with other settings: {rows}. Nothing is overwritten: give the settings it "
-            "was started with, or another --out."
+            f"was started with, or another --out. {how_to_go_on(folder)}"
         )
 
 
-def _conclude(out: Path, folders: list[Path], seconds: float) -> None:
-    from visionkit.run.comparison import compare
-    from visionkit.run.report import write_report
+def _conclude(out: Path, folders: list[Path], seconds: float, fault: Exception | None) -> None:
+    """Compare what is finished, of this command and of earlier ones in the same folder; write the report.
 
-    comparison = compare(folders)
-    report = write_report(comparison, out)
-    comparison.print()
-    print(f"\nreport      {report}\nruns        {out}\nseconds     {seconds:.0f}", flush=True)  # noqa: T201
+    Raises:
+        RunError: The runs are finished, but something beside them went wrong: a figure, a tracker, the test.
+    """
+    from visionkit.run.comparison import compare
+    from visionkit.run.record import runs_inside
+    from visionkit.run.report import write_report
+    from visionkit.run.result import read_result
+
+    results = [result for folder in folders if (result := read_result(folder)) is not None]
+    if fault is not None and not results:
+        return
+    inside = runs_inside(out)
+    problems = [f"{r['init']}, seed {r['seed']}: {text}" for r in results for text in r.get("problems") or ()]
+    try:
+        comparison = compare(
+            [path for path in inside if path in {f.resolve() for f in folders}], others=inside
+        )
+        comparison.print()
+        report = write_report(comparison, out)
+    except Exception as error:
+        if fault is not None:  # the first one is the one to tell
+            _print(f"The comparison is not whole: {error}")
+            return
+        if not isinstance(error, RunError):
+            raise
+        problems.append(str(error))
+        report = out / "report.html"
+    _print(f"\nreport      {report}\nruns        {out}\nseconds     {seconds:.0f}")
+    if problems and fault is None:
+        lines = "\n".join(f"  {text}" for text in problems)
+        raise RunError(f"Every run is finished and its result is kept, but not all went well:\n{lines}")

@@ -9,9 +9,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit.config import TransferConfig
 from visionkit.data.datamodule import DataModule
+from visionkit.run.announce import announce, notice_lines
 from visionkit.run.config import RunConfig
 from visionkit.run.length import Length
 from visionkit.run.policy import Policy
+from visionkit.run.printable import printable
 from visionkit.run.result import environment
 
 __all__ = ["print_banner"]
@@ -57,4 +59,10 @@ def print_banner(
         f"{trainable / 1e6:.2f} M trained; norm {norm}, frozen through {frozen or 'nothing'}",
         "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),
     }
-    print("\n".join(f"  {name:<9} {text}" for name, text in rows.items()), flush=True)  # noqa: T201
+    lines = notice_lines(data.splits.notices)
+    new = announce(lines)
+    shown = [("notice", line) for line in new]
+    if len(new) < len(lines):
+        shown.append(("notices", f"{len(lines) - len(new)} more of the data, as above"))
+    text = "\n".join(f"  {name:<9} {value}" for name, value in [*rows.items(), *shown])
+    print(printable(text), flush=True)  # noqa: T201

@@ -18,6 +18,7 @@ from visionkit.data.tokenize import tokenize
 from visionkit.metrics.attention import attention_in_boxes, box_cover, words_of_things
 from visionkit.metrics.relations import relation_marks
 from visionkit.metrics.tally import Tally
+from visionkit.run.careful import Careful
 from visionkit.run.panels import caption_panel, join_grid, to_picture
 from visionkit.run.preview import is_last_validation
 from visionkit.run.preview_captions import said_of
@@ -28,7 +29,7 @@ _SUMS = ("things", "both", "relation", "pictures", "inside", "chance", "elsewher
 _MOST_WORDS = 10
 
 
-class CaptionFacts(Callback):
+class CaptionFacts(Careful, Callback):
     """Logs whether captions are true and whether attention lies on what is being said.
 
     For captions of the form "a RELATION b" (scenes): `val/objects` (share of the true things that are named),
@@ -93,13 +94,14 @@ class CaptionFacts(Callback):
         """Log the shares; write the figure on the first process."""
         self._log(pl_module, "val")
         if self._panels and trainer.is_global_zero:
-            path = self.folder / "figures" / "attention.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            rows = [self._panels[key] for key in sorted(self._panels)]
-            wide = max(len(row) for row in rows)
-            blank = Image.new("RGB", rows[0][0].size, "white")
-            flat = [panel for row in rows for panel in (*row, *[blank] * (wide - len(row)))]
-            join_grid(flat, columns=wide).save(path)
+            with self.careful("The figure of attention"):
+                path = self.folder / "figures" / "attention.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                rows = [self._panels[key] for key in sorted(self._panels)]
+                wide = max(len(row) for row in rows)
+                blank = Image.new("RGB", rows[0][0].size, "white")
+                flat = [panel for row in rows for panel in (*row, *[blank] * (wide - len(row)))]
+                join_grid(flat, columns=wide).save(path)
 
     def on_test_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log the shares."""
@@ -111,7 +113,7 @@ class CaptionFacts(Callback):
         self._panels = {}
 
     def _add(self, module: lightning.LightningModule, batch: Any, *, draw: bool) -> None:
-        if not isinstance(batch, dict) or not batch["ids"] or "references" not in batch:
+        if not isinstance(batch, dict) or len(batch["ids"]) == 0 or "references" not in batch:
             return
         said = said_of(module, batch)
         references = [[tokenize(text) for text in several] for several in batch["references"]]
@@ -129,11 +131,12 @@ class CaptionFacts(Callback):
                 prediction.attention, prediction.tokens, boxes, names, size=(height, width)
             )
             self.tally.add(**looked._asdict())
-            if draw:
-                self._draw(batch, place, prediction, boxes, names)
+            if draw and not self.problem:
+                with self.careful("The figure of attention"):
+                    self._draw(batch, place, prediction, boxes, names)
 
     def _draw(self, batch: Any, place: int, prediction: Any, boxes: Tensor, names: list[str]) -> None:
-        lot = hashlib.sha256(str(batch["ids"][place]).encode()).digest()
+        lot = hashlib.sha256(str(batch["ids"][place]).encode("utf-8", "surrogateescape")).digest()
         if len(self._panels) >= self.drawn and lot > max(self._panels):
             return
         self._panels[lot] = attention_panels(batch["images"][place], prediction, boxes, names)

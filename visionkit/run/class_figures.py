@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from visionkit.errors import InputError
 from visionkit.run.figures import INK, arm_style, name_axes, new_figure
 
 __all__ = ["class_bars", "confusion_matrix"]
@@ -56,6 +57,9 @@ def class_bars(
         label: What the value is, for the axis.
         note: One line below the title.
         most: Classes that are shown; of more, the lowest and the highest.
+
+    Raises:
+        InputError: No class has a value.
     """
     arms = list(values)
     first = values[arms[0]]
@@ -65,6 +69,8 @@ def class_bars(
     if len(classes) > most:
         classes = [*classes[: most // 2], *classes[-most // 2 :]]
         note = f"{note}{'; ' if note else ''}the {most // 2} highest and the {most // 2} lowest classes"
+    if not classes:
+        raise InputError("Expected at least one class with a value, but there is nothing to score.")
     figure, axes = new_figure(height=max(2.4, 1.3 + 0.2 * len(classes) * (len(arms) + 0.5)))
     thick = 0.8 / len(arms)
     for position, arm in enumerate(arms):

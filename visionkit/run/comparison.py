@@ -13,8 +13,9 @@ from typing import Any
 
 from visionkit.errors import InputError, RunError
 from visionkit.run.curve import Curve, Reach, images_to_reach, mean_curve, mean_lead
-from visionkit.run.likeness import flatten, require_alike
+from visionkit.run.likeness import flatten, require_alike, unlike
 from visionkit.run.low_data import LowData, low_data
+from visionkit.run.printable import printable_values
 from visionkit.run.record import Record, find_runs, read_record
 from visionkit.run.spread import Difference, Spread, difference, spread
 
@@ -30,7 +31,9 @@ class Cell:
         fraction: Share of the training data, in (0, 1].
         train_size: Training pictures, where the runs say.
         seeds: The seeds, rising.
-        metrics: Every final metric over seeds.
+        metrics: Every final metric over seeds: of the validation split with the last weights, of the test
+            split with those of the best validation.
+        best: Every validation metric of the best weights, where the runs say.
         curve: The mean learning curve of the monitored metric.
         runs: The learning curve of each seed, in the order of `seeds`.
         seconds: Seconds of training.
@@ -43,6 +46,7 @@ class Cell:
     train_size: int | None
     seeds: tuple[int, ...]
     metrics: dict[str, Spread]
+    best: dict[str, Spread]
     curve: Curve
     runs: tuple[Curve, ...]
     seconds: Spread | None
@@ -59,6 +63,7 @@ class Contrast:
         baseline: The arm it is held against.
         fraction: Share of the training data.
         metrics: Arm less baseline, for every metric that both have.
+        best: The same of the best weights' validation.
         arm_reaches: When the arm's mean curve reached the baseline's final score.
         baseline_reaches: When the baseline's mean curve reached the arm's final score.
         lead: Area between the mean curves divided by its width (arm less baseline).
@@ -68,6 +73,7 @@ class Contrast:
     baseline: str
     fraction: float
     metrics: dict[str, Difference]
+    best: dict[str, Difference]
     arm_reaches: Reach
     baseline_reaches: Reach
     lead: float | None
@@ -142,35 +148,82 @@ class Comparison:
             }
             for record in self.records
         ]
-        return plain
+        content: dict[str, Any] = printable_values(_finite(plain))
+        return content
+
+    def weights_of(self, split: str) -> str:
+        """Return which weights the final metrics of a split ("val", "test") are of: "last" or "best"."""
+        usual = {"val": "last", "test": "best"}
+        told = {(r.result.get("metrics_of") or usual).get(split, "last") for r in self.records}
+        return " or ".join(sorted(told))
+
+    def notices(self) -> list[str]:
+        """Return what the data's reader left out, changed or assumed: a line each."""
+        found = []
+        for item in self.data.get("notices") or ():
+            count, total = item.get("count", 0), item.get("total", 0)
+            share = f" ({count / total:.2%})" if total else ""
+            found.append(f"{item.get('what')}: {count:,} of {total:,}{share}. First: {item.get('first')}")
+        return found
 
 
-def compare(folders: Iterable[str | Path], *, allow: Iterable[str] = ()) -> Comparison:
+def compare(
+    folders: Iterable[str | Path], *, allow: Iterable[str] = (), others: Iterable[str | Path] = ()
+) -> Comparison:
     """Compare finished runs that differ in init, seed and fraction alone.
 
     Args:
         folders: Run folders, or folders that hold run folders.
         allow: Dotted names of what else may differ ("lr"); recorded in the comparison.
+        others: Run folders that join where they can be compared with the first, and are named where not.
 
     Raises:
         InputError: A folder holds no run, no run is usable, or runs differ in more than they may.
     """
     if isinstance(folders, str | Path):
         folders = [folders]
-    records: list[Record] = []
-    skipped: list[dict[str, str]] = []
-    for folder in find_runs(folders):
+    records, skipped = _read(find_runs(folders))
+    if not records:
+        named = "\n".join(f"  {item['folder']}: {item['reason']}" for item in skipped)
+        raise InputError(f"No finished run to compare.\n{named}")
+    _refuse_repeats(records)
+    allowed = require_alike(records, allow=allow)
+    more, left = _read(sorted({Path(one).resolve() for one in others} - {r.folder for r in records}))
+    known = {item["folder"] for item in skipped}
+    skipped += [item for item in left if item["folder"] not in known]
+    for record in more:
+        reason = _unfit(records, record)
+        if reason:
+            skipped.append({"folder": str(record.folder), "reason": reason})
+        else:
+            records.append(record)
+    if any(not record.unscored for record in records):
+        skipped += [{"folder": str(r.folder), "reason": r.unscored} for r in records if r.unscored]
+        records = [record for record in records if not record.unscored]
+    records.sort(key=lambda r: (r.fraction, r.init, r.seed))
+    return _build(records, allowed, skipped)
+
+
+def _read(folders: Iterable[Path]) -> tuple[list[Record], list[dict[str, str]]]:
+    records, skipped = [], []
+    for folder in folders:
         try:
             records.append(read_record(folder))
         except RunError as error:
             skipped.append({"folder": str(folder), "reason": str(error)})
-    if not records:
-        named = "\n".join(f"  {item['folder']}: {item['reason']}" for item in skipped)
-        raise InputError(f"No finished run to compare.\n{named}")
     records.sort(key=lambda r: (r.fraction, r.init, r.seed))
-    _refuse_repeats(records)
-    allowed = require_alike(records, allow=allow)
-    return _build(records, allowed, skipped)
+    return records, skipped
+
+
+def _unfit(records: Sequence[Record], record: Record) -> str:
+    """Return why a run cannot join others, or an empty text."""
+    for other in records:
+        if (other.init, other.seed, other.fraction) == (record.init, record.seed, record.fraction):
+            return f"has the init, seed and fraction of {other.folder.name}"
+        if arm_name(other.init) == arm_name(record.init) and other.init != record.init:
+            return f"its weights file has the name of another arm's: {other.init}"
+    forbidden, _ = unlike([*records, record])
+    return f"another comparison: {forbidden[0]}" if forbidden else ""
 
 
 def arm_name(init: str) -> str:
@@ -199,7 +252,9 @@ def _build(records: list[Record], allowed: list[str], skipped: list[dict[str, st
         _contrast(cells[arm, fraction], cells[baseline, fraction], records, monitor, mode)
         for fraction in fractions
         for arm in arms[:-1]
-        if (arm, fraction) in cells and (baseline, fraction) in cells
+        if all(
+            (one, fraction) in cells and monitor in cells[one, fraction].metrics for one in (arm, baseline)
+        )
     )
     largest = records[-1].result
     return Comparison(
@@ -211,7 +266,7 @@ def _build(records: list[Record], allowed: list[str], skipped: list[dict[str, st
         fractions=fractions,
         cells=tuple(cells.values()),
         contrasts=contrasts,
-        low_data=_low_data(arms, fractions, cells, contrasts, monitor, mode),
+        low_data=_low_data(arms, fractions, cells, contrasts, monitor, mode) if contrasts else (),
         equal=dict(largest.get("equal") or {}),
         allowed=tuple(allowed),
         skipped=tuple(skipped),
@@ -231,6 +286,11 @@ def _cell(arm: str, fraction: float, records: Sequence[Record], monitor: str) ->
         train_size=records[0].train_size,
         seeds=tuple(record.seed for record in records),
         metrics={name: spread([float(r.result["metrics"][name]) for r in records]) for name in names},
+        best={
+            name: spread([record.best[name] for record in records])
+            for name in records[0].best
+            if all(name in record.best for record in records)
+        },
         curve=mean_curve(runs),
         runs=runs,
         seconds=_measured(records, "seconds", "fit"),
@@ -240,16 +300,23 @@ def _cell(arm: str, fraction: float, records: Sequence[Record], monitor: str) ->
 
 
 def _contrast(cell: Cell, base: Cell, records: Sequence[Record], monitor: str, mode: str) -> Contrast:
+    def runs(of: Cell) -> list[Record]:
+        return [r for r in records if arm_name(r.init) == of.arm and r.fraction == of.fraction]
+
     def by_seed(of: Cell, name: str) -> dict[int, float]:
-        mine = [r for r in records if arm_name(r.init) == of.arm and r.fraction == of.fraction]
-        return {r.seed: float(r.result["metrics"][name]) for r in mine}
+        return {r.seed: float(r.result["metrics"][name]) for r in runs(of)}
+
+    def best(of: Cell, name: str) -> dict[int, float]:
+        return {r.seed: r.best[name] for r in runs(of)}
 
     shared = [name for name in cell.metrics if name in base.metrics]
+    both = [name for name in cell.best if name in base.best]
     return Contrast(
         arm=cell.arm,
         baseline=base.arm,
         fraction=cell.fraction,
         metrics={name: difference(by_seed(cell, name), by_seed(base, name)) for name in shared},
+        best={name: difference(best(cell, name), best(base, name)) for name in both},
         arm_reaches=images_to_reach(cell.curve, base.metrics[monitor].mean, mode=mode),
         baseline_reaches=images_to_reach(base.curve, cell.metrics[monitor].mean, mode=mode),
         lead=mean_lead(cell.curve, base.curve),
@@ -310,6 +377,14 @@ def _number(record: Record, *path: str) -> float | None:
 def _measured(records: Sequence[Record], *path: str) -> Spread | None:
     values = [value for r in records if (value := _number(r, *path)) is not None]
     return spread(values) if values else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

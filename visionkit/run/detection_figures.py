@@ -50,6 +50,8 @@ def detection_figures(arms: Mapping[str, Mapping[str, Any]], *, data: str) -> li
     if not arms:
         return []
     ap = {arm: dict(found["ap"]) for arm, found in arms.items()}
+    if not any(ap.values()):  # no object to find in the split
+        return []
     charts = [("ap", class_bars(ap, title=f"AP by class, {data}", label="AP (IoU 0.50 to 0.95)"))]
     first = next(iter(ap.values()))
     names = sorted(first, key=lambda name: -_spread([table.get(name, 0.0) for table in ap.values()]))

@@ -6,16 +6,20 @@ One colour, line and marker an arm everywhere (Okabe and Ito's palette): they st
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from visionkit.run.comparison import Cell, Comparison, arm_name
 from visionkit.run.curve import Curve
+from visionkit.run.printable import printable
 
 __all__ = [
     "ArmStyle",
@@ -91,7 +95,7 @@ def low_data_curve(comparison: Comparison) -> Figure:
     """Draw the final score of every arm over the share of the training data, on a logarithmic axis."""
     figure, axes = new_figure()
     for arm in comparison.arms:
-        cells = [cell for cell in comparison.cells if cell.arm == arm]
+        cells = [c for c in comparison.cells if c.arm == arm and comparison.monitor in c.metrics]
         style = arm_style(arm, comparison.arms)
         spreads = [cell.metrics[comparison.monitor] for cell in cells]
         shares = [100 * cell.fraction for cell in cells]
@@ -167,9 +171,18 @@ def name_axes(axes: Any, title: str, note: str, x: str, y: str) -> None:
 
 
 def to_png(figure: Figure, path: str | Path | None = None) -> bytes:
-    """Return a figure as PNG bytes, the same for the same figure; write them to `path` if there is one."""
+    """Return a figure as PNG bytes, the same for the same figure; write them to `path` if there is one.
+
+    All text is drawn as it stands: names of classes, files and data sets may hold `$`, which is no formula.
+    """
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+    # Text that is made while drawing (the labels of ticks) goes by the setting.
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
+            text.set_text(printable(text.get_text()))
+        figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(out.getvalue())

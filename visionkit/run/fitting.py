@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import lightning
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit import __version__
@@ -21,23 +22,27 @@ from visionkit.config import TransferConfig
 from visionkit.data.datamodule import DataModule
 from visionkit.errors import InputError, RunError
 from visionkit.run.banner import print_banner
+from visionkit.run.careful import problems_of
 from visionkit.run.checkpoint import newest_good, sweep
 from visionkit.run.children import lost_processes, watch_children
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.guard import FiniteGuard
 from visionkit.run.length import Length, length
+from visionkit.run.lock import hold
 from visionkit.run.peers import PeerWatch
 from visionkit.run.policy import choose_policy
 from visionkit.run.preempt import Preemption
 from visionkit.run.process_group import end_abruptly
-from visionkit.run.processes import find_processes
-from visionkit.run.result import environment, peak_memory_mb, write_result
+from visionkit.run.processes import find_processes, is_first
+from visionkit.run.result import TEST_FAILED, environment, peak_memory_mb, write_result
+from visionkit.run.run_facts import run_facts
 from visionkit.run.saver import SaveCheckpoints, writable
 from visionkit.run.skipped import SkippedSamples
 from visionkit.run.step_seed import StepSeed
 from visionkit.run.stop import interruptible
 from visionkit.run.table_log import TableLogger
-from visionkit.run.trainer import build_trainer, make_logger
+from visionkit.run.trackers import Tracker, make_logger
+from visionkit.run.trainer import build_trainer
 
 __all__ = ["fit"]
 
@@ -70,11 +75,23 @@ def fit(
         What `result.json` holds.
 
     Raises:
-        InputError: The folder holds another run, or the settings do not fit.
+        InputError: The folder holds another run, another process trains there, or the settings do not fit.
         RunError: The folder cannot be written, the disk is full, a number was not finite, or the run was
             preempted.
     """
-    place, began, peers = Path(folder), time.time(), PeerWatch()
+    place = Path(folder)
+    with hold([place] if is_first() else []):
+        return _fit(config, task, data, place, list(callbacks))
+
+
+def _fit(
+    config: RunConfig,
+    task: lightning.LightningModule,
+    data: DataModule,
+    place: Path,
+    callbacks: list[Callback],
+) -> dict[str, Any]:
+    began, peers = time.time(), PeerWatch()
     if config.bad_input == "skip":
         data.skip_faulty(limit=config.bad_limit)
     policy = choose_policy(config, task)
@@ -91,59 +108,59 @@ def fit(
     )
     guard = FiniteGuard(place / "faults", skip=config.skip_updates)
     counter = _Clock(place / "metrics.csv")
-    loggers: list[Logger] = [counter.table, *(make_logger(name, place) for name in config.logger)]
+    root = Path(config.out) if config.out and place.parent == Path(config.out) else place
+    trackers = [make_logger(name, place, root=root) for name in config.logger]
     plan = length(config, data, find_processes(config, accelerator=policy.accelerator).world)
     last: list[Callback] = [guard, peers, Preemption(saver), saver]
+    own = [StepSeed(data.seed), SkippedSamples(place / "faults"), *callbacks, *_task_callbacks(config, task)]
     trainer = build_trainer(
         config,
         folder=place,
         policy=policy,
-        callbacks=[
-            counter,
-            StepSeed(data.seed),
-            SkippedSamples(place / "faults"),
-            *callbacks,
-            *_task_callbacks(config, task),
-            *last,
-        ],
-        loggers=loggers,
+        callbacks=[counter, *own, *last],
+        loggers=[counter.table, *trackers],
         max_epochs=plan.epochs,
         validate_every=plan.validate_every,
         log_every=max(1, min(LOG_EVERY, plan.batches)),
     )
-    resume = _open_folder(config, place, saver)
-    if policy.compile:
-        task.compile()
-    print_banner(config, task, data, trainer, policy, place, plan, resume)
-    _train(trainer, task, data, resume, config.timeout, peers)
-    if not counter.images:  # it had ended before, and only its result was missing
-        counter.images = plan.images
-        counter.table.rewind(counter.images)
-    metrics = dict(saver.metrics)
-    fitted = time.time() - began
-    images, speed = counter.images, counter.speed
-    best = place / "checkpoints" / "best.ckpt"
-    if data.splits.test is not None:
-        at = str(best) if best.exists() else None
-        with interruptible():
-            trainer.test(task, datamodule=data, ckpt_path=at, verbose=False)
-        metrics |= _floats(trainer.callback_metrics, "test/")
+    problems: list[str] = []
+    with _ending(trackers):
+        resume = _open_folder(config, place, saver)
+        if policy.compile:
+            task.compile()
+        print_banner(config, task, data, trainer, policy, place, plan, resume)
+        for tracker in trackers:
+            tracker.log_facts(run_facts(config, task, data, plan))
+        _train(trainer, task, data, resume, config.timeout, peers)
+        if not counter.images:  # it had ended before, and only its result was missing
+            counter.images = plan.images
+            counter.table.rewind(counter.images)
+        metrics, fitted = dict(saver.metrics), time.time() - began
+        best = place / "checkpoints" / "best.ckpt"
+        if data.splits.test is not None:
+            metrics |= _test(trainer, task, data, best if best.exists() else None, problems)
+    problems += problems_of([*callbacks, *trackers])
+    planned = {"images": counter.images, "planned_images": plan.images}
     result = {
         "task": type(task).__name__,
         "metrics": metrics,
-        "best": {"name": monitor[0], "value": saver.best_score},
+        # Which weights a split's metrics are of: those at the end, or those of the best validation.
+        "metrics_of": {"val": "last", "test": "best" if best.exists() else "last"},
+        "best": {"name": monitor[0], "value": saver.best_score, "metrics": dict(saver.best_metrics)},
         "monitor": list(monitor),
         "init": config.init,
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
-        "images_seen": images,
+        "images_seen": counter.images,
+        "stopped_early": planned if counter.images < plan.images else None,
+        "problems": problems,
         "skipped": {"updates": guard.skipped, "samples": data.skipped_counts()},
         "weights": _weights(task),
         "config": to_dict(config),
         "policy": policy.as_dict(),
         "env": environment(),
         "seconds": {"fit": fitted, "total": time.time() - began},
-        "images_per_second": speed,
+        "images_per_second": counter.speed,
         "peak_memory_mb": peak_memory_mb(),
         "parameters": _parameters(task),
         "data": data.facts(),
@@ -154,6 +171,37 @@ def fit(
         write_result(place, result)
     trainer.strategy.barrier("result")
     return result
+
+
+@contextmanager
+def _ending(trackers: Sequence[Tracker]) -> Iterator[None]:
+    status = "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        for tracker in trackers:
+            tracker.end(status)
+
+
+def _test(
+    trainer: lightning.Trainer,
+    task: lightning.LightningModule,
+    data: DataModule,
+    best: Path | None,
+    problems: list[str],
+) -> dict[str, float]:
+    """Return the metrics of the test split; a fault there does not lose what was trained."""
+    try:
+        with interruptible():
+            trainer.test(task, datamodule=data, ckpt_path=best and str(best), verbose=False)
+    except Exception as error:
+        if trainer.world_size > 1 or type(error).__name__ == "PreemptedError":
+            raise  # others wait in a collective: they must end too
+        problems.append(f"{TEST_FAILED}: {type(error).__name__}: {error}")
+        warnings.warn(f"{problems[-1]} The result is written without it.", RuntimeWarning, stacklevel=2)
+        return {}
+    return _floats(trainer.callback_metrics, "test/")
 
 
 def _recompute(task: lightning.LightningModule) -> None:
@@ -244,7 +292,8 @@ def _open_folder(config: RunConfig, place: Path, saver: SaveCheckpoints) -> str 
         writable(place)
         sweep(saver.folder)
         (place / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
-        (place / "cmd.txt").write_text(shlex.join([sys.executable, *sys.argv]) + "\n", encoding="utf-8")
+        command = shlex.join([sys.executable, *sys.argv]) + "\n"
+        (place / "cmd.txt").write_text(command, encoding="utf-8", errors="surrogateescape")
         (place / "env.json").write_text(_json(environment()), encoding="utf-8")
     return None if found is None else str(found)
 

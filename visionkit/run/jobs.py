@@ -22,8 +22,10 @@ from types import FrameType
 from typing import Any
 
 from visionkit.errors import InputError, RunError
+from visionkit.run.announce import announce, forward
 from visionkit.run.config import RunConfig
 from visionkit.run.policy import choose_policy
+from visionkit.run.printable import printable
 from visionkit.run.processes import find_processes
 
 __all__ = ["Job", "choose_jobs", "run_jobs"]
@@ -128,8 +130,13 @@ def run_jobs(
                 running[end] = (child, job)
             ready = wait(list(running), timeout=POLL)
             for end in [end for end in running if end in ready]:
-                child, job = running.pop(end)
                 answer = _answer(end)
+                if answer is not None and answer[0] == "notice":
+                    for line in announce([str(answer[1])]):
+                        print(f"  notice    {printable(line)}", flush=True)  # noqa: T201
+                    continue
+                child, job = running.pop(end)
+                end.close()
                 child.join()
                 if answer is None:
                     code = child.exitcode or 0
@@ -171,6 +178,7 @@ def _work(job: Job, threads: int, end: Connection, parent: int) -> None:
         os.dup2(log.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     torch.set_num_threads(threads)
+    forward(lambda line: end.send(("notice", line)))
     try:
         end.send(("done", job.call()))
     except (InputError, RunError) as error:
@@ -194,10 +202,8 @@ def _end_with(parent: int) -> None:
 def _answer(end: Connection) -> tuple[str, dict[str, Any] | str] | None:
     try:
         answer: tuple[str, dict[str, Any] | str] = end.recv()
-    except EOFError:
+    except (EOFError, OSError):
         return None
-    finally:
-        end.close()
     return answer
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from visionkit.errors import InputError, RunError
 from visionkit.run.config import RunConfig, parse
+from visionkit.run.printable import printable
 from visionkit.run.stop import listening
 
 __all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PREEMPTED", "launch"]
@@ -61,7 +62,7 @@ def launch(
             raise
         status, text = _judge(error, made.out if made else "")
         if status != EXIT_INTERRUPTED or _speaks():
-            sys.stderr.write(f"\n{prog or 'recipe'}: {text}\n")
+            sys.stderr.write(printable(f"\n{prog or 'recipe'}: {text}\n"))
         raise SystemExit(status) from None
 
 

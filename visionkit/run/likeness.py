@@ -70,7 +70,7 @@ def unlike(records: Sequence[Record], *, allow: Iterable[str] = ()) -> tuple[lis
     for name in _names(records, lambda r: r.result.get("equal") or {}):
         key = everywhere if name in EVERYWHERE else by_fraction if name in BY_FRACTION else by_pair
         _note(found, records, f"equal.{name}", lambda r, n=name: (r.result.get("equal") or {}).get(n), key)  # type: ignore[misc]
-    _note(found, records, "images_seen", lambda r: r.result["images_seen"], by_fraction)
+    _note(found, records, "images_seen", _planned, by_fraction)
     allowed = set(allow)
     strange = sorted(allowed - set(_nameable(records)))
     if strange:
@@ -114,6 +114,12 @@ def _keys() -> tuple[Callable[[Record], Hashable], ...]:
         lambda r: (r.fraction, r.seed),
         lambda r: (r.init,),
     )
+
+
+def _planned(record: Record) -> Any:
+    # A run that its own rule ended early was to see as many images as the others; that is noted, not refused.
+    early = record.result.get("stopped_early")
+    return early["planned_images"] if isinstance(early, dict) else record.result["images_seen"]
 
 
 def _fingerprints(record: Record) -> dict[str, Any]:

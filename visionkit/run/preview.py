@@ -6,11 +6,9 @@ Drawing never fails the training: a fault is a warning, and previews stop. A tas
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from visionkit.run.careful import Careful
 from visionkit.run.panels import join_grid
+from visionkit.run.printable import printable_values
 
 __all__ = ["Preview", "PreviewKind", "is_last_validation"]
 
@@ -80,7 +80,7 @@ class _Kept:
         return {row["id"] for row in (*self.top, *self.sample)}
 
 
-class Preview(Callback):
+class Preview(Careful, Callback):
     """Writes `figures/` (train-batch.png, val-worst.png, val-random.png) and `predictions/val.jsonl`.
 
     The predictions are those of the last validation: the same weights that the final score is of.
@@ -101,7 +101,6 @@ class Preview(Callback):
         self.batch = batch
         self._sizes = (worst, drawn)
         self._kept: _Kept | None = None
-        self._broken = False
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -109,9 +108,12 @@ class Preview(Callback):
         """Draw the first training batch, once a run."""
         path = self.folder / "figures" / "train-batch.png"
         if batch_idx == 0 and trainer.current_epoch == 0 and trainer.is_global_zero and not path.exists():
-            with self._careful():
+            with self.careful("Previews"):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                join_grid(self.kind.training(batch, self.batch)).save(path)
+                named = (
+                    {**batch, "ids": [_name(value) for value in batch["ids"]]} if "ids" in batch else batch
+                )
+                join_grid(self.kind.training(named, self.batch)).save(path)
 
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -130,9 +132,10 @@ class Preview(Callback):
     ) -> None:
         """Collect what the model says of one batch."""
         kept = self._kept
-        if kept is None or self._broken or not batch["ids"]:
+        if kept is None or self.problem or len(batch["ids"]) == 0:
             return
-        with self._careful(), torch.no_grad(), trainer.precision_plugin.forward_context():
+        batch = {**batch, "ids": [_name(value) for value in batch["ids"]]}
+        with self.careful("Previews"), torch.no_grad(), trainer.precision_plugin.forward_context():
             rows = self.kind.rows(pl_module, batch)
             kept.add(rows, lambda position, row: self.kind.picture(batch, position, row))
 
@@ -145,8 +148,8 @@ class Preview(Callback):
             return
         # Every process takes part, whatever happened before: a missing one would hang the others.
         parts = _gather(trainer, kept)
-        if trainer.is_global_zero and not self._broken:
-            with self._careful():
+        if trainer.is_global_zero and not self.problem:
+            with self.careful("Previews"):
                 self._write(parts)
 
     def _write(self, parts: list[_Kept]) -> None:
@@ -168,19 +171,11 @@ class Preview(Callback):
                 join_grid(panels).save(figures / f"val-{title}.png")
         (self.folder / "predictions").mkdir(exist_ok=True)
         lines = [
-            json.dumps({"id": row["id"], "image": names.get(row["id"])} | _plain(row)) + "\n"
+            json.dumps({"id": row["id"], "image": names.get(row["id"])} | printable_values(_plain(row)))
+            + "\n"
             for row in sorted(merged.rows, key=_badness)
         ]
         (self.folder / "predictions" / "val.jsonl").write_text("".join(lines), encoding="utf-8")
-
-    @contextlib.contextmanager
-    def _careful(self) -> Any:
-        try:
-            yield
-        except Exception as error:
-            self._broken = True
-            text = f"Previews stop here, the training goes on: {type(error).__name__}: {error}"
-            warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def _gather(trainer: lightning.Trainer, kept: _Kept) -> list[_Kept]:
@@ -199,7 +194,11 @@ def _badness(row: Row) -> tuple[float, str]:
 
 def _lot(row: Row) -> bytes:
     # The draw is a function of the id: the same pictures in every arm, on any number of processes.
-    return hashlib.sha256(str(row["id"]).encode()).digest()
+    return hashlib.sha256(str(row["id"]).encode("utf-8", "surrogateescape")).digest()
+
+
+def _name(value: Any) -> str:
+    return str(value.item() if isinstance(value, torch.Tensor) else value)
 
 
 def _plain(row: Row) -> Row:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from visionkit.run.careful import Careful
 from visionkit.run.panels import BAD, GOOD, caption_panel, to_picture
 
 __all__ = ["BoxPreview", "CurveFile"]
@@ -101,7 +102,7 @@ class BoxPreview:
         return ", ".join(f"{counts[label]} {self.classes[label]}" for label in sorted(counts)) or "none"
 
 
-class CurveFile(Callback):
+class CurveFile(Careful, Callback):
     """Writes the precision-recall curves and the scores by class of the last validation for the report.
 
     Args:
@@ -116,9 +117,10 @@ class CurveFile(Callback):
         scores = getattr(pl_module, "detection_scores", None)
         if scores is None or not trainer.is_global_zero:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"curves": scores.curves, "ap": {k: v for k, v in scores.per_class.items() if v >= 0}}
-        self.path.write_text(json.dumps(content), encoding="utf-8")
+        with self.careful("The file of curves"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            content = {"curves": scores.curves, "ap": {k: v for k, v in scores.per_class.items() if v >= 0}}
+            self.path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _pairs(boxes: Tensor, guesses: Tensor, truth: Tensor, labels: Tensor) -> list[bool]:

@@ -13,10 +13,11 @@ from typing import Any
 from visionkit.errors import InputError, RunError
 from visionkit.run.curve import Curve
 
-__all__ = ["Record", "find_runs", "read_record"]
+__all__ = ["Record", "find_runs", "read_record", "runs_inside"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "data", "status")
+GIVE = "Give run folders, or a folder that holds run folders."
 MARKS = ("result.json", "config.yaml", "metrics.csv", "cmd.txt")
 
 
@@ -59,8 +60,25 @@ class Record:
 
     @property
     def score(self) -> float:
-        """Return the monitored metric at the end of the run."""
-        return float(self.result["metrics"][self.monitor[0]])
+        """Return the monitored metric at the end of the run; NaN where there was nothing to score."""
+        value = self.result["metrics"].get(self.monitor[0])
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+
+    @property
+    def unscored(self) -> str:
+        """Return why the run has no score, or an empty text."""
+        if not math.isnan(self.score):
+            return ""
+        value = self.result["metrics"].get(self.monitor[0])
+        return f"nothing to score: its {self.monitor[0]} is {value!r}, not a finite number."
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Return the validation metrics of `best.ckpt`; of older runs the monitored one alone."""
+        held = self.result.get("best") or {}
+        found = held.get("metrics") or {held.get("name"): held.get("value")}
+        numbers = {str(k): v for k, v in found.items() if isinstance(v, int | float) and math.isfinite(v)}
+        return {name: float(value) for name, value in numbers.items()}
 
     @property
     def train_size(self) -> int | None:
@@ -73,29 +91,42 @@ class Record:
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     """Return the run folders among `folders` and directly inside them, each once, in order.
 
+    Files, and folders without a run, may be among several (`runs/x/*`): what is no run is passed over where
+    another one is.
+
     Args:
         folders: Run folders, or folders that hold run folders.
 
     Raises:
-        InputError: A folder does not exist, or holds no run.
+        InputError: A folder does not exist, or there is no run at all.
     """
     found: dict[Path, None] = {}
+    passed: list[str] = []
     for given in map(Path, folders):
         if not given.is_dir():
-            what = "is not a folder" if given.exists() else "does not exist"
-            raise InputError(f"{given} {what}. Give run folders, or a folder that holds run folders.")
-        if _is_run(given):
+            if not given.exists():
+                raise InputError(f"{given} does not exist. {GIVE}")
+            passed.append(f"{given} is not a folder. {GIVE}")
+        elif _is_run(given):
             found.setdefault(given.resolve())
-            continue
-        inside = [child for child in sorted(given.iterdir()) if child.is_dir() and _is_run(child)]
-        if not inside:
-            raise InputError(
-                f"{given} holds no run: expected {MARKS[0]} in it, or in a folder directly inside it. "
-                "Give the folder that was passed as --out."
-            )
-        for child in inside:
-            found.setdefault(child.resolve())
+        else:
+            inside = runs_inside(given)
+            found |= dict.fromkeys(inside)
+            if not inside:
+                passed.append(
+                    f"{given} holds no run: expected {MARKS[0]} in it, or in a folder directly inside it. "
+                    "Give the folder that was passed as --out."
+                )
+    if not found:
+        raise InputError(passed[0] if passed else f"Expected folders to compare, but got none. {GIVE}")
     return list(found)
+
+
+def runs_inside(folder: str | Path) -> list[Path]:
+    """Return the run folders directly inside a folder, in order; none where it does not exist."""
+    place = Path(folder)
+    inside = sorted(place.iterdir()) if place.is_dir() else []
+    return [child.resolve() for child in inside if child.is_dir() and _is_run(child)]
 
 
 def read_record(folder: str | Path) -> Record:
@@ -110,6 +141,10 @@ def read_record(folder: str | Path) -> Record:
     folder = Path(folder)
     path = folder / "result.json"
     if not path.exists():
+        error = folder / "error.txt"
+        if error.is_file():
+            said = " ".join(error.read_text(encoding="utf-8", errors="replace")[:300].split())
+            raise RunError(f"failed: {said} Run it again with --resume auto.")
         raise RunError("unfinished: there is no result.json. Run it again with --resume auto.")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -119,7 +154,7 @@ def read_record(folder: str | Path) -> Record:
         ) from error
     _check_result(result)
     curves, notes = _read_curves(folder / "metrics.csv")
-    return Record(folder, result, curves, tuple(notes))
+    return Record(folder, result, curves, (*notes, *_odd(result)))
 
 
 def _is_run(folder: Path) -> bool:
@@ -151,8 +186,19 @@ def _check_result(result: object) -> None:
                 f"damaged: expected {name} of result.json to be a table, but got {result[name]!r}."
             )
     value = result["metrics"].get(monitor[0])
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise RunError(f"damaged: its {monitor[0]} is {value!r}, not a finite number.")
+    if not isinstance(value, int | float | None):
+        raise RunError(f"damaged: its {monitor[0]} is {value!r}, not a number.")
+
+
+def _odd(result: dict[str, Any]) -> list[str]:
+    """Return what a reader of the scores should know: a run that ended early, what went wrong beside it."""
+    early = result.get("stopped_early")
+    found = []
+    if isinstance(early, dict):
+        found.append(
+            f"stopped early, after {early.get('images'):,} of {early.get('planned_images'):,} images"
+        )
+    return [*found, *map(str, result.get("problems") or ())]
 
 
 def _read_curves(path: Path) -> tuple[dict[str, Curve], list[str]]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
 from visionkit import __version__
+from visionkit.errors import RunError
 from visionkit.run.class_figures import class_bars, confusion_matrix
 from visionkit.run.class_scores import class_scores
 from visionkit.run.comparison import Comparison, arm_name
@@ -19,14 +22,23 @@ from visionkit.run.detection_figures import detection_figures, read_curves
 from visionkit.run.figures import gap_bars, learning_curves, low_data_curve, to_png
 from visionkit.run.likeness import flatten
 from visionkit.run.predictions import confusion, read_predictions, thumbnail
+from visionkit.run.printable import printable
 from visionkit.run.record import Record
-from visionkit.run.summary import fraction_title, headline, share_rows, summary_rows
+from visionkit.run.summary import (
+    OF_WEIGHTS,
+    fraction_title,
+    headline,
+    metric_label,
+    share_rows,
+    summary_rows,
+)
 
 __all__ = ["write_report"]
 
 WORST = 8
 MOST_FRACTIONS = 6
 MOST_CLASSES = 60
+T = TypeVar("T")
 
 
 def write_report(comparison: Comparison, folder: str | Path) -> Path:
@@ -38,27 +50,65 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
 
     Returns:
         The path of `report.html`: self-contained, without scripts, links or fonts from elsewhere.
+
+    Raises:
+        RunError: A part could not be drawn. Everything is written all the same; the report names the part.
     """
     from jinja2 import Environment
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    table = json.dumps(comparison.to_dict(), indent=1, allow_nan=False)
-    (folder / "comparison.json").write_text(table + "\n", encoding="utf-8")
+    parts = _Parts()
+    content = _content(comparison, folder / "figures", parts)
+    table = json.dumps(comparison.to_dict() | {"problems": parts.problems}, indent=1, allow_nan=False)
+    _write(folder / "comparison.json", table + "\n")
     template = files("visionkit.run").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = environment.from_string(template).render(**_content(comparison, folder / "figures"))
     path = folder / "report.html"
-    path.write_text(text, encoding="utf-8")
+    _write(path, printable(environment.from_string(template).render(**content)))
+    if parts.problems:
+        lines = "\n".join(f"  {text}" for text in parts.problems)
+        raise RunError(f"{path} is written, but these parts could not be drawn:\n{lines}")
     return path
 
 
-def _content(comparison: Comparison, figures: Path) -> dict[str, Any]:
+class _Parts:
+    """Makes the parts of a report; one that fails is named and left out, and loses no other."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def of(self, name: str, make: Callable[[], T]) -> T | None:
+        """Return what `make` makes, or None where it fails."""
+        try:
+            return make()
+        except Exception as error:
+            self.problems.append(f"{name}: {type(error).__name__}: {error}")
+            return None
+
+
+def _write(path: Path, text: str) -> None:
+    # Two commands may end at once: each writes the whole file.
+    part = path.with_name(f".{path.name}-{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _content(comparison: Comparison, figures: Path, parts: _Parts) -> dict[str, Any]:
     shown = comparison.fractions[-MOST_FRACTIONS:][::-1]
     samples = _SampleRuns(comparison)
     sentences = headline(comparison)
-    return {
-        "title": f"{' and '.join(comparison.arms)} on {comparison.data.get('name', 'data')}",
+    name = str(comparison.data.get("name", "data"))
+    curves = [
+        parts.of(
+            f"learning curves of {f:g}",
+            lambda f=f: _picture(learning_curves(comparison, f), figures / f"learning-f{f:g}.png"),  # type: ignore[misc]
+        )
+        for f in shown
+    ]
+    low, gap = (lambda: low_data_curve(comparison)), (lambda: gap_bars(comparison))
+    content = {
+        "title": f"{' and '.join(comparison.arms)} on {name}",
         "task": comparison.task,
         "version": __version__,
         "answer": sentences[0].partition(": ")[0],
@@ -67,34 +117,40 @@ def _content(comparison: Comparison, figures: Path) -> dict[str, Any]:
         "tables": [
             (fraction_title(comparison, f), summary_rows(comparison, f)) for f in comparison.fractions[::-1]
         ],
+        "of_weights": OF_WEIGHTS,
         "shares": share_rows(comparison),
         "monitor": comparison.monitor,
-        "curves": [_picture(learning_curves(comparison, f), figures / f"learning-f{f:g}.png") for f in shown],
-        "low_data": _picture(low_data_curve(comparison), figures / "low-data.png")
-        if len(comparison.fractions) > 1
-        else None,
-        "gaps": _picture(gap_bars(comparison), figures / "gaps.png") if comparison.contrasts else None,
-        "worst": samples.worst(),
-        "by_class": samples.by_class(figures),
+        "monitor_row": metric_label(comparison, comparison.monitor),
+        "curves": [curve for curve in curves if curve],
+        "low_data": parts.of("low-data curve", lambda: _picture(low(), figures / "low-data.png"))
+        if len(comparison.fractions) > 1 and comparison.contrasts
+        else "",
+        "gaps": parts.of("gaps", lambda: _picture(gap(), figures / "gaps.png"))
+        if comparison.contrasts
+        else "",
+        "worst": parts.of("sample predictions", samples.worst) or [],
+        "by_class": parts.of("scores by class", lambda: samples.by_class(figures)) or [],
         "confusion_of": samples.confusion_of,
-        "looks": samples.looks(),
+        "looks": parts.of("attention", samples.looks) or [],
         "samples_of": samples.said,
         "equal": _rows(comparison.equal),
         "allowed": comparison.allowed,
         "skipped": comparison.skipped,
         "notes": comparison.notes,
+        "notices": comparison.notices(),
         "config": _rows(comparison.records[-1].result["config"]),
         "environment": _rows(comparison.records[-1].result.get("env") or {}),
         "weights": [
             (arm, _rows(record.result.get("weights") or {})) for arm, record in _one_each(comparison)
         ],
-        "data": _rows({k: v for k, v in comparison.data.items() if k != "facts"}),
+        "data": _rows({k: v for k, v in comparison.data.items() if k not in ("facts", "notices")}),
         "data_facts": _rows(comparison.data.get("facts") or {}),
         "attribution": (comparison.data.get("facts") or {}).get("attribution"),
         "commands": _commands(comparison),
         "runs": [_run_row(record) for record in comparison.records],
         "arms": comparison.arms,
     }
+    return content | {"problems": parts.problems}
 
 
 class _SampleRuns:
@@ -149,7 +205,7 @@ class _SampleRuns:
             if counts is None:
                 continue
             title = f"{arm}, {self.comparison.data.get('name', 'data')}, n = {int(counts.sum()):,}"
-            path = figures / f"confusion-{Path(arm).stem}.png"
+            path = figures / f"confusion-{printable(Path(arm).stem)}.png"
             pictures.append(_picture(confusion_matrix(counts, classes, title=title), path))
             totals = counts.sum(axis=1)
             recalls[arm] = {c: float(counts[i, i] / totals[i]) for i, c in enumerate(classes) if totals[i]}
@@ -255,7 +311,7 @@ def _run_row(record: Record) -> list[str]:
         arm_name(record.init),
         f"{100 * record.fraction:.3g}%",
         str(record.seed),
-        f"{record.score:.4f}",
+        "nothing to score" if record.unscored else f"{record.score:.4f}",
         f"{record.result['images_seen']:,}",
         "" if seconds is None else f"{seconds:,.0f}",
         record.folder.name,

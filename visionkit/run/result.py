@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from visionkit.run.checkpoint import write_atomic
+from visionkit.run.printable import printable
 
-__all__ = ["SCHEMA", "environment", "read_result", "write_result"]
+__all__ = ["SCHEMA", "TEST_FAILED", "environment", "read_result", "write_result"]
 
 SCHEMA = 1
+TEST_FAILED = "The test split could not be evaluated"
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy", "pillow")
 
 
@@ -85,9 +87,9 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {printable(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)
+    return value if isinstance(value, int | float | bool | type(None)) else printable(str(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class SaveCheckpoints(Checkpoint):
 
     Attributes:
         best_score: The best of the monitored values so far.
+        best_metrics: What the validation gave that `best.ckpt` was written after.
         metrics: What the latest validation gave.
     """
 
@@ -52,17 +54,20 @@ class SaveCheckpoints(Checkpoint):
         self.identity = identity or {}
         self.best_score: float | None = None
         self.metrics: dict[str, float] = {}
+        self.best_metrics: dict[str, float] = {}
         self._between_epochs = False
         self._update = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score so far, and what the latest validation gave."""
-        return {"best_score": self.best_score, "metrics": dict(self.metrics)}
+        """Return the best score so far, and what its validation and the latest one gave."""
+        held = {"metrics": dict(self.metrics), "best_metrics": dict(self.best_metrics)}
+        return {"best_score": self.best_score} | held
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the scores: a run that ended without its result has them from its last checkpoint."""
         self.best_score = state_dict["best_score"]
         self.metrics = dict(state_dict.get("metrics", {}))
+        self.best_metrics = dict(state_dict.get("best_metrics", {}))
 
     def save_last(self, trainer: lightning.Trainer) -> None:
         """Write `last.ckpt` now; all processes take part."""
@@ -100,7 +105,7 @@ class SaveCheckpoints(Checkpoint):
         score = self._score(trainer)
         better = score is not None and (self.best_score is None or self._improves(score))
         if better:
-            self.best_score = score
+            self.best_score, self.best_metrics = score, dict(self.metrics)
         self._between_epochs = True
         try:
             if better:
@@ -149,7 +154,8 @@ class SaveCheckpoints(Checkpoint):
             rows = "; ".join(f"{name} was {saved[name]}, is {wanted[name]}" for name in hard)
             raise InputError(
                 f"The run in {self.folder.parent} cannot be resumed, because it was another one: {rows}. "
-                "Give the settings, data and code it was started with, or another --out."
+                "Give the settings, data and code it was started with, or another --out. "
+                f"{how_to_go_on(self.folder.parent)}"
             )
         tally = getattr(pl_module, "tally", None)
         if isinstance(tally, Tally) and trainer.state.fn == "fit":
@@ -175,6 +181,16 @@ class SaveCheckpoints(Checkpoint):
         if best is None:
             return True
         return score > best if self.monitor[1] == "max" else score < best
+
+
+def how_to_go_on(folder: Path) -> str:
+    """Return how a new run begins from the weights of the run in `folder`, with settings of its own."""
+    best = next(
+        (path for name in ("best", "last") if (path := folder / f"checkpoints/{name}.ckpt").exists()), None
+    )
+    if best is None:
+        return ""
+    return f"To go on from its weights as a new run: --init {shlex.quote(str(best))} --out OTHER_FOLDER."
 
 
 def at_boundary(trainer: lightning.Trainer) -> bool:

@@ -6,9 +6,21 @@ import io
 
 from visionkit.run.comparison import Cell, Comparison, Contrast
 from visionkit.run.curve import Reach
+from visionkit.run.printable import printable
 from visionkit.run.spread import Difference, Spread
 
-__all__ = ["fraction_title", "headline", "share_rows", "summary_rows", "summary_text"]
+__all__ = [
+    "OF_WEIGHTS",
+    "fraction_title",
+    "headline",
+    "metric_label",
+    "share_rows",
+    "summary_rows",
+    "summary_text",
+]
+
+
+OF_WEIGHTS = "(last): the weights at the end of training; (best): those of the best validation, in best.ckpt"
 
 
 def headline(comparison: Comparison) -> list[str]:
@@ -18,6 +30,12 @@ def headline(comparison: Comparison) -> list[str]:
         comparison: The runs side by side; each arm is held against the baseline at the largest fraction.
     """
     sentences = []
+    if all(record.unscored for record in comparison.records):
+        where = comparison.data.get("name", "the data")
+        return [
+            f"Nothing to score on {where}: no run has a {comparison.monitor}.",
+            *dict.fromkeys(f"{record.folder.name}: {record.unscored}" for record in comparison.records),
+        ]
     for arm in comparison.arms[:-1]:
         contrast = next((c for c in reversed(comparison.contrasts) if c.arm == arm), None)
         if contrast is None:
@@ -49,7 +67,13 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
     names.sort(key=lambda name: name != comparison.monitor)
     for name in names:
         values = [format_spread(cell.metrics.get(name)) for cell in cells]
-        rows.append([name, *values, *(format_difference(c.metrics.get(name)) for c in contrasts)])
+        label = metric_label(comparison, name)
+        rows.append([label, *values, *(format_difference(c.metrics.get(name)) for c in contrasts)])
+        if name == comparison.monitor and any(name in cell.best for cell in cells):
+            values = [format_spread(cell.best.get(name)) for cell in cells]
+            rows.append(
+                [f"{name} (best)", *values, *(format_difference(c.best.get(name)) for c in contrasts)]
+            )
     for contrast in contrasts:
         rows.append(_reach_row(contrast, arms, len(contrasts)))
         if contrast.lead is not None:  # a single evaluation has none
@@ -63,6 +87,11 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
     rows.append(["peak memory, MB", *(_measure(cell.peak_memory_mb, 0) for cell in cells), *fill])
     rows.append(["seeds", *(" ".join(map(str, cell.seeds)) for cell in cells), *fill])
     return rows
+
+
+def metric_label(comparison: Comparison, name: str) -> str:
+    """Return what a row of a metric is called: "val/top1 (last)" says which weights it is of."""
+    return f"{name} ({comparison.weights_of(name.partition('/')[0])})"
 
 
 def share_rows(comparison: Comparison) -> list[list[str]]:
@@ -104,17 +133,20 @@ def summary_text(comparison: Comparison, *, width: int = 100, color: bool = Fals
         for position, name in enumerate(header):
             table.add_column(Text(name), justify="left" if position == 0 else "right")
         for row in rows:
-            style = "bold" if row[0] == comparison.monitor else ""
+            style = "bold" if row[0] == metric_label(comparison, comparison.monitor) else ""
             table.add_row(*map(Text, row), style=style)
         console.print(table)
     for sentence in headline(comparison):
         console.print(Text(sentence))
     console.print(Text("mean ± sample sd over seeds; [95% interval of the difference]", style="dim"))
+    console.print(Text(OF_WEIGHTS, style="dim"))
     for item in comparison.skipped:
         console.print(Text(f"left out: {item['folder']}: {item['reason']}"))
     for note in (*(f"not held equal, by request: {text}" for text in comparison.allowed), *comparison.notes):
         console.print(Text(note))
-    return out.getvalue()
+    for notice in comparison.notices():
+        console.print(Text(f"data: {notice}"))
+    return printable(out.getvalue())
 
 
 def format_spread(value: Spread | None, digits: int = 3) -> str:
@@ -234,7 +266,7 @@ def _reach_row(contrast: Contrast, arms: list[str], gaps: int) -> list[str]:
 
 
 def _score(comparison: Comparison, cell: Cell | None) -> str:
-    return format_spread(cell.metrics[comparison.monitor]) if cell else "-"
+    return format_spread(cell.metrics.get(comparison.monitor)) if cell else "-"
 
 
 def _measure(value: Spread | None, digits: int) -> str:

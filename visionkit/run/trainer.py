@@ -29,7 +29,7 @@ from visionkit.run.process_group import leave_at_exit
 from visionkit.run.processes import Processes, find_processes
 from visionkit.run.quiet_profiler import QuietProfiler
 
-__all__ = ["build_trainer", "make_logger"]
+__all__ = ["build_trainer"]
 
 
 def build_trainer(
@@ -103,36 +103,6 @@ def build_trainer(
     # Its handlers save, or send to all processes, within the handler, where any other call may be half done.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
-
-
-def make_logger(name: str, folder: str | Path) -> Logger:
-    """Return one of the loggers that go by name, besides the table that is always written.
-
-    Args:
-        name: "tensorboard", "wandb" or "mlflow".
-        folder: The run's folder; nothing is written outside it.
-
-    Raises:
-        InputError: The name is unknown, or the logger's package is not installed.
-    """
-    from lightning.pytorch import loggers
-
-    place = Path(folder)
-    try:
-        if name == "tensorboard":
-            return loggers.TensorBoardLogger(str(place), name="tensorboard", version="")
-        if name == "wandb":
-            return loggers.WandbLogger(
-                save_dir=str(place), name=place.name, offline="WANDB_API_KEY" not in os.environ
-            )
-        if name == "mlflow":
-            return loggers.MLFlowLogger(run_name=place.name, tracking_uri=f"file:{place / 'mlflow'}")
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"The logger {name!r} needs a package that is not installed ({error.name}). "
-            'Install the extra: pip install "lightning-visionkit[loggers]".'
-        ) from error
-    raise unknown_name("logger", name, ("tensorboard", "wandb", "mlflow"), hint="csv is always written.")
 
 
 def _precision(policy: Policy, found: Processes) -> dict[str, Any]:
