@@ -117,6 +117,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         config.backbone,
         init=config.init,
         vocabulary=vocabulary,
+        image_size=config.image_size,
         decoder=config.decoder,
         reduction=config.reduction or None,
         output_stride=config.output_stride or None,

@@ -80,6 +80,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         config.backbone,
         init=config.init,
         num_classes=len(splits.classes),
+        image_size=config.image_size,
         target=config.target,
         label_smoothing=config.label_smoothing if config.target == "single" else 0.0,
         class_weights=weights,

@@ -104,6 +104,9 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         config.backbone,
         init=config.init,
         num_classes=len(splits.classes),
+        image_size=round(
+            config.image_size * 5 / 3 * (1.2 if config.augment == "jitter" else 1)
+        ),  # longest side
         rcnn=rcnn,
         pyramid_channels=config.pyramid_channels,
         class_names=splits.classes,

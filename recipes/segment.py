@@ -103,6 +103,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         config.backbone,
         init=config.init,
         num_classes=len(splits.classes),
+        image_size=(height, width),
         decoder=config.decoder,
         loss=config.loss,
         class_weights=weights,

@@ -200,6 +200,11 @@ def test_fixed_sizes_are_said_and_changed():
     assert fixed(torch.randn(1, 3, 32, 32))[0].shape == (1, 768, 2, 2)
     with pytest.raises(InputError, match="takes pictures of 32x32 only, but got 64x64"):
         fixed(torch.randn(1, 3, 64, 64))
+    # what the error advises works, or is refused with the size that does
+    assert create_encoder("timm/mixer_s16_224", init="scratch", image_size=(64, 96)).fixed_size == (64, 96)
+    for name, size in (("timm/halonet26t", "256x256"), ("torchvision/maxvit_t", "224x224")):
+        with pytest.raises(InputError, match=rf"cannot be built for pictures of 96x96 .*its own {size}"):
+            create_encoder(name, init="scratch", image_size=96)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +262,7 @@ def test_a_probe_from_a_chosen_level():
         assert torch.allclose(probe(images), backbone(images)[0].mean((2, 3)))
     assert probe.dim == 40
     assert probe.pretrained_head() is None
-    assert [stage.reduction for stage in probe.stages()] == [8]
+    assert [stage.reduction for stage in probe.stages()] == [4, 8]
     probe.freeze_through("all")
     assert not any(p.requires_grad for p in probe.parameters())
 

@@ -11,13 +11,12 @@ from visionkit.backbones.backbone import Backbone
 from visionkit.backbones.channels import adapt_statistics
 from visionkit.backbones.encoder import Encoder, PooledLevel
 from visionkit.backbones.from_user import UserSource
-from visionkit.backbones.matching import split_init
 from visionkit.backbones.norms import convert_norms
 from visionkit.backbones.planning import choose_taps, make_plan
 from visionkit.backbones.registry import resolve
 from visionkit.backbones.source import Plan, Request, Size, Source, Tap
 from visionkit.backbones.tracing import run_for_shapes, without_memory
-from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
+from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict, split_init
 from visionkit.config import NormPolicy
 from visionkit.errors import InputError, expected
 from visionkit.types import Init

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from visionkit.backbones.tracing import without_memory
 from visionkit.errors import InputError
 
-__all__ = ["MismatchError", "fill_missing", "fitted", "split_init", "without_prefixes"]
+__all__ = ["MismatchError", "fill_missing", "fitted", "without_prefixes"]
 
 
 class MismatchError(InputError):
@@ -73,18 +72,6 @@ def fitted(
     model = build()
     model.load_state_dict(full)
     return model
-
-
-def split_init(init: str) -> tuple[Path, str]:
-    """Return the file of an `init` and the prefix of the network within it: "weights.pt#teacher.backbone".
-
-    A file whose own name has a "#" is taken as it is.
-    """
-    path = Path(init).expanduser()
-    before, mark, prefix = init.rpartition("#")
-    if not mark or path.exists():
-        return path, ""
-    return Path(before).expanduser(), prefix.strip(".")
 
 
 def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, int]:

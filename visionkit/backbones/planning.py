@@ -42,6 +42,8 @@ def make_plan(source: Source, request: Request) -> Plan:
             size = native
             maps, candidates, measured, shapes = _look(source, model, size, request.in_channels)
     except Exception as error:
+        if request.image_size is not None:
+            raise _refused(source, request, error) from error
         raise InputError(
             f"'{source.prefix}/{request.architecture}' cannot be traced for its shapes "
             f"({_first_line(error)}): its "
@@ -110,8 +112,10 @@ def _refused(source: Source, request: Request, error: Exception) -> InputError:
             f"{name!r} cannot be built with output_stride={request.output_stride} ({why}). It takes {ways}."
         )
     if request.image_size is not None:
+        asked, own = request.image_size, source.card(request).input_size
         return InputError(
-            f"{name!r} cannot be built for pictures of {request.image_size} ({why}). Leave image_size out."
+            f"{name!r} cannot be built for pictures of {asked[0]}x{asked[1]} ({why}). Resize them to its own "
+            f"{own[0]}x{own[1]}, or take another backbone."
         )
     if request.in_channels != 3:
         return InputError(f"{name!r} cannot be built for {request.in_channels} channels ({why}). It takes 3.")

@@ -5,8 +5,8 @@ parameters that get a gradient for the first time belong to it. So freezing and 
 reductions for every network, ours or a user's, and no table of layer names is needed.
 
 A plain transformer or mixer has all its blocks at one reduction, where levels say nothing about depth. There
-the unit is the block, in the order of execution, and freezing speaks in shares of the blocks (layer-wise rates
-by block: Bao et al., BEiT, arXiv 2106.08254; He et al., Masked Autoencoders, arXiv 2111.06377).
+the unit is the block, in the order of execution, and freezing speaks in shares of the blocks. Rates by block:
+Bao et al., BEiT, arXiv 2106.08254; He et al., Masked Autoencoders, arXiv 2111.06377.
 """
 
 from __future__ import annotations

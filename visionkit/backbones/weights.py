@@ -20,7 +20,7 @@ from torch import Tensor
 
 from visionkit.errors import InputError, nearest
 
-__all__ = ["WeightsInfo", "check_file", "file_digest", "read_state_dict"]
+__all__ = ["WeightsInfo", "check_file", "file_digest", "portable_init", "read_state_dict", "split_init"]
 
 _LIMIT = 16 * 2**30
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "state_dict_ema")
@@ -71,6 +71,27 @@ def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def split_init(init: str) -> tuple[Path, str]:
+    """Return the file of an `init` and the prefix of the network within it: "weights.pt#teacher.backbone".
+
+    A file whose own name has a "#" is taken as it is.
+    """
+    path = Path(init).expanduser()
+    before, mark, prefix = init.rpartition("#")
+    if not mark or path.exists():
+        return path, ""
+    return Path(before).expanduser(), prefix.strip(".")
+
+
+def portable_init(init: str) -> str:
+    """Return an `init` as it may travel: of a weights file the name and the digest, not the folder."""
+    if init in ("pretrained", "scratch"):
+        return init
+    path, prefix = split_init(init)
+    known = f" {file_digest(path)[:16]}" if path.is_file() else ""
+    return f"{path.name}{'#' if prefix else ''}{prefix}{known}"
 
 
 def check_file(path: str | Path, *, max_bytes: int = _LIMIT) -> Path:

@@ -42,24 +42,25 @@ def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str 
 
 
 def check_boxes(
-    image: Any, target: Any, *, num_classes: int, name: str = "", masks: bool = False
+    image: Any, target: Any, *, num_classes: int, name: str = "", masks: bool = False, channels: int = 3
 ) -> list[DataError]:
     """Return every fault of one picture and its objects; nothing is repaired.
 
     Args:
-        image: `(3, H, W)` uint8, or float in [0, 1].
+        image: `(C, H, W)` uint8, or float in [0, 1].
         target: A dict of `boxes` `(N, 4)` xyxy float, `labels` `(N,)` int64 from 0, and perhaps `masks` and
             `iscrowd`. A picture without objects has boxes `(0, 4)`.
         num_classes: Foreground classes.
         name: What names the picture in the faults.
         masks: Whether masks are required.
+        channels: Channels of an image.
     """
     faults: list[DataError] = []
 
     def fault(message: str, field: str, record: int | None = None) -> None:
         faults.append(DataError(message, path=name or None, record=record, field=field))
 
-    text = _image_fault(image)
+    text = _image_fault(image, channels)
     if text:
         fault(text, "image")
     if not isinstance(target, Mapping):
@@ -114,9 +115,10 @@ def _extras(image: Any, target: Mapping[str, Any], count: int, required: bool, f
         fault(f"Expected masks {tuple(wanted)}, but got {tuple(masks.shape)}.", "masks")
 
 
-def _image_fault(image: Any) -> str | None:
-    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:
-        return f"Expected a picture (3, H, W), but got {_said(image)}. Make it RGB, channels first."
+def _image_fault(image: Any, channels: int) -> str | None:
+    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != channels:
+        fix = "Make it RGB, channels first." if channels == 3 else "Channels come first."
+        return f"Expected a picture ({channels}, H, W), but got {_said(image)}. {fix}"
     if not image.numel():
         return f"Expected a picture with pixels, but got {tuple(image.shape)}."
     if image.dtype == torch.uint8:

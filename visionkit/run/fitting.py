@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit import __version__
+from visionkit.backbones.weights import portable_init
 from visionkit.config import TransferConfig
 from visionkit.data.datamodule import DataModule
 from visionkit.errors import InputError, RunError
@@ -316,7 +317,7 @@ def _identity(config: RunConfig, data: DataModule) -> dict[str, Any]:
         "classes": facts["classes"],
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
-        "init": config.init,
+        "init": portable_init(config.init),
         "code version": __version__,
     }
 

@@ -21,10 +21,14 @@ def to_picture(image: Tensor, *, side: int = SIDE) -> Image.Image:
     """Return a tensor as a picture whose longer side is `side` pixels.
 
     Args:
-        image: `(3, H, W)` uint8, or float in [0, 1].
+        image: `(C, H, W)` uint8, or float in [0, 1]. One channel is grey; of more than three the first three are
+            shown as red, green and blue, and of two both are, without blue.
         side: Pixels of the longer side.
     """
-    pixels = image.detach().cpu()
+    pixels = image.detach().cpu()[:3]
+    if len(pixels) < 3:
+        rest = pixels if len(pixels) == 1 else torch.zeros_like(pixels[:1])
+        pixels = torch.cat([pixels, *[rest] * (3 - len(pixels))])
     if pixels.dtype != torch.uint8:
         pixels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8)
     # (3, H, W) -> (H, W, 3)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from visionkit.backbones import create_backbone
-from visionkit.backbones.norms import convert_norms
-from visionkit.backbones.planning import make_plan
-from visionkit.backbones.registry import resolve
-from visionkit.backbones.source import Request
 from visionkit.config import TransferConfig
 from visionkit.errors import InputError, expected
 from visionkit.tasks.encode import build_encoder
+from visionkit.tasks.image_spec import ImageSpec
 from visionkit.tasks.maps import build_maps
 from visionkit.tasks.own_module import OwnModule
 from visionkit.types import Init
@@ -23,14 +20,15 @@ __all__ = ["build_caption_source", "grid_place", "to_grid"]
 
 
 def build_caption_source(
-    backbone: str | nn.Module,
+    backbone: str | nn.Module | Mapping[str, Any],
     *,
     init: Init,
     transfer: TransferConfig,
     attends: bool,
     reduction: int | None,
     output_stride: int | None,
-    reloading: bool,
+    images: ImageSpec,
+    origin: Mapping[str, Any] | None,
 ) -> Any:
     """Return a source of maps for decoders that attend, and an encoder for those that do not.
 
@@ -43,33 +41,28 @@ def build_caption_source(
         attends: Whether the decoder looks at places.
         reduction: Which map is the grid; the coarsest if not given.
         output_stride: Coarsest reduction, by dilation where the backbone can.
-        reloading: A checkpoint will fill weights that were trained.
+        images: What the images are.
+        origin: What a checkpoint says of the weights that it will fill in; None when nothing is reloaded.
 
     Raises:
         InputError: The module gives a vector where maps are needed, or has no such map.
     """
     if not attends:
-        return build_encoder(backbone, init=init, transfer=transfer, reloading=reloading)
-    if not isinstance(backbone, str) or OwnModule.is_mark(backbone):
-        return build_maps(backbone, init=init, transfer=transfer, reductions=(), reloading=reloading)
-    source, request = resolve(backbone, Request("", "", 3, output_stride, None))
-    have = [tap.level.reduction for tap in make_plan(cast(Any, source), request).taps]
-    if not have:
-        raise InputError(
-            f"{backbone!r} has no maps, so nothing to attend to. Use decoder 'show_and_tell' or 'fc'."
-        )
-    if reduction is not None and reduction not in have:
-        raise InputError(expected("reduction", f"one of {backbone!r}'s {have}", reduction))
-    made = create_backbone(
-        backbone,
-        init=init,
-        norm="batch" if (late := reloading and transfer.norm == "frozen") else transfer.norm or "batch",
-        reductions=[own for own in have if reduction is None or own <= reduction],
+        return build_encoder(backbone, init=init, transfer=transfer, images=images, origin=origin)
+    reductions: list[int] = []
+    if isinstance(backbone, str) and not OwnModule.is_mark(backbone):
+        have = [tap.level.reduction for tap in images.plan(backbone, output_stride).taps]
+        if not have:
+            raise InputError(
+                f"{backbone!r} has no maps, so nothing to attend to. Use decoder 'show_and_tell' or 'fc'."
+            )
+        if reduction is not None and reduction not in have:
+            raise InputError(expected("reduction", f"one of {backbone!r}'s {have}", reduction))
+        reductions = [own for own in have if reduction is None or own <= reduction]
+    return build_maps(
+        backbone, init=init, transfer=transfer, reductions=reductions, images=images, origin=origin,
         output_stride=output_stride,
-    )
-    if late:
-        convert_norms(made, "frozen", trained=True)
-    return made
+    )  # fmt: skip
 
 
 def grid_place(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from visionkit.backbones import WeightsInfo
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.data.tokenize import tokenize
 from visionkit.data.vocabulary import Vocabulary
@@ -24,7 +24,7 @@ from visionkit.tasks.caption_source import build_caption_source, grid_place, to_
 from visionkit.tasks.captioning_batch import CaptionParts, is_empty, read_captions, read_pictures
 from visionkit.tasks.captioning_prediction import CaptionPrediction, caption_predictions
 from visionkit.tasks.captioning_settings import Decoding, SelfCritical, check_settings, settings_from
-from visionkit.tasks.own_module import own_module_name
+from visionkit.tasks.image_spec import ImageSpec, saved_origin
 from visionkit.tasks.self_critical import make_critic, need
 from visionkit.tasks.speaker import Speaker
 from visionkit.tasks.speaking import marks_of, say, word_loss
@@ -88,6 +88,10 @@ class Captioner(Speaker):
         decoding: How sentences are found.
         frequency: Document frequencies of the training captions (`training_frequency` makes them), for
             `cider_d` and self-critical training. They are data: checkpoints do not hold them.
+        in_channels: Channels of the images; trained input layers are adapted.
+        image_size: Side, or `(H, W)`, of the images: a network of fixed size is built for it.
+        mean: Mean per channel of images in [0, 1], in place of the backbone's.
+        std: Deviation per channel, likewise.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -98,7 +102,7 @@ class Captioner(Speaker):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
+        backbone: str | nn.Module | Mapping[str, Any],
         *,
         init: Init,
         vocabulary: Vocabulary | dict[str, Any],
@@ -122,6 +126,10 @@ class Captioner(Speaker):
         self_critical: SelfCritical | dict[str, Any] | None = None,
         decoding: Decoding | dict[str, Any] = _DECODING,
         frequency: DocumentFrequency | None = None,
+        in_channels: int = 3,
+        image_size: int | Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -137,6 +145,7 @@ class Captioner(Speaker):
             coverage=coverage,
         )
         brought = origin["init"] if origin else init
+        spec = ImageSpec(in_channels, image_size, mean, std)
         self.transfer = resolve_transfer("captioning", brought, transfer_from(transfer))
         attends = decoder in _ATTENDS
         self.backbone = build_caption_source(
@@ -146,10 +155,9 @@ class Captioner(Speaker):
             attends=attends,
             reduction=reduction,
             output_stride=output_stride,
-            reloading=origin is not None,
+            images=spec,
+            origin=origin,
         )
-        if origin:
-            self.backbone.weights = WeightsInfo(**origin["weights"])
         self.normalize = Normalize(self.backbone.mean, self.backbone.std)
         made = grid_place(self.backbone, attends=attends, reduction=reduction, positions=positions)
         self.positions, (channels, self._place) = positions, made
@@ -174,10 +182,9 @@ class Captioner(Speaker):
         self.loss_terms: dict[str, Tensor] = {}
         self.tally, self.eval_tally = Tally(_SUMS), Tally(("loss", "count"))
         self._images = (0, 0.0)
-        name = backbone if isinstance(backbone, str) else own_module_name(backbone)
-        brought_by = {"init": _kind(brought), "weights": self.backbone.weights.as_dict()}
         self.save_hyperparameters(plain_settings({
-            "backbone": name, "init": "scratch", "origin": brought_by, "vocabulary": words.to_dict(),
+            **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
+            "vocabulary": words.to_dict(),
             "decoder": decoder, "reduction": reduction, "output_stride": output_stride,
             "positions": positions, "cell": cell, "embed": embed, "hidden": hidden, "attention": attention,
             "dropout": dropout, "freeze_vectors": freeze_vectors, "transfer": self.transfer,
@@ -388,8 +395,3 @@ def _means(sums: dict[str, Tensor]) -> dict[str, float]:
     if sums["rewarded"]:
         means["train/reward"] = (sums["reward"] / sums["rewarded"]).item()
     return means
-
-
-def _kind(init: Init) -> str:
-    # A path says nothing on another machine; that there were weights is what a reload must know.
-    return init if init in ("pretrained", "scratch") else "file"

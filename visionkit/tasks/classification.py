@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import lightning
@@ -10,14 +10,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from visionkit.backbones.weights import WeightsInfo
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.metrics import MultiLabelScores, RegressionScores, SingleLabelScores, Tally
 from visionkit.nn import Normalize, label_losses, mixed_loss
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
 from visionkit.tasks.encode import build_encoder, make_head
+from visionkit.tasks.image_spec import ImageSpec, saved_origin, warn_other_size
 from visionkit.tasks.labels import Target, check_labels, check_settings, mixed_share, shape_labels
-from visionkit.tasks.own_module import own_module_name
 from visionkit.tasks.prediction import Prediction, predictions
 from visionkit.tasks.wiring import (
     check_callbacks,
@@ -75,6 +74,10 @@ class Classifier(lightning.LightningModule):
         loss: Cross-entropy, or one binary cross-entropy a class, for "single".
         dropout: Share of features dropped before the head.
         class_names: Names of the classes, for predictions.
+        in_channels: Channels of the images; trained input layers are adapted.
+        image_size: Side, or `(H, W)`, of the images: a network of fixed size is built for it.
+        mean: Mean per channel of images in [0, 1], in place of the backbone's.
+        std: Deviation per channel, likewise.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -85,7 +88,7 @@ class Classifier(lightning.LightningModule):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
+        backbone: str | nn.Module | Mapping[str, Any],
         *,
         init: Init,
         num_classes: int,
@@ -99,6 +102,10 @@ class Classifier(lightning.LightningModule):
         loss: Literal["ce", "bce"] = "ce",
         dropout: float = 0.0,
         class_names: Sequence[str] | None = None,
+        in_channels: int = 3,
+        image_size: int | Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -106,12 +113,10 @@ class Classifier(lightning.LightningModule):
         self.num_classes, self.target, self.lr = num_classes, target, lr
         self.optim = optim_from(optim)
         brought = origin["init"] if origin else init
+        spec = ImageSpec(in_channels, image_size, mean, std)
+        self.image_size = spec.size
         self.transfer = resolve_transfer("classification", brought, transfer_from(transfer))
-        self.backbone = build_encoder(
-            backbone, init=init, transfer=self.transfer, reloading=origin is not None
-        )
-        if origin:
-            self.backbone.weights = WeightsInfo(**origin["weights"])
+        self.backbone = build_encoder(backbone, init=init, transfer=self.transfer, images=spec, origin=origin)
         self.normalize = Normalize(self.backbone.mean, self.backbone.std)
         self.dropout = nn.Dropout(dropout)
         self.head = make_head(self.backbone, num_classes, kind=head, init=init)
@@ -130,7 +135,7 @@ class Classifier(lightning.LightningModule):
         self.save_hyperparameters(
             plain_settings(
                 {
-                    "backbone": backbone if isinstance(backbone, str) else own_module_name(backbone),
+                    **spec.settings(backbone),
                     "init": "scratch",
                     "num_classes": num_classes,
                     "target": target,
@@ -143,7 +148,7 @@ class Classifier(lightning.LightningModule):
                     "loss": loss,
                     "dropout": dropout,
                     "class_names": class_names,
-                    "origin": {"init": _kind(brought), "weights": self.backbone.weights.as_dict()},
+                    "origin": saved_origin(self.backbone, brought),
                 }
             )
         )
@@ -209,6 +214,7 @@ class Classifier(lightning.LightningModule):
         if _empty(batch):
             return []
         images, ids = _pictures(batch)
+        warn_other_size(self, images)
         was = self.training
         with torch.inference_mode():
             logits = self.eval()(images).float()
@@ -340,8 +346,3 @@ def _empty(batch: Any) -> bool:
     if isinstance(batch, dict) and "ids" in batch:
         return not batch["ids"]
     return len(_pictures(batch)[0]) == 0
-
-
-def _kind(init: Init) -> str:
-    # A path says nothing on another machine; that there were weights is what a reload must know.
-    return init if init in ("pretrained", "scratch") else "file"

@@ -13,7 +13,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from visionkit.backbones.norms import make_norm
-from visionkit.backbones.weights import WeightsInfo
 from visionkit.config import NormPolicy, OptimConfig, TransferConfig
 from visionkit.metrics import Tally
 from visionkit.metrics.detection import CocoAP, DetectionScores
@@ -25,8 +24,8 @@ from visionkit.tasks import wiring
 from visionkit.tasks.detection_batch import batch_parts, in_original, is_empty, original_size, read_batch
 from visionkit.tasks.detection_settings import check_detector, rcnn_from
 from visionkit.tasks.frames import Detections, Frames, merge_views, training_targets
+from visionkit.tasks.image_spec import ImageSpec, saved_origin
 from visionkit.tasks.maps import build_maps
-from visionkit.tasks.own_module import own_module_name
 from visionkit.tasks.wiring import check_callbacks, keep_buffers_local, optim_from, plain_settings, unnamed
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
 from visionkit.types import Init
@@ -74,6 +73,10 @@ class Detector(lightning.LightningModule):
         tta_sizes: Look at the picture with each of these short sides instead.
         class_names: Names of the classes, for predictions and scores.
         reductions: Which maps of the backbone the pyramid stands on.
+        in_channels: Channels of the images; trained input layers are adapted.
+        image_size: Side, or `(H, W)`, that no image exceeds: a network of fixed size is built for it.
+        mean: Mean per channel of images in [0, 1], in place of the backbone's.
+        std: Deviation per channel, likewise.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -84,7 +87,7 @@ class Detector(lightning.LightningModule):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
+        backbone: str | nn.Module | Mapping[str, Any],
         *,
         init: Init,
         num_classes: int,
@@ -99,6 +102,10 @@ class Detector(lightning.LightningModule):
         tta_sizes: Sequence[int] = (),
         class_names: Sequence[str] | None = None,
         reductions: Sequence[int] = (4, 8, 16, 32),
+        in_channels: int = 3,
+        image_size: int | Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -107,12 +114,11 @@ class Detector(lightning.LightningModule):
         self.rcnn = rcnn_from(rcnn)
         self.optim = optim_from(optim)
         brought = origin["init"] if origin else init
+        spec = ImageSpec(in_channels, image_size, mean, std)
         self.transfer = resolve_transfer("detection", brought, transfer_from(transfer))
         self.backbone = build_maps(
-            backbone, init=init, transfer=self.transfer, reductions=reductions, reloading=origin is not None
+            backbone, init=init, transfer=self.transfer, reductions=reductions, images=spec, origin=origin
         )
-        if origin:
-            self.backbone.weights = WeightsInfo(**origin["weights"])
         self.normalize = Normalize(self.backbone.mean, self.backbone.std)
         policy = head_norm or self.transfer.norm or "batch"
         norm = None if policy == "frozen" else partial(make_norm, policy)
@@ -138,30 +144,13 @@ class Detector(lightning.LightningModule):
         self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
         self.loss_terms: dict[str, Tensor] = {}
         self.tally = Tally(("loss", *self.terms, "count"))
-        self.save_hyperparameters(
-            plain_settings(
-                {
-                    "backbone": backbone if isinstance(backbone, str) else own_module_name(backbone),
-                    "init": "scratch",
-                    "num_classes": num_classes,
-                    "rcnn": self.rcnn,
-                    "pyramid_channels": pyramid_channels,
-                    "transfer": self.transfer,
-                    "optim": self.optim,
-                    "lr": lr,
-                    "head_norm": head_norm,
-                    "resize": self.resize,
-                    "tta_flip": tta_flip,
-                    "tta_sizes": self.tta_sizes,
-                    "class_names": class_names,
-                    "reductions": reductions,
-                    "origin": {
-                        "init": brought if brought in ("pretrained", "scratch") else "file",
-                        "weights": self.backbone.weights.as_dict(),
-                    },
-                }
-            )
-        )
+        self.save_hyperparameters(plain_settings({
+            **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
+            "num_classes": num_classes, "rcnn": self.rcnn, "pyramid_channels": pyramid_channels,
+            "transfer": self.transfer, "optim": self.optim, "lr": lr, "head_norm": head_norm,
+            "resize": self.resize, "tta_flip": tta_flip, "tta_sizes": self.tta_sizes,
+            "class_names": class_names, "reductions": reductions,
+        }))  # fmt: skip
 
     def forward(self, images: Sequence[Tensor] | Tensor) -> list[dict[str, Tensor]]:
         """Return the detections of each picture in its own frame: `boxes`, `scores`, `labels` (`masks`)."""
@@ -173,8 +162,8 @@ class Detector(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch."""
-        images, targets, _ = read_batch(batch, num_classes=self.num_classes, masks=self.rcnn.masks)
-        frames = Frames.of(images, normalize=self.normalize, divisor=self.divisor, resize=self.resize)
+        images, targets, _ = self._read(batch)
+        frames = self._frames(images, self.resize, flip=False)
         wanted = training_targets(targets, frames, masks=self.rcnn.masks)
         _, losses = self.model(frames.images, frames.sizes, wanted)
         loss = torch.stack(list(losses.values())).sum()
@@ -193,7 +182,7 @@ class Detector(lightning.LightningModule):
     def _evaluate(self, batch: Any) -> None:
         if is_empty(batch):
             return
-        images, targets, ids = read_batch(batch, num_classes=self.num_classes, masks=self.rcnn.masks)
+        images, targets, ids = self._read(batch)
         originals = [original_size(target, image) for target, image in zip(targets, images, strict=True)]
         found = self._detect(images, originals)
         truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
@@ -286,7 +275,7 @@ class Detector(lightning.LightningModule):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Look at boxes and labels while they are still on the host."""
         if self.device.type != "cpu" and not is_empty(batch) and batch_parts(batch)[1]:
-            read_batch(batch, num_classes=self.num_classes, masks=self.rcnn.masks)
+            self._read(batch)
         return batch
 
     @classmethod
@@ -357,6 +346,16 @@ class Detector(lightning.LightningModule):
             frozen_eps=frozen_eps,
         )
 
+    def _read(self, batch: Any) -> Any:
+        classes, channels = self.num_classes, len(self.backbone.mean)
+        return read_batch(batch, num_classes=classes, masks=self.rcnn.masks, channels=channels)
+
+    def _frames(self, images: list[Tensor], resize: tuple[int, int] | None, *, flip: bool) -> Frames:
+        canvas = getattr(self.backbone, "fixed_size", None)
+        return Frames.of(
+            images, normalize=self.normalize, divisor=self.divisor, resize=resize, flip=flip, canvas=canvas
+        )
+
     def _detect(
         self, images: list[Tensor], originals: Sequence[tuple[int, int]] | None
     ) -> list[dict[str, Tensor]]:
@@ -365,9 +364,7 @@ class Detector(lightning.LightningModule):
         views = []
         for size in sizes or [self.resize]:
             for flip in (False, True) if self.tta_flip else (False,):
-                frames = Frames.of(
-                    images, normalize=self.normalize, divisor=self.divisor, resize=size, flip=flip
-                )
+                frames = self._frames(images, size, flip=flip)
                 found, _ = self.model(frames.images, frames.sizes)
                 views.append(frames.restore(found, originals=originals, flip=flip))
         if len(views) == 1:

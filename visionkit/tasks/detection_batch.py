@@ -16,7 +16,7 @@ __all__ = ["batch_parts", "in_original", "is_empty", "original_size", "read_batc
 Parts = tuple[list[Tensor], Sequence[Mapping[str, Any]], Sequence[str] | None]
 
 
-def read_batch(batch: Any, *, num_classes: int, masks: bool) -> Parts:
+def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) -> Parts:
     """Return pictures, targets and ids.
 
     What lies on the host is checked; what a loader hands over on a GPU already is not looked at, because that
@@ -36,7 +36,9 @@ def read_batch(batch: Any, *, num_classes: int, masks: bool) -> Parts:
         name = ids[index] if ids else f"picture {index} of the batch"
         carried = isinstance(target, Mapping) and "masks" in target.get("truth", {})
         required = masks and not carried
-        faults = check_boxes(image, target, num_classes=num_classes, name=name, masks=required)
+        faults = check_boxes(
+            image, target, num_classes=num_classes, name=name, masks=required, channels=channels
+        )
         if faults:
             raise faults[0]
     return images, targets, ids

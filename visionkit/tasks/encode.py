@@ -2,89 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from visionkit.backbones import create_encoder
 from visionkit.config import TransferConfig
 from visionkit.errors import InputError, expected
-from visionkit.tasks.own_module import OwnModule
+from visionkit.tasks.image_spec import ImageSpec
+from visionkit.tasks.own_module import OwnModule, wrap_own
 from visionkit.types import Init
 
-__all__ = ["PooledMaps", "build_encoder", "make_head"]
+__all__ = ["build_encoder", "make_head"]
 
 
-class PooledMaps(nn.Module):
-    """A feature source seen as an encoder: the mean of one level's map.
-
-    Args:
-        source: Gives one map a level.
-        reduction: Which level; the coarsest if not given.
-
-    Raises:
-        InputError: There is no such level.
-    """
-
-    def __init__(self, source: Any, *, reduction: int | None = None) -> None:
-        super().__init__()
-        reductions = [level.reduction for level in source.levels]
-        wanted = reductions[-1] if reduction is None else reduction
-        if wanted not in reductions:
-            raise InputError(
-                expected("probe_level", f"one of the backbone's reductions {reductions}", reduction)
-            )
-        self.source = source
-        self.place = reductions.index(wanted)
-        self.dim = int(source.levels[self.place].channels)
-        self.mean, self.std, self.name, self.weights = source.mean, source.std, source.name, source.weights
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return `(B, dim)` for normalised pictures `(B, 3, H, W)`."""
-        maps: tuple[Tensor, ...] = self.source(images)
-        return maps[self.place].mean(dim=(2, 3))
-
-    def freeze_through(self, reduction: int | Literal["all"]) -> None:
-        """Freeze the source."""
-        self.source.freeze_through(reduction)
-
-
-def build_encoder(backbone: str | nn.Module, *, init: Init, transfer: TransferConfig, reloading: bool) -> Any:
-    """Return a module `(B, 3, H, W) -> (B, dim)` with `dim`, `mean`, `std`, `weights`, `freeze_through`.
+def build_encoder(
+    backbone: str | nn.Module | Mapping[str, Any],
+    *,
+    init: Init,
+    transfer: TransferConfig,
+    images: ImageSpec,
+    origin: Mapping[str, Any] | None,
+) -> Any:
+    """Return a module `(B, C, H, W) -> (B, dim)` with `dim`, `mean`, `std`, `weights`, `freeze_through`.
 
     Args:
         backbone: A name, or a user's module.
         init: Where its weights come from.
         transfer: Resolved: norm and probe level.
-        reloading: A checkpoint will fill weights that were trained, so frozen norms are in order.
+        images: What the images are.
+        origin: What a checkpoint says of the weights that it will fill in; None when nothing is reloaded.
 
     Raises:
         InputError: The name stands for a module that only the user can build.
     """
-    if OwnModule.is_mark(backbone):
-        name = str(backbone).partition(":")[2]
-        raise InputError(
-            f"This checkpoint was trained with your own module {name}, which only you can build. "
-            f"Pass it again: load_from_checkpoint(path, backbone={name}(...))."
-        )
-    if not isinstance(backbone, str):
-        own = OwnModule(backbone, trained=init != "scratch")
-        if own.dim is None:
-            return PooledMaps(own, reduction=transfer.probe_level)
-        if transfer.probe_level is not None:
-            raise InputError(
-                "probe_level needs a backbone with levels, but yours gives a vector. Leave it out."
-            )
-        return own
-    from visionkit.backbones import create_encoder
-    from visionkit.backbones.norms import convert_norms
-
-    late = reloading and transfer.norm == "frozen"
-    norm = "batch" if late else transfer.norm
-    encoder = create_encoder(backbone, init=init, norm=norm or "batch", level=transfer.probe_level)
-    if late:
-        convert_norms(encoder, "frozen", trained=True)
-    return encoder
+    if not isinstance(backbone, str) or OwnModule.is_mark(backbone):
+        trained = (origin["init"] if origin else init) != "scratch"
+        own = wrap_own(
+            backbone, trained=trained, channels=images.in_channels, pool=True,
+            probe_level=transfer.probe_level,
+        )  # fmt: skip
+        return images.finish(own, transfer=transfer, origin=origin)
+    encoder = create_encoder(
+        backbone, init=init, norm=images.norm(transfer, origin), level=transfer.probe_level,
+        in_channels=images.in_channels, image_size=images.built_for(backbone),
+    )  # fmt: skip
+    return images.finish(encoder, transfer=transfer, origin=origin)
 
 
 def make_head(encoder: Any, num_classes: int, *, kind: str, init: Init) -> nn.Module:

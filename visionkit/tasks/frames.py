@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import batched_nms
 
+from visionkit.errors import InputError
+
 __all__ = ["Detections", "Frames", "merge_views", "resize_image", "training_targets"]
 
 Found = dict[str, Tensor]
@@ -43,7 +45,7 @@ class Frames:
     """Pictures as the network gets them, and the sizes they had before.
 
     Args:
-        images: `(B, 3, H, W)` normalised, padded with zeros at the right and the bottom.
+        images: `(B, C, H, W)` normalised, padded with zeros at the right and the bottom.
         sizes: `(h, w)` of each picture within it.
         given: `(h, w)` of each picture as it was given.
     """
@@ -61,14 +63,30 @@ class Frames:
         divisor: int,
         resize: tuple[int, int] | None = None,
         flip: bool = False,
+        canvas: tuple[int, int] | None = None,
     ) -> Frames:
-        """Return the frames of pictures `(3, H, W)`, normalised, perhaps resized and mirrored."""
+        """Return the frames of pictures `(C, H, W)`, normalised, perhaps resized and mirrored.
+
+        With a canvas `(H, W)`, the only size that the network takes, they are padded to it.
+
+        Raises:
+            InputError: A picture is larger than the canvas.
+        """
         ready = [resize_image(normalize(image), resize) for image in images]
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in ready]
         height = -(-max(size[0] for size in sizes) // divisor) * divisor
         width = -(-max(size[1] for size in sizes) // divisor) * divisor
+        if canvas is not None:
+            if height > canvas[0] or width > canvas[1]:
+                high, wide = max(size[0] for size in sizes), max(size[1] for size in sizes)
+                raise InputError(
+                    f"Expected pictures of at most {canvas[0]} x {canvas[1]} (height x width), the only size "
+                    f"that this backbone was built for, but got {high} x {wide}. Resize them, or build the "
+                    f"detector with image_size=({high}, {wide})."
+                )
+            height, width = canvas
         batch = torch.zeros(
-            (len(ready), 3, height, width),
+            (len(ready), int(ready[0].shape[0]), height, width),
             dtype=ready[0].dtype,
             device=ready[0].device,
         ).contiguous(memory_format=torch.channels_last)
@@ -100,7 +118,7 @@ class Frames:
 
 
 def resize_image(image: Tensor, resize: tuple[int, int] | None) -> Tensor:
-    """Return a float picture `(3, H, W)` whose short side is `resize[0]` and the long one at most `[1]`.
+    """Return a float picture `(C, H, W)` whose short side is `resize[0]` and the long one at most `[1]`.
 
     It is torchvision's own step (bilinear, not antialiased): its weights see what they were trained on.
     """

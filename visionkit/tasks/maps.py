@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from visionkit.backbones import create_backbone
 from visionkit.config import TransferConfig
-from visionkit.errors import InputError
-from visionkit.tasks.own_module import OwnModule
+from visionkit.tasks.image_spec import ImageSpec
+from visionkit.tasks.own_module import OwnModule, wrap_own
 from visionkit.types import Init
 
 __all__ = ["build_maps"]
 
 
 def build_maps(
-    backbone: str | nn.Module,
+    backbone: str | nn.Module | Mapping[str, Any],
     *,
     init: Init,
     transfer: TransferConfig,
     reductions: Sequence[int],
-    reloading: bool,
+    images: ImageSpec,
+    origin: Mapping[str, Any] | None,
+    output_stride: int | None = None,
 ) -> Any:
     """Return a feature source with `levels`, `mean`, `std`, `weights` and `freeze_through`.
 
@@ -30,31 +33,19 @@ def build_maps(
         init: Where its weights come from.
         transfer: Resolved: its norm is the backbone's.
         reductions: Which maps.
-        reloading: A checkpoint will fill weights that were trained, so frozen norms are in order.
+        images: What the images are.
+        origin: What a checkpoint says of the weights that it will fill in; None when nothing is reloaded.
+        output_stride: Coarsest reduction, by dilation; the network's own if not given.
 
     Raises:
         InputError: The module has no levels, or the name stands for a module that only the user can build.
     """
-    if OwnModule.is_mark(backbone):
-        name = str(backbone).partition(":")[2]
-        raise InputError(
-            f"This checkpoint was trained with your own module {name}, which only you can build. "
-            f"Pass it again: load_from_checkpoint(path, backbone={name}(...))."
-        )
-    if not isinstance(backbone, str):
-        own = OwnModule(backbone, trained=init != "scratch")
-        if own.levels is None:
-            raise InputError(
-                f"Expected your backbone {type(backbone).__name__} to have 'levels', one map each, "
-                "but it gives a vector. Set self.levels = (Level(channels, reduction), ...) in it."
-            )
-        return own
-    from visionkit.backbones import create_backbone
-    from visionkit.backbones.norms import convert_norms
-
-    late = reloading and transfer.norm == "frozen"
-    norm = "batch" if late else transfer.norm or "batch"
-    made = create_backbone(backbone, init=init, norm=norm, reductions=tuple(reductions))
-    if late:
-        convert_norms(made, "frozen", trained=True)
-    return made
+    if not isinstance(backbone, str) or OwnModule.is_mark(backbone):
+        trained = (origin["init"] if origin else init) != "scratch"
+        own = wrap_own(backbone, trained=trained, channels=images.in_channels)
+        return images.finish(own, transfer=transfer, origin=origin)
+    made = create_backbone(
+        backbone, init=init, norm=images.norm(transfer, origin), reductions=tuple(reductions),
+        in_channels=images.in_channels, image_size=images.built_for(backbone), output_stride=output_stride,
+    )  # fmt: skip
+    return images.finish(made, transfer=transfer, origin=origin)

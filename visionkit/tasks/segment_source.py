@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from visionkit.backbones import create_backbone
-from visionkit.backbones.norms import convert_norms
-from visionkit.backbones.planning import make_plan
-from visionkit.backbones.registry import resolve
-from visionkit.backbones.source import Plan, Request
 from visionkit.config import TransferConfig
 from visionkit.errors import InputError, expected
 from visionkit.nn.decoders import decoder_class, list_decoders
+from visionkit.tasks.image_spec import ImageSpec
+from visionkit.tasks.maps import build_maps
 from visionkit.tasks.own_module import OwnModule
 from visionkit.types import Init
 
-__all__ = ["build_source"]
+__all__ = ["build_source", "fill_canvas"]
 
 
 def build_source(
-    backbone: str | nn.Module,
+    backbone: str | nn.Module | Mapping[str, Any],
     *,
     decoder: str,
     init: Init,
     transfer: TransferConfig,
     output_stride: int | None,
     auxiliary: bool,
-    reloading: bool,
+    images: ImageSpec,
+    origin: Mapping[str, Any] | None,
 ) -> Any:
     """Return a source of the maps that a decoder wants.
 
@@ -42,48 +41,38 @@ def build_source(
         transfer: Resolved: the norm.
         output_stride: Largest reduction; the decoder's own wish if not given.
         auxiliary: Whether the second coarsest map is wanted too.
-        reloading: A checkpoint will fill weights that were trained, so frozen norms are in order.
+        images: What the images are; a network of fixed size sees windows of `image_size`.
+        origin: What a checkpoint says of the weights that it will fill in; None when nothing is reloaded.
 
     Raises:
         InputError: The backbone cannot serve; the text says what would.
     """
-    if OwnModule.is_mark(backbone):
-        name = str(backbone).partition(":")[2]
-        raise InputError(
-            f"This checkpoint was trained with your own module {name}, which only you can build. "
-            f"Pass it again: load_from_checkpoint(path, backbone={name}(...))."
-        )
-    if not isinstance(backbone, str):
-        own = OwnModule(backbone, trained=init != "scratch")
-        if not own.levels:
-            raise InputError(
-                f"Expected your backbone {type(backbone).__name__} to have 'levels' and to give one map "
-                "a level, but it gives a vector. Set self.levels = (Level(channels, reduction), ...) in it."
-            )
-        return own
+    if not isinstance(backbone, str) or OwnModule.is_mark(backbone):
+        return build_maps(backbone, init=init, transfer=transfer, reductions=(), images=images, origin=origin)
     wish = decoder_class(decoder).output_stride if output_stride is None else output_stride
     if wish is not None and wish < 1:
         raise InputError(expected("output_stride", "8, 16 or 32", wish))
-    available, stride = _available(backbone, wish, decoder)
+    available, stride = _available(backbone, wish, decoder, images)
     chosen = {reduction for reduction in decoder_class(decoder).reductions if reduction in available}
     chosen |= set(available[-2:] if auxiliary else available[-1:])
     if len(chosen) < decoder_class(decoder).least_levels:
         chosen.add(available[0])
-    late = reloading and transfer.norm == "frozen"
-    norm = "batch" if late else transfer.norm or "batch"
-    source = create_backbone(backbone, init=init, reductions=sorted(chosen), norm=norm, output_stride=stride)
-    if late:
-        convert_norms(source, "frozen", trained=True)
-    return source
+    return build_maps(
+        backbone, init=init, transfer=transfer, reductions=sorted(chosen), images=images, origin=origin,
+        output_stride=stride,
+    )  # fmt: skip
 
 
-def _available(backbone: str, wish: int | None, decoder: str) -> tuple[list[int], int | None]:
+def _available(
+    backbone: str, wish: int | None, decoder: str, images: ImageSpec
+) -> tuple[list[int], int | None]:
     """Return the reductions a backbone has up to the wish, and the output stride to build it with."""
-    plan = _plan(backbone, None)
-    if plan.fixed_size is not None:
+    plan = images.plan(backbone)
+    if plan.fixed_size is not None and images.size is None:
         raise InputError(
             f"{backbone!r} takes pictures of {plan.fixed_size[0]} x {plan.fixed_size[1]} only, but "
-            "segmentation trains on windows and scores at native size. Take a backbone without a fixed size."
+            "segmentation trains on windows and scores at native size. Say the size of the windows, "
+            "image_size=(height, width), or take a backbone without a fixed size."
         )
     own = [tap.level.reduction for tap in plan.taps]
     if not own:
@@ -100,7 +89,7 @@ def _available(backbone: str, wish: int | None, decoder: str) -> tuple[list[int]
     if wish is None or own[-1] <= wish:
         return own, None
     try:
-        return [tap.level.reduction for tap in _plan(backbone, wish).taps], wish
+        return [tap.level.reduction for tap in images.plan(backbone, wish).taps], wish
     except InputError as error:
         raise InputError(
             f"{error} Decoder {decoder!r} asks for reduction {wish} or less. {_advice(own)}"
@@ -122,6 +111,10 @@ def _advice(own: Sequence[int]) -> str:
     return f"With this backbone take {', or '.join(ways)}." if ways else "Take another backbone."
 
 
-def _plan(backbone: str, stride: int | None) -> Plan:
-    source, request = resolve(backbone, Request("", "", 3, stride, None))
-    return make_plan(cast(Any, source), request)
+def fill_canvas(images: Tensor, source: Any) -> Tensor:
+    """Return pictures padded with zeros to the only size that a source takes, if there is one."""
+    fixed: tuple[int, int] | None = getattr(source, "fixed_size", None)
+    if fixed is None:
+        return images
+    down, right = (max(0, wanted - side) for wanted, side in zip(fixed, images.shape[-2:], strict=True))
+    return F.pad(images, (0, right, 0, down)) if down or right else images

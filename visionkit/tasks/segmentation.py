@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from visionkit.backbones import WeightsInfo, make_norm
+from visionkit.backbones import make_norm
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.metrics import Tally
@@ -22,8 +22,8 @@ from visionkit.nn.decoders import create_decoder
 from visionkit.nn.segmentation_losses import SegmentationLoss, cross_entropy_loss
 from visionkit.nn.sliding_window import Windows
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
-from visionkit.tasks.own_module import own_module_name
-from visionkit.tasks.segment_source import build_source
+from visionkit.tasks.image_spec import ImageSpec, saved_origin
+from visionkit.tasks.segment_source import build_source, fill_canvas
 from visionkit.tasks.segmentation_batch import alike, batch_parts, check_mask, check_settings, is_empty
 from visionkit.tasks.segmentation_prediction import SegmentationPrediction
 from visionkit.tasks.segmentation_views import Views, decide
@@ -78,6 +78,10 @@ class Segmenter(lightning.LightningModule):
         window_margin: Pixels along the inner borders of a window that do not count.
         boundary_tolerance: Distance for the boundary score as a share of the diagonal (0.0075); 0 is off.
         class_names: Names of the classes, for scores and predictions.
+        in_channels: Channels of the images; trained input layers are adapted.
+        image_size: Side, or `(H, W)`, of training windows: a network of fixed size is built for it.
+        mean: Mean per channel of images in [0, 1], in place of the backbone's.
+        std: Deviation per channel, likewise.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -88,7 +92,7 @@ class Segmenter(lightning.LightningModule):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
+        backbone: str | nn.Module | Mapping[str, Any],
         *,
         init: Init,
         num_classes: int,
@@ -110,6 +114,10 @@ class Segmenter(lightning.LightningModule):
         window_margin: int = 0,
         boundary_tolerance: float = 0.0,
         class_names: Sequence[str] | None = None,
+        in_channels: int = 3,
+        image_size: int | Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -119,6 +127,7 @@ class Segmenter(lightning.LightningModule):
         self.ignore_index, self.auxiliary = ignore_index, auxiliary
         self.optim = optim_from(optim)
         brought = origin["init"] if origin else init
+        spec = ImageSpec(in_channels, image_size, mean, std)
         self.transfer = resolve_transfer("segmentation", brought, transfer_from(transfer))
         self.backbone = build_source(
             backbone,
@@ -127,10 +136,9 @@ class Segmenter(lightning.LightningModule):
             transfer=self.transfer,
             output_stride=output_stride,
             auxiliary=auxiliary > 0,
-            reloading=origin is not None,
+            images=spec,
+            origin=origin,
         )
-        if origin:
-            self.backbone.weights = WeightsInfo(**origin["weights"])
         self.normalize = Normalize(self.backbone.mean, self.backbone.std)
         self.decoder, self.auxiliary_head = self._make_heads(decoder, channels, dropout)
         apply_transfer(self.backbone, brought, self.transfer)
@@ -144,10 +152,9 @@ class Segmenter(lightning.LightningModule):
         self.loss_terms: dict[str, Tensor] = {}
         self.tally = Tally(("loss", "count"))
         self.eval_tally = Tally(("loss", "count"))
-        name = backbone if isinstance(backbone, str) else own_module_name(backbone)
-        brought_by = {"init": _kind(brought), "weights": self.backbone.weights.as_dict()}
         self.save_hyperparameters(plain_settings({
-            "backbone": name, "init": "scratch", "origin": brought_by, "num_classes": num_classes,
+            **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
+            "num_classes": num_classes,
             "decoder": decoder, "transfer": self.transfer, "optim": self.optim, "lr": lr,
             "loss": self.loss.terms, "class_weights": class_weights, "ignore_index": ignore_index,
             "auxiliary": auxiliary, "output_stride": output_stride, "channels": channels, "dropout": dropout,
@@ -335,6 +342,8 @@ class Segmenter(lightning.LightningModule):
             return main, create_decoder("fcn", levels[:-1], num_classes=self.num_classes, norm=norm)
 
     def _windows(self, size: int, stride: int, margin: int) -> Windows | None:
+        fixed = getattr(self.backbone, "fixed_size", None)
+        size = min(size or min(fixed), *fixed) if fixed else size
         if size == 0:
             return None
         multiple = self.backbone.levels[-1].reduction
@@ -342,11 +351,13 @@ class Segmenter(lightning.LightningModule):
 
     def _logits(self, images: Tensor, *, extra: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return logits (B, C, H, W) of the decoder and, if asked for, of the auxiliary head."""
-        maps = self.backbone(self.normalize(images))
+        seen = fill_canvas(self.normalize(images), self.backbone)
+        maps = self.backbone(seen)
+        height, width = images.shape[-2:]
         second = None
         if extra and self.auxiliary_head is not None:
-            second = _resized(self.auxiliary_head(maps[:-1]), images)
-        return _resized(self.decoder(maps), images), second
+            second = _resized(self.auxiliary_head(maps[:-1]), seen)[..., :height, :width]
+        return _resized(self.decoder(maps), seen)[..., :height, :width], second
 
     def _read(self, batch: Any) -> tuple[Any, Any, Sequence[str] | None]:
         images, masks, ids = batch_parts(batch)
@@ -387,8 +398,3 @@ def _mean(sums: dict[str, Tensor]) -> dict[str, float]:
 
 def _resized(logits: Tensor, images: Tensor) -> Tensor:
     return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _kind(init: Init) -> str:
-    # A path says nothing on another machine; that there were weights is what a reload must know.
-    return init if init in ("pretrained", "scratch") else "file"

@@ -1,0 +1,150 @@
+"""What a task's images are: channels, size and statistics; and the backbone that is built for them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+
+from visionkit.backbones.norms import convert_norms
+from visionkit.backbones.planning import make_plan
+from visionkit.backbones.registry import resolve
+from visionkit.backbones.source import Plan, Request, Size
+from visionkit.backbones.weights import WeightsInfo
+from visionkit.config import NormPolicy, TransferConfig
+from visionkit.errors import InputError, expected
+from visionkit.tasks.own_module import OwnModule, PooledMaps, own_module_name
+from visionkit.types import Init
+
+__all__ = ["ImageSpec", "saved_origin", "warn_other_size"]
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a task's images are.
+
+    Args:
+        in_channels: Channels of an image.
+        image_size: Side, or `(H, W)`, of the images that reach the network; None if it is not said. A network
+            of fixed size is built for it; others only remember it.
+        mean: Mean per channel of images in [0, 1], in place of the backbone's.
+        std: Deviation per channel.
+
+    Raises:
+        InputError: A number is not positive, or there is not one mean and deviation a channel.
+    """
+
+    in_channels: int = 3
+    image_size: int | Sequence[int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Look at the numbers before anything is built."""
+        if not isinstance(self.in_channels, int) or self.in_channels < 1:
+            raise InputError(expected("in_channels", "a whole number of at least 1", self.in_channels))
+        size = self.image_size
+        sides = [size] if isinstance(size, int) else list(size or ())
+        whole = all(isinstance(side, int) and side > 0 for side in sides)
+        if size is not None and (not whole or len(sides) not in ((1,) if isinstance(size, int) else (2,))):
+            raise InputError(expected("image_size", "a side in pixels, or (height, width)", size))
+        if (self.mean is None) != (self.std is None):
+            raise InputError("Expected mean and std together, but got one of them. Give both or neither.")
+        if self.mean is None or self.std is None:
+            return
+        if not len(self.mean) == len(self.std) == self.in_channels or min(self.std) <= 0:
+            wanted = f"{self.in_channels} numbers each (in_channels), std above 0"
+            raise InputError(expected("mean and std", wanted, (tuple(self.mean), tuple(self.std))))
+
+    @property
+    def size(self) -> Size | None:
+        """`(H, W)` of the images, where it is said."""
+        size = self.image_size
+        if size is None or isinstance(size, int):
+            return None if size is None else (size, size)
+        return (int(size[0]), int(size[1]))
+
+    def settings(self, backbone: str | nn.Module | Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a checkpoint remembers: these settings, and the backbone's name or how it was made."""
+        made_by = backbone if isinstance(backbone, str | Mapping) else own_module_name(backbone)
+        return {
+            "backbone": made_by,
+            "in_channels": self.in_channels,
+            "image_size": None if self.size is None else list(self.size),
+            "mean": None if self.mean is None else list(self.mean),
+            "std": None if self.std is None else list(self.std),
+        }
+
+    def plan(self, backbone: str, output_stride: int | None = None) -> Plan:
+        """Return what a named network turns out to be for these images."""
+        fixed = self._plan(backbone, output_stride, None).fixed_size is not None
+        return self._plan(backbone, output_stride, self.size if fixed else None)
+
+    def built_for(self, backbone: str) -> Size | None:
+        """Return the size to build a network for: None where it takes images of any size anyway."""
+        if self.size is None or self._plan(backbone, None, None).fixed_size is None:
+            return None
+        return self.size
+
+    def _plan(self, backbone: str, output_stride: int | None, size: Size | None) -> Plan:
+        source, request = resolve(backbone, Request("", "", self.in_channels, output_stride, size))
+        return make_plan(cast(Any, source), request)
+
+    @staticmethod
+    def norm(transfer: TransferConfig, origin: Mapping[str, Any] | None) -> NormPolicy:
+        """Return the norms to build with: those that a checkpoint fills may only be frozen afterwards."""
+        late = origin is not None and transfer.norm == "frozen"
+        return "batch" if late else transfer.norm or "batch"
+
+    def finish(self, source: Any, *, transfer: TransferConfig, origin: Mapping[str, Any] | None) -> Any:
+        """Return a backbone with the statistics given, and when reloading with the record it had.
+
+        Args:
+            source: A backbone or an encoder, or a user's module as one.
+            transfer: Resolved: its norm.
+            origin: What the checkpoint says of the weights; None when nothing is reloaded.
+
+        Raises:
+            InputError: The user's module has statistics for other channels.
+        """
+        if len(source.mean) != self.in_channels and (self.in_channels != 3 or self.mean is not None):
+            raise InputError(
+                expected(
+                    "in_channels", f"{len(source.mean)}, as your own backbone has means", self.in_channels
+                )
+            )
+        if origin:
+            if transfer.norm == "frozen" and not isinstance(source, OwnModule | PooledMaps):
+                convert_norms(source, "frozen", trained=True)
+            source.weights = WeightsInfo.from_dict(origin["weights"])
+        if self.mean is not None and self.std is not None:
+            source.mean, source.std = tuple(self.mean), tuple(self.std)
+        return source
+
+
+def saved_origin(backbone: Any, brought: Init) -> dict[str, Any]:
+    """Return what a checkpoint remembers of the weights; a path says nothing on another machine."""
+    kind = brought if brought in ("pretrained", "scratch") else "file"
+    return {"init": kind, "weights": backbone.weights.as_dict()}
+
+
+def warn_other_size(task: Any, images: Any) -> None:
+    """Say, once, that images differ in size from those that a task was trained on: its scores would fall.
+
+    Args:
+        task: Has `image_size`, `(H, W)` or None.
+        images: `(B, C, H, W)`.
+    """
+    given = tuple(images.shape[-2:])
+    if task.image_size is None or given == task.image_size or task.__dict__.get("_size_said"):
+        return
+    task.__dict__["_size_said"] = True
+    height, width = task.image_size
+    warnings.warn(
+        f"These images are {given[0]} x {given[1]} (height x width), but {type(task).__name__} was trained "
+        f"on {height} x {width}: its answers may be near to chance. Resize them as for training.",
+        stacklevel=3,
+    )
