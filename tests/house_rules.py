@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "visionkit"
 # A module may import those of the same or an earlier layer.
 LAYERS = (
-    ("errors",), ("types", "config"), ("backbones",), ("nn",), ("data",), ("metrics",), ("optim",),
+    ("errors",), ("types", "config", "pixels"), ("backbones",), ("nn",), ("data",), ("metrics",), ("optim",),
     ("transfer", "advise"), ("tasks",), ("run",), ("commands",), ("cli",),
 )  # fmt: skip
 # What a layer may not import although it stands earlier.
@@ -40,10 +40,7 @@ ALLOWED_CALLS = {
 # Public functions that take **kwargs, each with its reason.
 OPEN_KEYWORDS = {
     "metrics/tally.py:add": "the names are those that the tally was made with; others are refused",
-    "tasks/classification.py:load_from_checkpoint": "overrides Lightning's method of that signature",
-    "tasks/detection.py:load_from_checkpoint": "overrides Lightning's method of that signature",
-    "tasks/segmentation.py:load_from_checkpoint": "overrides Lightning's method of that signature",
-    "tasks/captioning.py:load_from_checkpoint": "overrides Lightning's method of that signature",
+    "tasks/hooks.py:load_from_checkpoint": "overrides Lightning's method of that signature",
     "tasks/detection.py:compile": "overrides torch's method of that signature",
     "tasks/segmentation.py:compile": "overrides torch's method of that signature",
     "tasks/captioning.py:compile": "overrides torch's method of that signature",

@@ -55,11 +55,11 @@ def build_optimizer(
     Raises:
         InputError: The schedule does not fit into the training, or no parameter is to be trained.
     """
-    _check_length(config, transfer, total_images)
+    trainer = getattr(module, "_trainer", None)
+    _check_length(config, transfer, total_images, epochs=getattr(trainer, "max_epochs", None) or -1)
     groups = parameter_groups(module, backbone, config, transfer, scaled_rate(lr, config, global_batch))
     devices = {p.device.type for group in groups for p in group["params"]}
     # Lightning cannot clip gradients that a fused optimizer unscales itself.
-    trainer = getattr(module, "_trainer", None)
     clipped = config.clip_norm or getattr(trainer, "gradient_clip_val", None)
     fused = devices in ({"cpu"}, {"cuda"}) and not clipped
     optimizer: torch.optim.Optimizer
@@ -214,10 +214,17 @@ def _tails(config: OptimConfig, total: float) -> tuple[float, ...]:
     return config.tails or (total / 3, total / 9)
 
 
-def _check_length(config: OptimConfig, transfer: TransferConfig, total: float) -> None:
+def _check_length(config: OptimConfig, transfer: TransferConfig, total: float, *, epochs: int = -1) -> None:
     if not math.isfinite(total):
         if config.schedule == "constant" and not config.warmup:
             return
+        if epochs > 0:
+            raise InputError(
+                f"The schedule {config.schedule!r} with warm-up {config.warmup:g} needs to know where training "
+                f"ends. max_epochs is {epochs}, but the training loader has no length (an IterableDataset), so an "
+                "epoch has no known end. Set max_steps, give the data set __len__, or use schedule 'constant' with "
+                "warmup 0."
+            )
         raise InputError(
             f"The schedule {config.schedule!r} with warm-up {config.warmup:g} needs to know where "
             "training ends, but the Trainer has no end. Set max_epochs or max_steps, or use schedule "

@@ -23,6 +23,7 @@ __all__ = [
     "Sample",
     "SegmentationBatch",
     "Truth",
+    "as_ids",
 ]
 
 Init: TypeAlias = str
@@ -123,3 +124,26 @@ class Reader(Protocol):
     def __getitem__(self, index: int) -> Sample:
         """Read sample `index`; raise `DataError` naming file and field when it cannot be read."""
         ...
+
+
+def as_ids(value: Any) -> list[str] | None:
+    """Return the ids of a batch as text, whatever kind they are of; None where there are none at all.
+
+    Args:
+        value: None, one id, or several: text, whole numbers, paths, a tensor or an array of numbers (as torch's
+            default collate makes of them).
+
+    Returns:
+        One text an image; an empty list for an empty batch. The number 0 is an id as any other.
+    """
+    if value is None:
+        return None
+    if hasattr(value, "tolist"):  # a tensor or an array
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_as_id(item.tolist() if hasattr(item, "tolist") else item) for item in value]
+    return [_as_id(value)]
+
+
+def _as_id(value: Any) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

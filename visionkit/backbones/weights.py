@@ -20,7 +20,15 @@ from torch import Tensor
 
 from visionkit.errors import InputError, nearest
 
-__all__ = ["WeightsInfo", "check_file", "file_digest", "portable_init", "read_state_dict", "split_init"]
+__all__ = [
+    "WeightsInfo",
+    "check_file",
+    "checkpoint_record",
+    "file_digest",
+    "portable_init",
+    "read_state_dict",
+    "split_init",
+]
 
 _LIMIT = 16 * 2**30
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "state_dict_ema")
@@ -115,6 +123,24 @@ def check_file(path: str | Path, *, max_bytes: int = _LIMIT) -> Path:
         except Exception as error:
             raise InputError(f"{file}: The file is damaged ({type(error).__name__}: {error}).") from error
     return file
+
+
+def checkpoint_record(path: str | Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, without its tensors: settings and the library's own entries.
+
+    Args:
+        path: A file that `check_file` has passed.
+
+    Returns:
+        "hyper_parameters" and "visionkit", each a dict, empty where the file has none.
+    """
+    try:
+        raw = torch.load(path, map_location="meta", weights_only=True)
+    except Exception:  # said where the whole file is read
+        raw = {}
+    held = raw if isinstance(raw, dict) else {}
+    found = {name: held.get(name) for name in ("hyper_parameters", "visionkit")}
+    return {name: dict(value) if isinstance(value, dict) else {} for name, value in found.items()}
 
 
 def read_state_dict(

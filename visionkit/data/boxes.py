@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
-from visionkit.errors import DataError
+from visionkit.errors import DataError, InputError
+from visionkit.pixels import pixel_fault
 
-__all__ = ["SLACK", "box_fault", "check_boxes"]
+__all__ = ["SLACK", "box_fault", "check_boxes", "plain_boxes"]
 
 SLACK = 1.0  # pixels a box may reach beyond the picture: annotators and 1-based formats round
 
@@ -41,6 +43,36 @@ def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str 
     return None
 
 
+def plain_boxes(boxes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Return boxes as a plain tensor `(N, 4)` of absolute xyxy, from any upright format of torchvision's.
+
+    Args:
+        boxes: A plain tensor, which is taken to be xyxy, or `tv_tensors.BoundingBoxes`.
+        size: `(H, W)` of the image; the boxes' canvas must be that.
+
+    Raises:
+        InputError: The boxes are rotated, or lie on a canvas of another size.
+    """
+    if not isinstance(boxes, BoundingBoxes):
+        return boxes.as_subclass(Tensor)
+    kind = boxes.format
+    if kind not in (BoundingBoxFormat.XYXY, BoundingBoxFormat.XYWH, BoundingBoxFormat.CXCYWH):
+        raise InputError(
+            f"Expected upright boxes (XYXY, XYWH or CXCYWH), but got {kind.value}: rotated ones."
+        )
+    canvas = tuple(int(side) for side in boxes.canvas_size)
+    if size is not None and canvas != size:
+        raise InputError(
+            f"Expected boxes on the canvas of their image, {size[0]} x {size[1]}, but theirs is "
+            f"{canvas[0]} x {canvas[1]} (height x width). Give image and boxes to one transform together."
+        )
+    from torchvision.transforms.v2.functional import convert_bounding_box_format
+
+    converted = convert_bounding_box_format(boxes, new_format=BoundingBoxFormat.XYXY)
+    plain: Tensor = converted.as_subclass(Tensor)
+    return plain if plain.is_floating_point() else plain.float()
+
+
 def check_boxes(
     image: Any, target: Any, *, num_classes: int, name: str = "", masks: bool = False, channels: int = 3
 ) -> list[DataError]:
@@ -48,8 +80,8 @@ def check_boxes(
 
     Args:
         image: `(C, H, W)` uint8, or float in [0, 1].
-        target: A dict of `boxes` `(N, 4)` xyxy float, `labels` `(N,)` int64 from 0, and perhaps `masks` and
-            `iscrowd`. A picture without objects has boxes `(0, 4)`.
+        target: A dict of `boxes` `(N, 4)` xyxy float (or torchvision's `BoundingBoxes`), `labels` `(N,)` int64
+            from 0, and perhaps `masks` and `iscrowd`. A picture without objects has boxes `(0, 4)`.
         num_classes: Foreground classes.
         name: What names the picture in the faults.
         masks: Whether masks are required.
@@ -67,6 +99,12 @@ def check_boxes(
         fault(f"Expected a dict of boxes and labels, but got {type(target).__name__}.", "target")
         return faults
     boxes, labels = target.get("boxes"), target.get("labels")
+    if isinstance(boxes, BoundingBoxes):
+        try:
+            boxes = plain_boxes(boxes, None if text else (int(image.shape[-2]), int(image.shape[-1])))
+        except InputError as error:
+            fault(str(error), "boxes")
+            return faults
     if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
         fix = "A picture without objects has torch.zeros(0, 4)."
         fault(f"Expected boxes (N, 4), but got {_said(boxes)}. {fix}", "boxes")
@@ -121,17 +159,7 @@ def _image_fault(image: Any, channels: int) -> str | None:
         return f"Expected a picture ({channels}, H, W), but got {_said(image)}. {fix}"
     if not image.numel():
         return f"Expected a picture with pixels, but got {tuple(image.shape)}."
-    if image.dtype == torch.uint8:
-        return None
-    if not image.is_floating_point():
-        return f"Expected a picture in uint8, or float in [0, 1], but got {image.dtype}."
-    low, high = (float(value) for value in image.aminmax())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "Expected finite pixels, but got NaN or infinity."
-    if low < -1e-3 or high > 1 + 1e-3:
-        fix = "Give uint8 pixels, or divide by 255; the task normalises."
-        return f"Expected float pixels in [0, 1], but they go from {low:g} to {high:g}. {fix}"
-    return None
+    return pixel_fault(image)
 
 
 def _said(value: Any) -> str:

@@ -35,7 +35,7 @@ def stack_batch(samples: Sequence[Sample]) -> Batch:
     if not samples:
         return {"ids": []}
     batch: Batch = {"images": _stack_images(samples), "ids": _ids(samples)}
-    if "label" in samples[0]:
+    if _all_have(samples, "label"):
         batch["labels"] = torch.stack([sample["label"] for sample in samples])
     return batch
 
@@ -61,21 +61,20 @@ def mask_batch(samples: Sequence[Sample]) -> Batch:
     """Make a `SegmentationBatch`: stacked where all pictures have one size, lists otherwise.
 
     Args:
-        samples: Pictures with `mask` (H, W) int64.
+        samples: Pictures, and where they are known `mask` (H, W) int64.
 
     Returns:
-        `images` (B, 3, H, W) uint8 and `masks` (B, H, W) int64, or lists of both; `ids`.
-        Without samples: `{"ids": []}`.
+        `images` (B, 3, H, W) uint8 and, where samples have them, `masks` (B, H, W) int64, or lists of both;
+        `ids`. Without samples: `{"ids": []}`.
     """
     if not samples:
         return {"ids": []}
     batch: Batch = {"ids": _ids(samples)}
-    if len({sample["image"].shape for sample in samples}) == 1:
-        batch["images"] = _stack_images(samples)
-        batch["masks"] = torch.stack([sample["mask"] for sample in samples])
-    else:
-        batch["images"] = [sample["image"] for sample in samples]
-        batch["masks"] = [sample["mask"] for sample in samples]
+    alike = len({sample["image"].shape for sample in samples}) == 1
+    batch["images"] = _stack_images(samples) if alike else [sample["image"] for sample in samples]
+    if _all_have(samples, "mask"):
+        masks = [sample["mask"] for sample in samples]
+        batch["masks"] = torch.stack(masks) if alike else masks
     return batch
 
 
@@ -85,19 +84,21 @@ def caption_batch(
     """Make a `CaptionBatch`; bind `encode` with `functools.partial` to get a collate.
 
     Args:
-        samples: Pictures of one size with `captions`; the first captions of each give the tokens (a
+        samples: Pictures of one size with `captions`, or none of them with; the first captions of each give the tokens (a
             transform may choose others by moving them to the front, see `DrawCaptions`).
         encode: Turns a sentence into token ids, with its begin and end marks.
         pad: The id that fills short rows.
         several: Sentences taught for each picture, which is encoded once; a picture with fewer repeats them.
 
     Returns:
-        `images` (B, 3, H, W) uint8, `tokens` (B, L) or, for several, (B, K, L) int64, `references` every
-        caption of each picture, `ids`, and `boxes` and `labels`, one of each a picture, where samples have
+        `images` (B, 3, H, W) uint8, `ids` and, where samples have captions, `tokens` (B, L) or, for several,
+        (B, K, L) int64, `references` every caption of each picture, and `boxes` and `labels`, one of each a picture, where samples have
         them. Without samples: `{"ids": []}`.
     """
     if not samples:
         return {"ids": []}
+    if not _all_have(samples, "captions"):
+        return {"images": _stack_images(samples), "ids": _ids(samples)}
     rows = [
         list(encode(sample["captions"][place % len(sample["captions"])]))
         for sample in samples
@@ -116,6 +117,21 @@ def caption_batch(
         if name in samples[0]:
             batch[name] = [sample[name] for sample in samples]
     return batch
+
+
+def _all_have(samples: Sequence[Sample], field: str) -> bool:
+    """Return whether the samples have a field: all of them, or none (to be predicted)."""
+    lacking = [
+        sample.get("id", f"sample {place}") for place, sample in enumerate(samples) if field not in sample
+    ]
+    if 0 < len(lacking) < len(samples):
+        raise DataError(
+            f"Expected all samples of a batch to have '{field}', or none, but {len(lacking)} of {len(samples)} lack "
+            "it. Leave those out, or predict them apart.",
+            path=lacking[0],
+            field=field,
+        )
+    return not lacking
 
 
 def _ids(samples: Sequence[Sample]) -> list[str]:

@@ -34,6 +34,7 @@ __all__ = [
     "read_image",
     "read_size",
     "regular_file",
+    "to_rgb",
 ]
 
 MAX_PIXELS = 64_000_000
@@ -198,7 +199,7 @@ def _decoded(source: str | io.BytesIO, file: str, max_pixels: int) -> Tensor:
             turn = _TURN.get(_orientation(image))
             array = _fast_jpeg(image) if turn is None else None
             if array is None:
-                pixels = _to_rgb(image, file)
+                pixels = to_rgb(image, file)
                 array = np.array(pixels if turn is None else pixels.transpose(turn))
         except DataError:
             raise
@@ -305,7 +306,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _to_rgb(image: Image.Image, file: str) -> Image.Image:
+def to_rgb(image: Image.Image, file: str) -> Image.Image:
     """Decode and convert to 8-bit RGB by a rule for each pixel type."""
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,8 +22,8 @@ __all__ = ["Table", "image_table", "table_splits"]
 class Table:
     """A reader of the rows of a table.
 
-    It offers `labels` where every target is one class. The id of a row is its path, with the line
-    behind it where that is named again.
+    It offers `labels` where every target is one class, else `targets`. The id of a row is its path, with the
+    line behind it where that is named again.
 
     Args:
         table: The rows, as `read_table` understands them.
@@ -42,6 +43,7 @@ class Table:
         if len(single) == len(table.targets):
             self.labels = single
         else:
+            self.targets: Sequence[Any] = table.targets
             self.recipe = repr(table.targets)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from visionkit.errors import InputError, expected
 from visionkit.metrics.caption_scores import caption_scores
 from visionkit.metrics.cider import DocumentFrequency
 from visionkit.metrics.gather import gather_rows
+from visionkit.types import as_ids
 
 __all__ = ["CaptionScores"]
 
@@ -38,14 +40,14 @@ class CaptionScores:
 
     def update(
         self,
-        ids: Sequence[str],
+        ids: Sequence[Any],
         candidates: Sequence[Sequence[str]],
         references: Sequence[Sequence[Sequence[str]]],
     ) -> None:
         """Add a batch.
 
         Args:
-            ids: One name for each picture.
+            ids: One name for each picture: text or a number.
             candidates: One token list for each picture.
             references: One or more token lists for each picture.
 
@@ -55,7 +57,7 @@ class CaptionScores:
         if not len(ids) == len(candidates) == len(references):
             lengths = (len(ids), len(candidates), len(references))
             raise InputError(expected("ids, candidates and references", "equally many", lengths))
-        for name, candidate, several in zip(ids, candidates, references):
+        for name, candidate, several in zip(as_ids(ids) or (), candidates, references):
             self._captions[name] = (list(candidate), [list(reference) for reference in several])
 
     def captions(self, device: torch.device | str = "cpu") -> dict[str, tuple[list[str], list[list[str]]]]:

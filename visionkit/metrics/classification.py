@@ -100,7 +100,7 @@ class MultiLabelScores(nn.Module):
     """map, micro_f1, macro_f1 (at probability 0.5) and loss; and each label's average precision.
 
     `map` is the mean over the labels that have positives, from all scores (nothing is binned); macro F1 is
-    the mean over the labels that occur or are predicted.
+    the mean over the labels that occur or are predicted. Where no label does, they are NaN.
 
     Args:
         num_classes: Number of labels.
@@ -144,8 +144,8 @@ class MultiLabelScores(nn.Module):
         return {
             "loss": totals["loss"].item() / count,
             "map": self.average_precision.nanmean().item(),
-            "micro_f1": 2 * hits.sum().item() / total if total else 0.0,
-            "macro_f1": f1_scores(hits, predicted, actual).nanmean().nan_to_num(0.0).item(),
+            "micro_f1": 2 * hits.sum().item() / total if total else float("nan"),
+            "macro_f1": f1_scores(hits, predicted, actual).nanmean().item(),
         }
 
 

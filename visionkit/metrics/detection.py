@@ -23,6 +23,7 @@ from visionkit.metrics.coco_core import (
     accumulate,
     box_overlaps,
 )
+from visionkit.types import as_ids
 
 __all__ = ["CocoAP", "DetectionScores"]
 
@@ -94,7 +95,7 @@ class CocoAP:
         self,
         predictions: Sequence[Mapping[str, Tensor]],
         targets: Sequence[Mapping[str, Any]],
-        ids: Sequence[str],
+        ids: Sequence[Any],
     ) -> None:
         """Add pictures.
 
@@ -105,7 +106,7 @@ class CocoAP:
                 `iscrowd` `(N,)`, `area` `(N,)` (the annotated area; NaN: the box's or mask's own) and, with
                 masks, `masks`: `(N, H, W)`, or run lengths as pycocotools has them. Tensors or arrays. With
                 `image_id`, the file's own number, ties are broken in the order of these, as COCO does.
-            ids: What names each picture.
+            ids: What names each picture: text or numbers.
 
         Raises:
             InputError: Lengths differ, or a label is not a class.
@@ -115,7 +116,7 @@ class CocoAP:
                 f"Expected as many predictions as targets and ids, but got "
                 f"{len(predictions)}, {len(targets)} and {len(ids)}."
             )
-        for found, target, name in zip(predictions, targets, ids, strict=True):
+        for found, target, name in zip(predictions, targets, as_ids(ids) or (), strict=True):
             index = len(self._state.ids)
             count, size = len(target["labels"]), len(found["labels"])
             crowd = target.get("iscrowd", np.zeros(count))

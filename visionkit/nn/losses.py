@@ -55,7 +55,8 @@ def mixed_loss(
         kind: See `label_losses`.
         smoothing: See `label_losses`.
         weights: `(K,)`. For classes: each picture counts with its class's weight, and the mean is over the
-            weights. For "multi": the weight of each label's positives.
+            weights; a batch of weight 0 in all gives 0 and no gradient. For "multi": the weight of each
+            label's positives.
         labels_b: The labels of the pictures mixed in (mixup, cutmix).
         lam: Share of the first labels, a number or `(B,)`.
 
@@ -84,4 +85,7 @@ def mixed_loss(
         losses_b, counts_b = terms(labels_b)
         losses = lam * losses + (1 - lam) * losses_b
         counts = lam * counts + (1 - lam) * counts_b
-    return losses.sum() / counts.sum() if weights is not None else losses.mean()
+    if weights is None:
+        return losses.mean()
+    # Where nothing counts the sum is 0: over the least number it stays 0, and 0 / 0 would be NaN.
+    return losses.sum() / counts.sum().clamp(min=torch.finfo(counts.dtype).tiny)

@@ -9,14 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.errors import InputError, expected
+from visionkit.pixels import pixel_fault
 
 __all__ = ["Normalize"]
+
+_LOOKS = 4  # batches of floats on a device that are looked at: each look waits for it
 
 
 class Normalize(nn.Module):
     """Scale pictures to [0, 1] if they are uint8, then apply a backbone's mean and standard deviation.
 
-    Both steps are one multiply-add. The statistics are buffers, so a checkpoint carries them.
+    Both steps are one multiply-add. The statistics are buffers, so a checkpoint carries them. Floats of
+    another precision (float64, float16) come out in that of the statistics, which is the network's.
+
+    Floats outside [0, 1] (0 .. 255, or normalised already) and NaN are refused wherever they can be read
+    without a wait: on the host always, on a device in the first calls only, and never while a graph is
+    traced, exported or compiled.
 
     Args:
         mean: Mean of each channel, for pixels in [0, 1].
@@ -40,6 +48,7 @@ class Normalize(nn.Module):
         self.register_buffer("scale", 1 / (255 * self.std), persistent=False)
         self.register_buffer("shift", -self.mean / self.std, persistent=False)
         self.register_load_state_dict_post_hook(_refresh)
+        self._looks = _LOOKS
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise pictures.
@@ -51,7 +60,7 @@ class Normalize(nn.Module):
             The same shape and memory format, floating point.
 
         Raises:
-            InputError: The pictures are neither uint8 nor float, or have another number of channels.
+            InputError: The pictures are neither uint8 nor float in [0, 1], or have another number of channels.
         """
         channels = self.mean.shape[0]
         if images.ndim not in (3, 4) or images.shape[-3] != channels:
@@ -69,7 +78,27 @@ class Normalize(nn.Module):
             raise InputError(
                 expected("pictures", "uint8, or float in [0, 1]", str(images.dtype).removeprefix("torch."))
             )
-        return _scaled(images, 255 * self.scale, self.shift)
+        self._look(images)
+        return _scaled(images.to(self.scale.dtype), 255 * self.scale, self.shift)
+
+    def _look(self, images: Tensor) -> None:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return
+        kind = images.device.type
+        if kind != "cpu":
+            if (
+                self._looks <= 0
+                or kind == "meta"
+                or (kind == "cuda" and torch.cuda.is_current_stream_capturing())
+            ):
+                return
+            self._looks -= 1
+        try:
+            fault = pixel_fault(images)
+        except RuntimeError:  # values that are not there to be read: vmap, fake tensors
+            return
+        if fault:
+            raise InputError(fault)
 
 
 def _scaled(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

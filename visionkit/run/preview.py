@@ -132,7 +132,7 @@ class Preview(Careful, Callback):
     ) -> None:
         """Collect what the model says of one batch."""
         kept = self._kept
-        if kept is None or self.problem or len(batch["ids"]) == 0:
+        if kept is None or self.problem or "ids" not in batch or len(batch["ids"]) == 0:
             return
         batch = {**batch, "ids": [_name(value) for value in batch["ids"]]}
         with self.careful("Previews"), torch.no_grad(), trainer.precision_plugin.forward_context():

@@ -53,7 +53,9 @@ class ClassPreview:
         elif _is_binary(labels) and len(self.classes) == labels.shape[-1]:
             rows = self._several(logits, labels)
         else:
-            rows = _numbers(logits, labels)
+            units = getattr(module, "standardize", None)
+            spread = torch.ones(logits.shape[1]) if units is None else units.std.detach().float().cpu()
+            rows = _numbers(logits, labels, spread)
         return [{"id": name} | row for name, row in zip(batch["ids"], rows, strict=True)]
 
     def picture(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
@@ -108,9 +110,9 @@ def _is_binary(labels: Tensor) -> bool:
     return bool(((labels == 0) | (labels == 1)).all())
 
 
-def _numbers(outputs: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+def _numbers(outputs: Tensor, labels: Tensor, spread: Tensor) -> list[dict[str, Any]]:
     outputs, labels = outputs.reshape(len(outputs), -1), labels.float().reshape(len(labels), -1)
-    losses = functional.mse_loss(outputs, labels, reduction="none").mean(dim=1).tolist()
+    losses = ((outputs - labels) / spread).square().mean(dim=1).tolist()
     return [
         {"truth": _rounded(truth), "prediction": _rounded(guess), "confidence": None, "loss": loss}
         for truth, guess, loss in zip(labels, outputs, losses, strict=True)

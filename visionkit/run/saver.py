@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -174,7 +175,9 @@ class SaveCheckpoints(Checkpoint):
 
     def _score(self, trainer: lightning.Trainer) -> float | None:
         value = trainer.callback_metrics.get(self.monitor[0])
-        return float(value) if isinstance(value, Tensor | float) else None
+        score = float(value) if isinstance(value, Tensor | float) else None
+        # NaN says that nothing could be scored: no checkpoint is the best for that.
+        return score if score is None or math.isfinite(score) else None
 
     def _improves(self, score: float) -> bool:
         best = self.best_score

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig
@@ -19,23 +18,19 @@ from visionkit.nn import Normalize
 from visionkit.nn.attention import doubly_stochastic
 from visionkit.nn.caption_decoder import CaptionDecoder, Taught
 from visionkit.nn.recurrent import CellKind
-from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
+from visionkit.optim import images_per_step, total_images
+from visionkit.tasks.batch_norm import explained
+from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.caption_source import build_caption_source, grid_place, to_grid
-from visionkit.tasks.captioning_batch import CaptionParts, is_empty, read_captions, read_pictures
+from visionkit.tasks.captioning_batch import CaptionParts, read_captions
 from visionkit.tasks.captioning_prediction import CaptionPrediction, caption_predictions
 from visionkit.tasks.captioning_settings import Decoding, SelfCritical, check_settings, settings_from
+from visionkit.tasks.image_inputs import image_stack
 from visionkit.tasks.image_spec import ImageSpec, saved_origin
 from visionkit.tasks.self_critical import make_critic, need
 from visionkit.tasks.speaker import Speaker
 from visionkit.tasks.speaking import marks_of, say, word_loss
-from visionkit.tasks.wiring import (
-    check_callbacks,
-    keep_buffers_local,
-    optim_from,
-    plain_settings,
-    refuse_foreign,
-    share_buffers,
-)  # fmt: skip
+from visionkit.tasks.wiring import optim_from, plain_settings
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
 from visionkit.types import Init
 
@@ -53,7 +48,8 @@ class Captioner(Speaker):
 
     A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `tokens` `(B, L)` or `(B, K, L)`
     int64 (`<bos> words <eos> <pad>`; K sentences of a picture that is encoded once), `references` (every
-    sentence of each picture, text) and, if pictures have names, `ids`; or a tuple `(images, tokens)`.
+    sentence of each picture, text) and, if pictures have names, `ids` of any kind; or a pair
+    `(images, tokens)`.
 
     Logged: `train/loss` (and `train/reward`, once self-critical) every `log_every_n_steps` updates and at the
     end of an epoch; for `val` and `test`: `loss` (cross-entropy a word), `bleu1` .. `bleu4`, `rouge_l`,
@@ -99,6 +95,10 @@ class Captioner(Speaker):
     """
 
     monitor = ("val/cider", "max")
+    truth = "tokens"
+    scored = ("scores", "eval_tally")
+    scores: CaptionScores
+    eval_tally: Tally
 
     def __init__(
         self,
@@ -177,10 +177,10 @@ class Captioner(Speaker):
         self.marks = marks_of(words, bad_endings=self.decoding.bad_endings)
         self.frequency = frequency
         self.critic = make_critic(words, frequency, self.self_critical, longest=self.decoding.longest)
-        self.scores = CaptionScores(frequency)
         self.said: list[CaptionPrediction] = []
         self.loss_terms: dict[str, Tensor] = {}
-        self.tally, self.eval_tally = Tally(_SUMS), Tally(("loss", "count"))
+        self.tally = Tally(_SUMS)
+        self.scores, self.eval_tally = self._make_scores().values()
         self._images = (0, 0.0)
         self.save_hyperparameters(plain_settings({
             **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
@@ -193,8 +193,14 @@ class Captioner(Speaker):
             "self_critical": self.self_critical, "decoding": self.decoding,
         }))  # fmt: skip
 
-    def forward(self, images: Tensor, tokens: Tensor) -> Taught:
-        """Teach: predict each word of `tokens` `(B * K, L)` from the true words before it."""
+    def forward(self, images: Any, tokens: Tensor) -> Taught:
+        """Teach: predict each word of `tokens` `(B * K, L)` from the true words before it.
+
+        Args:
+            images: `(B, 3, H, W)` uint8 or float in [0, 1]; or one image, or a list of images of one size
+                (`visionkit.tasks.image_inputs`).
+            tokens: Ids of words, from `<bos>` to `<eos>`, padded.
+        """
         taught: Taught = self.decoder(self._encode(images)[0], tokens)
         return taught
 
@@ -202,6 +208,7 @@ class Captioner(Speaker):
         """Compile the backbone in place, with the arguments of `torch.compile`."""
         self.backbone.compile(*args, **kwargs)
 
+    @explained
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch, with its terms."""
         parts = read_captions(batch, self.vocabulary)
@@ -220,14 +227,6 @@ class Captioner(Speaker):
         self.loss_terms = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
         self._count(loss.detach(), len(parts.images))
         return {**self.loss_terms, "loss": loss}
-
-    def validation_step(self, batch: Any, batch_index: int) -> None:
-        """Add a batch to the scores."""
-        self._evaluate(batch)
-
-    def test_step(self, batch: Any, batch_index: int) -> None:
-        """Add a batch to the scores."""
-        self._evaluate(batch)
 
     def _evaluate(self, batch: Any) -> None:
         self.said = []
@@ -250,109 +249,46 @@ class Captioner(Speaker):
         if epoch["count"]:
             self.log_dict(_means(epoch), on_step=False, on_epoch=True)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation split."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the test split."""
-        self._log_scores("test")
-
-    def predict_step(self, batch: Any, batch_index: int = 0) -> list[CaptionPrediction]:
+    def predict_step(
+        self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
+    ) -> list[CaptionPrediction]:
         """Return one typed prediction a picture, on the host.
 
         Args:
-            batch: Pictures `(B, 3, H, W)`, or a batch as in training, with or without captions.
+            batch: Images `(B, 3, H, W)`; one image or a list of images of one size, as tensors, numpy arrays
+                or PIL images; or a batch as in training, with or without captions.
             batch_index: Not used.
+            dataloader_idx: Not used.
+
+        Raises:
+            InputError: The images differ in size, or their pixels are not what the task takes.
         """
         if is_empty(batch):
             return []
-        images, ids = read_pictures(batch)
+        given, _, ids = read_parts(batch, self.truth, needed=False)
+        images = image_stack(given, channels=self.channels, device=self.device)
         was = self.training
         with torch.inference_mode():
             self.eval()
-            grid, shape = self._encode(images.to(self.device))
+            grid, shape = self._encode(images)
             decoded = say(
                 self.speaker(len(grid)), grid, self.marks, self.decoding, n_best=self.decoding.n_best
             )
         self.train(was)
         return caption_predictions(decoded, self.vocabulary, grid=shape, ids=ids)
 
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule."""
-        batch = images_per_step(self.trainer)
-        rank_zero_info(describe_rate(self.lr, self.optim, batch))
-        total = total_images(self.trainer)
-        return build_optimizer(
-            self, self.backbone, self.optim, self.transfer, self.lr, total_images=total, global_batch=batch
-        )
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by `optim.clip_norm`, unless the Trainer was told otherwise."""
-        value = gradient_clip_val or self.optim.clip_norm
-        self.clip_gradients(optimizer, value, gradient_clip_algorithm)
-
-    def setup(self, stage: str) -> None:
-        """Keep running statistics out of the processes' messages."""
-        keep_buffers_local(self)
-
-    def on_fit_start(self) -> None:
-        """Refuse settings without their callback; begin with equal buffers."""
-        check_callbacks(self.trainer, self.optim, self.transfer)
-        share_buffers(self)
-
     def on_train_start(self) -> None:
         """Learn how many images an update and the whole training have."""
         total = total_images(self.trainer)
         self._images = (images_per_step(self.trainer), 0.0 if total == float("inf") else total)
 
-    def on_validation_start(self) -> None:
-        """Evaluate the same running statistics on every process."""
-        super().on_validation_start()
-        share_buffers(self)
+    def _read(self, batch: Any) -> CaptionParts:
+        return read_captions(batch, self.vocabulary)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look at the captions while they are still on the host."""
-        has_words = not isinstance(batch, dict) or "tokens" in batch
-        if self.device.type != "cpu" and has_words and not is_empty(batch):
-            read_captions(batch, self.vocabulary)
-        return batch
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = True,
-        **kwargs: Any,
-    ) -> Captioner:
-        """Build the task of a checkpoint and fill it; nothing is fetched, and no code in the file is run.
-
-        Args:
-            checkpoint_path: A file on this machine.
-            map_location: Where the tensors go.
-            hparams_file: Not needed: a checkpoint holds its settings and its vocabulary.
-            strict: Whether every key must fit.
-            weights_only: Stays true.
-            kwargs: Settings to use in place of the checkpoint's, such as `decoding=`, or `frequency=`.
-
-        Raises:
-            InputError: An address was given, or the backbone is your own module and was not passed.
-        """
-        refuse_foreign(checkpoint_path, weights_only, hparams_file)
-        return super().load_from_checkpoint(
-            checkpoint_path, map_location, hparams_file, strict, weights_only=True, **kwargs
-        )
-
-    def _encode(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def _encode(self, images: Any) -> tuple[Tensor, tuple[int, int]]:
         """Return the grid (B, L, C) and its height and width."""
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            images = image_stack(images, channels=self.channels, device=self.device)
         return to_grid(self.backbone(self.normalize(images)), self._place, positions=self.positions)
 
     def _criticize(self, grid: Tensor, parts: CaptionParts) -> Tensor:
@@ -376,18 +312,21 @@ class Captioner(Speaker):
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
             self.log_dict(_means(self.tally.close_window()), on_step=True, on_epoch=False)
 
-    def _log_scores(self, split: str) -> None:
+    def _make_scores(self) -> dict[str, Any]:
+        return {"scores": CaptionScores(self.frequency), "eval_tally": Tally(("loss", "count"))}
+
+    def _scores_now(self) -> dict[str, float]:
         captions = self.scores.captions(self.device)
         self.scores.reset()
         sums = self.eval_tally.reduce()
         self.eval_tally.reset()
         if not captions:
-            return
+            return {}
         candidates, references = zip(*captions.values(), strict=True)
         values = caption_scores(candidates, references, frequency=self.frequency)
         if sums["count"]:
             values["loss"] = sums["loss"] / sums["count"]
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, sync_dist=False)
+        return values
 
 
 def _means(sums: dict[str, Tensor]) -> dict[str, float]:

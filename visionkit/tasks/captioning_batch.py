@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,31 +10,18 @@ from torch import Tensor
 
 from visionkit.data.vocabulary import Vocabulary
 from visionkit.errors import DataError, InputError, expected
+from visionkit.tasks.batch_parts import read_parts
 
-__all__ = ["CaptionParts", "is_empty", "read_captions", "read_pictures"]
+__all__ = ["CaptionParts", "read_captions"]
 
 
 class CaptionParts(NamedTuple):
     """A batch, taken apart."""
 
-    images: Tensor  # (B, 3, H, W)
+    images: Any  # (B, 3, H, W)
     tokens: Tensor  # (B * K, L), the K sentences of a picture next to each other
     references: list[list[str]]  # every sentence of each picture
     ids: Sequence[str] | None
-
-
-def is_empty(batch: Any) -> bool:
-    """Return whether a batch holds no picture (an empty evaluation shard)."""
-    if isinstance(batch, dict) and "ids" in batch:
-        return not batch["ids"]
-    return len(read_pictures(batch)[0]) == 0
-
-
-def read_pictures(batch: Any) -> tuple[Tensor, Sequence[str] | None]:
-    """Return the pictures `(B, 3, H, W)` and their names, if they have names."""
-    if isinstance(batch, dict):
-        return batch["images"], batch.get("ids")
-    return (batch[0] if isinstance(batch, tuple | list) else batch), None
 
 
 def read_captions(batch: Any, vocabulary: Vocabulary) -> CaptionParts:
@@ -50,14 +37,12 @@ def read_captions(batch: Any, vocabulary: Vocabulary) -> CaptionParts:
         DataError: A token is out of range, a sentence does not begin with `<bos>`, or a picture has no
             reference or one that is no text; the picture is named.
     """
-    images, ids = read_pictures(batch)
-    references: Any = None
-    if isinstance(batch, dict):
-        tokens, references = batch.get("tokens"), batch.get("references")
-    else:
-        tokens = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
+    images, tokens, ids = read_parts(batch, "tokens")
+    references: Any = batch.get("references") if isinstance(batch, Mapping) else None
     if not isinstance(tokens, Tensor):
-        raise InputError("Expected a batch with 'tokens', but it has pictures only. Use predict for those.")
+        raise InputError(
+            expected("tokens", "a tensor", type(tokens).__name__, fix="Encode captions: vocabulary.encode.")
+        )
     pictures = len(images)
     fits = tokens.ndim in (2, 3) and len(tokens) == pictures and tokens.shape[-1] >= 2
     if not fits or tokens.dtype != torch.int64:

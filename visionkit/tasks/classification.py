@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
-import lightning
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig
+from visionkit.errors import InputError, expected
 from visionkit.metrics import MultiLabelScores, RegressionScores, SingleLabelScores, Tally
 from visionkit.nn import Normalize, label_losses, mixed_loss
-from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
+from visionkit.nn.standardize import Standardize
+from visionkit.tasks.batch_norm import explained
+from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.encode import build_encoder, make_head
+from visionkit.tasks.hooks import TaskHooks
+from visionkit.tasks.image_inputs import image_stack
 from visionkit.tasks.image_spec import ImageSpec, saved_origin, warn_other_size
 from visionkit.tasks.labels import Target, check_labels, check_settings, mixed_share, shape_labels
 from visionkit.tasks.prediction import Prediction, predictions
-from visionkit.tasks.wiring import (
-    check_callbacks,
-    keep_buffers_local,
-    move_batch,
-    optim_from,
-    plain_settings,
-    refuse_foreign,
-    share_buffers,
-)
+from visionkit.tasks.standard_units import fit_standard_units
+from visionkit.tasks.wiring import optim_from, plain_settings
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
 from visionkit.types import Init
 
@@ -42,11 +38,11 @@ _SCORES: dict[str, type[Scores]] = {
 }
 
 
-class Classifier(lightning.LightningModule):
+class Classifier(TaskHooks):
     """Classify pictures: one class each, any number of labels, or numbers.
 
     A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `labels` and, if pictures have
-    names, `ids`; or a tuple `(images, labels)`. `labels` are `(B,)` whole numbers for "single", `(B, K)` of
+    names, `ids` of any kind; or a pair `(images, labels)`. `labels` are `(B,)` whole numbers for "single", `(B, K)` of
     0 and 1 for "multi", `(B, K)` or `(B,)` numbers for "regression". `labels_b` and `lam` mix a second
     label in.
 
@@ -54,6 +50,10 @@ class Classifier(lightning.LightningModule):
     `log_every_n_steps` updates over the updates since the last such row, and over the whole epoch at its end;
     for `val` and `test`: `loss` (without smoothing and class weights), and `top1 top5 macro_f1 ece`,
     `map micro_f1 macro_f1` or `mae rmse r2`.
+
+    Numbers are learnt in standard units: less the mean of the training targets, over their standard deviation.
+    Both are found when a fit starts, unless they are given, and travel in the checkpoint; losses are in those
+    units, scores and predictions in yours.
 
     Labels that cannot be right are named with their pictures before they reach the device; labels that a
     loader hands over on a GPU already are not looked at, because that would make every step wait for it.
@@ -78,6 +78,8 @@ class Classifier(lightning.LightningModule):
         image_size: Side, or `(H, W)`, of the images: a network of fixed size is built for it.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
+        target_mean: For "regression": mean of the training targets, one number or one an output.
+        target_std: For "regression": their standard deviation.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -85,6 +87,8 @@ class Classifier(lightning.LightningModule):
     """
 
     scores: Scores
+    truth = "labels"
+    scored = ("scores",)
 
     def __init__(
         self,
@@ -106,10 +110,14 @@ class Classifier(lightning.LightningModule):
         image_size: int | Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        target_mean: float | Sequence[float] | None = None,
+        target_std: float | Sequence[float] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_settings(num_classes, target, head, class_weights, label_smoothing, loss, class_names)
+        if target != "regression" and not (target_mean is None and target_std is None):
+            raise InputError("target_mean and target_std are for target 'regression'. Leave them out.")
         self.num_classes, self.target, self.lr = num_classes, target, lr
         self.optim = optim_from(optim)
         brought = origin["init"] if origin else init
@@ -126,7 +134,9 @@ class Classifier(lightning.LightningModule):
         self.class_names = None if class_names is None else tuple(class_names)
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
-        scores = self.scores = _SCORES[target](num_classes)
+        regresses = target == "regression"
+        self.standardize = Standardize(num_classes, mean=target_mean, std=target_std) if regresses else None
+        scores = self.scores = self._make_scores()["scores"]
         self.monitor = (f"val/{scores.monitor[0]}", scores.monitor[1])
         self.confusion: Tensor | None = None
         self.loss_terms: dict[str, Tensor] = {}
@@ -148,47 +158,59 @@ class Classifier(lightning.LightningModule):
                     "loss": loss,
                     "dropout": dropout,
                     "class_names": class_names,
+                    "target_mean": target_mean,
+                    "target_std": target_std,
                     "origin": saved_origin(self.backbone, brought),
                 }
             )
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (for regression: values) `(B, K)` for `(B, 3, H, W)` uint8 or float in [0, 1]."""
-        return cast(Tensor, self.head(self.dropout(self.backbone(self.normalize(images)))))
+    def forward(self, images: Any, *, standard_units: bool = False) -> Tensor:
+        """Return logits (for regression: values) `(B, K)`.
 
+        Args:
+            images: `(B, 3, H, W)` uint8 or float in [0, 1]; or one image, or a list of images of one size
+                (`visionkit.tasks.image_inputs`).
+            standard_units: For regression: leave the values as they are learnt, and do not give them back in
+                the units of the targets.
+        """
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            images = image_stack(images, channels=self.channels, device=self.device)
+        outputs = cast(Tensor, self.head(self.dropout(self.backbone(self.normalize(images)))))
+        return outputs if self.standardize is None or standard_units else self.standardize.restore(outputs)
+
+    @explained
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         images, labels, _ = self._read(batch)
-        labels_b, lam = mixed_share(batch, labels) if isinstance(batch, dict) else (None, 1.0)
-        logits = self(images)
+        labels_b, lam = mixed_share(batch, labels) if isinstance(batch, Mapping) else (None, 1.0)
+        labels_b = None if labels_b is None else shape_labels(labels_b, self.target, self.num_classes)
+        logits = self(images, standard_units=True)
         loss = mixed_loss(
             logits,
-            labels,
+            self._units(labels),
             kind=self.loss,
             smoothing=self.label_smoothing,
             weights=cast("Tensor | None", self.class_weights),
-            labels_b=labels_b,
+            labels_b=None if labels_b is None else self._units(labels_b),
             lam=lam,
         )
         self._count(loss.detach(), logits.detach(), labels, labels_b, lam)
         self.loss_terms = {"loss": loss.detach()}
         return {"loss": loss}
 
-    def validation_step(self, batch: Any, batch_index: int) -> None:
-        """Add a batch to the scores."""
-        self._evaluate(batch)
-
-    def test_step(self, batch: Any, batch_index: int) -> None:
-        """Add a batch to the scores."""
-        self._evaluate(batch)
-
     def _evaluate(self, batch: Any) -> None:
-        if _empty(batch):
+        if is_empty(batch):
             return
         images, labels, _ = self._read(batch)
-        logits = self(images)
-        self.scores.update(logits, labels, label_losses(logits, labels, kind=self.loss))
+        logits = self(images, standard_units=True)
+        losses = label_losses(logits, self._units(labels), kind=self.loss)
+        values = logits if self.standardize is None else self.standardize.restore(logits)
+        self.scores.update(values, labels, losses)
+
+    def _units(self, labels: Tensor) -> Tensor:
+        """Return labels as they are learnt."""
+        return labels if self.standardize is None else cast(Tensor, self.standardize(labels))
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
@@ -196,111 +218,40 @@ class Classifier(lightning.LightningModule):
         if epoch["count"]:
             self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation split."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the test split."""
-        self._log_scores("test")
-
-    def predict_step(self, batch: Any, batch_index: int = 0) -> list[Prediction]:
+    def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Prediction]:
         """Return one typed prediction a picture, on the host.
 
         Args:
-            batch: Pictures `(B, 3, H, W)`, or a batch as in training, with or without labels.
+            batch: Images `(B, 3, H, W)`; one image or a list of images of one size, as tensors, numpy arrays
+                or PIL images; or a batch as in training, with or without labels.
             batch_index: Not used.
+            dataloader_idx: Not used.
+
+        Raises:
+            InputError: The images differ in size, or their pixels are not what the task takes.
         """
-        if _empty(batch):
+        if is_empty(batch):
             return []
-        images, ids = _pictures(batch)
+        images, _, ids = read_parts(batch, self.truth, needed=False)
+        images = image_stack(images, channels=self.channels, device=self.device)
         warn_other_size(self, images)
         was = self.training
         with torch.inference_mode():
-            logits = self.eval()(images).float()
+            values = self.eval()(images).float()
         self.train(was)
-        return predictions(logits.cpu(), self.target, names=self.class_names, ids=ids)
-
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule."""
-        batch = images_per_step(self.trainer)
-        rank_zero_info(describe_rate(self.lr, self.optim, batch))
-        return build_optimizer(
-            self,
-            self.backbone,
-            self.optim,
-            self.transfer,
-            self.lr,
-            total_images=total_images(self.trainer),
-            global_batch=batch,
-        )
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by `optim.clip_norm`, unless the Trainer was told otherwise."""
-        value = gradient_clip_val or self.optim.clip_norm
-        self.clip_gradients(optimizer, value, gradient_clip_algorithm)
-
-    def setup(self, stage: str) -> None:
-        """Keep running statistics out of the processes' messages."""
-        keep_buffers_local(self)
+        return predictions(values.cpu(), self.target, names=self.class_names, ids=ids)
 
     def on_fit_start(self) -> None:
-        """Refuse settings without their callback; begin with equal buffers."""
-        check_callbacks(self.trainer, self.optim, self.transfer)
-        share_buffers(self)
+        """Refuse settings without their callback; find the units of numbers; begin with equal buffers."""
+        if self.standardize is not None:
+            fit_standard_units(self.standardize, self.trainer)
+        super().on_fit_start()
 
-    def on_validation_start(self) -> None:
-        """Evaluate the same running statistics on every process."""
-        share_buffers(self)
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look at the labels while they are still on the host."""
-        if self.device.type != "cpu" and not _empty(batch):
-            self._read(batch)
-        return batch
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch's tensors."""
-        return move_batch(batch, device)
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = True,
-        **kwargs: Any,
-    ) -> Classifier:
-        """Build the task of a checkpoint and fill it; nothing is fetched, and no code in the file is run.
-
-        Args:
-            checkpoint_path: A file on this machine.
-            map_location: Where the tensors go.
-            hparams_file: Not needed: a checkpoint holds its settings.
-            strict: Whether every key must fit.
-            weights_only: Stays true.
-            kwargs: Settings to use in place of the checkpoint's, such as `backbone=` for your own module.
-
-        Raises:
-            InputError: An address was given, or the backbone is your own module and was not passed.
-        """
-        refuse_foreign(checkpoint_path, weights_only, hparams_file)
-        loaded = super().load_from_checkpoint(
-            checkpoint_path, map_location, None, strict, weights_only=True, **kwargs
-        )
-        return loaded
-
-    def _read(self, batch: Any) -> tuple[Tensor, Tensor, Sequence[str] | None]:
-        images, ids = _pictures(batch)
-        labels = batch["labels"] if isinstance(batch, dict) else batch[1]
+    def _read(self, batch: Any) -> tuple[Any, Tensor, Sequence[str] | None]:
+        images, labels, ids = read_parts(batch, self.truth)
         labels = shape_labels(labels, self.target, self.num_classes)
+        if len(labels) != len(images):
+            raise InputError(expected("labels", f"one for each of {len(images)} images", len(labels)))
         if labels.device.type == "cpu":
             check_labels(labels, self.target, self.num_classes, ids)
         return images, labels, ids
@@ -330,19 +281,10 @@ class Classifier(lightning.LightningModule):
         names = names[:2] if self.num_classes <= 5 else names
         return {f"train/{name}": sums[name].item() / count for name in names}
 
-    def _log_scores(self, split: str) -> None:
+    def _make_scores(self) -> dict[str, Any]:
+        return {"scores": _SCORES[self.target](self.num_classes)}
+
+    def _scores_now(self) -> dict[str, float]:
         values = self.scores.compute()
         self.confusion = self.scores.confusion
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, sync_dist=False)
-
-
-def _pictures(batch: Any) -> tuple[Tensor, Sequence[str] | None]:
-    if isinstance(batch, dict):
-        return batch["images"], batch.get("ids")
-    return (batch, None) if isinstance(batch, Tensor) else (batch[0], None)
-
-
-def _empty(batch: Any) -> bool:
-    if isinstance(batch, dict) and "ids" in batch:
-        return not batch["ids"]
-    return len(_pictures(batch)[0]) == 0
+        return values

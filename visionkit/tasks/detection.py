@@ -7,26 +7,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from visionkit.backbones.norms import make_norm
 from visionkit.config import NormPolicy, OptimConfig, TransferConfig
+from visionkit.errors import InputError
 from visionkit.metrics import Tally
 from visionkit.metrics.detection import CocoAP, DetectionScores
 from visionkit.nn import Normalize
 from visionkit.nn.faster_rcnn import FasterRCNN, RCNNConfig
 from visionkit.nn.pyramid import PyramidSource
-from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
-from visionkit.tasks import wiring
-from visionkit.tasks.detection_batch import batch_parts, in_original, is_empty, original_size, read_batch
+from visionkit.tasks.batch_norm import explained
+from visionkit.tasks.batch_parts import is_empty, read_parts
+from visionkit.tasks.detection_batch import in_original, original_size, read_batch
 from visionkit.tasks.detection_settings import check_detector, rcnn_from
 from visionkit.tasks.frames import Detections, Frames, merge_views, training_targets
+from visionkit.tasks.hooks import TaskHooks
+from visionkit.tasks.image_inputs import check_images, image_list
 from visionkit.tasks.image_spec import ImageSpec, saved_origin
 from visionkit.tasks.maps import build_maps
-from visionkit.tasks.wiring import check_callbacks, keep_buffers_local, optim_from, plain_settings, unnamed
+from visionkit.tasks.wiring import optim_from, plain_settings, unnamed
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
 from visionkit.types import Init
 
@@ -38,19 +39,21 @@ _RCNN = RCNNConfig()
 _TERMS = ("loss_objectness", "loss_proposal", "loss_class", "loss_box")
 
 
-class Detector(lightning.LightningModule):
+class Detector(TaskHooks):
     """Find objects: Faster R-CNN over a feature pyramid, over any backbone with levels.
 
     A batch is a dict with `images`, a list of `(3, H, W)` uint8 or float in [0, 1] (or one tensor
-    `(B, 3, H, W)`), `targets`, a list of dicts with `boxes` `(N, 4)` absolute xyxy, `labels` `(N,)` from 0,
-    and perhaps `iscrowd`, `masks`, `area` and `size` (`(H, W)` of the original picture), and, if pictures
-    have names, `ids`.
+    `(B, 3, H, W)`), `targets`, a list of dicts with `boxes` `(N, 4)` absolute xyxy (or torchvision's
+    `BoundingBoxes` of any upright format), `labels` `(N,)` from 0, and perhaps `iscrowd`, `masks`, `area` and
+    `size` (`(H, W)` of the original picture), and, if pictures have names, `ids` of any kind; or a pair
+    `(images, targets)`.
 
     Logged: `train/loss` and its terms `train/loss_objectness`, `loss_proposal`, `loss_class`, `loss_box`
     (`loss_mask`); for `val` and `test`: COCO's `map map50 map75 map_small ... ar1 ar10 ar100 ...`,
     `ap/<class>`, and the same under `mask_` with a mask head (`mask_ap/<class>`), all in the frame of the
     original pictures and against the boxes and masks of the file where a target carries them (`truth`). With
-    more than 100 detections a picture (`rcnn.detections`) that limit takes the place of COCO's 100.
+    more than 100 detections a picture (`rcnn.detections`) that limit takes the place of COCO's 100. Where
+    there was no object to find `map` is NaN, and the others are left out.
 
     Boxes and labels that cannot be right are named with their pictures before they reach compiled code.
 
@@ -84,6 +87,9 @@ class Detector(lightning.LightningModule):
     """
 
     monitor = ("val/map", "max")
+    truth = "targets"
+    scored = ("metric",)
+    metric: CocoAP
 
     def __init__(
         self,
@@ -135,11 +141,7 @@ class Detector(lightning.LightningModule):
         self.resize = None if resize is None else (int(resize[0]), int(resize[1]))
         self.tta_flip, self.tta_sizes = tta_flip, tuple(tta_sizes)
         self.class_names = None if class_names is None else tuple(class_names)
-        self.metric = CocoAP(
-            self.class_names or [str(i) for i in range(num_classes)],
-            masks=self.rcnn.masks,
-            max_dets=(1, 10, max(100, self.rcnn.detections)),
-        )
+        self.metric = self._make_scores()["metric"]
         self.detection_scores: DetectionScores | None = None
         self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
         self.loss_terms: dict[str, Tensor] = {}
@@ -152,14 +154,32 @@ class Detector(lightning.LightningModule):
             "class_names": class_names, "reductions": reductions,
         }))  # fmt: skip
 
-    def forward(self, images: Sequence[Tensor] | Tensor) -> list[dict[str, Tensor]]:
-        """Return the detections of each picture in its own frame: `boxes`, `scores`, `labels` (`masks`)."""
-        return self._detect(list(images), None)
+    def forward(self, images: Any) -> list[dict[str, Tensor]]:
+        """Return the detections of each picture in its own frame: `boxes`, `scores`, `labels` (`masks`).
+
+        Args:
+            images: Images `(3, H, W)` of any size, a batch `(B, 3, H, W)`, or one image
+                (`visionkit.tasks.image_inputs`).
+
+        Raises:
+            InputError: Something is no image, or `torch.export` looks on: how many boxes come out depends on
+                the values, which it cannot follow.
+
+        `torch.onnx.export(task.eval(), ([image],), path, dynamo=False)` and `torch.jit.trace` give the same boxes,
+        for images of the traced size.
+        """
+        if torch.compiler.is_exporting():
+            raise InputError(
+                "torch.export cannot follow a detector, whose number of boxes depends on what it finds. Use "
+                "torch.onnx.export(task.eval(), ([image],), path, dynamo=False), which gives the same boxes."
+            )
+        return self._detect(image_list(images, channels=self.channels, device=self.device), None)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile backbone and pyramid in place, with the arguments of `torch.compile`."""
         self.model.get_submodule("source").compile(*args, **kwargs)
 
+    @explained
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         images, targets, _ = self._read(batch)
@@ -170,14 +190,6 @@ class Detector(lightning.LightningModule):
         self.loss_terms = {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
         self._count(len(images))
         return {"loss": loss}
-
-    def validation_step(self, batch: Any, batch_index: int) -> None:
-        """Add a batch to the scores."""
-        self._evaluate(batch)
-
-    def test_step(self, batch: Any, batch_index: int) -> None:
-        """Add a batch to the scores."""
-        self._evaluate(batch)
 
     def _evaluate(self, batch: Any) -> None:
         if is_empty(batch):
@@ -195,115 +207,39 @@ class Detector(lightning.LightningModule):
         if epoch["count"]:
             self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
 
-    def on_validation_epoch_start(self) -> None:
-        """Begin with no picture."""
-        self.metric.reset()
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation split."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the test split."""
-        self._log_scores("test")
-
-    def predict_step(self, batch: Any, batch_index: int = 0) -> list[Detections]:
+    def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Detections]:
         """Return the detections of each picture in the frame of the original, on the host.
 
         Args:
-            batch: Pictures, or a batch as in training, with or without targets; a target's `size` says how
-                large the original was.
+            batch: Images `(3, H, W)` of any size or `(B, 3, H, W)`; one image; numpy arrays or PIL images; or a
+                batch as in training, with or without targets. A target's `size` says how large the
+                original was.
             batch_index: Not used.
+            dataloader_idx: Not used.
+
+        Raises:
+            InputError: The images' pixels are not what the task takes.
         """
         if is_empty(batch):
             return []
-        images, targets, ids = batch_parts(batch)
+        given, targets, ids = read_parts(batch, self.truth, needed=False)
+        images = image_list(given, channels=self.channels)
+        check_images(images, ids)
+        images = [image.to(self.device) for image in images]
         originals = [original_size(t, i) for t, i in zip(targets, images, strict=True)] if targets else None
         was = self.training
         with torch.inference_mode():
             found = self.eval()._detect(images, originals)
         self.train(was)
         out = []
-        for name, each in zip(ids or [""] * len(found), found, strict=True):
+        given_ids: Sequence[str | None] = ids or [None] * len(found)
+        for name, each in zip(given_ids, found, strict=True):
             host = {key: value.cpu() for key, value in each.items()}
             names = tuple(self.class_names[i] for i in host["labels"].tolist()) if self.class_names else ()
             out.append(
-                Detections(
-                    host["boxes"], host["scores"], host["labels"], names, host.get("masks"), name or None
-                )
+                Detections(host["boxes"], host["scores"], host["labels"], names, host.get("masks"), name)
             )
         return out
-
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule."""
-        batch = images_per_step(self.trainer)
-        rank_zero_info(describe_rate(self.lr, self.optim, batch))
-        return build_optimizer(
-            self,
-            self.backbone,
-            self.optim,
-            self.transfer,
-            self.lr,
-            total_images=total_images(self.trainer),
-            global_batch=batch,
-        )
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by `optim.clip_norm`, unless the Trainer was told otherwise."""
-        self.clip_gradients(optimizer, gradient_clip_val or self.optim.clip_norm, gradient_clip_algorithm)
-
-    def setup(self, stage: str) -> None:
-        """Keep running statistics out of the processes' messages."""
-        keep_buffers_local(self)
-
-    def on_fit_start(self) -> None:
-        """Refuse settings without their callback; begin with equal buffers."""
-        check_callbacks(self.trainer, self.optim, self.transfer)
-        wiring.share_buffers(self)
-
-    def on_validation_start(self) -> None:
-        """Evaluate the same running statistics on every process."""
-        wiring.share_buffers(self)
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look at boxes and labels while they are still on the host."""
-        if self.device.type != "cpu" and not is_empty(batch) and batch_parts(batch)[1]:
-            self._read(batch)
-        return batch
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = True,
-        **kwargs: Any,
-    ) -> Detector:
-        """Build the task of a checkpoint and fill it; nothing is fetched, and no code in the file is run.
-
-        Args:
-            checkpoint_path: A file on this machine.
-            map_location: Where the tensors go.
-            hparams_file: Not needed: a checkpoint holds its settings.
-            strict: Whether every key must fit.
-            weights_only: Stays true.
-            kwargs: Settings to use in place of the checkpoint's, such as `backbone=` for your own module.
-
-        Raises:
-            InputError: An address was given, or the backbone is your own module and was not passed.
-        """
-        wiring.refuse_foreign(checkpoint_path, weights_only, hparams_file)
-        kwargs |= {"map_location": map_location, "strict": strict, "weights_only": True}
-        return super().load_from_checkpoint(checkpoint_path, **kwargs)
 
     @classmethod
     def from_torchvision(
@@ -383,12 +319,21 @@ class Detector(lightning.LightningModule):
     def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
         return {f"train/{name}": (sums[name] / sums["count"]).item() for name in ("loss", *self.terms)}
 
-    def _log_scores(self, split: str) -> None:
+    def _probe(self, images: Any) -> Any:
+        frames = self._frames(list(images), self.resize, flip=False)
+        return self.model.get_submodule("source")(frames.images)
+
+    def _make_scores(self) -> dict[str, Any]:
+        names = self.class_names or [str(index) for index in range(self.num_classes)]
+        limits = (1, 10, max(100, self.rcnn.detections))
+        return {"metric": CocoAP(names, masks=self.rcnn.masks, max_dets=limits)}
+
+    def _scores_now(self) -> dict[str, float]:
         scores = self.detection_scores = self.metric.reduce()
         if not scores.images:
-            return
+            return {}
         values = scores.values | {f"ap/{name}": value for name, value in scores.per_class.items()}
         values |= {f"mask_ap/{name}": value for name, value in scores.mask_per_class.items()}
         # -1 says that there was nothing to score; as a point of a curve it would mislead. `map` is monitored.
-        kept = {name: max(value, 0.0) for name, value in values.items() if value >= 0 or name == "map"}
-        self.log_dict({f"{split}/{name}": value for name, value in kept.items()}, sync_dist=False)
+        kept = {name: value for name, value in values.items() if value >= 0}
+        return {"map": float("nan")} | kept

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionkit.data.boxes import check_boxes
+from visionkit.data.boxes import check_boxes, plain_boxes
 from visionkit.errors import InputError, expected
+from visionkit.tasks.batch_parts import read_parts
 
-__all__ = ["batch_parts", "in_original", "is_empty", "original_size", "read_batch"]
+__all__ = ["in_original", "original_size", "plain_target", "read_batch"]
 
 Parts = tuple[list[Tensor], Sequence[Mapping[str, Any]], Sequence[str] | None]
 
 
 def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) -> Parts:
-    """Return pictures, targets and ids.
+    """Return pictures, targets and ids; boxes of torchvision's types as plain xyxy.
 
     What lies on the host is checked; what a loader hands over on a GPU already is not looked at, because that
     would make every step wait for it.
@@ -26,38 +27,32 @@ def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) 
         DataError: The first fault of the first picture at fault.
         InputError: Targets are missing.
     """
-    images, targets, ids = batch_parts(batch)
-    if targets is None or len(targets) != len(images):
-        got = None if targets is None else len(targets)
+    given, targets, ids = read_parts(batch, "targets")
+    images = list(given)
+    if not isinstance(targets, Sequence) or len(targets) != len(images):
+        got = len(targets) if isinstance(targets, Sequence) else type(targets).__name__
         raise InputError(expected("targets", f"one for each of {len(images)} pictures", got))
+    plain = []
     for index, (image, target) in enumerate(zip(images, targets, strict=True)):
-        if isinstance(image, Tensor) and image.device.type != "cpu":
-            break
         name = ids[index] if ids else f"picture {index} of the batch"
-        carried = isinstance(target, Mapping) and "masks" in target.get("truth", {})
-        required = masks and not carried
-        faults = check_boxes(
-            image, target, num_classes=num_classes, name=name, masks=required, channels=channels
-        )
-        if faults:
-            raise faults[0]
-    return images, targets, ids
+        if not isinstance(image, Tensor) or image.device.type == "cpu":
+            carried = isinstance(target, Mapping) and "masks" in target.get("truth", {})
+            required = masks and not carried
+            faults = check_boxes(
+                image, target, num_classes=num_classes, name=name, masks=required, channels=channels
+            )
+            if faults:
+                raise faults[0]
+        plain.append(plain_target(target, image))
+    return images, plain, ids
 
 
-def batch_parts(batch: Any) -> tuple[list[Tensor], Any, Sequence[str] | None]:
-    """Return pictures, targets (or None) and ids (or None) of a dict, a pair, or pictures alone."""
-    if isinstance(batch, Mapping):
-        return list(batch["images"]), batch.get("targets"), batch.get("ids")
-    if isinstance(batch, tuple) and len(batch) == 2:
-        return list(batch[0]), batch[1], None
-    return list(batch), None, None
-
-
-def is_empty(batch: Any) -> bool:
-    """Return whether a batch holds no picture."""
-    if isinstance(batch, Mapping) and "ids" in batch:
-        return not batch["ids"]
-    return len(batch_parts(batch)[0]) == 0
+def plain_target(target: Mapping[str, Any], image: Tensor) -> Mapping[str, Any]:
+    """Return a target whose boxes are a plain tensor, xyxy."""
+    boxes = target.get("boxes")
+    if not isinstance(boxes, Tensor) or type(boxes) is Tensor:
+        return target
+    return {**target, "boxes": plain_boxes(boxes, (int(image.shape[-2]), int(image.shape[-1])))}
 
 
 def original_size(target: Mapping[str, Any], image: Tensor) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.nn.faster_rcnn import RCNNConfig
+from visionkit.tasks.labels import check_names
 
 __all__ = ["check_detector", "rcnn_from"]
 
@@ -36,8 +37,7 @@ def check_detector(num_classes: int, class_names: Sequence[str] | None, rcnn: An
     """
     if num_classes < 1:
         raise InputError(expected("num_classes", "at least 1 (foreground classes)", num_classes))
-    if class_names is not None and len(class_names) != num_classes:
-        raise InputError(expected("class_names", f"{num_classes} names", len(class_names)))
+    check_names(class_names, num_classes)
     if views and rcnn_from(rcnn).masks:
         raise InputError(
             "Several views of a picture are joined by their boxes; leave tta out with a mask head."

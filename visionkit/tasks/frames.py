@@ -85,6 +85,12 @@ class Frames:
                     f"detector with image_size=({high}, {wide})."
                 )
             height, width = canvas
+        given = [(int(i.shape[-2]), int(i.shape[-1])) for i in images]
+        # A tracer would keep the zeros and lose what is copied into them.
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            padded = [F.pad(image.flip(-1) if flip else image, (0, width - w, 0, height - h))
+                    for image, (h, w) in zip(ready, sizes, strict=True)]  # fmt: skip
+            return cls(torch.stack(padded), sizes, given)
         batch = torch.zeros(
             (len(ready), int(ready[0].shape[0]), height, width),
             dtype=ready[0].dtype,
@@ -92,7 +98,7 @@ class Frames:
         ).contiguous(memory_format=torch.channels_last)
         for place, image, (high, wide) in zip(batch, ready, sizes, strict=True):
             place[:, :high, :wide] = image.flip(-1) if flip else image
-        return cls(batch, sizes, [(int(i.shape[-2]), int(i.shape[-1])) for i in images])
+        return cls(batch, sizes, given)
 
     def restore(
         self,

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from visionkit.errors import DataError, InputError, expected, unknown_name
 
-__all__ = ["Target", "check_labels", "check_settings", "mixed_share", "shape_labels"]
+__all__ = ["Target", "check_labels", "check_names", "check_settings", "mixed_share", "shape_labels"]
 
 Target = Literal["single", "multi", "regression"]
 
 
-def shape_labels(labels: Tensor, target: Target, num_classes: int) -> Tensor:
+def shape_labels(labels: Any, target: Target, num_classes: int) -> Tensor:
     """Return labels as `(B,)` int64 for single, `(B, K)` float for multi and regression.
+
+    Args:
+        labels: A tensor, or a list of numbers.
+        target: What they are.
+        num_classes: Classes, labels or outputs.
 
     Raises:
         InputError: The shape or type does not fit the target.
     """
+    labels = _as_tensor(labels)
     if target == "single":
         if labels.ndim != 1 or labels.is_floating_point():
             got = (tuple(labels.shape), str(labels.dtype))
             fix = "For several labels a picture use target='multi', for numbers 'regression'."
+            if labels.ndim == 2 and labels.shape[1] == num_classes:
+                fix = (
+                    "One-hot labels: give labels.argmax(1). Soft labels (v2.MixUp, CutMix): mix in the task's own "
+                    "way, with visionkit.data.batch_transforms, as 'labels_b' and 'lam'. For several labels a "
+                    "picture use target='multi'."
+                )
             raise InputError(expected("labels", "(B,) whole numbers", got, fix=fix))
         return labels.long()
     if target == "regression" and labels.ndim == 1:
@@ -33,6 +45,14 @@ def shape_labels(labels: Tensor, target: Target, num_classes: int) -> Tensor:
         fix = "Set num_classes to the number of columns."
         raise InputError(expected("labels", f"(B, {num_classes})", tuple(labels.shape), fix=fix))
     return labels.float()
+
+
+def _as_tensor(labels: Any) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        fix = "Give the number of each class."
+        raise InputError(expected("labels", "a tensor of numbers", labels, fix=fix)) from None
 
 
 def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence[str] | None) -> None:
@@ -72,12 +92,27 @@ def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence
     )
 
 
-def mixed_share(batch: dict[str, Tensor], labels: Tensor) -> tuple[Tensor | None, Tensor | float]:
+def mixed_share(batch: Mapping[str, Any], labels: Tensor) -> tuple[Tensor | None, Tensor | float]:
     """Return the labels mixed in and the share of the first ones, as mixup and cutmix leave them."""
     if "labels_b" not in batch:
         return None, 1.0
     lam = batch["lam"]
     return batch["labels_b"], lam.to(labels.device, torch.float32) if isinstance(lam, Tensor) else lam
+
+
+def check_names(names: Sequence[str] | None, count: int) -> None:
+    """Refuse class names that are not one a class, or come twice: scores and predictions go by them.
+
+    Raises:
+        InputError: Names the first that comes twice.
+    """
+    if names is None:
+        return
+    if len(names) != count:
+        raise InputError(expected("class_names", f"{count} names, one a class", len(names)))
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise InputError(f"Expected class_names to be different, but {twice[0]!r} comes twice. Rename one.")
 
 
 def check_settings(
@@ -112,8 +147,10 @@ def check_settings(
         )
     if target != "single" and loss == "bce":
         raise InputError(f"loss='bce' is for target 'single'; {target!r} has one loss. Leave it out.")
-    for what, values in (("class_weights", class_weights), ("class_names", class_names)):
-        if values is not None and len(values) != num_classes:
-            raise InputError(expected(what, f"one for each of {num_classes} classes", len(values)))
+    if class_weights is not None and len(class_weights) != num_classes:
+        raise InputError(
+            expected("class_weights", f"one for each of {num_classes} classes", len(class_weights))
+        )
+    check_names(class_names, num_classes)
     if class_weights is not None and not (min(class_weights) >= 0 and max(class_weights) > 0):
         raise InputError(expected("class_weights", "at least 0, and one above 0", list(class_weights)))

@@ -6,35 +6,29 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from visionkit.backbones import make_norm
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.errors import InputError
+from visionkit.errors import InputError, expected
 from visionkit.metrics import Tally
 from visionkit.metrics.segmentation import SegmentationMeter
 from visionkit.nn import Normalize
 from visionkit.nn.decoders import create_decoder
 from visionkit.nn.segmentation_losses import SegmentationLoss, cross_entropy_loss
 from visionkit.nn.sliding_window import Windows
-from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
+from visionkit.tasks.batch_norm import explained
+from visionkit.tasks.batch_parts import is_empty, read_parts
+from visionkit.tasks.hooks import TaskHooks
+from visionkit.tasks.image_inputs import check_images, image_list, image_stack
 from visionkit.tasks.image_spec import ImageSpec, saved_origin
 from visionkit.tasks.segment_source import build_source, fill_canvas
-from visionkit.tasks.segmentation_batch import alike, batch_parts, check_mask, check_settings, is_empty
+from visionkit.tasks.segmentation_batch import alike, check_mask, check_settings, shape_masks
 from visionkit.tasks.segmentation_prediction import SegmentationPrediction
 from visionkit.tasks.segmentation_views import Views, decide
-from visionkit.tasks.wiring import (
-    check_callbacks,
-    keep_buffers_local,
-    optim_from,
-    plain_settings,
-    refuse_foreign,
-    share_buffers,
-)
+from visionkit.tasks.wiring import optim_from, plain_settings
 from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
 from visionkit.types import Init
 
@@ -44,16 +38,18 @@ _TRANSFER = TransferConfig()
 _OPTIM = OptimConfig(schedule="poly")
 
 
-class Segmenter(lightning.LightningModule):
+class Segmenter(TaskHooks):
     """Give every pixel a class.
 
-    A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `masks` `(B, H, W)` int64 and, if
-    pictures have names, `ids`. In evaluation both may be lists of pictures and masks of any size. One class
+    A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `masks` `(B, H, W)` (or
+    `(B, 1, H, W)`) of whole numbers and, if pictures have names, `ids` of any kind; or a pair
+    `(images, masks)`. In evaluation both may be lists of pictures and masks of any size. One class
     (`num_classes=1`) is the binary case: masks hold 0 and 1.
 
     Logged: `train/loss` every `log_every_n_steps` updates and at the end of an epoch; for `val` and `test`:
     `miou` of the data set at native size, `iou/<class>`, `pixel_accuracy`, `mean_accuracy`, `boundary_f` if
-    it is asked for, and `loss` (cross-entropy) where pictures are seen once and whole.
+    it is asked for, and `loss` (cross-entropy) where pictures are seen once and whole. Where no pixel counts
+    `miou` is NaN.
 
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`.
@@ -89,6 +85,10 @@ class Segmenter(lightning.LightningModule):
     """
 
     monitor = ("val/miou", "max")
+    truth = "masks"
+    scored = ("scores", "eval_tally")
+    scores: SegmentationMeter
+    eval_tally: Tally
 
     def __init__(
         self,
@@ -145,13 +145,11 @@ class Segmenter(lightning.LightningModule):
         self.loss = SegmentationLoss(loss, ignore_index=ignore_index, class_weights=class_weights)
         self.class_names = None if class_names is None else tuple(class_names)
         self.views = Views(tuple(scales), flip, self._windows(window, window_stride, window_margin))
-        self.scores = SegmentationMeter(
-            mask_classes, ignore_index=ignore_index, boundary_tolerance=boundary_tolerance
-        )
+        self.boundary_tolerance = boundary_tolerance
         self.confusion: Tensor | None = None
         self.loss_terms: dict[str, Tensor] = {}
         self.tally = Tally(("loss", "count"))
-        self.eval_tally = Tally(("loss", "count"))
+        self.scores, self.eval_tally = self._make_scores().values()
         self.save_hyperparameters(plain_settings({
             **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
             "num_classes": num_classes,
@@ -163,10 +161,18 @@ class Segmenter(lightning.LightningModule):
             "class_names": class_names,
         }))  # fmt: skip
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits `(B, C, H, W)` for `(B, 3, H, W)` uint8 or float in [0, 1]."""
+    def forward(self, images: Any) -> Tensor:
+        """Return logits `(B, C, H, W)`.
+
+        Args:
+            images: `(B, 3, H, W)` uint8 or float in [0, 1]; or one image, or a list of images of one size
+                (`visionkit.tasks.image_inputs`).
+        """
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            images = image_stack(images, channels=self.channels, device=self.device)
         return self._logits(images)[0]
 
+    @explained
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch, with its terms."""
         images, masks, _ = self._read(batch)
@@ -191,18 +197,13 @@ class Segmenter(lightning.LightningModule):
             if part is not None:
                 part.compile(*args, **kwargs)
 
-    def validation_step(self, batch: Any, batch_index: int) -> None:
-        """Add a batch to the scores."""
-        self._evaluate(batch)
-
-    def test_step(self, batch: Any, batch_index: int) -> None:
-        """Add a batch to the scores."""
-        self._evaluate(batch)
-
     def _evaluate(self, batch: Any) -> None:
         if is_empty(batch):
             return
-        images, masks, _ = self._read(batch)
+        images, masks, ids = self._read(batch)
+        if not self.views.plain:  # a resized view is clamped, which would hide what cannot be right
+            check_images(images, ids)
+        self.eval_tally.add(seen=len(images))
         for picture, mask in alike(images, masks):
             if self.views.plain:
                 logits = self(picture)
@@ -219,24 +220,25 @@ class Segmenter(lightning.LightningModule):
         if epoch["count"]:
             self.log_dict(_mean(epoch), on_step=False, on_epoch=True)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation split."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the test split."""
-        self._log_scores("test")
-
-    def predict_step(self, batch: Any, batch_index: int = 0) -> list[SegmentationPrediction]:
+    def predict_step(
+        self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
+    ) -> list[SegmentationPrediction]:
         """Return one class map a picture, at its own size, on the host.
 
         Args:
-            batch: Pictures `(B, 3, H, W)`, a list of `(3, H, W)`, or a batch as in evaluation.
+            batch: Images `(B, 3, H, W)`; one image or a list of images of any size, as tensors, numpy arrays
+                or PIL images; or a batch as in evaluation, with or without masks.
             batch_index: Not used.
+            dataloader_idx: Not used.
+
+        Raises:
+            InputError: The images' pixels are not what the task takes.
         """
         if is_empty(batch):
             return []
-        images, _, ids = batch_parts(batch)
+        given, _, ids = read_parts(batch, self.truth, needed=False)
+        images = image_list(given, channels=self.channels)
+        check_images(images, ids)
         was = self.training
         with torch.inference_mode():
             self.eval()
@@ -245,77 +247,6 @@ class Segmenter(lightning.LightningModule):
         names = self.class_names or ()
         labels: list[str] | list[None] = list(ids) if ids else [None] * len(maps)
         return [SegmentationPrediction(mask, names, label) for mask, label in zip(maps, labels)]
-
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule."""
-        batch = images_per_step(self.trainer)
-        rank_zero_info(describe_rate(self.lr, self.optim, batch))
-        return build_optimizer(
-            self,
-            self.backbone,
-            self.optim,
-            self.transfer,
-            self.lr,
-            total_images=total_images(self.trainer),
-            global_batch=batch,
-        )
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by `optim.clip_norm`, unless the Trainer was told otherwise."""
-        value = gradient_clip_val or self.optim.clip_norm
-        self.clip_gradients(optimizer, value, gradient_clip_algorithm)
-
-    def setup(self, stage: str) -> None:
-        """Keep running statistics out of the processes' messages."""
-        keep_buffers_local(self)
-
-    def on_fit_start(self) -> None:
-        """Refuse settings without their callback; begin with equal buffers."""
-        check_callbacks(self.trainer, self.optim, self.transfer)
-        share_buffers(self)
-
-    def on_validation_start(self) -> None:
-        """Evaluate the same running statistics on every process."""
-        share_buffers(self)
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look at the masks while they are still on the host."""
-        if self.device.type != "cpu" and not is_empty(batch):
-            self._read(batch)
-        return batch
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = True,
-        **kwargs: Any,
-    ) -> Segmenter:
-        """Build the task of a checkpoint and fill it; nothing is fetched, and no code in the file is run.
-
-        Args:
-            checkpoint_path: A file on this machine.
-            map_location: Where the tensors go.
-            hparams_file: Not needed: a checkpoint holds its settings.
-            strict: Whether every key must fit.
-            weights_only: Stays true.
-            kwargs: Settings to use in place of the checkpoint's, such as `backbone=` for your own module.
-
-        Raises:
-            InputError: An address was given, or the backbone is your own module and was not passed.
-        """
-        refuse_foreign(checkpoint_path, weights_only, hparams_file)
-        return super().load_from_checkpoint(
-            checkpoint_path, map_location, None, strict, weights_only=True, **kwargs
-        )
 
     def _make_heads(
         self, decoder: str, channels: int | None, dropout: float | None
@@ -360,16 +291,18 @@ class Segmenter(lightning.LightningModule):
         return _resized(self.decoder(maps), seen)[..., :height, :width], second
 
     def _read(self, batch: Any) -> tuple[Any, Any, Sequence[str] | None]:
-        images, masks, ids = batch_parts(batch)
-        if masks is None:
-            raise InputError(
-                "Expected a batch with 'masks', but it has pictures only. Use predict for those."
-            )
+        images, masks, ids = read_parts(batch, self.truth)
+        masks = shape_masks(masks)
+        if len(masks) != len(images):
+            raise InputError(expected("masks", f"one for each of {len(images)} images", len(masks)))
         for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
-            if mask.device.type == "cpu":
+            if not isinstance(mask, Tensor) or mask.device.type == "cpu":
                 name = ids[index] if ids else f"picture {index} of the batch"
                 check_mask(image, mask, name, self.mask_classes, self.ignore_index)
         return images, masks, ids
+
+    def _probe(self, images: Any) -> Any:
+        return self._logits(images, extra=True)
 
     @torch.no_grad()
     def _count(self, loss: Tensor, size: int) -> None:
@@ -380,16 +313,24 @@ class Segmenter(lightning.LightningModule):
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
             self.log_dict(_mean(self.tally.close_window()), on_step=True, on_epoch=False)
 
-    def _log_scores(self, split: str) -> None:
+    def _make_scores(self) -> dict[str, Any]:
+        meter = SegmentationMeter(
+            self.mask_classes, ignore_index=self.ignore_index, boundary_tolerance=self.boundary_tolerance
+        )
+        return {"scores": meter, "eval_tally": Tally(("loss", "count", "seen"))}
+
+    def _scores_now(self) -> dict[str, float]:
         scores = self.scores.reduce()
         self.scores.reset()
         sums = self.eval_tally.reduce()
         self.eval_tally.reset()
         names = self.class_names if self.class_names and len(self.class_names) == self.mask_classes else None
         values = scores.named(names)
+        if sums["seen"] and "miou" not in values:
+            return {"miou": float("nan")}  # no pixel counts: a loss of 0 would be none
         if sums["count"]:
             values["loss"] = sums["loss"] / sums["count"]
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, sync_dist=False)
+        return values
 
 
 def _mean(sums: dict[str, Tensor]) -> dict[str, float]:

@@ -10,24 +10,29 @@ import torch
 from torch import Tensor
 
 from visionkit.errors import DataError, InputError, expected
+from visionkit.tasks.labels import check_names
 
-__all__ = ["alike", "batch_parts", "check_mask", "check_settings", "is_empty"]
-
-
-def batch_parts(batch: Any) -> tuple[Any, Any, Sequence[str] | None]:
-    """Return pictures, masks and names; the latter two may be missing."""
-    if isinstance(batch, dict):
-        return batch["images"], batch.get("masks"), batch.get("ids")
-    if isinstance(batch, tuple):
-        return batch[0], batch[1], None
-    return batch, None, None
+__all__ = ["alike", "check_mask", "check_settings", "shape_masks"]
 
 
-def is_empty(batch: Any) -> bool:
-    """Return whether a batch holds no picture (an empty evaluation shard)."""
-    if isinstance(batch, dict) and "ids" in batch:
-        return not batch["ids"]
-    return len(batch_parts(batch)[0]) == 0
+def shape_masks(masks: Any) -> Any:
+    """Return masks `(B, H, W)` int64, or a list of `(H, W)`, from whole numbers of any type.
+
+    A channel of one, as many transforms leave it, is taken off. What is no class map stays as it is, for
+    `check_mask` to refuse.
+    """
+    if not isinstance(masks, Tensor):
+        return [_map(mask, 2) for mask in masks]
+    return _map(masks, 3)
+
+
+def _map(mask: Any, dims: int) -> Any:
+    if not isinstance(mask, Tensor):
+        return mask
+    if mask.ndim == dims + 1 and mask.shape[-3] == 1:
+        mask = mask.squeeze(-3)
+    whole = not mask.is_floating_point() and not mask.is_complex()
+    return mask.long() if whole else mask
 
 
 def alike(images: Any, masks: Any) -> list[tuple[Tensor, Tensor]]:
@@ -43,10 +48,21 @@ def check_mask(image: Tensor, mask: Tensor, name: str, classes: int, ignore_inde
     Raises:
         DataError: Its size, type or a value is wrong; the picture is named.
     """
-    if mask.shape != image.shape[-2:] or mask.dtype != torch.int64:
-        wanted = f"int64 of {tuple(image.shape[-2:])}, as its picture"
-        got = f"{str(mask.dtype).removeprefix('torch.')} of {tuple(mask.shape)}"
-        raise DataError(expected("a mask", wanted, got), path=name, field="mask")
+    if not isinstance(mask, Tensor) or mask.shape != image.shape[-2:] or mask.dtype != torch.int64:
+        wanted = f"whole numbers of {tuple(image.shape[-2:])}, as its picture"
+        got, fix = type(mask).__name__, ""
+        if isinstance(mask, Tensor):
+            got = f"{str(mask.dtype).removeprefix('torch.')} of {tuple(mask.shape)}"
+            channels = mask.ndim == 3 and mask.shape[1:] == image.shape[-2:]
+            fix = "One channel a class: give masks.argmax(1)." if channels else ""
+            fix = (
+                "Classes are whole numbers: give mask.long()."
+                if mask.is_floating_point() and not fix
+                else fix
+            )
+        raise DataError(expected("a mask", wanted, got, fix=fix), path=name, field="mask")
+    if not mask.numel():
+        return
     low, high = (int(value) for value in mask.aminmax())
     if low >= 0 and high < classes:
         return
@@ -75,5 +91,4 @@ def check_settings(
         raise InputError(expected("the auxiliary head's weight", "0 or more", auxiliary))
     if class_weights is not None and (len(class_weights) != mask_classes or min(class_weights) < 0):
         raise InputError(expected("class_weights", f"{mask_classes} numbers, 0 or more", list(class_weights)))
-    if class_names is not None and len(class_names) != mask_classes:
-        raise InputError(expected("class_names", f"{mask_classes} names", list(class_names)))
+    check_names(class_names, mask_classes)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
-
 from visionkit.nn.caption_decoder import CaptionDecoder
 from visionkit.nn.packed import packed
 from visionkit.tasks.captioning_settings import Decoding
+from visionkit.tasks.hooks import TaskHooks
 
 __all__ = ["Speaker"]
 
 
-class Speaker(lightning.LightningModule):
+class Speaker(TaskHooks):
     """A task whose `decoder` searches for sentences, as `decoding` says.
 
     While the Trainer validates, tests or predicts no weight changes, so they are packed once, at the first
@@ -37,11 +36,16 @@ class Speaker(lightning.LightningModule):
 
     def on_validation_start(self) -> None:
         """Forget weights of before."""
+        super().on_validation_start()
         self.__dict__.pop("_twin", None)
 
     def on_validation_end(self) -> None:
         """Let the packed weights go."""
         self.__dict__.pop("_twin", None)
 
-    on_test_start = on_predict_start = on_validation_start
+    def on_test_start(self) -> None:
+        """Forget weights of before."""
+        self.__dict__.pop("_twin", None)
+
+    on_predict_start = on_test_start
     on_test_end = on_predict_end = on_validation_end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import lightning
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from visionkit.backbones.weights import check_file
+from visionkit.backbones.weights import check_file, checkpoint_record
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.metrics import Tally
@@ -23,7 +24,9 @@ __all__ = [
     "optim_from",
     "plain_settings",
     "refuse_foreign",
+    "refuse_other_task",
     "share_buffers",
+    "task_name",
     "unnamed",
 ]
 
@@ -135,6 +138,34 @@ def refuse_foreign(path: Any, weights_only: bool | None, hparams_file: Any = Non
         fix += "checkpoint holds its own settings (no hparams_file)."
         raise InputError(expected("a checkpoint", "a file on this machine, weights_only", str(path), fix=fix))
     check_file(path)
+
+
+def task_name(kind: type) -> str:
+    """Return the name of the library's task that a class is, or is derived from."""
+    own = (base.__name__ for base in kind.__mro__ if base.__module__.startswith("visionkit.tasks."))
+    return next(own, kind.__name__)
+
+
+def refuse_other_task(path: Any, kind: type) -> None:
+    """Refuse a checkpoint of another task, before a network is built for it; its tensors are not read.
+
+    Raises:
+        InputError: Names the task that the checkpoint is of, or the settings that this one does not have.
+    """
+    record = checkpoint_record(path)
+    held, wanted = record["visionkit"].get("task"), task_name(kind)
+    settings = record["hyper_parameters"]
+    inits = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
+    known = {name for init in inits for name in inspect.signature(init).parameters}
+    strange = sorted(set(settings) - known) if "origin" in settings else []
+    if held == wanted or (held is None and not strange):
+        return
+    whose = f"a {held}" if held else f"another task (its settings are {', '.join(strange[:4])}, ...)"
+    load = f"Load it with {held}.load_from_checkpoint" if held else "Load it with its own task"
+    raise InputError(
+        f"Expected a checkpoint of a {wanted}, but {path} is of {whose}. {load}; to begin a {wanted} from its "
+        f"backbone, give init={str(path)!r}."
+    )
 
 
 def unnamed(first: int, count: int) -> list[str]:

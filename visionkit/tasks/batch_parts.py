@@ -1,0 +1,155 @@
+"""A batch taken apart: images, what is known of them, and their ids, in the forms that loaders give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from visionkit.errors import InputError
+from visionkit.tasks.image_inputs import is_image
+from visionkit.types import as_ids
+
+__all__ = ["Parts", "is_empty", "named_batch", "read_parts"]
+
+# What others call the same field. The first is that of a sample, as torch's default collate leaves it; another
+# name counts where the field's own two are missing and no second one fits.
+_ALIASES = {
+    "images": ("image", "pixel_values", "img"),
+    "ids": ("id",),
+    "labels": ("label", "targets", "target"),
+    "masks": ("mask", "labels", "label", "segmentation"),
+    "targets": ("target",),
+    "tokens": ("token",),
+}
+
+
+class Parts(NamedTuple):
+    """A batch taken apart."""
+
+    images: Any  # (B, C, H, W), or a list of (C, H, W)
+    target: Any  # what is known of them; None where the batch has nothing
+    ids: list[str] | None
+
+
+def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
+    """Take a batch apart.
+
+    Args:
+        batch: A dict (`images`, `target`, `ids`; or the names that torchgeo and Hugging Face use, where they
+            are unambiguous); a pair `(images, target)`, tuple or list; or images alone.
+        target: Name of what is known: "labels", "masks", "targets" or "tokens".
+        needed: Whether the batch must hold it. In prediction it need not, and a list of images is just that.
+
+    Raises:
+        InputError: A field is missing, comes under two names, or the ids are not one an image.
+    """
+    if isinstance(batch, Mapping):
+        images, known, ids = (_field(batch, name) for name in ("images", target, "ids"))
+        if images is None:
+            raise InputError(_lacks(batch, "images", target))
+        if known is None and needed:
+            raise InputError(_lacks(batch, target, target))
+        names = as_ids(ids)
+        if names is not None and len(names) != len(images):
+            raise InputError(
+                f"Expected one id for each of {len(images)} images, but got {len(names)}. Give 'ids' one entry an "
+                "image, or leave them out."
+            )
+        return Parts(images, known, names)
+    if _is_pair(batch, needed=needed):
+        return Parts(batch[0], batch[1], None)
+    if needed:
+        raise InputError(
+            f"Expected a batch with '{target}', but got {_said(batch)}: a dict with 'images' and '{target}', or a "
+            f"pair (images, {target}). Use predict for images alone."
+        )
+    if isinstance(batch, tuple | list) and len(batch) == 1 and not is_image(batch[0]):
+        return Parts(batch[0], None, None)  # what a TensorDataset of images gives
+    return Parts(batch, None, None)
+
+
+def is_empty(batch: Any) -> bool:
+    """Return whether a batch holds no image (the share of a process that has none)."""
+    if isinstance(batch, Mapping):
+        images = _field(batch, "images")
+        if images is None:
+            ids = as_ids(_field(batch, "ids"))
+            return ids is not None and not ids
+        return len(images) == 0
+    if isinstance(batch, tuple | list):
+        first = batch[0] if batch else batch
+        return len(batch) == 0 or (isinstance(first, Tensor | list | tuple) and len(first) == 0)
+    return isinstance(batch, Tensor | np.ndarray) and batch.ndim > 0 and len(batch) == 0
+
+
+def named_batch(batch: Any, target: str) -> Any:
+    """Return a dict batch with our names for its fields, and its ids as text; anything else as it came.
+
+    What reads batches after the task (previews, guards) finds them by these names.
+    """
+    if not isinstance(batch, Mapping):
+        return batch
+    renamed = dict(batch)
+    for name in ("images", target, "ids"):
+        alias = _alias(batch, name)
+        if name not in batch and alias is not None:
+            renamed[name] = renamed.pop(alias)
+    if renamed.get("ids") is not None:
+        renamed["ids"] = as_ids(renamed["ids"])
+    return renamed
+
+
+def _field(batch: Mapping[str, Any], name: str) -> Any:
+    if name in batch:
+        return batch[name]
+    alias = _alias(batch, name)
+    return None if alias is None else batch[alias]
+
+
+def _alias(batch: Mapping[str, Any], name: str) -> str | None:
+    found = [alias for alias in _ALIASES[name] if alias in batch]
+    if name not in batch and len(found) > 1 and found[0] != _ALIASES[name][0]:
+        raise InputError(
+            f"Expected the batch to hold '{name}', but it holds {' and '.join(map(repr, found))}, and either may "
+            f"be meant. Call the right one '{name}'."
+        )
+    return found[0] if found else None
+
+
+def _is_pair(batch: Any, *, needed: bool) -> bool:
+    """Return whether a tuple or list is `(images, target)` and not a list of images."""
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        return False
+    if needed:
+        return True
+    first, second = batch[0], batch[1]
+    several = isinstance(first, list | tuple) or (isinstance(first, Tensor | np.ndarray) and first.ndim == 4)
+    if (
+        several
+        and isinstance(second, Tensor | np.ndarray)
+        and second.ndim == 4
+        and second.shape == first.shape
+    ):
+        raise InputError(
+            "Expected images, or a batch (images, targets), but got two batches of images of one shape. "
+            "Join them with torch.cat, or give them one at a time."
+        )
+    return several
+
+
+def _lacks(batch: Mapping[str, Any], name: str, target: str) -> str:
+    found = ", ".join(repr(key) for key in batch) or "none"
+    known = ", ".join(repr(alias) for alias in _ALIASES[name])
+    use = " Use predict for images alone." if name == target else ""
+    return f"Expected a batch with '{name}' (or {known}), but its keys are {found}. Rename the key in the collate.{use}"
+
+
+def _said(batch: Any) -> str:
+    if isinstance(batch, Tensor | np.ndarray):
+        return f"images alone {tuple(batch.shape)}"
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    return f"a {type(batch).__name__}"
