@@ -220,10 +220,10 @@ def _check_length(config: OptimConfig, transfer: TransferConfig, total: float, *
             return
         if epochs > 0:
             raise InputError(
-                f"The schedule {config.schedule!r} with warm-up {config.warmup:g} needs to know where training "
-                f"ends. max_epochs is {epochs}, but the training loader has no length (an IterableDataset), so an "
-                "epoch has no known end. Set max_steps, give the data set __len__, or use schedule 'constant' with "
-                "warmup 0."
+                f"The schedule {config.schedule!r} with warm-up {config.warmup:g} needs to know where "
+                f"training ends. max_epochs is {epochs}, but the training loader has no length (an "
+                "IterableDataset), so an epoch has no known end. Set max_steps, give the data set __len__, "
+                "or use schedule 'constant' with warmup 0."
             )
         raise InputError(
             f"The schedule {config.schedule!r} with warm-up {config.warmup:g} needs to know where "

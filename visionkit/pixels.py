@@ -40,7 +40,7 @@ def pixel_fault(images: Tensor) -> str | None:
     if low < -SLACK and max(-low, high) < 16:
         return (
             f"{seen}: they look normalised already. Leave Normalize (or the processor's do_normalize) out of "
-            "the transform and give uint8, or float in [0, 1]; the task normalises by its backbone's statistics."
+            "the transform and give uint8, or float in [0, 1]: the task normalises, as its backbone needs it."
         )
     if low >= -SLACK and high <= 256:
         return f"{seen}. Give uint8 pixels as they are, or divide by 255; the task normalises."

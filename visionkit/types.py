@@ -130,8 +130,8 @@ def as_ids(value: Any) -> list[str] | None:
     """Return the ids of a batch as text, whatever kind they are of; None where there are none at all.
 
     Args:
-        value: None, one id, or several: text, whole numbers, paths, a tensor or an array of numbers (as torch's
-            default collate makes of them).
+        value: None, one id, or several: text, whole numbers, paths, a tensor or an array of numbers (as
+            torch's default collate makes of them).
 
     Returns:
         One text an image; an empty list for an empty batch. The number 0 is an id as any other.

@@ -156,7 +156,7 @@ def test_an_empty_share_is_no_fault_and_bad_settings_are():
     task = _detector()
     assert task.validation_step({"ids": []}, 0) is None
     assert task.predict_step({"ids": []}) == []
-    with pytest.raises(InputError, match="a batch with 'targets'.*its keys are 'images'"):
+    with pytest.raises(InputError, match=r"a batch with 'targets'.*its keys are 'images'"):
         task.training_step({"images": _batch((1,))["images"]}, 0)
     with pytest.raises(InputError, match=r"class_names to be 2 names, but got 1"):
         Detector("timm/resnet10t", init="scratch", num_classes=2, class_names=["a"])

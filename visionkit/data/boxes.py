@@ -80,8 +80,8 @@ def check_boxes(
 
     Args:
         image: `(C, H, W)` uint8, or float in [0, 1].
-        target: A dict of `boxes` `(N, 4)` xyxy float (or torchvision's `BoundingBoxes`), `labels` `(N,)` int64
-            from 0, and perhaps `masks` and `iscrowd`. A picture without objects has boxes `(0, 4)`.
+        target: A dict of `boxes` `(N, 4)` xyxy float (or torchvision's `BoundingBoxes`), `labels` `(N,)`
+            int64 from 0, and perhaps `masks` and `iscrowd`. A picture without objects has boxes `(0, 4)`.
         num_classes: Foreground classes.
         name: What names the picture in the faults.
         masks: Whether masks are required.

@@ -84,7 +84,7 @@ def caption_batch(
     """Make a `CaptionBatch`; bind `encode` with `functools.partial` to get a collate.
 
     Args:
-        samples: Pictures of one size with `captions`, or none of them with; the first captions of each give the tokens (a
+        samples: Pictures of one size with `captions`, or all without; the first of each give the tokens (a
             transform may choose others by moving them to the front, see `DrawCaptions`).
         encode: Turns a sentence into token ids, with its begin and end marks.
         pad: The id that fills short rows.
@@ -92,8 +92,8 @@ def caption_batch(
 
     Returns:
         `images` (B, 3, H, W) uint8, `ids` and, where samples have captions, `tokens` (B, L) or, for several,
-        (B, K, L) int64, `references` every caption of each picture, and `boxes` and `labels`, one of each a picture, where samples have
-        them. Without samples: `{"ids": []}`.
+        (B, K, L) int64, `references` every caption of each picture, and `boxes` and `labels`, one of each
+        a picture. Without samples: `{"ids": []}`.
     """
     if not samples:
         return {"ids": []}
@@ -126,8 +126,8 @@ def _all_have(samples: Sequence[Sample], field: str) -> bool:
     ]
     if 0 < len(lacking) < len(samples):
         raise DataError(
-            f"Expected all samples of a batch to have '{field}', or none, but {len(lacking)} of {len(samples)} lack "
-            "it. Leave those out, or predict them apart.",
+            f"Expected all samples of a batch to have '{field}', or none, but {len(lacking)} of "
+            f"{len(samples)} lack it. Leave those out, or predict them apart.",
             path=lacking[0],
             field=field,
         )

@@ -35,8 +35,8 @@ class TargetStatistics:
 def target_statistics(dataset: Any, outputs: int) -> TargetStatistics | None:
     """Return the statistics of a training set's targets, or None where they cannot be found.
 
-    All targets count where the data set offers them without its images: our tables, torch's TensorDataset, and
-    whatever has `targets`; chosen or joined by `Subset` and `ConcatDataset`. Else 256 samples, evenly
+    All targets count where the data set offers them without its images: our tables, torch's TensorDataset,
+    and whatever has `targets`; chosen or joined by `Subset` and `ConcatDataset`. Else 256 samples, evenly
     spread, are read, with random numbers set aside, so that no draw of the training changes.
 
     Args:

@@ -60,7 +60,7 @@ class Normalize(nn.Module):
             The same shape and memory format, floating point.
 
         Raises:
-            InputError: The pictures are neither uint8 nor float in [0, 1], or have another number of channels.
+            InputError: The pictures are neither uint8 nor float in [0, 1], or have other channels.
         """
         channels = self.mean.shape[0]
         if images.ndim not in (3, 4) or images.shape[-3] != channels:

@@ -15,7 +15,7 @@ __all__ = ["Standardize"]
 
 
 class Standardize(nn.Module):
-    """Subtract the mean of the training targets and divide by their standard deviation, one of each an output.
+    """Subtract the mean of the training targets and divide by their deviation, one of each an output.
 
     A head begins near 0 and moves by little: years or prices as they are lie beyond its reach. Mean and
     deviation are buffers, so a checkpoint carries them; a checkpoint from before there were any leaves the

@@ -90,8 +90,8 @@ def probe_one_image(module: nn.Module, run: Callable[[], Any], trainer: lightnin
 
 def _text(what: str) -> str:
     return (
-        f"Expected more than one value a channel for batch norm to learn from, but {what} holds one image, whose "
-        "coarsest map is one pixel. Use a larger batch (--batch_size), leave a last batch of one out "
+        f"Expected more than one value a channel for batch norm to learn from, but {what} holds one image, "
+        "whose coarsest map is one pixel. Use a larger batch (--batch_size), leave a last batch of one out "
         "(DataLoader(drop_last=True)), larger images, or norms that do not look at the batch "
         "(transfer.norm='group'; recipes: --transfer.norm group)."
     )

@@ -14,8 +14,8 @@ from visionkit.types import as_ids
 
 __all__ = ["Parts", "is_empty", "named_batch", "read_parts"]
 
-# What others call the same field. The first is that of a sample, as torch's default collate leaves it; another
-# name counts where the field's own two are missing and no second one fits.
+# What others call the same field. The first is that of a sample, as torch's default collate leaves it;
+# another name counts where the field's own two are missing and no second one fits.
 _ALIASES = {
     "images": ("image", "pixel_values", "img"),
     "ids": ("id",),
@@ -55,16 +55,16 @@ def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
         names = as_ids(ids)
         if names is not None and len(names) != len(images):
             raise InputError(
-                f"Expected one id for each of {len(images)} images, but got {len(names)}. Give 'ids' one entry an "
-                "image, or leave them out."
+                f"Expected one id for each of {len(images)} images, but got {len(names)}. Give 'ids' one "
+                "entry an image, or leave them out."
             )
         return Parts(images, known, names)
     if _is_pair(batch, needed=needed):
         return Parts(batch[0], batch[1], None)
     if needed:
         raise InputError(
-            f"Expected a batch with '{target}', but got {_said(batch)}: a dict with 'images' and '{target}', or a "
-            f"pair (images, {target}). Use predict for images alone."
+            f"Expected a batch with '{target}', but got {_said(batch)}: a dict with 'images' and '{target}', "
+            f"or a pair (images, {target}). Use predict for images alone."
         )
     if isinstance(batch, tuple | list) and len(batch) == 1 and not is_image(batch[0]):
         return Parts(batch[0], None, None)  # what a TensorDataset of images gives
@@ -113,8 +113,8 @@ def _alias(batch: Mapping[str, Any], name: str) -> str | None:
     found = [alias for alias in _ALIASES[name] if alias in batch]
     if name not in batch and len(found) > 1 and found[0] != _ALIASES[name][0]:
         raise InputError(
-            f"Expected the batch to hold '{name}', but it holds {' and '.join(map(repr, found))}, and either may "
-            f"be meant. Call the right one '{name}'."
+            f"Expected the batch to hold '{name}', but it holds {' and '.join(map(repr, found))}, and either "
+            f"may be meant. Call the right one '{name}'."
         )
     return found[0] if found else None
 
@@ -144,7 +144,8 @@ def _lacks(batch: Mapping[str, Any], name: str, target: str) -> str:
     found = ", ".join(repr(key) for key in batch) or "none"
     known = ", ".join(repr(alias) for alias in _ALIASES[name])
     use = " Use predict for images alone." if name == target else ""
-    return f"Expected a batch with '{name}' (or {known}), but its keys are {found}. Rename the key in the collate.{use}"
+    text = f"Expected a batch with '{name}' (or {known}), but its keys are {found}."
+    return f"{text} Rename the key in the collate.{use}"
 
 
 def _said(batch: Any) -> str:

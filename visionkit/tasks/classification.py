@@ -42,16 +42,16 @@ class Classifier(TaskHooks):
     """Classify pictures: one class each, any number of labels, or numbers.
 
     A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `labels` and, if pictures have
-    names, `ids` of any kind; or a pair `(images, labels)`. `labels` are `(B,)` whole numbers for "single", `(B, K)` of
-    0 and 1 for "multi", `(B, K)` or `(B,)` numbers for "regression". `labels_b` and `lam` mix a second
-    label in.
+    names, `ids` of any kind; or a pair `(images, labels)`. `labels` are `(B,)` whole numbers for "single",
+    `(B, K)` of 0 and 1 for "multi", `(B, K)` or `(B,)` numbers for "regression". `labels_b` and `lam` mix a
+    second label in.
 
     Logged: `train/loss`, `train/top1` and `train/top5` (single; top5 above five classes) every
     `log_every_n_steps` updates over the updates since the last such row, and over the whole epoch at its end;
     for `val` and `test`: `loss` (without smoothing and class weights), and `top1 top5 macro_f1 ece`,
     `map micro_f1 macro_f1` or `mae rmse r2`.
 
-    Numbers are learnt in standard units: less the mean of the training targets, over their standard deviation.
+    Numbers are learnt in standard units: less the mean of the training targets, over their deviation.
     Both are found when a fit starts, unless they are given, and travel in the checkpoint; losses are in those
     units, scores and predictions in yours.
 

@@ -165,8 +165,8 @@ class Detector(TaskHooks):
             InputError: Something is no image, or `torch.export` looks on: how many boxes come out depends on
                 the values, which it cannot follow.
 
-        `torch.onnx.export(task.eval(), ([image],), path, dynamo=False)` and `torch.jit.trace` give the same boxes,
-        for images of the traced size.
+        `torch.onnx.export(task.eval(), ([image],), path, dynamo=False)` and `torch.jit.trace` give the same
+        boxes, for images of the traced size.
         """
         if torch.compiler.is_exporting():
             raise InputError(
@@ -211,8 +211,8 @@ class Detector(TaskHooks):
         """Return the detections of each picture in the frame of the original, on the host.
 
         Args:
-            batch: Images `(3, H, W)` of any size or `(B, 3, H, W)`; one image; numpy arrays or PIL images; or a
-                batch as in training, with or without targets. A target's `size` says how large the
+            batch: Images `(3, H, W)` of any size or `(B, 3, H, W)`; one image; numpy arrays or PIL images;
+                or a batch as in training, with or without targets. A target's `size` says how large the
                 original was.
             batch_index: Not used.
             dataloader_idx: Not used.

@@ -214,7 +214,7 @@ class TaskHooks(lightning.LightningModule):
                     f"{name}/dataloader_idx_{index}": value for name, value in values.items()
                 } | monitored
             if values:
-                self.log_dict(values, sync_dist=False)
+                self.log_dict(values, sync_dist=False, add_dataloader_idx=False)
 
     def _fresh_scores(self) -> dict[str, Any]:
         """Return new running scores by the names of `scored`, on this module's device."""

@@ -33,9 +33,9 @@ def shape_labels(labels: Any, target: Target, num_classes: int) -> Tensor:
             fix = "For several labels a picture use target='multi', for numbers 'regression'."
             if labels.ndim == 2 and labels.shape[1] == num_classes:
                 fix = (
-                    "One-hot labels: give labels.argmax(1). Soft labels (v2.MixUp, CutMix): mix in the task's own "
-                    "way, with visionkit.data.batch_transforms, as 'labels_b' and 'lam'. For several labels a "
-                    "picture use target='multi'."
+                    "One-hot labels: give labels.argmax(1). Soft labels (v2.MixUp, CutMix): mix in the "
+                    "task's own way, with visionkit.data.batch_transforms, as 'labels_b' and 'lam'. For "
+                    "several labels a picture use target='multi'."
                 )
             raise InputError(expected("labels", "(B,) whole numbers", got, fix=fix))
         return labels.long()

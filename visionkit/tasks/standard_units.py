@@ -32,8 +32,9 @@ def fit_standard_units(standardize: Standardize, trainer: lightning.Trainer) -> 
     found = target_statistics(getattr(loader, "dataset", None), len(standardize.mean))
     if found is None:
         rank_zero_warn(
-            "The training targets cannot be looked at before training, so they are learnt as they are. If they "
-            "are far from 0 or vary by much more than 1 (years, prices), give target_mean= and target_std=."
+            "The training targets cannot be looked at before training, so they are learnt as they are. If "
+            "they are far from 0 or vary by much more than 1 (years, prices), give target_mean= and "
+            "target_std=."
         )
         return
     standardize.fit(found.mean, found.std)

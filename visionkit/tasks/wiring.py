@@ -163,8 +163,8 @@ def refuse_other_task(path: Any, kind: type) -> None:
     whose = f"a {held}" if held else f"another task (its settings are {', '.join(strange[:4])}, ...)"
     load = f"Load it with {held}.load_from_checkpoint" if held else "Load it with its own task"
     raise InputError(
-        f"Expected a checkpoint of a {wanted}, but {path} is of {whose}. {load}; to begin a {wanted} from its "
-        f"backbone, give init={str(path)!r}."
+        f"Expected a checkpoint of a {wanted}, but {path} is of {whose}. {load}; to begin a {wanted} from "
+        f"its backbone, give init={str(path)!r}."
     )
 
 
