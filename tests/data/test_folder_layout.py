@@ -207,11 +207,13 @@ def test_masks_among_the_images_and_loose_images_are_refused(tmp_path):
         image_folder(tmp_path / "loose")
 
 
-def test_twelve_bits_in_sixteen_are_said(tmp_path):
+def test_twelve_bits_in_sixteen_are_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for name, brightest in (("a", 4095), ("b", 65535)):
         (tmp_path / name).mkdir()
         deep = np.linspace(0, brightest, 48).astype(np.uint16).reshape(6, 8)
         Image.fromarray(deep).save(tmp_path / name / "0.png")
+    assert len(image_folder(".").notices) == 1
     notices = image_folder(tmp_path).notices
     assert [(notice.what, notice.count) for notice in notices] == [("16-bit images that are nearly black", 1)]
     assert "4,095 of 65,535" in notices[0].first

@@ -95,7 +95,7 @@ def _labelled(root, values, column="label", folder="train"):
     return root
 
 
-def test_classes_of_a_hugging_face_folder(tmp_path):
+def test_classes_of_a_hugging_face_folder(tmp_path, monkeypatch):
     root = _labelled(tmp_path / "names", ["b", "a"] * 5)
     _labelled(root, ["a", "b"], folder="validation")
     assert is_huggingface_classes(root)
@@ -104,6 +104,8 @@ def test_classes_of_a_hugging_face_folder(tmp_path):
     assert int(splits.train[0]["label"]) == 1
     assert splits.val[1]["id"] == "validation/1.png"
     assert check_huggingface_classes(root) == []
+    monkeypatch.chdir(tmp_path)
+    assert len(huggingface_classes("names").train) == 10
     numbers = huggingface_classes(_labelled(tmp_path / "numbers", [10, 9, 2] * 3))
     assert numbers.classes == ("2", "9", "10")
     several = _labelled(tmp_path / "several", [["a", "b"], [], ["b"], ["a"], ["c"]])

@@ -13,9 +13,9 @@ from PIL import Image
 from tests.data.test_boxes import CASES
 from tests.data.test_read_image import _faulty
 from tests.data.test_voc import _object
-from visionkit.commands.check import _check
 from visionkit.data import image_folder, image_table
 from visionkit.data.check import check_folder, check_pictures
+from visionkit.data.formats.open import OpenOptions, detect_formats
 from visionkit.data.check_masks import check_masks
 from visionkit.data.coco import CocoReader
 from visionkit.data.formats.voc_masks import voc_masks
@@ -119,7 +119,7 @@ def _readers(root: Path, name: str):
     """Every reader, made to follow `name`, as functions that give a picture."""
     text = name.replace('"', '""')
     table = root / "t.csv"
-    table.write_text(f'path,label\n"{text}",a\nown.png,b\nown.png,a\n', encoding="utf-8", errors="ignore")
+    table.write_text(f'path,label\n"{text}",a\nown.png,b\na/own2.png,a\n', encoding="utf-8", errors="ignore")
     xml = "".join(c for c in name if c >= " ").replace("&", "&amp;").replace("<", "&lt;")
     note = f"<annotation><filename>{xml}</filename><size><width>6</width><height>4</height></size>"
     (root / "Annotations/x.xml").write_text(f"{note}{_object((1, 1, 3, 3))}</annotation>", encoding="utf-8")
@@ -209,6 +209,11 @@ def test_what_lies_inside_is_read(tmp_path):
     assert inside(through, "own.png") == root / "own.png"
 
 
+def _check(data: str):
+    form = detect_formats(data)[0]
+    return form.name, list(form.check(Path(data), OpenOptions()))
+
+
 @pytest.mark.check("check", "`visionkit check`: every planted fault of a data set at once, with its record")
 def test_check_finds_all_faults_at_once(tmp_path, figure):
     from tests.data.test_voc import FAULTS, _folder
@@ -223,8 +228,11 @@ def test_check_finds_all_faults_at_once(tmp_path, figure):
     broken = [photos / "train/ant/0.png", photos / "train/bee/2.png", photos / "val/ant/1.png"]
     for path, data in zip(broken, (b"", b"<html>", b"\x89PNG\r\n\x1a\n")):
         path.write_bytes(data)
-    kind, _, faults = _check(str(photos))
-    assert (kind, sorted(fault.path for fault in faults)) == ("folder", sorted(map(str, broken)))
+    kind, faults = _check(str(photos))
+    assert (kind, sorted(fault.path for fault in faults)) == (
+        "a folder for each class",
+        sorted(map(str, broken)),
+    )
     planted, found = planted + 3, found + len(faults)
     rows = ["0.png,a", "none.png,a", "../x.png,a", "1.png,", "2.png,a"]
     (tmp_path / "t").mkdir()
@@ -232,11 +240,11 @@ def test_check_finds_all_faults_at_once(tmp_path, figure):
         Image.new("RGB", (9, 8)).save(tmp_path / "t" / f"{i}.png")
     (tmp_path / "t/2.png").write_bytes(b"")
     (tmp_path / "t/t.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
-    kind, _, faults = _check(str(tmp_path / "t/t.csv"))
+    kind, faults = _check(str(tmp_path / "t/t.csv"))
     assert [fault.record for fault in faults] == ["line 3", "line 4", "line 5", "line 6"]
     planted, found = planted + 4, found + len(faults)
     cells = {name.replace(" ", "-"): text for name, (text, *_) in FAULTS.items()}
-    _, _, faults = _check(str(_folder(tmp_path / "voc", {"good": _object((1, 1, 20, 30)), **cells})))
+    _, faults = _check(str(_folder(tmp_path / "voc", {"good": _object((1, 1, 20, 30)), **cells})))
     assert len(faults) == len(FAULTS)
     planted, found = planted + len(FAULTS), found + len(faults)
     masks = tmp_path / "masks"
@@ -249,7 +257,7 @@ def test_check_finds_all_faults_at_once(tmp_path, figure):
     Image.new("L", (9, 8), 77).save(masks / "masks/1.png")
     Image.new("L", (5, 8)).save(masks / "masks/2.png")
     (masks / "masks/3.png").unlink()
-    _, _, faults = _check(str(masks))
+    _, faults = _check(str(masks))
     ends = sorted("/".join(Path(fault.path).parts[-2:]) for fault in faults)
     assert ends == ["images/0.png", "images/3.png", "masks/1.png", "masks/2.png"]
     planted, found = planted + 4, found + len(faults)

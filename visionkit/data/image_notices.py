@@ -103,7 +103,8 @@ def count_dark(
     chosen = [deep[place * len(deep) // min(len(deep), most)] for place in range(min(len(deep), most))]
     for file in chosen:
         try:
-            with Image.open(regular_file(file, root), formats=("PNG", "TIFF", "PPM")) as image:
+            path = regular_file(os.path.abspath(file), root)  # noqa: PTH100
+            with Image.open(path, formats=("PNG", "TIFF", "PPM")) as image:
                 if not image.mode.startswith("I") or image.width * image.height > 16_000_000:
                     continue
                 brightest = int(np.asarray(image).max())

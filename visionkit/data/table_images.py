@@ -78,7 +78,7 @@ class TableImages:
     def _near(self, file: Path) -> str:
         """Say what is there instead of a file."""
         stems = self._stems(file.parent)
-        same = [stem + end for end in stems.get(file.stem, [])]
+        same = [file.stem + end for end in stems.get(file.stem, [])]
         if same:
             return f"There is {same[0]!r}: write the name as the file has it."
         self.hints -= 1

@@ -165,7 +165,8 @@ def _row(root: Path, file: Path, line: int, values: Mapping[str, Any]) -> Metada
     if not isinstance(name, str) or not name:
         raise row.fault(expected(_FILE_COLUMN, "the path of an image", name), column)
     try:
-        found = inside(root, file.parent / PurePosixPath(name.replace("\\", "/")))
+        folder = os.path.abspath(file.parent)  # noqa: PTH100 (`inside` takes relative paths from the root)
+        found = inside(root, Path(folder) / name.replace("\\", "/"))
     except DataError as error:
         raise row.fault(error.message, column) from error
     if not found.is_file():

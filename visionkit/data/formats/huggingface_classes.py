@@ -91,6 +91,8 @@ def _read(
 ) -> TableRows:
     """Return the metadata as the rows of a table."""
     metadata = read_metadata(root)
+    if not metadata.rows:
+        raise metadata.faults[0]
     columns = _columns(root, metadata.columns, target)
     faults = list(metadata.faults)
     counter = NoticeCounter(max_share=max_dropped)
