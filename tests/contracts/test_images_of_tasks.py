@@ -119,9 +119,7 @@ def test_networks_of_fixed_size_are_built_for_the_images(kind):
     make, options, batches = KINDS[kind]
     batch = batches(0, 2)
     side = int(batch["images"][0].shape[-1])
-    more = {"detector": {"reductions": (16,)}, "segmenter": {"decoder": "fcn", "output_stride": 16}}.get(
-        kind, {}
-    )
+    more = {"detector": {"reductions": (16,)}, "segmenter": {"decoder": "fcn", "output_stride": 16}}.get(kind, {})
     with _small_vit():
         task = make(FIXED, init="scratch", image_size=side, **options, **more)
         assert task.hparams["image_size"] == [side, side]

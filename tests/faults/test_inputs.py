@@ -15,9 +15,9 @@ from tests.data.test_read_image import _faulty
 from tests.data.test_voc import _object
 from visionkit.data import image_folder, image_table
 from visionkit.data.check import check_folder, check_pictures
-from visionkit.data.formats.open import OpenOptions, detect_formats
 from visionkit.data.check_masks import check_masks
 from visionkit.data.coco import CocoReader
+from visionkit.data.formats.open import OpenOptions, detect_formats
 from visionkit.data.formats.voc_masks import voc_masks
 from visionkit.data.masks import mask_folder
 from visionkit.data.read_image import inside, read_image, read_size
@@ -106,7 +106,8 @@ def _root(tmp_path: Path) -> Path:
     root = tmp_path / "data"
     for place in ("", "a", "JPEGImages", "Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
         (root / place).mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (6, 4), "blue").save(root / "own.png")
+    for own in ("own.png", "own3.png"):
+        Image.new("RGB", (6, 4), "blue").save(root / own)
     (root / "link.png").symlink_to(tmp_path / "secret.png")
     (root / "chain.png").symlink_to(root / "link.png")
     (root / "up").symlink_to(tmp_path)
@@ -119,7 +120,7 @@ def _readers(root: Path, name: str):
     """Every reader, made to follow `name`, as functions that give a picture."""
     text = name.replace('"', '""')
     table = root / "t.csv"
-    table.write_text(f'path,label\n"{text}",a\nown.png,b\na/own2.png,a\n', encoding="utf-8", errors="ignore")
+    table.write_text(f'path,label\n"{text}",a\nown.png,b\nown3.png,a\n', encoding="utf-8", errors="ignore")
     xml = "".join(c for c in name if c >= " ").replace("&", "&amp;").replace("<", "&lt;")
     note = f"<annotation><filename>{xml}</filename><size><width>6</width><height>4</height></size>"
     (root / "Annotations/x.xml").write_text(f"{note}{_object((1, 1, 3, 3))}</annotation>", encoding="utf-8")
