@@ -74,7 +74,7 @@ def test_the_command_names_all_faults_at_once(tmp_path, capsys):
     path = write(tmp_path, content)
     assert cli.main(["check", str(path)]) == 2
     said = capsys.readouterr().out
-    assert "COCO boxes, 4 annotations, " in said
+    assert "COCO objects, not readable: " in said
     for words in ("(id 5), field 'bbox'", "(id 27), field 'file_name'", "(id 90), field 'name'"):
         assert words in said, said
     write(tmp_path, document())

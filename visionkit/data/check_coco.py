@@ -151,7 +151,7 @@ def size_fault(declared: tuple[int, ...], found: tuple[int, ...]) -> str:
 
 def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | None) -> Scan:
     counter = NoticeCounter(max_share=max_dropped)
-    lists = faults, dropped, cut, notes = [FaultList(path, counter=counter) for _ in range(4)]
+    faults, dropped, cut, notes = (FaultList(path, counter=counter) for _ in range(4))
     records = read_records(path, outlines=outlines, faults=faults, dropped=dropped, notes=notes)
     kept = _images(records, faults, notes)
     if not len(records.category_ids) and not len(faults):
@@ -182,9 +182,21 @@ def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | No
         counter.add(PARENTS, f"{path}, record categories (id {number}): {name!r}", harmless=True)
     if max_dropped is not None and CUT in counter.limits:
         counter.limits[CUT] = max(MAX_CUT, max_dropped)
-    parts = [tuple(each.all()) for each in lists]
     return Scan(
-        records, picture, label, usable & both, scored & both, corners, full, kept, parents, *parts, counter
+        records=records,
+        picture=picture,
+        label=label,
+        usable=usable & both,
+        scored=scored & both,
+        corners=corners,
+        full=full,
+        kept=kept,
+        parents=parents,
+        faults=tuple(faults.all()),
+        dropped=tuple(dropped.all()),
+        cut=tuple(cut.all()),
+        notes=tuple(notes.all()),
+        counter=counter,
     )
 
 

@@ -244,7 +244,7 @@ class _Builder:
         image = self._whole(found[0], "image_id", where, "an image id", self.dropped, **ids)
         category = self._whole(found[1], "category_id", where, "a category id", self.dropped, **ids)
         box = self._box(found[2], where)
-        plain = {"image_id": image, "category_id": category, "bbox": box}
+        plain: dict[str, Any] = {"image_id": image, "category_id": category, "bbox": box}
         if "id" in record and not (type(record["id"]) is int and _fits(record["id"])):
             text = f"Expected an annotation id, a whole number, but got {_short(record['id'])}."
             if type(record["id"]) is int:

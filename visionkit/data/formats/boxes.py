@@ -151,8 +151,8 @@ class BoxReader:
         record = self.records[index]
         image = read_image(record.image, root=self.root)
         size = (int(image.shape[1]), int(image.shape[2]))
-        if record.size not in (None, size):
-            raise DataError(size_fault(record.size or size, size), path=record.path, field="size")
+        if record.size is not None and record.size != size:
+            raise DataError(size_fault(record.size, size), path=record.path, field="size")
         height, width = size
         scale = np.array([width, height] * 2 if self.shares else [1.0] * 4)
         full = np.array(record.boxes, dtype=np.float64).reshape(-1, 4) * scale

@@ -244,8 +244,8 @@ def _read(path: Path, root: Path, finder: ImageFinder) -> LabelmeFile:
         others += made is None
         shapes += [] if made is None else [made]
     sides = (content.get("imageHeight"), content.get("imageWidth"))
-    known = all(type(side) in (int, float) and side >= 1 for side in sides)
-    size = (int(sides[0]), int(sides[1])) if known else None
+    known = [int(side) for side in sides if isinstance(side, int | float) and side >= 1]
+    size = (known[0], known[1]) if len(known) == 2 else None
     image = _image(path, content.get("imagePath"), root, finder)
     return LabelmeFile(path, image, size, tuple(shapes), others, tuple(faults))
 
@@ -258,7 +258,7 @@ def _shape(shape: Any) -> LabelmeShape | None:
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"Expected a label, but got {label!r}.")
     try:
-        corners = [(float(x), float(y)) for x, y in points]
+        corners = [(float(x), float(y)) for x, y in points or ()]
     except (TypeError, ValueError, OverflowError):
         raise ValueError("Expected points [[x, y], ...], but got others.") from None
     if not all(math.isfinite(value) for corner in corners for value in corner):
