@@ -29,6 +29,7 @@ from visionkit.data import (
 from visionkit.data.masks import mask_folder
 from visionkit.data.pack import _write_shard
 from visionkit.data.pack_layout import shard_name
+from visionkit.data.truth import plain_truth
 from visionkit.data.voc import voc
 from visionkit.errors import DataError, InputError
 
@@ -102,6 +103,8 @@ def assert_same(ours: dict, theirs: dict) -> None:
         if isinstance(value, torch.Tensor):
             assert ours[name].dtype == value.dtype, name
             assert torch.equal(ours[name], value), name
+        elif name == "truth":
+            assert plain_truth(ours[name]) == plain_truth(value)
         else:
             assert ours[name] == value, name
 
@@ -155,6 +158,7 @@ def test_shrinking_moves_everything_together_and_changes_no_draw(tmp_path):
     assert packed.train[1]["image"].shape == (3, 30, 40)
     assert packed.train[1]["size"] == (60, 80)
     assert torch.equal(packed.train[1]["boxes"], splits.train[1]["boxes"] / 2)
+    assert plain_truth(packed.train[1]["truth"]) == plain_truth(splits.train[1]["truth"])
     splits = mask_folder(masks(tmp_path / "masks"))
     pack(splits, tmp_path / "maps", settings=PackSettings(short=45, form="raw"))
     packed = open_pack(tmp_path / "maps")

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from visionkit.data.check_coco import check_coco_file, scan_coco, size_fault
@@ -244,8 +245,10 @@ class CocoReader:
         }
         if self.masks and self._outlines is not None:
             masks = np.zeros((own.stop - own.start, *size), dtype=np.uint8)
+            counted = slice(int(self._truth_first[index]), int(self._truth_last[index]))
+            runs = dict(zip(self._truth_row[counted].tolist(), sample["truth"]["masks"], strict=True))
             for place, row in zip(masks, self._row[own].tolist(), strict=True):
-                place[:] = self._outlines.mask(row, size)
+                place[:] = coco_mask.decode(runs[row])
             sample["masks"] = torch.from_numpy(masks)
         return sample
 

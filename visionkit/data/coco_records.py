@@ -199,13 +199,14 @@ class _Builder:
         ):
             return False
         if self.outlines is not None:
-            where = _where("annotations", index, record)
             try:
                 short = self.outlines.add(record.get("segmentation"))
             except ValueError as error:
+                where = _where("annotations", index, record)
                 self.dropped.add(str(error), record=where, field="segmentation", notice=BAD_OUTLINES)
                 return True
             if short:
+                where = _where("annotations", index, record)
                 self.notes.add(short, record=where, field="segmentation", notice=SHORT_PARTS)
         self.place.append(index)
         self.ids.append(number)
