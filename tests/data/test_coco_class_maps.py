@@ -173,3 +173,21 @@ def test_the_right_reader_is_found(tmp_path):
     assert len(COCO_VOC_CATEGORIES) == len(VOC_CLASSES) - 1 == 20
     with pytest.raises(DataError, match="none by this name"):
         mask_format(tmp_path / "absent")
+
+
+def test_a_category_background_is_the_background(tmp_path):
+    content = _crossing()
+    for category in content["categories"]:
+        category["name"] = "background" if category["name"] == "emu" else category["name"]
+    splits = coco_class_maps(write(tmp_path, content))
+    assert splits.classes == ("background", "cat", "dog")
+    assert [notice.what for notice in splits.notices] == []
+    mask = CocoClassMaps(CocoReader(tmp_path / "train.json", tmp_path / "images", masks=True))[0]["mask"]
+    assert mask[9, 14] == 0  # background painted over a cat
+    assert mask[20, 12] == 1
+
+
+def test_categories_that_training_never_shows_are_said(tmp_path):
+    (notice,) = coco_class_maps(write(tmp_path, document())).notices
+    assert (notice.count, notice.total) == (1, 3)
+    assert "emu" in notice.first

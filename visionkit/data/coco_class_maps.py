@@ -13,7 +13,7 @@ import torch
 
 from visionkit.data.coco import BadBoxes, CocoReader, coco_files
 from visionkit.data.label_map import IGNORE
-from visionkit.data.notices import MAX_DROPPED
+from visionkit.data.notices import MAX_DROPPED, Notice
 from visionkit.data.splits import HOLDOUT, Splits, Subset, holdout
 from visionkit.errors import DataError, InputError, unknown_name
 from visionkit.types import Reader, Sample
@@ -36,8 +36,9 @@ class CocoClassMaps:
     """A reader that paints the objects of a `CocoReader` into one class map a picture.
 
     Without stuff, class 0 is the background and the chosen categories follow; objects of others are
-    background. With stuff there is no background: pixels that nothing covers are ignored. Larger objects are
-    painted first, so a smaller one lies on top; crowds are ignored where nothing else is known.
+    background, as are those of a category "background". With stuff there is no background: pixels that
+    nothing covers are ignored. Larger objects are painted first, so a smaller one lies on top; crowds are
+    ignored where nothing else is known.
 
     Args:
         things: Reads the objects, with masks.
@@ -71,6 +72,8 @@ class CocoClassMaps:
         self.things, self.stuff, self.overlap = things, stuff, overlap
         empty = [name for name in chosen if stuff is None and name.strip("_").lower() == _BACKGROUND]
         chosen = [name for name in chosen if name not in empty]
+        if not chosen:
+            raise InputError(f"Expected a category besides the background, but got {things.classes}.")
         self._number = {name: index + (stuff is None) for index, name in enumerate(chosen)}
         self._number |= dict.fromkeys(empty, 0)
         self._stuff_number: dict[str, int] = {}
@@ -184,13 +187,21 @@ def coco_class_maps(
     readers: dict[str, CocoClassMaps] = {}
     options: dict[str, Any] = {"masks": True, "bad_boxes": bad_boxes, "max_dropped": max_dropped}
     options["drop_missing"] = True
+    notices: list[Notice] = []
     for split, (file, pictures) in files.items():
         extra = beside[split] if joined else None
         if joined and extra is None:
             text = f"Expected the stuff of the split {split}, stuff_... beside this file, but there is none."
             raise DataError(text, path=file)
+        try:
+            things = CocoReader(file, pictures, **options)
+        except DataError as fault:
+            if split != "test" or fault.field != "annotations":
+                raise
+            notices.append(Notice("test files without annotations, left out", 1, 1, str(fault)))
+            continue
         readers[split] = CocoClassMaps(
-            CocoReader(file, pictures, **options),
+            things,
             stuff=None if extra is None else CocoReader(extra, pictures, **options),
             categories=categories,
             overlap=overlap,
@@ -214,12 +225,13 @@ def coco_class_maps(
         train, val = holdout(train, HOLDOUT, seed=seed)
         facts["val"] = f"there is no validation file: {len(val)} training pictures are held out"
     name = Path(root).resolve().stem
-    notices = [
+    notices += [
         replace(notice, what=f"{split}: {notice.what}")
         for split, reader in readers.items()
         for part in (reader.things, reader.stuff)
         for notice in (() if part is None else part.notices)
     ]
+    notices += _absent(first)
     return Splits(train, val, readers.get("test"), first.classes, name, facts, tuple(notices))
 
 
@@ -227,6 +239,18 @@ def stuff_file(file: Path) -> Path | None:
     """Return the file of stuff beside a file of instances, `stuff_*.json` beside `instances_*.json`."""
     found = file.with_name("stuff_" + file.name.removeprefix("instances_"))
     return found if found.is_file() else None
+
+
+def _absent(reader: CocoClassMaps) -> list[Notice]:
+    """Return the notice of chosen categories without an object in the training file."""
+    names = reader.things.classes
+    seen = {names[label] for index in range(len(reader)) for label in reader.things.areas(index)[0]}
+    chosen = [name for name in reader.classes if name in names]
+    absent = [name for name in chosen if name not in seen]
+    if not absent:
+        return []
+    text = f"{', '.join(absent[:10])} in {reader.things.path.name}; they cannot be learnt"
+    return [Notice("categories without an object in the training file", len(absent), len(chosen), text)]
 
 
 def _area(reader: CocoClassMaps, index: int) -> float:

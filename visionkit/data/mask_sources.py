@@ -94,7 +94,7 @@ def open_masks(
         names = None if classes is None else read_label_map(classes).classes
         chosen = None if names is None else [name for name in names if name != "background"]
         read = coco_class_maps if kind == "coco" else panoptic
-        return read(top, categories=chosen, seed=seed)
+        return read(top, categories=chosen, seed=seed, max_dropped=max_dropped)
     return mask_folder(top, classes=classes, seed=seed, max_dropped=max_dropped)
 
 

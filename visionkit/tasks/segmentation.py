@@ -21,6 +21,7 @@ from visionkit.nn.segmentation_losses import SegmentationLoss, cross_entropy_los
 from visionkit.nn.sliding_window import Windows
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
+from visionkit.tasks.foreground_check import ForegroundCheck
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list, image_stack
 from visionkit.tasks.image_spec import ImageSpec, saved_origin
@@ -125,6 +126,7 @@ class Segmenter(TaskHooks):
         check_settings(num_classes, mask_classes, auxiliary, class_weights, class_names)
         self.num_classes, self.mask_classes, self.lr = num_classes, mask_classes, lr
         self.ignore_index, self.auxiliary = ignore_index, auxiliary
+        self.foreground_check = ForegroundCheck(mask_classes, ignore_index)
         self.optim = optim_from(optim)
         brought = origin["init"] if origin else init
         spec = ImageSpec(in_channels, image_size, mean, std)
@@ -299,6 +301,7 @@ class Segmenter(TaskHooks):
             if not isinstance(mask, Tensor) or mask.device.type == "cpu":
                 name = ids[index] if ids else f"picture {index} of the batch"
                 check_mask(image, mask, name, self.mask_classes, self.ignore_index)
+                self.foreground_check.add(mask, name)
         return images, masks, ids
 
     def _probe(self, images: Any) -> Any:

@@ -15,6 +15,7 @@ import torch
 from visionkit.data.json_stream import stream_records
 from visionkit.data.label_map import IGNORE
 from visionkit.data.mask_layout import split_of
+from visionkit.data.notices import MAX_DROPPED, Notice
 from visionkit.data.read_image import inside, read_image
 from visionkit.data.read_mask import raw_mask, size_fault
 from visionkit.data.splits import HOLDOUT, Splits, holdout
@@ -49,6 +50,7 @@ class PanopticReader:
         records: What the file lists.
         names: Name of each category id.
         chosen: Names of the categories that are classes; all if None.
+        lonely: How many images have no annotation, of how many, and the first.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class PanopticReader:
     records: tuple[_Record, ...]
     names: dict[int, str]
     chosen: tuple[str, ...] | None = None
+    lonely: tuple[int, int, str] = (0, 0, "")
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -146,7 +149,13 @@ def is_panoptic(root: str | Path) -> bool:
         return False
 
 
-def panoptic(root: str | Path, *, categories: Sequence[str] | None = None, seed: int = 0) -> Splits:
+def panoptic(
+    root: str | Path,
+    *,
+    categories: Sequence[str] | None = None,
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
+) -> Splits:
     """Read COCO panoptic annotations as class maps.
 
     Looked for are `annotations/panoptic_train2017.json` beside the PNG files in a folder of the same name,
@@ -156,13 +165,14 @@ def panoptic(root: str | Path, *, categories: Sequence[str] | None = None, seed:
         root: The folder, or a JSON file, which is taken for the training split.
         categories: Names of the categories that are classes; the rest is background. All if not given.
         seed: Seed of a held-out share, where there is no validation file.
+        max_dropped: Largest share of a file's images that may lack an annotation; they are left out.
 
     Raises:
         DataError: A file cannot be read, or a record is at fault; file, record and field are named.
         InputError: A category is not the file's, or there is no training image.
     """
     top = Path(root)
-    readers = {split: _reader(file, top, categories) for split, file in _files(top).items()}
+    readers = {split: _reader(file, categories) for split, file in _files(top).items()}
     if "train" not in readers:
         raise DataError("Expected annotations/panoptic_train*.json, but there is none.", path=top)
     train, val = readers["train"], readers.get("val")
@@ -179,7 +189,12 @@ def panoptic(root: str | Path, *, categories: Sequence[str] | None = None, seed:
     if held is None:
         kept, held = holdout(train, HOLDOUT, seed=seed)
         facts["val"] = f"there is no validation file: {len(held)} training images are held out"
-    return Splits(kept, held, readers.get("test"), train.classes, top.resolve().stem, facts)
+    notices = tuple(
+        Notice(f"{split}: images without an annotation left out", *reader.lonely, max_dropped)
+        for split, reader in readers.items()
+        if reader.lonely[0]
+    )
+    return Splits(kept, held, readers.get("test"), train.classes, top.resolve().stem, facts, notices)
 
 
 def check_panoptic(root: str | Path) -> list[DataError]:
@@ -191,7 +206,7 @@ def check_panoptic(root: str | Path) -> list[DataError]:
     faults: list[DataError] = []
     for file in _files(Path(root)).values():
         try:
-            reader = _reader(file, Path(root), None)
+            reader = _reader(file, None)
         except DataError as fault:
             faults.append(fault)
             continue
@@ -225,7 +240,7 @@ def _files(root: Path) -> dict[str, Path]:
     return found
 
 
-def _reader(file: Path, root: Path, categories: Sequence[str] | None) -> PanopticReader:
+def _reader(file: Path, categories: Sequence[str] | None) -> PanopticReader:
     """Read a file; every record is looked at."""
     images: dict[Any, str] = {}
     listed: list[tuple[int, dict[str, Any]]] = []
@@ -269,7 +284,10 @@ def _reader(file: Path, root: Path, categories: Sequence[str] | None) -> Panopti
             if isinstance(error, DataError):
                 raise
             raise _fault(file, "annotations", index, error) from error
-    return PanopticReader(file, _images(file, root), _masks(file), tuple(records), names, chosen)
+    with_mask = {record.image for record in records}
+    lacking = [name for name in images.values() if name not in with_mask]
+    lonely = (len(lacking), len(images), lacking[0] if lacking else "")
+    return PanopticReader(file, _images(file), _masks(file), tuple(records), names, chosen, lonely)
 
 
 def _fault(file: Path, section: str, index: int, error: Exception) -> DataError:
@@ -295,7 +313,7 @@ def _masks(file: Path) -> Path:
     return inside(file.parent.parent if found == places[1] else file.parent, found)
 
 
-def _images(file: Path, root: Path) -> Path:
+def _images(file: Path) -> Path:
     """Return the folder of the images of a split."""
     matched = _NAME.fullmatch(file.stem)
     name, year = matched.groups() if matched else ("train", "")
