@@ -21,12 +21,12 @@ from visionkit.nn.segmentation_losses import SegmentationLoss, cross_entropy_los
 from visionkit.nn.sliding_window import Windows
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
-from visionkit.tasks.foreground_check import ForegroundCheck
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list, image_stack
 from visionkit.tasks.image_spec import ImageSpec, saved_origin
+from visionkit.tasks.mask_check import MaskCheck
 from visionkit.tasks.segment_source import build_source, fill_canvas
-from visionkit.tasks.segmentation_batch import alike, check_mask, check_settings, shape_masks
+from visionkit.tasks.segmentation_batch import alike, check_settings, shape_masks
 from visionkit.tasks.segmentation_prediction import SegmentationPrediction
 from visionkit.tasks.segmentation_views import Views, decide
 from visionkit.tasks.wiring import optim_from, plain_settings
@@ -124,9 +124,8 @@ class Segmenter(TaskHooks):
         super().__init__()
         mask_classes = max(2, num_classes)
         check_settings(num_classes, mask_classes, auxiliary, class_weights, class_names)
-        self.num_classes, self.mask_classes, self.lr = num_classes, mask_classes, lr
-        self.ignore_index, self.auxiliary = ignore_index, auxiliary
-        self.foreground_check = ForegroundCheck(mask_classes, ignore_index)
+        self.num_classes, self.mask_classes, self.ignore_index = num_classes, mask_classes, ignore_index
+        self.lr, self.auxiliary, self.check_mask = lr, auxiliary, MaskCheck(mask_classes, ignore_index)
         self.optim = optim_from(optim)
         brought = origin["init"] if origin else init
         spec = ImageSpec(in_channels, image_size, mean, std)
@@ -300,8 +299,7 @@ class Segmenter(TaskHooks):
         for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
             if not isinstance(mask, Tensor) or mask.device.type == "cpu":
                 name = ids[index] if ids else f"picture {index} of the batch"
-                check_mask(image, mask, name, self.mask_classes, self.ignore_index)
-                self.foreground_check.add(mask, name)
+                self.check_mask(image, mask, name)
         return images, masks, ids
 
     def _probe(self, images: Any) -> Any:

@@ -7,7 +7,9 @@ import torch
 
 from visionkit.errors import DataError
 from visionkit.tasks import Segmenter
-from visionkit.tasks.foreground_check import ForegroundCheck
+from visionkit.tasks.mask_check import MaskCheck
+
+IMAGE = torch.zeros(3, 32, 32)
 
 
 def mask(lesion=255, rows=0):
@@ -25,15 +27,15 @@ def test_a_binary_segmenter_refuses_masks_of_0_and_255():
 
 
 def test_sound_masks_are_never_refused():
-    check = ForegroundCheck(2, 255)
+    check = MaskCheck(2, 255)
     for _ in range(20):
-        check.add(mask(lesion=0, rows=7), "padded crops of background")
+        check(IMAGE, mask(lesion=0, rows=7), "padded crops of background")
     for _ in range(7):
-        check.add(mask(), "no foreground in these")
-    check.add(mask(lesion=1), "here it is")
+        check(IMAGE, mask(), "no foreground in these")
+    check(IMAGE, mask(lesion=1), "here it is")
     for _ in range(20):
-        check.add(mask(), "more")
+        check(IMAGE, mask(), "more")
     for classes, ignore in ((3, 255), (2, 254)):
-        other = ForegroundCheck(classes, ignore)
+        other = MaskCheck(classes, ignore)
         for _ in range(20):
-            other.add(mask(), "x")
+            other(IMAGE, mask(), "x")

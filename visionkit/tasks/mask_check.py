@@ -1,43 +1,47 @@
-"""Masks of two classes whose foreground is 255, the ignored value: training would see background alone."""
+"""What is refused of the masks that a segmenter is given, one by one and over several."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from visionkit.errors import DataError
+from visionkit.tasks.segmentation_batch import check_mask
 
-__all__ = ["ForegroundCheck"]
+__all__ = ["MaskCheck"]
 
 _MOST = 8  # masks of 0 and 255 before the first pixel of class 1
 _IGNORED = 255
 
 
-class ForegroundCheck:
-    """Refuses masks of 0 and 255 where 255 is ignored.
+class MaskCheck:
+    """Refuses masks that do not fit, and masks of two classes of 0 and 255 only, where 255 is ignored.
 
-    One such mask may be sound (nothing in the image but background and pixels that do not count), so eight
-    are waited for, without a pixel of class 1 before. Rows and columns that are ignored from end to end are
-    the padding of a crop and do not tell.
+    One of the latter may be sound (background and pixels that do not count), so eight are waited for,
+    without a pixel of class 1 before. Rows and columns that are ignored from end to end are the padding of a
+    crop and do not tell.
 
     Args:
-        classes: Classes of the masks; others than two are not looked at.
-        ignore_index: Value of pixels that do not count; others than 255 are not looked at.
+        classes: Classes of the masks.
+        ignore_index: Value of pixels that do not count.
     """
 
     def __init__(self, classes: int, ignore_index: int) -> None:
+        self.classes, self.ignore_index = classes, ignore_index
         self.active = classes == 2 and ignore_index == _IGNORED
         self.count = 0
 
-    def add(self, mask: Tensor, name: str) -> None:
+    def __call__(self, image: Tensor, mask: Tensor, name: str) -> None:
         """Look at a mask on the host.
 
         Args:
+            image: `(3, H, W)`.
             mask: `(H, W)` int64.
             name: What its image is called.
 
         Raises:
-            DataError: It is the eighth of 0 and 255, and none had class 1.
+            DataError: It does not fit (see `check_mask`), or is the eighth of 0 and 255 and none had class 1.
         """
+        check_mask(image, mask, name, self.classes, self.ignore_index)
         if not self.active:
             return
         if (mask == 1).any():
