@@ -55,7 +55,9 @@ class Config(RunConfig):
     draws: int = setting(5, "sentences drawn for each picture, self-critical", rare=True, min=1)
     beams: int = setting(3, "open sentences of the beam search in evaluation", min=1)
     longest: int = setting(20, "most words of a caption", rare=True, min=1)
-    vectors: str = setting("", "file of word vectors: GloVe text, word2vec text or .bin")
+    vectors: str = setting(
+        "", "file of word vectors: GloVe, word2vec (text or binary) or fastText's .vec, compressed or not"
+    )
     words: Literal["random", "pretrained", "frozen", "all"] = setting(
         "random", "random | pretrained | frozen word vectors, or all, one after another"
     )
@@ -74,6 +76,10 @@ def main(config: Config) -> Path:
     config.out = config.out or "runs/caption"
     if config.words != "random" and not config.vectors:
         raise InputError(f"--words {config.words} needs a file of word vectors. Give --vectors FILE.")
+    if config.words != "random":
+        from visionkit.data.word_vectors import check_word_vectors
+
+        check_word_vectors(config.vectors)  # before anything runs
     if config.words != "all":
         return run_recipe(config, train)
     for words in ("random", "pretrained", "frozen"):
@@ -104,11 +110,18 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     # The words come from the captions that are trained on: a smaller fraction has fewer of them.
     captions = captions_of(make_data(splits, collate=caption_batch).train_reader)
     vocabulary = Vocabulary.build((text for several in captions for text in several), least=config.least)
+    splits = dataclasses.replace(
+        splits, notices=(*splits.notices, *vocabulary.notices(longest=config.longest))
+    )
     vectors = None
     if config.words != "random":
         vectors = read_word_vectors(config.vectors, vocabulary, seed=config.seeds[0])
         found = {"file": config.vectors, "coverage": vectors.coverage, "use": config.words}
-        splits = dataclasses.replace(splits, facts={**splits.facts, "word_vectors": found})
+        splits = dataclasses.replace(
+            splits,
+            facts={**splits.facts, "word_vectors": found},
+            notices=(*splits.notices, *vectors.notices()),
+        )
     data = make_data(
         splits, collate=partial(caption_batch, encode=vocabulary.encode, several=config.captions)
     )

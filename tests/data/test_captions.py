@@ -10,7 +10,7 @@ from PIL import Image
 
 from visionkit.commands.check import main as check
 from visionkit.data import DrawCaptions, Subset, caption_batch, caption_data, captions_of, check_captions
-from visionkit.data.caption_records import caption_format, read_caption_records
+from visionkit.data.caption_records import caption_format, is_captions, read_caption_records
 from visionkit.data.vocabulary import Vocabulary
 from visionkit.errors import DataError, InputError
 
@@ -31,7 +31,7 @@ def karpathy(root, *, broken=False):
     ]  # fmt: skip
     if broken:
         images[0]["sentences"] = [{"raw": ""}, {"raw": 7}, {"tokens": ["no", "raw"]}, "fine"]
-        images[1]["split"] = "training"
+        images[1]["split"] = "other"
         images[2]["sentences"] = []
         images.append({**images[3]})
         images.append({**images[3], "filename": "gone.jpg"})
@@ -116,7 +116,7 @@ def test_flickrs_lists(tmp_path):
 
 
 def named(path):
-    return {(fault.record, fault.field) for fault in check_captions(path)}
+    return {(fault.record, fault.field) for fault in check_captions(path, max_dropped=0)}
 
 
 def test_every_fault_of_karpathys_json_is_named_at_once(tmp_path):
@@ -126,11 +126,11 @@ def test_every_fault_of_karpathys_json_is_named_at_once(tmp_path):
         ("val2014/3.jpg", "id"), ("val2014/gone.jpg", "image"), ("../../outside.jpg", "image"),
         (8, "filename"), ("val2014/4.jpg", "image"),
     }  # fmt: skip
-    faults = check_captions(root)
-    assert sum(fault.record == "val2014/0.jpg" for fault in faults) == 3
+    faults = check_captions(root, max_dropped=0)
+    assert sum(fault.record == "val2014/0.jpg" for fault in faults) == 2
     assert all(str(root) in str(fault.path) for fault in faults)
     assert any("inside" in str(fault) and "outside.jpg" in str(fault) for fault in faults)
-    with pytest.raises(DataError, match="8 more records are at fault; `visionkit check` lists them all"):
+    with pytest.raises(DataError, match="3 more records are at fault; `visionkit check` lists them all"):
         caption_data(root)
 
 
@@ -142,7 +142,7 @@ def test_every_fault_of_cocos_captions_is_named_at_once(tmp_path):
 
 def test_every_fault_of_flickrs_lists_is_named_at_once(tmp_path):
     assert named(flickr(tmp_path / "a", broken=True)) == {
-        ("line 9", None), ("8.jpg", "image"), ("1.jpg", "caption")
+        ("line 9", None), ("8.jpg", "image"), ("line 11", "caption")
     }  # fmt: skip
     assert named(flickr(tmp_path / "b", kind="token", broken=True)) == {
         ("line 13", "id"), ("line 1", "split"), ("line 3", "split")
@@ -154,16 +154,18 @@ def test_every_fault_of_flickrs_lists_is_named_at_once(tmp_path):
 )  # fmt: skip
 def test_files_that_are_no_captions_are_named(tmp_path, text):
     (tmp_path / "dataset.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    (fault,) = check_captions(tmp_path)
+    (fault,) = check_captions(tmp_path / "dataset.json")
     assert fault.path.endswith("dataset.json")
-    with pytest.raises(DataError, match=r"captions\.txt or a token file"):
-        read_caption_records(tmp_path / "nowhere")
+    for place in (tmp_path, tmp_path / "nowhere"):  # in a folder, nothing says that it was meant for captions
+        assert not is_captions(place)
+        with pytest.raises(DataError, match=r"Flickr8k\.token\.txt"):
+            read_caption_records(place)
 
 
 def test_the_command_checks_captions(tmp_path, capsys):
     assert check([str(coco(tmp_path / "good"))]) == 0
-    assert ": 0 faults" in capsys.readouterr().out
-    with pytest.raises(InputError, match="10 faults"):
+    assert "captions, 3 train, 2 val, 0 test: 0 faults" in capsys.readouterr().out
+    with pytest.raises(InputError, match="9 faults"):
         check([str(karpathy(tmp_path / "bad", broken=True))])
     assert "record val2014/gone.jpg, field 'image'" in capsys.readouterr().out
 

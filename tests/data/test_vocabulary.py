@@ -56,3 +56,24 @@ def test_refusals_say_what_to_do():
         Vocabulary(["a"]).decode([5])
     with pytest.raises(InputError, match="a dict with 'schema' and 'words'"):
         Vocabulary.from_dict([])
+
+
+def test_what_a_vocabulary_leaves_out_is_counted():
+    vocabulary = Vocabulary.build([*_CAPTIONS, "a <unk> dog <pad>"], least=2)
+    assert "tree" not in vocabulary
+    rare, long = vocabulary.notices(longest=7)
+    assert (rare.count, rare.total, rare.first) == (5, 20, "'below'")
+    assert (long.count, long.total, long.first) == (1, 4, "one of 8 words")
+    assert rare.max_share is long.max_share is None
+    assert vocabulary.notices(longest=8) == (rare,)
+    assert Vocabulary(["a"]).notices(longest=1) == ()
+
+
+def test_a_mark_that_a_caption_spells_is_an_unknown_word():
+    vocabulary = Vocabulary.build(["a <unk> dog <pad>"], least=1)
+    assert vocabulary.encode("a <unk> dog <pad> <eos>") == [1, 4, 3, 5, 3, 3, 2]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_vocabulary(tmp_path):
+    (tmp_path / "words.json").write_text('{"schema": 1, "words": ["a"]}', encoding="utf-8-sig")
+    assert Vocabulary.load(tmp_path / "words.json") == Vocabulary(["a"])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 
 from visionkit.data.vocabulary import Vocabulary
-from visionkit.data.word_vectors import read_word_vectors
+from visionkit.data.word_vectors import check_word_vectors, read_word_vectors
 from visionkit.errors import DataError, InputError
 
 _WORDS = {
@@ -73,6 +78,57 @@ def test_damage_is_named(tmp_path, name, content, text):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=text):
         read_word_vectors(tmp_path / name, Vocabulary(["dog"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("v.bin", b"2 4\ndog 1 2 3 4\ncat 5 6 7 8\n"),
+        ("w.vec", b"2 4\r\ndog 1 2 3 4 \r\ncat 5 6 7 8 \r\n"),
+        ("g.txt", b"\xef\xbb\xbfdog 1 2 3 4\ncat 5 6 7 8\n"),
+        ("tabs.txt", b"dog\t1\t2\t3\t4\ncat\t5\t6\t7\t8\n"),
+        ("one.txt", b"dog\t1 2 3 4\ncat\t5 6 7 8\n"),
+        ("double.txt", b"dog  1 2  3 4\ncat  5 6  7 8\n"),
+        ("spaced.txt", b"at name@x 9 9 9 9\n dog 1 2 3 4\ncat 5 6 7 8\n 1 1 1 1\n"),
+        ("number.txt", b"7 9 9 9 9\ndog 1 2 3 4\ncat 5 6 7 8\n"),
+    ],
+)
+@pytest.mark.parametrize("pack", ["", "gz", "bz2", "xz", "zip"])
+def test_text_is_told_by_its_content_and_read_from_archives(tmp_path, name, content, pack):
+    path = tmp_path / f"{name}{pack}"
+    if pack == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, content)
+    else:
+        packed = {"": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[pack](content)
+        path.write_bytes(packed)
+    check_word_vectors(path)
+    vectors = read_word_vectors(path, Vocabulary(["dog", "cat", "zebra"]))
+    assert vectors.table[4:6].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    (notice,) = vectors.notices()
+    assert (notice.count, notice.total, notice.first, notice.max_share) == (1, 3, "'zebra'", None)
+
+
+def test_what_is_no_file_of_vectors_is_refused_with_the_reason(tmp_path):
+    cases = {
+        "wiki.bin": (b"\xba\x16\x4f\x2f" + b"\0" * 60, "fastText's own model"),
+        "m.model": (b"\x80\x04\x95" + b"\0" * 60, "save_word2vec_format"),
+        "a.npy": (b"\x93NUMPY\x01", "NumPy array"),
+        "u.txt": ("dog 1 2".encode("utf-16"), "UTF-16"),
+        "cut.gz": (gzip.compress(b"dog 1 2\n" * 9)[:-12], "readable file"),
+        "empty.txt": (b"", "empty"),
+    }
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("glove.50d.txt", "a 1")
+        archive.writestr("glove.100d.txt", "a 1")
+    for name, (content, _) in cases.items():
+        (tmp_path / name).write_bytes(content)
+    reasons = {name: reason for name, (_, reason) in cases.items()}
+    reasons |= {"two.zip": "Unpack it", "nope.txt": "none by this name", ".": "a folder"}
+    for name, reason in reasons.items():
+        with pytest.raises(DataError, match=reason):
+            check_word_vectors(tmp_path / name)
+    assert len(reasons) == 9
 
 
 def test_a_file_without_any_of_the_words_is_refused(tmp_path):

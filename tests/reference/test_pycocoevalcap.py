@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from visionkit.data.tokenize import tokenize
 from visionkit.metrics.bleu import bleu_scores
 from visionkit.metrics.caption_scores import caption_scores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
@@ -78,6 +79,18 @@ def test_2400_caption_sets_score_as_pycocoevalcap_scores_them():
         )
         sets += size
     assert sets == 2400
+
+
+def test_hindi_captions_score_as_officially():
+    # The words are pycocoevalcap's own (its Java tokenizer's): cut at vowel signs, BLEU-4 would be 0.6.
+    said = ["एक लड़की मैदान में खेल रही है", "दो कुत्ते पानी में हैं", "एक आदमी साइकिल चला रहा है"]
+    true = ["एक लड़का मैदान में दौड़ रहा है", "दो कुत्ते घास पर हैं", "एक औरत साइकिल चला रही है"]
+    candidates, references = [text.split() for text in said], [[text.split()] for text in true]
+    bleu, _, (cider, _) = _theirs(candidates, references)
+    ours = caption_scores([tokenize(text) for text in said], [[tokenize(text)] for text in true])
+    assert ours["bleu4"] == pytest.approx(bleu[3], abs=1e-9)
+    assert ours["bleu4"] < 0.01
+    assert ours["cider"] == pytest.approx(cider, abs=1e-9)
 
 
 @pytest.mark.parametrize(

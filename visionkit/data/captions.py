@@ -1,4 +1,4 @@
-"""Captioned pictures as a data set: every picture once, with all its sentences."""
+"""Captioned images as a data set: every image once, with all its sentences."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from pathlib import Path
 
 import torch
 
-from visionkit.data.caption_records import CaptionRecords, read_caption_records
+from visionkit.data.caption_records import CaptionRecords, is_captions, read_caption_records
+from visionkit.data.notices import MAX_DROPPED, check_share
 from visionkit.data.read_image import read_image
 from visionkit.data.splits import Splits, Subset, holdout
-from visionkit.errors import DataError
+from visionkit.errors import DataError, InputError
 from visionkit.types import Reader, Sample
 
-__all__ = ["Captions", "DrawCaptions", "caption_data", "captions_of", "check_captions"]
+__all__ = ["Captions", "DrawCaptions", "caption_data", "captions_of", "check_captions", "is_captions"]
 
 
 class Captions:
-    """A reader of captioned pictures.
+    """A reader of captioned images.
 
-    It offers `captions`: every sentence of each picture, without reading a picture.
+    It offers `captions`: every sentence of each image, without reading an image.
 
     Args:
         table: The records, as `read_caption_records` understands them.
@@ -40,12 +41,12 @@ class Captions:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read the picture of record `index`; raise `DataError` naming file and record when it cannot be."""
+        """Read the image of record `index`; raise `DataError` naming file and record when it cannot be."""
         record = self.table.records[index]
         try:
             image = read_image(record.image, root=self.table.root)
         except DataError as error:
-            text = f"The picture cannot be read. {error}"
+            text = f"The image cannot be read. {error}"
             raise DataError(text, path=self.table.file, record=record.id, field="image") from error
         return {
             "image": image,
@@ -57,7 +58,7 @@ class Captions:
 
 @dataclass(frozen=True)
 class DrawCaptions:
-    """Move a picture's captions into a drawn order, so that the first ones are what is taught. One draw."""
+    """Move an image's captions into a drawn order, so that the first ones are what is taught. One draw."""
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the sample with its captions in another order."""
@@ -69,33 +70,44 @@ class DrawCaptions:
 
 
 def caption_data(
-    path: str | Path, *, images: str | Path | None = None, held_out: float = 0.1, seed: int = 0
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    held_out: float = 0.1,
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
 ) -> Splits:
-    """Return the splits of captioned pictures: Karpathy's json, COCO's captions or Flickr's lists.
+    """Return the splits of captioned images: Karpathy's json, COCO's, Flickr's lists, tables and others.
 
-    Karpathy's "restval" pictures are training pictures. Where the files name no validation pictures, a seeded
-    share of the training pictures is held out, and the facts say so.
+    Karpathy's "restval" images are training images. Where lists name the images of splits, those that none
+    names are in no split. Where the files name no validation images, a seeded share of the training images
+    is held out, and the facts say so. What is left out (missing images, empty captions) is counted in the
+    notices.
 
     Args:
         path: A file or a folder, as `caption_format` takes it.
-        images: The folder of the pictures, if it is not where the format has it.
-        held_out: Share of the training pictures that is held out where none are for validation.
+        images: The folder of the images, if it is not where the format has it.
+        held_out: Share of the training images that is held out where none are for validation.
         seed: Seed of the hold-out.
+        max_dropped: Share of the images, and of the captions, that may be left out.
 
     Raises:
-        DataError: The first fault, by file and record; `check_captions` lists them all.
+        DataError: The first fault, by file and record, or too much would be left out; `check_captions` lists
+            them all.
     """
-    table = read_caption_records(path, images=images)
+    table = read_caption_records(path, images=images, max_dropped=max_dropped)
     if table.faults:
         first, more = table.faults[0], len(table.faults) - 1
         also = f" {more} more records are at fault; `visionkit check` lists them all." if more else ""
         raise DataError(first.message + also, path=first.path, record=first.record, field=first.field)
+    check_share(table.notices, path=str(table.file))
     whole = Captions(table)
-    parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[int]] = {"train": [], "val": [], "test": [], "none": []}
     for place, record in enumerate(table.records):
         parts[record.split or "train"].append(place)
     if not parts["train"]:
-        raise DataError("Expected pictures to train on, but none are for training.", path=table.file)
+        fix = " Add the list of the training images (train.txt)." if parts["none"] else ""
+        raise DataError(f"Expected images to train on, but none are for training.{fix}", path=table.file)
     facts: dict[str, object] = {"captions": str(table.file), "format": table.format}
     train: Reader = Subset(whole, parts["train"])
     if parts["val"]:
@@ -104,14 +116,14 @@ def caption_data(
         size = len(train)
         train, val = holdout(train, held_out, seed=seed)
         facts["held_out"] = (
-            f"no picture is for validation: {len(val)} of {size} are held out (share {held_out}, seed {seed})"
+            f"no image is for validation: {len(val)} of {size} are held out (share {held_out}, seed {seed})"
         )
     test = Subset(whole, parts["test"]) if parts["test"] else None
-    return Splits(train, val, test, (), table.file.stem, facts)
+    return Splits(train, val, test, (), table.file.stem, facts, table.notices)
 
 
 def captions_of(reader: Reader) -> Sequence[Sequence[str]]:
-    """Return every sentence of each picture of a reader; pictures are read only where that is the only way.
+    """Return every sentence of each image of a reader; images are read only where that is the only way.
 
     Args:
         reader: Any reader whose samples have `captions`.
@@ -127,22 +139,38 @@ def captions_of(reader: Reader) -> Sequence[Sequence[str]]:
     return known if known is not None else [reader[index]["captions"] for index in range(len(reader))]
 
 
-def check_captions(path: str | Path, *, images: str | Path | None = None) -> list[DataError]:
-    """Return every fault of captioned pictures: files, records, captions, splits, and every picture.
+def check_captions(
+    path: str | Path, *, images: str | Path | None = None, max_dropped: float = MAX_DROPPED
+) -> list[DataError]:
+    """Return every fault of captioned images: files, records, captions, splits, and every image.
+
+    What a reader leaves out and counts is a fault where it is more than it may leave out; then each case is
+    listed (the first thousand of a kind).
 
     Args:
         path: A file or a folder, as `caption_format` takes it.
-        images: The folder of the pictures, if it is not where the format has it.
+        images: The folder of the images, if it is not where the format has it.
+        max_dropped: Share of the images, and of the captions, that may be left out.
     """
     try:
-        table = read_caption_records(path, images=images)
+        table = read_caption_records(path, images=images, max_dropped=max_dropped)
     except DataError as fault:
         return [fault]
     reader = Captions(table)
     faults = list(table.faults)
+    limits = {notice.what: notice for notice in table.notices}
+    for what, cases in table.dropped:
+        notice = limits[what]
+        if notice.max_share is not None and notice.share > notice.max_share:
+            faults += cases
     for index in range(len(reader)):
         try:
             reader[index]
         except DataError as fault:
             faults.append(fault)
+    if not faults:
+        try:
+            caption_data(path, images=images, max_dropped=max_dropped)
+        except InputError as fault:  # no images to train on, say
+            faults.append(fault if isinstance(fault, DataError) else DataError(str(fault), path=table.file))
     return faults

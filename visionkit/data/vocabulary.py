@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from visionkit.data.notices import Notice
+from visionkit.data.read_text import read_text
 from visionkit.data.tokenize import tokenize
 from visionkit.errors import DataError, InputError, expected
 
@@ -15,6 +18,16 @@ __all__ = ["Vocabulary"]
 
 _SCHEMA = 1
 _MARKS = ("<pad>", "<bos>", "<eos>", "<unk>")
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What was counted in the captions: words, those too rare, the most frequent of them, lengths."""
+
+    words: int
+    rare: int
+    first: str
+    lengths: Counter[int]
 
 
 class Vocabulary:
@@ -38,6 +51,7 @@ class Vocabulary:
                 text = expected("a word of a vocabulary", "text without spaces that is no mark", word)
                 raise InputError(text)
         self.words = (*_MARKS, *words)
+        self.counted: _Counted | None = None
         self._ids = {word: i for i, word in enumerate(self.words)}
         if len(self._ids) != len(self.words):
             twice = Counter(self.words).most_common(1)[0][0]
@@ -55,14 +69,46 @@ class Vocabulary:
         Raises:
             InputError: No word is left.
         """
-        counts = Counter(word for caption in captions for word in tokenize(caption))
+        counts: Counter[str] = Counter()
+        lengths: Counter[int] = Counter()
+        for caption in captions:
+            tokens = tokenize(caption)
+            counts.update(tokens)
+            lengths[len(tokens)] += 1
+        for mark in _MARKS:
+            counts.pop(mark, None)  # "<unk>" in a caption is taught as an unknown word
         kept = sorted((w for w, n in counts.items() if n >= least), key=lambda w: (-counts[w], w))[:most]
         if not kept:
+            longest = max(counts, key=len, default="")
             raise InputError(
-                f"No word occurs {least} times or more in the training captions ({len(counts)} words seen). "
-                "Set a smaller least number of occurrences."
+                f"No word occurs {least} times or more in the training captions ({len(counts)} words seen, such "
+                f"as {longest[:40]!r}). Set a smaller least number of occurrences. Words are found by spaces: "
+                "captions that are written without need them first."
             )
-        return cls(kept)
+        vocabulary = cls(kept)
+        rare = {word: number for word, number in counts.items() if word not in vocabulary}
+        first = min(rare, key=lambda word: (-rare[word], word), default="")
+        vocabulary.counted = _Counted(sum(counts.values()), sum(rare.values()), first, lengths)
+        return vocabulary
+
+    def notices(self, *, longest: int | None = None) -> tuple[Notice, ...]:
+        """Return what a vocabulary leaves of the captions that it was built from; none for another one.
+
+        Args:
+            longest: How many words a generated caption has at most.
+        """
+        if self.counted is None:
+            return ()
+        counted, notices = self.counted, []
+        if counted.rare:
+            what = "words too rare for the vocabulary, taught as unknown"
+            notices.append(Notice(what, counted.rare, counted.words, repr(counted.first)))
+        cut = {} if longest is None else {size: n for size, n in counted.lengths.items() if size > longest}
+        if cut:
+            what = f"captions longer than the {longest} words that are said at most"
+            first = f"one of {max(cut)} words"
+            notices.append(Notice(what, sum(cut.values()), sum(counted.lengths.values()), first))
+        return tuple(notices)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -78,7 +124,8 @@ class Vocabulary:
 
     def id(self, word: str) -> int:
         """Return the number of a word, or that of `<unk>`."""
-        return self._ids.get(word, self.unk)
+        # Text that spells a mark is no mark: "<pad>" in a caption is not padding.
+        return max(self._ids.get(word, self.unk), self.unk)
 
     def encode(self, sentence: str | Sequence[str], *, longest: int | None = None) -> list[int]:
         """Return `<bos> words <eos>` as ids.
@@ -139,6 +186,6 @@ class Vocabulary:
             DataError: The file is no vocabulary.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(json.loads(read_text(path)))
         except (ValueError, OSError) as error:
             raise DataError(f"Cannot read a vocabulary here: {error}", path=path) from error
