@@ -13,11 +13,16 @@ from bisect import bisect_right
 
 __all__ = ["APOSTROPHE", "DIGIT", "HYPHEN", "INDEX", "LETTER", "MARK", "QUOTE", "SYMBOL", "UNKNOWN", "shadow"]
 
-LETTER, DIGIT, MARK, SYMBOL = "\u01c0", "\u0660", "\u01bb", "\u00a4"
-INDEX, HYPHEN, QUOTE, APOSTROPHE, UNKNOWN = "\u00b0", "\u2010", "\u201c", "\u2019", " "
-"""What stands for each kind in a shadow: a letter, a decimal digit, a mark (a letter that does not go on
-after a digit), a symbol (a word of its own), a superscript or subscript digit (a run is a word), a hyphen, a
-double quotation mark, a raised comma, and what is dropped."""
+# What stands for each kind of character in a shadow.
+LETTER = "\u01c0"
+DIGIT = "\u0660"
+MARK = "\u01bb"  # a letter that does not go on after a digit
+SYMBOL = "\u00a4"  # a word of its own
+INDEX = "\u00b0"  # superscript and subscript digits: a run is a word
+HYPHEN = "\u2010"
+QUOTE = "\u201c"
+APOSTROPHE = "\u2019"
+UNKNOWN = " "  # dropped
 
 _LETTERS = """
     41-5A 61-7A AA B5 BA C0-D6 D8-F6 F8-2C1 2C6-2D1 2E0-2E4 2EC 2EE 370-374 376-377 37A-37D 386 388-38A

@@ -81,9 +81,9 @@ class Vocabulary:
         if not kept:
             longest = max(counts, key=len, default="")
             raise InputError(
-                f"No word occurs {least} times or more in the training captions ({len(counts)} words seen, such "
-                f"as {longest[:40]!r}). Set a smaller least number of occurrences. Words are found by spaces: "
-                "captions that are written without need them first."
+                f"No word occurs {least} times or more in the training captions ({len(counts)} words seen, "
+                f"such as {longest[:40]!r}). Set a smaller least number of occurrences. Words are found by "
+                "spaces: captions that are written without need them first."
             )
         vocabulary = cls(kept)
         rare = {word: number for word, number in counts.items() if word not in vocabulary}
