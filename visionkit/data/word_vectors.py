@@ -66,8 +66,8 @@ class WordVectors:
 def read_word_vectors(path: str | Path, vocabulary: Vocabulary, *, seed: int = 0) -> WordVectors:
     """Read the vectors of a vocabulary's words from a file of any size, a word at a time.
 
-    The format is seen from the content: a first line of two numbers is word2vec's (text or binary) and fastText's
-    .vec, anything else is GloVe's. Spaces and tabs separate; .gz, .bz2, .xz and .zip are read as they are.
+    The format is seen from the content: a first line of two numbers is word2vec's (text or binary) and
+    fastText's .vec, anything else is GloVe's. Spaces and tabs separate; .gz, .bz2, .xz and .zip are read.
 
     Args:
         path: The file.
