@@ -100,13 +100,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         score_threshold=config.least_score,
         detections=config.detections,
     )
+    # The longest side that the geometries above give: networks of fixed size are built for it.
+    longest = round(config.image_size * 5 / 3 * (1.2 if config.augment == "jitter" else 1))
     task = Detector(
         config.backbone,
         init=config.init,
         num_classes=len(splits.classes),
-        image_size=round(
-            config.image_size * 5 / 3 * (1.2 if config.augment == "jitter" else 1)
-        ),  # longest side
+        image_size=longest,
         rcnn=rcnn,
         pyramid_channels=config.pyramid_channels,
         class_names=splits.classes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from visionkit.backbones import create_encoder
@@ -41,17 +43,22 @@ def test_scratch_refuses(asked: TransferConfig, text: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "text"),
     [
-        (TransferConfig(freeze_through=-1), "freeze_through"),
-        (TransferConfig(backbone_lr_scale=0.0), "freeze_through='all'"),
-        (TransferConfig(layer_decay=1.5), "layer_decay"),
-        (TransferConfig(thaw_at=((5, 8), (9, 16))), "falling"),
-        (TransferConfig(thaw_at=((9, 16), (5, 8))), "rising"),
-        (TransferConfig(norm="bach"), "Did you mean 'batch'"),
+        ({"freeze_through": -1}, "freeze_through"),
+        ({"freeze_through": 1.5}, "share of blocks"),
+        ({"freeze_through": "half"}, "share of blocks"),
+        ({"backbone_lr_scale": 0.0}, "freeze_through='all'"),
+        ({"layer_decay": 1.5}, "layer_decay"),
+        ({"layer_decay": 0.0}, "layer_decay"),
+        ({"layer_decay": float("nan")}, "layer_decay"),
+        ({"thaw_at": ((5, 8), (9, 16))}, "falling"),
+        ({"thaw_at": ((9, 16), (5, 8))}, "rising"),
+        ({"thaw_at": ((5, 0.25), (9, 0.5))}, "falling"),
+        ({"norm": "bach"}, "Did you mean 'batch'"),
     ],
 )
-def test_what_is_not_in_order_is_refused(asked: TransferConfig, text: str) -> None:
+def test_what_is_not_in_order_is_refused(asked: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        resolve_transfer("classification", "pretrained", asked)
+        resolve_transfer("classification", "pretrained", TransferConfig(**asked))
     with pytest.raises(ValueError, match="Did you mean 'detection'"):
         resolve_transfer("detecton", "pretrained", TransferConfig())
 

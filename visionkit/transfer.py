@@ -228,7 +228,7 @@ def _check(transfer: TransferConfig) -> None:
         )
     if not 0 < decay <= 1:
         raise InputError(expected("transfer.layer_decay", "above 0 and at most 1", decay))
-    before: tuple[float, float] = (0, float("inf") if isinstance(freeze, str) else freeze)
+    before: tuple[float, float] = (0, float(freeze) if isinstance(freeze, int | float) else float("inf"))
     for at, reduction in transfer.thaw_at:
         if at <= before[0] or not 0 <= reduction < before[1]:
             wanted = (

@@ -202,9 +202,8 @@ def test_fixed_sizes_are_said_and_changed():
         fixed(torch.randn(1, 3, 64, 64))
     # what the error advises works, or is refused with the size that does
     assert create_encoder("timm/mixer_s16_224", init="scratch", image_size=(64, 96)).fixed_size == (64, 96)
-    for name, size in (("timm/halonet26t", "256x256"), ("torchvision/maxvit_t", "224x224")):
-        with pytest.raises(InputError, match=rf"cannot be built for pictures of 96x96 .*its own {size}"):
-            create_encoder(name, init="scratch", image_size=96)
+    with pytest.raises(InputError, match=r"cannot be built for pictures of 64x96 .*its own 224x224"):
+        create_encoder("torchvision/vit_b_16", init="scratch", image_size=(64, 96))
 
 
 @pytest.mark.parametrize(

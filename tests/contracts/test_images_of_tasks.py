@@ -119,7 +119,9 @@ def test_networks_of_fixed_size_are_built_for_the_images(kind):
     make, options, batches = KINDS[kind]
     batch = batches(0, 2)
     side = int(batch["images"][0].shape[-1])
-    more = {"detector": {"reductions": (16,)}, "segmenter": {"decoder": "fcn", "output_stride": 16}}.get(kind, {})
+    more = {"detector": {"reductions": (16,)}, "segmenter": {"decoder": "fcn", "output_stride": 16}}.get(
+        kind, {}
+    )
     with _small_vit():
         task = make(FIXED, init="scratch", image_size=side, **options, **more)
         assert task.hparams["image_size"] == [side, side]
@@ -131,7 +133,7 @@ def test_networks_of_fixed_size_are_built_for_the_images(kind):
             found = task.predict_step(
                 {"images": [torch.zeros(3, 50, 40, dtype=torch.uint8), batch["images"][0][:, :20]]}
             )
-            assert [tuple(each.labels.shape) for each in found] == [(50, 40), (20, 32)]
+            assert [tuple(each.mask.shape) for each in found] == [(50, 40), (20, 32)]
         if kind == "detector":
             with pytest.raises(InputError, match=r"at most 64 x 64 .*image_size=\(80, 80\)"):
                 task.predict_step([torch.zeros(3, 80, 80, dtype=torch.uint8)])

@@ -83,7 +83,8 @@ class Backbone(nn.Module):
     def stages(self) -> list[Stage]:
         """Return the parameters by level, fine to coarse: pairs of reduction and names, found by autograd."""
         if self._stages is None:
-            maps, reductions = self.net, [level.reduction for level in self.levels]
+            maps: nn.Module = self.net
+            reductions: Sequence[int] = [level.reduction for level in self.levels]
             if self._stage_maps is not None:
                 maps, reductions = self._stage_maps(self.net)
             found = find_stages(maps, reductions, self._plan.traced_size, len(self.mean))

@@ -103,6 +103,7 @@ class Encoder(nn.Module):
         """
         if self._stages is None:
             own = {id(p): f"net.{n}" for n, p in self.net.named_parameters()}
+            maps: nn.Module
             if isinstance(self.net, PooledLevel):
                 maps, found = self.net.model, self.net.model.stages()
             else:

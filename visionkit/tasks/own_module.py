@@ -190,7 +190,7 @@ def wrap_own(
     own = (_OwnLevels if knows else OwnModule)(net, trained=trained, channels=channels)
     if pool:
         if own.dim is None:
-            return (_PooledLevels if knows else PooledMaps)(own, reduction=probe_level)  # type: ignore[arg-type]
+            return (_PooledLevels if knows else PooledMaps)(own, reduction=probe_level)
         if probe_level is not None:
             raise InputError(
                 "probe_level needs a backbone with levels, but yours gives a vector. Leave it out."
