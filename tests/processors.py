@@ -2,10 +2,10 @@
 
 python -m tests.processors                             # every setting: hours
 python -m tests.processors --list
-python -m tests.processors onednn-avx2-1 aten-avx2-2 -- tests/nn tests/tasks     # chosen ones, with words for pytest
+python -m tests.processors onednn-avx2-1 aten-avx2-2 -- tests/nn    # chosen ones, with words for pytest
 
-A limit takes instructions away from this processor and adds none. So the table is headed by the processor that it
-was made on; to see an AMD or an Arm machine, run it there. Nothing in the library asks for these flags.
+A limit takes instructions away from this processor and adds none. So the table is headed by the processor
+that it was made on; to see an AMD or an Arm machine, run it there. Nothing in the library asks for flags.
 """
 
 from __future__ import annotations
@@ -95,9 +95,8 @@ def table(rows: Sequence[dict[str, object]]) -> str:
     lines = [f"{cpu_name()}, {os.cpu_count()} cores; instructions: {flags}", ""]
     lines += ["| setting | passed | failed | skipped | wall |", "|---|---:|---:|---:|---:|"]
     for row in rows:
-        lines.append(
-            f"| {row['setting']} | {row['passed']} | {row['failed']} | {row['skipped']} | {row['wall']:.0f} s |"
-        )
+        cells = [str(row[name]) for name in ("setting", "passed", "failed", "skipped")]
+        lines.append("| " + " | ".join([*cells, f"{row['wall']:.0f} s"]) + " |")
     return "\n".join([*lines, "", *(f"{row['setting']}: {name}" for row in rows for name in row["names"])])
 
 
@@ -106,9 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)
     parser = argparse.ArgumentParser("processors", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "settings", nargs="*", metavar="SETTING", help="which settings; every one if not given"
-    )
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help="every one if not given")
     parser.add_argument("--list", action="store_true", help="print the settings and end")
     parser.add_argument("--quiet", action="store_true", help="without the busy process beside it")
     parser.add_argument("--out", type=Path, help="write the table to this file too")

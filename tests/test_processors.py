@@ -8,7 +8,8 @@ from tests import processors
 
 REPORT = """<testsuites><testsuite>
 <testcase classname="a" name="one"/><testcase classname="a" name="two"><failure/></testcase>
-<testcase classname="a" name="three"><skipped/></testcase><testcase classname="b" name="four"><error/></testcase>
+<testcase classname="a" name="three"><skipped/></testcase>
+<testcase classname="b" name="four"><error/></testcase>
 </testsuite></testsuites>"""
 
 

@@ -8,23 +8,22 @@ arms of a comparison the same norm; this module is how.
 A norm over few values takes away what they say. What each does where a map is one position (image pooling):
 
 - batch, sync: over the images, B values a channel (sync: of all processes). Two leave a sign only. One in
-  training leaves nothing, and the running statistics serve (`lacks_statistics`).
+  training leaves nothing, and the running statistics serve.
 - frozen: the stored statistics, wherever it is.
 - group: within an image, over at least 16 channels; where the map of a head always is one position, a bias
-  takes its place (`within_image`).
+  takes its place.
 - layer (the backbones' own): over all channels of each position, as anywhere else.
 """
 
 from __future__ import annotations
 
-from typing import TypeGuard, get_args
+from typing import get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from visionkit.config import NormPolicy
 from visionkit.errors import InputError, unknown_name
@@ -33,10 +32,8 @@ __all__ = [
     "FrozenBatchNorm",
     "convert_norms",
     "group_count",
-    "lacks_statistics",
     "make_norm",
     "norm_kinds",
-    "within_image",
 ]
 
 _GROUP_CHANNELS = 16  # Wu & He, "Group Normalization" (2018), table 4: the best of 2 to 64 channels a group
@@ -136,25 +133,6 @@ def group_count(channels: int) -> int:
     fewer than 32 channels, and widths that nothing divides, have one group.
     """
     return next(n for n in range(max(1, channels // _GROUP_CHANNELS), 0, -1) if channels % n == 0)
-
-
-def within_image(norm: nn.Module) -> bool:
-    """Return whether a norm takes its statistics over the positions of single images.
-
-    Over one position it has few values or one, so a branch that always is one position is better off without.
-    """
-    return isinstance(norm, nn.GroupNorm | _InstanceNorm)
-
-
-def lacks_statistics(norm: nn.Module, x: Tensor) -> TypeGuard[_BatchNorm]:
-    """Return whether a batch norm in training would see one value a channel of `(B, C, ...)`.
-
-    A sync norm counts the values of all processes, each of which has one at least.
-    """
-    if not (norm.training and isinstance(norm, _BatchNorm) and x.numel() == x.shape[1]):
-        return False
-    shared = isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and dist.is_initialized()
-    return not shared or dist.get_world_size() == 1
 
 
 def _carry_fused(old: nn.Module, new: nn.Module) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from visionkit.backbones.level import Level
-from visionkit.backbones.norms import lacks_statistics, within_image
 from visionkit.errors import InputError
 
 __all__ = ["ConvBlock", "Norm", "PooledBlock", "need_levels", "resize_to"]
@@ -46,7 +48,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         padding = dilation * (kernel // 2)
         made = norm(outputs)
-        bare = single and within_image(made)
+        bare = single and _within_image(made)
         self.conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=bare)
         self.norm = nn.Identity() if bare else made
 
@@ -54,7 +56,7 @@ class ConvBlock(nn.Module):
         """Return `(B, outputs, H, W)` for `(B, inputs, H, W)`."""
         features = self.conv(features)
         norm = self.norm
-        if lacks_statistics(norm, features):
+        if _lacks_statistics(norm, features):
             mean, var = norm.running_mean, norm.running_var
             return F.relu(F.batch_norm(features, mean, var, norm.weight, norm.bias, False, 0.0, norm.eps))
         return F.relu(norm(features))
@@ -79,6 +81,25 @@ class PooledBlock(nn.Module):
         """Return `(B, outputs, H, W)` for `(B, inputs, H, W)`."""
         pooled = self.block(F.adaptive_avg_pool2d(features, self.bins))
         return resize_to(pooled, features)
+
+
+def _within_image(norm: nn.Module) -> bool:
+    """Return whether a norm takes its statistics over the positions of single images.
+
+    Over one position it has few values or one, so a branch that always is one position is better off without.
+    """
+    return isinstance(norm, nn.GroupNorm | _InstanceNorm)
+
+
+def _lacks_statistics(norm: nn.Module, x: Tensor) -> TypeGuard[_BatchNorm]:
+    """Return whether a batch norm in training would see one value a channel of `(B, C, ...)`.
+
+    A sync norm counts the values of all processes, each of which has one at least.
+    """
+    if not (norm.training and isinstance(norm, _BatchNorm) and x.numel() == x.shape[1]):
+        return False
+    shared = isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and dist.is_initialized()
+    return not shared or dist.get_world_size() == 1
 
 
 def resize_to(features: Tensor, like: Tensor) -> Tensor:
