@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import netrc
 import os
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -141,12 +142,14 @@ def _wandb(place: Path, whole: Path) -> Tracker:
 
 
 def _logged_in() -> bool:
+    """Return whether `wandb login` left a key, without asking the user or the network."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    if find_spec("wandb") is None:
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
         return False
-    wandb: Any = importlib.import_module("wandb")
-    return bool(wandb.api.api_key)  # of `wandb login`
 
 
 def _mlflow(place: Path, whole: Path) -> Tracker:
