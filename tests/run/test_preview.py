@@ -101,6 +101,26 @@ def test_only_the_last_validation_is_written(tmp_path) -> None:
     assert len(calls) == 3  # three batches of the last epoch only, not nine
 
 
+@pytest.mark.parametrize("kind", ["tensor", "bytes"])
+def test_ids_that_are_numbers_or_no_utf8_are_written(tmp_path, kind) -> None:
+    class Numbered(Preview):
+        def on_validation_batch_end(
+            self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0
+        ) -> None:
+            numbers = torch.arange(8 * batch_idx, 8 * batch_idx + len(batch["ids"]))
+            names = [f"{index}-caf\udce9.jpg" for index in numbers.tolist()]
+            odd = {**batch, "ids": numbers if kind == "tensor" else names}
+            super().on_validation_batch_end(trainer, module, outputs, odd, batch_idx)
+
+    preview = Numbered(tmp_path, ClassPreview(CLASSES))
+    train(tmp_path, preview, epochs=1)
+    assert preview.problem == ""
+    text = (tmp_path / "predictions/val.jsonl").read_bytes().decode("utf-8")
+    ids = {json.loads(line)["id"] for line in text.splitlines()}
+    ending = "" if kind == "tensor" else "-caf\\xe9.jpg"
+    assert ids == {f"{index}{ending}" for index in range(20)}
+
+
 def test_a_fault_in_drawing_is_a_warning(tmp_path) -> None:
     class Broken(ClassPreview):
         def rows(self, module: Any, batch: Any) -> Any:

@@ -28,7 +28,7 @@ class Careful:
         try:
             yield
         except Exception as error:
-            name = what or type(self).__name__
+            name = what or type(self).__name__.lstrip("_")
             why = f"{type(error).__name__}: {error}"
             if not self.problem:
                 self.problem = f"{name} failed: {why}"

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from visionkit.errors import InputError
 from visionkit.run.figures import INK, arm_style, name_axes, new_figure
+from visionkit.run.printable import printable
 
 __all__ = ["class_bars", "confusion_matrix"]
 
@@ -88,4 +89,5 @@ def class_bars(
 
 
 def _short(name: str, limit: int = 22) -> str:
+    name = printable(name)  # labels of ticks are set again while drawing: `to_png` cannot reach them
     return name if len(name) <= limit else f"{name[: limit - 3]}..."

@@ -138,7 +138,7 @@ def gap_bars(comparison: Comparison) -> Figure:
     axes.axvline(0, color=INK, linewidth=1)
     axes.margins(x=0.15)
     axes.set_yticks(range(len(comparison.contrasts)))
-    axes.set_yticklabels([f"{c.arm}, {100 * c.fraction:.3g}%" for c in comparison.contrasts])
+    axes.set_yticklabels([printable(f"{c.arm}, {100 * c.fraction:.3g}%") for c in comparison.contrasts])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     note = "whiskers: 95% interval of the difference"

@@ -1,0 +1,142 @@
+"""Which weights a score is of, what is said where there is nothing to score, and what ended early."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from tests.run.make_runs import make_run
+from tests.run.tiny import Noise, TinyTask, keep, stack
+from visionkit.data import DataModule, Splits
+from visionkit.errors import DataError, InputError
+from visionkit.run.class_figures import class_bars
+from visionkit.run.comparison import compare
+from visionkit.run.config import RunConfig
+from visionkit.run.detection_figures import detection_figures
+from visionkit.run.fitting import fit
+from visionkit.run.report import write_report
+from visionkit.run.result import TEST_FAILED, read_result
+from visionkit.run.summary import headline, summary_rows, summary_text
+
+MAP = ("val/map", "max")
+
+
+def unscored(tmp_path, **kwargs):
+    return make_run(
+        tmp_path, monitor=MAP, points=[(10, 0.0)], changes={"metrics": {"val/map": None}}, **kwargs
+    )
+
+
+def test_nothing_to_score_is_said_and_the_report_is_there(tmp_path):
+    for init in ("pretrained", "scratch"):
+        unscored(tmp_path, init=init)
+    found = compare([tmp_path])
+    assert headline(found)[0] == "Nothing to score on scenes: no run has a val/map."
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = write_report(found, tmp_path).read_text()
+    assert text.count("nothing to score") >= 2
+    assert "Could not be drawn" not in text
+    assert "nothing to score: its val/map is None" in summary_text(found)
+
+
+def test_an_arm_without_a_score_is_left_out_by_name(tmp_path):
+    make_run(tmp_path, "scratch", monitor=MAP, points=[(10, 0.5)])
+    unscored(tmp_path, init="pretrained")
+    found = compare([tmp_path])
+    assert found.arms == ("scratch",)
+    assert "nothing to score: its val/map is None" in write_report(found, tmp_path).read_text()
+
+
+def test_no_class_to_draw_is_no_figure():
+    assert detection_figures({"a": {"curves": {}, "ap": {}}}, data="d") == []
+    with pytest.raises(InputError, match="nothing to score"):
+        class_bars({"a": {}}, title="t", label="l")
+
+
+def test_rows_say_which_weights_they_are_of(tmp_path):
+    for init, best in (("pretrained", 0.9), ("scratch", 0.7)):
+        held = {"name": "val/top1", "value": best, "metrics": {"val/top1": best, "val/macro_f1": best}}
+        make_run(tmp_path, init, changes={"best": held})
+    found = compare([tmp_path])
+    rows = {row[0]: row[1:] for row in summary_rows(found, 1.0)}
+    assert {"val/top1 (last)", "val/top1 (best)", "test/top1 (best)"} <= set(rows)
+    assert rows["val/top1 (best)"] == ["0.900", "0.700", "+0.200"]
+    assert found.to_dict()["cells"][0]["best"]["val/macro_f1"]["mean"] == 0.9
+    assert "(best): those of the best validation" in summary_text(found)
+    assert 'class="monitor"><td>val/top1 (last)' in write_report(found, tmp_path).read_text()
+
+
+class Broken(Noise):
+    def __getitem__(self, index):
+        raise DataError("cut off", path="b.png")
+
+
+class Tested(TinyTask):
+    def test_step(self, batch, batch_idx):
+        self.validation_step(batch, batch_idx)
+
+
+class StopsAfterOne(Callback):
+    def on_train_epoch_end(self, trainer, module):
+        trainer.should_stop = True
+
+
+def trained(folder, *callbacks, test=None, epochs=3):
+    config = RunConfig(
+        accelerator="cpu", precision="32-true", progress=False, epochs=epochs, init="scratch", seeds=[5]
+    )
+    torch.manual_seed(0)
+    splits = Splits(Noise(30, 1), Noise(11, 2), test, ("a", "b", "c"), "noise", {})
+    data = DataModule(splits, batch_size=4, train_transform=keep, eval_transform=keep, collate=stack, seed=5)
+    return fit(config, Tested(), data, folder=folder, callbacks=callbacks)
+
+
+class Watch(Callback):
+    def __init__(self):
+        self.scores = []
+
+    def on_validation_end(self, trainer, module):
+        self.scores.append(float(trainer.callback_metrics["val/top1"]))
+
+
+def test_a_result_holds_the_scores_of_the_last_and_of_the_best_weights(tmp_path):
+    watch = Watch()
+    result = trained(tmp_path, watch)
+    assert result["metrics"]["val/top1"] == watch.scores[-1]
+    assert result["best"]["metrics"]["val/top1"] == result["best"]["value"] == max(watch.scores)
+    assert result["metrics_of"] == {"val": "last", "test": "best"}
+    assert result["stopped_early"] is None
+    assert result["problems"] == []
+
+
+def test_a_run_that_ended_early_is_marked_and_compared(tmp_path):
+    result = trained(tmp_path / "a", StopsAfterOne())
+    assert result["stopped_early"] == {"images": 28, "planned_images": 84}
+    make_run(
+        tmp_path / "b",
+        "pretrained",
+        changes={"stopped_early": {"images": 3000, "planned_images": 6000}, "images_seen": 3000},
+    )
+    make_run(tmp_path / "b", "scratch")
+    assert "pretrained-f1-s0: stopped early, after 3,000 of 6,000 images" in compare([tmp_path / "b"]).notes
+
+
+def test_a_test_split_that_cannot_be_read_loses_nothing(tmp_path):
+    with pytest.warns(RuntimeWarning, match="The result is written without it"):
+        result = trained(tmp_path, test=Broken(5, 3))
+    assert result["problems"] == [f"{TEST_FAILED}: DataError: b.png: cut off"]
+    assert "val/top1" in result["metrics"]
+    saved = read_result(tmp_path)
+    assert saved is not None
+    assert json.loads(json.dumps(saved["problems"])) == result["problems"]
+
+
+def test_more_epochs_are_refused_with_the_way_to_go_on(tmp_path):
+    trained(tmp_path, epochs=1)
+    with pytest.raises(InputError, match=r"epochs was 1, is 2.*--init .*best\.ckpt --out OTHER_FOLDER"):
+        trained(tmp_path, epochs=2)
