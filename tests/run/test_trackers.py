@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Trackers: told what a run truly is, one run of theirs for each of ours, and never in the way of the training."""
 
 from __future__ import annotations

@@ -158,15 +158,16 @@ def _mlflow(place: Path, whole: Path) -> Tracker:
     if local:
         whole.mkdir(parents=True, exist_ok=True)
         address = f"sqlite:///{whole / 'mlflow.db'}"
-    logger = _MLflow(
-        experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", whole.name),
-        run_name=place.name,
-        tracking_uri=address,
-        artifact_location=(whole / "mlartifacts").as_uri() if local else None,
-    )
-    # Tables and experiment are made at the start, which two runs at a time must not do at once.
+    # The store's tables are made by the first that opens it, which two runs at a time must not do at once.
     with _one_at_a_time(whole / "mlflow.lock") if local else contextlib.nullcontext():
-        return _started(logger)
+        return _started(
+            _MLflow(
+                experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", whole.name),
+                run_name=place.name,
+                tracking_uri=address,
+                artifact_location=(whole / "mlartifacts").as_uri() if local else None,
+            )
+        )
 
 
 @contextlib.contextmanager
