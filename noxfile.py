@@ -65,7 +65,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def processors(session: nox.Session) -> None:
-    """Run the default suite as other processors would, beside a busy one: `-- SETTING... -- WORDS FOR PYTEST`."""
+    """Run the default suite as other processors would, beside a busy process: `-- SETTING... -- WORDS`."""
     install(session, "test")
     session.install("--no-deps", PICTURES)
     session.run("python", "-m", "tests.processors", *session.posargs)

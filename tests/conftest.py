@@ -1,4 +1,4 @@
-"""What every test stands on: no network, one thread (or VISIONKIT_TEST_THREADS), seeds, real data where it is at hand."""
+"""What every test stands on: no network, one thread (or VISIONKIT_TEST_THREADS), seeds, real data."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def _folders(top: Path) -> list[Path]:
         return []
 
 
-def _there(finder: ImageFinder, name: str) -> bool:
+def _there(finder: TableImages, name: str) -> bool:
     try:
         found = inside(finder.root, name)
         return found.is_file() or bool(finder._stems(found.parent).get(found.name))

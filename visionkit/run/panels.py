@@ -21,8 +21,8 @@ def to_picture(image: Tensor, *, side: int = SIDE) -> Image.Image:
     """Return a tensor as a picture whose longer side is `side` pixels.
 
     Args:
-        image: `(C, H, W)` uint8, or float in [0, 1]. One channel is grey; of more than three the first three are
-            shown as red, green and blue, and of two both are, without blue.
+        image: `(C, H, W)` uint8, or float in [0, 1]. One channel is grey; of more than three the
+            first three are shown as red, green and blue, and of two both are, without blue.
         side: Pixels of the longer side.
     """
     pixels = image.detach().cpu()[:3]

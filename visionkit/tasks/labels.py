@@ -26,30 +26,31 @@ def shape_labels(labels: Any, target: Target, num_classes: int) -> Tensor:
     Raises:
         InputError: The shape or type does not fit the target.
     """
-    labels = _as_tensor(labels)
+    given = _as_tensor(labels)
     if target == "single":
-        if labels.ndim != 1 or labels.is_floating_point():
-            got = (tuple(labels.shape), str(labels.dtype))
+        if given.ndim != 1 or given.is_floating_point():
+            got = (tuple(given.shape), str(given.dtype))
             fix = "For several labels a picture use target='multi', for numbers 'regression'."
-            if labels.ndim == 2 and labels.shape[1] == num_classes:
+            if given.ndim == 2 and given.shape[1] == num_classes:
                 fix = (
                     "One-hot labels: give labels.argmax(1). Soft labels (v2.MixUp, CutMix): mix in the "
                     "task's own way, with visionkit.data.batch_transforms, as 'labels_b' and 'lam'. For "
                     "several labels a picture use target='multi'."
                 )
             raise InputError(expected("labels", "(B,) whole numbers", got, fix=fix))
-        return labels.long()
-    if target == "regression" and labels.ndim == 1:
-        labels = labels.unsqueeze(1)
-    if labels.ndim != 2 or labels.shape[1] != num_classes:
+        return given.long()
+    if target == "regression" and given.ndim == 1:
+        given = given.unsqueeze(1)
+    if given.ndim != 2 or given.shape[1] != num_classes:
         fix = "Set num_classes to the number of columns."
-        raise InputError(expected("labels", f"(B, {num_classes})", tuple(labels.shape), fix=fix))
-    return labels.float()
+        raise InputError(expected("labels", f"(B, {num_classes})", tuple(given.shape), fix=fix))
+    return given.float()
 
 
 def _as_tensor(labels: Any) -> Tensor:
     try:
-        return torch.as_tensor(labels)
+        made: Tensor = torch.as_tensor(labels)
+        return made
     except (TypeError, ValueError, RuntimeError):
         fix = "Give the number of each class."
         raise InputError(expected("labels", "a tensor of numbers", labels, fix=fix)) from None
