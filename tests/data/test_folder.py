@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from visionkit.data import check_data, fingerprint, image_folder
+from visionkit.data import fingerprint, image_folder
 from visionkit.data.check import SkipFaulty, check_folder
 from visionkit.data.folder import ImageFolder
+from visionkit.data.formats.dataset_report import check_dataset
 from visionkit.errors import DataError
 
 
@@ -74,12 +75,12 @@ def test_classes_that_differ_show_both_lists(tmp_path):
 
 def test_check_reports_every_fault_at_once(tmp_path):
     _fill(tmp_path, ("train", "val"))
-    assert check_data(tmp_path).ok
+    assert check_dataset(tmp_path)[0].ok
     (tmp_path / "train/cat/0.png").write_bytes(b"")
     (tmp_path / "val/dog/3.png").write_bytes(b"<html>")
     (tmp_path / "val/emu").mkdir()
-    report = check_data(tmp_path)
-    assert (report.kind, report.checked, len(report.faults)) == ("folder", 20, 4)
+    report = check_dataset(tmp_path)[0]
+    assert (report.format, report.sizes, len(report.faults)) == ("a folder for each class", None, 4)
     assert "4 faults" in str(report)
     assert len(check_folder(tmp_path)) == 4
     for said in ("train/cat/0.png", "val/dog/3.png", "val/emu", "['cat', 'dog', 'emu']"):

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from visionkit.data.check import check_data, check_folder
+from visionkit.data.check import check_folder
 from visionkit.data.folder import ImageFolder, image_folder, is_image_folder
 from visionkit.data.folder_layout import folder_layout
+from visionkit.data.formats.dataset_report import check_dataset
 from visionkit.data.read_image import PICTURE_SUFFIXES, UNREAD_SUFFIXES, read_image
 from visionkit.data.splits import SPLIT_ALIASES
 from visionkit.errors import DataError, printable
@@ -89,7 +90,7 @@ def test_test_images_without_classes_are_left_out_and_named(tmp_path):
         splits = image_folder(root)
         assert (splits.classes, splits.test) == (("cat", "dog"), None)
         assert "images of test without a class left out: 3 of" in said(splits.notices)[0]
-        assert check_data(root).ok
+        assert check_dataset(root)[0].ok
     # A validation folder without classes cannot be used for choices: some training images are.
     splits = image_folder(lay(tmp_path / "val", "train/cat", "train/dog", "val"))
     assert "held_out" in splits.facts
@@ -186,8 +187,8 @@ def test_images_that_are_not_read_are_counted_and_limited(tmp_path):
     assert any(text.startswith("images ignored for their format or file ending: 3 of 43") for text in texts)
     assert any(text.startswith("files that are no images ignored: 2 of 43") for text in texts)
     assert "a/photo.HEIC: convert it" in "".join(texts)
-    assert check_data(root).ok
-    assert "2 notices" in str(check_data(root))
+    assert check_dataset(root)[0].ok
+    assert "2 notices" in str(check_dataset(root)[0])
     for number in range(5):
         (root / f"a/{number}.avif").write_bytes(b"x")
     for call in (lambda: image_folder(root), lambda: ImageFolder(root)):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from visionkit.data import check_data, check_table, image_table
+from visionkit.data import check_table, image_table
+from visionkit.data.formats.dataset_report import check_dataset
 from visionkit.errors import DataError, InputError
 
 
@@ -111,9 +112,9 @@ def test_check_reports_every_row_at_once(table):
     (file.parent / "2.png").write_bytes(b"")
     faults = check_table(file)
     assert [fault.record for fault in faults] == ["line 3", "line 4", "line 5"]
-    report = check_data(file)
-    assert (report.kind, report.checked, len(report.faults)) == ("table", 4, 3)
-    assert len(check_data(file.parent).faults) == 3
+    report = check_dataset(file)[0]
+    assert (report.format, report.sizes, len(report.faults)) == ("a table of images", None, 3)
+    assert len(check_dataset(file.parent)[0].faults) == 3
     with pytest.raises(DataError, match="1 more rows"):
         image_table(file)
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from visionkit.config import TableConfig
 from visionkit.data import check_table, image_table
-from visionkit.data.check import check_data
 from visionkit.data.delimited import DELIMITERS, read_delimited
+from visionkit.data.formats.dataset_report import check_dataset
 from visionkit.data.formats.open import OpenOptions, detect_formats, open_dataset
 from visionkit.data.table_rows import is_image_table, read_table
 from visionkit.data.table_targets import table_kind
@@ -160,7 +160,7 @@ def test_the_kind_is_told_by_the_cells(table):
     flags, ages = rows("path,red,round", ["1,0", "0,1"]), rows("path,age", ["3.5", "2"])
     for text in (flags, ages, rows("path,tags", ["A|B", "B|A"])):
         assert check_table(table(text)) == []
-        assert check_data(table(text)).ok
+        assert check_dataset(table(text))[0].ok
     assert read_table(table(flags), kind=None).kind == "multi"
 
 

@@ -12,9 +12,7 @@ from visionkit.data.batch_transforms import (
 )
 from visionkit.data.captions import Captions, DrawCaptions, caption_data, captions_of, check_captions
 from visionkit.data.check import (
-    Report,
     SkipFaulty,
-    check_data,
     check_folder,
     check_pictures,
     check_reader,
@@ -24,6 +22,7 @@ from visionkit.data.coco import CocoReader, check_coco, coco, coco_results
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import DataModule, KeyedDataset
 from visionkit.data.folder import ImageFolder, image_folder
+from visionkit.data.formats.dataset_report import DatasetReport, check_dataset
 from visionkit.data.formats.open import (
     FORMATS,
     TASKS,
@@ -73,6 +72,7 @@ __all__ = [
     "Compose",
     "CutmixBatch",
     "DataModule",
+    "DatasetReport",
     "DrawCaptions",
     "EraseBatch",
     "EvalOrder",
@@ -89,7 +89,6 @@ __all__ = [
     "PackSettings",
     "PackedReader",
     "RandomResizedCrop",
-    "Report",
     "Resize",
     "Scene",
     "SceneObject",
@@ -108,7 +107,7 @@ __all__ = [
     "captions_of",
     "check_captions",
     "check_coco",
-    "check_data",
+    "check_dataset",
     "check_folder",
     "check_pack",
     "check_pictures",

@@ -8,59 +8,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from visionkit.data.folder import class_folders, find_splits, open_folders, pictures_below
+from visionkit.data.folder import class_folders, open_folders, pictures_below
 from visionkit.data.folder_layout import folder_layout, foreign_layout
-from visionkit.data.notices import MAX_DROPPED, Notice, check_share
+from visionkit.data.notices import MAX_DROPPED, check_share
 from visionkit.data.read_image import MAX_PIXELS, read_image
 from visionkit.data.table_rows import TableKind, TableRows, read_table
-from visionkit.errors import DataError, InputError
+from visionkit.errors import DataError
 from visionkit.types import Reader, Sample
 
 __all__ = [
-    "Report",
     "SkipFaulty",
-    "check_data",
     "check_folder",
     "check_pictures",
     "check_reader",
     "check_rows",
     "check_table",
 ]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a check found.
-
-    Args:
-        root: What was checked.
-        kind: What it was taken for ("folder" or "table").
-        checked: Number of pictures that were looked at.
-        faults: Every fault.
-        notices: What would be left out or assumed.
-    """
-
-    root: str
-    kind: str
-    checked: int
-    faults: tuple[DataError, ...]
-    notices: tuple[Notice, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is no fault."""
-        return not self.faults
-
-    def __str__(self) -> str:
-        """Return the faults and notices, one on a line, and a summary."""
-        lines = [str(fault) for fault in self.faults] + [f"notice: {notice}" for notice in self.notices]
-        count, said = len(self.faults), len(self.notices)
-        summary = f"{self.root} ({self.kind}): {self.checked} images checked, "
-        summary += f"{count} fault{'s'[: count != 1]}" if count else "no fault"
-        return "\n".join([*lines, summary + (f", {said} notice{'s'[: said != 1]}." if said else ".")])
 
 
 def check_pictures(
@@ -110,7 +75,7 @@ def check_folder(
         max_pixels: Larger images are faults.
         max_dropped: To leave out a larger share of a split's images is a fault.
     """
-    return list(_folder(Path(root), max_pixels, max_dropped).faults)
+    return _folder(Path(root), max_pixels, max_dropped)
 
 
 def check_table(
@@ -174,56 +139,19 @@ def check_rows(table: TableRows) -> list[DataError]:
     return faults
 
 
-def check_data(root: str | os.PathLike[str]) -> Report:
-    """Check a data set, told by what it is: a CSV file, or a folder of pictures.
-
-    Args:
-        root: A file ending in .csv, a folder that holds exactly one of these and no folders of
-            splits, or a folder of pictures.
-
-    Returns:
-        Every fault, and how many pictures were looked at.
-    """
-    top = Path(root)
-    if top.suffix.lower() == ".csv":
-        return _table(top)
-    if not top.is_dir():
-        text = "Expected a folder of pictures or a CSV file, but there is none by this name."
-        return Report(str(top), "nothing", 0, (DataError(text, path=top),))
-    tables = sorted(top.glob("*.csv"))
-    if len(tables) == 1 and not find_splits(top):
-        return _table(tables[0])
-    return _folder(top, MAX_PIXELS)
-
-
-def _table(file: Path) -> Report:
-    try:
-        faults = check_table(file)
-    except InputError as error:
-        faults = [DataError(str(error), path=file, record="line 1")]
-    if not file.is_file():
-        return Report(str(file), "table", 0, tuple(faults))
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        rows = max(0, sum(1 for line in stream if line.strip()) - 1)
-    return Report(str(file), "table", rows, tuple(faults))
-
-
-def _folder(top: Path, max_pixels: int, max_dropped: float = MAX_DROPPED) -> Report:
+def _folder(top: Path, max_pixels: int, max_dropped: float) -> list[DataError]:
     faults: list[DataError] = []
-    notices: tuple[Notice, ...] = ()
     try:
-        _, notices = open_folders(top, max_dropped=max_dropped)
+        open_folders(top, max_dropped=max_dropped)
         parts = folder_layout(top).splits
     except DataError as fault:
         faults.append(fault)
         parts = _parts(top)
     classes: dict[str, list[str]] = {}
-    checked = 0
     for split, folder in parts.items():
         classes[split] = class_folders(folder)
         for name in classes[split]:
             pictures, _ = pictures_below(folder / name)
-            checked += len(pictures)
             faults += check_pictures(pictures, root=top, max_pixels=max_pixels)
             if not pictures and not any(fault.path == str(folder / name) for fault in faults):
                 text = f"Expected at least one image in the folder of class {name!r}, but it holds none."
@@ -233,7 +161,7 @@ def _folder(top: Path, max_pixels: int, max_dropped: float = MAX_DROPPED) -> Rep
         if names != classes[first]:
             text = f"Expected the classes of {first!r}, {classes[first]}, but {split!r} has {names}."
             faults.append(DataError(text, path=parts[split], field="class"))
-    return Report(str(top), "folder", checked, tuple(faults), notices)
+    return faults
 
 
 def _parts(top: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from visionkit.config import TableConfig
-from visionkit.data.caption_records import caption_format
+from visionkit.data.caption_records import is_captions
 from visionkit.data.captions import caption_data, check_captions
 from visionkit.data.check import check_folder, check_table
 from visionkit.data.check_masks import check_masks
@@ -198,7 +198,9 @@ def _open_pack(path: Path, task: Task, options: OpenOptions) -> Splits:
 
 
 def _open_captions(path: Path, task: Task, options: OpenOptions) -> Splits:
-    return caption_data(path, images=options.images or None, seed=options.seed)
+    return caption_data(
+        path, images=options.images or None, seed=options.seed, max_dropped=options.max_dropped
+    )
 
 
 def _open_coco(path: Path, task: Task, options: OpenOptions) -> Splits:
@@ -272,9 +274,9 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "captions",
-        "captions.txt, Flickr8k.token.txt, Karpathy's dataset.json or annotations/captions_*.json",
+        "captions.txt or .csv, Flickr's token file, Karpathy's or COCO's json, a .txt an image",
         ("captioning",),
-        lambda path: caption_format(path) is not None,
+        is_captions,
         _open_captions,
         lambda path, options: check_captions(path, images=options.images or None),
     ),
