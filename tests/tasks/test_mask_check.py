@@ -38,4 +38,4 @@ def test_sound_masks_are_never_refused():
     for classes, ignore in ((3, 255), (2, 254)):
         other = MaskCheck(classes, ignore)
         for _ in range(20):
-            other(IMAGE, mask(), "x")
+            other(IMAGE, mask(lesion=ignore), "x")
