@@ -189,6 +189,10 @@ def test_images_that_are_not_read_are_counted_and_limited(tmp_path):
     assert "a/photo.HEIC: convert it" in "".join(texts)
     assert check_dataset(root)[0].ok
     assert "2 notices" in str(check_dataset(root)[0])
+    (tmp_path / ".all/x").mkdir(parents=True)
+    (tmp_path / ".all/x/1.avif").write_bytes(b"x")
+    with pytest.raises(DataError, match="1 are images in a format that is not read"):
+        ImageFolder(tmp_path / ".all")
     for number in range(5):
         (root / f"a/{number}.avif").write_bytes(b"x")
     for call in (lambda: image_folder(root), lambda: ImageFolder(root)):
@@ -243,6 +247,10 @@ def test_names_that_are_no_utf8_can_be_printed(tmp_path):
 def test_classes_that_differ_by_case_are_said(tmp_path):
     splits = image_folder(lay(tmp_path / "one", "Cat", "cat", "dog"))
     assert "'Cat' and 'cat' are two classes" in said(splits.notices)[0]
+    many = [f"{split}/{split}{i:02d}" for split in ("train", "val") for i in range(20)]
+    with pytest.raises(DataError, match=r"'train11', \.\.\. 20 in all") as caught:
+        image_folder(lay(tmp_path / "many", *many, count=1))
+    assert len(str(caught.value)) < 1500
     with pytest.raises(DataError, match="'cat' and 'Cat' differ by case"):
         image_folder(lay(tmp_path / "two", "train/cat", "train/dog", "val/Cat", "val/dog"))
 

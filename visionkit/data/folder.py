@@ -10,13 +10,20 @@ import torch
 
 from visionkit.data.folder_layout import (
     class_folders,
+    few,
     find_splits,
     folder_layout,
     foreign_layout,
     pictures_below,
     tree,
 )
-from visionkit.data.image_notices import count_dark, count_masks, count_other_files, name_twins
+from visionkit.data.image_notices import (
+    count_dark,
+    count_masks,
+    count_other_files,
+    is_unread_image,
+    name_twins,
+)
 from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.data.read_image import PICTURE_SUFFIXES, read_image
 from visionkit.data.splits import HOLDOUT, Splits, holdout
@@ -260,6 +267,9 @@ def open_folders(
 def _hollow(folder: Path, others: Sequence[str]) -> DataError:
     """Return the error of a class folder without an image that is read."""
     first = f" The first is {printable(Path(others[0]).name)}." if others else ""
+    unread = sum(map(is_unread_image, others))
+    if unread:
+        first += f" {unread} are images in a format that is not read: convert them (to .png, say)."
     return DataError(
         f"Expected at least one image ({', '.join(sorted(PICTURE_SUFFIXES))}) in the folder of class "
         f"{printable(folder.name)!r}, but it holds {len(others) or 'no'} files, none of them an image that "
@@ -275,7 +285,7 @@ def _differ(train: ImageFolder, split: str, reader: ImageFolder) -> str:
     twins = name_twins([*lacking, *extra])
     hint = f" {twins[0][0]!r} and {twins[0][1]!r} differ by case or spaces only." if twins else ""
     return (
-        f"Expected the same classes in every split, but {split} lacks {lacking} and adds {extra}.\n"
-        f"  train: {list(train.classes)}\n  {split}: {list(reader.classes)}\n"
+        f"Expected the same classes in every split, but {split} lacks {few(lacking)} and adds {few(extra)}.\n"
+        f"  train: {few(train.classes)}\n  {split}: {few(reader.classes)}\n"
         f"Rename the folders so that they agree, or remove the class from both.{hint}"
     )

@@ -16,6 +16,7 @@ from visionkit.errors import DataError, printable
 __all__ = [
     "FolderLayout",
     "class_folders",
+    "few",
     "find_splits",
     "folder_layout",
     "foreign_layout",
@@ -306,6 +307,17 @@ def class_folders(root: Path) -> list[str]:
             for entry in entries
             if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
         )
+
+
+def few(names: Sequence[str], *, most: int = 12) -> str:
+    """Return some names as an error shows them: all, or the first and how many there are.
+
+    Args:
+        names: Names of classes.
+        most: No more than this.
+    """
+    shown = ", ".join(map(repr, names[:most]))
+    return f"[{shown}{f', ... {len(names)} in all' if len(names) > most else ''}]"
 
 
 def pictures_below(folder: Path) -> tuple[list[str], list[str]]:
