@@ -195,6 +195,8 @@ def test_json_that_is_of_something_else_is_no_captions(tmp_path):
     ):
         (tmp_path / name).write_text(json.dumps(content))
     assert not is_captions(tmp_path)
+    (tmp_path / "labels.csv").write_text("image,label,text\na.jpg,cat,a cat\n")  # classes, also described
+    assert not is_captions(tmp_path)
     for name in ("a.jpg", "a.txt"):
         (tmp_path / name).write_text("0 0.5 0.5 0.1 0.1\n")  # YOLO's boxes
     assert not is_captions(tmp_path)

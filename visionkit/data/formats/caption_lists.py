@@ -29,6 +29,7 @@ _IMAGE = (
     "name",
 )
 _CAPTION = ("caption", "captions", "comment", "comments", "text", "sentence", "description")
+_LABEL = ("label", "labels", "class", "classes", "category", "target")
 _NUMBER = ("comment_number", "caption_number", "number", "sentid")
 _SPLIT = ("split", "set", "subset")
 _SUFFIX = "|".join(re.escape(suffix) for suffix in sorted(PICTURE_SUFFIXES))
@@ -50,12 +51,14 @@ class _Line:
 
 
 def has_caption_columns(columns: list[str]) -> bool:
-    """Return whether a table's header names images and captions.
+    """Return whether a table's header names images and captions, and no classes.
 
     Args:
         columns: The header.
     """
     names = [_plain(name) for name in columns]
+    if any(name in _LABEL for name in names):
+        return False  # a table for classification that also describes its images
     return any(name in _IMAGE for name in names) and any(name in _CAPTION for name in names)
 
 
