@@ -110,7 +110,7 @@ def check_names(names: Sequence[str] | None, count: int) -> None:
     if names is None:
         return
     if len(names) != count:
-        raise InputError(expected("class_names", f"{count} names, one a class", len(names)))
+        raise InputError(expected("class_names", f"{count} names", len(names)))
     twice = [name for place, name in enumerate(names) if name in names[:place]]
     if twice:
         raise InputError(f"Expected class_names to be different, but {twice[0]!r} comes twice. Rename one.")
