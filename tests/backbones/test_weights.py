@@ -190,5 +190,5 @@ def test_the_record_is_a_plain_dict():
     assert not record.trained
     assert record.as_dict() == {
         "source": "none", "name": "test_resnet", "tag": "", "training_data": "", "licence": "", "digest": "",
-        "file": "",
+        "file": "", "adapted": "",
     }  # fmt: skip

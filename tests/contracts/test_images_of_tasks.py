@@ -90,6 +90,7 @@ def test_trained_input_layers_are_adapted_as_documented(tmp_path, channels):
     assert torch.allclose(new, wanted, atol=1e-6)
     assert task.backbone.mean == adapt_statistics(donor.mean, channels)
     assert task.hparams["origin"]["weights"]["file"] == "w.pt"
+    assert task.backbone.weights.adapted == f"input layer from 3 to {channels} channels"
     assert str(tmp_path) not in str(dict(task.hparams))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from visionkit.backbones.backbone import Backbone
 from visionkit.backbones.channels import adapt_statistics
@@ -200,7 +200,8 @@ def _model(
         if isinstance(source, UserSource):
             model = source.build_pretrained(request)
             return model, getattr(model, "weights", info)
-        return source.build(request, state), info
+        model = source.build(request, state)
+        return model, replace(info, adapted=_adapted(model, state or {}, request.in_channels))
     path, prefix = split_init(init)
     if not path.exists() and "/" not in init and "." not in init:
         raise InputError(
@@ -219,4 +220,15 @@ def _model(
         needed = frozenset(key.removeprefix("model.") for key in cut.state_dict())
     model = source.build(request, state, trusted=False, needed=needed)
     info = WeightsInfo("file", request.architecture, prefix, "not stated", "not stated")
-    return model, replace(info, digest=file_digest(path), file=path.name)
+    adapted = _adapted(model, state, request.in_channels)
+    return model, replace(info, digest=file_digest(path), file=path.name, adapted=adapted)
+
+
+def _adapted(model: nn.Module, state: Mapping[str, Tensor], channels: int) -> str:
+    """Return what the record says of an input layer for other channels than the weights were trained on."""
+    for name, parameter in model.named_parameters() if channels != 3 else ():
+        if parameter.ndim == 4 and parameter.shape[1] == channels:
+            old = next((v for k, v in state.items() if k == name or k.endswith(f".{name}")), None)
+            if old is not None and old.ndim == 4 and old.shape[1] == 3:
+                return f"input layer from 3 to {channels} channels"
+    return ""

@@ -260,7 +260,7 @@ def _rows(index: int, boxes: Tensor, labels: Tensor, value: Tensor, area: Tensor
 def _truth_rows(index: int, boxes: Any, labels: Any, crowd: Any, area: Any) -> Floats:
     """Return rows of tensors or arrays; arrays keep what a file says to the last bit."""
     boxes, labels, crowd, area = (
-        value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        value.detach().double().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         for value in (boxes, labels, crowd, area)
     )
     first = np.full(len(labels), float(index))
