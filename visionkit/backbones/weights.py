@@ -47,7 +47,7 @@ class WeightsInfo:
         licence: The licence of the weights, as far as the source says.
         digest: SHA-256 of the weights file, 64 hexadecimal digits; empty for scratch.
         file: Name of the weights file, without its folder: the record travels with checkpoints and results.
-        adapted: How they were changed to fit the images ("input layer from 3 to 13 channels"); empty when not.
+        adapted: How they were changed to fit the images ("input layer from 3 to 13 channels"), if so.
     """
 
     source: str = "none"
