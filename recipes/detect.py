@@ -35,7 +35,9 @@ class Config(RunConfig):
     proposals: int = setting(1000, "proposals a picture in training", rare=True, min=1)
     eval_proposals: int = setting(300, "proposals a picture in evaluation", rare=True, min=1)
     least_score: float = setting(0.05, "detections below this score are dropped", rare=True, min=0, max=1)
-    detections: int = setting(100, "most detections an image; above 100, AP counts as many too", rare=True)
+    detections: int = setting(
+        100, "most detections an image; above 100, AP counts as many too", rare=True, min=1
+    )
     box_samples: int = setting(512, "proposals a picture in the loss of the box head", rare=True, min=1)
     augment: Literal["flip", "jitter", "lsj", "paste"] = setting(
         "flip", "flip | jitter | lsj (large-scale jitter) | paste (that and copy-paste; needs --masks)"
