@@ -60,13 +60,13 @@ class DatasetReport:
 
 def check_dataset(
     root: str | Path,
-    options: OpenOptions = OpenOptions(),  # noqa: B008
+    options: OpenOptions = OpenOptions(target=None),  # noqa: B008
 ) -> list[DatasetReport]:
     """Read every sample of a data set, whatever its format, and report all that is wrong or left out.
 
     Args:
         root: "scenes", a folder or a file.
-        options: What the caller knows of it.
+        options: What the caller knows of it; what the targets of a table are is told by its cells without.
 
     Returns:
         A report for each format that the path holds (boxes and masks may lie in one folder).
