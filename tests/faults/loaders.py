@@ -52,6 +52,14 @@ NO_LOADERS = {
     "visionkit.data.mask_pairs:match_keys": "pairs names; opens nothing",
     "visionkit.data.mask_statistics:mask_notices": "called by `mask_splits`",
     "visionkit.data.masks:mask_splits": "takes what the layouts found",
+    "visionkit.data.formats.boxes:BoxReader.__init__": "called by the readers of boxes",
+    "visionkit.data.formats.boxes:box_splits": "takes what the readers of boxes found",
+    "visionkit.data.formats.caption_lists:read_caption_lists": "called by `caption_data`",
+    "visionkit.data.notices:check_share": "the path is named in errors",
+    "visionkit.data.read_image:to_rgb": "takes a decoded image",
+    "visionkit.data.table_rows:row_notices": "takes rows that were read",
+    "visionkit.data.table_rows:targets_of": "takes rows that were read",
+    "visionkit.data.table_targets:understanding": "takes rows that were read",
     "visionkit.data.read_mask:size_fault": "called by `MaskReader`",
     "visionkit.data.read_mask:to_classes": "takes a decoded mask",
     "visionkit.data.pack:pack": "writes what its reader reads",
@@ -65,24 +73,32 @@ NO_LOADERS = {
 def _values() -> dict[str, Callable[[str], Any]]:
     """A value for each required parameter that is no path, by its name (or entry.name)."""
     from tests.run.tiny import TinyTask, tiny_data
+    from visionkit.data.caption_collector import CaptionCollector
     from visionkit.data.label_map import LabelMap
+    from visionkit.data.notices import NoticeCounter
     from visionkit.data.vocabulary import Vocabulary
     from visionkit.run.config import RunConfig
+    from visionkit.tasks import Classifier
 
     run = RunConfig(accelerator="cpu", progress=False, resume="require")
     return {
         "backbone": lambda _: "timm/test_resnet",
         "config": lambda entry: run if entry.endswith(":fit") else RunConfig,
+        "counter": lambda _: NoticeCounter(),
         "data": lambda _: tiny_data(),
         "dropped": lambda _: _faults(),
         "faults": lambda _: _faults(),
+        "found": lambda _: CaptionCollector(Path("x"), max_dropped=1.0),
+        "kind": lambda _: Classifier,
         "labels": lambda _: LabelMap.of(("a", "b")),
         "main": lambda _: lambda config: None,
         "name": lambda entry: {
             "visionkit.tasks.detection:Detector.from_torchvision": "fasterrcnn_resnet50_fpn",
             "visionkit.tasks.segmentation_from_torchvision:segmenter_from_torchvision": "fcn_resnet50",
         }.get(entry, "timm/test_resnet"),
+        "max_dropped": lambda _: 0.1,
         "names": lambda _: ["x"],
+        "notes": lambda _: _faults(),
         "num_classes": lambda _: 3,
         "outlines": lambda _: True,
         "report": lambda _: lambda text: None,

@@ -97,7 +97,7 @@ def test_photographs_as_a_user_calls_it(segment, root, shared_data, tmp_path):
                 shutil.copy(file, tmp_path / "camvid" / split / kind)
     config = tiny(segment, tmp_path / "out", data=str(tmp_path / "camvid"), init="pretrained", epochs=1)
     config.classes, config.crop = str(root / "recipes/runs/camvid_classes.txt"), [64, 80]
-    config.decoder, config.precision, config.image_size = "deeplabv3plus", "bf16-mixed", 1
+    config.decoder, config.precision, config.image_size = "deeplabv3plus", "bf16-mixed", 8
     segment.main(config)
     result = json.loads((tmp_path / "out" / "pretrained-f1-s3" / "result.json").read_text())
     sizes = result["data"]["sizes"]
