@@ -135,3 +135,12 @@ def _helps(names: list[str]) -> list[str]:
     command = [sys.executable, "-c", code, *names]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return said.split("\0")[:-1]
+
+
+def test_the_tests_that_the_table_of_odd_input_names_are_there() -> None:
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/reference/odd-input.md").read_text("utf-8")
+    )
+    assert len(named) >= 170
+    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in {file for file, _ in named}}
+    assert [f"{file}::{name}" for file, name in named if f"def {name}(" not in texts[file]] == []
