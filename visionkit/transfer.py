@@ -20,6 +20,7 @@ from visionkit.types import Init
 __all__ = [
     "LevelCount",
     "apply_transfer",
+    "fit_default",
     "freeze_at",
     "is_trained",
     "resolve_transfer",
@@ -121,6 +122,24 @@ def apply_transfer(backbone: nn.Module, init: Init, transfer: TransferConfig) ->
         freeze_through(reduction)
     if transfer.freeze_through or transfer.thaw_at:
         freeze_through(transfer.freeze_through)
+
+
+def fit_default(backbone: nn.Module, given: TransferConfig, resolved: TransferConfig) -> TransferConfig:
+    """Return a resolved policy that freezes nothing where the task's default cannot be meant.
+
+    A default names a reduction (detection: 4), which says nothing of a network whose blocks all share one
+    reduction. What the user asked for is kept, and refused by the backbone if it has no such level.
+
+    Args:
+        backbone: Has `blocks()` if it is one of `visionkit.backbones`.
+        given: What the user asked for.
+        resolved: What `resolve_transfer` made of it.
+    """
+    blocks = getattr(backbone, "blocks", None)
+    default = given.freeze_through is None and not given.thaw_at and resolved.freeze_through != "all"
+    if default and resolved.freeze_through and blocks is not None and blocks():
+        return replace(resolved, freeze_through=0)
+    return resolved
 
 
 def freeze_at(transfer: TransferConfig, images: int) -> Reduction:

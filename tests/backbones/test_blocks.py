@@ -13,7 +13,7 @@ from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.optim import parameter_groups
 from visionkit.tasks import Classifier
-from visionkit.transfer import apply_transfer, resolve_transfer
+from visionkit.transfer import apply_transfer, fit_default, resolve_transfer
 
 # name: its blocks
 PLAIN = {
@@ -110,6 +110,20 @@ def test_what_cannot_tell_blocks_apart_is_refused_with_the_way():
     for wrong in (1.5, -1.0, 0.0):
         with pytest.raises(InputError):
             resolve_transfer("classification", "file.pt", TransferConfig(freeze_through=wrong or 1.0))
+
+
+def test_the_default_of_a_task_freezes_nothing_where_it_names_no_level():
+    vit, resnet = _empty(create_encoder, "timm/test_vit"), _empty(create_encoder, "timm/test_resnet")
+    default, asked = TransferConfig(), TransferConfig(freeze_through=4)
+    resolved = resolve_transfer("detection", "file.pt", default)
+    assert resolved.freeze_through == 4
+    assert fit_default(vit, default, resolved).freeze_through == 0
+    assert fit_default(resnet, default, resolved) is resolved
+    assert fit_default(vit, asked, resolved) is resolved  # what was asked for is refused, not dropped
+    apply_transfer(vit, "file.pt", fit_default(vit, default, resolved))
+    assert all(p.requires_grad for p in vit.parameters())
+    with pytest.raises(InputError, match="share of the"):
+        apply_transfer(vit, "file.pt", resolved)
 
 
 def test_thaw_goes_by_shares_too():

@@ -28,7 +28,7 @@ from visionkit.tasks.image_inputs import check_images, image_list
 from visionkit.tasks.image_spec import ImageSpec, saved_origin
 from visionkit.tasks.maps import build_maps
 from visionkit.tasks.wiring import optim_from, plain_settings, unnamed
-from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
+from visionkit.transfer import apply_transfer, fit_default, resolve_transfer, transfer_from
 from visionkit.types import Init
 
 __all__ = ["Detector"]
@@ -137,6 +137,7 @@ class Detector(TaskHooks):
                 source, num_classes=num_classes, config=self.rcnn, norm=norm, region_levels=levels
             )
         self.divisor = max(level.reduction for level in self.backbone.levels)
+        self.transfer = fit_default(self.backbone, transfer_from(transfer), self.transfer)
         apply_transfer(self.backbone, brought, self.transfer)
         self.resize = None if resize is None else (int(resize[0]), int(resize[1]))
         self.tta_flip, self.tta_sizes = tta_flip, tuple(tta_sizes)
