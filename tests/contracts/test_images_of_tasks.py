@@ -13,6 +13,7 @@ from torch import nn
 from tests.contracts.task_cases import WORDS, halves, labelled, squares, told
 from visionkit.backbones import Level, create_backbone, create_encoder
 from visionkit.backbones.channels import adapt_statistics
+from visionkit.backbones.planning import make_plan
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.data.vocabulary import Vocabulary
 from visionkit.errors import InputError
@@ -158,9 +159,11 @@ class _small_vit:
 
         small.__signature__ = __import__("inspect").signature(init)
         self.patch.setattr(module.VisionTransformer, "__init__", small)
+        make_plan.cache_clear()  # what other tests learnt of the network, and what they are to learn of it
 
     def __exit__(self, *_):
         self.patch.undo()
+        make_plan.cache_clear()
 
 
 def test_flexible_networks_only_remember_the_size():

@@ -11,7 +11,7 @@ from visionkit.nn.caption_cores import CORES
 from visionkit.nn.caption_decoder import CaptionDecoder
 from visionkit.nn.decoding import Marks
 from visionkit.nn.packed import PackedCell, PackedLinear, packed
-from visionkit.nn.recurrent import RecurrentCell
+from visionkit.nn.recurrent import RecurrentCell, has_fast_bfloat16
 from visionkit.tasks.captioning_settings import Decoding
 from visionkit.tasks.speaking import say
 
@@ -52,6 +52,7 @@ def test_under_autocast_weights_are_packed_in_its_type(name, cell):
     grid, words = torch.randn(5, 9, 24), torch.arange(4, 9)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         twin = packed(decoder, rows=5)
+        assert (twin is not decoder) is has_fast_bfloat16()  # without it torch's own kernels go on
         assert all(part.dtype is torch.bfloat16 for part in twin.modules() if isinstance(part, PackedLinear))
         found = []
         for each in (decoder, twin):

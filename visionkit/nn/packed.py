@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from visionkit.nn.recurrent import CellKind, RecurrentCell, State
+from visionkit.nn.recurrent import CellKind, RecurrentCell, State, has_fast_bfloat16
 
 __all__ = ["PackedCell", "PackedLinear", "packed"]
 
@@ -29,7 +29,8 @@ def packed(module: _Module, *, rows: int) -> _Module:
     no gradients. Everything that is not packed is shared. Under autocast weights are packed in its type.
 
     Args:
-        module: On a CPU; elsewhere, and where torch has no oneDNN, it is returned as it is.
+        module: On a CPU; elsewhere, and where torch has no oneDNN or it has no bfloat16, it is returned as
+            it is.
         rows: How many rows a product will have, about.
     """
     first = next(module.parameters(), None)
@@ -37,6 +38,8 @@ def packed(module: _Module, *, rows: int) -> _Module:
         return module
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     if dtype not in (torch.float32, torch.bfloat16):
+        return module
+    if dtype == torch.bfloat16 and not has_fast_bfloat16():
         return module
     return _twin(module, dtype, rows)  # type: ignore[return-value]
 

@@ -7,12 +7,21 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CellKind", "MaxoutCell", "RecurrentCell", "State"]
+__all__ = ["CellKind", "MaxoutCell", "RecurrentCell", "State", "has_fast_bfloat16"]
 
 State: TypeAlias = tuple[Tensor, ...]
 """What is carried from word to word: tensors with one row for each sentence."""
 
 CellKind: TypeAlias = Literal["lstm", "gru"]
+
+
+def has_fast_bfloat16() -> bool:
+    """Return whether oneDNN computes in bfloat16 on this processor.
+
+    Where it does not, it raises for an LSTM and for packed weights, while torch's own kernels go on.
+    """
+    known = torch.ops.mkldnn
+    return torch.backends.mkldnn.is_available() and bool(known._is_mkldnn_bf16_supported())
 
 
 class RecurrentCell(nn.Module):
@@ -57,7 +66,14 @@ class RecurrentCell(nn.Module):
     def sequence(self, inputs: Tensor, state: State) -> Tensor:
         """Run a whole sequence at once: `(B, T, E)` gives outputs `(B, T, H)`."""
         first = tuple(part.unsqueeze(0).contiguous() for part in state)  # (1, B, H)
-        outputs, _ = self.net(inputs, first if self.kind == "lstm" else first[0])
+        lowered = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if lowered and self.net.weight_ih_l0.dtype == torch.float32 and not has_fast_bfloat16():
+            with torch.autocast("cpu", enabled=False):  # torch hands its LSTM to oneDNN, which then has none
+                return self._run(inputs.float(), tuple(part.float() for part in first))
+        return self._run(inputs, first)
+
+    def _run(self, inputs: Tensor, state: State) -> Tensor:
+        outputs, _ = self.net(inputs, state if self.kind == "lstm" else state[0])
         return outputs  # type: ignore[no-any-return]
 
 
