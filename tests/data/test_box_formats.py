@@ -137,7 +137,7 @@ def test_yolo_lines_that_cannot_be_right_are_counted(tmp_path):
     assert every["images/1.jpg"]["boxes"].shape == (0, 4)
     for file in (tmp_path / "labels").iterdir():
         file.write_text("7 0.5 0.5 0.1 0.1")
-    with pytest.raises(DataError, match="Expected images with objects to train on"):
+    with pytest.raises(DataError, match=r"left out: 29 of 29 \(100\.00%\).*but got '7'"):
         yolo(tmp_path)
     (tmp_path / "labels/2.txt").write_text(_yolo_line(0, (8, 5, 24, 30)))
     with pytest.raises(
@@ -243,7 +243,9 @@ def test_hugging_face_objects_are_read(tmp_path):
     rows[1] = json.dumps({"file_name": "1.jpg", "objects": None})
     (tmp_path / "validation/metadata.jsonl").write_text("\n".join(rows))
     assert len(check_huggingface_boxes(tmp_path)) == 1
-    assert len(huggingface_boxes(tmp_path).val) == 3
+    assert len(huggingface_boxes(tmp_path, max_dropped=0.25).val) == 3
+    with pytest.raises(DataError, match=r"val: rows that cannot be right, left out: 1 of 4 "):
+        huggingface_boxes(tmp_path, max_dropped=0.24)
 
 
 def test_images_with_more_objects_than_are_detected_are_noted(tmp_path):

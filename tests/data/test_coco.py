@@ -134,3 +134,19 @@ def test_class_ids_go_there_and_back(tmp_path_factory, ids, data):
     labels = reader._labels.tolist()
     # Objects lie picture by picture: the first annotation is of the second picture.
     assert [reader.category_ids[label] for label in labels] == [*chosen[1:], chosen[0]]
+
+
+def test_files_with_nothing_to_learn_or_to_score_are_refused(tmp_path):
+    content = document()
+    write(tmp_path, content)
+    for empty, words in (("images", "it is empty"), ("annotations", "nothing to score")):
+        lists = {"images": [], "annotations": []} if empty == "images" else {"annotations": []}
+        write(tmp_path, content | lists, name="val.json")
+        with pytest.raises(DataError, match=words) as caught:
+            coco(tmp_path)
+        assert caught.value.path == str(tmp_path / "val.json")
+    crowds = [each | {"iscrowd": 1} for each in content["annotations"]]
+    (tmp_path / "val.json").unlink()
+    write(tmp_path, content | {"annotations": crowds})
+    with pytest.raises(DataError, match="only crowds"):
+        coco(tmp_path)

@@ -277,3 +277,26 @@ def test_a_box_over_the_border_is_cut_for_training_and_whole_for_scores(tmp_path
     assert splits.val[0]["truth"]["boxes"].tolist() == [[40, 20, 66, 45], [1, 1, 20, 30]]
     with pytest.raises(DataError, match="reaches beyond"):
         voc(root, bad_boxes="raise")
+
+
+@pytest.mark.parametrize("text", ["", "b"])
+def test_a_validation_list_with_nothing_to_score_is_refused(tmp_path, text):
+    root = _folder(tmp_path, {"a": _object((1, 1, 20, 30)), "b": ""})
+    (root / "ImageSets/Main/val.txt").write_text(text)
+    with pytest.raises(DataError, match="nothing to score" if text else "validation list, but it is empty"):
+        voc(root)
+    (root / "ImageSets/Main/val.txt").unlink()
+    (root / "ImageSets/Main/train.txt").write_text("a")
+    with pytest.raises(DataError, match="at least 2 training images, but got 1"):
+        voc(root)
+
+
+@pytest.mark.parametrize("width", ["nan", "inf", "60.9"])
+def test_sizes_are_whole_numbers(tmp_path, width):
+    text = XML.format(name="a", objects=_object((1, 1, 20, 30))).replace("60", width)
+    root = _folder(tmp_path, {"a": "<?xml version='1.0'?>" + text})
+    with pytest.raises(DataError, match="Expected a whole number") as caught:
+        voc(root)
+    assert caught.value.field == "size"
+    (fault,) = check_voc(root)
+    assert fault.field == "size"

@@ -19,10 +19,11 @@ from visionkit.data.coco_layout import coco_files, is_coco
 from visionkit.data.image_names import ImageFinder
 from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.data.read_image import read_image
-from visionkit.data.splits import HOLDOUT, Splits, holdout
+from visionkit.data.splits import Splits
 from visionkit.data.truth import make_truth
+from visionkit.data.validation import validation_split
 from visionkit.errors import DataError, InputError
-from visionkit.types import Reader, Sample, Truth
+from visionkit.types import Sample, Truth
 
 __all__ = ["CocoReader", "check_coco", "coco", "coco_files", "coco_results", "is_coco"]
 
@@ -317,15 +318,15 @@ def coco(
                 f"Expected the categories of {first.path.name}, but {split} differs in {odd[0]}: {odd[1]!r}."
             )
             raise DataError(text, path=reader.path, field="categories")
-    if not len(first._row):
-        text = "Expected objects to learn in the training file, but it has none that could be read."
+    if not (first._crowd == 0).any():
+        text = "Expected objects to learn in the training file, but it has none that could be read"
+        text += ": only crowds." if len(first._row) else "."
         raise DataError(text, path=first.path, field="annotations")
-    facts: dict[str, Any] = {"root": str(top), "category_ids": list(first.category_ids)}
-    train: Reader = first
-    val: Reader | None = readers.get("val")
-    if val is None:
-        train, val = holdout(train, HOLDOUT, seed=seed)
-        facts["held_out"] = f"there is no validation file: {len(val)} training pictures are held out"
+    known = readers.get("val")
+    train, val, held = validation_split(
+        first, known, (first if known is None else known).path, seed=seed, what="file"
+    )
+    facts: dict[str, Any] = {"root": str(top), "category_ids": list(first.category_ids), **held}
     name = top.resolve().stem
     return Splits(train, val, readers.get("test"), first.classes, name, facts, tuple(notices))
 

@@ -13,12 +13,13 @@ import torch
 from visionkit.data.check_coco import MAX_CUT
 from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.data.read_image import inside, read_image
-from visionkit.data.splits import HOLDOUT, Splits, holdout
+from visionkit.data.splits import Splits
 from visionkit.data.truth import make_truth
+from visionkit.data.validation import validation_split
 from visionkit.data.voc_layout import VocPart, is_voc, voc_parts
 from visionkit.data.voc_records import BY_NAME, CUT, SEVERAL, VocEntry, parse_annotation
 from visionkit.errors import DataError
-from visionkit.types import Reader, Sample
+from visionkit.types import Sample
 
 __all__ = ["VocReader", "check_voc", "is_voc", "voc"]
 
@@ -250,12 +251,8 @@ def voc(
     if not any(readers["train"].object_counts):
         text = "Expected objects to learn in the training pictures, but there are none."
         raise DataError(text, path=top, field="object")
-    train: Reader = readers["train"]
-    val: Reader | None = readers.get("val")
-    facts: dict[str, Any] = {"root": str(top)}
-    if val is None:
-        train, val = holdout(train, HOLDOUT, seed=seed)
-        facts["held_out"] = f"there is no validation list: {len(val)} training pictures are held out"
+    train, val, held = validation_split(readers["train"], readers.get("val"), top, seed=seed, what="list")
+    facts: dict[str, Any] = {"root": str(top), **held}
     name = top.resolve().name
     return Splits(train, val, readers.get("test"), classes, name, facts, tuple(notices))
 

@@ -59,6 +59,9 @@ def parse_annotation(part: VocPart, name: str, *, one_based: bool) -> VocAnnotat
         size = (_number(tree, "size/height", path), _number(tree, "size/width", path))
         if min(size) < 1:
             raise DataError(f"Expected a picture with pixels, but got {size}.", path=path, field="size")
+        if not all(side.is_integer() for side in size):
+            text = f"Expected a whole number of pixels, but got {size} (height, width)."
+            raise DataError(text, path=path, field="size")
         image, counted = _image(part, name, (tree.findtext("filename") or "").strip(), path)
     except DataError as fault:
         return VocAnnotation(None, [fault])

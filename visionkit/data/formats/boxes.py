@@ -14,14 +14,15 @@ import torch
 from visionkit.data.boxes import box_fault
 from visionkit.data.check_coco import MAX_CUT, size_fault
 from visionkit.data.coco_masks import OutlineBuilder
-from visionkit.data.notices import Notice, NoticeCounter
+from visionkit.data.notices import Notice, NoticeCounter, check_share
 from visionkit.data.read_image import inside, read_image, read_size
-from visionkit.data.splits import HOLDOUT, Splits, Subset, holdout
+from visionkit.data.splits import Splits, Subset
 from visionkit.data.truth import make_truth
+from visionkit.data.validation import validation_split
 from visionkit.errors import DataError
-from visionkit.types import Reader, Sample
+from visionkit.types import Sample
 
-__all__ = ["CUT", "DROPPED", "BoxReader", "BoxRecord", "box_splits", "note_crowded"]
+__all__ = ["CUT", "DROPPED", "BoxCounts", "BoxReader", "BoxRecord", "box_splits", "note_crowded"]
 
 DROPPED = "boxes that cannot be right, left out"
 CUT = "boxes that reach over the border of their images, cut there"
@@ -194,15 +195,43 @@ class BoxReader:
         return [outlines.runs(index, size) for index in range(len(record.labels))], dense
 
 
+class BoxCounts:
+    """What was counted in a split: cases among its objects, and cases among its images.
+
+    Args:
+        max_dropped: Share of the objects, and share of the images, that may be left out.
+
+    Attributes:
+        objects: Counts cases of objects.
+        images: Counts cases of images.
+        object_total: How many objects there are, those left out included.
+        image_total: How many images there are, those left out included.
+    """
+
+    def __init__(self, max_dropped: float) -> None:
+        self.objects, self.images = (NoticeCounter(max_share=max_dropped) for _ in range(2))
+        self.object_total = self.image_total = 0
+        self._max_cut = max(MAX_CUT, max_dropped)
+
+    def add(self, what: str, fault: object) -> None:
+        """Count an object that was cut or left out."""
+        self.objects.add(what, fault)
+
+    def notices(self, split: str) -> list[Notice]:
+        """Return the notices of a split, those of images first."""
+        if CUT in self.objects.limits:
+            self.objects.limits[CUT] = self._max_cut
+        found = (*self.images.notices(self.image_total), *self.objects.notices(self.object_total))
+        return [replace(notice, what=f"{split}: {notice.what}") for notice in found]
+
+
 def box_splits(
     root: str | os.PathLike[str],
     readers: Mapping[str, BoxReader],
     classes: Sequence[str],
-    counters: Mapping[str, NoticeCounter],
+    counts: Mapping[str, BoxCounts],
     *,
     seed: int,
-    max_dropped: float,
-    totals: Mapping[str, int],
 ) -> Splits:
     """Return the splits of some readers; a fifth of the training images is held out without validation ones.
 
@@ -210,29 +239,19 @@ def box_splits(
         root: The folder of the data set.
         readers: The reader of each split.
         classes: Names of the classes.
-        counters: What was counted in each split.
+        counts: What was counted in each split.
         seed: Seed of the hold-out.
-        max_dropped: See `Notice`.
-        totals: How many objects and images each split has, those left out included.
 
     Raises:
-        DataError: There is nothing to train on, or too much would be left out.
+        DataError: Too much would be left out, there is nothing to train on, or nothing to score.
     """
     top = Path(root)
+    notices = [notice for split, counted in counts.items() for notice in counted.notices(split)]
+    check_share(notices, path=str(top))
     if "train" not in readers or not any(readers["train"].object_counts):
         raise DataError("Expected images with objects to train on, but there are none.", path=top)
-    notices: list[Notice] = []
-    for split, counter in counters.items():
-        if CUT in counter.limits:
-            counter.limits[CUT] = max(MAX_CUT, max_dropped)
-        found = counter.notices(totals[split])
-        notices += [replace(notice, what=f"{split}: {notice.what}") for notice in found]
-    train: Reader = readers["train"]
-    val: Reader | None = readers.get("val")
-    facts: dict[str, Any] = {"root": str(top)}
-    if val is None:
-        train, val = holdout(train, HOLDOUT, seed=seed)
-        facts["held_out"] = f"there is no validation split: {len(val)} training images are held out"
+    train, val, held = validation_split(readers["train"], readers.get("val"), top, seed=seed)
+    facts: dict[str, Any] = {"root": str(top), **held}
     name = top.resolve().stem
     return Splits(train, val, readers.get("test"), tuple(classes), name, facts, tuple(notices))
 

@@ -6,18 +6,21 @@ Source: https://huggingface.co/docs/datasets/image_dataset (object detection).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.boxes import CUT, BoxReader, BoxRecord, box_splits
-from visionkit.data.formats.huggingface import MetadataRow, metadata_columns, read_metadata
-from visionkit.data.notices import MAX_DROPPED, NoticeCounter
+from visionkit.data.formats.boxes import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
+from visionkit.data.formats.huggingface import Metadata, MetadataRow, metadata_columns, read_metadata
+from visionkit.data.notices import MAX_DROPPED
 from visionkit.data.read_image import read_image, read_size
-from visionkit.data.splits import Splits
+from visionkit.data.splits import SPLIT_ALIASES, Splits
 from visionkit.errors import DataError
 
 __all__ = ["check_huggingface_boxes", "huggingface_boxes", "is_huggingface_boxes"]
 
+_LARGEST = 1 << 53  # no box is larger, and every float holds it
 _ROWS = "rows that cannot be right, left out"
 _LABELS = ("categories", "category", "labels", "label")
 
@@ -42,7 +45,7 @@ def huggingface_boxes(
     Args:
         root: The folder.
         seed: Seed of the hold-out.
-        max_dropped: Share of a split's objects and rows that may be left out.
+        max_dropped: Share of a split's objects, and of its rows, that may be left out.
 
     Raises:
         DataError: There is no metadata of objects, or too much would be left out.
@@ -54,23 +57,26 @@ def huggingface_boxes(
     rows, faults = _objects(metadata.rows)
     categories = {name for _, boxes in rows for _, name in boxes}
     numbers = all(isinstance(name, int) for name in categories)
-    ordered = sorted(categories) if numbers else sorted(categories, key=str)
-    number = {name: index for index, name in enumerate(ordered)}
-    splits = list(dict.fromkeys(row.split for row, _ in rows))
-    counters = {split: NoticeCounter(max_share=max_dropped) for split in splits}
-    totals = {split: sum(1 + len(boxes) for row, boxes in rows if row.split == split) for split in splits}
+    # 1 and "1" are one class.
+    classes = [str(name) for name in sorted(categories)] if numbers else sorted({str(n) for n in categories})
+    number = {name: classes.index(str(name)) for name in categories}
+    wrong = [(_split_of_fault(fault, metadata), fault) for fault in metadata.faults]
+    wrong += faults
+    splits = dict.fromkeys(row.split for row, _ in rows)
+    counts = {split: BoxCounts(max_dropped) for split in [*splits, *(split for split, _ in wrong)]}
     records: dict[str, list[BoxRecord]] = {split: [] for split in splits}
     for row, boxes in rows:
         record, said = _record(row, boxes, number, metadata.root)
         records[row.split].append(record)
+        counts[row.split].object_total += len(boxes)
+        counts[row.split].image_total += 1
         for what, fault in said:
-            counters[row.split].add(what, fault)
-    for fault in (*metadata.faults, *faults):
-        counters[splits[0]].add(_ROWS, fault)
-        totals[splits[0]] += 1
-    classes = [str(name) for name in ordered]
+            counts[row.split].add(what, fault)
+    for split, fault in wrong:
+        counts[split].images.add(_ROWS, fault)
+        counts[split].image_total += 1
     readers = {split: BoxReader(metadata.root, found, classes) for split, found in records.items()}
-    return box_splits(root, readers, classes, counters, seed=seed, max_dropped=max_dropped, totals=totals)
+    return box_splits(root, readers, classes, counts, seed=seed)
 
 
 def check_huggingface_boxes(root: str | os.PathLike[str]) -> list[DataError]:
@@ -84,7 +90,7 @@ def check_huggingface_boxes(root: str | os.PathLike[str]) -> list[DataError]:
     except DataError as fault:
         return [fault]
     rows, found = _objects(metadata.rows)
-    faults = [*metadata.faults, *found]
+    faults = [*metadata.faults, *(fault for _, fault in found)]
     for row, boxes in rows:
         try:
             read_image(row.image, root=metadata.root)
@@ -95,14 +101,37 @@ def check_huggingface_boxes(root: str | os.PathLike[str]) -> list[DataError]:
     return faults
 
 
-def _objects(rows: tuple[MetadataRow, ...]) -> tuple[list[tuple[MetadataRow, list[Any]]], list[DataError]]:
-    """Return the boxes and categories of each row, and the rows at fault."""
+def _split_of_fault(fault: DataError, metadata: Metadata) -> str:
+    """Return the split that a row at fault is of: that of its folder, or of the folder of its image."""
+    known = {row.split for row in metadata.rows}
+    if known == {"train"}:
+        return "train"
+    folder = Path(fault.path or "").parent
+    named = _split_folder([folder.name]) if folder != metadata.root else None
+    number = str(fault.record).removeprefix("line ")
+    if named is None and fault.path and fault.path.endswith(".jsonl") and number.isdecimal():
+        lines = Path(fault.path).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        place = int(number) - 1
+        found = re.search(r'file_name"\s*:\s*"([^"]*)"', lines[place]) if place < len(lines) else None
+        named = _split_folder(found[1].split("/")[:-1]) if found else None
+    return named or "train"
+
+
+def _split_folder(folders: Sequence[str]) -> str | None:
+    first = next((name.lower() for name in folders if name not in ("data", ".", "")), "")
+    return next((split for split, names in SPLIT_ALIASES.items() if first in names), None)
+
+
+def _objects(
+    rows: tuple[MetadataRow, ...],
+) -> tuple[list[tuple[MetadataRow, list[Any]]], list[tuple[str, DataError]]]:
+    """Return the boxes and categories of each row, and the rows at fault with their splits."""
     good, faults = [], []
     for row in rows:
         try:
             good.append((row, _pairs(row)))
         except DataError as fault:
-            faults.append(fault)
+            faults.append((row.split, fault))
     return good, faults
 
 
@@ -122,10 +151,15 @@ def _pairs(row: MetadataRow) -> list[tuple[list[float], Any]]:
         text = "Expected objects with as many 'bbox' as 'categories', but got others."
         raise row.fault(text, "objects")
     for box, name in zip(boxes, names, strict=True):
-        plain = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
+        plain = (
+            isinstance(box, list)
+            and len(box) == 4
+            and all(type(v) is float or (type(v) is int and abs(v) < _LARGEST) for v in box)
+        )
         if not plain or type(name) not in (int, str):
             raise row.fault(
-                f"Expected x, y, width, height and a category, but got {box!r}, {name!r}.", "objects"
+                f"Expected x, y, width, height and a category, but got {repr(box)[:80]}, {repr(name)[:80]}.",
+                "objects",
             )
     return list(zip(boxes, names, strict=True))
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.boxes import CUT, BoxReader, BoxRecord, box_splits
+from visionkit.data.formats.boxes import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
 from visionkit.data.image_names import ImageFinder
-from visionkit.data.notices import MAX_DROPPED, NoticeCounter
+from visionkit.data.notices import MAX_DROPPED
 from visionkit.data.read_image import PICTURE_SUFFIXES, read_image, read_size
 from visionkit.data.splits import SPLIT_ALIASES, Splits
 from visionkit.errors import DataError
@@ -139,7 +139,7 @@ def labelme_boxes(
         root: The folder.
         masks: Also read outlines; every object has one.
         seed: Seed of the hold-out.
-        max_dropped: Share of a split's objects and images that may be left out.
+        max_dropped: Share of a split's objects, and of its files, that may be left out.
 
     Raises:
         DataError: There are no such files, one is at fault, or too much would be left out.
@@ -151,13 +151,14 @@ def labelme_boxes(
     read = {split: [_read(path, top, finder) for path in files] for split, files in parts.items()}
     classes = sorted({shape.label for files in read.values() for file in files for shape in file.shapes})
     number = {name: index for index, name in enumerate(classes)}
-    readers, counters, totals = {}, {}, {}
+    readers, counts = {}, {}
     for split, files in read.items():
-        counter = counters[split] = NoticeCounter(max_share=max_dropped)
-        records = [_record(file, top, number, counter) for file in files]
+        counted = counts[split] = BoxCounts(max_dropped)
+        records = [_record(file, top, number, counted) for file in files]
         readers[split] = BoxReader(top, [each for each in records if each], classes, masks=masks)
-        totals[split] = sum(len(file.shapes) + file.others + len(file.faults) + 1 for file in files)
-    return box_splits(top, readers, classes, counters, seed=seed, max_dropped=max_dropped, totals=totals)
+        counted.object_total = sum(len(file.shapes) + file.others + len(file.faults) for file in files)
+        counted.image_total = len(files)
+    return box_splits(top, readers, classes, counts, seed=seed)
 
 
 def check_labelme(root: str | os.PathLike[str]) -> list[DataError]:
@@ -174,8 +175,7 @@ def check_labelme(root: str | os.PathLike[str]) -> list[DataError]:
     for path in [path for files in parts.values() for path in files]:
         try:
             file = _read(path, top, finder)
-            counter = NoticeCounter(max_share=None)
-            record = _record(file, top, {shape.label: 0 for shape in file.shapes}, counter, faults)
+            record = _record(file, top, {shape.label: 0 for shape in file.shapes}, BoxCounts(1.0), faults)
             if record is not None:
                 found = tuple(int(side) for side in read_image(record.image, root=top).shape[-2:])
                 if record.size not in (None, found):
@@ -190,19 +190,19 @@ def _record(
     file: LabelmeFile,
     root: Path,
     number: Mapping[str, int],
-    counter: NoticeCounter,
+    counted: BoxCounts,
     faults: list[DataError] | None = None,
 ) -> BoxRecord | None:
     """Return the objects of a file, or None when its image is missing; count what is left out."""
     kept = [] if faults is None else faults
     for fault in file.faults:
         kept.append(fault)
-        counter.add("shapes that cannot be right, left out", fault)
+        counted.add("shapes that cannot be right, left out", fault)
     if file.others:
-        counter.add(_SHAPES, f"{file.path}: {file.others}", count=file.others, harmless=True)
+        counted.objects.add(_SHAPES, f"{file.path}: {file.others}", count=file.others, harmless=True)
     if file.image is None:
         kept.append(DataError("Expected the image of this file, but there is none.", path=file.path))
-        counter.add(_MISSING, kept[-1])
+        counted.images.add(_MISSING, kept[-1])
         return None
     size = file.size or read_size(file.image, root=root)
     record = BoxRecord(file.image, file.image, file.path, file.size)
@@ -218,7 +218,7 @@ def _record(
         polygons = None if drawn else [shape.polygon for shape in shapes]
         said = record.add(number[shapes[0].label], box, polygons, size, f"object {place}")
         if said is not None:
-            counter.add(*said)
+            counted.add(*said)
             kept += [said[1]] if said[0] != CUT else []
     return record
 
@@ -244,6 +244,11 @@ def _read(path: Path, root: Path, finder: ImageFinder) -> LabelmeFile:
         others += made is None
         shapes += [] if made is None else [made]
     sides = (content.get("imageHeight"), content.get("imageWidth"))
+    for side in sides:
+        if isinstance(side, float) and not side.is_integer():  # NaN and infinity are not whole either
+            raise DataError(
+                f"Expected a whole number of pixels, but got {side}.", path=path, field="imageHeight"
+            )
     known = [int(side) for side in sides if isinstance(side, int | float) and side >= 1]
     size = (known[0], known[1]) if len(known) == 2 else None
     image = _image(path, content.get("imagePath"), root, finder)

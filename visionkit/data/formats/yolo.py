@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from visionkit.data.formats.boxes import CUT, BoxReader, BoxRecord, box_splits
-from visionkit.data.notices import MAX_DROPPED, NoticeCounter
+from visionkit.data.formats.boxes import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
+from visionkit.data.notices import MAX_DROPPED
 from visionkit.data.read_image import PICTURE_SUFFIXES, inside, read_image
 from visionkit.data.splits import SPLIT_ALIASES, Splits
 from visionkit.errors import DataError
@@ -85,32 +85,31 @@ def yolo(
         root: The folder, or its `data.yaml`.
         masks: Also read outlines; every object must have one.
         seed: Seed of the hold-out.
-        max_dropped: Share of a split's lines and images that may be left out.
+        max_dropped: Share of a split's lines that may be left out.
 
     Raises:
         DataError: It is laid out otherwise, a file cannot be read, or too much would be left out.
     """
     layout = _layout(Path(root))
-    readers, counters, totals = {}, {}, {}
+    readers, counts = {}, {}
     found = {split: [_read(layout, image) for image in images] for split, images in layout.images.items()}
     if not layout.named:
         labels = [label for files in found.values() for lines in files for label in lines.record.labels]
         layout.names = [str(number) for number in range(max(labels, default=-1) + 1)]
     for split, files in found.items():
-        counter = counters[split] = NoticeCounter(max_share=max_dropped)
+        counted = counts[split] = BoxCounts(max_dropped)
         for lines in files:
             for fault in lines.faults:
-                counter.add(_LINES, fault)
+                counted.add(_LINES, fault)
             for what, fault in lines.counted:
+                counter = counted.images if what == _EMPTY else counted.objects
                 counter.add(what, fault, harmless=what in (_AGAIN, _EMPTY))
         if not layout.named:
-            counter.add(_UNNAMED, layout.root, count=len(layout.names), harmless=True)
-        totals[split] = sum(lines.count + 1 for lines in files)
+            counted.objects.add(_UNNAMED, layout.root, count=len(layout.names), harmless=True)
+        counted.object_total, counted.image_total = sum(lines.count for lines in files), len(files)
         records = [lines.record for lines in files]
         readers[split] = BoxReader(layout.root, records, layout.names, shares=True, masks=masks)
-    return box_splits(
-        layout.root, readers, layout.names, counters, seed=seed, max_dropped=max_dropped, totals=totals
-    )
+    return box_splits(layout.root, readers, layout.names, counts, seed=seed)
 
 
 def check_yolo(root: str | os.PathLike[str]) -> list[DataError]:

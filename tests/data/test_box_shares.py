@@ -1,0 +1,121 @@
+"""Shares of what is left out of sets of boxes: images of images, objects of objects, in their own split."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from visionkit.data.formats.huggingface_boxes import check_huggingface_boxes, huggingface_boxes
+from visionkit.data.formats.labelme import labelme_boxes
+from visionkit.data.formats.yolo import yolo
+from visionkit.errors import DataError
+
+
+def _images(folder, count):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        Image.new("RGB", (80, 50)).save(folder / f"{index}.png")
+
+
+def _labelme(root, count, *, shapes=12, **more):
+    _images(root, count)
+    shape = {"label": "cat", "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}
+    for index in range(count):
+        content = {
+            "shapes": [shape] * shapes,
+            "imagePath": f"{index}.png",
+            "imageHeight": 50,
+            "imageWidth": 80,
+        }
+        (root / f"{index}.json").write_text(json.dumps(content | more))
+
+
+def _row(name, boxes=12, category=0, box=(1, 1, 9, 9)):
+    return json.dumps(
+        {"file_name": name, "objects": {"bbox": [box] * boxes, "categories": [category] * boxes}}
+    )
+
+
+def _yolo(folder, lines, *, split="train"):
+    _images(folder / "images" / split, len(lines))
+    labels = folder / "labels" / split
+    labels.mkdir(parents=True, exist_ok=True)
+    for index, text in enumerate(lines):
+        (labels / f"{index}.txt").write_text(text)
+
+
+def test_images_that_are_missing_are_counted_of_images(tmp_path):
+    _labelme(tmp_path / "labelme", 10)
+    _images(tmp_path / "rows", 5)
+    (tmp_path / "rows/metadata.jsonl").write_text("\n".join(_row(f"{index}.png") for index in range(10)))
+    for index in range(5):
+        (tmp_path / "labelme" / f"{index}.png").unlink()
+    with pytest.raises(DataError, match=r"without an image, left out: 5 of 10 \(50\.00%\)"):
+        labelme_boxes(tmp_path / "labelme")
+    with pytest.raises(DataError, match=r"rows that cannot be right, left out: 5 of 10 \(50\.00%\)"):
+        huggingface_boxes(tmp_path / "rows")
+
+
+def test_lines_are_counted_of_lines_and_files_of_files(tmp_path):
+    _yolo(tmp_path, ["0 .5 .5 .1 .1"] * 8 + ["7 .5 .5 .1 .1"] * 2)
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat]\n")
+    with pytest.raises(DataError, match=r"lines that cannot be right, left out: 2 of 10 \(20\.00%\)"):
+        yolo(tmp_path)
+    for index in range(8, 10):
+        (tmp_path / "labels/train" / f"{index}.txt").unlink()
+    (notice,) = yolo(tmp_path).notices
+    assert (notice.count, notice.total) == (2, 10)
+
+
+@pytest.mark.parametrize("at_top", [False, True])
+def test_rows_are_counted_in_their_own_split(tmp_path, at_top):
+    rows = {split: [f"{index}.png" for index in range(20)] for split in ("train", "validation")}
+    for split in rows:
+        _images(tmp_path / split, 20)
+    for index in range(4):
+        (tmp_path / "validation" / f"{index}.png").unlink()
+    if at_top:
+        text = "\n".join(_row(f"{split}/{name}") for split, names in rows.items() for name in names)
+        (tmp_path / "metadata.jsonl").write_text(text)
+    else:
+        for split, names in rows.items():
+            (tmp_path / split / "metadata.jsonl").write_text("\n".join(map(_row, names)))
+    with pytest.raises(DataError, match=r"val: rows that cannot be right, left out: 4 of 20 "):
+        huggingface_boxes(tmp_path)
+
+
+def test_hugging_face_rows_that_are_all_wrong_are_named(tmp_path):
+    _images(tmp_path, 2)
+    file = tmp_path / "metadata.jsonl"
+    file.write_text("\n".join(_row(f"{index}.png", box=(1, 2, 3)) for index in range(2)))
+    with pytest.raises(DataError, match=r"left out: 2 of 2 .*four|left out: 2 of 2 .*Expected x, y"):
+        huggingface_boxes(tmp_path)
+    file.write_text("\n".join(_row(f"{index}.png", box=(1, 2, 3, 10**400)) for index in range(2)))
+    with pytest.raises(DataError, match="left out: 2 of 2"):
+        huggingface_boxes(tmp_path)
+    assert len(check_huggingface_boxes(tmp_path)) == 2
+    file.write_text(_row("0.png", category=1) + "\n" + _row("1.png", category="1"))
+    assert huggingface_boxes(tmp_path).classes == ("1",)
+
+
+def test_labelme_sizes_are_whole_numbers(tmp_path):
+    for side in (float("inf"), float("nan"), 50.5):
+        _labelme(tmp_path, 2, imageHeight=side)
+        with pytest.raises(DataError, match="whole number of pixels"):
+            labelme_boxes(tmp_path)
+
+
+def test_one_image_cannot_be_held_out(tmp_path):
+    _labelme(tmp_path, 1)
+    with pytest.raises(DataError, match="at least 2 training images") as caught:
+        labelme_boxes(tmp_path)
+    assert caught.value.path == str(tmp_path)
+
+
+def test_a_validation_split_without_objects_is_refused(tmp_path):
+    _yolo(tmp_path, ["0 .5 .5 .1 .1"] * 2)
+    _yolo(tmp_path, [""] * 2, split="val")
+    with pytest.raises(DataError, match="nothing to score"):
+        yolo(tmp_path)
