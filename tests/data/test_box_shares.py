@@ -119,3 +119,39 @@ def test_a_validation_split_without_objects_is_refused(tmp_path):
     _yolo(tmp_path, [""] * 2, split="val")
     with pytest.raises(DataError, match="nothing to score"):
         yolo(tmp_path)
+
+
+def test_entries_of_data_yaml_that_are_not_there_are_named(tmp_path):
+    _yolo(tmp_path, ["0 .5 .5 .1 .1"] * 3)
+    for split in ("val", "test"):
+        (tmp_path / "data.yaml").write_text(f"train: images/train\n{split}: images/typo\nnames: [cat]\n")
+        with pytest.raises(DataError, match=f"images at {split}: images/typo"):
+            yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text("train: [images/train, images/typo]\nnames: [cat]\n")
+    with pytest.raises(DataError, match="images at train: images/typo"):
+        yolo(tmp_path)
+
+
+def test_names_are_as_written_and_as_many_as_said(tmp_path):
+    _yolo(tmp_path, ["0 .5 .5 .1 .1"] * 3)
+    file = tmp_path / "data.yaml"
+    for names in ("[yes, no]", "{0: yes, 1: no}"):
+        file.write_text(f"train: images/train\nnc: 2\nnames: {names}\n")
+        assert yolo(tmp_path).classes == ("yes", "no")
+    file.rename(tmp_path / "b.yaml")
+    (tmp_path / "a.yaml").write_text("train: images/train\nnc: 3\nnames: [cat]\n")
+    with pytest.raises(DataError, match=r"there are a\.yaml, b\.yaml"):
+        yolo(tmp_path)
+    with pytest.raises(DataError, match="nc: 3 names, but there are 1"):
+        yolo(tmp_path / "a.yaml")
+    assert yolo(tmp_path / "b.yaml").classes == ("yes", "no")
+
+
+@pytest.mark.parametrize("points", [".45 .45 .55 .55", ".45 .45 2 .55 .55 1", ".45 .45 2 0 0 0"])
+def test_key_points_without_their_shape_are_no_outlines(tmp_path, points):
+    _yolo(tmp_path, [f"0 .5 .5 .2 .3 {points}"] * 6)
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat]\n")
+    with pytest.raises(DataError, match=r"look like key points .* 6 of 6 \(100.*Expected kpt_shape"):
+        yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text("train: images/train\nkpt_shape: [2, 2]\nnames: [cat]\n")
+    assert yolo(tmp_path).train[0]["boxes"][0].tolist() == pytest.approx([32, 17.5, 48, 32.5])

@@ -8,14 +8,20 @@ Source: https://docs.ultralytics.com/datasets/detect/ and /segment/ (the layout 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from visionkit.data.formats.boxes import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
+from visionkit.data.formats.yolo_yaml import (
+    NAME_FILES,
+    class_names,
+    load_yaml,
+    names_in,
+    text_of,
+    yaml_files,
+)
 from visionkit.data.notices import MAX_DROPPED
 from visionkit.data.read_image import PICTURE_SUFFIXES, inside, read_image
 from visionkit.data.splits import SPLIT_ALIASES, Splits
@@ -23,11 +29,11 @@ from visionkit.errors import DataError
 
 __all__ = ["check_yolo", "is_yolo", "yolo"]
 
-_NAMES = ("classes.txt", "obj.names", "classes.names", "names.txt")
-_LARGEST = 50_000_000  # bytes of a text file
+_FEWEST = 5  # lines that tell key points from outlines
 _AGAIN = "lines that come again in their file, left out"
 _EMPTY = "images without a file of labels, taken for images without objects"
 _LINES = "lines that cannot be right, left out"
+_POSES = "lines that look like key points without kpt_shape in data.yaml, taken for outlines"
 _UNNAMED = "classes without a name, called by their numbers"
 
 
@@ -49,6 +55,9 @@ class _Lines:
     record: BoxRecord
     faults: list[DataError] = field(default_factory=list)
     counted: list[tuple[str, DataError]] = field(default_factory=list)
+    poses: list[DataError] = field(default_factory=list)
+    lengths: set[int] = field(default_factory=set)
+    long: int = 0
     count: int = 0
 
 
@@ -98,6 +107,10 @@ def yolo(
         layout.names = [str(number) for number in range(max(labels, default=-1) + 1)]
     for split, files in found.items():
         counted = counts[split] = BoxCounts(max_dropped)
+        poses = _poses(found.values())
+        if poses and any(lines.poses for lines in files):
+            said = [fault for lines in files for fault in lines.poses]
+            counted.objects.add(_POSES, said[0], count=len(said))
         for lines in files:
             for fault in lines.faults:
                 counted.add(_LINES, fault)
@@ -135,15 +148,23 @@ def check_yolo(root: str | os.PathLike[str]) -> list[DataError]:
 
 
 def _layout(root: Path) -> _Layout:
-    file = _yaml_of(root)
+    files = yaml_files(root)
+    if len(files) > 1 and files[0].stem.lower() != "data":
+        both = ", ".join(each.name for each in files)
+        text = f"Expected one YAML file of names and splits, but there are {both}. Give the path of one."
+        raise DataError(text, path=root)
+    file = files[0] if files else None
     top = root if root.is_dir() else root.parent
-    content: dict[str, Any] = _load(file) if file is not None else {}
-    names, named = _class_names(top, content)
+    content: dict[str, Any] = load_yaml(file) if file is not None else {}
+    names, named = class_names(top, content)
     images: dict[str, list[str]] = {}
     for split, aliases in SPLIT_ALIASES.items():
         given = next((content[alias] for alias in aliases if content.get(alias)), None)
-        found = _given(top, content, given) if given else []
+        found, absent = _given(top, content, given) if given else ([], [])
         images[split] = found or _conventional(top, aliases)
+        if absent and (found or (split != "train" and not images[split])):
+            text = f"Expected images at {split}: {absent[0]}, but there are none. Correct or remove it."
+            raise DataError(text, path=file, field=split)
     if not images["train"]:
         everything = _images_in(top, "images") or _images_in(top, "")
         if not everything or any(images.values()):
@@ -158,38 +179,13 @@ def _layout(root: Path) -> _Layout:
     )
 
 
-def _class_names(top: Path, content: dict[str, Any]) -> tuple[list[str], bool]:
-    """Return the names of the classes, and whether there are any."""
-    names = content.get("names")
-    if isinstance(names, dict):
-        try:
-            numbered = {int(key): str(value) for key, value in names.items()}
-        except (TypeError, ValueError):
-            raise DataError(
-                "Expected names as number: name, but got others.", path=top, field="names"
-            ) from None
-        if sorted(numbered) != list(range(len(numbered))):
-            text = f"Expected names of 0 to {len(numbered) - 1}, but got {sorted(numbered)[:5]} ..."
-            raise DataError(text, path=top, field="names")
-        names = [numbered[number] for number in range(len(numbered))]
-    if names is None:
-        file = next((top / name for name in _NAMES if (top / name).is_file()), None)
-        file = file or next((f for f in (top / "labels" / n for n in _NAMES) if f.is_file()), None)
-        if file is None:
-            return [], False
-        names = [line.strip() for line in _text(file).splitlines() if line.strip()]
-    if not isinstance(names, list) or not names:
-        raise DataError(f"Expected a list of names, but got {names!r}.", path=top, field="names")
-    named = [str(name) for name in names]
-    twice = sorted({name for name in named if named.count(name) > 1})
-    if twice:
-        raise DataError(f"Expected each class once, but {twice[0]!r} comes twice.", path=top, field="names")
-    return named, True
+def _given(top: Path, content: dict[str, Any], given: Any) -> tuple[list[str], list[str]]:
+    """Return the images that an entry of data.yaml names, and the parts of it at which there are none.
 
-
-def _given(top: Path, content: dict[str, Any], given: Any) -> list[str]:
-    """Return the images that an entry of data.yaml names: below the folder, whatever path it was made for."""
+    They are below the folder, whatever path the entry was made for.
+    """
     images: list[str] = []
+    absent: list[str] = []
     base = str(content.get("path") or "").replace("\\", "/")
     for entry in given if isinstance(given, list) else [given]:
         text = str(entry).replace("\\", "/")
@@ -197,6 +193,7 @@ def _given(top: Path, content: dict[str, Any], given: Any) -> list[str]:
         tries = [f"{base}/{text}", text] if base and not base.startswith("/") else [text]
         # Made on another machine, or relative to another folder: the end of the path is what is here.
         tries += ["/".join(parts[place:]) for place in range(len(parts))]
+        before = len(images)
         for each in tries:
             clean = os.path.normpath(each)
             if clean.startswith((os.sep, "..")) or not (top / clean).exists():
@@ -204,13 +201,14 @@ def _given(top: Path, content: dict[str, Any], given: Any) -> list[str]:
             inside(top, clean)
             images += _listed(top, clean) if (top / clean).is_file() else _images_in(top, clean)
             break
-    return list(dict.fromkeys(images))
+        absent += [text] if len(images) == before else []
+    return list(dict.fromkeys(images)), absent
 
 
 def _listed(top: Path, file: str) -> list[str]:
     """Return the images that a text file lists, one a line."""
     images = []
-    for number, line in enumerate(_text(top / file).splitlines(), 1):
+    for number, line in enumerate(text_of(top / file).splitlines(), 1):
         parts = [part for part in PurePosixPath(line.strip().replace("\\", "/")).parts if part not in "./.."]
         found = next((p for p in range(len(parts)) if (top / "/".join(parts[p:])).is_file()), None)
         if line.strip() and found is None:
@@ -221,8 +219,8 @@ def _listed(top: Path, file: str) -> list[str]:
 
 
 def _conventional(top: Path, aliases: Sequence[str]) -> list[str]:
-    listed = {name.lower(): name for name in _names(top)}
-    inner = {name.lower(): name for name in _names(top / "images")}
+    listed = {name.lower(): name for name in names_in(top)}
+    inner = {name.lower(): name for name in names_in(top / "images")}
     for alias in aliases:
         if alias in inner and _images_in(top, f"images/{inner[alias]}"):
             return _images_in(top, f"images/{inner[alias]}")
@@ -235,7 +233,7 @@ def _conventional(top: Path, aliases: Sequence[str]) -> list[str]:
 def _images_in(top: Path, folder: str) -> list[str]:
     return [
         f"{folder}/{name}" if folder not in ("", ".") else name
-        for name in _names(top / folder)
+        for name in names_in(top / folder)
         if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (once for each file)
     ]
 
@@ -264,7 +262,7 @@ def _read(layout: _Layout, image: str) -> _Lines:
         lines.counted.append((_EMPTY, fault))
         return lines
     seen: set[str] = set()
-    for number, text in enumerate(_text(path).splitlines(), 1):
+    for number, text in enumerate(text_of(path).splitlines(), 1):
         if not text.strip():
             continue
         lines.count += 1
@@ -282,6 +280,12 @@ def _read(layout: _Layout, image: str) -> _Lines:
         except ValueError as error:
             lines.faults.append(DataError(str(error), path=path, record=where, field="line"))
             continue
+        if outline is not None:
+            lines.long += 1
+            lines.lengths.add(len(outline))
+            if _like_pose(outline):
+                text = f"Expected kpt_shape in data.yaml, but got a box and points inside it: {plain[:60]!r}."
+                lines.poses.append(DataError(text, path=path, record=where, field="line"))
         said = lines.record.add(label, box, None if outline is None else [outline], None, where)
         if said is not None and said[0] == CUT:
             lines.counted.append(said)
@@ -316,38 +320,40 @@ def _object(line: str, layout: _Layout) -> tuple[int, list[float], list[float] |
     return label, [x - width / 2, y - height / 2, x + width / 2, y + height / 2], None
 
 
+def _like_pose(values: Sequence[float]) -> bool:
+    """Return whether four values are a box x, y, width, height, and all points after them are inside it."""
+    x, y, width, height = values[:4]
+    if width <= 0 or height <= 0 or max(x + width / 2, y + height / 2) > 1 + 1e-3:
+        return False
+    if min(x - width / 2, y - height / 2) < -1e-3:
+        return False
+    rest = values[4:]
+    triples = len(rest) % 3 == 0 and all(value in (0, 1, 2) for value in rest[2::3])
+    step = 3 if triples else 2
+    points = [rest[place : place + 2] for place in range(0, len(rest), step)]
+    seen = [point for point in points if any(point)]  # 0, 0 is a point that is not there
+    return bool(seen) and all(
+        abs(px - x) <= width / 2 + 1e-3 and abs(py - y) <= height / 2 + 1e-3 for px, py in seen
+    )
+
+
+def _poses(found: Iterable[list[_Lines]]) -> bool:
+    """Return whether all long lines are key points: a single outline can look so, a data set does not."""
+    files = [lines for each in found for lines in each]
+    count = sum(lines.long for lines in files)
+    lengths = set[int]().union(*(lines.lengths for lines in files))
+    return count >= _FEWEST and len(lengths) == 1 and count == sum(len(lines.poses) for lines in files)
+
+
 def _yaml_of(root: Path) -> Path | None:
-    """Return the data.yaml of a folder: the one YAML file that has names and a split."""
-    files = [root] if root.is_file() else [root / name for name in _names(root)]
-    for file in files:
-        if (
-            file.suffix.lower() in (".yaml", ".yml")
-            and file.is_file()
-            and file.stat().st_size < _LARGEST // 50
-        ):
-            try:
-                content = _load(file)
-            except DataError:
-                continue
-            if "names" in content and any(
-                alias in content for names in SPLIT_ALIASES.values() for alias in names
-            ):
-                return file
-    return None
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(_text(file))
-    except yaml.YAMLError as error:
-        raise DataError(f"Expected YAML, but {error}.", path=file) from None
-    return content if isinstance(content, dict) else {}
+    """Return the data.yaml of a folder, or the first YAML file that has names and a split."""
+    return next(iter(yaml_files(root)), None)
 
 
 def _label_folders(top: Path) -> list[str]:
     """Return the folders in which files of labels may lie."""
-    folders = ["labels", *(f"labels/{name}" for name in _names(top / "labels"))]
-    for name in _names(top):
+    folders = ["labels", *(f"labels/{name}" for name in names_in(top / "labels"))]
+    for name in names_in(top):
         if any(name.lower() in names for names in SPLIT_ALIASES.values()):
             folders += [f"{name}/labels", name]
     return [*folders, ""]
@@ -355,7 +361,7 @@ def _label_folders(top: Path) -> list[str]:
 
 def _holds_labels(folder: Path) -> bool:
     """Return whether the first text file of a folder that is not empty is one of YOLO's."""
-    names = [name for name in _names(folder) if name.endswith(".txt") and name not in _NAMES]
+    names = [name for name in names_in(folder) if name.endswith(".txt") and name not in NAME_FILES]
     for name in names[:20]:
         with (folder / name).open("rb") as stream:
             line = stream.read(2000).decode("utf-8", "replace").split("\n")[0].split()
@@ -363,21 +369,3 @@ def _holds_labels(folder: Path) -> bool:
             numbers = [float(word) for word in line]
             return len(numbers) >= 5 and numbers[0].is_integer() and all(abs(v) <= 2 for v in numbers[1:])
     return False
-
-
-def _text(file: Path) -> str:
-    try:
-        if file.stat().st_size > _LARGEST:
-            raise DataError(f"Expected a text of at most {_LARGEST / 1e6:g} MB.", path=file)
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"Expected text in UTF-8, but {error.reason}.", path=file) from None
-    except OSError as error:
-        raise DataError(f"Expected a readable text, but {error.strerror or error}.", path=file) from None
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
-    except OSError:
-        return []
