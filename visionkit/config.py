@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from visionkit.errors import InputError, unknown_name
+from visionkit.errors import InputError, expected, unknown_name
 
-__all__ = ["NormPolicy", "OptimConfig", "TableConfig", "TransferConfig", "check_limits", "limits"]
+__all__ = [
+    "NormPolicy",
+    "OptimConfig",
+    "TableConfig",
+    "TransferConfig",
+    "check_limits",
+    "check_number",
+    "check_numbers",
+    "limits",
+]
 
 NormPolicy = Literal["batch", "frozen", "sync", "group"]
+_NO_LIMIT: Mapping[str, Any] = {}
 
 
 def limits(
@@ -64,10 +75,67 @@ def check_limits(config: Any, *, prefix: str = "") -> None:
             raise InputError(f"Expected each value of {prefix}{item.name} once, but {twice!r} comes twice.")
 
 
+def check_number(name: str, value: Any, limit: Mapping[str, Any] = _NO_LIMIT, *, whole: bool = False) -> None:
+    """Refuse a setting that is no finite number, or is outside its limits.
+
+    Args:
+        name: Of the setting.
+        value: What came; a truth value or a text is no number.
+        limit: What `limits` gives.
+        whole: Whether only whole numbers are allowed.
+
+    Raises:
+        InputError: The text names the setting, its limits and what came.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if not isinstance(value, bool) and isinstance(value, kind) and math.isfinite(value):
+        _check_value(name, value, limit, None)
+        return
+    allowed = _allowed(limit)
+    wanted = ("a whole number" if whole else "a finite number") + (f", {allowed}" if allowed else "")
+    raise InputError(expected(name, wanted, value))
+
+
+def check_numbers(
+    name: str,
+    values: Any,
+    limit: Mapping[str, Any] = _NO_LIMIT,
+    *,
+    count: int | None = None,
+    whole: bool = False,
+) -> list[Any]:
+    """Return a setting of several numbers as a list of plain ones, from a sequence, an array or a tensor.
+
+    Args:
+        name: Of the setting.
+        values: What came.
+        limit: Of each number, as `limits` gives it.
+        count: How many there must be; any number if not given.
+        whole: Whether only whole numbers are allowed.
+
+    Raises:
+        InputError: The text names the setting, and the first number that is not allowed.
+    """
+    plain = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(plain, str) or not isinstance(plain, Sequence):
+        wanted = "a list of numbers" if count is None else f"a list of {count} numbers"
+        raise InputError(expected(name, wanted, values))
+    if count is not None and len(plain) != count:
+        raise InputError(expected(name, f"{count} numbers", list(plain)))
+    for place, value in enumerate(plain):
+        check_number(f"{name}[{place}]", value, limit, whole=whole)
+    return [value.item() if hasattr(value, "item") else value for value in plain]
+
+
+def _allowed(limit: Mapping[str, Any]) -> str:
+    words = {"min": "at least", "above": "above", "max": "at most", "below": "below"}
+    return " and ".join(f"{word} {limit[key]}" for key, word in words.items() if key in limit)
+
+
 def _check_value(name: str, value: Any, limit: Mapping[str, Any], default: Any) -> None:
     if "choices" in limit and isinstance(value, str) and value not in limit["choices"]:
         raise unknown_name(name.lstrip("-"), value, limit["choices"])
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return
     low, high = limit.get("min", limit.get("above")), limit.get("max", limit.get("below"))
     if low is None and high is None:
@@ -77,8 +145,7 @@ def _check_value(name: str, value: Any, limit: Mapping[str, Any], default: Any) 
     right = right and value > limit.get("above", -math.inf) and value < limit.get("below", math.inf)
     if right:
         return
-    words = {"min": "at least", "above": "above", "max": "at most", "below": "below"}
-    allowed = " and ".join(f"{word} {limit[key]}" for key, word in words.items() if key in limit)
+    allowed = _allowed(limit)
     near = limit.get("min") if low is not None and not value > low else limit.get("max")
     close = f" The nearest valid value is {near}." if near is not None and value == value else ""
     usual = f" The default is {default}." if isinstance(default, int | float) else ""

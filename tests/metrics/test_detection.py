@@ -182,3 +182,12 @@ def test_is_nine_times_faster_than_pycocotools_and_three_times_than_the_fast_bac
     print(f"\nours {ours:.3f} s; fast backend {other / ours:.1f}x; pycocotools {slow / ours:.1f}x")
     assert slow / ours >= 9
     assert other / ours >= 3
+
+
+def test_odd_limits_and_boxes_without_labels_are_refused() -> None:
+    with pytest.raises(InputError, match="max_dets"):
+        CocoAP(["a"], max_dets=(1.5, 2))
+    one = {"boxes": torch.zeros(1, 4), "scores": torch.zeros(1), "labels": torch.zeros(1).long()}
+    for found, truth in ((one, one | {"boxes": torch.zeros(2, 4)}), (one | {"scores": torch.zeros(2)}, one)):
+        with pytest.raises(InputError, match="for each of 1 labels"):
+            CocoAP(["a"]).update([found], [truth], ["x"])

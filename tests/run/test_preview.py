@@ -152,6 +152,8 @@ def test_rows_of_several_labels_and_of_numbers() -> None:
     numbers = ClassPreview([]).rows(module, batch | {"labels": torch.tensor([[1.5, 2, 3], [0, 0, 0]])})
     assert numbers[0]["truth"] == [1.5, 2.0, 3.0]
     assert numbers[0]["confidence"] is None
+    assert numbers[0]["right"] is None  # near or far, not right or wrong
+    assert numbers[0]["said"].endswith(f"off by {9 - 1.5:g}, 11, 6")
     assert numbers[0]["loss"] == pytest.approx(((9 - 1.5) ** 2 + 11**2 + 6**2) / 3)
 
 

@@ -171,7 +171,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
     for settings, text in (
         ({"num_classes": 1}, "at least 2"),
         ({"target": "multy"}, "Did you mean 'multi'"),
-        ({"class_weights": [1.0]}, "one for each of 3"),
+        ({"class_weights": [1.0]}, "class_weights to be 3 numbers"),
         ({"target": "regression", "label_smoothing": 0.1}, "label_smoothing"),
         ({"head": "pretrained"}, "Use head='new'"),
         ({"transfer": TransferConfig(freeze_through="all")}, "freeze random weights"),

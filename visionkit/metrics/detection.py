@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from visionkit.config import check_numbers
 from visionkit.errors import InputError, expected
 from visionkit.metrics.coco_core import (
     AREAS,
@@ -82,10 +83,10 @@ class CocoAP:
         if twice:
             fix = "Scores go by the names: name each class once."
             raise InputError(expected("class names", "all different", twice[0], fix=fix))
-        limits = tuple(max_dets)
-        if not limits or limits[0] < 1 or any(b <= a for a, b in itertools.pairwise(limits)):
-            raise InputError(expected("max_dets", "rising limits from 1 up, such as (1, 10, 100)", limits))
-        self.max_dets = limits
+        rising = tuple(check_numbers("max_dets", max_dets, whole=True))
+        if not rising or rising[0] < 1 or any(b <= a for a, b in itertools.pairwise(rising)):
+            raise InputError(expected("max_dets", "rising limits from 1 up, such as (1, 10, 100)", rising))
+        self.max_dets = rising
         self.classes = tuple(classes)
         self.masks = masks
         self._state = _State()
@@ -119,6 +120,13 @@ class CocoAP:
         for found, target, name in zip(predictions, targets, as_ids(ids) or (), strict=True):
             index = len(self._state.ids)
             count, size = len(target["labels"]), len(found["labels"])
+            for what, rows, known in (("target", target, count), ("prediction", found, size)):
+                for key in ("boxes", "scores", "iscrowd", "area"):
+                    if key in rows and len(rows[key]) != known and (what, key) != ("target", "scores"):
+                        raise InputError(
+                            f"Picture {name!r}: expected one entry of '{key}' for each of {known} labels of "
+                            f"the {what}, but got {len(rows[key])}."
+                        )
             crowd = target.get("iscrowd", np.zeros(count))
             area = target.get("area", np.full(count, np.nan))
             truth = _truth_rows(index, target["boxes"], target["labels"], crowd, area)

@@ -64,9 +64,10 @@ class ClassPreview:
 
     def panel(self, picture: Image.Image, row: dict[str, Any]) -> Image.Image:
         """Return the picture with truth and prediction below it."""
-        right = row["prediction"] == row["truth"]
+        right = row.get("right", row["prediction"] == row["truth"])
         sure = "" if row["confidence"] is None else f" {100 * row['confidence']:.0f}%"
-        lines = [(f"is {_say(row['truth'])}", None), (f"said {_say(row['prediction'])}{sure}", right)]
+        said = row.get("said") or _say(row["prediction"])
+        lines = [(f"is {_say(row['truth'])}", None), (f"said {said}{sure}", right)]
         return caption_panel(picture, lines)
 
     def _single(self, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
@@ -113,10 +114,22 @@ def _is_binary(labels: Tensor) -> bool:
 def _numbers(outputs: Tensor, labels: Tensor, spread: Tensor) -> list[dict[str, Any]]:
     outputs, labels = outputs.reshape(len(outputs), -1), labels.float().reshape(len(labels), -1)
     losses = ((outputs - labels) / spread).square().mean(dim=1).tolist()
+    # Numbers are near or far, not right or wrong: the answer says how far off it is.
     return [
-        {"truth": _rounded(truth), "prediction": _rounded(guess), "confidence": None, "loss": loss}
+        {
+            "truth": _rounded(truth),
+            "prediction": _rounded(guess),
+            "said": f"{_say(_rounded(guess))}, off by {_say(_off(guess, truth))}",
+            "right": None,
+            "confidence": None,
+            "loss": loss,
+        }
         for truth, guess, loss in zip(labels, outputs, losses, strict=True)
     ]
+
+
+def _off(guess: Tensor, truth: Tensor) -> list[str]:
+    return [f"{value:.4g}" for value in (guess - truth).abs().tolist()]
 
 
 def _rounded(values: Tensor) -> list[float]:

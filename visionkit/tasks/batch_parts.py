@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
-from visionkit.errors import InputError
+from visionkit.errors import InputError, expected
 from visionkit.tasks.image_inputs import is_image
 from visionkit.types import as_ids
 
@@ -39,7 +40,8 @@ def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
 
     Args:
         batch: A dict (`images`, `target`, `ids`; or the names that torchgeo and Hugging Face use, where they
-            are unambiguous); a pair `(images, target)`, tuple or list; or images alone.
+            are unambiguous; one image `(C, H, W)` is a batch of one); a pair `(images, target)`, tuple or
+            list; or images alone.
         target: Name of what is known: "labels", "masks", "targets" or "tokens".
         needed: Whether the batch must hold it. In prediction it need not, and a list of images is just that.
 
@@ -53,22 +55,33 @@ def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
         if known is None and needed:
             raise InputError(_lacks(batch, target, target))
         names = as_ids(ids)
+        if is_image(images):  # a sample as a reader gives it: one image, and one of everything else
+            if target == "targets":
+                known = [batch] if known is None and "boxes" in batch else known
+                known = [known] if isinstance(known, Mapping) else known
+            images = images[None] if isinstance(images, Tensor) else [images]
         if names is not None and len(names) != len(images):
             raise InputError(
                 f"Expected one id for each of {len(images)} images, but got {len(names)}. Give 'ids' one "
                 "entry an image, or leave them out."
             )
-        return Parts(images, known, names)
+        return Parts(_sized(images), known, names)
     if _is_pair(batch, needed=needed):
-        return Parts(batch[0], batch[1], None)
+        return Parts(_sized(batch[0]), batch[1], None)
     if needed:
         raise InputError(
             f"Expected a batch with '{target}', but got {_said(batch)}: a dict with 'images' and '{target}', "
             f"or a pair (images, {target}). Use predict for images alone."
         )
     if isinstance(batch, tuple | list) and len(batch) == 1 and not is_image(batch[0]):
-        return Parts(batch[0], None, None)  # what a TensorDataset of images gives
-    return Parts(batch, None, None)
+        return Parts(_sized(batch[0]), None, None)  # what a TensorDataset of images gives
+    return Parts(_sized(batch), None, None)
+
+
+def _sized(images: Any) -> Any:
+    if isinstance(images, Tensor) and images.ndim == 4 and len(images) and 0 in images.shape[1:]:
+        raise InputError(expected("images", "at least 1 pixel high and wide", tuple(images.shape)))
+    return images
 
 
 def is_empty(batch: Any) -> bool:
@@ -78,7 +91,7 @@ def is_empty(batch: Any) -> bool:
         if images is None:
             ids = as_ids(_field(batch, "ids"))
             return ids is not None and not ids
-        return len(images) == 0
+        return not isinstance(images, Image.Image) and len(images) == 0
     if isinstance(batch, tuple | list):
         first = batch[0] if batch else batch
         return len(batch) == 0 or (isinstance(first, Tensor | list | tuple) and len(first) == 0)

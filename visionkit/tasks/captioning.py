@@ -143,6 +143,7 @@ class Captioner(Speaker):
             label_smoothing=label_smoothing,
             scheduled_sampling=scheduled_sampling,
             coverage=coverage,
+            lr=lr,
         )
         brought = origin["init"] if origin else init
         spec = ImageSpec(in_channels, image_size, mean, std)

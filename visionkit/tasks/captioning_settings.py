@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar, cast
 
+from visionkit.config import check_number, limits
 from visionkit.errors import InputError, expected, unknown_name
 
 __all__ = ["Decoding", "SelfCritical", "check_settings", "settings_from"]
@@ -82,6 +83,7 @@ def check_settings(
     label_smoothing: float,
     scheduled_sampling: float,
     coverage: float,
+    lr: float,
 ) -> None:
     """Refuse settings of a captioner that are out of range.
 
@@ -89,10 +91,9 @@ def check_settings(
         InputError: Names the setting.
     """
     for what, share in (("label_smoothing", label_smoothing), ("scheduled_sampling", scheduled_sampling)):
-        if not 0 <= share < 1:
-            raise InputError(expected(what, "at least 0 and below 1", share))
-    if not 0 <= coverage < float("inf"):
-        raise InputError(expected("coverage", "a weight of 0 or more", coverage))
+        check_number(what, share, limits(min=0, below=1))
+    check_number("coverage", coverage, limits(min=0))
+    check_number("lr", lr, limits(min=0))
     if decoding.beams < 1 or decoding.groups < 1 or decoding.longest < 2:
         got = (decoding.beams, decoding.groups, decoding.longest)
         raise InputError(expected("beams, groups and longest", "at least 1, 1 and 2", got))

@@ -115,7 +115,9 @@ class Classifier(TaskHooks):
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_settings(num_classes, target, head, class_weights, label_smoothing, loss, class_names)
+        class_weights = check_settings(
+            num_classes, target, head, class_weights, label_smoothing, loss, class_names, lr, dropout
+        )
         if target != "regression" and not (target_mean is None and target_std is None):
             raise InputError("target_mean and target_std are for target 'regression'. Leave them out.")
         self.num_classes, self.target, self.lr = num_classes, target, lr

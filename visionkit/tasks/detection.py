@@ -115,7 +115,10 @@ class Detector(TaskHooks):
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_detector(num_classes, class_names, rcnn, tta_flip or bool(tta_sizes))
+        check_detector(
+            num_classes, class_names, rcnn, tta_flip or tta_sizes not in ((), []),
+            lr=lr, resize=resize, tta_sizes=tta_sizes, pyramid_channels=pyramid_channels,
+        )  # fmt: skip
         self.num_classes, self.lr = num_classes, lr
         self.rcnn = rcnn_from(rcnn)
         self.optim = optim_from(optim)

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from visionkit.errors import InputError, expected, unknown_name
+from visionkit.config import check_number, check_numbers, limits
+from visionkit.errors import InputError, unknown_name
 from visionkit.nn.faster_rcnn import RCNNConfig
 from visionkit.tasks.labels import check_names
 
@@ -29,14 +30,28 @@ def rcnn_from(value: RCNNConfig | Mapping[str, Any]) -> RCNNConfig:
     return RCNNConfig(**plain)
 
 
-def check_detector(num_classes: int, class_names: Sequence[str] | None, rcnn: Any, views: bool) -> None:
+def check_detector(
+    num_classes: int,
+    class_names: Sequence[str] | None,
+    rcnn: Any,
+    views: bool,
+    *,
+    lr: float,
+    resize: Any,
+    tta_sizes: Any,
+    pyramid_channels: int,
+) -> None:
     """Refuse settings of a detector that do not fit together.
 
     Raises:
         InputError: The text says which.
     """
-    if num_classes < 1:
-        raise InputError(expected("num_classes", "at least 1 (foreground classes)", num_classes))
+    check_number("num_classes", num_classes, limits(min=1), whole=True)
+    check_number("lr", lr, limits(min=0))
+    check_number("pyramid_channels", pyramid_channels, limits(min=1), whole=True)
+    if resize is not None:
+        check_numbers("resize", resize, limits(min=1), count=2, whole=True)
+    check_numbers("tta_sizes", tta_sizes, limits(min=1), whole=True)
     check_names(class_names, num_classes)
     if views and rcnn_from(rcnn).masks:
         raise InputError(

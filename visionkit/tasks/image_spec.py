@@ -14,7 +14,7 @@ from visionkit.backbones.planning import make_plan
 from visionkit.backbones.registry import resolve
 from visionkit.backbones.source import Plan, Request, Size
 from visionkit.backbones.weights import WeightsInfo
-from visionkit.config import NormPolicy, TransferConfig
+from visionkit.config import NormPolicy, TransferConfig, check_number, check_numbers, limits
 from visionkit.errors import InputError, expected
 from visionkit.tasks.own_module import OwnModule, PooledMaps, own_module_name
 from visionkit.types import Init
@@ -44,28 +44,27 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         """Look at the numbers before anything is built."""
-        if not isinstance(self.in_channels, int) or self.in_channels < 1:
-            raise InputError(expected("in_channels", "a whole number of at least 1", self.in_channels))
+        check_number("in_channels", self.in_channels, limits(min=1), whole=True)
         size = self.image_size
-        sides = [size] if isinstance(size, int) else list(size or ())
-        whole = all(isinstance(side, int) and side > 0 for side in sides)
-        if size is not None and (not whole or len(sides) not in ((1,) if isinstance(size, int) else (2,))):
-            raise InputError(expected("image_size", "a side in pixels, or (height, width)", size))
+        if isinstance(size, Sequence) and not isinstance(size, str):
+            check_numbers("image_size", size, limits(min=1), count=2, whole=True)
+        elif size is not None:
+            check_number("image_size (a side in pixels, or (height, width))", size, limits(min=1), whole=True)
         if (self.mean is None) != (self.std is None):
             raise InputError("Expected mean and std together, but got one of them. Give both or neither.")
         if self.mean is None or self.std is None:
             return
-        if not len(self.mean) == len(self.std) == self.in_channels or min(self.std) <= 0:
-            wanted = f"{self.in_channels} numbers each (in_channels), std above 0"
-            raise InputError(expected("mean and std", wanted, (tuple(self.mean), tuple(self.std))))
+        for name, values, limit in (("mean", self.mean, limits()), ("std", self.std, limits(above=0))):
+            plain = check_numbers(name, values, limit, count=self.in_channels)
+            object.__setattr__(self, name, tuple(plain))
 
     @property
     def size(self) -> Size | None:
         """`(H, W)` of the images, where it is said."""
         size = self.image_size
-        if size is None or isinstance(size, int):
-            return None if size is None else (size, size)
-        return (int(size[0]), int(size[1]))
+        if isinstance(size, Sequence):
+            return (int(size[0]), int(size[1]))
+        return None if size is None else (int(size), int(size))
 
     def settings(self, backbone: str | nn.Module | Mapping[str, Any]) -> dict[str, Any]:
         """Return what a checkpoint remembers: these settings, and the backbone's name or how it was made."""

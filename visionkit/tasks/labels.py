@@ -8,9 +8,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from visionkit.config import check_number, check_numbers, limits
 from visionkit.errors import DataError, InputError, expected, unknown_name
 
-__all__ = ["Target", "check_labels", "check_names", "check_settings", "mixed_share", "shape_labels"]
+__all__ = [
+    "Target",
+    "check_labels",
+    "check_names",
+    "check_settings",
+    "check_weights",
+    "mixed_share",
+    "shape_labels",
+]
 
 Target = Literal["single", "multi", "regression"]
 
@@ -124,8 +133,10 @@ def check_settings(
     label_smoothing: float,
     loss: str,
     class_names: Sequence[str] | None,
-) -> None:
-    """Refuse settings of a classifier that do not fit together.
+    lr: float,
+    dropout: float,
+) -> list[float] | None:
+    """Refuse settings of a classifier that do not fit together; return the class weights as plain numbers.
 
     Raises:
         InputError: Names the setting.
@@ -138,20 +149,29 @@ def check_settings(
         if value not in known:
             raise unknown_name(what, value, known)
     least = 2 if target == "single" else 1
-    if num_classes < least:
-        raise InputError(expected(f"num_classes for target {target!r}", f"at least {least}", num_classes))
-    if not 0 <= label_smoothing < 1:
-        raise InputError(expected("label_smoothing", "at least 0 and below 1", label_smoothing))
+    check_number(f"num_classes for target {target!r}", num_classes, limits(min=least), whole=True)
+    check_number("label_smoothing", label_smoothing, limits(min=0, below=1))
+    check_number("lr", lr, limits(min=0))
+    check_number("dropout", dropout, limits(min=0, max=1))
     if target == "regression" and (label_smoothing or class_weights is not None):
         raise InputError(
             "Expected no label_smoothing and no class_weights for target 'regression'. Leave them out."
         )
     if target != "single" and loss == "bce":
         raise InputError(f"loss='bce' is for target 'single'; {target!r} has one loss. Leave it out.")
-    if class_weights is not None and len(class_weights) != num_classes:
-        raise InputError(
-            expected("class_weights", f"one for each of {num_classes} classes", len(class_weights))
-        )
     check_names(class_names, num_classes)
-    if class_weights is not None and not (min(class_weights) >= 0 and max(class_weights) > 0):
-        raise InputError(expected("class_weights", "at least 0, and one above 0", list(class_weights)))
+    return check_weights(class_weights, num_classes)
+
+
+def check_weights(weights: Any, classes: int) -> list[float] | None:
+    """Return the weights of classes as plain numbers, from a sequence, an array or a tensor.
+
+    Raises:
+        InputError: They are not one a class, one is negative, NaN or infinite, or all are 0.
+    """
+    if weights is None:
+        return None
+    plain = check_numbers("class_weights", weights, limits(min=0), count=classes)
+    if not any(plain):
+        raise InputError(expected("class_weights", "at least 0, and one above 0", plain))
+    return plain

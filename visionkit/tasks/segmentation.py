@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionkit.backbones import make_norm
-from visionkit.config import OptimConfig, TransferConfig
+from visionkit.config import OptimConfig, TransferConfig, check_numbers, limits
 from visionkit.errors import InputError, expected
 from visionkit.metrics import Tally
 from visionkit.metrics.segmentation import SegmentationMeter
@@ -24,9 +24,10 @@ from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list, image_stack
 from visionkit.tasks.image_spec import ImageSpec, saved_origin
+from visionkit.tasks.labels import check_names, check_weights
 from visionkit.tasks.mask_check import MaskCheck
 from visionkit.tasks.segment_source import build_source, fill_canvas
-from visionkit.tasks.segmentation_batch import alike, check_settings, shape_masks
+from visionkit.tasks.segmentation_batch import alike, check_segmenter, shape_masks
 from visionkit.tasks.segmentation_prediction import SegmentationPrediction
 from visionkit.tasks.segmentation_views import Views, decide
 from visionkit.tasks.wiring import optim_from, plain_settings
@@ -63,7 +64,7 @@ class Segmenter(TaskHooks):
         lr: Peak learning rate of the decoder.
         loss: A weighted sum by name: "ce", "ohem + 0.5*dice"; terms ce, dice, focal, lovasz, ohem, tversky.
         class_weights: One weight a class (binary: background, foreground).
-        ignore_index: Value of pixels that do not count.
+        ignore_index: Value of pixels that do not count; no class has it.
         auxiliary: Weight of an FCN head's loss on the second coarsest map; 0 has none.
         output_stride: Coarsest reduction, by dilation where the backbone can; the decoder's own if not given.
         channels: Width of the decoder; its own if not given.
@@ -122,8 +123,14 @@ class Segmenter(TaskHooks):
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_segmenter({"num_classes": num_classes, "lr": lr, "auxiliary": auxiliary, "dropout": dropout,
+                         "output_stride": output_stride, "channels": channels, "window": window,
+                         "window_stride": window_stride, "window_margin": window_margin,
+                         "boundary_tolerance": boundary_tolerance}, ignore_index)  # fmt: skip
         mask_classes = max(2, num_classes)
-        check_settings(num_classes, mask_classes, auxiliary, class_weights, class_names)
+        scales = check_numbers("scales", scales, limits(above=0))
+        class_weights = check_weights(class_weights, mask_classes)
+        check_names(class_names, mask_classes)
         self.num_classes, self.mask_classes, self.ignore_index = num_classes, mask_classes, ignore_index
         self.lr, self.auxiliary, self.check_mask = lr, auxiliary, MaskCheck(mask_classes, ignore_index)
         self.optim = optim_from(optim)

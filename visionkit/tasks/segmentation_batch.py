@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from visionkit.config import check_number, limits
 from visionkit.errors import DataError, InputError, expected
-from visionkit.tasks.labels import check_names
 
-__all__ = ["alike", "check_mask", "check_settings", "shape_masks"]
+__all__ = ["alike", "check_mask", "check_segmenter", "shape_masks"]
+
+# Of each number: its limits, and whether it is whole.
+_LIMITS = {
+    "num_classes": (limits(min=1), True),
+    "lr": (limits(min=0), False),
+    "auxiliary": (limits(min=0), False),
+    "dropout": (limits(min=0, max=1), False),
+    "output_stride": (limits(min=1), True),
+    "channels": (limits(min=1), True),
+    "window": (limits(min=0), True),
+    "window_stride": (limits(min=0), True),
+    "window_margin": (limits(min=0), True),
+    "boundary_tolerance": (limits(min=0), False),
+}
 
 
 def shape_masks(masks: Any) -> Any:
@@ -73,22 +86,22 @@ def check_mask(image: Tensor, mask: Tensor, name: str, classes: int, ignore_inde
         raise DataError(expected("the mask's values", wanted, found), path=name, field="mask")
 
 
-def check_settings(
-    num_classes: int,
-    mask_classes: int,
-    auxiliary: float,
-    class_weights: Sequence[float] | None,
-    class_names: Sequence[str] | None,
-) -> None:
-    """Refuse settings of a segmenter that do not fit together.
+def check_segmenter(settings: Mapping[str, Any], ignore_index: Any) -> None:
+    """Refuse numbers that a segmenter cannot have.
+
+    Args:
+        settings: By name; None is the decoder's own.
+        ignore_index: Value of pixels that do not count.
 
     Raises:
         InputError: The text says which.
     """
-    if num_classes < 1:
-        raise InputError(expected("num_classes", "at least 1", num_classes))
-    if not 0 <= auxiliary < math.inf:
-        raise InputError(expected("the auxiliary head's weight", "0 or more", auxiliary))
-    if class_weights is not None and (len(class_weights) != mask_classes or min(class_weights) < 0):
-        raise InputError(expected("class_weights", f"{mask_classes} numbers, 0 or more", list(class_weights)))
-    check_names(class_names, mask_classes)
+    for name, value in settings.items():
+        limit, whole = _LIMITS[name]
+        if value is not None:
+            check_number(name, value, limit, whole=whole)
+    check_number("ignore_index", ignore_index, whole=True)
+    if 0 <= ignore_index < max(2, settings["num_classes"]):
+        fix = "Give the pixels that do not count a value of their own, such as 255."
+        wanted = "a value that is no class, since a class with it would be in no score"
+        raise InputError(expected("ignore_index", wanted, ignore_index, fix=fix))
