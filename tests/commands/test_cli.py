@@ -224,9 +224,9 @@ def test_check_reads_a_folder_and_names_faults(tmp_path, capsys) -> None:
     torn.write_bytes(torn.read_bytes()[:40])
     assert cli.main(["check", str(tmp_path)]) == 2
     said = capsys.readouterr()
-    assert "a folder for each class, 4 train, 4 val, 0 test: 1 faults" in said.out
+    assert "a folder for each class, 4 train, 4 val, 0 test: 1 fault" in said.out
     assert str(torn) in said.out
-    assert "1 faults. Repair or remove" in said.err
+    assert "1 fault. Repair or remove" in said.err
 
 
 def test_check_names_every_fault_at_once_of_tables_boxes_and_masks(tmp_path, capsys) -> None:

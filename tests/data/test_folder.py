@@ -67,10 +67,8 @@ def test_faults_of_the_layout_are_named(tmp_path):
 def test_classes_that_differ_show_both_lists(tmp_path):
     _fill(tmp_path, ("train",))
     _fill(tmp_path, ("val",), ("cat", "dgo"))
-    with pytest.raises(DataError, match=r"lacks \['dog'\] and adds \['dgo'\]") as caught:
+    with pytest.raises(DataError, match=r"val lacks 1 of the 2 of train: \['dog'\] and adds 1: \['dgo'\]"):
         image_folder(tmp_path)
-    assert "train: ['cat', 'dog']" in str(caught.value)
-    assert "val: ['cat', 'dgo']" in str(caught.value)
 
 
 def test_check_reports_every_fault_at_once(tmp_path):
@@ -83,7 +81,7 @@ def test_check_reports_every_fault_at_once(tmp_path):
     assert (report.format, report.sizes, len(report.faults)) == ("a folder for each class", None, 4)
     assert "4 faults" in str(report)
     assert len(check_folder(tmp_path)) == 4
-    for said in ("train/cat/0.png", "val/dog/3.png", "val/emu", "['cat', 'dog', 'emu']"):
+    for said in ("train/cat/0.png", "val/dog/3.png", "val/emu", "adds 1: ['emu']"):
         assert said in str(report)
 
 

@@ -203,3 +203,67 @@ def test_notices_outlive_a_pack(tmp_path) -> None:
     notice = Notice("files that are no images ignored", 3, 20, "a.xyz")
     pack(replace(splits, notices=(notice,)), tmp_path / "p")
     assert [each.as_dict() for each in open_pack(tmp_path / "p").notices] == [notice.as_dict()]
+
+
+def test_what_is_no_path_or_task_is_refused_and_nothing_raises_when_formats_are_told(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"Unknown task 'classify'. Did you mean 'classification'"):
+        open_dataset(tmp_path, "classify")
+    for root in ("", None, b"photos"):
+        with pytest.raises(InputError, match="Expected the data set to be the path"):
+            open_dataset(root, "classification")
+    for name in ("a\0b", "a" * 5000):
+        assert detect_formats(name) == []
+        with pytest.raises(DataError, match="nothing by this name"):
+            open_dataset(name, "classification")
+    class_folders(tmp_path / "c")
+    (tmp_path / "c/cat/loop").symlink_to("loop")
+    assert [each.name for each in detect_formats(tmp_path / "c")] == ["a folder for each class"]
+    assert len(open_dataset(tmp_path / "c", "classification").train) >= 1
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]"])
+def test_a_json_file_of_something_else_holds_no_coco_objects(text, tmp_path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    assert detect_formats(tmp_path / "x.json") == []
+    with pytest.raises(DataError, match=r"x\.json"):
+        open_dataset(tmp_path / "x.json", "detection")
+
+
+def test_one_image_is_a_fault_that_names_the_file(tmp_path, capsys) -> None:
+    draw(tmp_path, "1.jpg")
+    (tmp_path / "one.csv").write_text("path,label\n1.jpg,a\n")
+    draw(tmp_path / "c/cat", "1.jpg")
+    for root in (tmp_path / "one.csv", tmp_path / "c"):
+        with pytest.raises(DataError, match=r"(one\.csv|/c): Expected the number of samples.*at least 2"):
+            open_dataset(root, "classification")
+        assert cli.main(["check", str(root)]) == 2
+        assert f"{root}: Expected the number of samples" in capsys.readouterr().out
+
+
+def test_check_says_how_it_read_a_table_and_pack_reads_it_alike(tmp_path, capsys) -> None:
+    draw(tmp_path, *(f"{number}.jpg" for number in range(24)))
+    rows = [f"{number}.jpg,{'a|b' if number == 3 else 'ab'[number % 2]}\n" for number in range(24)]
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\n" + "".join(rows))
+    assert cli.main(["check", str(table)]) == 0
+    told = "read as several labels separated by '|': train with --target multi --table.separator '|'"
+    assert told in capsys.readouterr().out.splitlines()[0]
+    assert cli.main(["pack", str(table), "--out", str(tmp_path / "p")]) == 0
+    assert told in capsys.readouterr().err
+    assert open_pack(tmp_path / "p").classes == ("a", "b")
+    (notice,) = open_dataset(table, "classification").notices
+    assert str(notice).startswith("labels that may be several names: 1 of 24")
+
+
+def test_what_a_reader_leaves_out_within_its_limit_is_a_notice_and_no_fault(tmp_path, capsys) -> None:
+    voc(tmp_path)
+    file = tmp_path / "Annotations/a.xml"
+    thing = "<object><name>cat</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>{}</xmax>"
+    thing += "<ymax>9</ymax></bndbox></object>"
+    sound = file.read_text()
+    file.write_text(sound.replace("</annotation>", thing.format(9) * 12 + thing.format(2) + "</annotation>"))
+    assert cli.main(["check", str(tmp_path)]) == 0
+    assert "0 faults, 1 notice\n" in capsys.readouterr().out
+    file.write_text(sound.replace("</annotation>", thing.format(9) + thing.format(2) + "</annotation>"))
+    assert cli.main(["check", str(tmp_path)]) == 2
+    assert "record 3, field 'bndbox'" in capsys.readouterr().out

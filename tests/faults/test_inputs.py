@@ -17,7 +17,8 @@ from visionkit.data import image_folder, image_table
 from visionkit.data.check import check_folder, check_pictures
 from visionkit.data.check_masks import check_masks
 from visionkit.data.coco import CocoReader
-from visionkit.data.formats.open import OpenOptions, detect_formats
+from visionkit.data.formats.open import detect_formats
+from visionkit.data.formats.options import OpenOptions
 from visionkit.data.formats.voc_masks import voc_masks
 from visionkit.data.masks import mask_folder
 from visionkit.data.read_image import inside, read_image, read_size

@@ -56,6 +56,7 @@ def add_table(parser: VerbParser, default: str) -> None:
         "--target",
         default="",
         choices=("", "single", "multi", "regression"),
+        metavar="KIND",
         help=f"tables: single | multi | regression (default: {default})",
     )
     parser.add_argument("--table.image", default="", metavar="NAME", help="tables: the column of paths")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from visionkit.commands.arguments import VerbParser, add_table, table_config
 from visionkit.errors import InputError
@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--classes", default="", help="masks: a file that says what their values mean")
     parser.add_argument("--images", default="", help="captions: the folder of the images")
     args = parser.parse(argv)
-    from visionkit.data.formats.dataset_report import check_dataset
-    from visionkit.data.formats.open import OpenOptions
+    from visionkit.data.formats.dataset_report import check_dataset, counted
+    from visionkit.data.formats.options import OpenOptions
 
     options = OpenOptions(
         target=args.target or None,
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         classes=args.classes,
         images=args.images,
     )
-    if args.data != "scenes" and not Path(args.data).exists():
+    if args.data != "scenes" and not os.path.exists(args.data):  # noqa: PTH110 (takes any name)
         raise InputError(
             f"Expected a folder or a file of a data set, or 'scenes', but got {args.data!r}: nothing there."
         )
@@ -45,6 +45,6 @@ def main(argv: Sequence[str]) -> int:
         total += len(report.faults)
         sys.stdout.write(report.text(args.most) + "\n")
     if total:
-        raise InputError(f"{total:,} faults. Repair or remove what is named, and check again.")
+        raise InputError(f"{counted(total, 'fault')}. Repair or remove what is named, and check again.")
     sys.stdout.write("no faults\n")
     return 0

@@ -11,7 +11,7 @@ from visionkit.commands.arguments import VerbParser, add_table, table_config
 from visionkit.errors import unknown_name
 
 if TYPE_CHECKING:
-    from visionkit.data.formats.open import OpenOptions
+    from visionkit.data.formats.options import OpenOptions
     from visionkit.data.splits import Splits
 
 __all__ = ["main"]
@@ -38,21 +38,25 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--form", default="jpeg", choices=("jpeg", "raw"), help="jpeg | raw (default jpeg)")
     parser.add_argument("--quality", type=int, default=92, help="of JPEGs that are written (default 92)")
-    add_table(parser, "single")
+    add_table(parser, "told by the cells")
     parser.add_argument("--classes", default="", help="masks: a file that says what their values mean")
     parser.add_argument("--workers", type=int, default=0, help="processes (default 0: this one)")
     args = parser.parse(argv)
-    from visionkit.data.formats.open import OpenOptions
+    from visionkit.data.formats.options import OpenOptions
+    from visionkit.data.formats.tables import table_reading
     from visionkit.data.pack import pack
     from visionkit.data.pack_layout import PackSettings, read_pack
 
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
-    options = OpenOptions(target=args.target or "single", table=table_config(args), classes=args.classes)
+    options = OpenOptions(target=args.target or None, table=table_config(args), classes=args.classes)
     splits = _open(args.data, args.task, options)
     for notice in splits.notices:
         say(f"notice: {notice}")
+    reading = table_reading(splits.facts)
+    if reading:
+        say(f"notice: {args.data} is {reading}")
     sample = splits.train[0]
     short = args.short if args.short is not None else (0 if {"boxes", "mask"} & set(sample) else 256)
     settings = PackSettings(short=short, form=args.form, quality=args.quality)
@@ -71,6 +75,5 @@ def _open(data: str, task: str, options: OpenOptions) -> Splits:
 
     if task and task not in TASKS:
         raise unknown_name("task", task, TASKS)
-    path = Path(data)
-    found = detect_formats(path) if path.exists() else []
-    return open_dataset(path, task or (found[0].tasks[0] if found else TASKS[0]), options)
+    found = detect_formats(data)
+    return open_dataset(data, task or (found[0].tasks[0] if found else TASKS[0]), options)

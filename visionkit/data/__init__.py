@@ -27,12 +27,11 @@ from visionkit.data.formats.open import (
     FORMATS,
     TASKS,
     Format,
-    OpenOptions,
-    SceneSizes,
     Task,
     detect_formats,
     open_dataset,
 )
+from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.geometry import crop_resize, flip
 from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.data.order import EvalOrder, TrainOrder, keyed_generator, keyed_seed

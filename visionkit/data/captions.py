@@ -114,7 +114,7 @@ def caption_data(
         val: Reader = Subset(whole, parts["val"])
     else:
         size = len(train)
-        train, val = holdout(train, held_out, seed=seed)
+        train, val = holdout(train, held_out, seed=seed, path=table.file)
         facts["held_out"] = (
             f"no image is for validation: {len(val)} of {size} are held out (share {held_out}, seed {seed})"
         )

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from visionkit.data.folder import class_folders, open_folders, pictures_below
-from visionkit.data.folder_layout import few, folder_layout, foreign_layout
+from visionkit.data.folder import class_folders, classes_differ, open_folders, pictures_below
+from visionkit.data.folder_layout import folder_layout, foreign_layout
 from visionkit.data.notices import MAX_DROPPED, check_share
 from visionkit.data.read_image import MAX_PIXELS, read_image
 from visionkit.data.table_rows import TableKind, TableRows, read_table
@@ -159,9 +159,7 @@ def _folder(top: Path, max_pixels: int, max_dropped: float) -> list[DataError]:
     for split, names in classes.items():
         first = next(iter(classes))
         if names != classes[first]:
-            text = (
-                f"Expected the classes of {first!r}, {few(classes[first])}, but {split!r} has {few(names)}."
-            )
+            text = classes_differ(classes[first], split, names, of=first)
             faults.append(DataError(text, path=parts[split], field="class"))
     return faults
 

@@ -102,7 +102,7 @@ def scan_coco(
 
 
 def check_coco_file(
-    path: str | os.PathLike[str], root: str | os.PathLike[str], *, masks: bool = False
+    path: str | os.PathLike[str], root: str | os.PathLike[str], *, masks: bool = False, left_out: bool = True
 ) -> tuple[int, list[DataError]]:
     """Check a COCO file, its segmentations where there are some, and every picture it names.
 
@@ -110,6 +110,7 @@ def check_coco_file(
         path: The JSON file.
         root: The folder of the pictures.
         masks: Whether an object without a segmentation is a fault.
+        left_out: Whether annotations that are left out, and boxes that are cut, are listed, too.
 
     Returns:
         How many annotations could be read, and every fault.
@@ -135,7 +136,8 @@ def check_coco_file(
             continue
         if found != declared:
             faults.add(size_fault(declared, found), record=where, field="size")
-    return len(records.ids), [*scan.faults, *scan.dropped, *scan.cut, *scan.notes, *faults.all()]
+    minor = (*scan.dropped, *scan.cut) if left_out else ()
+    return len(records.ids), [*scan.faults, *minor, *scan.notes, *faults.all()]
 
 
 def size_fault(declared: tuple[int, ...], found: tuple[int, ...]) -> str:

@@ -331,12 +331,15 @@ def coco(
     return Splits(train, val, readers.get("test"), first.classes, name, facts, tuple(notices))
 
 
-def check_coco(root: str | os.PathLike[str], *, masks: bool = False) -> tuple[int, list[DataError]]:
+def check_coco(
+    root: str | os.PathLike[str], *, masks: bool = False, left_out: bool = True
+) -> tuple[int, list[DataError]]:
     """Return how many annotations of a folder of COCO files, or of one, could be read, and every fault.
 
     Args:
         root: As in `coco`.
         masks: Whether an object without an outline is a fault.
+        left_out: Whether what `coco` leaves out or cuts is listed, too.
     """
     try:
         files = coco_files(Path(root))
@@ -345,7 +348,7 @@ def check_coco(root: str | os.PathLike[str], *, masks: bool = False) -> tuple[in
     faults: list[DataError] = []
     count = 0
     for file, pictures in files.values():
-        number, found = check_coco_file(file, pictures, masks=masks)
+        number, found = check_coco_file(file, pictures, masks=masks, left_out=left_out)
         count += number
         faults += found
     return count, faults

@@ -222,7 +222,7 @@ def coco_class_maps(
         raise InputError(f"Expected training pictures in {first.things.path}, but there are none.")
     val: Reader | None = readers.get("val")
     if val is None:
-        train, val = holdout(train, HOLDOUT, seed=seed)
+        train, val = holdout(train, HOLDOUT, seed=seed, path=root)
         facts["val"] = f"there is no validation file: {len(val)} training pictures are held out"
     name = Path(root).resolve().stem
     notices += [

@@ -23,6 +23,7 @@ _NAMED = re.compile(
 _EXPORTS = ("_annotations.coco.json", "labels.json", "annotations.json", "instances_default.json")
 _OTHERS = ("captions_", "stuff_", "panoptic_", "image_info_")  # of COCO's own files, those without boxes
 _ENDS = 1 << 18  # bytes at either end of a file that say what it is
+_MARKS = re.compile(r'"(images|annotations|categories|bbox|image_id|file_name)"')
 _MOST = 8  # files of no telling name that are looked into
 
 Place = tuple[Path, Path]
@@ -70,7 +71,7 @@ def coco_files(root: str | os.PathLike[str]) -> dict[str, Place]:
 
 
 def is_coco(root: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a JSON file, or a folder that holds COCO files; nothing is read whole.
+    """Return whether a path is a COCO file, or a folder that holds some; nothing is read whole.
 
     It says what the folder is, not that it is sound: faults of the layout are `coco_files`' to name.
 
@@ -79,7 +80,7 @@ def is_coco(root: str | os.PathLike[str]) -> bool:
     """
     top = Path(root)
     if top.suffix.lower() == ".json":
-        return top.is_file()
+        return top.is_file() and bool(_MARKS.search("".join(_ends(top))))
     return top.is_dir() and bool(_by_split(top) or _unnamed(top))
 
 

@@ -173,14 +173,16 @@ def image_folder(
     train = readers["train"]
     for split, reader in readers.items():
         if reader.classes != train.classes:
-            raise DataError(_differ(train, split, reader), path=reader.folder, field="class")
+            raise DataError(
+                classes_differ(train.classes, split, reader.classes), path=reader.folder, field="class"
+            )
     facts: dict[str, object] = {"root": str(top), "ignored_files": sum(r.ignored for r in readers.values())}
     kept: Reader = train
     val: Reader
     if "val" in readers:
         val = readers["val"]
     else:
-        kept, val = holdout(train, held_out, seed=seed)
+        kept, val = holdout(train, held_out, seed=seed, path=top)
         facts["held_out"] = (
             f"there is no validation folder: {len(val)} of {len(train)} training images are held out "
             f"(share {held_out}, seed {seed})"
@@ -244,21 +246,19 @@ def open_folders(
         names = ", ".join(printable(repr(name)) for name in layout.guessed)
         text = f"{names} in {top}, since folders beside it have the name of no split"
         what = "folders with the name of a split taken for a class"
-        beside.add(what, text, count=len(layout.guessed), harmless=True)
+        beside.add(what, text, count=len(layout.guessed), choice=True)
     for folder in layout.ignored:
         count = len(pictures_below(folder)[0])
         text = f"{printable(str(folder))} has the name of no split (train, val, test)"
         what = f"{'images' if count else 'folders'} beside the splits ignored"
-        beside.add(f"{what} ({printable(folder.name)})", text, count=count or 1, harmless=not count)
+        beside.add(f"{what} ({printable(folder.name)})", text, count=count or 1, choice=not count)
     tables = [file for file in sorted(top.iterdir()) if is_image_table(file)]
     if tables:
         text = f"{printable(str(tables[0]))}: give the file itself to have its labels read"
-        beside.add(
-            "tables of images beside the class folders not read", text, count=len(tables), harmless=True
-        )
+        beside.add("tables of images beside the class folders not read", text, count=len(tables), choice=True)
     if len(readers["train"].classes) == 1:
         text = f"{readers['train'].classes[0]!r}: there is nothing to tell it from"
-        beside.add("data sets of one class", text, harmless=True)
+        beside.add("data sets of one class", text, choice=True)
     read = sum(map(len, readers.values()))
     left = sum(count for what, count in beside.counts.items() if what.startswith("images"))
     return readers, (*notices, *beside.notices(read + left))
@@ -279,13 +279,22 @@ def _hollow(folder: Path, others: Sequence[str]) -> DataError:
     )
 
 
-def _differ(train: ImageFolder, split: str, reader: ImageFolder) -> str:
-    lacking = sorted(set(train.classes) - set(reader.classes))
-    extra = sorted(set(reader.classes) - set(train.classes))
+def classes_differ(train: Sequence[str], split: str, classes: Sequence[str], *, of: str = "train") -> str:
+    """Say which classes of the training split another one lacks, and which it adds.
+
+    Args:
+        train: The classes of the training split.
+        split: The other one.
+        classes: Its classes.
+        of: What the first split is called.
+    """
+    lacking = sorted(set(train) - set(classes))
+    extra = sorted(set(classes) - set(train))
+    parts = [f"lacks {len(lacking):,} of the {len(train):,} of {of}: {few(lacking)}"] if lacking else []
+    parts += [f"adds {len(extra):,}: {few(extra)}"] if extra else []
     twins = name_twins([*lacking, *extra])
     hint = f" {twins[0][0]!r} and {twins[0][1]!r} differ by case or spaces only." if twins else ""
     return (
-        f"Expected the same classes in every split, but {split} lacks {few(lacking)} and adds {few(extra)}.\n"
-        f"  train: {few(train.classes)}\n  {split}: {few(reader.classes)}\n"
+        f"Expected the same classes in every split, but {split} {' and '.join(parts)}. "
         f"Rename the folders so that they agree, or remove the class from both.{hint}"
     )

@@ -223,8 +223,8 @@ def _named(root: Path, top: Path, names: dict[str, str]) -> str:
     folder = next(iter(names.values()))
     if texts:
         return (
-            f"images in {folder}/ beside {', '.join(texts[:4])}: captions are read by recipes/caption.py, "
-            "boxes by recipes/detect.py; of a table of labels, give the file itself"
+            f"images in {folder}/ beside {', '.join(texts[:4])}: of a table of labels, give the file itself; "
+            "captions are read by recipes/caption.py, boxes by recipes/detect.py"
         )
     return f"images in {folder}/ without any class: labels need a folder for each class, or a CSV file"
 
@@ -244,8 +244,11 @@ def _beside_images(root: Path, top: Path) -> str | None:
         if file.suffix.lower() in TABLE_SUFFIXES
     ]
     if tables:
+        names = " and ".join(file.name for file in tables[:3])
+        several = "tables" if len(tables) > 1 else "table"
         return (
-            f"images in {top} and the table {tables[0].name}: if it names images and labels, give {tables[0]}"
+            f"images in {top} and the {several} {names}: give the file itself, {tables[0]} say, if it names "
+            "images and labels"
         )
     for ending, what in (
         (".xml", "Pascal VOC boxes"),
@@ -305,8 +308,16 @@ def class_folders(root: Path) -> list[str]:
         return sorted(
             entry.name
             for entry in entries
-            if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
+            if _is_folder(entry) and not entry.name.startswith(".") and entry.name != "__MACOSX"
         )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def few(names: Sequence[str], *, most: int = 12) -> str:

@@ -214,7 +214,7 @@ def mask_splits(
     train: Reader = readers["train"]
     val: Reader | None = readers.get("val")
     if val is None or not len(val):
-        train, val = holdout(train, _HOLDOUT, seed=seed)
+        train, val = holdout(train, _HOLDOUT, seed=seed, path=root)
         facts["val"] = (
             f"{len(val)} of the {len(readers['train'])} training pictures, held out with seed {seed}"
         )

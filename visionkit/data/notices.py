@@ -22,7 +22,7 @@ class Notice:
     Args:
         what: The kind, in the plural ("boxes without an area left out", "files that are no images ignored").
         count: How often it occurred.
-        total: Out of how many.
+        total: Out of how many; 0 for a choice, which has no share.
         first: The first case, with file, record, field and reason (the text of its `DataError`, say).
         max_share: The data set is refused when `count / total` is above this; None: it is never refused.
     """
@@ -40,6 +40,9 @@ class Notice:
 
     def __str__(self) -> str:
         """Return one line: the kind, the count, the share and the first case."""
+        if not self.total:
+            count = f"{self.count:,}. First: " if self.count != 1 else ""
+            return f"{self.what}: {count}{self.first}"
         return f"{self.what}: {self.count:,} of {self.total:,} ({self.share:.2%}). First: {self.first}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,8 +64,11 @@ class NoticeCounter:
         self.counts: dict[str, int] = {}
         self.first: dict[str, str] = {}
         self.limits: dict[str, float | None] = {}
+        self.choices: set[str] = set()
 
-    def add(self, what: str, first: object, *, count: int = 1, harmless: bool = False) -> None:
+    def add(
+        self, what: str, first: object, *, count: int = 1, harmless: bool = False, choice: bool = False
+    ) -> None:
         """Count a case.
 
         Args:
@@ -70,10 +76,13 @@ class NoticeCounter:
             first: The case, kept (as text) if it is the first of its kind.
             count: How many cases.
             harmless: Never a reason to refuse the data set, whatever the share.
+            choice: It is about the whole, such as the folder that was chosen: harmless, and without a share.
         """
         self.counts[what] = self.counts.get(what, 0) + count
         self.first.setdefault(what, str(first))
-        self.limits.setdefault(what, None if harmless else self.max_share)
+        self.limits.setdefault(what, None if harmless or choice else self.max_share)
+        if choice:
+            self.choices.add(what)
 
     def notices(self, total: int) -> tuple[Notice, ...]:
         """Return a notice for each kind.
@@ -82,7 +91,7 @@ class NoticeCounter:
             total: Out of how many things the cases are.
         """
         return tuple(
-            Notice(what, count, total, self.first[what], self.limits[what])
+            Notice(what, count, 0 if what in self.choices else total, self.first[what], self.limits[what])
             for what, count in self.counts.items()
         )
 

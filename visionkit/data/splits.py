@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from visionkit.data.notices import Notice, check_share
 from visionkit.data.order import keyed_seed
-from visionkit.errors import InputError, expected
+from visionkit.errors import DataError, InputError, expected
 from visionkit.types import Reader, Sample
 
 __all__ = ["HOLDOUT", "SPLIT_ALIASES", "Splits", "Subset", "fingerprint", "holdout", "subset"]
@@ -112,24 +114,31 @@ def subset(reader: Reader, fraction: float, *, seed: int = 0) -> Reader:
     return Subset(reader, sorted(_spread(reader, seed, 0x5B)[:count]))
 
 
-def holdout(reader: Reader, fraction: float, *, seed: int = 0) -> tuple[Reader, Reader]:
+def holdout(
+    reader: Reader, fraction: float, *, seed: int = 0, path: str | os.PathLike[str] | None = None
+) -> tuple[Reader, Reader]:
     """Cut a reader in two: what is kept, and what is held out; even over the classes.
 
     Args:
         reader: The samples to cut.
         fraction: The share held out, between 0 and 1 (at least one sample on either side).
         seed: Seed of the choice.
+        path: The file or folder of the samples, for the error.
 
     Returns:
         `(kept, held)`, without a common sample.
 
     Raises:
-        InputError: The fraction is not between 0 and 1, or there are fewer than two samples.
+        DataError: There are fewer than two samples.
+        InputError: The fraction is not between 0 and 1.
     """
     if not 0 < fraction < 1:
         raise InputError(expected("the held-out fraction", "above 0 and below 1", fraction))
     if len(reader) < 2:
-        raise InputError(expected("the number of samples to hold some out of", "at least 2", len(reader)))
+        text = expected("the number of samples to hold some out of", "at least 2", len(reader))
+        raise DataError(
+            f"{text} Add samples, or a validation split.", path=None if path is None else Path(path)
+        )
     order = _spread(reader, seed, 0x401D)
     count = min(len(reader) - 1, max(1, round(fraction * len(reader))))
     return Subset(reader, sorted(order[count:])), Subset(reader, sorted(order[:count]))

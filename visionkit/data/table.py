@@ -152,6 +152,8 @@ def table_splits(table: TableRows, *, held_out: float = HOLDOUT, seed: int = 0) 
     if not parts["train"]:
         raise DataError("Expected rows to train on, but no row's split is 'train'.", path=table.file)
     facts: dict[str, object] = {"table": str(table.file), "kind": table.kind}
+    if table.separator is not None:
+        facts["separator"] = table.separator
     train: Reader = Subset(whole, parts["train"])
     if parts["val"]:
         val: Reader = Subset(whole, parts["val"])
@@ -171,9 +173,9 @@ def _hold_out(whole: Table, places: Sequence[int], held_out: float, seed: int) -
     for place in places:
         groups.setdefault(os.path.normpath(whole.table.rows[place].image), []).append(place)
     if len(groups) == len(places):
-        return holdout(Subset(whole, places), held_out, seed=seed)
+        return holdout(Subset(whole, places), held_out, seed=seed, path=whole.table.file)
     first = [rows[0] for rows in groups.values()]
-    _, held = holdout(Subset(whole, first), held_out, seed=seed)
+    _, held = holdout(Subset(whole, first), held_out, seed=seed, path=whole.table.file)
     away = {os.path.normpath(whole.table.rows[first[index]].image) for index in _indices(held)}
     out = [place for name in away for place in groups[name]]
     kept = sorted(set(places) - set(out))

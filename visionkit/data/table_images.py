@@ -61,7 +61,9 @@ class TableImages:
             text = f"{name!r} is taken for {other!r}"
             self.counter.add("image names in other case or spelling", text, harmless=True)
             return other
-        raise DataError(f"Expected an image at {found}, but there is none. {self._near(found)}")
+        raise DataError(
+            f"Expected an image at {found}, but there is none. {self._near(found, Path(name).parent)}"
+        )
 
     def _stems(self, folder: Path) -> dict[str, list[str]]:
         """Return the endings of the images in a folder, by the name before the ending."""
@@ -75,19 +77,19 @@ class TableImages:
             self.stems[folder] = found
         return self.stems[folder]
 
-    def _near(self, file: Path) -> str:
-        """Say what is there instead of a file."""
+    def _near(self, file: Path, folder: Path) -> str:
+        """Say what is there instead of a file; names are told as the table writes them, with their folder."""
         stems = self._stems(file.parent)
         same = [file.stem + end for end in stems.get(file.stem, [])]
         if same:
-            return f"There is {same[0]!r}: write the name as the file has it."
+            return f"There is {str(folder / same[0])!r}: write the name as the file has it."
         self.hints -= 1
         if self.hints < 0:
             return f"Paths are taken from {self.root}."
         close = nearest(
             file.name, [stem + end for stem, ends in stems.items() for end in ends][:5000], limit=1
         )
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = f" Did you mean {str(folder / close[0])!r}?" if close else ""
         places = [folder for folder in folders_below(self.root) if (folder / file.name).is_file()]
         if places:
             hint = f" There is one in {places[0]}."
@@ -113,7 +115,7 @@ def image_root(file: Path, names: Sequence[str], counter: NoticeCounter) -> Path
     if len(fits) != 1:
         return top
     text = f"{names[0]!r} is not beside {file.name} but in {fits[0]}"
-    counter.add("folders of images found below the table's", text, harmless=True)
+    counter.add("folders of images found below the table's", text, choice=True)
     return fits[0]
 
 

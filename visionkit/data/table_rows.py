@@ -54,6 +54,7 @@ class TableRows:
         faults: Every fault, by line.
         kind: What the targets are.
         notices: What was assumed, or looks like a mistake.
+        separator: What stands between the names of a label, where it holds several.
     """
 
     file: Path
@@ -64,6 +65,7 @@ class TableRows:
     faults: tuple[DataError, ...]
     kind: TableKind = "single"
     notices: tuple[Notice, ...] = ()
+    separator: str | None = None
 
 
 def is_image_table(path: str | os.PathLike[str]) -> bool:
@@ -133,15 +135,16 @@ def read_table(
     if kind is None:
         kind, separator = told, mark
     if kind == "single" and told == "multi" and len(columns) == 1 and classes is None:
-        first = next((row.values[0] for row in rows if mark and mark in row.values[0]), "")
-        text = f"{first!r} is one class (--target multi --table.separator '{mark}' for several)"
-        counter.add("labels that may be several names", text, harmless=True)
+        several = [row.values[0] for row in rows if mark and mark in row.values[0]]
+        if several:
+            text = f"{several[0]!r} is one class (--target multi --table.separator '{mark}' for several)"
+            counter.add("labels that may be several names", text, count=len(several), harmless=True)
     _check_columns(file, kind, columns, separator)
     known, good, targets = targets_of(rows, file, kind, columns, separator, classes, counter, faults)
     _count_unused(header, lines, {picture, *columns, _split_column(header)}, counter)
     notices = row_notices(good, targets, top, counter, max_dropped)
     ordered = tuple(sorted(faults, key=lambda fault: int(str(fault.record).split()[-1])))
-    return TableRows(file, top, known, tuple(good), tuple(targets), ordered, kind, notices)
+    return TableRows(file, top, known, tuple(good), tuple(targets), ordered, kind, notices, separator)
 
 
 def targets_of(
@@ -255,7 +258,7 @@ def _target_columns(
             text = (
                 f"{rest[0]!r}: {labels[0]!r} is taken for the column of classes (target=..., --table.target)"
             )
-            counter.add("columns not read", text, count=len(rest), harmless=True)
+            counter.add("columns not read", text, count=len(rest), choice=True)
             return (labels[0],)
         return found
     wanted = (target,) if isinstance(target, str) else tuple(target)
@@ -275,7 +278,7 @@ def _count_unused(
         values = {cells[place].strip().lower() for _, cells in lines if len(cells) == len(header)}
         if len(values) > 1 and values <= _SPLIT_OF.keys():
             text = f"{name!r} holds {', '.join(sorted(values))}: call it {_SPLIT_COLUMN!r} to have it used"
-            counter.add("columns of splits by another name, not used", text, harmless=True)
+            counter.add("columns of splits by another name, not used", text, choice=True)
 
 
 def _check_columns(file: Path, kind: str, columns: tuple[str, ...], separator: str | None) -> None:

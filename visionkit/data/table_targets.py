@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections import Counter
@@ -19,6 +20,8 @@ __all__ = ["Row", "TableKind", "Target", "table_kind", "understanding"]
 TableKind = Literal["single", "multi", "regression"]
 Target: TypeAlias = "int | tuple[float, ...]"
 
+_PAIRS = 20_000  # of names that are compared, for classes that may be mistyped
+_DIGITS = re.compile(r"[0-9]+")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 
 
@@ -132,11 +135,13 @@ def understanding(
         names = tuple(sorted(seen))
     for one, other in name_twins(names):
         text = f"{one!r} and {other!r} are two classes"
-        counter.add("classes whose names differ by case or spaces only", text, harmless=True)
+        counter.add("classes whose names differ by case or spaces only", text, choice=True)
     lone = [name for name, count in seen.items() if count == 1]
     if len(names) > 20 and 2 * len(lone) > len(names):
         text = f"{lone[0]!r}; numbers to predict, or identities? (target: regression)"
-        counter.add("classes with one training row", text, count=len(lone), harmless=True)
+        counter.add("classes with one training row", text, count=len(lone), choice=True)
+    elif classes is None and not by_number:
+        _count_near(seen, lone, counter)
     index = {name: place for place, name in enumerate(names)}
     numbered = {_whole(name): place for name, place in index.items() if by_number and _WHOLE.fullmatch(name)}
     as_index = classes is not None and by_number and not any(name in index for name in seen)
@@ -148,6 +153,21 @@ def understanding(
         return tuple(float(place in places) for place in range(len(names)))
 
     return names, understand
+
+
+def _count_near(seen: Counter[str], lone: Sequence[str], counter: NoticeCounter) -> None:
+    """Count the classes with one training row that are probably another class, mistyped.
+
+    Names that differ by their digits alone are numbered, not mistyped. So many are looked at that no more
+    than 20,000 pairs of names are compared.
+    """
+    bare = {name: _DIGITS.sub("", name) for name in seen}
+    often = [name for name, count in seen.items() if count > 1]
+    for name in lone[: _PAIRS // max(len(often), 1)]:
+        pool = [other for other in often if bare[other] != bare[name]]
+        for other in difflib.get_close_matches(name, pool, n=1, cutoff=0.75):
+            text = f"{name!r} (1 row) is near {other!r} ({seen[other]:,} rows)"
+            counter.add("classes with one row, perhaps another class mistyped", text, choice=True)
 
 
 def _numbers(seen: Counter[str]) -> tuple[str, ...]:

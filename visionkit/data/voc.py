@@ -29,6 +29,7 @@ _MISSING = "annotations without an image, left out"
 _UNNAMED = "images without an annotation file, left out"
 _LACKING = "images of a list without an annotation file, left out"
 _AGAIN = "names listed twice"
+_LEFT_OUT = ("bndbox", "image")  # fields whose faults leave out a box or an image, not the data set
 
 
 class VocReader:
@@ -111,7 +112,7 @@ class VocReader:
             found = parse_annotation(part, name, one_based=one_based)
             for fault in found.faults:
                 # A file that cannot be read is an error; a box, or a picture that is not there, is left out.
-                if bad_boxes == "raise" or fault.field not in ("bndbox", "image"):
+                if bad_boxes == "raise" or fault.field not in _LEFT_OUT:
                     raise fault
                 (images if fault.field == "image" else objects).add(
                     _MISSING if fault.field == "image" else _DROPPED, fault
@@ -257,12 +258,15 @@ def voc(
     return Splits(train, val, readers.get("test"), classes, name, facts, tuple(notices))
 
 
-def check_voc(root: str | os.PathLike[str], *, one_based: bool = False) -> list[DataError]:
+def check_voc(
+    root: str | os.PathLike[str], *, one_based: bool = False, left_out: bool = True
+) -> list[DataError]:
     """Return every fault of a VOC folder: lists, annotations, boxes, pictures.
 
     Args:
         root: The folder.
         one_based: See `VocReader`.
+        left_out: Whether what `voc` leaves out, cuts or does not mind is listed, too.
     """
     top = Path(root)
     try:
@@ -272,13 +276,14 @@ def check_voc(root: str | os.PathLike[str], *, one_based: bool = False) -> list[
     faults: list[DataError] = []
     seen: set[tuple[Path, str]] = set()
     for part in parts.values():
-        faults += [*part.lacking, *part.twice]
+        faults += [*part.lacking, *part.twice] if left_out else []
         for name in part.names:
             if (part.annotations, name) in seen:
                 continue
             seen.add((part.annotations, name))
             found = parse_annotation(part, name, one_based=one_based)
-            faults += [*found.faults, *(fault for _, fault in found.counted)]
+            faults += [each for each in found.faults if left_out or each.field not in _LEFT_OUT]
+            faults += [fault for _, fault in found.counted] if left_out else []
             if found.entry is None:
                 continue
             try:

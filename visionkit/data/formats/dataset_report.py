@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from visionkit.data.check import check_reader
-from visionkit.data.formats.open import Format, OpenOptions, SceneSizes, detect_formats, open_dataset
+from visionkit.data.formats.open import Format, Task, detect_formats, open_dataset
+from visionkit.data.formats.options import OpenOptions, SceneSizes
+from visionkit.data.formats.tables import table_reading
 from visionkit.data.notices import Notice, check_share
 from visionkit.data.splits import Splits
-from visionkit.errors import DataError
+from visionkit.errors import DataError, InputError
 
-__all__ = ["DatasetReport", "check_dataset"]
+__all__ = ["DatasetReport", "check_dataset", "counted"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class DatasetReport:
         sizes: Images of the training, validation and test split; None where it cannot be read.
         faults: Every fault; training refuses the data set because of the first.
         notices: What training would leave out, change or assume.
+        reading: How the targets of a table were read, where they are not one class an image.
     """
 
     root: str
@@ -31,6 +34,7 @@ class DatasetReport:
     sizes: tuple[int, int, int] | None
     faults: tuple[DataError, ...]
     notices: tuple[Notice, ...] = ()
+    reading: str = ""
 
     @property
     def ok(self) -> bool:
@@ -50,12 +54,13 @@ class DatasetReport:
         sizes = "not readable"
         if self.sizes is not None:
             sizes = "{:,} train, {:,} val, {:,} test".format(*self.sizes)
-        counts = f"{len(self.faults):,} faults, {len(self.notices):,} notices"
+        counts = f"{counted(len(self.faults), 'fault')}, {counted(len(self.notices), 'notice')}"
+        told = f"{self.format}, {self.reading}" if self.reading else self.format
         lines = [f"notice: {notice}" for notice in self.notices]
         lines += [str(fault) for fault in self.faults[:max_faults]]
         more = len(self.faults) - len(self.faults[:max_faults])
         lines += [f"and {more:,} more (--most {len(self.faults)})"] if more else []
-        return "\n  ".join([f"{self.root}: {self.format}, {sizes}: {counts}", *lines])
+        return "\n  ".join([f"{self.root}: {told}, {sizes}: {counts}", *lines])
 
 
 def check_dataset(
@@ -79,28 +84,51 @@ def check_dataset(
         readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
         faults = tuple(fault for reader in readers for fault in check_reader(reader))
         return [DatasetReport("scenes", "embedded scenes", _sizes(splits), faults)]
-    path = Path(root)
-    found = detect_formats(path) if path.exists() else []
+    found = detect_formats(root)
     if not found:
-        open_dataset(path, "classification", options)  # names what is missing, or lists the formats
+        task: Task = "detection" if str(root).lower().endswith(".json") else "classification"
+        open_dataset(root, task, options)  # names what is missing, or lists the formats
+    path = Path(root)
     return [_check(path, each, options) for each in found]
 
 
 def _check(path: Path, each: Format, options: OpenOptions) -> DatasetReport:
     """Check a data set as one format."""
-    faults = list(each.check(path, options))
+    task = each.tasks[0]
+    refused: InputError | OSError | None = None
     try:
-        splits = each.open(path, each.tasks[0], replace(options, max_dropped=1.0))
-    except DataError as fault:
-        # A reader stops at its first fault, which the check lists; what only the reader refuses is added.
-        return DatasetReport(str(path), each.name, None, tuple(faults or [fault]))
-    for notice in splits.notices:
-        if notice.max_share is not None:
-            try:
-                check_share([replace(notice, max_share=options.max_dropped)], path=str(path))
-            except DataError as fault:
-                faults.append(fault)
-    return DatasetReport(str(path), each.name, _sizes(splits), tuple(faults), splits.notices)
+        splits = each.open(path, task, options)
+    except (InputError, OSError) as error:
+        refused = error
+    # What training leaves out within its limits is a notice, no fault.
+    faults = list(each.check(path, replace(options, left_out=refused is not None)))
+    if refused is not None:
+        try:
+            splits = each.open(path, task, replace(options, max_dropped=1.0))
+        except (InputError, OSError) as error:
+            # A reader stops at its first fault, which the check lists; what only the reader refuses is added.
+            fault = error if isinstance(error, DataError) else DataError(str(error), path=path)
+            told = each.told(path, options)
+            return DatasetReport(str(path), each.name, None, tuple(faults or [fault]), (), told)
+        for notice in splits.notices:
+            if notice.max_share is not None:
+                try:
+                    check_share([replace(notice, max_share=options.max_dropped)], path=str(path))
+                except DataError as fault:
+                    faults.append(fault)
+    return DatasetReport(
+        str(path), each.name, _sizes(splits), tuple(faults), splits.notices, table_reading(splits.facts)
+    )
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with a word, in the plural where it is not one.
+
+    Args:
+        number: How many.
+        what: The word, in the singular.
+    """
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _sizes(splits: Splits) -> tuple[int, int, int]:

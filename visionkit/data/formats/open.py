@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from visionkit.config import TableConfig
 from visionkit.data.caption_records import is_captions
 from visionkit.data.captions import caption_data, check_captions
-from visionkit.data.check import check_folder, check_table
+from visionkit.data.check import check_folder
 from visionkit.data.check_masks import check_masks
 from visionkit.data.coco import check_coco, coco, is_coco
 from visionkit.data.folder import image_folder, is_image_folder, tree
-from visionkit.data.formats.huggingface import METADATA_FILES
 from visionkit.data.formats.huggingface_boxes import (
     check_huggingface_boxes,
     huggingface_boxes,
@@ -26,24 +25,22 @@ from visionkit.data.formats.huggingface_classes import (
     is_huggingface_classes,
 )
 from visionkit.data.formats.labelme import check_labelme, is_labelme, labelme_boxes
+from visionkit.data.formats.options import OpenOptions
+from visionkit.data.formats.tables import check_table_of, open_table, table_file, told_reading
 from visionkit.data.formats.yolo import check_yolo, is_yolo, yolo
 from visionkit.data.mask_sources import is_masks, open_masks
-from visionkit.data.notices import MAX_DROPPED, Notice
+from visionkit.data.notices import Notice
 from visionkit.data.packed import check_pack, is_pack, open_pack
 from visionkit.data.scenes import scenes
 from visionkit.data.splits import Splits
-from visionkit.data.table import image_table
-from visionkit.data.table_rows import TableKind, is_image_table, may_be_image_table
 from visionkit.data.voc import check_voc, voc
 from visionkit.data.voc_layout import is_voc
-from visionkit.errors import DataError, InputError
+from visionkit.errors import DataError, InputError, expected, unknown_name
 
 __all__ = [
     "FORMATS",
     "TASKS",
     "Format",
-    "OpenOptions",
-    "SceneSizes",
     "Task",
     "detect_formats",
     "open_dataset",
@@ -61,46 +58,6 @@ PACK_FIELDS: dict[Task, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class SceneSizes:
-    """How many embedded scenes are composed, and how large.
-
-    Args:
-        size: Side of the images, in pixels.
-        train: Images of the training split.
-        val: Images of the validation split, and of the test split.
-    """
-
-    size: int = 96
-    train: int = 1000
-    val: int = 500
-
-
-@dataclass(frozen=True)
-class OpenOptions:
-    """What the caller knows of a data set beyond its path; each format takes what concerns it.
-
-    Args:
-        target: What the targets of a table are; None: told by its cells.
-        table: Which columns of a table are read.
-        classes: A file that names the classes of mask values, or COCO categories.
-        masks: Detection: read the outlines of the objects too.
-        images: Captions: the folder of the images, if it is not where the format has it.
-        seed: Seed of a held-out validation share.
-        max_dropped: Largest share of objects, captions or labels that may be left out.
-        scenes: The embedded data set's sizes.
-    """
-
-    target: TableKind | None = "single"
-    table: TableConfig = field(default_factory=TableConfig)
-    classes: str = ""
-    masks: bool = False
-    images: str = ""
-    seed: int = 0
-    max_dropped: float = MAX_DROPPED
-    scenes: SceneSizes = SceneSizes()
-
-
-@dataclass(frozen=True)
 class Format:
     """A format of data sets.
 
@@ -113,6 +70,7 @@ class Format:
         check: Returns every fault.
         resembles: Whether a path was probably meant to hold it; its own error then says what is missing.
         fallback: Taken only where nothing more telling is found.
+        told: How the targets were read where `open` fails, as `table_reading` says it; never raises.
     """
 
     name: str
@@ -123,9 +81,10 @@ class Format:
     check: Callable[[Path, OpenOptions], Sequence[DataError]]
     resembles: Callable[[Path], bool] = lambda path: False
     fallback: bool = False
+    told: Callable[[Path, OpenOptions], str] = lambda path, options: ""
 
 
-def open_dataset(root: str | Path, task: Task, options: OpenOptions = OpenOptions()) -> Splits:
+def open_dataset(root: str | Path, task: Task, options: OpenOptions = OpenOptions()) -> Splits:  # noqa: B008
     """Open a data set for a task, whatever its format.
 
     Args:
@@ -138,14 +97,26 @@ def open_dataset(root: str | Path, task: Task, options: OpenOptions = OpenOption
 
     Raises:
         DataError: There is nothing by this name, no format fits, or a file is at fault.
-        InputError: The data set is of a format that has nothing for this task.
+        InputError: No such task, no path, or the data set is of a format that has nothing for this task.
     """
+    if task not in TASKS:
+        raise unknown_name("task", str(task), TASKS)
+    if not isinstance(root, str | os.PathLike) or not str(root):
+        raise InputError(expected("the data set", "the path of a folder or a file, or 'scenes'", root))
     if str(root) == "scenes":
         sizes = options.scenes
         return scenes(task, size=sizes.size, train=sizes.train, val=sizes.val, test=sizes.val)
     path = Path(root)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 (a name that the system cannot take is nothing, too)
         raise DataError(f"Expected a data set for {task}, but there is nothing by this name.", path=path)
+    try:
+        return _open_found(path, task, options)
+    except OSError as error:
+        raise DataError(f"Expected a data set that can be read, but: {error}.", path=path) from error
+
+
+def _open_found(path: Path, task: Task, options: OpenOptions) -> Splits:
+    """Read what lies at a path, or say what was expected there."""
     found = detect_formats(path)
     fitting = [each for each in found if task in each.tasks]
     if fitting:
@@ -172,7 +143,7 @@ def _open(fitting: Sequence[Format], path: Path, task: Task, options: OpenOption
     notice = Notice(
         "formats that fit as well but were not read",
         len(fitting) - 1,
-        len(fitting),
+        0,
         f"{path} was read as {fitting[0].name}; it could also be {others}",
     )
     return Splits(
@@ -182,14 +153,24 @@ def _open(fitting: Sequence[Format], path: Path, task: Task, options: OpenOption
 
 
 def detect_formats(root: str | Path) -> list[Format]:
-    """Return the formats that a path holds, the more telling first.
+    """Return the formats that a path holds, the more telling first; it never raises.
 
     Args:
         root: A folder or a file.
     """
+    if not isinstance(root, str | os.PathLike) or not str(root):
+        return []
     path = Path(root)
-    found = [each for each in FORMATS if each.detect(path)]
+    found = [each for each in FORMATS if _holds(each, path)]
     return [each for each in found if not each.fallback] or found
+
+
+def _holds(each: Format, path: Path) -> bool:
+    """Return whether a path holds a format; what cannot be looked at holds none."""
+    try:
+        return each.detect(path)
+    except (OSError, ValueError):  # a name that the system cannot take, a folder that may not be listed
+        return False
 
 
 def _open_pack(path: Path, task: Task, options: OpenOptions) -> Splits:
@@ -212,44 +193,6 @@ def _open_coco(path: Path, task: Task, options: OpenOptions) -> Splits:
 def _open_masks(path: Path, task: Task, options: OpenOptions) -> Splits:
     classes = options.classes or None
     return open_masks(path, classes=classes, seed=options.seed, max_dropped=options.max_dropped)
-
-
-def _open_table(path: Path, task: Task, options: OpenOptions) -> Splits:
-    table = options.table
-    return image_table(
-        _table_file(path) or path,
-        kind=options.target,
-        image=table.image or None,
-        target=table.target or None,
-        separator=table.separator or None,
-        root=table.root or None,
-        seed=options.seed,
-        max_dropped=options.max_dropped,
-    )
-
-
-def _check_table(path: Path, options: OpenOptions) -> Sequence[DataError]:
-    table = options.table
-    return check_table(
-        _table_file(path) or path,
-        kind=options.target,
-        image=table.image or None,
-        target=table.target or None,
-        separator=table.separator or None,
-        root=table.root or None,
-    )
-
-
-def _table_file(path: Path) -> Path | None:
-    """Return the table that a path may be, or the only one of images in a folder without class folders."""
-    if path.is_file():
-        return path if may_be_image_table(path) else None
-    if not path.is_dir() or is_image_folder(path):
-        return None
-    tables = [
-        file for file in sorted(path.iterdir()) if is_image_table(file) and file.name not in METADATA_FILES
-    ]
-    return tables[0] if len(tables) == 1 else None
 
 
 def _open_huggingface_classes(path: Path, task: Task, options: OpenOptions) -> Splits:
@@ -286,8 +229,11 @@ FORMATS: tuple[Format, ...] = (
         ("detection", "segmentation"),
         is_coco,
         _open_coco,
-        lambda path, options: check_coco(path, masks=options.masks)[1],
-        lambda path: path.is_dir() and any([*path.glob("*.json"), *path.glob("annotations/*.json")]),
+        lambda path, options: check_coco(path, masks=options.masks, left_out=options.left_out)[1],
+        lambda path: (
+            path.suffix.lower() == ".json"
+            or (path.is_dir() and any([*path.glob("*.json"), *path.glob("annotations/*.json")]))
+        ),
     ),
     Format(
         "Pascal VOC boxes",
@@ -295,7 +241,7 @@ FORMATS: tuple[Format, ...] = (
         ("detection",),
         is_voc,
         lambda path, task, options: voc(path, seed=options.seed, max_dropped=options.max_dropped),
-        lambda path, options: check_voc(path),
+        lambda path, options: check_voc(path, left_out=options.left_out),
     ),
     Format(
         "YOLO boxes",
@@ -305,7 +251,7 @@ FORMATS: tuple[Format, ...] = (
         lambda path, task, options: yolo(
             path, masks=options.masks, seed=options.seed, max_dropped=options.max_dropped
         ),
-        lambda path, options: check_yolo(path),
+        lambda path, options: check_yolo(path, left_out=options.left_out),
     ),
     Format(
         "labelme shapes",
@@ -347,10 +293,11 @@ FORMATS: tuple[Format, ...] = (
         "a table of images",
         "labels.csv: a column of image paths, and one or more of labels or numbers",
         ("classification",),
-        lambda path: _table_file(path) is not None,
-        _open_table,
-        _check_table,
+        lambda path: table_file(path) is not None,
+        open_table,
+        check_table_of,
         lambda path: path.suffix.lower() in (".csv", ".tsv"),
+        told=told_reading,
     ),
     Format(
         "a folder for each class",

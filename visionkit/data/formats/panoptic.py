@@ -187,7 +187,7 @@ def panoptic(
     kept: Reader = train
     held: Reader | None = val
     if held is None:
-        kept, held = holdout(train, HOLDOUT, seed=seed)
+        kept, held = holdout(train, HOLDOUT, seed=seed, path=top)
         facts["val"] = f"there is no validation file: {len(held)} training images are held out"
     notices = tuple(
         Notice(f"{split}: images without an annotation left out", *reader.lonely, max_dropped)

@@ -125,11 +125,12 @@ def yolo(
     return box_splits(layout.root, readers, layout.names, counts, seed=seed)
 
 
-def check_yolo(root: str | os.PathLike[str]) -> list[DataError]:
+def check_yolo(root: str | os.PathLike[str], *, left_out: bool = True) -> list[DataError]:
     """Return every fault of a YOLO folder: names, lines, images.
 
     Args:
         root: As in `yolo`.
+        left_out: Whether what `yolo` leaves out is listed, too.
     """
     try:
         layout = _layout(Path(root))
@@ -139,8 +140,9 @@ def check_yolo(root: str | os.PathLike[str]) -> list[DataError]:
     for image in sorted({image for images in layout.images.values() for image in images}):
         try:
             lines = _read(layout, image)
-            faults += lines.faults
-            faults += [fault for what, fault in lines.counted if what not in (_EMPTY, CUT)]
+            if left_out:
+                faults += lines.faults
+                faults += [fault for what, fault in lines.counted if what not in (_EMPTY, CUT)]
             read_image(image, root=layout.root)
         except DataError as fault:
             faults.append(fault)

@@ -1,0 +1,53 @@
+"""What the caller knows of a data set beyond its path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from visionkit.config import TableConfig
+from visionkit.data.notices import MAX_DROPPED
+from visionkit.data.table_rows import TableKind
+
+__all__ = ["OpenOptions", "SceneSizes"]
+
+
+@dataclass(frozen=True)
+class SceneSizes:
+    """How many embedded scenes are composed, and how large.
+
+    Args:
+        size: Side of the images, in pixels.
+        train: Images of the training split.
+        val: Images of the validation split, and of the test split.
+    """
+
+    size: int = 96
+    train: int = 1000
+    val: int = 500
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """What the caller knows of a data set beyond its path; each format takes what concerns it.
+
+    Args:
+        target: What the targets of a table are; None: told by its cells.
+        table: Which columns of a table are read.
+        classes: A file that names the classes of mask values, or COCO categories.
+        masks: Detection: read the outlines of the objects too.
+        images: Captions: the folder of the images, if it is not where the format has it.
+        seed: Seed of a held-out validation share.
+        max_dropped: Largest share of objects, captions or labels that may be left out.
+        scenes: The embedded data set's sizes.
+        left_out: In a check, whether objects that the reader leaves out are listed as faults.
+    """
+
+    target: TableKind | None = "single"
+    table: TableConfig = field(default_factory=TableConfig)
+    classes: str = ""
+    masks: bool = False
+    images: str = ""
+    seed: int = 0
+    max_dropped: float = MAX_DROPPED
+    scenes: SceneSizes = SceneSizes()
+    left_out: bool = True

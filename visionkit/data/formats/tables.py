@@ -1,0 +1,114 @@
+"""Tables of images as one of the formats: which file it is, how it is read, and how its cells were told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from visionkit.data.check import check_table
+from visionkit.data.folder import is_image_folder
+from visionkit.data.formats.huggingface import METADATA_FILES
+from visionkit.data.formats.options import OpenOptions
+from visionkit.data.splits import Splits
+from visionkit.data.table import image_table
+from visionkit.data.table_rows import is_image_table, may_be_image_table, read_table
+from visionkit.errors import DataError, InputError
+
+__all__ = ["check_table_of", "open_table", "table_file", "table_reading", "told_reading"]
+
+
+def open_table(path: Path, task: str, options: OpenOptions) -> Splits:
+    """Read a table, or the only one in a folder.
+
+    Args:
+        path: The file or the folder.
+        task: Always classification.
+        options: Which columns are read, and how.
+    """
+    table = options.table
+    return image_table(
+        table_file(path) or path,
+        kind=options.target,
+        image=table.image or None,
+        target=table.target or None,
+        separator=table.separator or None,
+        root=table.root or None,
+        seed=options.seed,
+        max_dropped=options.max_dropped,
+    )
+
+
+def check_table_of(path: Path, options: OpenOptions) -> Sequence[DataError]:
+    """Return every fault of a table, or of the only one in a folder.
+
+    Args:
+        path: The file or the folder.
+        options: Which columns are read, and how.
+    """
+    table = options.table
+    return check_table(
+        table_file(path) or path,
+        kind=options.target,
+        image=table.image or None,
+        target=table.target or None,
+        separator=table.separator or None,
+        root=table.root or None,
+    )
+
+
+def table_reading(facts: Mapping[str, Any]) -> str:
+    """Say how the targets of a table were read, and how to train on them; "" where each is one class.
+
+    Args:
+        facts: The `facts` of its `Splits`.
+    """
+    kind, separator = facts.get("kind"), facts.get("separator")
+    if kind == "regression":
+        return "read as numbers to predict: train with --target regression"
+    if kind != "multi":
+        return ""
+    if separator is None:
+        return "read as several labels: train with --target multi"
+    return (
+        f"read as several labels separated by {separator!r}: train with --target multi "
+        f"--table.separator {separator!r}"
+    )
+
+
+def told_reading(path: Path, options: OpenOptions) -> str:
+    """Say how the targets of a table are read although rows of it are at fault; it never raises.
+
+    Args:
+        path: The file or the folder.
+        options: Which columns are read, and how.
+    """
+    table = options.table
+    try:
+        rows = read_table(
+            table_file(path) or path,
+            kind=options.target,
+            image=table.image or None,
+            target=table.target or None,
+            separator=table.separator or None,
+            root=table.root or None,
+        )
+    except (InputError, OSError):
+        return ""
+    return table_reading({"kind": rows.kind, "separator": rows.separator})
+
+
+def table_file(path: Path) -> Path | None:
+    """Return the table that a path may be, or the only one of images in a folder without class folders.
+
+    Args:
+        path: The file or the folder.
+    """
+    if path.is_file():
+        return path if may_be_image_table(path) else None
+    if not path.is_dir() or is_image_folder(path):
+        return None
+    tables = [
+        file for file in sorted(path.iterdir()) if is_image_table(file) and file.name not in METADATA_FILES
+    ]
+    return tables[0] if len(tables) == 1 else None
