@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from unittest import mock
@@ -19,7 +20,7 @@ from visionkit.run.config import RunConfig
 from visionkit.run.fitting import fit
 from visionkit.run.launch import launch
 from visionkit.run.preempt import PreemptedError
-from visionkit.run.stop import listening, request_stop, stop_requested
+from visionkit.run.stop import asked_by_keyboard, give_back, listen, listening, request_stop, stop_requested
 from visionkit.tasks import Classifier
 
 
@@ -137,7 +138,13 @@ def test_an_interrupt_says_how_to_go_on_and_is_status_130(tmp_path, capsys, wher
     with pytest.raises(SystemExit) as end:
         launch(main, RunConfig, argv=["--lr", "0.1"], prog="classify.py")
     assert end.value.code == 130
-    assert "classify.py: interrupted by the keyboard. Start the same command again" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "classify.py: " in said
+    assert "nterrupted by the keyboard" in said
+    assert "Start the same command again" in said
+    saved = re.search(r"saved after update (\d+) ", said)
+    assert (saved is None) == (where == "on_fit_start"), "while it trains, nothing is lost"
+    assert (tmp_path / "a/checkpoints/last.ckpt").exists() == (saved is not None)
     assert signal.getsignal(signal.SIGINT) is before
     assert trained(tmp_path / "a")[0]["images_seen"] == 56
 
@@ -153,6 +160,30 @@ def test_an_interrupt_before_anything_is_imported_is_status_130(capsys):
     with mock.patch.dict(cli.VERBS, {"ls": (main, "")}):
         assert cli.main(["ls"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_the_first_interrupt_asks_and_a_second_ends_at_once(monkeypatch):
+    def press():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = listen(keyboard=True)
+    try:
+        press()
+        assert stop_requested()
+        assert asked_by_keyboard()
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+        press()  # the same press, passed on by torchrun
+        monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+        with pytest.raises(KeyboardInterrupt):
+            press()
+    finally:
+        give_back(before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert signal.SIGINT not in listen(keyboard=True), "what is ignored stays so"
+    finally:
+        give_back(before)
 
 
 class AskInTheLastValidation(Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -293,7 +294,7 @@ class DataModule(lightning.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread if self.workers else None,
+            worker_init_fn=_begin_worker if self.workers else None,
         )
 
     def _place(self) -> tuple[int, int]:
@@ -320,6 +321,8 @@ class DataModule(lightning.LightningDataModule):
             )
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     # Workers share the cores with each other and the main process.
     torch.set_num_threads(1)
+    # Ctrl-C reaches them too: the main process saves first, and ends them when it ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -32,7 +32,7 @@ from visionkit.run.length import Length, length
 from visionkit.run.lock import hold
 from visionkit.run.peers import PeerWatch
 from visionkit.run.policy import choose_policy
-from visionkit.run.preempt import Preemption
+from visionkit.run.preempt import PreemptedError, Preemption
 from visionkit.run.process_group import end_abruptly
 from visionkit.run.processes import find_processes, is_first
 from visionkit.run.result import TEST_FAILED, environment, peak_memory_mb, write_result
@@ -79,6 +79,7 @@ def fit(
         InputError: The folder holds another run, another process trains there, or the settings do not fit.
         RunError: The folder cannot be written, the disk is full, a number was not finite, or the run was
             preempted.
+        KeyboardInterrupt: Ctrl-C: the first saves after the update and says where, a second ends at once.
     """
     place = Path(folder)
     with hold([place] if is_first() else []):
@@ -231,6 +232,8 @@ def _train(
         if not isinstance(error, RunError):  # those are agreed on: every process ends in good order
             end_abruptly()
         lost = lost_processes(error, trainer, timeout=timeout)
+        if isinstance(error, PreemptedError) and error.by_keyboard:
+            raise KeyboardInterrupt(str(error)) from error  # saved: what follows is no longer wanted
         if lost is None:
             raise
         peers.give_up(trainer.global_rank)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 from visionkit.errors import InputError, RunError
 from visionkit.run.config import RunConfig, parse
 from visionkit.run.printable import printable
-from visionkit.run.stop import listening
+from visionkit.run.stop import first_speaks, listening
 
 __all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PREEMPTED", "launch"]
 
@@ -61,7 +60,7 @@ def launch(
         if debug or (isinstance(error, OSError) and error.errno not in FULL):
             raise
         status, text = _judge(error, made.out if made else "")
-        if status != EXIT_INTERRUPTED or _speaks():
+        if status != EXIT_INTERRUPTED or first_speaks():
             sys.stderr.write(printable(f"\n{prog or 'recipe'}: {text}\n"))
         raise SystemExit(status) from None
 
@@ -75,15 +74,10 @@ def _judge(error: BaseException, out: str) -> tuple[int, str]:
             "choose another --out, then start the same command again."
         )
     if isinstance(error, KeyboardInterrupt):
-        return EXIT_INTERRUPTED, (
+        return EXIT_INTERRUPTED, str(error) or (
             "interrupted by the keyboard. Start the same command again to go on: finished runs are kept, the "
-            "others continue from their last checkpoints."
+            "others continue from their last checkpoints; a run that has none yet starts again."
         )
     if type(error).__name__ == "PreemptedError":
         return EXIT_PREEMPTED, str(error)
     return (EXIT_INPUT if isinstance(error, InputError) else EXIT_FAILED), str(error)
-
-
-def _speaks() -> bool:
-    # The keyboard interrupts all processes of a run at once: one of them says so.
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))

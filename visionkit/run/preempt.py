@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from visionkit.errors import RunError
 from visionkit.run.processes import store_key
 from visionkit.run.saver import SaveCheckpoints, at_boundary
-from visionkit.run.stop import give_back, listen, request_stop, stop_requested
+from visionkit.run.stop import asked_by_keyboard, give_back, listen, request_stop, stop_requested
 
 __all__ = ["PreemptedError", "Preemption"]
 
@@ -21,11 +21,17 @@ FITS = itertools.count()
 
 
 class PreemptedError(RunError):
-    """The run was asked to stop, saved its state and can be continued by the same command."""
+    """The run was asked to stop, saved its state and can be continued by the same command.
+
+    Attributes:
+        by_keyboard: Whether Ctrl-C asked.
+    """
+
+    by_keyboard = False
 
 
 class Preemption(Callback):
-    """Turns SIGTERM and SIGUSR1 into a checkpoint at the end of the same update on all processes.
+    """Turns SIGTERM, SIGUSR1 and the first Ctrl-C into a checkpoint at the end of the same update on all processes.
 
     A process that was signalled writes the number of the next update into the process group's key-value
     store before it joins that update's gradients; every process reads the store after each update, and has
@@ -45,7 +51,7 @@ class Preemption(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take the signals over from Lightning, whose handler saves in the handler."""
         self._key = store_key("stop", next(FITS))
-        self._before = listen()
+        self._before = listen(keyboard=True)
 
     def on_train_batch_end(
         self,
@@ -100,8 +106,11 @@ class Preemption(Callback):
         return self._stop_at is not None and trainer.global_step >= self._stop_at
 
     def _leave(self, trainer: lightning.Trainer) -> None:
+        keyboard = asked_by_keyboard()
         request_stop(False)
-        raise PreemptedError(
-            f"Asked to stop: saved after update {trainer.global_step} in {self.saver.folder}. "
-            "Start the same command again to continue."
+        error = PreemptedError(
+            f"{'Interrupted by the keyboard' if keyboard else 'Asked to stop'}: saved after update "
+            f"{trainer.global_step} in {self.saver.folder}. Start the same command again to continue."
         )
+        error.by_keyboard = keyboard
+        raise error

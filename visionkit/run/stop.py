@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-__all__ = ["interruptible", "listening", "request_stop", "stop_requested"]
+__all__ = ["asked_by_keyboard", "interruptible", "listening", "request_stop", "stop_requested"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+ONE_PRESS = 2.0  # seconds
 
 
 class _Request:
     made = False
+    keyboard = 0.0  # when Ctrl-C asked, by the monotonic clock
 
 
 def request_stop(wished: bool = True) -> None:
@@ -24,11 +28,18 @@ def request_stop(wished: bool = True) -> None:
         wished: False takes the wish back.
     """
     _Request.made = wished
+    if not wished:
+        _Request.keyboard = 0.0
 
 
 def stop_requested() -> bool:
     """Return whether this process was asked to stop."""
     return _Request.made
+
+
+def asked_by_keyboard() -> bool:
+    """Return whether it was Ctrl-C that asked this process to stop."""
+    return _Request.keyboard > 0
 
 
 @contextmanager
@@ -62,12 +73,19 @@ def interruptible() -> Iterator[None]:
         raise KeyboardInterrupt from None
 
 
-def listen() -> dict[signal.Signals, Any]:
-    """Have the signals set the wish from now on; return what they did before."""
+def listen(*, keyboard: bool = False) -> dict[signal.Signals, Any]:
+    """Have the signals set the wish from now on; return what they did before.
+
+    Args:
+        keyboard: Take the first Ctrl-C as a request too, where it would end the program; a second one does.
+    """
     before: dict[signal.Signals, Any] = {}
     try:
         for number in SIGNALS:
             before[number] = signal.signal(number, _flag)
+        # Not where it is ignored (a run beside others: the parent passes it on) or somebody else's.
+        if keyboard and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, _flag_keyboard)
     except ValueError:  # not in the main thread (a Ray worker): whoever started it calls `request_stop`
         return {}
     return before
@@ -81,3 +99,21 @@ def give_back(before: dict[signal.Signals, Any]) -> None:
 
 def _flag(number: int, frame: FrameType | None) -> None:
     _Request.made = True
+
+
+def _flag_keyboard(number: int, frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if asked_by_keyboard():
+        # torchrun passes on to its processes what the terminal has sent them already.
+        if "TORCHELASTIC_RUN_ID" in os.environ and now - _Request.keyboard < ONE_PRESS:
+            return
+        signal.default_int_handler(number, frame)
+    _Request.made, _Request.keyboard = True, now
+    if first_speaks():
+        # The buffered streams may be half way through a write.
+        os.write(2, b"\nInterrupted: saving after this update. Ctrl-C again ends at once, without saving.\n")
+
+
+def first_speaks() -> bool:
+    """Return whether this process speaks for its run: the keyboard interrupts all of them at once."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
