@@ -106,6 +106,7 @@ def test_cocos_captions(tmp_path):
 def test_flickrs_lists(tmp_path):
     kaggle = caption_data(flickr(tmp_path / "a"), held_out=0.5)
     assert (len(kaggle.train), len(kaggle.val)) == (3, 3)
+    assert kaggle.name == "a", "captions.txt is the format's name"
     every = {
         s["id"]: s["captions"] for part in (kaggle.train, kaggle.val) for s in (part[i] for i in range(3))
     }

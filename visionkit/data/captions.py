@@ -119,7 +119,12 @@ def caption_data(
             f"no image is for validation: {len(val)} of {size} are held out (share {held_out}, seed {seed})"
         )
     test = Subset(whole, parts["test"]) if parts["test"] else None
-    return Splits(train, val, test, (), table.file.stem, facts, table.notices)
+    return Splits(train, val, test, (), _name(table.file), facts, table.notices)
+
+
+def _name(file: Path) -> str:
+    """Return the name of a data set: its folder's where the file has the format's name alone."""
+    return file.resolve().parent.name if file.stem.lower() == "captions" and file.is_file() else file.stem
 
 
 def captions_of(reader: Reader) -> Sequence[Sequence[str]]:
