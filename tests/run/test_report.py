@@ -169,3 +169,9 @@ def test_odd_numbers_in_predictions_do_not_stop_the_report(tmp_path, value) -> N
         text = "".join(json.dumps(row | {"loss": value, "confidence": value}) + "\n" for row in rows)
         (folder / "predictions/val.jsonl").write_text(text)
     assert write_report(compare([tmp_path]), tmp_path).exists()
+
+
+def test_an_empty_caption_says_nothing() -> None:
+    assert [report._answer(value) for value in ("", None, [], "a", ["", "a"])] == [
+        "(nothing)", "none", "none", "a", "(nothing), a"
+    ]  # fmt: skip

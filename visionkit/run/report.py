@@ -38,6 +38,7 @@ __all__ = ["write_report"]
 WORST = 8
 MOST_FRACTIONS = 6
 MOST_CLASSES = 60
+NOTHING = "(nothing)"
 T = TypeVar("T")
 
 
@@ -180,7 +181,7 @@ class _SampleRuns:
             for row in ranked:
                 picture = self._picture(str(row["id"]), arm)
                 if picture is not None:
-                    cards.append({"src": picture, "id": row["id"], "truth": _say(row.get("truth")),
+                    cards.append({"src": picture, "id": row["id"], "truth": _answer(row.get("truth")),
                                   "wide": row.get("panels") in (2, 3, 4),
                                   "answers": self._answers(str(row["id"]))})  # fmt: skip
                 if len(cards) == WORST:
@@ -249,7 +250,7 @@ class _SampleRuns:
                 right = row.get("right", None if said else row.get("prediction") == row.get("truth"))
                 if isinstance(right, list):  # of each box: the picture is right if all are found
                     right = row.get("loss") == 0
-                found.append({"arm": arm, "said": said or _say(row.get("prediction")), "right": right,
+                found.append({"arm": arm, "said": said or _answer(row.get("prediction")), "right": right,
                               "sure": _percent(row.get("confidence"))})  # fmt: skip
         return found
 
@@ -286,6 +287,13 @@ def _say(value: Any, limit: int = 400) -> str:
         value = ", ".join(_say(item) for item in value)
     text = str(value)
     return text if len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters)"
+
+
+def _answer(value: Any) -> str:
+    """Return an answer in words: an empty caption is one, and says nothing."""
+    if isinstance(value, list) and "" in value:
+        value = [item if item != "" else NOTHING for item in value]
+    return NOTHING if value == "" else _say(value)
 
 
 def _percent(value: Any) -> str:
