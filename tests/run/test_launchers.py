@@ -13,10 +13,10 @@ import torch
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.config import OptimConfig
 from visionkit.errors import InputError
-from visionkit.run import trackers
+from visionkit.run import banner, trackers
 from visionkit.run.banner import print_banner
 from visionkit.run.config import RunConfig
-from visionkit.run.length import length
+from visionkit.run.length import Length, length
 from visionkit.run.policy import choose_policy
 from visionkit.run.processes import find_processes, is_first
 from visionkit.run.trackers import make_logger
@@ -238,7 +238,8 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
         wide = 8 * processes * accumulate
         assert f"batch     8 x {processes} process(es) x {accumulate} accumulated = {wide}" in told
         assert f"learning rate {0.1 * wide / 32:g} = 0.1 x {wide} / 32" in told
-        assert f"length    2 epochs = {2 * (100 // (8 * processes)) * 8 * processes} images" in told
+        each = 100 // (8 * processes) * 8 * processes
+        assert f"length    2 epochs = {2 * each} images ({each} of 100 an epoch: whole batches of" in told
         walked += 1
     assert walked == 6
     # Fewer samples than a batch for each: the batch shrinks, and the banner with it.
@@ -249,3 +250,15 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
     told = capsys.readouterr().out
     assert "batch     7 x 4 process(es) x 1 accumulated = 28" in told
     assert "learning rate 0.1 as given, for 28 images an update" in told
+
+
+def test_the_banner_counts_in_words_that_fit():
+    assert Length(1, 1, 4, 4).describe(19) == "1 epoch = 16 of 19 images (whole batches of 4)"
+    assert Length(1, 1, 4, 4).describe(16) == "1 epoch = 16 images"
+    assert Length(3, 1, 4, 4).describe(16) == "3 epochs = 48 images"
+    task = TinyTask()
+    assert banner._targets(task, ()) == ""
+    assert banner._targets(task, ("a",)) == ", 1 class"
+    assert banner._targets(task, ("a", "b")) == ", 2 classes"
+    task.target = "regression"
+    assert banner._targets(task, ("mass",)) == ", 1 number"

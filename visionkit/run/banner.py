@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
@@ -53,8 +54,8 @@ def print_banner(
         "batch": f"{plan.width // world} x {world} process(es) x {config.accumulate} accumulated = {width}",
         "rate": describe_rate(config.lr, config.optim, width),
         "data": f"{data.splits.name}: {sizes['train']} of {sizes['train_full']} train, {sizes['val']} val, "
-        f"{sizes['test']} test, {len(data.splits.classes)} classes",
-        "length": f"{plan.epochs} epochs = {plan.images} images",
+        f"{sizes['test']} test" + _targets(task, data.splits.classes),
+        "length": plan.describe(sizes["train"]),
         "model": f"{type(task).__name__} over {config.backbone}: {total / 1e6:.2f} M parameters, "
         f"{trainable / 1e6:.2f} M trained; norm {norm}, frozen through {frozen or 'nothing'}",
         "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),
@@ -66,3 +67,11 @@ def print_banner(
         shown.append(("notices", f"{len(lines) - len(new)} more of the data, as above"))
     text = "\n".join(f"  {name:<9} {value}" for name, value in [*rows.items(), *shown])
     print(printable(text), flush=True)  # noqa: T201
+
+
+def _targets(task: lightning.LightningModule, classes: Sequence[str]) -> str:
+    """Return what is learnt, where it is classes or numbers; captions have neither."""
+    if not classes:
+        return ""
+    word = ("number", "s") if getattr(task, "target", "") == "regression" else ("class", "es")
+    return f", {len(classes)} {word[0]}{word[1] * (len(classes) != 1)}"

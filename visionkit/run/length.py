@@ -32,6 +32,19 @@ class Length:
         """The images of the run, over all processes."""
         return self.epochs * self.batches * self.width
 
+    def describe(self, size: int) -> str:
+        """Return the length in words; says so where whole batches leave some images out of an epoch.
+
+        Args:
+            size: Images of the training split.
+        """
+        epochs, each = f"{self.epochs} epoch{'s' * (self.epochs != 1)}", self.batches * self.width
+        if each >= size:
+            return f"{epochs} = {self.images} images"
+        if self.epochs == 1:
+            return f"{epochs} = {each} of {size} images (whole batches of {self.width})"
+        return f"{epochs} = {self.images} images ({each} of {size} an epoch: whole batches of {self.width})"
+
 
 def length(config: RunConfig, data: DataModule, world: int) -> Length:
     """Return the length of a run over `data` in `world` processes.
