@@ -31,7 +31,7 @@ class PreemptedError(RunError):
 
 
 class Preemption(Callback):
-    """Turns SIGTERM, SIGUSR1 and the first Ctrl-C into a checkpoint at the end of the same update on all processes.
+    """Turns SIGTERM, SIGUSR1 and the first Ctrl-C into a checkpoint after the same update on all processes.
 
     A process that was signalled writes the number of the next update into the process group's key-value
     store before it joins that update's gradients; every process reads the store after each update, and has
