@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -10,9 +11,10 @@ import time
 
 import pytest
 
-from visionkit.errors import InputError
+from visionkit.errors import InputError, RunError
 from visionkit.run import lock
 from visionkit.run.lock import FILE, hold
+from visionkit.run.unwritable import unwritable
 
 
 def holder(folder, ready):
@@ -102,3 +104,33 @@ def test_without_locks_of_the_system_the_process_is_looked_for(tmp_path, monkeyp
     (tmp_path / FILE).write_text("torn {")
     with hold([tmp_path]):
         pass
+
+
+def test_a_clock_that_differs_is_said(tmp_path):
+    written(tmp_path, age=-7200)
+    with pytest.raises(InputError, match=r"120 minutes in the future: the clocks .* differ.*remove the file"):
+        hold([tmp_path]).__enter__()
+    written(tmp_path, age=-lock.TOUCH / 3)
+    with pytest.raises(InputError, match="wait 3 minutes"):
+        hold([tmp_path]).__enter__()
+
+
+def test_one_folder_named_twice_is_held_once(tmp_path):
+    with hold([tmp_path / "a", tmp_path / "b" / ".." / "a"]):
+        assert (tmp_path / "a" / FILE).exists()
+    assert not (tmp_path / "a").exists()
+
+
+def test_places_that_cannot_be_written_are_said(tmp_path):
+    (tmp_path / "afile").touch()
+    (tmp_path / "taken" / FILE).mkdir(parents=True)
+    for place, text in (
+        ("afile", "afile is a file, not a folder"),
+        ("afile/run", "afile is a file, not a folder"),
+        ("taken", "Is a directory"),
+    ):
+        with pytest.raises(RunError, match=text) as caught:
+            hold([tmp_path / place]).__enter__()
+        assert "space" not in str(caught.value)
+    full = unwritable(tmp_path / "new", OSError(errno.ENOSPC, "No space left on device"))
+    assert "bytes are free). Free some space" in str(full)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.errors import InputError
+from visionkit.run.unwritable import unwritable
 
 __all__ = ["FILE", "hold"]
 
@@ -41,14 +42,19 @@ def hold(folders: Sequence[str | Path]) -> Iterator[None]:
 
     Raises:
         InputError: Another process trains there; names it, its machine and since when.
+        RunError: A folder cannot be made or written.
     """
-    wanted = [path for path in (Path(folder).resolve() for folder in folders) if path not in _HELD]
+    resolved = dict.fromkeys(Path(folder).resolve() for folder in folders)
+    wanted = [path for path in resolved if path not in _HELD]
     taken: list[tuple[Path, int, bool]] = []
     done = threading.Event()
     try:
         for folder in wanted:
             new = not folder.exists()
-            taken.append((folder, _take(folder), new))
+            try:
+                taken.append((folder, _take(folder), new))
+            except OSError as error:
+                raise unwritable(folder, error) from error
             _HELD.add(folder)
         if taken:
             threading.Thread(target=_touch, args=([h for _, h, _ in taken], done), daemon=True).start()
@@ -172,6 +178,12 @@ def _refusal(folder: Path, holder: dict[str, Any]) -> InputError:
         who = f"process {holder.get('pid')} on {holder.get('host')}{since}"
     here = not holder or holder.get("host") == socket.gethostname()
     wait = "" if here else f" If that machine is gone, wait {STALE / 60:.0f} minutes or remove the file."
+    ahead = 0.0 if here else -_age(folder)
+    if ahead > TOUCH:
+        wait = (
+            f" Its last sign of life lies {ahead / 60:.0f} minutes in the future: the clocks of the machines "
+            "differ, so waiting tells little. If that machine is gone, remove the file."
+        )
     return InputError(
         f"{folder} is being trained by {who} ({FILE} there). Two commands cannot write one run: wait until "
         f"it has ended, or give another --out.{wait}"

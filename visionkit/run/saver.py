@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from visionkit.errors import InputError, RunError
+from visionkit.errors import InputError
 from visionkit.metrics.tally import Tally
 from visionkit.optim import images_per_step
 from visionkit.run.checkpoint import FORMAT
+from visionkit.run.unwritable import unwritable
 
 __all__ = ["SaveCheckpoints"]
 
@@ -239,8 +239,4 @@ def writable(folder: Path) -> None:
         probe.write_bytes(b"0")
         probe.unlink()
     except OSError as error:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        raise RunError(
-            f"Expected to be able to write into {folder}, but: {error.strerror or error} "
-            f"({shutil.disk_usage(there).free} bytes are free). Free some space, or choose another --out."
-        ) from error
+        raise unwritable(folder, error) from error
