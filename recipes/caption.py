@@ -81,10 +81,10 @@ def main(config: Config) -> Path:
 
         check_word_vectors(config.vectors)  # before anything runs
     if config.words != "all":
-        return run_recipe(config, train)
+        return run_recipe(config, train, paths=("data", "init", "pictures"))
     for words in ("random", "pretrained", "frozen"):
         one = dataclasses.replace(config, words=words, out=str(Path(config.out) / words))
-        run_recipe(one, train)
+        run_recipe(one, train, paths=("data", "init", "pictures"))
     return Path(config.out)
 
 

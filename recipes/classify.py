@@ -43,7 +43,7 @@ def main(config: Config) -> Path:
     from visionkit.run import run_recipe
 
     config.out = config.out or "runs/classify"
-    return run_recipe(config, train)
+    return run_recipe(config, train, paths=("data", "init"))
 
 
 def train(config: Config, folder: Path) -> dict[str, Any]:

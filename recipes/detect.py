@@ -64,7 +64,7 @@ def main(config: Config) -> Path:
 
         backbones, config.backbones = config.backbones, []
         return run_backbones(config, backbones, train)
-    return run_recipe(config, train)
+    return run_recipe(config, train, paths=("data", "init"))
 
 
 def train(config: Config, folder: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def main(config: Config) -> Path:
     config.out = config.out or "runs/segment"
     if config.backbones:
         return run_backbones(config, config.backbones, train)
-    return run_recipe(config, train)
+    return run_recipe(config, train, paths=("data", "init", "classes"))
 
 
 def train(config: Config, folder: Path) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def faked(**outcomes):
 def test_a_third_init_in_the_same_folder_keeps_the_other_arms(tmp_path, capsys):
     run_recipe(config(tmp_path), faked())
     assert json.loads((tmp_path / "comparison.json").read_text())["arms"] == ["pretrained", "scratch"]
-    run_recipe(config(tmp_path, init="/w/mine.pth"), faked())
+    (tmp_path / "mine.pth").touch()
+    run_recipe(config(tmp_path, init=str(tmp_path / "mine.pth")), faked())
     assert json.loads((tmp_path / "comparison.json").read_text())["arms"] == [
         "pretrained",
         "mine.pth",
@@ -58,7 +59,8 @@ def test_a_third_init_in_the_same_folder_keeps_the_other_arms(tmp_path, capsys):
     ]
     assert "One arm only" not in (tmp_path / "report.html").read_text()
     # One that is no comparison with these is named, not mixed in and no reason to stop.
-    run_recipe(config(tmp_path, init="/w/other.pth", lr=0.5), faked())
+    (tmp_path / "other.pth").touch()
+    run_recipe(config(tmp_path, init=str(tmp_path / "other.pth"), lr=0.5), faked())
     text = " ".join(capsys.readouterr().out.split())
     assert "left out:" in text
     assert "another comparison: lr: 0.5 in other-f1-s0, 0.001 in" in text
@@ -190,3 +192,20 @@ def test_a_glob_of_a_comparison_folder_is_compared(tmp_path):
     assert len(compare(sorted(tmp_path.iterdir())).records) == 4
     with pytest.raises(InputError, match=r"notes\.txt is not a folder"):
         compare([tmp_path / "notes.txt"])
+
+
+def test_what_is_not_there_is_told_before_a_folder_is_made(tmp_path):
+    (tmp_path / "afile").touch()
+    walked = 0
+    for out, more, text in (
+        ("runs", {"data": "nope"}, "--data nope: there is no file or folder"),
+        ("runs", {"init": "file.pt"}, "--init file.pt: there is no file or folder"),
+        ("runs", {"init": "pretraind"}, "mean 'pretrained'"),
+        ("afile", {}, "afile is a file, not a folder"),
+        ("afile/runs", {}, "afile is a file, not a folder"),
+    ):
+        with pytest.raises(InputError, match=text):
+            run_recipe(config(tmp_path / out, **more), faked(), paths=("data", "init"))
+        assert [path.name for path in tmp_path.iterdir()] == ["afile"]
+        walked += 1
+    assert walked == 5

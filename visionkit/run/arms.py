@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from visionkit.config import check_limits
-from visionkit.errors import InputError, RunError
+from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.printable import printable
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["each_run", "run_recipe"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
+# What a setting may be instead of a path.
+WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "both")}
 IGNORED = (
     "out",
     "resume",
@@ -59,7 +61,9 @@ def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
                 yield one, folder
 
 
-def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]) -> Path:
+def run_recipe(
+    config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]], *, paths: Sequence[str] = ()
+) -> Path:
     """Run every run that is not finished yet, then compare them all and write the report.
 
     Finished runs with the same settings are kept as they are, so the same command continues after anything.
@@ -67,6 +71,7 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
     Args:
         config: The recipe's settings; `out` must be set.
         train: Trains one run in a folder; torch is seeded before it is called.
+        paths: Settings that name a file or a folder ("data", "init"): looked for before anything begins.
 
     Returns:
         The folder that holds the runs, `comparison.json` and `report.html`.
@@ -77,6 +82,8 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
         RunError: A run failed; the others are finished and compared. Or all are finished, but a figure, a
             tracker or the test split failed: results and report are kept and name it.
     """
+    runs = list(each_run(config))
+    _check_paths(config, paths)  # what is told without a long import, and before a folder is made
     from visionkit.run.children import end_with_parent
     from visionkit.run.jobs import Job, choose_jobs, run_jobs
     from visionkit.run.lock import hold
@@ -88,7 +95,7 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
 
     end_with_parent()
     out, began = Path(config.out), time.time()
-    runs, first = list(each_run(config)), is_first()
+    first = is_first()
     jobs, threads = choose_jobs(config, len(runs))
     alone = find_processes(config, accelerator=choose_policy(config).accelerator).world == 1
     # Another process may look when the first has already begun: only that one can tell a run of before.
@@ -122,6 +129,29 @@ def run_recipe(config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]]
     if fault is not None:
         raise fault
     return out
+
+
+def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
+    """Look whether what the settings name is there.
+
+    Raises:
+        InputError: A path is not there, or a file stands where folders are to be.
+    """
+    for name in paths:
+        value = str(getattr(config, name))
+        before = value.rpartition("#")[0]  # "weights.pt#teacher.backbone" names a part of a file
+        if value in ("", *WORDS.get(name, ())) or any(
+            part and Path(part).expanduser().exists() for part in (value, before)
+        ):
+            continue
+        text = f"--{name} {value}: there is no file or folder of this name."
+        if name in WORDS:
+            text += f" {unknown_name(name, value, WORDS[name])}"
+        raise InputError(text)
+    out = Path(config.out)
+    there = next((place for place in (out, *out.absolute().parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise InputError(f"--out {out}: {there} is a file, not a folder. Choose another --out.")
 
 
 def _in_turn(todo: list[Job], *, first: bool, alone: bool) -> None:
