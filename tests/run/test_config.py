@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from visionkit.config import OptimConfig, TransferConfig, check_limits
 from visionkit.errors import InputError
 from visionkit.run.arms import each_run
 from visionkit.run.config import RunConfig, flag_names, parse, read_config, setting, to_dict
+from visionkit.run.launch import launch
 
 RECIPES = ("classify", "compare")
 ALL_RECIPES = ("caption", "classify", "compare", "detect", "segment")
@@ -186,6 +188,11 @@ for recipe in sys.argv[1:]:
         runpy.run_path(f"recipes/{recipe}.py", run_name="__main__")
     packages = sorted({name.partition(".")[0] for name in sys.modules})
     told[recipe] = [said.getvalue(), packages, len(sys.modules)]
+for recipe in told:
+    sys.argv, said = ["x", "--lr", "-1"], io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        runpy.run_path(f"recipes/{recipe}.py", run_name="__main__")
+    told[recipe] += [said.getvalue(), "torch" in sys.modules]
 json.dump(told, sys.stdout)
 """
 
@@ -195,9 +202,27 @@ def test_help_is_short_and_imports_little(root):
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     assert sorted(told) == sorted(RECIPES)
-    for recipe, (said, packages, modules) in told.items():
+    for recipe, (said, packages, modules, refusal, torch) in told.items():
+        assert "lr" in refusal, recipe
+        assert not torch, f"{recipe}: a value outside its limits is told before the long imports"
         lines = said.splitlines()
         assert 10 < len(lines) <= 60, recipe
         assert max(map(len, lines)) <= 120
         assert not {"torch", "torchvision", "lightning", "timm", "matplotlib"} & set(packages), recipe
         assert modules < 400, recipe
+
+
+def test_help_goes_by_the_file_that_runs_and_its_reader_may_leave(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/mine.py", "--help"])
+    with pytest.raises(SystemExit):
+        launch(print, Config, prog="classify.py")
+    said = capsys.readouterr().out
+    assert "usage: mine.py " in said
+    assert "classify.py" not in said
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(SystemExit) as end:
+            launch(print, Config)
+        assert end.value.code == 0

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -186,6 +187,7 @@ def parse(
         name = arg.split("=", 1)[0]
         if name.startswith("--") and name not in known:
             raise unknown_name("option", name, known, hint="See --help=all.")
+    _check_given(config, args)
     variant, args = _take_variant(args)
     base = _vary(config, variant, {item.__name__: item for item in variants}) if variant else {}
     made = _parse_typed(config, args, base)
@@ -193,6 +195,31 @@ def parse(
         print(yaml.safe_dump(to_dict(made), sort_keys=False), end="")  # noqa: T201
         raise SystemExit(0)
     return made
+
+
+def _check_given(config: type[ConfigT], args: Sequence[str]) -> None:
+    """Check the numbers among the flags against their limits.
+
+    All is checked again once it is parsed. But the parser of types runs the imports that a recipe makes for
+    its annotations, torch among them, and a wrong number is told before that.
+    """
+    made: Any = config()
+    words = [word for arg in args for word in arg.split("=", 1)]
+    for flag, text in pairwise(words):
+        group, _, name = flag.removeprefix("--").rpartition(".")
+        owner = getattr(made, group, None) if group else made
+        default = getattr(owner, name, None)
+        if not flag.startswith("--") or type(default) not in (int, float):
+            continue
+        try:
+            value = type(default)(text)
+        except ValueError:  # the parser says what it takes
+            continue
+        if group:
+            setattr(made, group, dataclasses.replace(owner, **{name: value}))
+        else:
+            setattr(made, name, value)
+    check_limits(made, prefix="--")
 
 
 def flag_names(config: type) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,14 +47,19 @@ def launch(
         config: The recipe's dataclass.
         variants: Named settings.
         doc: The recipe's docstring, shown in the help.
-        prog: The recipe's name.
+        prog: The recipe's name, where it is not run as a file: a copy goes by its own name.
         argv: The arguments; those of the process if not given.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and sys.argv[0].endswith(".py"):
+        prog = Path(sys.argv[0]).name
     debug = "--debug" in args
     made: RunConfig | None = None
     try:
-        made = parse(config, [a for a in args if a != "--debug"], variants=variants, doc=doc or "", prog=prog)
+        with _reader_may_leave():
+            made = parse(
+                config, [a for a in args if a != "--debug"], variants=variants, doc=doc or "", prog=prog
+            )
         # From here on, before the long imports, a queue's signal ends nothing: the run saves first.
         with listening():
             main(made)
@@ -63,6 +70,19 @@ def launch(
         if status != EXIT_INTERRUPTED or first_speaks():
             sys.stderr.write(printable(f"\n{prog or 'recipe'}: {text}\n"))
         raise SystemExit(status) from None
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End well where the program that reads the help has seen enough: `--help | head` is no failure."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # not first at the very end, where nobody can catch it
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        raise SystemExit(0) from None
 
 
 def _judge(error: BaseException, out: str) -> tuple[int, str]:
