@@ -207,12 +207,12 @@ def _check_given(config: type[ConfigT], args: Sequence[str]) -> None:
     words = [word for arg in args for word in arg.split("=", 1)]
     for flag, text in pairwise(words):
         group, _, name = flag.removeprefix("--").rpartition(".")
-        owner = getattr(made, group, None) if group else made
+        owner: Any = getattr(made, group, None) if group else made
         default = getattr(owner, name, None)
         if not flag.startswith("--") or type(default) not in (int, float):
             continue
         try:
-            value = type(default)(text)
+            value = float(text) if isinstance(default, float) else int(text)
         except ValueError:  # the parser says what it takes
             continue
         if group:
