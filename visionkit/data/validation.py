@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any, Protocol
 
 from visionkit.data.splits import HOLDOUT, holdout
@@ -25,7 +25,7 @@ class Counted(Protocol):
 
 
 def validation_split(
-    train: Reader, val: Counted | None, path: str | os.PathLike[str], *, seed: int, what: str = "split"
+    train: Reader, val: Counted | None, path: str | Path, *, seed: int, what: str = "split"
 ) -> tuple[Reader, Reader, dict[str, Any]]:
     """Return the training and the validation samples, and the fact of a hold-out where there is one.
 
@@ -51,6 +51,6 @@ def validation_split(
     if len(train) < 2:
         text = f"Expected at least 2 training images, but got {len(train)}: there is no validation {what}, "
         raise DataError(f"{text}so that one is held out.", path=path)
-    kept, held = holdout(train, HOLDOUT, seed=seed)
+    kept, held = holdout(train, HOLDOUT, seed=seed, path=path)
     fact = f"there is no validation {what}: {len(held)} training images are held out"
     return kept, held, {"held_out": fact}

@@ -131,11 +131,11 @@ class CocoAP:
             area = target.get("area", np.full(count, np.nan))
             truth = _truth_rows(index, target["boxes"], target["labels"], crowd, area)
             detection = _rows(index, found["boxes"], found["labels"], found["scores"], torch.zeros(size))
-            for what, rows in (("target", truth), ("prediction", detection)):
-                if len(rows) and not _within(rows[:, 5], len(self.classes)):
+            for what, table in (("target", truth), ("prediction", detection)):
+                if len(table) and not _within(table[:, 5], len(self.classes)):
                     raise InputError(
                         f"Picture {name!r}: expected labels of the {what} in 0..{len(self.classes) - 1}, "
-                        f"but got {int(rows[:, 5].min())}..{int(rows[:, 5].max())}."
+                        f"but got {int(table[:, 5].min())}..{int(table[:, 5].max())}."
                     )
             self._state.ids.append(name)
             number = target.get("image_id")

@@ -46,7 +46,7 @@ class ImageSpec:
         """Look at the numbers before anything is built."""
         check_number("in_channels", self.in_channels, limits(min=1), whole=True)
         size = self.image_size
-        if isinstance(size, Sequence) and not isinstance(size, str):
+        if isinstance(size, Sequence):
             check_numbers("image_size", size, limits(min=1), count=2, whole=True)
         elif size is not None:
             check_number("image_size (a side in pixels, or (height, width))", size, limits(min=1), whole=True)

@@ -99,9 +99,21 @@ def load_yaml(file: Path) -> dict[str, Any]:
         raise DataError(f"Expected YAML, but {error}.", path=file) from None
     if not isinstance(content, dict):
         return {}
-    if isinstance(content.get("names"), list | dict):  # as written: yes and no are names, not True and False
-        content["names"] = yaml.load(text_of(file), Loader=yaml.BaseLoader)["names"]
-    return content
+    written = _names_as_written(file)
+    return content if written is None else content | {"names": written}
+
+
+def _names_as_written(file: Path) -> list[str] | dict[str, str] | None:
+    """Return the names of a YAML file as they are written: yes and no are names, not True and False."""
+    top = yaml.compose(text_of(file), Loader=yaml.SafeLoader)
+    node = next((value for key, value in top.value if key.value == "names"), None)
+    if isinstance(node, yaml.SequenceNode) and all(isinstance(v, yaml.ScalarNode) for v in node.value):
+        return [value.value for value in node.value]
+    if isinstance(node, yaml.MappingNode) and all(
+        isinstance(each, yaml.ScalarNode) for pair in node.value for each in pair
+    ):
+        return {key.value: value.value for key, value in node.value}
+    return None
 
 
 def text_of(file: Path) -> str:
