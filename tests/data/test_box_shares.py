@@ -123,10 +123,15 @@ def test_a_validation_split_without_objects_is_refused(tmp_path):
 
 def test_entries_of_data_yaml_that_are_not_there_are_named(tmp_path):
     _yolo(tmp_path, ["0 .5 .5 .1 .1"] * 3)
-    for split in ("val", "test"):
-        (tmp_path / "data.yaml").write_text(f"train: images/train\n{split}: images/typo\nnames: [cat]\n")
-        with pytest.raises(DataError, match=f"images at {split}: images/typo"):
-            yolo(tmp_path)
+    file = tmp_path / "data.yaml"
+    file.write_text("train: images/train\nval: images/typo\nnames: [cat]\n")
+    with pytest.raises(DataError, match="images at val: images/typo"):
+        yolo(tmp_path)
+    # exports of Roboflow name a test folder that they leave out
+    file.write_text("train: images/train\ntest: ../test/images\nnames: [cat]\n")
+    splits = yolo(tmp_path)
+    assert splits.test is None
+    assert any("test images that the YAML file names" in str(notice) for notice in splits.notices)
     (tmp_path / "data.yaml").write_text("train: [images/train, images/typo]\nnames: [cat]\n")
     with pytest.raises(DataError, match="images at train: images/typo"):
         yolo(tmp_path)

@@ -312,3 +312,13 @@ def test_the_command_packs_checks_and_says_what_it_did(tmp_path, capsys):
     assert cli.main(["pack", str(folder), "--form", "raw", "--short", "16"]) == 0
     assert cli.main(["check", f"{folder}.pack"]) == 0
     assert cli.main(["pack", str(tmp_path / "nothing")]) == 2
+
+
+def test_a_pack_offers_the_targets_and_object_counts_of_its_source(tmp_path):
+    numbers = image_table(table(tmp_path), kind="regression")
+    objects = voc(boxes(tmp_path / "b"))
+    for name, source, lacks in (("targets", numbers, "labels"), ("object_counts", objects, "targets")):
+        packed = open_pack(pack(source, tmp_path / f"pack-{name}"))
+        for ours, theirs in ((packed.train, source.train), (packed.val, source.val)):
+            assert np.array_equal(getattr(ours, name), getattr(theirs, name))
+            assert not hasattr(ours, lacks)

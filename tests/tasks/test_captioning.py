@@ -212,7 +212,7 @@ def test_a_checkpoint_speaks_on_a_machine_without_a_network(tmp_path, monkeypatc
     [
         ({"label_smoothing": 1.0}, "label_smoothing to be at least 0 and below 1"),
         ({"scheduled_sampling": -0.1}, "scheduled_sampling to be"),
-        ({"coverage": -1.0}, "coverage to be a weight"),
+        ({"coverage": -1.0}, "coverage to be at least 0"),
         ({"decoding": Decoding(beams=0)}, "beams, groups and longest"),
         ({"decoding": Decoding(beams=2, n_best=3)}, r"n_best to be in 1 \.\. beams \* groups = 2"),
         ({"decoding": {"beam": 3}}, "Did you mean 'beams'"),

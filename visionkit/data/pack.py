@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from visionkit.data.geometry import crop_resize
@@ -234,6 +235,17 @@ def _label(sample: Sample) -> int | None:
     return int(label) if one and label is not None else None
 
 
+def _offered(readers: Sequence[Reader], name: str, kind: Any) -> NDArray[Any] | None:
+    """Return what the readers offer of each sample, one after another; None where one does not."""
+    values = [getattr(reader, name, None) for reader in readers]
+    if any(part is None or len(part) != len(reader) for part, reader in zip(values, readers, strict=True)):
+        return None
+    try:
+        return np.concatenate([np.array(part, kind) for part in values])
+    except (TypeError, ValueError):  # not one row of numbers a sample
+        return None
+
+
 def _finish(place: Path, splits: Splits, settings: PackSettings, key: str, shards: int) -> None:
     """Join the indices of the shards and write `pack.json`, which makes the pack a pack."""
     parts = [open_index(place / f"{shard_name(number)}.npz") for number in range(shards)]
@@ -245,6 +257,10 @@ def _finish(place: Path, splits: Splits, settings: PackSettings, key: str, shard
     files = [file for reader in readers.values() for file in picture_files(reader) or ()]
     if len(files) == len(arrays["offset"]):
         arrays["files"] = pack_texts([str(Path(file).resolve()) for file in files])
+    for name, kind in (("targets", np.float64), ("object_counts", np.int64)):
+        column = _offered(list(readers.values()), name, kind)
+        if column is not None:
+            arrays[name] = column
     save_arrays(place / "index.npz", arrays)
     described = {
         "format": PACK_FORMAT,

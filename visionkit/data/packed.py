@@ -32,8 +32,8 @@ __all__ = ["PackedReader", "check_pack", "is_pack", "open_pack"]
 class PackedReader:
     """A reader of one split of a pack; made by `open_pack`.
 
-    Every record is checked when it is read. It offers `labels` where each sample has one class, `ids`, and
-    `sizes`, the originals'.
+    Every record is checked when it is read. It offers `labels` where each sample has one class, `ids`,
+    `sizes`, the originals', and `targets` and `object_counts` where the source did when it was packed.
 
     Args:
         folder: The pack.
@@ -49,6 +49,10 @@ class PackedReader:
         self.sizes: Sequence[tuple[int, int]] = list(zip(arrays["height"].tolist(), arrays["width"].tolist()))
         if "labels" in arrays:
             self.labels = arrays["labels"].tolist()
+        if "targets" in arrays:
+            self.targets: Sequence[Any] = arrays["targets"].tolist()
+        if "object_counts" in arrays:
+            self.object_counts: Sequence[int] = arrays["object_counts"].tolist()
         self.recipe = f"{described['key']}|{described['content']}"
         self._form = described["settings"]["form"]
         self._shards = described["shards"]

@@ -62,7 +62,7 @@ class Splits:
 class Subset:
     """Some samples of a reader, in a given order.
 
-    It offers `labels`, `targets`, `sizes`, `ids` and `files` where the reader does.
+    It offers `labels`, `targets`, `object_counts`, `sizes`, `ids` and `files` where the reader does.
 
     Args:
         reader: The samples to choose from.
@@ -77,7 +77,7 @@ class Subset:
     def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
         self.reader = reader
         self.indices = [int(index) for index in indices]
-        for name in ("labels", "targets", "sizes", "ids", "files"):
+        for name in ("labels", "targets", "object_counts", "sizes", "ids", "files"):
             values = getattr(reader, name, None)
             if values is not None:
                 setattr(self, name, [values[index] for index in self.indices])

@@ -34,6 +34,7 @@ _AGAIN = "lines that come again in their file, left out"
 _EMPTY = "images without a file of labels, taken for images without objects"
 _LINES = "lines that cannot be right, left out"
 _POSES = "lines that look like key points without kpt_shape in data.yaml, taken for outlines"
+_NO_TEST = "test images that the YAML file names but that are not there"
 _UNNAMED = "classes without a name, called by their numbers"
 
 
@@ -46,6 +47,7 @@ class _Layout:
     names: list[str]
     keypoints: bool = False
     named: bool = True
+    no_test: str = ""
 
 
 @dataclass
@@ -117,6 +119,8 @@ def yolo(
             for what, fault in lines.counted:
                 counter = counted.images if what == _EMPTY else counted.objects
                 counter.add(what, fault, harmless=what in (_AGAIN, _EMPTY))
+        if layout.no_test and split == "train":
+            counted.images.add(_NO_TEST, layout.no_test, harmless=True)
         if not layout.named:
             counted.objects.add(_UNNAMED, layout.root, count=len(layout.names), harmless=True)
         counted.object_total, counted.image_total = sum(lines.count for lines in files), len(files)
@@ -160,10 +164,14 @@ def _layout(root: Path) -> _Layout:
     content: dict[str, Any] = load_yaml(file) if file is not None else {}
     names, named = class_names(top, content)
     images: dict[str, list[str]] = {}
+    no_test = ""
     for split, aliases in SPLIT_ALIASES.items():
         given = next((content[alias] for alias in aliases if content.get(alias)), None)
         found, absent = _given(top, content, given) if given else ([], [])
         images[split] = found or _conventional(top, aliases)
+        if absent and split == "test" and not images[split]:
+            no_test = f"{file}, field 'test': {absent[0]}"  # exports name a test folder that they leave out
+            continue
         if absent and (found or (split != "train" and not images[split])):
             text = f"Expected images at {split}: {absent[0]}, but there are none. Correct or remove it."
             raise DataError(text, path=file, field=split)
@@ -177,7 +185,12 @@ def _layout(root: Path) -> _Layout:
             )
         images["train"] = everything
     return _Layout(
-        top, {split: found for split, found in images.items() if found}, names, "kpt_shape" in content, named
+        top,
+        {split: found for split, found in images.items() if found},
+        names,
+        "kpt_shape" in content,
+        named,
+        no_test,
     )
 
 

@@ -106,6 +106,8 @@ def load_yaml(file: Path) -> dict[str, Any]:
 def _names_as_written(file: Path) -> list[str] | dict[str, str] | None:
     """Return the names of a YAML file as they are written: yes and no are names, not True and False."""
     top = yaml.compose(text_of(file), Loader=yaml.SafeLoader)
+    if not isinstance(top, yaml.MappingNode):
+        return None
     node = next((value for key, value in top.value if key.value == "names"), None)
     if isinstance(node, yaml.SequenceNode) and all(isinstance(v, yaml.ScalarNode) for v in node.value):
         return [value.value for value in node.value]
