@@ -185,7 +185,7 @@ def test_paths_are_completed_and_found_below(table):
     Image.new("RGB", (8, 6)).save(folder / "other" / "far.png")
     for name, what in {
         "train/k0": r"found k0\.JPG, k0\.png",
-        "train/k1.png": r"There is 'k1\.JPG'",
+        "train/k1.png": r"There is 'train/k1\.JPG'",
         "12.png": r"Did you mean '\d\.png'",
         "far.png": r"There is one in .*other",
     }.items():
