@@ -55,6 +55,11 @@ NO_LOADERS = {
     "visionkit.data.formats.boxes:BoxReader.__init__": "called by the readers of boxes",
     "visionkit.data.formats.boxes:box_splits": "takes what the readers of boxes found",
     "visionkit.data.formats.caption_lists:read_caption_lists": "called by `caption_data`",
+    "visionkit.data.formats.tables:open_table": "called by `open_dataset`, which takes the task",
+    "visionkit.data.formats.yolo_yaml:class_names": "takes a document that was read",
+    "visionkit.data.splits:holdout": "the path is named in errors",
+    "visionkit.data.validation:validation_split": "the path is named in errors",
+    "visionkit.run.unwritable:unwritable": "the path is named in errors",
     "visionkit.data.notices:check_share": "the path is named in errors",
     "visionkit.data.read_image:to_rgb": "takes a decoded image",
     "visionkit.data.table_rows:row_notices": "takes rows that were read",
@@ -74,6 +79,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
     """A value for each required parameter that is no path, by its name (or entry.name)."""
     from tests.run.tiny import TinyTask, tiny_data
     from visionkit.data.caption_collector import CaptionCollector
+    from visionkit.data.formats.open import OpenOptions
     from visionkit.data.label_map import LabelMap
     from visionkit.data.notices import NoticeCounter
     from visionkit.data.vocabulary import Vocabulary
@@ -100,6 +106,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
         "names": lambda _: ["x"],
         "notes": lambda _: _faults(),
         "num_classes": lambda _: 3,
+        "options": lambda _: OpenOptions(target=None),
         "outlines": lambda _: True,
         "report": lambda _: lambda text: None,
         "row": lambda _: {"picture": "figures/val/000.png", "image": "figures/val/000.png"},
