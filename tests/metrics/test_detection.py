@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -152,36 +151,20 @@ def _random_boxes(generator, count: int):
 
 
 @pytest.mark.slow
-def test_is_nine_times_faster_than_pycocotools_and_three_times_than_the_fast_backend():
+def test_a_large_evaluation_equals_pycocotools_and_the_fast_backend():
     from torchmetrics.detection import MeanAveragePrecision
 
     evaluation = large()
     categories = list(range(80))
-    times: dict[str, list[float]] = {"ours": [], "fast": [], "pycocotools": []}
-    for turn in range(3):
-        start = time.process_time()
-        metric = CocoAP([str(c) for c in categories])
-        for begin in range(0, 1000, 8):
-            metric.update(*[part[begin : begin + 8] for part in evaluation])
-        scores = metric.reduce()
-        times["ours"].append(time.process_time() - start)
-        start = time.process_time()
-        theirs = MeanAveragePrecision(backend="faster_coco_eval")
-        for begin in range(0, 1000, 8):
-            theirs.update(evaluation[0][begin : begin + 8], evaluation[1][begin : begin + 8])
-        fast = theirs.compute()
-        times["fast"].append(time.process_time() - start)
-        if turn == 0:
-            start = time.process_time()
-            truth, results = to_coco(*evaluation, categories=categories, side=640)
-            want, _ = reference_scores(truth, results)
-            times["pycocotools"].append(time.process_time() - start)
+    metric = CocoAP([str(c) for c in categories])
+    theirs = MeanAveragePrecision(backend="faster_coco_eval")
+    for begin in range(0, 1000, 8):
+        metric.update(*[part[begin : begin + 8] for part in evaluation])
+        theirs.update(evaluation[0][begin : begin + 8], evaluation[1][begin : begin + 8])
+    scores, fast = metric.reduce(), theirs.compute()
+    want, _ = reference_scores(*to_coco(*evaluation, categories=categories, side=640))
     assert scores.values["map"] == pytest.approx(want["map"], abs=1e-9)
     assert scores.values["map"] == pytest.approx(float(fast["map"]), abs=1e-4)
-    ours, other, slow = (float(np.median(times[name])) for name in ("ours", "fast", "pycocotools"))
-    print(f"\nours {ours:.3f} s; fast backend {other / ours:.1f}x; pycocotools {slow / ours:.1f}x")
-    assert slow / ours >= 9
-    assert other / ours >= 3
 
 
 def test_odd_limits_and_boxes_without_labels_are_refused() -> None:
