@@ -26,14 +26,9 @@ def open_table(path: Path, task: str, options: OpenOptions) -> Splits:
         task: Always classification.
         options: Which columns are read, and how.
     """
-    table = options.table
     return image_table(
         table_file(path) or path,
-        kind=options.target,
-        image=table.image or None,
-        target=table.target or None,
-        separator=table.separator or None,
-        root=table.root or None,
+        **_asked(options),
         seed=options.seed,
         max_dropped=options.max_dropped,
     )
@@ -46,15 +41,17 @@ def check_table_of(path: Path, options: OpenOptions) -> Sequence[DataError]:
         path: The file or the folder.
         options: Which columns are read, and how.
     """
-    table = options.table
     return check_table(
         table_file(path) or path,
-        kind=options.target,
-        image=table.image or None,
-        target=table.target or None,
-        separator=table.separator or None,
-        root=table.root or None,
+        **_asked(options),
     )
+
+
+def _asked(options: OpenOptions) -> dict[str, Any]:
+    """Return the arguments of a reader of tables; what was left out is found by its usual names."""
+    table = options.table
+    columns = {"image": table.image, "target": table.target, "separator": table.separator, "root": table.root}
+    return {"kind": options.target} | {name: value or None for name, value in columns.items()}
 
 
 def table_reading(facts: Mapping[str, Any]) -> str:
@@ -83,15 +80,10 @@ def told_reading(path: Path, options: OpenOptions) -> str:
         path: The file or the folder.
         options: Which columns are read, and how.
     """
-    table = options.table
     try:
         rows = read_table(
             table_file(path) or path,
-            kind=options.target,
-            image=table.image or None,
-            target=table.target or None,
-            separator=table.separator or None,
-            root=table.root or None,
+            **_asked(options),
         )
     except (InputError, OSError):
         return ""
