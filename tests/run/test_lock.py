@@ -24,6 +24,18 @@ def holder(folder, ready):
         time.sleep(300)
 
 
+def holder_with_worker(folder, ready, worker):
+    """Hold a lock, with a forked worker that keeps a copy of its handle and outlives it."""
+    with hold([folder]):
+        child = os.fork()
+        if child == 0:
+            time.sleep(300)
+            os._exit(0)
+        worker.value = child
+        ready.set()
+        time.sleep(300)
+
+
 @pytest.fixture
 def held(tmp_path):
     context = multiprocessing.get_context("fork")
@@ -55,6 +67,30 @@ def test_it_is_free_when_its_holder_is_gone_whatever_ended_it(tmp_path, held):
     with hold([tmp_path / "new"]):
         assert (tmp_path / "new" / FILE).exists()
     assert not (tmp_path / "new").exists(), "a folder that was made for the lock alone is gone with it"
+
+
+def test_workers_that_outlive_a_killed_holder_are_waited_for(tmp_path, monkeypatch):
+    context = multiprocessing.get_context("fork")
+    ready, worker = context.Event(), context.Value("i", 0)
+    parent = context.Process(target=holder_with_worker, args=(tmp_path / "run", ready, worker), daemon=True)
+    parent.start()
+    assert ready.wait(60)
+    parent.kill()
+    parent.join()
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:  # the worker notices now
+            os.kill(worker.value, signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "LINGER", 0.0)
+        with pytest.raises(InputError, match=rf"what process {parent.pid} on .* left running"):
+            hold([tmp_path / "run"]).__enter__()
+    monkeypatch.setattr(lock.time, "sleep", sleep)
+    with hold([tmp_path / "run"]):
+        assert len(waits) >= 3
 
 
 def test_what_one_holds_one_may_hold_again_and_in_forked_processes(tmp_path):

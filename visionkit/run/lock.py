@@ -2,7 +2,8 @@
 
 The operating system's lock (`flock`) ends with the process, whatever ended it. It may not reach other
 machines, so the file also says who holds it and is touched while that lives: a holder elsewhere that was seen
-lately is believed. A holder of the same SLURM job is this one before a requeue, and gone.
+lately is believed. A holder of the same SLURM job is this one before a requeue, and gone. The data workers of a
+killed holder keep its lock until they notice, some seconds later: they are waited for.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ FILE = "run.lock"
 FCNTL: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 TOUCH = 30.0  # seconds between signs of life
 STALE = 180.0  # seconds without one after which a holder on another machine is taken for gone
+# Seconds for what a killed holder left behind to end: data workers look for their parent every five.
+LINGER = 30.0
 _HELD: set[Path] = set()
 
 
@@ -72,13 +75,18 @@ def hold(folders: Sequence[str | Path]) -> Iterator[None]:
 def _take(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
+    deadline = time.monotonic() + LINGER
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         locked = _lock(handle)
         if locked is False:
             holder = _read(handle)
             os.close(handle)
-            raise _refusal(folder, holder)
+            gone = holder.get("host") == socket.gethostname() and not _runs(holder.get("pid"))
+            if gone and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            raise _refusal(folder, holder, gone=gone)
         # Its holder may have removed the file between our opening and locking it: then it guards nothing.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), path.stat()):
@@ -171,11 +179,13 @@ def _touch(handles: Sequence[int], done: threading.Event) -> None:
                 os.utime(handle)
 
 
-def _refusal(folder: Path, holder: dict[str, Any]) -> InputError:
+def _refusal(folder: Path, holder: dict[str, Any], *, gone: bool = False) -> InputError:
     who = "another process"
     if holder:
         since = f" since {holder.get('since')}" if holder.get("since") else ""
         who = f"process {holder.get('pid')} on {holder.get('host')}{since}"
+    if gone:
+        who = f"what {who} left running (it has ended itself)"
     here = not holder or holder.get("host") == socket.gethostname()
     wait = "" if here else f" If that machine is gone, wait {STALE / 60:.0f} minutes or remove the file."
     ahead = 0.0 if here else -_age(folder)
