@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from visionkit.config import OptimConfig, TableConfig, TransferConfig
 from visionkit.run.config import RunConfig, setting
-from visionkit.run.launch import launch
+from visionkit.run.sweep.launch import launch
 
 if TYPE_CHECKING:
     from visionkit.data import Splits
@@ -54,8 +54,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         classification_train,
         stack_batch,
     )
-    from visionkit.data.batch_transforms import batch_transform
-    from visionkit.data.class_balance import balanced_weights, image_counts
+    from visionkit.data.formats.masks.class_balance import balanced_weights, image_counts
+    from visionkit.data.transforms.batch import batch_transform
     from visionkit.run import ClassPreview, Preview, fit
     from visionkit.tasks import Classifier
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from visionkit.commands.recipes import load_recipe
 from visionkit.errors import InputError
-from visionkit.run.launch import launch
+from visionkit.run.sweep.launch import launch
 
 classify = load_recipe("classify", beside=__file__)  # the installed one where this file stands alone
 

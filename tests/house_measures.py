@@ -171,7 +171,7 @@ def coco_to_loss() -> Trace:
 
     from tests.data.test_open import coco
     from visionkit.data import DataModule, list_batch, open_dataset
-    from visionkit.data.detection_transforms import detection_eval, detection_train
+    from visionkit.data.transforms.detection import detection_eval, detection_train
     from visionkit.tasks import Detector
 
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from visionkit.run.process_group import end_abruptly, leave, leave_at_exit
+from visionkit.run.processes.process_group import end_abruptly, leave, leave_at_exit
 
 
 @contextmanager

@@ -55,7 +55,7 @@ PLANTED = [
         "takes **k",
     ),
     (forbidden_calls, "nn/bad.py", "import torch\ntorch.load('x', weights_only=True)\n", "unpickles"),
-    (forbidden_calls, "run/checkpoint.py", "import torch\ntorch.load('x')\n", "without weights_only"),
+    (forbidden_calls, "run/storage/checkpoint.py", "import torch\ntorch.load('x')\n", "without weights_only"),
     (forbidden_calls, "nn/bad.py", "import pickle\npickle.loads(b'')\n", "runs code"),
     (forbidden_calls, "nn/bad.py", "eval('1')\n", "runs code"),
     (forbidden_calls, "nn/bad.py", "from pickle import loads as read\nread(b'')\n", "pickle.loads"),
@@ -120,7 +120,7 @@ def test_types_are_strict() -> None:
 
 def test_importing_the_package_brings_no_torch() -> None:
     code = "import sys, visionkit, visionkit.config, visionkit.types, visionkit.cli, visionkit.run.config\n"
-    code += "import visionkit.run.comparison, visionkit.run.summary\n"
+    code += "import visionkit.compare.comparison, visionkit.compare.summary\n"
     code += "print([name for name in ('torch', 'lightning', 'timm', 'torchvision') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

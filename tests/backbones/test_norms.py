@@ -185,7 +185,7 @@ def _one_of_several(dtype, rank, world):
 
 def _pooled(policy, images):
     """Train a block over one position of some of three images."""
-    from visionkit.nn.decoders.block import ConvBlock
+    from visionkit.nn.segmentation.decoders.block import ConvBlock
 
     torch.manual_seed(0)
     block = ConvBlock(5, 4, kernel=1, norm=lambda width: make_norm(policy, width), single=True)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visionkit.backbones import create_backbone, create_encoder, read_state_dict
-from visionkit.backbones.matching import fill_missing, without_prefixes
+from visionkit.backbones.sources.state_dict import fill_missing, without_prefixes
 from visionkit.backbones.weights import WeightsInfo, portable_init
 from visionkit.errors import InputError
 

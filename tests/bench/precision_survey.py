@@ -17,7 +17,7 @@ import time
 import torch
 
 from visionkit.backbones import create_encoder
-from visionkit.run.arithmetic import count_arithmetic
+from visionkit.run.training.flops import count_arithmetic
 
 NAMES = (
     "packaged/efficientnet_lite0", "timm/resnet18", "timm/resnet50", "timm/mobilenetv3_large_100",

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
 from tests.bench.row import Row, Sides, Size, close, pick
-from visionkit.data.batch_transforms import batch_transform
+from visionkit.data.transforms.batch import batch_transform
 from visionkit.nn import Normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,7 +41,7 @@ def build(size: Size) -> Sides:
         """With one share for all and no mirror both give the same; ours pairs with the next, not the last."""
         half = torch.full((count,), 0.3)
         still = mock.patch("torch.rand", lambda *shape, **settings: torch.ones(*shape))
-        with mock.patch("visionkit.data.batch_transforms._beta", return_value=half), still:
+        with mock.patch("visionkit.data.transforms.batch._beta", return_value=half), still:
             one = ours()
         mix.make_params = lambda flat: {"lam": 0.3}  # type: ignore
         with still:

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from tests.bench.row import Row, Sides, Size, pick, same
 from tests.data.coco_faults import write_large
-from visionkit.data.check_coco import scan_coco
+from visionkit.data.formats.coco.validate import scan_coco
 
 GROWTH = """
 import sys
@@ -26,7 +26,7 @@ before = held("VmRSS")
 {call}
 print((held("VmHWM") - before) / 1024)
 """
-OURS = ("from visionkit.data.check_coco import scan_coco", "scan_coco({!r}, masks=True)")
+OURS = ("from visionkit.data.formats.coco.validate import scan_coco", "scan_coco({!r}, masks=True)")
 THEIRS = ("from pycocotools.coco import COCO", "COCO({!r})")
 
 

@@ -16,8 +16,8 @@ from tests.bench.row import Row, Sides, Size, close, pick
 from visionkit.backbones import create_backbone, fold_norms
 from visionkit.config import OptimConfig
 from visionkit.run.config import RunConfig
-from visionkit.run.policy import choose_policy
-from visionkit.run.precision import CpuMixedPrecision
+from visionkit.run.training.device_policy import choose_policy
+from visionkit.run.training.precision import CpuMixedPrecision
 from visionkit.tasks import Classifier
 
 

@@ -49,8 +49,8 @@ def process(arguments: Sequence[str], budget: float) -> Callable[[Size], Sides]:
 
 
 def report(size: Size) -> Sides:
-    from visionkit.run.comparison import compare
-    from visionkit.run.report import write_report
+    from visionkit.compare.comparison import compare
+    from visionkit.compare.report.report import write_report
 
     place = Path(tempfile.mkdtemp())
     make_comparison(place / "runs", seeds=tuple(range(pick(size, tiny=2, quick=5, full=10))), predictions=40)

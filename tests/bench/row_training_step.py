@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tests.bench.row import Row, Sides, Size, close, pick
 from visionkit.config import OptimConfig
+from visionkit.run.callbacks.finite_guard import FiniteGuard
+from visionkit.run.callbacks.preempt import Preemption
+from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
+from visionkit.run.callbacks.step_seed import StepSeed
 from visionkit.run.config import RunConfig
-from visionkit.run.guard import FiniteGuard
-from visionkit.run.policy import Policy
-from visionkit.run.preempt import Preemption
-from visionkit.run.saver import SaveCheckpoints
-from visionkit.run.step_seed import StepSeed
-from visionkit.run.trainer import build_trainer
+from visionkit.run.training.device_policy import Policy
+from visionkit.run.training.trainer import build_trainer
 from visionkit.tasks import Classifier
 
 BATCH, CLASSES = 32, 10

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.bench.row import Row, Sides, Size, close, pick, same
-from visionkit.nn.caption_decoder import CaptionDecoder
-from visionkit.nn.packed import packed
+from visionkit.nn.captioning.decoder import CaptionDecoder
+from visionkit.nn.captioning.prepacked import packed
 from visionkit.tasks import Decoding
-from visionkit.tasks.speaking import marks_of, say, word_loss
+from visionkit.tasks.captioning.generate import marks_of, say, word_loss
 
 BOS, EOS = 1, 2
 
@@ -180,7 +180,7 @@ def searching(size: Size) -> Sides:
     speak_like_a_trained_one(decoder)
     cell = cell_of(decoder.eval())
     longest = at["longest"]
-    from visionkit.data.vocabulary import Vocabulary
+    from visionkit.text.vocabulary import Vocabulary
 
     marks = marks_of(Vocabulary([f"w{i}" for i in range(at["words"] - 4)]), bad_endings=True)
     speaker = packed(decoder, rows=5 * len(grid))  # as a task does, once for all batches of an evaluation

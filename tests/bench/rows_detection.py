@@ -16,10 +16,10 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from tests.bench.row import Row, Sides, Size, close, pick
 from visionkit.backbones.level import Level
-from visionkit.nn.anchors import LevelAnchors
-from visionkit.nn.proposals import ProposalNetwork
-from visionkit.nn.roi_align import RoIPool
-from visionkit.run.precision import CpuMixedPrecision
+from visionkit.nn.detection.anchors import LevelAnchors
+from visionkit.nn.detection.roi_align import RoIPool
+from visionkit.nn.detection.rpn import ProposalNetwork
+from visionkit.run.training.precision import CpuMixedPrecision
 from visionkit.tasks import Detector
 
 

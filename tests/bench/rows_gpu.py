@@ -32,12 +32,12 @@ from visionkit.data import (
     pack,
     stack_batch,
 )  # fmt: skip
-from visionkit.data.batch_transforms import batch_transform
 from visionkit.data.splits import Subset
+from visionkit.data.transforms.batch import batch_transform
 from visionkit.nn import Normalize
-from visionkit.nn.beam_search import beam_search
-from visionkit.nn.caption_decoder import CaptionDecoder
-from visionkit.nn.decoding import Marks
+from visionkit.nn.captioning.beam_search import beam_search
+from visionkit.nn.captioning.decoder import CaptionDecoder
+from visionkit.nn.captioning.decoding import Marks
 from visionkit.tasks import Classifier, Detector
 
 CUDA = torch.cuda.is_available()

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tests.bench.row import Row, Sides, Size, pick
 from visionkit.run.config import RunConfig
-from visionkit.run.policy import choose_policy
-from visionkit.run.precision import CpuMixedPrecision
+from visionkit.run.training.device_policy import choose_policy
+from visionkit.run.training.precision import CpuMixedPrecision
 from visionkit.tasks import segmenter_from_torchvision
 
 CLASSES = 21

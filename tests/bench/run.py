@@ -24,7 +24,7 @@ import torch
 from tests.bench.row import Row, Size
 from tests.bench.table import describe_machine, measured, print_table, read_table, slower, write_table
 from tests.bench.timing import time_pairs
-from visionkit.run.allocator import restart_tuned
+from visionkit.run.processes.malloc import restart_tuned
 
 __all__ = ["find_rows", "main", "measure"]
 

@@ -17,10 +17,10 @@ import torch
 from matplotlib.figure import Figure
 
 from tests.bench.row_metrics import CLASSES, evaluation
-from visionkit.data.order import TrainOrder
+from visionkit.data.samplers import TrainOrder
 from visionkit.metrics.detection import CocoAP
 from visionkit.metrics.segmentation import confusion_counts
-from visionkit.nn.roi_align import RoIPool
+from visionkit.nn.detection.roi_align import RoIPool
 
 
 def best(call: Callable[[], object], rounds: int = 3) -> float:

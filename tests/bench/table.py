@@ -105,7 +105,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
     """What the ratios were measured on."""
     import torch
 
-    from visionkit.run.allocator import is_tuned
+    from visionkit.run.processes.malloc import is_tuned
 
     return {
         "cpu": cpu_name(),

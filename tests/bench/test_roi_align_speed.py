@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from visionkit.nn.roi_align import RoIPool
+from visionkit.nn.detection.roi_align import RoIPool
 
 
 def _seconds(pool: Callable[[], Tensor], weight: Tensor) -> float:

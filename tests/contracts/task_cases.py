@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.data.vocabulary import Vocabulary
-from visionkit.nn.faster_rcnn import RCNNConfig
+from visionkit.nn.detection.faster_rcnn import RCNNConfig
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

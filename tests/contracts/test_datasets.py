@@ -10,11 +10,11 @@ from PIL import Image
 
 from tests.data.coco_folder import document, write
 from visionkit.data import Scenes, Subset, caption_data, fingerprint, image_folder, image_table
-from visionkit.data.check import SkipFaulty
-from visionkit.data.coco import CocoReader
-from visionkit.data.coco_class_maps import CocoClassMaps
-from visionkit.data.masks import mask_folder
-from visionkit.data.voc import VocReader
+from visionkit.data.formats.coco.class_maps import CocoClassMaps
+from visionkit.data.formats.coco.reader import CocoReader
+from visionkit.data.formats.masks.reader import mask_folder
+from visionkit.data.formats.validate import SkipFaulty
+from visionkit.data.formats.voc.reader import VocReader
 from visionkit.types import Reader
 
 

@@ -13,13 +13,13 @@ from torch import nn
 from tests.contracts.task_cases import WORDS, halves, labelled, squares, told
 from visionkit.backbones import Level, create_backbone, create_encoder
 from visionkit.backbones.channels import adapt_statistics
-from visionkit.backbones.planning import make_plan
+from visionkit.backbones.probe import make_plan
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.data.vocabulary import Vocabulary
 from visionkit.errors import InputError
-from visionkit.nn.faster_rcnn import RCNNConfig
-from visionkit.run.panels import to_picture
+from visionkit.nn.detection.faster_rcnn import RCNNConfig
+from visionkit.run.previews.image_grid import to_picture
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.text.vocabulary import Vocabulary
 
 RCNN = RCNNConfig(head_width=16, anchor_scales=(4.0,), proposals_train=20, proposals_eval=10, box_samples=8)
 KINDS = {

@@ -20,7 +20,7 @@ from task_cases import TaskCase
 from task_inputs import EVERY, FLAT, KINDS, Mean, built, loader, parts, step, trainer, values
 
 from visionkit.config import TransferConfig
-from visionkit.data.training_targets import target_statistics
+from visionkit.data.formats.csv.target_statistics import target_statistics
 from visionkit.errors import InputError
 from visionkit.nn.standardize import Standardize
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter

@@ -26,7 +26,7 @@ from visionkit.errors import InputError
 from visionkit.metrics import MultiLabelScores
 from visionkit.metrics.detection import CocoAP
 from visionkit.nn import mixed_loss
-from visionkit.run.saver import SaveCheckpoints
+from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 from visionkit.tasks import Classifier
 
 

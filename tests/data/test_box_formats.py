@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from visionkit.data.formats.boxes import note_crowded
-from visionkit.data.formats.huggingface_boxes import (
+from visionkit.data.formats.box_records import note_crowded
+from visionkit.data.formats.huggingface.boxes import (
     check_huggingface_boxes,
     huggingface_boxes,
     is_huggingface_boxes,
 )
 from visionkit.data.formats.labelme import check_labelme, is_labelme, labelme_boxes, read_labelme
-from visionkit.data.formats.yolo import check_yolo, is_yolo, yolo
+from visionkit.data.formats.yolo.reader import check_yolo, is_yolo, yolo
 from visionkit.errors import DataError
 
 WIDTH, HEIGHT = 80, 50

@@ -7,9 +7,9 @@ import json
 import pytest
 from PIL import Image
 
-from visionkit.data.formats.huggingface_boxes import check_huggingface_boxes, huggingface_boxes
+from visionkit.data.formats.huggingface.boxes import check_huggingface_boxes, huggingface_boxes
 from visionkit.data.formats.labelme import labelme_boxes
-from visionkit.data.formats.yolo import yolo
+from visionkit.data.formats.yolo.reader import yolo
 from visionkit.errors import DataError
 
 

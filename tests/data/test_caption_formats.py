@@ -7,8 +7,8 @@ import json
 import pytest
 from PIL import Image
 
-from visionkit.data.caption_records import caption_format, is_captions
-from visionkit.data.captions import caption_data, captions_of, check_captions
+from visionkit.data.formats.captions.reader import caption_data, captions_of, check_captions
+from visionkit.data.formats.captions.records import caption_format, is_captions
 from visionkit.errors import DataError
 
 

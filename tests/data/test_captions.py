@@ -10,9 +10,9 @@ from PIL import Image
 
 from visionkit.commands.check import main as check
 from visionkit.data import DrawCaptions, Subset, caption_batch, caption_data, captions_of, check_captions
-from visionkit.data.caption_records import caption_format, is_captions, read_caption_records
-from visionkit.data.vocabulary import Vocabulary
+from visionkit.data.formats.captions.records import caption_format, is_captions, read_caption_records
 from visionkit.errors import DataError, InputError
+from visionkit.text.vocabulary import Vocabulary
 
 
 def pictures(folder, *names):

@@ -17,10 +17,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from tests.data.coco_folder import HEIGHT, WIDTH, document, square, write
-from visionkit.data.coco import CocoReader, coco, coco_files, coco_results
-from visionkit.data.coco_masks import run_lengths
+from visionkit.data.formats.coco.reader import CocoReader, coco, coco_files, coco_results
+from visionkit.data.formats.coco.segmentations import run_lengths
 from visionkit.errors import DataError, InputError
-from visionkit.tasks.frames import Detections
+from visionkit.tasks.detection.image_batch import Detections
 
 
 def test_a_file_reads_as_it_says(tmp_path):

@@ -8,11 +8,11 @@ import torch
 from pycocotools import mask as coco_mask
 
 from tests.data.coco_folder import HEIGHT, WIDTH, document, square, write
-from visionkit.data.check_masks import check_masks
-from visionkit.data.coco import CocoReader
-from visionkit.data.coco_class_maps import COCO_VOC_CATEGORIES, CocoClassMaps, coco_class_maps
-from visionkit.data.formats.voc_masks import VOC_CLASSES
-from visionkit.data.mask_sources import mask_format, open_masks
+from visionkit.data.formats.coco.class_maps import COCO_VOC_CATEGORIES, CocoClassMaps, coco_class_maps
+from visionkit.data.formats.coco.reader import CocoReader
+from visionkit.data.formats.masks.sources import mask_format, open_masks
+from visionkit.data.formats.masks.validate import check_masks
+from visionkit.data.formats.voc.class_maps import VOC_CLASSES
 from visionkit.errors import DataError, InputError
 
 

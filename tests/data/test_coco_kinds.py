@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.data.coco_folder import document, write
 from tests.metrics.detections import reference_scores
-from visionkit.data.coco import CocoReader, check_coco, coco, coco_files, is_coco
-from visionkit.data.coco_class_maps import coco_class_maps
+from visionkit.data.formats.coco.class_maps import coco_class_maps
+from visionkit.data.formats.coco.reader import CocoReader, check_coco, coco, coco_files, is_coco
 from visionkit.errors import DataError
 from visionkit.metrics.detection import CocoAP
 

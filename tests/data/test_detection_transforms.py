@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from visionkit.data.detection_transforms import (
+from visionkit.data.samplers import TrainOrder, keyed_generator
+from visionkit.data.transforms.detection import (
     CopyPaste,
     LargeScaleJitter,
     aspect_groups,
     detection_eval,
     detection_train,
 )
-from visionkit.data.order import TrainOrder, keyed_generator
 from visionkit.errors import InputError
 
 

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from visionkit.data import fingerprint, image_folder
-from visionkit.data.check import SkipFaulty, check_folder
-from visionkit.data.folder import ImageFolder
 from visionkit.data.formats.dataset_report import check_dataset
+from visionkit.data.formats.folder.reader import ImageFolder
+from visionkit.data.formats.validate import SkipFaulty, check_folder
 from visionkit.errors import DataError
 
 

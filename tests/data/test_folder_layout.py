@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from visionkit.data.check import check_folder
-from visionkit.data.folder import ImageFolder, image_folder, is_image_folder
-from visionkit.data.folder_layout import folder_layout
 from visionkit.data.formats.dataset_report import check_dataset
+from visionkit.data.formats.folder.layout import folder_layout
+from visionkit.data.formats.folder.reader import ImageFolder, image_folder, is_image_folder
+from visionkit.data.formats.validate import check_folder
 from visionkit.data.read_image import PICTURE_SUFFIXES, UNREAD_SUFFIXES, read_image
 from visionkit.data.splits import SPLIT_ALIASES
 from visionkit.errors import DataError, printable

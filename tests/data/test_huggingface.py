@@ -7,12 +7,12 @@ import json
 import pytest
 from PIL import Image
 
-from visionkit.data.formats.huggingface import metadata_columns, metadata_files, read_metadata
-from visionkit.data.formats.huggingface_classes import (
+from visionkit.data.formats.huggingface.classes import (
     check_huggingface_classes,
     huggingface_classes,
     is_huggingface_classes,
 )
+from visionkit.data.formats.huggingface.reader import metadata_columns, metadata_files, read_metadata
 from visionkit.errors import DataError, InputError
 
 

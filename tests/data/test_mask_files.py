@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visionkit.data.check_masks import check_masks
-from visionkit.data.label_map import LabelMap, read_label_map
-from visionkit.data.masks import mask_folder
+from visionkit.data.formats.masks.label_map import LabelMap, read_label_map
+from visionkit.data.formats.masks.read_mask import read_mask
+from visionkit.data.formats.masks.reader import mask_folder
+from visionkit.data.formats.masks.validate import check_masks
 from visionkit.data.read_image import read_image
-from visionkit.data.read_mask import read_mask
 from visionkit.errors import DataError
 
 TWENTY = LabelMap.of([f"c{i}" for i in range(20)])

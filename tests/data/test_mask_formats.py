@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from tests.data.mask_folders import ids, image, mask, names
-from visionkit.data.check_masks import check_masks
-from visionkit.data.cityscapes import cityscapes_masks
-from visionkit.data.formats.ade20k import is_ade20k
-from visionkit.data.formats.panoptic import is_panoptic, panoptic
-from visionkit.data.formats.voc_masks import voc_masks
-from visionkit.data.mask_sources import is_masks, mask_format, open_masks
+from visionkit.data.formats.coco.panoptic import is_panoptic, panoptic
+from visionkit.data.formats.masks.ade20k import is_ade20k
+from visionkit.data.formats.masks.cityscapes import cityscapes_masks
+from visionkit.data.formats.masks.sources import is_masks, mask_format, open_masks
+from visionkit.data.formats.masks.validate import check_masks
+from visionkit.data.formats.voc.class_maps import voc_masks
 from visionkit.errors import DataError, InputError
 
 

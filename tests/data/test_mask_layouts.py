@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.data.mask_folders import ids, image, mask, names
-from visionkit.data.check_masks import check_masks
-from visionkit.data.mask_layout import is_mask_folder
-from visionkit.data.mask_sources import is_masks, open_masks
-from visionkit.data.masks import mask_folder
+from visionkit.data.formats.masks.layout import is_mask_folder
+from visionkit.data.formats.masks.reader import mask_folder
+from visionkit.data.formats.masks.sources import is_masks, open_masks
+from visionkit.data.formats.masks.validate import check_masks
 from visionkit.errors import DataError
 
 LAYOUTS = {

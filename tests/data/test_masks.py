@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from visionkit.data.check_masks import check_masks
-from visionkit.data.cityscapes import cityscapes_masks
-from visionkit.data.formats.voc_masks import voc_masks
-from visionkit.data.label_map import LabelMap, read_label_map
-from visionkit.data.mask_sources import mask_format
-from visionkit.data.masks import mask_folder, read_mask
+from visionkit.data.formats.masks.cityscapes import cityscapes_masks
+from visionkit.data.formats.masks.label_map import LabelMap, read_label_map
+from visionkit.data.formats.masks.reader import mask_folder, read_mask
+from visionkit.data.formats.masks.sources import mask_format
+from visionkit.data.formats.masks.validate import check_masks
+from visionkit.data.formats.voc.class_maps import voc_masks
 from visionkit.data.splits import fingerprint
 from visionkit.errors import DataError, InputError
 

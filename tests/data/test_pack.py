@@ -26,11 +26,11 @@ from visionkit.data import (
     pack,
     stack_batch,
 )
-from visionkit.data.masks import mask_folder
-from visionkit.data.pack import _write_shard
-from visionkit.data.pack_layout import shard_name
+from visionkit.data.formats.masks.reader import mask_folder
+from visionkit.data.formats.voc.reader import voc
+from visionkit.data.pack.layout import shard_name
+from visionkit.data.pack.writer import _write_shard
 from visionkit.data.truth import plain_truth
-from visionkit.data.voc import voc
 from visionkit.errors import DataError, InputError
 
 SIDES = ((40, 52), (64, 48), (90, 120), (33, 31))
@@ -190,7 +190,9 @@ def test_an_interrupted_pack_is_continued_and_a_damaged_one_mended(tmp_path, mon
         written.append(number)
         return _write_shard(job, number)
 
-    module = importlib.import_module("visionkit.data.pack")  # the package exports a function of this name
+    module = importlib.import_module(
+        "visionkit.data.pack.writer"
+    )  # the package exports a function of this name
     monkeypatch.setattr(module, "_write_shard", stops)
     with pytest.raises(KeyboardInterrupt):
         pack(splits, place, settings=settings)

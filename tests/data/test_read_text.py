@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visionkit.data.read_text import decode_text, read_json, read_lines, read_text
 from visionkit.errors import DataError
+from visionkit.text.read_text import decode_text, read_json, read_lines, read_text
 
 ENCODINGS = (
     *("utf-8", "utf-8-sig"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from visionkit.data import Scenes, fingerprint, scenes
-from visionkit.data.glyphs import (
+from visionkit.data.scenes.glyphs import (
     CATEGORIES,
     CLUTTER,
     SPEAKABLE,

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visionkit.data.order import keyed_generator
-from visionkit.data.segmentation_transforms import (
+from visionkit.data.samplers import keyed_generator
+from visionkit.data.transforms.segmentation import (
     Photometric,
     ScaleCrop,
     segmentation_eval,

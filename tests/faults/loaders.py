@@ -19,72 +19,72 @@ PATH_NAMES = {"path", "root", "folder", "file", "checkpoint_path", "argv", "file
 NO_LOADERS = {
     "visionkit.backbones.tracing:trunk": "the name of a submodule",
     "visionkit.commands.arguments:VerbParser.parse": "parses words",
-    "visionkit.data.vocabulary:Vocabulary.save": "writes",
-    "visionkit.run.arms:run_recipe": "calls the recipe's own function",
-    "visionkit.run.banner:print_banner": "prints",
-    "visionkit.run.checkpoint:AtomicCheckpointIO.save_checkpoint": "writes",
-    "visionkit.run.checkpoint:AtomicCheckpointIO.remove_checkpoint": "removes",
-    "visionkit.run.checkpoint:sweep": "removes temporary files",
-    "visionkit.run.checkpoint:write_atomic": "writes",
-    "visionkit.run.figures:to_png": "writes",
-    "visionkit.run.guard:FiniteGuard.__init__": "names where batches are written",
-    "visionkit.run.preview:Preview.__init__": "names where pictures are written",
-    "visionkit.run.report:write_report": "writes; what it shows was read by `compare`",
-    "visionkit.run.result:write_result": "writes",
-    "visionkit.run.saver:SaveCheckpoints.__init__": "names where checkpoints are written",
-    "visionkit.run.skipped:SkippedSamples.__init__": "names where lines are written",
-    "visionkit.run.table_log:TableLogger.__init__": "names where rows are written",
-    "visionkit.run.trainer:build_trainer": "names where a Trainer writes",
-    "visionkit.run.trackers:make_logger": "names where a logger writes",
-    "visionkit.run.caption_facts:CaptionFacts.__init__": "names where a file is written",
-    "visionkit.tasks.encode:build_encoder": "called by Classifier",
-    "visionkit.tasks.encode:make_head": "called by Classifier",
+    "visionkit.text.vocabulary:Vocabulary.save": "writes",
+    "visionkit.run.sweep.arms:run_recipe": "calls the recipe's own function",
+    "visionkit.run.training.banner:print_banner": "prints",
+    "visionkit.run.storage.checkpoint:AtomicCheckpointIO.save_checkpoint": "writes",
+    "visionkit.run.storage.checkpoint:AtomicCheckpointIO.remove_checkpoint": "removes",
+    "visionkit.run.storage.checkpoint:sweep": "removes temporary files",
+    "visionkit.run.storage.checkpoint:write_atomic": "writes",
+    "visionkit.compare.report.figures:to_png": "writes",
+    "visionkit.run.callbacks.finite_guard:FiniteGuard.__init__": "names where batches are written",
+    "visionkit.run.previews.callback:Preview.__init__": "names where pictures are written",
+    "visionkit.compare.report.report:write_report": "writes; what it shows was read by `compare`",
+    "visionkit.run.storage.result:write_result": "writes",
+    "visionkit.run.callbacks.save_checkpoints:SaveCheckpoints.__init__": "where checkpoints are written",
+    "visionkit.run.callbacks.skipped_samples:SkippedSamples.__init__": "names where lines are written",
+    "visionkit.run.callbacks.metrics_csv:TableLogger.__init__": "names where rows are written",
+    "visionkit.run.training.trainer:build_trainer": "names where a Trainer writes",
+    "visionkit.run.callbacks.trackers:make_logger": "names where a logger writes",
+    "visionkit.run.previews.caption_grounding:CaptionFacts.__init__": "names where a file is written",
+    "visionkit.tasks.classification.encoder:build_encoder": "called by Classifier",
+    "visionkit.tasks.classification.encoder:make_head": "called by Classifier",
     "visionkit.tasks.maps:build_maps": "called by Segmenter and Detector",
-    "visionkit.tasks.segment_source:build_source": "called by Segmenter",
-    "visionkit.tasks.caption_source:build_caption_source": "called by Captioner",
-    "visionkit.tasks.speaker:Speaker.load_from_checkpoint": "called by Captioner.load_from_checkpoint",
-    "visionkit.tasks.detector_from_torchvision:build": "called by Detector.from_torchvision",
+    "visionkit.tasks.segmentation.source:build_source": "called by Segmenter",
+    "visionkit.tasks.captioning.source:build_caption_source": "called by Captioner",
+    "visionkit.tasks.captioning.prepacked_decoder:Speaker.load_from_checkpoint": "called by Captioner",
+    "visionkit.tasks.detection.from_torchvision:build": "called by Detector.from_torchvision",
     "visionkit.transfer:apply_transfer": "asks what an init implies",
     "visionkit.transfer:is_trained": "asks what an init implies",
     "visionkit.transfer:resolve_transfer": "asks what an init implies",
-    "visionkit.data.coco_records:FaultList.__init__": "names a file in texts",
-    "visionkit.data.cityscapes:cityscapes_labels": "called by `cityscapes_masks`",
-    "visionkit.data.mask_pairs:match_keys": "pairs names; opens nothing",
-    "visionkit.data.mask_statistics:mask_notices": "called by `mask_splits`",
-    "visionkit.data.masks:mask_splits": "takes what the layouts found",
-    "visionkit.data.formats.boxes:BoxReader.__init__": "called by the readers of boxes",
-    "visionkit.data.formats.boxes:box_splits": "takes what the readers of boxes found",
-    "visionkit.data.formats.caption_lists:read_caption_lists": "called by `caption_data`",
-    "visionkit.data.formats.tables:open_table": "called by `open_dataset`, which takes the task",
-    "visionkit.data.formats.yolo_yaml:class_names": "takes a document that was read",
+    "visionkit.data.formats.coco.records:FaultList.__init__": "names a file in texts",
+    "visionkit.data.formats.masks.cityscapes:cityscapes_labels": "called by `cityscapes_masks`",
+    "visionkit.data.formats.masks.pairs:match_keys": "pairs names; opens nothing",
+    "visionkit.data.formats.masks.statistics:mask_notices": "called by `mask_splits`",
+    "visionkit.data.formats.masks.reader:mask_splits": "takes what the layouts found",
+    "visionkit.data.formats.box_records:BoxReader.__init__": "called by the readers of boxes",
+    "visionkit.data.formats.box_records:box_splits": "takes what the readers of boxes found",
+    "visionkit.data.formats.captions.text_files:read_caption_lists": "called by `caption_data`",
+    "visionkit.data.formats.csv.detect:open_table": "called by `open_dataset`, which takes the task",
+    "visionkit.data.formats.yolo.data_yaml:class_names": "takes a document that was read",
     "visionkit.data.splits:holdout": "the path is named in errors",
-    "visionkit.data.validation:validation_split": "the path is named in errors",
-    "visionkit.run.unwritable:unwritable": "the path is named in errors",
-    "visionkit.data.notices:check_share": "the path is named in errors",
+    "visionkit.data.formats.box_splits:validation_split": "the path is named in errors",
+    "visionkit.run.storage.unwritable:unwritable": "the path is named in errors",
+    "visionkit.notices:check_share": "the path is named in errors",
     "visionkit.data.read_image:to_rgb": "takes a decoded image",
-    "visionkit.data.table_rows:row_notices": "takes rows that were read",
-    "visionkit.data.table_rows:targets_of": "takes rows that were read",
-    "visionkit.data.table_targets:understanding": "takes rows that were read",
-    "visionkit.data.read_mask:size_fault": "called by `MaskReader`",
-    "visionkit.data.read_mask:to_classes": "takes a decoded mask",
-    "visionkit.data.pack:pack": "writes what its reader reads",
-    "visionkit.data.read_text:decode_text": "decodes bytes; the path is named in errors",
-    "visionkit.data.pack_layout:save_arrays": "writes",
-    "visionkit.data.pack_layout:write_bytes": "writes",
-    "visionkit.data.packed:PackedReader.__init__": "called by `open_pack`",
+    "visionkit.data.formats.csv.rows:row_notices": "takes rows that were read",
+    "visionkit.data.formats.csv.rows:targets_of": "takes rows that were read",
+    "visionkit.data.formats.csv.targets:understanding": "takes rows that were read",
+    "visionkit.data.formats.masks.read_mask:size_fault": "called by `MaskReader`",
+    "visionkit.data.formats.masks.read_mask:to_classes": "takes a decoded mask",
+    "visionkit.data.pack.writer:pack": "writes what its reader reads",
+    "visionkit.text.read_text:decode_text": "decodes bytes; the path is named in errors",
+    "visionkit.data.pack.layout:save_arrays": "writes",
+    "visionkit.data.pack.layout:write_bytes": "writes",
+    "visionkit.data.pack.reader:PackedReader.__init__": "called by `open_pack`",
 }
 
 
 def _values() -> dict[str, Callable[[str], Any]]:
     """A value for each required parameter that is no path, by its name (or entry.name)."""
     from tests.run.tiny import TinyTask, tiny_data
-    from visionkit.data.caption_collector import CaptionCollector
+    from visionkit.data.formats.captions.collector import CaptionCollector
+    from visionkit.data.formats.masks.label_map import LabelMap
     from visionkit.data.formats.open import OpenOptions
-    from visionkit.data.label_map import LabelMap
-    from visionkit.data.notices import NoticeCounter
-    from visionkit.data.vocabulary import Vocabulary
+    from visionkit.notices import NoticeCounter
     from visionkit.run.config import RunConfig
     from visionkit.tasks import Classifier
+    from visionkit.text.vocabulary import Vocabulary
 
     run = RunConfig(accelerator="cpu", progress=False, resume="require")
     return {
@@ -99,8 +99,8 @@ def _values() -> dict[str, Callable[[str], Any]]:
         "labels": lambda _: LabelMap.of(("a", "b")),
         "main": lambda _: lambda config: None,
         "name": lambda entry: {
-            "visionkit.tasks.detection:Detector.from_torchvision": "fasterrcnn_resnet50_fpn",
-            "visionkit.tasks.segmentation_from_torchvision:segmenter_from_torchvision": "fcn_resnet50",
+            "visionkit.tasks.detection.task:Detector.from_torchvision": "fasterrcnn_resnet50_fpn",
+            "visionkit.tasks.segmentation.from_torchvision:segmenter_from_torchvision": "fcn_resnet50",
         }.get(entry, "timm/test_resnet"),
         "max_dropped": lambda _: 0.1,
         "names": lambda _: ["x"],
@@ -118,7 +118,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
 
 
 def _faults() -> Any:
-    return importlib.import_module("visionkit.data.coco_records").FaultList("x")
+    return importlib.import_module("visionkit.data.formats.coco.records").FaultList("x")
 
 
 def is_path(parameter: inspect.Parameter) -> bool:

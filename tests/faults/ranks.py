@@ -22,10 +22,10 @@ from lightning.pytorch.callbacks import Callback
 
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.errors import RunError
-from visionkit.run.children import end_with_parent
 from visionkit.run.config import RunConfig
-from visionkit.run.fitting import fit
-from visionkit.run.processes import is_first
+from visionkit.run.processes.children import end_with_parent
+from visionkit.run.processes.launcher import is_first
+from visionkit.run.training.fit import fit
 
 FAULTS = ("raise", "kill", "exit", "hang")
 AT = 3

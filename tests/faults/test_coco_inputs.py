@@ -20,10 +20,10 @@ from PIL import Image
 from tests.data.coco_faults import FAULTS, HARMLESS, NAN, annotation, of, write_large
 from tests.data.coco_folder import document, write
 from visionkit import cli
-from visionkit.data.check_coco import scan_coco
-from visionkit.data.coco import CocoReader, check_coco, coco
-from visionkit.data.coco_masks import OutlineBuilder, run_lengths
-from visionkit.data.json_stream import stream_records
+from visionkit.data.formats.coco.json_stream import stream_records
+from visionkit.data.formats.coco.reader import CocoReader, check_coco, coco
+from visionkit.data.formats.coco.segmentations import OutlineBuilder, run_lengths
+from visionkit.data.formats.coco.validate import scan_coco
 from visionkit.errors import DataError
 
 
@@ -219,7 +219,7 @@ def test_a_file_is_read_by_pieces(tmp_path, monkeypatch):
     whole = list(stream_records(path, ("images", "annotations", "categories")))
     assert len(whole) == 3 + 4 + 3
     for step in (1, 2, 3, 7, 64):
-        monkeypatch.setattr("visionkit.data.json_stream._STEP", step)
+        monkeypatch.setattr("visionkit.data.formats.coco.json_stream._STEP", step)
         assert list(stream_records(path, ("images", "annotations", "categories"))) == whole
 
 

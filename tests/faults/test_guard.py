@@ -9,7 +9,7 @@ import torch
 
 from tests.faults.children import fit_faulty
 from tests.faults.faulty_task import KINDS, Case
-from visionkit.run.checkpoint import load_checkpoint
+from visionkit.run.storage.checkpoint import load_checkpoint
 
 CASES = [
     *(Case(kind, (at,)) for kind in KINDS for at in (1, 4, 7)),
@@ -75,7 +75,7 @@ def test_a_skipped_update_is_as_if_it_had_not_been(tmp_path):
 
 
 def test_a_loss_scale_may_overflow_a_few_times_but_not_for_ever(tmp_path, monkeypatch):
-    from visionkit.run import guard
+    from visionkit.run.callbacks import finite_guard as guard
 
     monkeypatch.setattr(guard, "_scaled", lambda trainer: True)
     case = Case("inf gradient", (2, 3, 4))

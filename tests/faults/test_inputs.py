@@ -14,15 +14,15 @@ from tests.data.test_boxes import CASES
 from tests.data.test_read_image import _faulty
 from tests.data.test_voc import _object
 from visionkit.data import image_folder, image_table
-from visionkit.data.check import check_folder, check_pictures
-from visionkit.data.check_masks import check_masks
-from visionkit.data.coco import CocoReader
+from visionkit.data.formats.coco.reader import CocoReader
+from visionkit.data.formats.masks.reader import mask_folder
+from visionkit.data.formats.masks.validate import check_masks
 from visionkit.data.formats.open import detect_formats
 from visionkit.data.formats.options import OpenOptions
-from visionkit.data.formats.voc_masks import voc_masks
-from visionkit.data.masks import mask_folder
+from visionkit.data.formats.validate import check_folder, check_pictures
+from visionkit.data.formats.voc.class_maps import voc_masks
+from visionkit.data.formats.voc.reader import check_voc, voc
 from visionkit.data.read_image import inside, read_image, read_size
-from visionkit.data.voc import check_voc, voc
 from visionkit.errors import DataError
 
 

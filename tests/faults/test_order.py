@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.children import digest, go_until
-from visionkit.data.order import EvalOrder, TrainOrder
+from visionkit.data.samplers import EvalOrder, TrainOrder
 
 
 def walk(order: TrainOrder, position: list[int], until: int) -> list[list[tuple[int, int]]]:

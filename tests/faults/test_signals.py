@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.zygote import Zygote
-from visionkit.run.checkpoint import load_checkpoint
+from visionkit.run.storage.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.dist
 BATCHES = 3 * 3  # three epochs of three global batches

@@ -13,7 +13,7 @@ from tests.faults.children import StopAt, digest
 from tests.faults.children_data import skipping
 from tests.run.tiny import Noise, keep, tiny_data
 from visionkit.data.datamodule import KeyedDataset
-from visionkit.data.order import keyed_seed
+from visionkit.data.samplers import keyed_seed
 from visionkit.errors import DataError, InputError
 
 BAD = (3, 7, 20)

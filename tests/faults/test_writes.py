@@ -14,7 +14,7 @@ import pytest
 from tests.faults.test_kills import EPOCHS, STEPS, Whole, command, outcome, steps_of
 from tests.run.test_checkpoint import DAMAGE, content
 from visionkit.errors import DataError
-from visionkit.run.checkpoint import (
+from visionkit.run.storage.checkpoint import (
     MANIFEST,
     PART,
     AtomicCheckpointIO,

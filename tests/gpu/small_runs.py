@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from visionkit.run import step_seed
-from visionkit.run.checkpoint import load_checkpoint
+from visionkit.run.callbacks import step_seed
+from visionkit.run.storage.checkpoint import load_checkpoint
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "classify": {"train_size": 64, "val_size": 24, "image_size": 64},

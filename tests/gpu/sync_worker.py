@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from visionkit.backbones import make_norm
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.process_group import leave, leave_at_exit
+from visionkit.run.processes.process_group import leave, leave_at_exit
 from visionkit.tasks import Segmenter
 
 

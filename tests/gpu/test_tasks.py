@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contracts"))
 from task_cases import TASKS
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.nn.roi_align import roi_align
+from visionkit.nn.detection.roi_align import roi_align
 from visionkit.tasks.wiring import move_batch
 
 EVERY = pytest.mark.parametrize("case", TASKS, ids=[case.name for case in TASKS])

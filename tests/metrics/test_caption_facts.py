@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from visionkit.data.tokenize import tokenize
+from visionkit.data.scenes import attention_in_boxes, relation_marks
+from visionkit.data.scenes.attention_accuracy import box_cover, words_of_things
+from visionkit.data.scenes.relations import Relation, parse_relation
 from visionkit.errors import InputError
-from visionkit.metrics import attention_in_boxes, relation_marks
-from visionkit.metrics.attention import box_cover, words_of_things
-from visionkit.metrics.relations import Relation, parse_relation
+from visionkit.text.tokenize import tokenize
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from visionkit.errors import InputError
-from visionkit.nn.attention import AdditiveAttention, doubly_stochastic
-from visionkit.nn.caption_cores import CORES, Core, make_core
-from visionkit.nn.caption_decoder import CaptionDecoder
+from visionkit.nn.captioning.attention import AdditiveAttention, doubly_stochastic
+from visionkit.nn.captioning.decoder import CaptionDecoder
+from visionkit.nn.captioning.rnn_cores import CORES, Core, make_core
 
 _KINDS = [(name, "lstm") for name in CORES] + [
     (n, "gru") for n in ("show_and_tell", "show_attend_tell", "up_down")

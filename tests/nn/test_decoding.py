@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visionkit.errors import InputError
-from visionkit.nn.beam_search import beam_search
-from visionkit.nn.decoding import Marks, decode_greedy, decode_samples, keep_likely
+from visionkit.nn.captioning.beam_search import beam_search
+from visionkit.nn.captioning.decoding import Marks, decode_greedy, decode_samples, keep_likely
 
 _MARKS = Marks()
 

@@ -12,10 +12,10 @@ from torchvision.ops import generalized_box_iou_loss
 from tests.nn.detectors import TinySource, random_targets
 from visionkit.backbones.level import Level
 from visionkit.errors import InputError
-from visionkit.nn.anchors import LevelAnchors
-from visionkit.nn.faster_rcnn import FasterRCNN, RCNNConfig
-from visionkit.nn.pyramid import PyramidSource
-from visionkit.nn.roi_heads import RegionLinear, box_loss
+from visionkit.nn.detection.anchors import LevelAnchors
+from visionkit.nn.detection.faster_rcnn import FasterRCNN, RCNNConfig
+from visionkit.nn.detection.roi_heads import RegionLinear, box_loss
+from visionkit.nn.fpn import PyramidSource
 
 SMALL = {"head_width": 32, "proposals_train": 100, "proposals_eval": 50, "anchor_scales": (4.0,)}
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from visionkit.nn.attention import AdditiveAttention
-from visionkit.nn.caption_cores import CORES
-from visionkit.nn.caption_decoder import CaptionDecoder
-from visionkit.nn.decoding import Marks
-from visionkit.nn.packed import PackedCell, PackedLinear, packed
-from visionkit.nn.recurrent import RecurrentCell, has_fast_bfloat16
-from visionkit.tasks.captioning_settings import Decoding
-from visionkit.tasks.speaking import say
+from visionkit.nn.captioning.attention import AdditiveAttention
+from visionkit.nn.captioning.decoder import CaptionDecoder
+from visionkit.nn.captioning.decoding import Marks
+from visionkit.nn.captioning.prepacked import PackedCell, PackedLinear, packed
+from visionkit.nn.captioning.recurrent import RecurrentCell, has_fast_bfloat16
+from visionkit.nn.captioning.rnn_cores import CORES
+from visionkit.tasks.captioning.generate import say
+from visionkit.tasks.captioning.settings import Decoding
 
 _KINDS = [(name, "lstm") for name in CORES] + [
     (n, "gru") for n in ("show_and_tell", "show_attend_tell", "up_down")

@@ -12,7 +12,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from visionkit.backbones.level import FeatureSource, Level
 from visionkit.errors import InputError
-from visionkit.nn.pyramid import FeaturePyramid, PyramidSource
+from visionkit.nn.fpn import FeaturePyramid, PyramidSource
 
 LEVELS = (Level(3, 4), Level(5, 8), Level(7, 16))
 

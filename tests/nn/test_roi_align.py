@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import roi_align as reference
 
-from visionkit.nn.roi_align import RoIPool, roi_align, roi_align_kernel
+from visionkit.nn.detection.roi_align import RoIPool, roi_align, roi_align_kernel
 
 
 def _boxes(count: int, side: float, generator: torch.Generator, *, outside: bool = False) -> torch.Tensor:

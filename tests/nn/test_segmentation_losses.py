@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visionkit.errors import InputError
-from visionkit.nn.lovasz import hardest_first
-from visionkit.nn.segmentation_losses import (
+from visionkit.nn.segmentation.losses import (
     SegmentationLoss,
     cross_entropy_loss,
     dice_loss,
@@ -21,6 +20,7 @@ from visionkit.nn.segmentation_losses import (
     parse_terms,
     tversky_loss,
 )
+from visionkit.nn.segmentation.lovasz import hardest_first
 
 LOSSES = {
     "ce": cross_entropy_loss,

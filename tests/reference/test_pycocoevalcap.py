@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from visionkit.data.tokenize import tokenize
 from visionkit.metrics.bleu import bleu_scores
 from visionkit.metrics.caption_scores import caption_scores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.rouge import rouge_l
+from visionkit.text.tokenize import tokenize
 
 bleu_module = pytest.importorskip("pycocoevalcap.bleu.bleu")
 cider_module = pytest.importorskip("pycocoevalcap.cider.cider")

@@ -11,9 +11,9 @@ from torchvision.models import detection as reference
 
 from tests.nn.detectors import random_targets
 from visionkit.backbones.level import Level
-from visionkit.nn.faster_rcnn import FasterRCNN, RCNNConfig
-from visionkit.nn.pyramid import PyramidSource
-from visionkit.nn.torchvision_names import from_torchvision_names
+from visionkit.nn.detection.faster_rcnn import FasterRCNN, RCNNConfig
+from visionkit.nn.detection.torchvision_state_dict import from_torchvision_names
+from visionkit.nn.fpn import PyramidSource
 
 LOSSES = {
     "loss_classifier": "loss_class",

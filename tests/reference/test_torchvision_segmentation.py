@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import segmentation
 
 from visionkit.errors import InputError
-from visionkit.tasks.segmentation_from_torchvision import segmenter_from_torchvision
+from visionkit.tasks.segmentation.from_torchvision import segmenter_from_torchvision
 
 NAMES = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
 

@@ -26,13 +26,13 @@ from tests.processes import gloo_threads
 from tests.run.tiny import Noise, TinyTask, jitter, keep, tiny_data
 from visionkit.data import DataModule, stack_batch
 from visionkit.data.splits import Splits
-from visionkit.run.checkpoint import newest_good
+from visionkit.run.callbacks.finite_guard import FiniteGuard, NonFiniteError
+from visionkit.run.callbacks.preempt import PreemptedError, Preemption
+from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
+from visionkit.run.callbacks.step_seed import StepSeed
 from visionkit.run.config import RunConfig
-from visionkit.run.guard import FiniteGuard, NonFiniteError
-from visionkit.run.preempt import PreemptedError, Preemption
-from visionkit.run.saver import SaveCheckpoints
-from visionkit.run.step_seed import StepSeed
-from visionkit.run.trainer import build_trainer
+from visionkit.run.storage.checkpoint import newest_good
+from visionkit.run.training.trainer import build_trainer
 from visionkit.tasks import Classifier
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

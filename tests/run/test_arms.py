@@ -10,18 +10,18 @@ import sys
 import pytest
 
 from tests.run.make_runs import make_comparison, make_run
-from visionkit.data.notices import Notice
+from visionkit.compare.comparison import compare
+from visionkit.compare.report.report import write_report
+from visionkit.compare.summary import summary_text
 from visionkit.errors import InputError, RunError
-from visionkit.run import announce as announcing
-from visionkit.run import lock
-from visionkit.run.arms import run_recipe
-from visionkit.run.comparison import compare
+from visionkit.notices import Notice
+from visionkit.run.callbacks.preempt import PreemptedError
 from visionkit.run.config import RunConfig, to_dict
-from visionkit.run.jobs import Job, run_jobs
-from visionkit.run.preempt import PreemptedError
-from visionkit.run.report import write_report
-from visionkit.run.result import TEST_FAILED
-from visionkit.run.summary import summary_text
+from visionkit.run.storage import lock
+from visionkit.run.storage.result import TEST_FAILED
+from visionkit.run.sweep import announce as announcing
+from visionkit.run.sweep.arms import run_recipe
+from visionkit.run.sweep.jobs import Job, run_jobs
 
 
 def config(out, **changes):
@@ -118,7 +118,7 @@ def test_a_test_split_that_failed_is_evaluated_again_by_the_same_command(tmp_pat
 
 
 def test_the_same_command_twice_at_once_is_refused_with_the_holder(tmp_path):
-    code = "import sys; from visionkit.run.lock import hold; h = hold([sys.argv[1]]); h.__enter__(); print('held', flush=True); input()"
+    code = "import sys; from visionkit.run.storage.lock import hold; h = hold([sys.argv[1]]); h.__enter__(); print('held', flush=True); input()"
     place = tmp_path / "scratch-f1-s0"
     command = [sys.executable, "-c", code, str(place)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -174,7 +174,7 @@ def test_the_report_of_a_finished_command_names_a_part_that_fails(tmp_path, monk
     def broken(*_):
         raise ZeroDivisionError("no ink")
 
-    monkeypatch.setattr("visionkit.run.report.learning_curves", broken)
+    monkeypatch.setattr("visionkit.compare.report.report.learning_curves", broken)
     with pytest.raises(RunError, match=r"(?s)learning curves of 1: ZeroDivisionError: no ink"):
         run_recipe(config(tmp_path), faked())
     assert "Pretrained is ahead of scratch" in capsys.readouterr().out

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from captioning_tiny import WORDS, captioner, trainer
 
 from visionkit.data import DataModule, Splits, caption_batch
-from visionkit.metrics import attention_in_boxes
+from visionkit.data.scenes import attention_in_boxes
 from visionkit.run import CaptionFacts, CaptionPreview, Preview
-from visionkit.run.preview_captions import said_of
+from visionkit.run.previews.captioning import said_of
 from visionkit.tasks import CaptionPrediction
 
 NAMES = ("dark", "bright")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from visionkit.errors import DataError, InputError, RunError
-from visionkit.run.checkpoint import (
+from visionkit.run.storage.checkpoint import (
     MANIFEST,
     PART,
     AtomicCheckpointIO,

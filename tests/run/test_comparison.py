@@ -9,12 +9,12 @@ import math
 import pytest
 
 from tests.run.make_runs import curve, make_comparison, make_run, write_metrics
+from visionkit.compare.comparison import compare
+from visionkit.compare.curves import Curve, images_to_reach, mean_curve, mean_lead
+from visionkit.compare.low_data import low_data
+from visionkit.compare.statistics import Difference, difference, spread
+from visionkit.compare.summary import headline, share_rows, summary_rows, summary_text
 from visionkit.errors import InputError
-from visionkit.run.comparison import compare
-from visionkit.run.curve import Curve, images_to_reach, mean_curve, mean_lead
-from visionkit.run.low_data import low_data
-from visionkit.run.spread import Difference, difference, spread
-from visionkit.run.summary import headline, share_rows, summary_rows, summary_text
 
 FAST = [(100, 0.2), (200, 0.6), (300, 0.8)]
 SLOW = [(100, 0.1), (200, 0.3), (300, 0.5)]

@@ -15,9 +15,9 @@ import yaml
 
 from visionkit.config import OptimConfig, TransferConfig, check_limits
 from visionkit.errors import InputError
-from visionkit.run.arms import each_run
 from visionkit.run.config import RunConfig, flag_names, parse, read_config, setting, to_dict
-from visionkit.run.launch import launch
+from visionkit.run.sweep.arms import each_run
+from visionkit.run.sweep.launch import launch
 
 RECIPES = ("classify", "compare")
 ALL_RECIPES = ("caption", "classify", "compare", "detect", "segment")

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.ema import EMA, average_share
-from visionkit.run.thaw import Thaw
+from visionkit.run.callbacks.ema import EMA, average_share
+from visionkit.run.callbacks.unfreeze import Thaw
 from visionkit.tasks import Classifier
 
 

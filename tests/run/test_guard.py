@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.run.tiny import TinyTask, tiny_data
+from visionkit.run.callbacks.finite_guard import FiniteGuard, NonFiniteError
+from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 from visionkit.run.config import RunConfig
-from visionkit.run.guard import FiniteGuard, NonFiniteError
-from visionkit.run.saver import SaveCheckpoints
-from visionkit.run.trainer import build_trainer
+from visionkit.run.training.trainer import build_trainer
 
 
 class Faulty(TinyTask):

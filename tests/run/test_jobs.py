@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from visionkit.errors import InputError, RunError
-from visionkit.run import jobs
+from visionkit.run.callbacks.preempt import PreemptedError
 from visionkit.run.config import RunConfig
-from visionkit.run.jobs import Job, choose_jobs, run_jobs
-from visionkit.run.preempt import PreemptedError
+from visionkit.run.sweep import jobs
+from visionkit.run.sweep.jobs import Job, choose_jobs, run_jobs
 
 
 def job(name, call, tmp_path):

@@ -13,14 +13,15 @@ import torch
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.config import OptimConfig
 from visionkit.errors import InputError
-from visionkit.run import banner, trackers
-from visionkit.run.banner import print_banner
+from visionkit.run.callbacks import trackers
+from visionkit.run.callbacks.trackers import make_logger
 from visionkit.run.config import RunConfig
-from visionkit.run.length import Length, length
-from visionkit.run.policy import choose_policy
-from visionkit.run.processes import find_processes, is_first
-from visionkit.run.trackers import make_logger
-from visionkit.run.trainer import build_trainer
+from visionkit.run.processes.launcher import find_processes, is_first
+from visionkit.run.training import banner
+from visionkit.run.training.banner import print_banner
+from visionkit.run.training.device_policy import choose_policy
+from visionkit.run.training.schedule_length import Length, length
+from visionkit.run.training.trainer import build_trainer
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x",
@@ -209,7 +210,7 @@ def test_loggers_that_are_unknown_or_not_installed_are_refused(tmp_path, monkeyp
 
 
 def test_compile_is_refused_where_nothing_compiles(environment, tmp_path, monkeypatch):
-    from visionkit.run import policy
+    from visionkit.run.training import device_policy as policy
 
     assert choose_policy(config()).compile is False
     monkeypatch.setenv("CXX", sys.executable)

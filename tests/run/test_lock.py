@@ -12,9 +12,9 @@ import time
 import pytest
 
 from visionkit.errors import InputError, RunError
-from visionkit.run import lock
-from visionkit.run.lock import FILE, hold
-from visionkit.run.unwritable import unwritable
+from visionkit.run.storage import lock
+from visionkit.run.storage.lock import FILE, hold
+from visionkit.run.storage.unwritable import unwritable
 
 
 def holder(folder, ready):

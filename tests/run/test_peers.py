@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed as dist
 
-from visionkit.run import peers
-from visionkit.run.peers import PeerWatch
-from visionkit.run.processes import store_key
+from visionkit.run.processes.launcher import rank_watchdog as peers
+from visionkit.run.processes.launcher import store_key
+from visionkit.run.processes.rank_watchdog import PeerWatch
 
 
 class EndedError(Exception):

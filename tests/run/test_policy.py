@@ -11,10 +11,10 @@ from visionkit.backbones import create_encoder
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.optim import build_optimizer
-from visionkit.run import fitting
-from visionkit.run import policy as rules
-from visionkit.run.arithmetic import count_arithmetic
 from visionkit.run.config import RunConfig
+from visionkit.run.training import device_policy as rules
+from visionkit.run.training import fit as fitting
+from visionkit.run.training.flops import count_arithmetic
 from visionkit.tasks import Classifier
 
 

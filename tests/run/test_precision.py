@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.run import RunConfig, build_trainer
-from visionkit.run.policy import Policy
-from visionkit.run.precision import CpuMixedPrecision
+from visionkit.run.training.device_policy import Policy
+from visionkit.run.training.precision import CpuMixedPrecision
 
 CASES = {
     "dense": (nn.Conv2d(8, 8, 5, stride=2, padding=2), False),

@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from visionkit.run.panels import caption_panel, join_grid, to_picture
-from visionkit.run.preview import Preview
-from visionkit.run.preview_classes import ClassPreview
+from visionkit.run.previews.callback import Preview
+from visionkit.run.previews.classification import ClassPreview
+from visionkit.run.previews.image_grid import caption_panel, join_grid, to_picture
 
 CLASSES = ["red", "green", "blue"]
 

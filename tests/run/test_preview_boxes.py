@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from visionkit.run.detection_figures import detection_figures, read_curves
-from visionkit.run.figures import to_png
-from visionkit.run.preview_boxes import BoxPreview
-from visionkit.tasks.frames import Detections
+from visionkit.compare.report.detection_figures import detection_figures, read_curves
+from visionkit.compare.report.figures import to_png
+from visionkit.run.previews.detection import BoxPreview
+from visionkit.tasks.detection.image_batch import Detections
 
 
 class Says:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.run.make_runs import make_run
-from visionkit.run.class_scores import class_scores
-from visionkit.run.comparison import compare
-from visionkit.run.panels import join_grid, to_picture
-from visionkit.run.preview_masks import MaskPreview, class_colours, paint
-from visionkit.run.report import write_report
+from visionkit.compare.comparison import compare
+from visionkit.compare.report.class_scores import class_scores
+from visionkit.compare.report.report import write_report
+from visionkit.run.previews.image_grid import join_grid, to_picture
+from visionkit.run.previews.segmentation import MaskPreview, class_colours, paint
 
 CLASSES = ["sky", "road", "car"]
 

@@ -7,8 +7,9 @@ import pytest
 from tests.processes import gloo_threads, together
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.errors import RunError
-from visionkit.run import RunConfig, process_group
-from visionkit.run.fitting import fit
+from visionkit.run import RunConfig
+from visionkit.run.processes.launcher import process_group
+from visionkit.run.training.fit import fit
 
 
 class Exits:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.run.tiny import TinyTask, tiny_data
-from visionkit.data.order import TrainOrder
+from visionkit.data.samplers import TrainOrder
 
 pytestmark = pytest.mark.dist
 
@@ -103,7 +103,7 @@ def test_a_nan_on_one_process_stops_both(told):
 
 
 def test_empty_shards_and_fewer_samples_than_processes():
-    from visionkit.data.order import EvalOrder
+    from visionkit.data.samplers import EvalOrder
 
     for size in (0, 1, 2, 5, 11):
         for world in (1, 2, 3, 4):

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from tests.run.make_runs import CLASSES, make_comparison, make_run
-from visionkit.run import report
-from visionkit.run.class_figures import class_bars, confusion_matrix
-from visionkit.run.comparison import compare
-from visionkit.run.figures import arm_style, gap_bars, learning_curves, low_data_curve, to_png
-from visionkit.run.predictions import confusion, read_predictions, thumbnail
-from visionkit.run.report import write_report
+from visionkit.compare.comparison import compare
+from visionkit.compare.report import report
+from visionkit.compare.report.class_figures import class_bars, confusion_matrix
+from visionkit.compare.report.figures import arm_style, gap_bars, learning_curves, low_data_curve, to_png
+from visionkit.compare.report.predictions import confusion, read_predictions, thumbnail
+from visionkit.compare.report.report import write_report
 
 EVIL = '<script>alert("x")</script><img src=http://evil.example/x.png>'
 

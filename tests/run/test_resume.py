@@ -12,11 +12,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from tests.run.tiny import TinyTask, tiny_data
-from visionkit.run.checkpoint import load_checkpoint, newest_good
+from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
+from visionkit.run.callbacks.step_seed import StepSeed
 from visionkit.run.config import RunConfig
-from visionkit.run.saver import SaveCheckpoints
-from visionkit.run.step_seed import StepSeed
-from visionkit.run.trainer import build_trainer
+from visionkit.run.storage.checkpoint import load_checkpoint, newest_good
+from visionkit.run.training.trainer import build_trainer
 
 EPOCHS, STEPS = 3, 7
 

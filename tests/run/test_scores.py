@@ -11,16 +11,16 @@ from lightning.pytorch.callbacks import Callback
 
 from tests.run.make_runs import make_run
 from tests.run.tiny import Noise, TinyTask, keep, stack
+from visionkit.compare.comparison import compare
+from visionkit.compare.report.class_figures import class_bars
+from visionkit.compare.report.detection_figures import detection_figures
+from visionkit.compare.report.report import write_report
+from visionkit.compare.summary import headline, summary_rows, summary_text
 from visionkit.data import DataModule, Splits
 from visionkit.errors import DataError, InputError
-from visionkit.run.class_figures import class_bars
-from visionkit.run.comparison import compare
 from visionkit.run.config import RunConfig
-from visionkit.run.detection_figures import detection_figures
-from visionkit.run.fitting import fit
-from visionkit.run.report import write_report
-from visionkit.run.result import TEST_FAILED, read_result
-from visionkit.run.summary import headline, summary_rows, summary_text
+from visionkit.run.storage.result import TEST_FAILED, read_result
+from visionkit.run.training.fit import fit
 
 MAP = ("val/map", "max")
 

@@ -16,11 +16,18 @@ from lightning.pytorch.callbacks import Callback
 from tests.run.tiny import Noise, TinyTask, tiny_data
 from visionkit import cli
 from visionkit.data import DataModule, Splits, classification_eval, classification_train, stack_batch
+from visionkit.run.callbacks.preempt import PreemptedError
 from visionkit.run.config import RunConfig
-from visionkit.run.fitting import fit
-from visionkit.run.launch import launch
-from visionkit.run.preempt import PreemptedError
-from visionkit.run.stop import asked_by_keyboard, give_back, listen, listening, request_stop, stop_requested
+from visionkit.run.processes.stop import (
+    asked_by_keyboard,
+    give_back,
+    listen,
+    listening,
+    request_stop,
+    stop_requested,
+)
+from visionkit.run.sweep.launch import launch
+from visionkit.run.training.fit import fit
 from visionkit.tasks import Classifier
 
 
@@ -97,7 +104,7 @@ def classified(folder, *callbacks):
         collate=stack_batch,
         seed=5,
     )
-    with mock.patch("visionkit.run.fitting.LOG_EVERY", 5):
+    with mock.patch("visionkit.run.training.fit.LOG_EVERY", 5):
         fit(
             config,
             Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3),

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 
 from tests.run.make_runs import make_run
-from visionkit.run.class_figures import class_bars, confusion_matrix
-from visionkit.run.comparison import compare
-from visionkit.run.detection_figures import precision_recall
-from visionkit.run.figures import to_png
-from visionkit.run.printable import printable, printable_values
-from visionkit.run.report import write_report
-from visionkit.run.result import write_result
-from visionkit.run.summary import summary_text
+from visionkit.compare.comparison import compare
+from visionkit.compare.report.class_figures import class_bars, confusion_matrix
+from visionkit.compare.report.detection_figures import precision_recall
+from visionkit.compare.report.figures import to_png
+from visionkit.compare.report.report import write_report
+from visionkit.compare.summary import summary_text
+from visionkit.printable import printable, printable_values
+from visionkit.run.storage.result import write_result
 
 LATIN1 = os.fsdecode(b"caf\xe9.jpg")
 ODD = (

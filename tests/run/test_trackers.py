@@ -13,10 +13,10 @@ import yaml
 
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.errors import InputError
-from visionkit.run import trackers
+from visionkit.run.callbacks import trackers
+from visionkit.run.callbacks.trackers import make_logger
 from visionkit.run.config import RunConfig
-from visionkit.run.fitting import fit
-from visionkit.run.trackers import make_logger
+from visionkit.run.training.fit import fit
 
 
 class Saved(TinyTask):

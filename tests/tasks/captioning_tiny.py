@@ -12,10 +12,10 @@ from torch import nn
 from visionkit.backbones import Level
 from visionkit.config import OptimConfig
 from visionkit.data import DataModule, DrawCaptions, Splits, caption_batch
-from visionkit.data.vocabulary import Vocabulary
-from visionkit.run.step_seed import StepSeed
+from visionkit.run.callbacks.step_seed import StepSeed
 from visionkit.tasks import Captioner, Decoding
-from visionkit.tasks.self_critical import training_frequency
+from visionkit.tasks.captioning.self_critical import training_frequency
+from visionkit.text.vocabulary import Vocabulary
 
 WORDS = Vocabulary(("a", "dark", "grey", "bright", "picture", "it", "is"))
 FLAT = OptimConfig(schedule="constant", warmup=0.0, weight_decay=0.0)

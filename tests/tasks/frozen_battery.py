@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tests.tasks.offline import digest, frozen_state, weights_file
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.thaw import Thaw
+from visionkit.run.callbacks.unfreeze import Thaw
 from visionkit.tasks import Classifier
 
 RANK = os.environ.get("LOCAL_RANK", "0")

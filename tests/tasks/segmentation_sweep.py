@@ -16,7 +16,7 @@ import torch
 
 from visionkit.config import TransferConfig
 from visionkit.errors import InputError
-from visionkit.nn.decoders import list_decoders
+from visionkit.nn.segmentation.decoders import list_decoders
 from visionkit.tasks import Segmenter, maps
 
 SIZE = (97, 131)

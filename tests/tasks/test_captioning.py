@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from captioning_tiny import FLAT, WORDS, Bright, Tiny, captioner, data, trainer
 
 from visionkit.config import TransferConfig
-from visionkit.data.word_vectors import read_word_vectors
 from visionkit.errors import DataError, InputError
 from visionkit.metrics import CiderD
-from visionkit.nn.caption_cores import CORES
+from visionkit.nn.captioning.rnn_cores import CORES
 from visionkit.run import load_checkpoint
 from visionkit.tasks import Captioner, Decoding, SelfCritical
-from visionkit.tasks.self_critical import SelfCritic, keyed_uniforms, training_frequency
+from visionkit.tasks.captioning.self_critical import SelfCritic, keyed_uniforms, training_frequency
+from visionkit.text.word_vectors import read_word_vectors
 
 
 class Pooled(nn.Module):
@@ -258,7 +258,7 @@ def test_rewards_count_the_end_as_a_word():
     judge = critic()
     end, first = WORDS.eos, WORDS.encode("a dark picture")[1:]
     tokens = torch.tensor([[first, [*first[:3], 0]]])  # whole, and broken off before the end
-    from visionkit.nn.decoding import Decoded
+    from visionkit.nn.captioning.decoding import Decoded
 
     whole, broken = judge.rewards(Decoded(tokens, torch.zeros(1, 2), None), [["a dark picture"]])[0]
     assert end in first

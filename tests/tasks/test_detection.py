@@ -11,8 +11,8 @@ from tests.nn.detectors import TinySource, random_targets
 from visionkit.config import TransferConfig
 from visionkit.data.collate import list_batch
 from visionkit.errors import DataError, InputError
-from visionkit.nn.faster_rcnn import RCNNConfig
-from visionkit.tasks.detection import Detector
+from visionkit.nn.detection.faster_rcnn import RCNNConfig
+from visionkit.tasks.detection.task import Detector
 
 SMALL = RCNNConfig(
     head_width=32, proposals_train=100, proposals_eval=50, anchor_scales=(4.0,), score_threshold=0.0

@@ -7,7 +7,7 @@ import torch
 
 from visionkit.errors import DataError
 from visionkit.tasks import Segmenter
-from visionkit.tasks.mask_check import MaskCheck
+from visionkit.tasks.segmentation.mask_check import MaskCheck
 
 IMAGE = torch.zeros(3, 32, 32)
 

@@ -13,10 +13,10 @@ from torch import nn
 from visionkit.backbones import Level
 from visionkit.config import OptimConfig
 from visionkit.data import DataModule, Splits, mask_batch
-from visionkit.data.segmentation_transforms import segmentation_eval, segmentation_train
+from visionkit.data.transforms.segmentation import segmentation_eval, segmentation_train
 from visionkit.errors import DataError, InputError
 from visionkit.metrics.segmentation import SegmentationMeter
-from visionkit.tasks.segmentation import Segmenter
+from visionkit.tasks.segmentation.task import Segmenter
 
 
 class Tiny(nn.Module):

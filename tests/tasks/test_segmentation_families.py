@@ -6,7 +6,7 @@ import pytest
 
 from tests.contracts.cases import ALL, BACKBONES, MORE_BACKBONES
 from tests.tasks.segmentation_sweep import broken_promises, sweep
-from visionkit.nn.decoders import list_decoders
+from visionkit.nn.segmentation.decoders import list_decoders
 
 ANY = {"semantic_fpn", "unet", "upernet"}
 # convolutions that can be dilated, that cannot, attention with and without a pyramid, a size of its own

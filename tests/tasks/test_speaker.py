@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from captioning_tiny import WORDS, captioner, data, trainer
 
-from visionkit.nn.packed import packed
+from visionkit.nn.captioning.prepacked import packed
 
 
 def batch(count: int):
@@ -26,7 +26,7 @@ def test_an_evaluation_packs_its_weights_and_lets_them_go(monkeypatch):
     task, run = captioner(embed=16, attention=16), trainer()
     twins: list[nn.Module] = []
     monkeypatch.setattr(
-        "visionkit.tasks.speaker.packed",
+        "visionkit.tasks.captioning.prepacked_decoder.packed",
         lambda *parts, **more: twins.append(packed(*parts, **more)) or twins[-1],
     )
     found = []

@@ -7,7 +7,7 @@ from visionkit.backbones.contract import ContractReport, check_backbone
 from visionkit.backbones.create import create_backbone, create_encoder
 from visionkit.backbones.describe import Description, describe_backbone
 from visionkit.backbones.encoder import Encoder
-from visionkit.backbones.folding import fold_norms
+from visionkit.backbones.fuse_bn import fold_norms
 from visionkit.backbones.level import FeatureSource, Level
 from visionkit.backbones.norms import convert_norms, make_norm
 from visionkit.backbones.registry import list_backbones, register_backbone

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visionkit.backbones.level import Level
-from visionkit.backbones.source import Plan, Size, Tap
+from visionkit.backbones.sources.base import Plan, Size, Tap
 from visionkit.backbones.stages import Block, Freezer, Stage, Through, find_blocks, find_stages, freeze
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.errors import InputError

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from visionkit.backbones.backbone import Backbone
 from visionkit.backbones.create import assemble_encoder, create_backbone
 from visionkit.backbones.encoder import Encoder
-from visionkit.backbones.planning import make_plan
+from visionkit.backbones.probe import make_plan
 from visionkit.backbones.registry import registered, resolve
-from visionkit.backbones.source import Plan, Request, Size, Source
+from visionkit.backbones.sources.base import Plan, Request, Size, Source
 from visionkit.backbones.tracing import run_for_shapes, without_memory
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.errors import InputError, RunError

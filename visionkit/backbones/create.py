@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from visionkit.backbones.backbone import Backbone
 from visionkit.backbones.channels import adapt_statistics
 from visionkit.backbones.encoder import Encoder, PooledLevel
-from visionkit.backbones.from_user import UserSource
 from visionkit.backbones.norms import convert_norms
-from visionkit.backbones.planning import choose_taps, make_plan
+from visionkit.backbones.probe import choose_taps, make_plan
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.source import Plan, Request, Size, Source, Tap
+from visionkit.backbones.sources.base import Plan, Request, Size, Source, Tap
+from visionkit.backbones.sources.user import UserSource
 from visionkit.backbones.tracing import run_for_shapes, without_memory
 from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict, split_init
 from visionkit.config import NormPolicy

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from visionkit.backbones.level import Level
-from visionkit.backbones.planning import make_plan, output_strides
+from visionkit.backbones.probe import make_plan, output_strides
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.source import Request, Size
+from visionkit.backbones.sources.base import Request, Size
 
 __all__ = ["Description", "describe_backbone"]
 

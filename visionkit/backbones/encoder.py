@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from visionkit.backbones.backbone import Backbone, blocks_of, check_size, switch_checkpointing
-from visionkit.backbones.source import Plan, Size
+from visionkit.backbones.sources.base import Plan, Size
 from visionkit.backbones.stages import Block, Freezer, Stage, Through, find_stages, freeze
 from visionkit.backbones.weights import WeightsInfo
 

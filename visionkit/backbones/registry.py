@@ -11,8 +11,8 @@ from typing import cast
 
 from torch import nn
 
-from visionkit.backbones.from_user import UserSource
-from visionkit.backbones.source import Request, Source
+from visionkit.backbones.sources.base import Request, Source
+from visionkit.backbones.sources.user import UserSource
 from visionkit.errors import InputError, expected, nearest, unknown_name
 
 __all__ = ["list_backbones", "register_backbone", "registered", "resolve"]
@@ -184,9 +184,9 @@ def _unknown(name: str) -> InputError:
 
 @cache
 def _shipped() -> dict[str, Source]:
-    from visionkit.backbones.from_package import PackagedSource
-    from visionkit.backbones.from_timm import TimmSource
-    from visionkit.backbones.from_torchvision import TorchvisionSource
+    from visionkit.backbones.sources.packaged import PackagedSource
+    from visionkit.backbones.sources.timm import TimmSource
+    from visionkit.backbones.sources.torchvision import TorchvisionSource
 
     sources = (PackagedSource(), TimmSource(), TorchvisionSource())
     return {source.prefix: cast(Source, source) for source in sources}

@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
         "--allow", nargs="+", default=[], metavar="NAME", help="what else may differ (lr, optim.schedule)"
     )
     args = parser.parse(argv)
-    from visionkit.run.comparison import compare
-    from visionkit.run.report import write_report
+    from visionkit.compare.comparison import compare
+    from visionkit.compare.report.report import write_report
 
     comparison = compare(args.folders, allow=args.allow)
     comparison.print()

@@ -42,10 +42,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--classes", default="", help="masks: a file that says what their values mean")
     parser.add_argument("--workers", type=int, default=0, help="processes (default 0: this one)")
     args = parser.parse(argv)
+    from visionkit.data.formats.csv.detect import table_reading
     from visionkit.data.formats.options import OpenOptions
-    from visionkit.data.formats.tables import table_reading
-    from visionkit.data.pack import pack
-    from visionkit.data.pack_layout import PackSettings, read_pack
+    from visionkit.data.pack.layout import PackSettings, read_pack
+    from visionkit.data.pack.writer import pack
 
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")

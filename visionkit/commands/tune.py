@@ -28,7 +28,7 @@ example:
 
 def main(argv: Sequence[str]) -> int:
     """Start a command; it takes this process's place."""
-    from visionkit.run.allocator import RAISED, tuned_environment
+    from visionkit.run.processes.malloc import RAISED, tuned_environment
 
     if not argv or argv[0] in ("-h", "--help"):
         settings = "\n".join(f"  {name}={value}" for name, value in RAISED.items())

@@ -1,28 +1,18 @@
 """Readers, order, geometry and batches: data know nothing of models."""
 
-from visionkit.data.batch_transforms import (
-    BatchTransform,
-    ChainBatch,
-    CutmixBatch,
-    EraseBatch,
-    FlipBatch,
-    MixupBatch,
-    OneOfBatch,
-    batch_transform,
-)
-from visionkit.data.captions import Captions, DrawCaptions, caption_data, captions_of, check_captions
-from visionkit.data.check import (
-    SkipFaulty,
-    check_folder,
-    check_pictures,
-    check_reader,
-    check_table,
-)
-from visionkit.data.coco import CocoReader, check_coco, coco, coco_results
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import DataModule, KeyedDataset
-from visionkit.data.folder import ImageFolder, image_folder
+from visionkit.data.formats.captions.reader import (
+    Captions,
+    DrawCaptions,
+    caption_data,
+    captions_of,
+    check_captions,
+)
+from visionkit.data.formats.coco.reader import CocoReader, check_coco, coco, coco_results
+from visionkit.data.formats.csv.reader import Table, image_table
 from visionkit.data.formats.dataset_report import DatasetReport, check_dataset
+from visionkit.data.formats.folder.reader import ImageFolder, image_folder
 from visionkit.data.formats.open import (
     FORMATS,
     TASKS,
@@ -32,17 +22,31 @@ from visionkit.data.formats.open import (
     open_dataset,
 )
 from visionkit.data.formats.options import OpenOptions, SceneSizes
-from visionkit.data.geometry import crop_resize, flip
-from visionkit.data.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
-from visionkit.data.order import EvalOrder, TrainOrder, keyed_generator, keyed_seed
-from visionkit.data.pack import pack
-from visionkit.data.pack_layout import PackSettings
-from visionkit.data.packed import PackedReader, check_pack, is_pack, open_pack
+from visionkit.data.formats.validate import (
+    SkipFaulty,
+    check_folder,
+    check_pictures,
+    check_reader,
+    check_table,
+)
+from visionkit.data.pack.layout import PackSettings
+from visionkit.data.pack.reader import PackedReader, check_pack, is_pack, open_pack
+from visionkit.data.pack.writer import pack
 from visionkit.data.read_image import MAX_PIXELS, PICTURE_SUFFIXES, inside, read_image, read_size
-from visionkit.data.scenes import Scene, SceneObject, Scenes, scenes
+from visionkit.data.samplers import EvalOrder, TrainOrder, keyed_generator, keyed_seed
+from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
-from visionkit.data.table import Table, image_table
-from visionkit.data.transforms import (
+from visionkit.data.transforms.batch import (
+    BatchTransform,
+    ChainBatch,
+    CutmixBatch,
+    EraseBatch,
+    FlipBatch,
+    MixupBatch,
+    OneOfBatch,
+    batch_transform,
+)
+from visionkit.data.transforms.classification import (
     Augment,
     CenterCrop,
     Compose,
@@ -53,6 +57,8 @@ from visionkit.data.transforms import (
     classification_eval,
     classification_train,
 )
+from visionkit.data.transforms.geometry import crop_resize, flip
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 
 __all__ = [
     "FORMATS",

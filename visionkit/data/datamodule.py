@@ -12,7 +12,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from visionkit.data.order import EvalOrder, Grouping, TrainOrder, keyed_generator, keyed_seed
+from visionkit.data.samplers import EvalOrder, Grouping, TrainOrder, keyed_generator, keyed_seed
 from visionkit.data.splits import Splits, fingerprint, subset
 from visionkit.errors import DataError, InputError, expected
 from visionkit.types import Key, Reader, Sample

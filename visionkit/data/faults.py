@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from visionkit.data.notices import NoticeCounter
 from visionkit.errors import DataError
+from visionkit.notices import NoticeCounter
 
 __all__ = ["FaultList"]
 

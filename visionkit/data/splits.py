@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from visionkit.data.notices import Notice, check_share
-from visionkit.data.order import keyed_seed
+from visionkit.data.samplers import keyed_seed
 from visionkit.errors import DataError, InputError, expected
+from visionkit.notices import Notice, check_share
 from visionkit.types import Reader, Sample
 
 __all__ = ["HOLDOUT", "SPLIT_ALIASES", "Splits", "Subset", "fingerprint", "holdout", "subset"]

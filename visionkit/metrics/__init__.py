@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from visionkit.metrics.attention import attention_in_boxes
 from visionkit.metrics.caption_scores import caption_scores
 from visionkit.metrics.captioning import CaptionScores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.classification import MultiLabelScores, RegressionScores, SingleLabelScores
 from visionkit.metrics.gather import gather_rows
-from visionkit.metrics.relations import relation_marks
+from visionkit.metrics.running_sums import Tally
 from visionkit.metrics.scores import average_precision, calibration_error, f1_scores
-from visionkit.metrics.tally import Tally
 
 __all__ = [
     "CaptionScores",
@@ -20,11 +18,9 @@ __all__ = [
     "RegressionScores",
     "SingleLabelScores",
     "Tally",
-    "attention_in_boxes",
     "average_precision",
     "calibration_error",
     "caption_scores",
     "f1_scores",
     "gather_rows",
-    "relation_marks",
 ]

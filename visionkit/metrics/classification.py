@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.metrics.gather import gather_rows
+from visionkit.metrics.running_sums import Tally
 from visionkit.metrics.scores import average_precision, calibration_error, f1_scores
-from visionkit.metrics.tally import Tally
 
 __all__ = ["MultiLabelScores", "RegressionScores", "SingleLabelScores"]
 

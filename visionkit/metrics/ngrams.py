@@ -48,6 +48,6 @@ def check_caption_sets(
     for i, (candidate, several) in enumerate(zip(candidates, references)):
         if isinstance(candidate, str) or isinstance(several, str) or any(isinstance(r, str) for r in several):
             text = expected(f"captions of picture {i}", "lists of tokens", "a string")
-            raise InputError(f"{text} Use visionkit.data.tokenize(sentence) first.")
+            raise InputError(f"{text} Use visionkit.text.tokenize(sentence) first.")
         if not several:
             raise InputError(f"Expected picture {i} to have at least one reference caption, but got none.")

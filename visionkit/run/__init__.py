@@ -1,4 +1,4 @@
-"""Runs: configuration, trainer, checkpoints, results and their comparison. Names are imported when used."""
+"""What trains: configuration, Trainer, callbacks, checkpoints and results. Names are imported when used."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from visionkit.run.arms import run_recipe
-    from visionkit.run.caption_facts import CaptionFacts
-    from visionkit.run.checkpoint import load_checkpoint
-    from visionkit.run.comparison import compare
+    from visionkit.run.callbacks.finite_guard import FiniteGuard
+    from visionkit.run.callbacks.preempt import Preemption
+    from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
+    from visionkit.run.callbacks.step_seed import StepSeed
     from visionkit.run.config import RunConfig, parse, setting
-    from visionkit.run.fitting import fit
-    from visionkit.run.guard import FiniteGuard
-    from visionkit.run.policy import choose_policy
-    from visionkit.run.preempt import Preemption
-    from visionkit.run.preview import Preview
-    from visionkit.run.preview_boxes import BoxPreview, CurveFile
-    from visionkit.run.preview_captions import CaptionPreview
-    from visionkit.run.preview_classes import ClassPreview
-    from visionkit.run.preview_masks import MaskPreview
-    from visionkit.run.report import write_report
-    from visionkit.run.saver import SaveCheckpoints
-    from visionkit.run.step_seed import StepSeed
-    from visionkit.run.trainer import build_trainer
+    from visionkit.run.previews.callback import Preview
+    from visionkit.run.previews.caption_grounding import CaptionFacts
+    from visionkit.run.previews.captioning import CaptionPreview
+    from visionkit.run.previews.classification import ClassPreview
+    from visionkit.run.previews.detection import BoxPreview, CurveFile
+    from visionkit.run.previews.segmentation import MaskPreview
+    from visionkit.run.storage.checkpoint import load_checkpoint
+    from visionkit.run.sweep.arms import run_recipe
+    from visionkit.run.training.device_policy import choose_policy
+    from visionkit.run.training.fit import fit
+    from visionkit.run.training.trainer import build_trainer
 
 __all__ = [
     "BoxPreview",
@@ -40,37 +38,33 @@ __all__ = [
     "StepSeed",
     "build_trainer",
     "choose_policy",
-    "compare",
     "fit",
     "load_checkpoint",
     "parse",
     "run_recipe",
     "setting",
-    "write_report",
 ]
 
 _HOME = {
-    "BoxPreview": "preview_boxes",
-    "CaptionFacts": "caption_facts",
-    "CaptionPreview": "preview_captions",
-    "ClassPreview": "preview_classes",
-    "CurveFile": "preview_boxes",
-    "FiniteGuard": "guard",
-    "MaskPreview": "preview_masks",
-    "Preemption": "preempt",
-    "Preview": "preview",
+    "BoxPreview": "previews.detection",
+    "CaptionFacts": "previews.caption_grounding",
+    "CaptionPreview": "previews.captioning",
+    "ClassPreview": "previews.classification",
+    "CurveFile": "previews.detection",
+    "FiniteGuard": "callbacks.finite_guard",
+    "MaskPreview": "previews.segmentation",
+    "Preemption": "callbacks.preempt",
+    "Preview": "previews.callback",
     "RunConfig": "config",
-    "SaveCheckpoints": "saver",
-    "StepSeed": "step_seed",
-    "build_trainer": "trainer",
-    "choose_policy": "policy",
-    "compare": "comparison",
-    "fit": "fitting",
-    "load_checkpoint": "checkpoint",
+    "SaveCheckpoints": "callbacks.save_checkpoints",
+    "StepSeed": "callbacks.step_seed",
+    "build_trainer": "training.trainer",
+    "choose_policy": "training.device_policy",
+    "fit": "training.fit",
+    "load_checkpoint": "storage.checkpoint",
     "parse": "config",
-    "run_recipe": "arms",
+    "run_recipe": "sweep.arms",
     "setting": "config",
-    "write_report": "report",
 }
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from visionkit.tasks.captioning import Captioner
-from visionkit.tasks.captioning_prediction import CaptionPrediction
-from visionkit.tasks.captioning_settings import Decoding, SelfCritical
-from visionkit.tasks.classification import Classifier
-from visionkit.tasks.detection import Detector
-from visionkit.tasks.frames import Detections
-from visionkit.tasks.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
-from visionkit.tasks.segmentation import Segmenter
-from visionkit.tasks.segmentation_from_torchvision import segmenter_from_torchvision
-from visionkit.tasks.segmentation_prediction import SegmentationPrediction
+from visionkit.tasks.captioning.prediction import CaptionPrediction
+from visionkit.tasks.captioning.settings import Decoding, SelfCritical
+from visionkit.tasks.captioning.task import Captioner
+from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
+from visionkit.tasks.classification.task import Classifier
+from visionkit.tasks.detection.image_batch import Detections
+from visionkit.tasks.detection.task import Detector
+from visionkit.tasks.segmentation.from_torchvision import segmenter_from_torchvision
+from visionkit.tasks.segmentation.prediction import SegmentationPrediction
+from visionkit.tasks.segmentation.task import Segmenter
 
 __all__ = [
     "CaptionPrediction",

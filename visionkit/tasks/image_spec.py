@@ -10,9 +10,9 @@ from typing import Any, cast
 from torch import nn
 
 from visionkit.backbones.norms import convert_norms
-from visionkit.backbones.planning import make_plan
+from visionkit.backbones.probe import make_plan
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.source import Plan, Request, Size
+from visionkit.backbones.sources.base import Plan, Request, Size
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.config import NormPolicy, TransferConfig, check_number, check_numbers, limits
 from visionkit.errors import InputError, expected

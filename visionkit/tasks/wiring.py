@@ -91,8 +91,8 @@ def check_callbacks(trainer: lightning.Trainer, optim: OptimConfig, transfer: Tr
     """
     present = {type(callback).__name__ for callback in trainer.callbacks}  # type: ignore[attr-defined]
     needs = {
-        "Thaw": (bool(transfer.thaw_at), "transfer.thaw_at", "visionkit.run.thaw.Thaw()"),
-        "EMA": (optim.ema > 0, "optim.ema", f"visionkit.run.ema.EMA({optim.ema})"),
+        "Thaw": (bool(transfer.thaw_at), "transfer.thaw_at", "visionkit.run.callbacks.unfreeze.Thaw()"),
+        "EMA": (optim.ema > 0, "optim.ema", f"visionkit.run.callbacks.ema.EMA({optim.ema})"),
     }
     for name, (needed, setting, make) in needs.items():
         if needed and name not in present:

@@ -11,8 +11,8 @@ from torch import nn
 from visionkit.backbones.level import Level
 from visionkit.backbones.norms import make_norm
 from visionkit.errors import InputError
-from visionkit.nn.decoders import create_decoder, decoder_class, list_decoders
-from visionkit.nn.decoders.block import ConvBlock, PooledBlock
+from visionkit.nn.segmentation.decoders import create_decoder, decoder_class, list_decoders
+from visionkit.nn.segmentation.decoders.block import ConvBlock, PooledBlock
 
 FINE = tuple(
     Level(channels, reduction) for channels, reduction in ((6, 2), (8, 4), (10, 8), (12, 16), (14, 32))

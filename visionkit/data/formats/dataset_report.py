@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from visionkit.data.check import check_reader
+from visionkit.data.formats.csv.detect import table_reading
 from visionkit.data.formats.open import Format, Task, detect_formats, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
-from visionkit.data.formats.tables import table_reading
-from visionkit.data.notices import Notice, check_share
+from visionkit.data.formats.validate import check_reader
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError
+from visionkit.notices import Notice, check_share
 
 __all__ = ["DatasetReport", "check_dataset", "counted"]
 

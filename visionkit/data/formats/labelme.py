@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.boxes import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
-from visionkit.data.image_names import ImageFinder
-from visionkit.data.notices import MAX_DROPPED
+from visionkit.data.formats.box_records import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
+from visionkit.data.formats.image_names import ImageFinder
 from visionkit.data.read_image import PICTURE_SUFFIXES, read_image, read_size
 from visionkit.data.splits import SPLIT_ALIASES, Splits
 from visionkit.errors import DataError
+from visionkit.notices import MAX_DROPPED
 
 __all__ = [
     "LabelmeFile",

@@ -8,34 +8,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from visionkit.data.caption_records import is_captions
-from visionkit.data.captions import caption_data, check_captions
-from visionkit.data.check import check_folder
-from visionkit.data.check_masks import check_masks
-from visionkit.data.coco import check_coco, coco, is_coco
-from visionkit.data.folder import image_folder, is_image_folder, tree
-from visionkit.data.formats.huggingface_boxes import (
+from visionkit.data.formats.captions.reader import caption_data, check_captions
+from visionkit.data.formats.captions.records import is_captions
+from visionkit.data.formats.coco.reader import check_coco, coco, is_coco
+from visionkit.data.formats.csv.detect import check_table_of, open_table, table_file, told_reading
+from visionkit.data.formats.folder.reader import image_folder, is_image_folder, tree
+from visionkit.data.formats.huggingface.boxes import (
     check_huggingface_boxes,
     huggingface_boxes,
     is_huggingface_boxes,
 )
-from visionkit.data.formats.huggingface_classes import (
+from visionkit.data.formats.huggingface.classes import (
     check_huggingface_classes,
     huggingface_classes,
     is_huggingface_classes,
 )
 from visionkit.data.formats.labelme import check_labelme, is_labelme, labelme_boxes
+from visionkit.data.formats.masks.sources import is_masks, open_masks
+from visionkit.data.formats.masks.validate import check_masks
 from visionkit.data.formats.options import OpenOptions
-from visionkit.data.formats.tables import check_table_of, open_table, table_file, told_reading
-from visionkit.data.formats.yolo import check_yolo, is_yolo, yolo
-from visionkit.data.mask_sources import is_masks, open_masks
-from visionkit.data.notices import Notice
-from visionkit.data.packed import check_pack, is_pack, open_pack
-from visionkit.data.scenes import scenes
+from visionkit.data.formats.validate import check_folder
+from visionkit.data.formats.voc.layout import is_voc
+from visionkit.data.formats.voc.reader import check_voc, voc
+from visionkit.data.formats.yolo.reader import check_yolo, is_yolo, yolo
+from visionkit.data.pack.reader import check_pack, is_pack, open_pack
+from visionkit.data.scenes.scenes import scenes
 from visionkit.data.splits import Splits
-from visionkit.data.voc import check_voc, voc
-from visionkit.data.voc_layout import is_voc
 from visionkit.errors import DataError, InputError, expected, unknown_name
+from visionkit.notices import Notice
 
 __all__ = [
     "FORMATS",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from visionkit.config import TableConfig
-from visionkit.data.notices import MAX_DROPPED
-from visionkit.data.table_rows import TableKind
+from visionkit.data.formats.csv.rows import TableKind
+from visionkit.notices import MAX_DROPPED
 
 __all__ = ["OpenOptions", "SceneSizes"]
 

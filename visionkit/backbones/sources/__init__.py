@@ -1,0 +1,1 @@
+"""Where architectures and weights come from: one module a source."""

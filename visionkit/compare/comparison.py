@@ -1,0 +1,397 @@
+"""Put finished runs side by side: who wins, by how much, how many images sooner, with how little data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from visionkit.compare.compatibility import flatten, require_alike, unlike
+from visionkit.compare.curves import Curve, Reach, images_to_reach, mean_curve, mean_lead
+from visionkit.compare.low_data import LowData, low_data
+from visionkit.compare.run_record import Record, find_runs, read_record
+from visionkit.compare.statistics import Difference, Spread, difference, spread
+from visionkit.errors import InputError, RunError
+from visionkit.printable import printable_values
+
+__all__ = ["Cell", "Comparison", "Contrast", "arm_name", "compare"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm at one fraction of the training data, over its seeds.
+
+    Args:
+        arm: "pretrained", "scratch" or the name of a weights file.
+        fraction: Share of the training data, in (0, 1].
+        train_size: Training pictures, where the runs say.
+        seeds: The seeds, rising.
+        metrics: Every final metric over seeds: of the validation split with the last weights, of the test
+            split with those of the best validation.
+        best: Every validation metric of the best weights, where the runs say.
+        curve: The mean learning curve of the monitored metric.
+        runs: The learning curve of each seed, in the order of `seeds`.
+        seconds: Seconds of training.
+        images_per_second: Training throughput.
+        peak_memory_mb: Largest memory in use, MB.
+    """
+
+    arm: str
+    fraction: float
+    train_size: int | None
+    seeds: tuple[int, ...]
+    metrics: dict[str, Spread]
+    best: dict[str, Spread]
+    curve: Curve
+    runs: tuple[Curve, ...]
+    seconds: Spread | None
+    images_per_second: Spread | None
+    peak_memory_mb: Spread | None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An arm against the baseline at one fraction.
+
+    Args:
+        arm: The arm.
+        baseline: The arm it is held against.
+        fraction: Share of the training data.
+        metrics: Arm less baseline, for every metric that both have.
+        best: The same of the best weights' validation.
+        arm_reaches: When the arm's mean curve reached the baseline's final score.
+        baseline_reaches: When the baseline's mean curve reached the arm's final score.
+        lead: Area between the mean curves divided by its width (arm less baseline).
+    """
+
+    arm: str
+    baseline: str
+    fraction: float
+    metrics: dict[str, Difference]
+    best: dict[str, Difference]
+    arm_reaches: Reach
+    baseline_reaches: Reach
+    lead: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Finished runs side by side.
+
+    Args:
+        task: The task of all runs.
+        data: Name, sizes, classes, facts and fingerprint of the data.
+        monitor: The metric that decides.
+        mode: Whether "max" or "min" of it is better.
+        arms: The arms; the baseline is the last one.
+        fractions: Shares of the training data, rising.
+        cells: One for each arm and fraction that has runs.
+        contrasts: Every other arm against the baseline, for each fraction that both have.
+        low_data: With how little data each arm does what the baseline does; empty with one fraction.
+        equal: What the runs say was held equal.
+        allowed: Differences beyond init, seed and fraction that were allowed by name.
+        skipped: Folders that were left out, each with its reason.
+        notes: What was odd in runs that were used.
+        records: The runs themselves.
+    """
+
+    task: str
+    data: dict[str, Any]
+    monitor: str
+    mode: str
+    arms: tuple[str, ...]
+    fractions: tuple[float, ...]
+    cells: tuple[Cell, ...]
+    contrasts: tuple[Contrast, ...]
+    low_data: tuple[LowData, ...]
+    equal: dict[str, Any]
+    allowed: tuple[str, ...]
+    skipped: tuple[dict[str, str], ...]
+    notes: tuple[str, ...]
+    records: tuple[Record, ...]
+
+    def cell(self, arm: str, fraction: float) -> Cell | None:
+        """Return the cell of an arm at a fraction, or None where nothing was run."""
+        return next((c for c in self.cells if c.arm == arm and c.fraction == fraction), None)
+
+    def contrast(self, arm: str, fraction: float) -> Contrast | None:
+        """Return the contrast of an arm with the baseline at a fraction, or None."""
+        return next((c for c in self.contrasts if c.arm == arm and c.fraction == fraction), None)
+
+    def print(self) -> None:
+        """Print headline and tables on standard output, coloured on a terminal."""
+        # Here, because the words are made from a comparison and not the other way round.
+        from visionkit.compare.summary import summary_text
+
+        terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if terminal else 100
+        sys.stdout.write(summary_text(self, width=width, color=terminal))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain names, numbers and lists: the content of `comparison.json`."""
+        table = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "records"}
+        plain = {"schema": 1} | {name: _plain(value) for name, value in table.items()}
+        plain["runs"] = [
+            {
+                "folder": str(record.folder),
+                "arm": arm_name(record.init),
+                "init": record.init,
+                "seed": record.seed,
+                "fraction": record.fraction,
+                "metrics": record.result["metrics"],
+                "images_seen": record.result["images_seen"],
+            }
+            for record in self.records
+        ]
+        content: dict[str, Any] = printable_values(_finite(plain))
+        return content
+
+    def weights_of(self, split: str) -> str:
+        """Return which weights the final metrics of a split ("val", "test") are of: "last" or "best"."""
+        usual = {"val": "last", "test": "best"}
+        told = {(r.result.get("metrics_of") or usual).get(split, "last") for r in self.records}
+        return " or ".join(sorted(told))
+
+    def notices(self) -> list[str]:
+        """Return what the data's reader left out, changed or assumed: a line each."""
+        found = []
+        for item in self.data.get("notices") or ():
+            count, total = item.get("count", 0), item.get("total", 0)
+            share = f" ({count / total:.2%})" if total else ""
+            found.append(f"{item.get('what')}: {count:,} of {total:,}{share}. First: {item.get('first')}")
+        return found
+
+
+def compare(
+    folders: Iterable[str | Path], *, allow: Iterable[str] = (), others: Iterable[str | Path] = ()
+) -> Comparison:
+    """Compare finished runs that differ in init, seed and fraction alone.
+
+    Args:
+        folders: Run folders, or folders that hold run folders.
+        allow: Dotted names of what else may differ ("lr"); recorded in the comparison.
+        others: Run folders that join where they can be compared with the first, and are named where not.
+
+    Raises:
+        InputError: A folder holds no run, no run is usable, or runs differ in more than they may.
+    """
+    if isinstance(folders, str | Path):
+        folders = [folders]
+    records, skipped = _read(find_runs(folders))
+    if not records:
+        named = "\n".join(f"  {item['folder']}: {item['reason']}" for item in skipped)
+        raise InputError(f"No finished run to compare.\n{named}")
+    _refuse_repeats(records)
+    allowed = require_alike(records, allow=allow)
+    more, left = _read(sorted({Path(one).resolve() for one in others} - {r.folder for r in records}))
+    known = {item["folder"] for item in skipped}
+    skipped += [item for item in left if item["folder"] not in known]
+    for record in more:
+        reason = _unfit(records, record)
+        if reason:
+            skipped.append({"folder": str(record.folder), "reason": reason})
+        else:
+            records.append(record)
+    if any(not record.unscored for record in records):
+        skipped += [{"folder": str(r.folder), "reason": r.unscored} for r in records if r.unscored]
+        records = [record for record in records if not record.unscored]
+    records.sort(key=lambda r: (r.fraction, r.init, r.seed))
+    return _build(records, allowed, skipped)
+
+
+def _read(folders: Iterable[Path]) -> tuple[list[Record], list[dict[str, str]]]:
+    records, skipped = [], []
+    for folder in folders:
+        try:
+            records.append(read_record(folder))
+        except RunError as error:
+            skipped.append({"folder": str(folder), "reason": str(error)})
+    records.sort(key=lambda r: (r.fraction, r.init, r.seed))
+    return records, skipped
+
+
+def _unfit(records: Sequence[Record], record: Record) -> str:
+    """Return why a run cannot join others, or an empty text."""
+    for other in records:
+        if (other.init, other.seed, other.fraction) == (record.init, record.seed, record.fraction):
+            return f"has the init, seed and fraction of {other.folder.name}"
+        if arm_name(other.init) == arm_name(record.init) and other.init != record.init:
+            return f"its weights file has the name of another arm's: {other.init}"
+    forbidden, _ = unlike([*records, record])
+    return f"another comparison: {forbidden[0]}" if forbidden else ""
+
+
+def arm_name(init: str) -> str:
+    """Return what an arm is called: its init, or the name of its weights file."""
+    return init if init in ("pretrained", "scratch") else Path(init).name or init
+
+
+def _build(records: list[Record], allowed: list[str], skipped: list[dict[str, str]]) -> Comparison:
+    inits = {arm_name(record.init): record.init for record in records}
+    if len(inits) < len({record.init for record in records}):
+        raise InputError(
+            "Two weights files of the same name are two arms: rename one so that they can be told apart."
+        )
+    # The order of arms gives each its colour: pretrained first, files by name, scratch (the baseline) last.
+    arms = tuple(sorted(inits, key=lambda arm: (arm == "scratch", arm != "pretrained", arm)))
+    fractions = tuple(sorted({record.fraction for record in records}))
+    monitor, mode = records[0].monitor
+    cells = {
+        (arm, fraction): _cell(arm, fraction, chosen, monitor)
+        for fraction in fractions
+        for arm in arms
+        if (chosen := [r for r in records if arm_name(r.init) == arm and r.fraction == fraction])
+    }
+    baseline = arms[-1]
+    contrasts = tuple(
+        _contrast(cells[arm, fraction], cells[baseline, fraction], records, monitor, mode)
+        for fraction in fractions
+        for arm in arms[:-1]
+        if all(
+            (one, fraction) in cells and monitor in cells[one, fraction].metrics for one in (arm, baseline)
+        )
+    )
+    largest = records[-1].result
+    return Comparison(
+        task=str(largest["task"]),
+        data=dict(largest["data"]),
+        monitor=monitor,
+        mode=mode,
+        arms=arms,
+        fractions=fractions,
+        cells=tuple(cells.values()),
+        contrasts=contrasts,
+        low_data=_low_data(arms, fractions, cells, contrasts, monitor, mode) if contrasts else (),
+        equal=dict(largest.get("equal") or {}),
+        allowed=tuple(allowed),
+        skipped=tuple(skipped),
+        notes=tuple(f"{r.folder.name}: {note}" for r in records for note in r.notes) + _environments(records),
+        records=tuple(records),
+    )
+
+
+def _cell(arm: str, fraction: float, records: Sequence[Record], monitor: str) -> Cell:
+    names = [
+        n for n in records[0].result["metrics"] if all(_number(r, "metrics", n) is not None for r in records)
+    ]
+    runs = tuple(record.curves.get(monitor, Curve((), ())) for record in records)
+    return Cell(
+        arm=arm,
+        fraction=fraction,
+        train_size=records[0].train_size,
+        seeds=tuple(record.seed for record in records),
+        metrics={name: spread([float(r.result["metrics"][name]) for r in records]) for name in names},
+        best={
+            name: spread([record.best[name] for record in records])
+            for name in records[0].best
+            if all(name in record.best for record in records)
+        },
+        curve=mean_curve(runs),
+        runs=runs,
+        seconds=_measured(records, "seconds", "fit"),
+        images_per_second=_measured(records, "images_per_second"),
+        peak_memory_mb=_measured(records, "peak_memory_mb"),
+    )
+
+
+def _contrast(cell: Cell, base: Cell, records: Sequence[Record], monitor: str, mode: str) -> Contrast:
+    def runs(of: Cell) -> list[Record]:
+        return [r for r in records if arm_name(r.init) == of.arm and r.fraction == of.fraction]
+
+    def by_seed(of: Cell, name: str) -> dict[int, float]:
+        return {r.seed: float(r.result["metrics"][name]) for r in runs(of)}
+
+    def best(of: Cell, name: str) -> dict[int, float]:
+        return {r.seed: r.best[name] for r in runs(of)}
+
+    shared = [name for name in cell.metrics if name in base.metrics]
+    both = [name for name in cell.best if name in base.best]
+    return Contrast(
+        arm=cell.arm,
+        baseline=base.arm,
+        fraction=cell.fraction,
+        metrics={name: difference(by_seed(cell, name), by_seed(base, name)) for name in shared},
+        best={name: difference(best(cell, name), best(base, name)) for name in both},
+        arm_reaches=images_to_reach(cell.curve, base.metrics[monitor].mean, mode=mode),
+        baseline_reaches=images_to_reach(base.curve, cell.metrics[monitor].mean, mode=mode),
+        lead=mean_lead(cell.curve, base.curve),
+    )
+
+
+def _low_data(
+    arms: tuple[str, ...],
+    fractions: tuple[float, ...],
+    cells: dict[tuple[str, float], Cell],
+    contrasts: Sequence[Contrast],
+    monitor: str,
+    mode: str,
+) -> tuple[LowData, ...]:
+    found = []
+    whole = cells.get((arms[-1], fractions[-1]))
+    if whole is None or len(fractions) == 1:
+        return ()
+    for arm in arms[:-1]:
+        scores = [(f, cells[arm, f].metrics[monitor].mean) for f in fractions if (arm, f) in cells]
+        gaps = [(c.fraction, c.metrics[monitor]) for c in contrasts if c.arm == arm]
+        goal = whole.metrics[monitor].mean
+        found.append(low_data(arm, arms[-1], scores, goal, gaps, mode=mode))
+    return tuple(found)
+
+
+def _refuse_repeats(records: Sequence[Record]) -> None:
+    seen: dict[tuple[str, int, float], Record] = {}
+    for record in records:
+        key = (record.init, record.seed, record.fraction)
+        other = seen.setdefault(key, record)
+        if other is not record:
+            raise InputError(
+                f"Two runs have init {key[0]}, seed {key[1]} and fraction {key[2]:g}: {other.folder} and "
+                f"{record.folder}. A seed counts once: leave one of them out."
+            )
+
+
+def _environments(records: Sequence[Record]) -> tuple[str, ...]:
+    tables = [flatten(record.result.get("env") or {}) for record in records]
+    found = []
+    for name in dict.fromkeys(name for table in tables for name in table):
+        values = list(dict.fromkeys(str(table.get(name)) for table in tables))
+        if len(values) > 1:
+            found.append(f"environments differ in {name}: {', '.join(values)}")
+    return tuple(found)
+
+
+def _number(record: Record, *path: str) -> float | None:
+    value: Any = record.result
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _measured(records: Sequence[Record], *path: str) -> Spread | None:
+    values = [value for r in records if (value := _number(r, *path)) is not None]
+    return spread(values) if values else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,233 @@
+"""One finished run as its folder tells it: `result.json` and the curves of `metrics.csv`. No torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from visionkit.compare.curves import Curve
+from visionkit.errors import InputError, RunError
+
+__all__ = ["Record", "find_runs", "read_record", "runs_inside"]
+
+HEADER = ("step", "epoch", "images", "split", "name", "value")
+REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "data", "status")
+GIVE = "Give run folders, or a folder that holds run folders."
+MARKS = ("result.json", "config.yaml", "metrics.csv", "cmd.txt")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run, read back.
+
+    Args:
+        folder: The run's folder.
+        result: What `result.json` holds.
+        curves: One curve over images seen for each logged name ("val/top1", "train/loss").
+        notes: What was odd while reading, in words; the run is usable all the same.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    curves: dict[str, Curve] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def init(self) -> str:
+        """Return where the weights came from: "pretrained", "scratch" or a path."""
+        return str(self.result["init"])
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of the run."""
+        return int(self.result["seed"])
+
+    @property
+    def fraction(self) -> float:
+        """Return the share of the training data that was used, in (0, 1]."""
+        return float(self.result.get("fraction", 1.0))
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """Return the name that decides, and whether "max" or "min" of it is better."""
+        name, mode = self.result["monitor"]
+        return str(name), str(mode)
+
+    @property
+    def score(self) -> float:
+        """Return the monitored metric at the end of the run; NaN where there was nothing to score."""
+        value = self.result["metrics"].get(self.monitor[0])
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+
+    @property
+    def unscored(self) -> str:
+        """Return why the run has no score, or an empty text."""
+        if not math.isnan(self.score):
+            return ""
+        value = self.result["metrics"].get(self.monitor[0])
+        return f"nothing to score: its {self.monitor[0]} is {value!r}, not a finite number."
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Return the validation metrics of `best.ckpt`; of older runs the monitored one alone."""
+        held = self.result.get("best") or {}
+        found = held.get("metrics") or {held.get("name"): held.get("value")}
+        numbers = {str(k): v for k, v in found.items() if isinstance(v, int | float) and math.isfinite(v)}
+        return {name: float(value) for name, value in numbers.items()}
+
+    @property
+    def train_size(self) -> int | None:
+        """Return the number of training pictures that this run drew from, if its record says."""
+        sizes = self.result["data"].get("sizes") or {}
+        size = sizes.get("train")
+        return None if size is None else int(size)
+
+
+def find_runs(folders: Iterable[str | Path]) -> list[Path]:
+    """Return the run folders among `folders` and directly inside them, each once, in order.
+
+    Files, and folders without a run, may be among several (`runs/x/*`): what is no run is passed over where
+    another one is.
+
+    Args:
+        folders: Run folders, or folders that hold run folders.
+
+    Raises:
+        InputError: A folder does not exist, or there is no run at all.
+    """
+    found: dict[Path, None] = {}
+    passed: list[str] = []
+    for given in map(Path, folders):
+        if not given.is_dir():
+            if not given.exists():
+                raise InputError(f"{given} does not exist. {GIVE}")
+            passed.append(f"{given} is not a folder. {GIVE}")
+        elif _is_run(given):
+            found.setdefault(given.resolve())
+        else:
+            inside = runs_inside(given)
+            found |= dict.fromkeys(inside)
+            if not inside:
+                passed.append(
+                    f"{given} holds no run: expected {MARKS[0]} in it, or in a folder directly inside it. "
+                    "Give the folder that was passed as --out."
+                )
+    if not found:
+        raise InputError(passed[0] if passed else f"Expected folders to compare, but got none. {GIVE}")
+    return list(found)
+
+
+def runs_inside(folder: str | Path) -> list[Path]:
+    """Return the run folders directly inside a folder, in order; none where it does not exist."""
+    place = Path(folder)
+    inside = sorted(place.iterdir()) if place.is_dir() else []
+    return [child.resolve() for child in inside if child.is_dir() and _is_run(child)]
+
+
+def read_record(folder: str | Path) -> Record:
+    """Read one finished run.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        RunError: The run is unfinished or damaged; the text says which and how to go on.
+    """
+    folder = Path(folder)
+    path = folder / "result.json"
+    if not path.exists():
+        error = folder / "error.txt"
+        if error.is_file():
+            said = " ".join(error.read_text(encoding="utf-8", errors="replace")[:300].split())
+            raise RunError(f"failed: {said} Run it again with --resume auto.")
+        raise RunError("unfinished: there is no result.json. Run it again with --resume auto.")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"damaged: result.json cannot be read ({error}). Run it again with --resume auto."
+        ) from error
+    _check_result(result)
+    curves, notes = _read_curves(folder / "metrics.csv")
+    return Record(folder, result, curves, (*notes, *_odd(result)))
+
+
+def _is_run(folder: Path) -> bool:
+    # A comparison folder holds comparison.json and may hold the config that all its runs share.
+    if (folder / "comparison.json").exists() and not (folder / "result.json").exists():
+        return False
+    if (folder / "result.json").exists() or (folder / "metrics.csv").exists():
+        return True
+    holds_runs = any(
+        (child / mark).exists() for child in folder.iterdir() if child.is_dir() for mark in MARKS
+    )
+    return not holds_runs and any((folder / mark).exists() for mark in MARKS)
+
+
+def _check_result(result: object) -> None:
+    if not isinstance(result, dict):
+        raise RunError("damaged: result.json holds no table of names and values.")
+    if result.get("status", "finished") != "finished":
+        raise RunError(f"unfinished: its status is {result['status']!r}. Run it again with --resume auto.")
+    missing = [key for key in REQUIRED if key not in result]
+    if missing:
+        raise RunError(f"damaged: result.json lacks {', '.join(missing)}.")
+    monitor = result["monitor"]
+    if not (isinstance(monitor, list) and len(monitor) == 2 and monitor[1] in ("max", "min")):
+        raise RunError(f'damaged: expected monitor to be [name, "max" or "min"], but got {monitor!r}.')
+    for name in ("metrics", "config", "data"):
+        if not isinstance(result[name], dict):
+            raise RunError(
+                f"damaged: expected {name} of result.json to be a table, but got {result[name]!r}."
+            )
+    value = result["metrics"].get(monitor[0])
+    if not isinstance(value, int | float | None):
+        raise RunError(f"damaged: its {monitor[0]} is {value!r}, not a number.")
+
+
+def _odd(result: dict[str, Any]) -> list[str]:
+    """Return what a reader of the scores should know: a run that ended early, what went wrong beside it."""
+    early = result.get("stopped_early")
+    found = []
+    if isinstance(early, dict):
+        found.append(
+            f"stopped early, after {early.get('images'):,} of {early.get('planned_images'):,} images"
+        )
+    return [*found, *map(str, result.get("problems") or ())]
+
+
+def _read_curves(path: Path) -> tuple[dict[str, Curve], list[str]]:
+    if not path.exists():
+        return {}, ["metrics.csv is missing: no learning curve"]
+    points: dict[str, dict[int, float]] = {}
+    spoiled = 0
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.reader(file)
+        header = tuple(next(rows, ()))
+        if header != HEADER:
+            return {}, [f"metrics.csv has the header {','.join(header)!r}: no learning curve"]
+        for row in rows:
+            parsed = _parse_row(row)
+            if parsed is None:
+                spoiled += 1
+                continue
+            name, images, value = parsed
+            # A resumed run may log a point twice; the later one stands.
+            points.setdefault(name, {})[images] = value
+    notes = [f"metrics.csv: {spoiled} unreadable or non-finite rows left out"] if spoiled else []
+    return {name: Curve.of(series) for name, series in points.items()}, notes
+
+
+def _parse_row(row: Sequence[str]) -> tuple[str, int, float] | None:
+    if len(row) != len(HEADER):
+        return None
+    try:
+        images, value = int(float(row[2])), float(row[5])
+    except (ValueError, OverflowError):
+        return None
+    return (f"{row[3]}/{row[4]}", images, value) if math.isfinite(value) else None

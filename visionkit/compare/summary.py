@@ -1,0 +1,285 @@
+"""A comparison in words and as a table: the sentences that answer the question, the rows that back them."""
+
+from __future__ import annotations
+
+import io
+
+from visionkit.compare.comparison import Cell, Comparison, Contrast
+from visionkit.compare.curves import Reach
+from visionkit.compare.statistics import Difference, Spread
+from visionkit.printable import printable
+
+__all__ = [
+    "OF_WEIGHTS",
+    "fraction_title",
+    "headline",
+    "metric_label",
+    "share_rows",
+    "summary_rows",
+    "summary_text",
+]
+
+
+OF_WEIGHTS = "(last): the weights at the end of training; (best): those of the best validation, in best.ckpt"
+
+
+def headline(comparison: Comparison) -> list[str]:
+    """Return the honest answer in sentences: who wins, by how much, how much sooner, with how little data.
+
+    Args:
+        comparison: The runs side by side; each arm is held against the baseline at the largest fraction.
+    """
+    sentences = []
+    if all(record.unscored for record in comparison.records):
+        where = comparison.data.get("name", "the data")
+        return [
+            f"Nothing to score on {where}: no run has a {comparison.monitor}.",
+            *dict.fromkeys(f"{record.folder.name}: {record.unscored}" for record in comparison.records),
+        ]
+    for arm in comparison.arms[:-1]:
+        contrast = next((c for c in reversed(comparison.contrasts) if c.arm == arm), None)
+        if contrast is None:
+            sentences.append(f"{_name(arm)} and {comparison.arms[-1]} share no fraction: nothing to compare.")
+            continue
+        sentences += [_who_wins(comparison, contrast), *_how_soon(comparison, contrast)]
+        sentences += _how_little(comparison, arm)
+    if len(comparison.arms) == 1:
+        cell = comparison.cells[-1]
+        score = format_spread(cell.metrics[comparison.monitor])
+        where = f"{comparison.data.get('name', 'the data')} ({_seeds(len(cell.seeds))})"
+        sentences.append(f"One arm only: {cell.arm} reads {comparison.monitor} {score} on {where}.")
+        sentences.append("Run the other init to compare.")
+    return sentences
+
+
+def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
+    """Return the table of one fraction: a header, then a row a quantity; columns are arms and differences.
+
+    Args:
+        comparison: The runs side by side.
+        fraction: One of `comparison.fractions`.
+    """
+    arms = [arm for arm in comparison.arms if comparison.cell(arm, fraction)]
+    cells = [cell for arm in arms if (cell := comparison.cell(arm, fraction)) is not None]
+    contrasts = [c for c in comparison.contrasts if c.fraction == fraction]
+    rows = [["", *arms, *(f"{c.arm} - {c.baseline}" for c in contrasts)]]
+    names = list(dict.fromkeys(name for cell in cells for name in cell.metrics))
+    names.sort(key=lambda name: name != comparison.monitor)
+    for name in names:
+        values = [format_spread(cell.metrics.get(name)) for cell in cells]
+        label = metric_label(comparison, name)
+        rows.append([label, *values, *(format_difference(c.metrics.get(name)) for c in contrasts)])
+        if name == comparison.monitor and any(name in cell.best for cell in cells):
+            values = [format_spread(cell.best.get(name)) for cell in cells]
+            rows.append(
+                [f"{name} (best)", *values, *(format_difference(c.best.get(name)) for c in contrasts)]
+            )
+    for contrast in contrasts:
+        rows.append(_reach_row(contrast, arms, len(contrasts)))
+        if contrast.lead is not None:  # a single evaluation has none
+            lead, blank = f"{contrast.lead:+.3f}", ["" for _ in arms]
+            rows.append(
+                ["mean lead over training", *blank, *(lead if c is contrast else "" for c in contrasts)]
+            )
+    fill = ["" for _ in contrasts]
+    rows.append(["seconds of training", *(_measure(cell.seconds, 0) for cell in cells), *fill])
+    rows.append(["images/s", *(_measure(cell.images_per_second, 0) for cell in cells), *fill])
+    rows.append(["peak memory, MB", *(_measure(cell.peak_memory_mb, 0) for cell in cells), *fill])
+    rows.append(["seeds", *(" ".join(map(str, cell.seeds)) for cell in cells), *fill])
+    return rows
+
+
+def metric_label(comparison: Comparison, name: str) -> str:
+    """Return what a row of a metric is called: "val/top1 (last)" says which weights it is of."""
+    return f"{name} ({comparison.weights_of(name.partition('/')[0])})"
+
+
+def share_rows(comparison: Comparison) -> list[list[str]]:
+    """Return the low-data table: a header, then a row a fraction with the monitored metric of every arm."""
+    gaps = [f"{arm} - {comparison.arms[-1]}" for arm in comparison.arms[:-1]]
+    rows = [["training data", *comparison.arms, *gaps]]
+    for fraction in comparison.fractions:
+        cells = [comparison.cell(arm, fraction) for arm in comparison.arms]
+        sizes = [cell.train_size for cell in cells if cell is not None and cell.train_size]
+        contrasts = [comparison.contrast(arm, fraction) for arm in comparison.arms[:-1]]
+        rows.append(
+            [
+                f"{_share(fraction)}{f' ({sizes[0]:,})' if sizes else ''}",
+                *(_score(comparison, cell) for cell in cells),
+                *(format_difference(c.metrics[comparison.monitor]) if c else "-" for c in contrasts),
+            ]
+        )
+    return rows
+
+
+def summary_text(comparison: Comparison, *, width: int = 100, color: bool = False) -> str:
+    """Return headline and tables as text that reads well in a log file.
+
+    Args:
+        comparison: The runs side by side.
+        width: Columns of the terminal.
+        color: Whether to emit terminal colours.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=color, highlight=False, emoji=False)
+    for fraction in comparison.fractions:
+        header, *rows = summary_rows(comparison, fraction)
+        table = Table(title=fraction_title(comparison, fraction), title_justify="left", box=box.SIMPLE)
+        for position, name in enumerate(header):
+            table.add_column(Text(name), justify="left" if position == 0 else "right")
+        for row in rows:
+            style = "bold" if row[0] == metric_label(comparison, comparison.monitor) else ""
+            table.add_row(*map(Text, row), style=style)
+        console.print(table)
+    for sentence in headline(comparison):
+        console.print(Text(sentence))
+    console.print(Text("mean ± sample sd over seeds; [95% interval of the difference]", style="dim"))
+    console.print(Text(OF_WEIGHTS, style="dim"))
+    for item in comparison.skipped:
+        console.print(Text(f"left out: {item['folder']}: {item['reason']}"))
+    for note in (*(f"not held equal, by request: {text}" for text in comparison.allowed), *comparison.notes):
+        console.print(Text(note))
+    for notice in comparison.notices():
+        console.print(Text(f"data: {notice}"))
+    return printable(out.getvalue())
+
+
+def format_spread(value: Spread | None, digits: int = 3) -> str:
+    """Return "mean ± sd", the mean alone for one seed, a dash for nothing."""
+    if value is None:
+        return "-"
+    text = f"{value.mean:,.{digits}f}"
+    return text if value.sd is None else f"{text} ± {value.sd:,.{digits}f}"
+
+
+def format_difference(value: Difference | None) -> str:
+    """Return the difference and its interval, "+0.318 [+0.250, +0.386]"."""
+    if value is None:
+        return "-"
+    if value.low is None or value.high is None:
+        return f"{value.mean:+.3f}"
+    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
+
+
+def format_reach(reach: Reach) -> str:
+    """Return the images at which a score was reached, in words."""
+    if reach.images is None:
+        return "not reached"
+    count = f"{reach.images:,.0f}"
+    return f"at most {count}" if reach.bound == "at most" else count
+
+
+def fraction_title(comparison: Comparison, fraction: float) -> str:
+    """Return what a table of one fraction is titled: data, share, pictures."""
+    sizes = [cell.train_size for cell in comparison.cells if cell.fraction == fraction and cell.train_size]
+    pictures = f", {sizes[0]:,} training pictures" if sizes else ""
+    return f"{comparison.data.get('name', 'data')}, {_share(fraction)} of the training data{pictures}"
+
+
+def _who_wins(comparison: Comparison, contrast: Contrast) -> str:
+    gap = contrast.metrics[comparison.monitor]
+    ahead, behind = _order(comparison, contrast)
+    verdict, caveat = f"{_name(ahead)} is ahead of {behind}", ""
+    if gap.mean == 0:
+        verdict = f"{_name(ahead)} and {behind} are level"
+    elif gap.shown:
+        verdict = f"{_name(ahead)} beats {behind}"
+    elif gap.pairing == "single":
+        caveat = ", though with too few seeds to tell from chance"
+    else:
+        caveat = ", though these seeds do not show that it is better"
+    where = comparison.data.get("name", "this data")
+    where += "" if contrast.fraction == 1 else f" with {_share(contrast.fraction)} of the training data"
+    first, second = (_score(comparison, comparison.cell(arm, contrast.fraction)) for arm in (ahead, behind))
+    size = f" by {abs(gap.mean):.3f}{_interval(gap)}" if gap.mean else ""
+    return (
+        f"{verdict} on {where}{caveat}: {comparison.monitor} {first} against {second}{size and ',' + size}."
+    )
+
+
+def _order(comparison: Comparison, contrast: Contrast) -> tuple[str, str]:
+    sign = 1 if comparison.mode == "max" else -1
+    names = (contrast.arm, contrast.baseline)
+    return names if sign * contrast.metrics[comparison.monitor].mean >= 0 else names[::-1]
+
+
+def _interval(gap: Difference) -> str:
+    if gap.low is None or gap.high is None:
+        return ""
+    how = f"paired over {_seeds(gap.n)}" if gap.pairing == "paired" else "seeds not paired"
+    # Told from the side of the one that is ahead, like the number before it.
+    low, high = (gap.low, gap.high) if gap.mean > 0 else (-gap.high, -gap.low)
+    return f" (95% interval {low:.3f} to {high:.3f}, {how})"
+
+
+def _how_soon(comparison: Comparison, contrast: Contrast) -> list[str]:
+    ahead, behind = _order(comparison, contrast)
+    reaches = {contrast.arm: contrast.arm_reaches, contrast.baseline: contrast.baseline_reaches}
+    sooner, later = reaches[ahead], reaches[behind]
+    cell = comparison.cell(behind, contrast.fraction)
+    if cell is None or not cell.curve.images or sooner.images is None:
+        return []
+    total = cell.curve.images[-1]
+    first = sooner.bound == "at most"
+    times = total / sooner.images if sooner.images else 0.0
+    fewer = f" ({'at least ' if first else ''}{times:.1f} times fewer)" if times >= 1.05 else ""
+    when = "by its first evaluation, after" if first else "after"
+    when += f" {sooner.images:,.0f} of {total:,} images{fewer}"
+    sentences = [f"{_name(ahead)} reaches the final score of {behind} {when}."]
+    if later.images is None:
+        sentences.append(f"{_name(behind)} does not reach the final score of {ahead} in {total:,} images.")
+    return sentences
+
+
+def _how_little(comparison: Comparison, arm: str) -> list[str]:
+    found = next((item for item in comparison.low_data if item.arm == arm), None)
+    if found is None:
+        return []
+    whole = _share(comparison.fractions[-1])
+    if found.matches is None:
+        sentences = [f"With no share of the data does {arm} match {found.baseline} with {whole}."]
+    else:
+        about = "at most" if found.at_most else "about"
+        share = _share(found.matches)
+        sentences = [f"{_name(arm)} with {about} {share} of the data matches {found.baseline} with {whole}."]
+    few = ", ".join(map(_share, found.unshown))
+    if found.meets is None and not few:
+        sentences.append(f"The arms do not meet: {arm} is better at every share up to {whole}.")
+    elif found.meets is None:
+        sentences.append(f"The arms do not meet up to {whole}, though at {few} no difference is shown.")
+    elif found.meets == comparison.fractions[0]:
+        sentences.append(f"At no share of the data is {arm} shown to be better.")
+    else:
+        sentences.append(f"The arms meet: from {_share(found.meets)} on, {arm} is not shown to be better.")
+    return sentences
+
+
+def _reach_row(contrast: Contrast, arms: list[str], gaps: int) -> list[str]:
+    by_arm = {contrast.arm: contrast.arm_reaches, contrast.baseline: contrast.baseline_reaches}
+    cells = [format_reach(by_arm[arm]) if arm in by_arm else "" for arm in arms]
+    return ["images to reach the other's score", *cells, *("" for _ in range(gaps))]
+
+
+def _score(comparison: Comparison, cell: Cell | None) -> str:
+    return format_spread(cell.metrics.get(comparison.monitor)) if cell else "-"
+
+
+def _measure(value: Spread | None, digits: int) -> str:
+    return format_spread(value, digits)
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _share(fraction: float) -> str:
+    return f"{100 * fraction:.3g}%"
+
+
+def _name(arm: str) -> str:
+    return arm[:1].upper() + arm[1:] if arm in ("pretrained", "scratch") else arm

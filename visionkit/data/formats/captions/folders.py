@@ -1,0 +1,137 @@
+"""Captions that lie with their images: one text file an image, and Hugging Face image folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from visionkit.data.formats.captions.collector import SPLIT_OF, CaptionCollector, ImageFolder
+from visionkit.data.formats.huggingface.reader import metadata_columns, read_metadata
+from visionkit.data.read_image import PICTURE_SUFFIXES
+from visionkit.errors import DataError
+from visionkit.text.read_text import read_lines
+
+__all__ = ["caption_column", "is_text_per_image", "read_huggingface_captions", "read_text_per_image"]
+
+_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "description", "raw")
+_TEXTS = ("captions", "texts", "text", "txt")
+_IMAGES = ("images", "Images", "image")
+_WORDS = re.compile(r"[^\W\d_]{2}")
+_LOOKED = 400  # entries of a folder that are looked at to tell what it is
+
+
+def caption_column(root: Path) -> str | None:
+    """Return the column of captions in a Hugging Face image folder, or None; it never raises.
+
+    Args:
+        root: Any path.
+    """
+    columns = metadata_columns(root) if root.is_dir() else ()
+    lower = {name.lower(): name for name in reversed(columns)}
+    return next((lower[name] for name in _COLUMNS if name in lower), None)
+
+
+def read_huggingface_captions(root: Path, found: CaptionCollector) -> None:
+    """Read the captions of a Hugging Face image folder: a column `text`, `caption` or alike of its metadata.
+
+    Args:
+        root: The folder.
+        found: Where records and faults go.
+
+    Raises:
+        DataError: The metadata cannot be read as a whole.
+    """
+    column = caption_column(root)
+    metadata = read_metadata(root)
+    found.faults += metadata.faults
+    folder = ImageFolder(root)
+    named = len({row.split for row in metadata.rows}) > 1
+    for row in metadata.rows:
+        value = row.values.get(column or "")
+        texts: list[Any] = value if isinstance(value, list) else [value]
+        texts = [text.get("raw") if isinstance(text, dict) else text for text in texts]
+        several = [(text, f"line {row.line}") for text in texts]
+        found.add(row.image, row.image, several, row.split if named else "", folder, file=row.file)
+
+
+def is_text_per_image(root: Path) -> bool:
+    """Return whether a folder holds images, each with a text file of its name that holds words; never raises.
+
+    Args:
+        root: Any path.
+    """
+    try:
+        for images, texts, _ in _pairs_of_folders(root):
+            names = [entry.name for entry in islice(os.scandir(images), _LOOKED)]
+            stems = [os.path.splitext(name) for name in names]  # noqa: PTH122 (once for each file)
+            files = [texts / f"{stem}.txt" for stem, end in stems if end.lower() in PICTURE_SUFFIXES]
+            there = [file for file in files if file.is_file()][:3]
+            # A YOLO folder has a text of numbers beside each image.
+            if there and all(_WORDS.search(_start(file)) for file in there):
+                return True
+    except OSError:
+        pass
+    return False
+
+
+def _start(file: Path) -> str:
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
+        return stream.read(2000)
+
+
+def _pairs_of_folders(root: Path) -> Iterator[tuple[Path, Path, str]]:
+    """Yield folders of images with their folders of texts, and the split that they are."""
+    if not root.is_dir():
+        return
+    tops = [(root, "")]
+    for entry in sorted(root.iterdir()):
+        if entry.name.lower() in SPLIT_OF and entry.is_dir():
+            tops.append((entry, SPLIT_OF[entry.name.lower()]))
+    for top, split in tops:
+        yield top, top, split
+        for name in _IMAGES:
+            if (top / name).is_dir():
+                yield top / name, top / name, split
+                yield from ((top / name, top / texts, split) for texts in _TEXTS if (top / texts).is_dir())
+
+
+def read_text_per_image(root: Path, found: CaptionCollector) -> None:
+    """Read images that each have a text file of the same name: a caption a line.
+
+    Args:
+        root: The folder, or one with folders of splits; images may lie in `images/`, texts in `captions/`.
+        found: Where records and faults go.
+    """
+    folder = ImageFolder(root)
+    alone: dict[str, Path] = {}
+    taken: set[str] = set()
+    for images, texts, split in _pairs_of_folders(root):
+        for entry in sorted(os.scandir(images), key=lambda each: each.name):
+            stem, end = os.path.splitext(entry.name)  # noqa: PTH122 (once for each file)
+            if end.lower() not in PICTURE_SUFFIXES:
+                continue
+            path = Path(os.path.relpath(entry.path, root)).as_posix()
+            text = texts / f"{stem}.txt"
+            if not text.is_file():
+                alone[path] = text
+                continue
+            try:
+                lines = [
+                    (line, f"line {number}")
+                    for number, line in enumerate(read_lines(text), 1)
+                    if line.strip()
+                ]
+            except DataError as fault:
+                found.faults.append(fault)
+                continue
+            taken.add(path)
+            found.add(path, path, lines, split, folder, file=text)
+    for path, text in alone.items():
+        if path not in taken:
+            found.seen["images"] += 1
+            case = DataError(f"Expected the captions of {path!r} here, but there is no such file.", path=text)
+            found.drop(found.images, "images without captions left out", case)

@@ -1,0 +1,1 @@
+"""COCO: detections, class maps and panoptic annotations."""

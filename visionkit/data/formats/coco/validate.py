@@ -1,0 +1,370 @@
+"""Everything that is wrong with a COCO file of detections, at once, each with its record and field."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from visionkit.data.boxes import SLACK, box_fault
+from visionkit.data.faults import FaultList
+from visionkit.data.formats.coco.records import (
+    BAD_BOXES,
+    BAD_OUTLINES,
+    NO_AREA,
+    READ_NUMBERS,
+    Records,
+    read_records,
+)
+from visionkit.data.formats.coco.segmentations import NONE
+from visionkit.data.formats.image_names import ImageFinder
+from visionkit.data.read_image import MAX_PIXELS, read_image
+from visionkit.errors import DataError
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter
+
+__all__ = ["MAX_CUT", "Scan", "check_coco_file", "scan_coco", "size_fault"]
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+MAX_CUT = 0.5  # share of boxes over the border above which they are hardly x, y, width, height in pixels
+CUT = "boxes that reach over the border of their images, cut there"
+ORPHANS = "annotations of images or categories that the file does not list, left out"
+PARENTS = "categories without annotations that stand above others or for the background, left out"
+AGAIN = "images listed again, word for word"
+_MASK_BYTES = 4_000_000_000  # of one picture's masks together
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A COCO file, read and compared with itself.
+
+    Args:
+        records: What it holds.
+        picture: `(A,)` the index of each annotation's picture.
+        label: `(A,)` the index of each annotation's category, by rising id.
+        usable: `(A,)` whether the annotation can be trained on.
+        scored: `(A,)` whether it counts in evaluation, as it does in COCO's own: its box is finite and not
+            turned inside out, wherever it lies.
+        corners: `(A, 4)` xyxy, cut at the border of the picture.
+        full: `(A, 4)` xyxy as the file has them.
+        kept: `(I,)` whether a picture's record is no repetition of an earlier one.
+        parents: Ids of the categories that are parents of others, or the background, and have no annotation.
+        faults: What makes the file unusable.
+        dropped: Annotations left out.
+        cut: Boxes that reach over the border and are cut there in training.
+        notes: What this library does not mind, but COCO's own evaluation does.
+        counter: The same, counted.
+    """
+
+    records: Records
+    picture: Ints
+    label: Ints
+    usable: Bools
+    scored: Bools
+    corners: npt.NDArray[np.float64]
+    full: npt.NDArray[np.float64]
+    kept: Bools
+    parents: frozenset[int]
+    faults: tuple[DataError, ...]
+    dropped: tuple[DataError, ...]
+    cut: tuple[DataError, ...]
+    notes: tuple[DataError, ...]
+    counter: NoticeCounter
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Return what was counted."""
+        records = self.records
+        images = len(records.image_ids)
+        totals = {AGAIN: images, PARENTS: len(records.classes), READ_NUMBERS: images + records.count}
+        found = self.counter.notices(records.count)
+        return tuple(replace(each, total=totals.get(each.what, each.total)) for each in found)
+
+
+def scan_coco(
+    path: str | os.PathLike[str], *, masks: bool = False, max_dropped: float | None = MAX_DROPPED
+) -> Scan:
+    """Read a COCO file and find everything in it that cannot be right. No picture is opened.
+
+    Args:
+        path: The JSON file.
+        masks: Also look at the segmentations; an object without one is a fault.
+        max_dropped: The limit of the notices that `counter` makes.
+
+    Raises:
+        DataError: It is no JSON, or has no lists of images, annotations and categories.
+    """
+    return _scan(Path(path), outlines=masks, required=masks, max_dropped=max_dropped)
+
+
+def check_coco_file(
+    path: str | os.PathLike[str], root: str | os.PathLike[str], *, masks: bool = False, left_out: bool = True
+) -> tuple[int, list[DataError]]:
+    """Check a COCO file, its segmentations where there are some, and every picture it names.
+
+    Args:
+        path: The JSON file.
+        root: The folder of the pictures.
+        masks: Whether an object without a segmentation is a fault.
+        left_out: Whether annotations that are left out, and boxes that are cut, are listed, too.
+
+    Returns:
+        How many annotations could be read, and every fault.
+    """
+    try:
+        scan = _scan(Path(path), outlines=True, required=masks, max_dropped=None)
+    except DataError as fault:
+        return 0, [fault]
+    records = scan.records
+    faults = FaultList(Path(path))
+    finder = ImageFinder(root)
+    for index in np.flatnonzero(scan.kept).tolist():
+        name = records.names[index]
+        where = f"images (id {records.image_ids[index]}), {name}"
+        declared = (int(records.sizes[index, 0]), int(records.sizes[index, 1]))
+        try:
+            found = tuple(
+                int(side) for side in read_image(finder.find(name)[0] or name, root=root).shape[-2:]
+            )
+        except DataError as fault:
+            field = "file_name" if fault.field == "path" else fault.field
+            faults.add(fault.message, record=where, field=field)
+            continue
+        if found != declared:
+            faults.add(size_fault(declared, found), record=where, field="size")
+    minor = (*scan.dropped, *scan.cut) if left_out else ()
+    return len(records.ids), [*scan.faults, *minor, *scan.notes, *faults.all()]
+
+
+def size_fault(declared: tuple[int, ...], found: tuple[int, ...]) -> str:
+    """Say that a picture has another size than its record."""
+    text = (
+        f"Expected a picture of {declared[1]} x {declared[0]} pixels, as its record says, but it has "
+        f"{found[1]} x {found[0]}: its boxes would be off."
+    )
+    if found == declared[::-1]:
+        return f"{text} It was annotated without its EXIF turn: save the picture turned, without the tag."
+    return f"{text} Correct width and height, or fetch the right picture."
+
+
+def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | None) -> Scan:
+    counter = NoticeCounter(max_share=max_dropped)
+    faults, dropped, cut, notes = (FaultList(path, counter=counter) for _ in range(4))
+    records = read_records(path, outlines=outlines, faults=faults, dropped=dropped, notes=notes)
+    kept = _images(records, faults, notes)
+    if not len(records.category_ids) and not len(faults):
+        faults.add("Expected at least one category, but there is none.", record=None, field="categories")
+    _twice(records.category_ids, "categories", "category id", faults)
+    parents = _parents(records)
+    named = np.array([number not in parents for number in records.category_ids.tolist()], dtype=bool)
+    _twice_names(records.classes, records.category_ids, named, "categories", "name", faults)
+    order = np.argsort(records.category_ids, kind="stable")
+    place = np.flatnonzero(kept)
+    picture, known = _look_up(records.images, records.image_ids[kept], place)
+    label, listed = _look_up(records.categories, records.category_ids, np.argsort(order, kind="stable"))
+    for row in np.flatnonzero(~known).tolist():
+        text = f"Expected the id of a picture, but there is no picture with id {records.images[row]}."
+        dropped.add(text, record=_record(records, row), field="image_id", notice=ORPHANS)
+    for row in np.flatnonzero(known & ~listed).tolist():
+        text = f"Expected the id of a category, but there is none with id {records.categories[row]}."
+        dropped.add(text, record=_record(records, row), field="category_id", notice=ORPHANS)
+    _annotation_ids(records, notes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        full = np.concatenate((records.boxes[:, :2], records.boxes[:, :2] + records.boxes[:, 2:]), axis=1)
+    corners, usable, scored = _boxes(records, full, picture, known, dropped, cut)
+    both = known & listed
+    if records.outlines is not None:
+        both &= _outlines(records, picture, known, required, faults, dropped)
+    for number in sorted(parents):
+        name = records.classes[records.category_ids.tolist().index(number)]
+        counter.add(PARENTS, f"{path}, record categories (id {number}): {name!r}", harmless=True)
+    if max_dropped is not None and CUT in counter.limits:
+        counter.limits[CUT] = max(MAX_CUT, max_dropped)
+    return Scan(
+        records=records,
+        picture=picture,
+        label=label,
+        usable=usable & both,
+        scored=scored & both,
+        corners=corners,
+        full=full,
+        kept=kept,
+        parents=parents,
+        faults=tuple(faults.all()),
+        dropped=tuple(dropped.all()),
+        cut=tuple(cut.all()),
+        notes=tuple(notes.all()),
+        counter=counter,
+    )
+
+
+def _images(records: Records, faults: FaultList, notes: FaultList) -> Bools:
+    """Return which records of pictures are kept: all but exact repetitions."""
+    kept = np.ones(len(records.image_ids), dtype=bool)
+    values, counts = np.unique(records.image_ids, return_counts=True)
+    if (counts > 1).any():
+        seen: dict[int, int] = {}
+        for row in np.flatnonzero(np.isin(records.image_ids, values[counts > 1])).tolist():
+            first = seen.setdefault(int(records.image_ids[row]), row)
+            same = records.names[first] == records.names[row]
+            if row != first and same and (records.sizes[first] == records.sizes[row]).all():
+                kept[row] = False
+                text = f"Expected each image once, but {records.names[row]!r} is listed again."
+                where = f"images (id {records.image_ids[row]})"
+                notes.add(text, record=where, field="id", notice=AGAIN, harmless=True)
+    _twice(records.image_ids[kept], "images", "image id", faults)
+    _twice_names(records.names, records.image_ids, kept, "images", "file_name", faults)
+    for row in np.flatnonzero(records.sizes.prod(axis=1) > MAX_PIXELS).tolist():
+        height, width = records.sizes[row].tolist()
+        text = f"Expected at most {MAX_PIXELS / 1e6:g} megapixels, but got {width} x {height}."
+        faults.add(text, record=f"images (id {records.image_ids[row]})", field="size")
+    return kept
+
+
+def _parents(records: Records) -> frozenset[int]:
+    """Return the ids of categories that only stand above others, or for the background, and are not used."""
+    used = set(np.unique(records.categories).tolist())
+    names = Counter(records.classes)
+    both = zip(records.parents, records.classes, strict=True)
+    above = {parent for parent, name in both if names[parent] > (parent == name)}
+    return frozenset(
+        number
+        for number, name in zip(records.category_ids.tolist(), records.classes, strict=True)
+        if number not in used and (name in above or name.strip("_").lower() == "background")
+    )
+
+
+def _twice(ids: Ints, section: str, what: str, faults: FaultList) -> None:
+    values, counts = np.unique(ids, return_counts=True)
+    for value, count in zip(values[counts > 1].tolist(), counts[counts > 1].tolist()):
+        text = f"Expected each {what} once, but {value} comes {count} times. Number them anew."
+        faults.add(text, record=f"{section} (id {value})", field="id", kind="twice")
+
+
+def _twice_names(
+    names: Sequence[str], ids: Ints, kept: Bools, section: str, field: str, faults: FaultList
+) -> None:
+    first: dict[str, int] = {}
+    for row in np.flatnonzero(kept).tolist():
+        name = names[row]
+        if name in first:
+            text = (
+                f"Expected each {field} once, but {name!r} stands in the records with ids {ids[first[name]]}"
+            )
+            faults.add(
+                f"{text} and {ids[row]}.", record=f"{section} (id {ids[row]})", field=field, kind="twice"
+            )
+        first.setdefault(name, row)
+
+
+def _annotation_ids(records: Records, notes: FaultList) -> None:
+    given = records.ids != -1
+    zero = np.flatnonzero(records.ids == 0)
+    if len(zero) < 2:
+        _twice(records.ids[given], "annotations", "annotation id", notes)
+    else:
+        _twice(records.ids[given & (records.ids != 0)], "annotations", "annotation id", notes)
+    for row in zero.tolist():
+        text = (
+            "Expected an annotation id from 1 up, but got 0: COCO's own evaluation takes 0 for 'not matched' "
+            "and counts a right detection as a miss. Number from 1."
+        )
+        notes.add(text, record=_record(records, row), field="id")
+    gaps = {"id": ~given, "iscrowd": records.crowd == -1, "area": np.isnan(records.areas)}
+    for field, where in gaps.items():
+        rows = np.flatnonzero(where)
+        if len(rows):
+            if field == "area" and notes.counter is not None:
+                missing = len(rows) - notes.counter.counts.get(NO_AREA, 0)
+                where_ = f"{notes.path}, record {_record(records, int(rows[0]))}, field 'area'"
+                notes.counter.add(NO_AREA, where_, count=max(0, missing), harmless=True)
+            text = (
+                f"Expected {field!r}, as COCO's own evaluation does, but {len(rows):,} annotations lack it."
+            )
+            notes.add(text, record=_record(records, int(rows[0])), field=field)
+
+
+def _boxes(
+    records: Records,
+    full: npt.NDArray[np.float64],
+    picture: Ints,
+    known: Bools,
+    dropped: FaultList,
+    cut: FaultList,
+) -> tuple[npt.NDArray[np.float64], Bools, Bools]:
+    """Return the boxes cut at the border, which of them have an area there, and which count in scores."""
+    boxes = records.boxes
+    sizes = records.sizes[picture] if len(records.sizes) else np.zeros((len(boxes), 2), np.int64)
+    limit = np.where(known[:, None], sizes[:, ::-1], 2**40).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = np.asarray(np.isfinite(full).all(1))
+        scored = finite & (boxes[:, 2:] >= 0).all(1)
+        inner = np.clip(full, 0, np.concatenate((limit, limit), axis=1)) if len(boxes) else full
+        inner = np.where(finite[:, None], inner, 0.0)
+        sound = np.asarray(
+            scored & (inner[:, 2:].astype(np.float32) > inner[:, :2].astype(np.float32)).all(1)
+        )
+        over = sound & ((full[:, :2] < -SLACK).any(1) | (full[:, 2:] > limit + SLACK).any(1))
+    for row in np.flatnonzero(~sound | over).tolist():
+        size = (int(sizes[row, 0]), int(sizes[row, 1])) if known[row] else None
+        width, height = boxes[row, 2:].tolist()
+        if width <= 0 or height <= 0:
+            text = f"Expected a box with an area, but its width and height are {width:g} and {height:g}."
+        else:
+            text = box_fault(full[row].tolist(), size) or "Expected a box with an area in its picture."
+        text = f"{text} Boxes are x, y, width, height."
+        if over[row]:
+            cut.add(text, record=_record(records, row), field="bbox", notice=CUT)
+        elif known[row]:
+            dropped.add(text, record=_record(records, row), field="bbox", notice=BAD_BOXES)
+    return inner, sound, scored
+
+
+def _outlines(
+    records: Records,
+    picture: Ints,
+    known: npt.NDArray[np.bool_],
+    required: bool,
+    faults: FaultList,
+    dropped: FaultList,
+) -> npt.NDArray[np.bool_]:
+    outlines = records.outlines
+    sound = np.ones(len(records.ids), dtype=bool)
+    if outlines is None or not len(sound):
+        return sound
+    sizes = np.zeros((len(sound), 2), np.int64)
+    sizes[known] = records.sizes[picture[known]]
+    for row, text in outlines.faults(sizes):
+        sound[row] = False
+        dropped.add(text, record=_record(records, row), field="segmentation", notice=BAD_OUTLINES)
+    if not required:
+        return sound
+    for row in np.flatnonzero(outlines.kind == NONE).tolist():
+        text = "Expected polygons or run lengths, but there are none. Read the file without masks."
+        faults.add(text, record=_record(records, row), field="segmentation", kind="none")
+    count = np.bincount(picture[known], minlength=len(records.sizes))
+    for row in np.flatnonzero(count * records.sizes.prod(axis=1) > _MASK_BYTES).tolist():
+        gigabytes = count[row] * int(records.sizes[row].prod()) / 1e9
+        text = f"Expected at most 4 GB of masks of one picture, but its {count[row]} take {gigabytes:.0f} GB."
+        faults.add(text, record=f"images (id {records.image_ids[row]})", field="segmentation")
+    return sound
+
+
+def _look_up(wanted: Ints, ids: Ints, index: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Return the `index` of the place of each wanted id in `ids` (0 without one), and whether it has one."""
+    if not len(ids):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    order = np.argsort(ids, kind="stable")
+    place = np.minimum(np.searchsorted(ids[order], wanted), len(ids) - 1)
+    known = ids[order][place] == wanted
+    return np.where(known, index[order[place]], 0), known
+
+
+def _record(records: Records, row: int) -> str:
+    number = int(records.ids[row])
+    where = f"annotations[{records.place[row]}]"
+    return where if number == -1 else f"{where} (id {number})"

@@ -1,0 +1,1 @@
+"""Tables of image paths and targets: CSV, TSV and their like."""

@@ -1,0 +1,335 @@
+"""The lines of a table of paths and targets, understood one by one: no fault hides another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionkit.data.formats.csv.delimited import TABLE_SUFFIXES, read_delimited, read_header
+from visionkit.data.formats.csv.images import TableImages, image_root
+from visionkit.data.formats.csv.targets import Row, TableKind, Target, table_kind, understanding
+from visionkit.data.formats.folder.notices import count_dark
+from visionkit.data.splits import SPLIT_ALIASES
+from visionkit.errors import DataError, InputError, expected, unknown_name
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter
+
+__all__ = [
+    "LABEL_COLUMNS",
+    "Row",
+    "TableKind",
+    "TableRows",
+    "is_image_table",
+    "may_be_image_table",
+    "read_table",
+    "row_notices",
+    "targets_of",
+]
+
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
+"""Names by which the column of classes is found among others (lower case)."""
+
+_KINDS = ("multi", "regression", "single")
+_IMAGE_COLUMNS = (
+    "path", "image", "file", "filename", "file_name", "image_path", "image_name", "image_id", "filepath",
+    "file_path", "image_file", "img", "img_path", "id_code", "id",
+)  # fmt: skip
+_SPLIT_COLUMN = "split"
+_SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
+_CAPTIONS = frozenset({"caption", "captions", "comment", "comment_number", "sentence"})
+_BOXES = frozenset({"xmin", "x1", "x_min", "bbox", "bbox_x1", "roi.x1"})
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """A table whose lines are understood.
+
+    Args:
+        file: The CSV file.
+        root: The folder of the images.
+        classes: Names of the classes, or of the numbers to regress.
+        rows: The lines without a fault.
+        targets: The target of each of them: an int, or a tuple of floats.
+        faults: Every fault, by line.
+        kind: What the targets are.
+        notices: What was assumed, or looks like a mistake.
+        separator: What stands between the names of a label, where it holds several.
+    """
+
+    file: Path
+    root: Path
+    classes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    targets: tuple[Target, ...]
+    faults: tuple[DataError, ...]
+    kind: TableKind = "single"
+    notices: tuple[Notice, ...] = ()
+    separator: str | None = None
+
+
+def is_image_table(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a table of image paths and targets, by its ending and header; never raises.
+
+    Args:
+        path: Any path.
+    """
+    if not may_be_image_table(path):
+        return False
+    names = {name.lower() for name in read_header(Path(path))}
+    return bool(names.intersection(_IMAGE_COLUMNS))
+
+
+def may_be_image_table(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a table of several columns, but none of captions or boxes; it never raises.
+
+    Args:
+        path: Any path.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in TABLE_SUFFIXES or not file.is_file():
+        return False
+    names = {name.lower() for name in read_header(file)}
+    return not names & (_CAPTIONS | _BOXES) and len(names) > 1
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    *,
+    kind: TableKind | None = "single",
+    image: str | None = None,
+    target: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    classes: Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    max_dropped: float = MAX_DROPPED,
+) -> TableRows:
+    """Read a table of image paths and targets; the arguments are those of `image_table`.
+
+    A `kind` of None is told by the cells.
+
+    Raises:
+        DataError: The file is no CSV file with a header and rows.
+        InputError: An unknown column or kind.
+    """
+    if kind is not None and kind not in _KINDS:
+        raise unknown_name("kind of table", kind, _KINDS)
+    file = Path(path)
+    table = read_delimited(file, known=(image or "", *_IMAGE_COLUMNS))
+    counter = NoticeCounter(max_share=max_dropped)
+    header, lines = table.header, table.lines
+    picture = _image_column(file, header, image)
+    columns = _target_columns(file, header, picture, target, kind, counter)
+    place = header.index(picture)
+    names = [cells[place].strip() for _, cells in lines if len(cells) == len(header)]
+    top = image_root(file, names, counter) if root is None else Path(root)
+    finder = TableImages(top, counter)
+    faults: list[DataError] = []
+    rows: list[Row] = []
+    for line, cells in lines:
+        try:
+            rows.append(_row(file, header, line, cells, picture, columns, finder))
+        except DataError as fault:
+            faults.append(fault)
+    told, mark = table_kind([row.values for row in rows], separator=separator)
+    if kind is None:
+        kind, separator = told, mark
+    if kind == "single" and told == "multi" and len(columns) == 1 and classes is None:
+        several = [row.values[0] for row in rows if mark and mark in row.values[0]]
+        if several:
+            text = f"{several[0]!r} is one class (--target multi --table.separator '{mark}' for several)"
+            counter.add("labels that may be several names", text, count=len(several), harmless=True)
+    _check_columns(file, kind, columns, separator)
+    known, good, targets = targets_of(rows, file, kind, columns, separator, classes, counter, faults)
+    _count_unused(header, lines, {picture, *columns, _split_column(header)}, counter)
+    notices = row_notices(good, targets, top, counter, max_dropped)
+    ordered = tuple(sorted(faults, key=lambda fault: int(str(fault.record).split()[-1])))
+    return TableRows(file, top, known, tuple(good), tuple(targets), ordered, kind, notices, separator)
+
+
+def targets_of(
+    rows: Sequence[Row],
+    file: Path,
+    kind: TableKind,
+    columns: tuple[str, ...],
+    separator: str | None,
+    classes: Sequence[str] | None,
+    counter: NoticeCounter,
+    faults: list[DataError],
+) -> tuple[tuple[str, ...], list[Row], list[Target]]:
+    """Return the classes, the rows whose target is understood, and their targets.
+
+    Args:
+        rows: The rows.
+        file: The table, for errors.
+        kind: What the targets are.
+        columns: Names of the target columns.
+        separator: What stands between names.
+        classes: The classes in order.
+        counter: Where what looks like a mistake is counted.
+        faults: Where the faults of the other rows go.
+    """
+    names, understand = understanding(file, kind, columns, separator, classes, rows, counter)
+    good: list[Row] = []
+    targets: list[Target] = []
+    for row in rows:
+        try:
+            targets.append(understand(row))
+            good.append(row)
+        except DataError as fault:
+            faults.append(fault)
+    return names, good, targets
+
+
+def row_notices(
+    rows: Sequence[Row],
+    targets: Sequence[Target],
+    root: Path,
+    counter: NoticeCounter,
+    max_dropped: float,
+) -> tuple[Notice, ...]:
+    """Return what is said of the rows of a table: images that are named again, in one split or in two.
+
+    Args:
+        rows: The rows.
+        targets: The target of each.
+        root: The folder of the images.
+        counter: What was counted before.
+        max_dropped: Largest share of the rows that may contradict another row.
+    """
+    first: dict[str, tuple[Row, Target]] = {}
+    leaks = NoticeCounter(max_share=max_dropped)
+    for row, target in zip(rows, targets, strict=True):
+        name = os.path.normpath(row.image)
+        if name not in first:
+            first[name] = (row, target)
+            continue
+        before, other = first[name]
+        text = f"{row.image!r} in line {before.line} and line {row.line} of {row.file.name}"
+        if before.split != row.split:
+            leaks.add("images that are in two splits", text)
+        elif target != other and isinstance(target, int):
+            counter.add("images with two classes", text)
+        else:
+            counter.add("images named again in their split", text, harmless=True)
+    count_dark(counter, [str(root / row.image) for row in rows], root=root)
+    held = sum(row.split != "train" for row in rows)
+    return (*counter.notices(len(rows)), *leaks.notices(max(held, 1)))
+
+
+def _image_column(file: Path, header: list[str], image: str | None) -> str:
+    if image is not None:
+        if image not in header:
+            raise unknown_name("column", image, header, hint=f"{file} has {header}.")
+        return image
+    for name in _IMAGE_COLUMNS:
+        for column in header:
+            if column.lower() == name:
+                return column
+    raise DataError(
+        f"Expected a column of paths (one of {', '.join(_IMAGE_COLUMNS)}), but found {header}. "
+        "Name it with image=... (--table.image)",
+        path=file,
+        record="line 1",
+    )
+
+
+def _split_column(header: Collection[str]) -> str:
+    return next((name for name in header if name.lower() == _SPLIT_COLUMN), _SPLIT_COLUMN)
+
+
+def _target_columns(
+    file: Path,
+    header: list[str],
+    image: str,
+    target: str | Sequence[str] | None,
+    kind: TableKind | None,
+    counter: NoticeCounter,
+) -> tuple[str, ...]:
+    if target is None:
+        rows = [name for name in header if not name or name.lower().startswith("unnamed:")]
+        found = tuple(name for name in header if name not in (image, _split_column(header), *rows))
+        if not found:
+            text = f"Expected a column of targets, but found only {header}."
+            raise DataError(text, path=file, record="line 1")
+        labels = [name for name in found if name.lower() in LABEL_COLUMNS]
+        if kind in ("single", None) and len(found) > 1 and len(labels) == 1:
+            rest = [name for name in found if name != labels[0]]
+            text = (
+                f"{rest[0]!r}: {labels[0]!r} is taken for the column of classes (target=..., --table.target)"
+            )
+            counter.add("columns not read", text, count=len(rest), choice=True)
+            return (labels[0],)
+        return found
+    wanted = (target,) if isinstance(target, str) else tuple(target)
+    for name in wanted:
+        if name not in header:
+            raise unknown_name("column", name, header, hint=f"{file} has {header}.")
+    return wanted
+
+
+def _count_unused(
+    header: list[str], lines: Sequence[tuple[int, list[str]]], used: Collection[str], counter: NoticeCounter
+) -> None:
+    """Count the columns that look like splits but are not called so."""
+    for place, name in enumerate(header):
+        if name in used:
+            continue
+        values = {cells[place].strip().lower() for _, cells in lines if len(cells) == len(header)}
+        if len(values) > 1 and values <= _SPLIT_OF.keys():
+            text = f"{name!r} holds {', '.join(sorted(values))}: call it {_SPLIT_COLUMN!r} to have it used"
+            counter.add("columns of splits by another name, not used", text, choice=True)
+
+
+def _check_columns(file: Path, kind: str, columns: tuple[str, ...], separator: str | None) -> None:
+    if kind == "single" and len(columns) != 1:
+        raise DataError(
+            f"Expected one column of classes, but found {list(columns)}. Name it with target=... "
+            '(--table.target), or use kind="multi" or kind="regression" (--target).',
+            path=file,
+            record="line 1",
+        )
+    if kind != "multi":
+        return
+    if separator == "":
+        raise InputError(expected("the separator", "a character", separator))
+    if separator is None and len(columns) == 1:
+        raise DataError(
+            "Expected several 0/1 columns, or a column of names and a separator, but found one column, "
+            f"{columns[0]!r}, and no separator. Give separator=... (--table.separator), such as '|'.",
+            path=file,
+            record="line 1",
+        )
+    if separator is not None and len(columns) != 1:
+        raise DataError(
+            f"Expected one column to cut at {separator!r}, but found {list(columns)}. Name it with "
+            "target=... (--table.target)",
+            path=file,
+            record="line 1",
+        )
+
+
+def _row(
+    file: Path,
+    header: list[str],
+    line: int,
+    cells: list[str],
+    image: str,
+    columns: tuple[str, ...],
+    finder: TableImages,
+) -> Row:
+    where = f"line {line}"
+    if len(cells) != len(header):
+        text = f"Expected {len(header)} values, as in the header, but found {len(cells)}."
+        raise DataError(text, path=file, record=where)
+    cell: Mapping[str, str] = {name: text.strip() for name, text in zip(header, cells, strict=True)}
+    column = _split_column(header)
+    said = cell.get(column, "train").lower()
+    if said not in _SPLIT_OF:
+        text = expected("the split", "train, val or test", said)
+        raise DataError(text, path=file, record=where, field=column)
+    try:
+        name = finder.find(cell[image])
+    except DataError as error:
+        raise DataError(error.message, path=file, record=where, field=image) from error
+    return Row(file, line, name, _SPLIT_OF[said], tuple(cell[name] for name in columns))

@@ -1,0 +1,1 @@
+"""Image folders: one sub-folder for each class."""

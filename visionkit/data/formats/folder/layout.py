@@ -1,0 +1,349 @@
+"""What the folders of a data set of classes mean: splits, classes, or the layout of another task."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from visionkit.data.formats.csv.delimited import TABLE_SUFFIXES
+from visionkit.data.read_image import PICTURE_SUFFIXES
+from visionkit.data.splits import SPLIT_ALIASES
+from visionkit.errors import DataError, printable
+
+__all__ = [
+    "FolderLayout",
+    "class_folders",
+    "few",
+    "find_splits",
+    "folder_layout",
+    "foreign_layout",
+    "pictures_below",
+    "tree",
+]
+
+_SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
+_UNLABELLED = frozenset({"unknown", "unlabeled", "unlabelled", "images", "imgs", "all", *_SPLIT_OF})
+_WORD = re.compile(r"[^a-z]+")
+# Folders that stand for a part of a sample, not for a class.
+_PARTS = frozenset({
+    "annotation", "annotations", "bboxes", "boxes", "captions", "flicker8k_dataset", "flickr30k_images",
+    "flickr8k_dataset", "gtcoarse", "gtfine", "image", "images", "images_detectron2", "imagesets",
+    "img", "imgs", "jpegimages", "label", "labels", "leftimg8bit", "mask", "masks", "segmentationclass",
+    "segmentationclassaug", "segmentationobject", "testannot", "trainannot", "valannot",
+})  # fmt: skip
+_OTHERS = (
+    ("Cityscapes masks", ("leftimg8bit", "gtfine", "gtcoarse"), "recipes/segment.py"),
+    (
+        "a Pascal VOC folder",
+        ("jpegimages", "imagesets", "segmentationclass"),
+        "recipes/detect.py or segment.py",
+    ),
+    ("YOLO boxes", ("labels", "label"), "recipes/detect.py"),
+    ("images and masks", ("masks", "mask", "trainannot"), "recipes/segment.py"),
+    ("images with annotations", ("annotations", "annotation", "bboxes", "boxes"), "recipes/detect.py"),
+)
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """What the folders in the root of a data set mean.
+
+    Args:
+        splits: The folder of each split; {"": root} where the class folders stand in the root.
+        unlabelled: Folders of a split whose images have no class.
+        guessed: Folders with the name of a split that are taken for classes.
+        ignored: Folders beside the splits that are not read.
+    """
+
+    splits: dict[str, Path]
+    unlabelled: dict[str, Path] = field(default_factory=dict)
+    guessed: tuple[str, ...] = ()
+    ignored: tuple[Path, ...] = ()
+
+
+def folder_layout(root: Path) -> FolderLayout:
+    """Tell splits from classes.
+
+    Folders with the names of splits are splits where no other folder with images stands beside them, or where
+    the folders of training and of another split hold the same classes. Else they are classes.
+
+    Args:
+        root: A folder.
+
+    Raises:
+        DataError: Two folders claim one split, or it cannot be told whether a folder is a class or a split.
+    """
+    names = class_folders(root)
+    named = [name for name in names if name.lower() in _SPLIT_OF]
+    others = [name for name in names if name.lower() not in _SPLIT_OF]
+    if not named:
+        _refuse_nearly_splits(root, names)
+        return FolderLayout({"": root})
+    rivals = [name for name in others if _has_images(root / name)]
+    inner = {name: class_folders(root / name) for name in named}
+    if rivals:
+        shared = _shared_classes(inner)
+        if not shared:
+            return _as_classes(root, named, rivals, inner)
+    found = _by_split(root, named)
+    labelled, unlabelled = dict(found), {}
+    known = inner[found["train"].name] if "train" in found else []
+    for split, folder in found.items():
+        inside = inner[folder.name]
+        lone = len(inside) == 1 and inside[0] not in known and inside[0].lower() in _UNLABELLED
+        if split != "train" and known and (not inside or lone) and _has_images(folder):
+            unlabelled[split] = labelled.pop(split)
+    ignored = tuple(root / name for name in others)
+    return FolderLayout(labelled, unlabelled, (), ignored)
+
+
+def find_splits(root: Path) -> dict[str, Path]:
+    """Return the folders of splits in `root`, by split; none where the folders are classes.
+
+    Args:
+        root: A folder.
+
+    Raises:
+        DataError: As `folder_layout`.
+    """
+    layout = folder_layout(root)
+    found = {**layout.splits, **layout.unlabelled}
+    return {} if "" in found else found
+
+
+def _shared_classes(inner: dict[str, list[str]]) -> bool:
+    """Return whether the training folder and another split's hold the same class folders."""
+    train = [set(names) for name, names in inner.items() if _SPLIT_OF[name.lower()] == "train"]
+    rest = [set(names) for name, names in inner.items() if _SPLIT_OF[name.lower()] != "train"]
+    return any(len(a & b) * 2 > max(len(a), len(b)) for a in train for b in rest)
+
+
+def _as_classes(
+    root: Path, named: Sequence[str], rivals: Sequence[str], inner: dict[str, list[str]]
+) -> FolderLayout:
+    """Return the layout in which folders with the names of splits are classes, or refuse to guess."""
+    for name in named:
+        if _SPLIT_OF[name.lower()] != "train" or len(inner[name]) < 2:
+            continue
+        beside = [set(class_folders(root / rival)) for rival in rivals]
+        if not any(set(inner[name]) & folders for folders in beside):
+            raise DataError(
+                f"Expected to tell classes from splits, but {name!r} has folders of its own "
+                f"({', '.join(map(repr, inner[name][:4]))}) and stands beside {rivals[0]!r}. If {name!r} is "
+                f"the training split, move {', '.join(map(repr, rivals[:4]))} out of this folder; if it is a "
+                "class, move all class folders into a folder train/.",
+                path=root,
+                field="class",
+            )
+    return FolderLayout({"": root}, guessed=tuple(named))
+
+
+def _by_split(root: Path, named: Sequence[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name in named:
+        split = _SPLIT_OF[name.lower()]
+        if split in found:
+            raise DataError(
+                f"Expected one folder for the split {split!r}, but found {found[split].name!r} and "
+                f"{name!r}. Rename or remove one of them.",
+                path=root,
+            )
+        found[split] = root / name
+    return {split: found[split] for split in SPLIT_ALIASES if split in found}
+
+
+def _refuse_nearly_splits(root: Path, names: Sequence[str]) -> None:
+    """Refuse folders that are all named nearly like splits (`training_set`, `test_set`), or hold splits."""
+    meant = {name: _nearly(name) for name in names}
+    splits = {split for found in meant.values() for split in found}
+    if names and all(len(found) == 1 for found in meant.values()) and len(splits) == len(names) > 1:
+        renamed = ", ".join(f"{name!r} to {next(iter(found))!r}" for name, found in meant.items())
+        raise DataError(
+            f"Expected the folders of splits to be called train, val and test, but found {list(names)}. "
+            f"Rename {renamed}.",
+            path=root,
+        )
+    inside = {name: class_folders(root / name) for name in names[:50]}
+    if len(names) == 1 and len(inside[names[0]]) > 1 and not _has_images(root / names[0], depth=0):
+        raise DataError(
+            f"Expected folders of classes or of splits, but there is one folder, and it holds "
+            f"{[*map(printable, inside[names[0]][:4])]}. Give {root / names[0]} if those are what is meant.",
+            path=root,
+        )
+    if len(names) > 1 and all(
+        _SPLIT_OF.keys() & {each.lower() for each in found} for found in inside.values()
+    ):
+        name, split = names[0], inside[names[0]][0]
+        raise DataError(
+            f"Expected folders of splits around the folders of classes, but {name!r} holds {inside[name]}. "
+            f"Move {name}/{split} to {split}/{name}, and so on.",
+            path=root,
+        )
+
+
+def _nearly(name: str) -> set[str]:
+    """Return the splits that a name speaks of (`seg_train`, `val2017`)."""
+    return {_SPLIT_OF[word] for word in _WORD.split(name.lower()) if word in _SPLIT_OF}
+
+
+def foreign_layout(root: Path) -> str | None:
+    """Return which other layout a folder has and what reads it; None if its folders may be classes.
+
+    Args:
+        root: A folder.
+    """
+    try:
+        try:
+            top = folder_layout(root).splits.get("train", root)
+        except DataError:  # parts of samples, with splits in them perhaps (images/train, labels/train)
+            top = root
+        names = {name.lower(): name for name in class_folders(top)}
+        if not names:
+            return _beside_images(root, top)
+        parts = {low: name for low, name in names.items() if low in _PARTS}
+        if not parts or any(_has_images(top / name) for low, name in names.items() if low not in parts):
+            return None
+        lone = next(iter(parts.values()))
+        if len(parts) == 1 and not _has_images(top / lone, depth=0):
+            return None
+        return _named(root, top, parts)
+    except OSError:
+        return None
+
+
+def _named(root: Path, top: Path, names: dict[str, str]) -> str:
+    """Say what layout folders of these names are."""
+    for what, marks, recipe in _OTHERS:
+        if any(mark in names for mark in marks):
+            return f"{what} ({', '.join(f'{name}/' for name in names.values())} in {top}): use {recipe}"
+    texts = sorted(file.name for file in {*root.glob("*.txt"), *root.glob("*.csv"), *root.glob("*.json*")})
+    folder = next(iter(names.values()))
+    if texts:
+        return (
+            f"images in {folder}/ beside {', '.join(texts[:4])}: of a table of labels, give the file itself; "
+            "captions are read by recipes/caption.py, boxes by recipes/detect.py"
+        )
+    return f"images in {folder}/ without any class: labels need a folder for each class, or a CSV file"
+
+
+def _beside_images(root: Path, top: Path) -> str | None:
+    """Say what stands beside the images of a folder without class folders; None if it holds no image."""
+    endings: dict[str, str] = {}
+    with os.scandir(top) as entries:
+        for entry in entries:
+            endings.setdefault(os.path.splitext(entry.name)[1].lower(), entry.name)  # noqa: PTH122
+    if not endings.keys() & PICTURE_SUFFIXES:
+        return None
+    tables = [
+        file
+        for place in (top, root)
+        for file in sorted(place.iterdir())
+        if file.suffix.lower() in TABLE_SUFFIXES
+    ]
+    if tables:
+        names = " and ".join(file.name for file in tables[:3])
+        several = "tables" if len(tables) > 1 else "table"
+        return (
+            f"images in {top} and the {several} {names}: give the file itself, {tables[0]} say, if it names "
+            "images and labels"
+        )
+    for ending, what in (
+        (".xml", "Pascal VOC boxes"),
+        (".json", "boxes or outlines"),
+        (".txt", "YOLO boxes"),
+    ):
+        if ending in endings:
+            name = printable(endings[ending])
+            return f"images and {name} in {top}, {what} perhaps: use recipes/detect.py or segment.py"
+    return (
+        f"images in {top} without class folders: put them into a folder for each class, or write a CSV file "
+        "with the columns path,label and give that"
+    )
+
+
+def _has_images(folder: Path, *, depth: int = 9, most: int = 5000) -> bool:
+    """Return whether there is an image among the first files in a folder, or this many folders below it."""
+    seen = 0
+    for base, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if base.count(os.sep) - str(folder).count(os.sep) >= depth:
+            folders.clear()
+        for name in files:
+            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith("."):  # noqa: PTH122
+                return True
+        seen += len(files)
+        if seen > most:
+            return False
+    return False
+
+
+def tree(root: Path, *, limit: int = 12) -> str:
+    """Return the first entries of a folder, two levels deep, as an indented list.
+
+    Args:
+        root: A folder.
+        limit: Most lines.
+    """
+    lines: list[str] = []
+    for entry in sorted(root.iterdir()):
+        lines.append(f"  {root.name}/{entry.name}{'/' if entry.is_dir() else ''}")
+        if entry.is_dir():
+            lines += [f"  {root.name}/{entry.name}/{child.name}" for child in sorted(entry.iterdir())[:3]]
+        if len(lines) > 10 * limit:
+            break
+    more = [f"  ... and {len(lines) - limit} more"] if len(lines) > limit else []
+    return printable("\n".join(lines[:limit] + more)) if lines else "  an empty folder"
+
+
+def class_folders(root: Path) -> list[str]:
+    """Return the names of the folders in `root`, sorted, without hidden ones and those of archivers.
+
+    Args:
+        root: A folder.
+    """
+    with os.scandir(root) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if _is_folder(entry) and not entry.name.startswith(".") and entry.name != "__MACOSX"
+        )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def few(names: Sequence[str], *, most: int = 12) -> str:
+    """Return some names as an error shows them: all, or the first and how many there are.
+
+    Args:
+        names: Names of classes.
+        most: No more than this.
+    """
+    shown = ", ".join(map(repr, names[:most]))
+    return f"[{shown}{f', ... {len(names)} in all' if len(names) > most else ''}]"
+
+
+def pictures_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the images below a folder, sorted, and the other files; hidden files are neither.
+
+    Args:
+        folder: A folder; links to folders are not followed.
+    """
+    pictures: list[str] = []
+    others: list[str] = []
+    for base, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if name.startswith("."):
+                continue
+            known = os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (once for each file)
+            (pictures if known else others).append(f"{base}{os.sep}{name}")
+    return sorted(pictures), sorted(others)

@@ -1,0 +1,300 @@
+"""A folder of images with one sub-folder a class, with or without folders of splits around them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from visionkit.data.formats.csv.rows import is_image_table
+from visionkit.data.formats.folder.layout import (
+    class_folders,
+    few,
+    find_splits,
+    folder_layout,
+    foreign_layout,
+    pictures_below,
+    tree,
+)
+from visionkit.data.formats.folder.notices import (
+    count_dark,
+    count_masks,
+    count_other_files,
+    is_unread_image,
+    name_twins,
+)
+from visionkit.data.read_image import PICTURE_SUFFIXES, read_image
+from visionkit.data.splits import HOLDOUT, Splits, holdout
+from visionkit.errors import DataError, printable
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
+from visionkit.types import Reader, Sample
+
+__all__ = [
+    "ImageFolder",
+    "class_folders",
+    "find_splits",
+    "image_folder",
+    "is_image_folder",
+    "open_folders",
+    "pictures_below",
+    "tree",
+]
+
+_WANTED = """Expected either
+  {root}/train/<class>/*.jpg  and  {root}/val/<class>/*.jpg  (perhaps {root}/test/<class>/*.jpg), or
+  {root}/<class>/*.jpg
+but found
+{found}"""
+
+
+class ImageFolder:
+    """A reader of `folder/<class>/**/image`; classes are the names of the sub-folders, sorted as text.
+
+    Files that are no images, images in formats that are not read, and images outside of the class folders are
+    left out and counted in `notices`.
+
+    Args:
+        folder: The folder that holds one folder for each class.
+        root: No image may lie outside this folder once links are resolved; `folder` if not given.
+        max_dropped: Largest share of the images that may be left out.
+
+    Raises:
+        DataError: The folder is missing or holds no class folders, a class folder holds no image, or more
+            images than `max_dropped` would be left out.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        root: str | os.PathLike[str] | None = None,
+        max_dropped: float = MAX_DROPPED,
+    ) -> None:
+        self.folder = Path(folder)
+        self.root = Path(os.path.abspath(self.folder if root is None else root))  # noqa: PTH100
+        if not self.folder.is_dir():
+            raise DataError("Expected a folder of class folders, but there is none.", path=self.folder)
+        names = class_folders(self.folder)
+        if not names:
+            raise DataError(
+                f"Expected one sub-folder for each class, but found\n{tree(self.folder)}", path=self.folder
+            )
+        counter = NoticeCounter(max_share=max_dropped)
+        self.classes: tuple[str, ...] = tuple(printable(name) for name in names)
+        self.files: list[str] = []
+        self.labels: Sequence[int] = []
+        labels: list[int] = []
+        others: list[str] = []
+        for label, name in enumerate(names):
+            pictures, rest = pictures_below(self.folder / name)
+            others += rest
+            if not pictures:
+                raise _hollow(self.folder / name, rest)
+            self.files += pictures
+            labels += [label] * len(pictures)
+        self.labels = labels
+        self.ignored = len(others)
+        self.ids: Sequence[str] = [
+            printable(Path(os.path.relpath(file, self.folder)).as_posix()) for file in self.files
+        ]
+        self.notices = self._count(counter, others)
+        check_share(self.notices, path=str(self.folder))
+
+    def _count(self, counter: NoticeCounter, others: list[str]) -> tuple[Notice, ...]:
+        """Return what is said of the files, those that are read and the others."""
+        unread = count_other_files(counter, others)
+        with os.scandir(self.folder) as entries:
+            loose = sorted(
+                entry.path
+                for entry in entries
+                if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122
+                and not entry.name.startswith(".")
+            )
+        if loose:
+            text = f"{printable(loose[0])} stands beside the class folders"
+            counter.add("images outside of the class folders ignored", text, count=len(loose))
+        count_masks(counter, self.files)
+        count_dark(counter, self.files, root=self.root)
+        for one, other in name_twins(self.classes):
+            text = f"{one!r} and {other!r} are two classes"
+            counter.add("classes whose names differ by case or spaces only", text, harmless=True)
+        return counter.notices(len(self.files) + unread + len(loose))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read image `index` with `label`; raise `DataError` when it cannot be read."""
+        image = read_image(os.path.abspath(self.files[index]), root=self.root)  # noqa: PTH100
+        return {
+            "image": image,
+            "id": self.ids[index],
+            "label": torch.tensor(self.labels[index]),
+            "size": (image.shape[1], image.shape[2]),
+        }
+
+    @property
+    def file_sizes(self) -> list[int]:
+        """Bytes of each file, for the fingerprint."""
+        return [Path(file).stat().st_size for file in self.files]
+
+
+def image_folder(
+    root: str | os.PathLike[str],
+    *,
+    held_out: float = HOLDOUT,
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
+) -> Splits:
+    """Return the splits of a folder of images.
+
+    Folders of splits go by their usual names (train, training; val, valid, validation, dev; test, testing).
+    Where folders with images and other names stand beside them, they are classes (a class may be called
+    "train"); a notice says so. Without a validation folder a seeded share of the training images is held out,
+    even over the classes; the test folder is never used for choices, and one without classes is left out.
+    What was done stands in `facts`, what was left out or assumed in `notices`. A link that leads out of the
+    folder is not followed: the image is a fault.
+
+    Args:
+        root: The folder.
+        held_out: Share of the training images that becomes validation where there is no such folder.
+        seed: Seed of the hold-out.
+        max_dropped: Largest share of a split's images that may be left out.
+
+    Raises:
+        DataError: No images, an empty class folder, classes that differ between splits, more than
+            `max_dropped` left out, the layout of another task, or one that is not known; the text shows what
+            was expected and what was found.
+    """
+    top = Path(root)
+    readers, notices = open_folders(top, max_dropped=max_dropped)
+    train = readers["train"]
+    for split, reader in readers.items():
+        if reader.classes != train.classes:
+            raise DataError(
+                classes_differ(train.classes, split, reader.classes), path=reader.folder, field="class"
+            )
+    facts: dict[str, object] = {"root": str(top), "ignored_files": sum(r.ignored for r in readers.values())}
+    kept: Reader = train
+    val: Reader
+    if "val" in readers:
+        val = readers["val"]
+    else:
+        kept, val = holdout(train, held_out, seed=seed, path=top)
+        facts["held_out"] = (
+            f"there is no validation folder: {len(val)} of {len(train)} training images are held out "
+            f"(share {held_out}, seed {seed})"
+        )
+    name = printable(top.resolve().name)
+    return Splits(kept, val, readers.get("test"), train.classes, name, facts, notices)
+
+
+def is_image_folder(root: str | os.PathLike[str]) -> bool:
+    """Return whether a folder holds class folders, and not the layout of another task; it never raises.
+
+    Args:
+        root: Any path.
+    """
+    top = Path(root)
+    try:
+        return top.is_dir() and bool(class_folders(top)) and foreign_layout(top) is None
+    except OSError:
+        return False
+
+
+def open_folders(
+    top: Path, *, max_dropped: float = MAX_DROPPED
+) -> tuple[dict[str, ImageFolder], tuple[Notice, ...]]:
+    """Return a reader for each split of a folder ("train" among them), and what is said of them.
+
+    Args:
+        top: The folder.
+        max_dropped: Largest share of a split's images that may be left out.
+
+    Raises:
+        DataError: As `image_folder`, except for classes that differ between splits.
+    """
+    if not top.is_dir():
+        raise DataError("Expected a folder of images, but there is none by this name.", path=top)
+    foreign = foreign_layout(top)
+    if foreign is not None:
+        raise DataError(f"Expected folders of classes, but found {foreign}.", path=top)
+    layout = folder_layout(top)
+    if not class_folders(top):
+        raise DataError(_WANTED.format(root=top, found=tree(top)), path=top)
+    if "" not in layout.splits and "train" not in layout.splits:
+        text = _WANTED.format(root=top, found=tree(top))
+        raise DataError(f"There is no folder to train on. {text}", path=top)
+    readers = {
+        split or "train": ImageFolder(folder, root=top, max_dropped=max_dropped)
+        for split, folder in layout.splits.items()
+    }
+    several = len(readers) > 1
+    notices = [
+        Notice(f"{split}: {n.what}" if several else n.what, n.count, n.total, n.first, n.max_share)
+        for split, reader in readers.items()
+        for n in reader.notices
+    ]
+    beside = NoticeCounter(max_share=max_dropped)
+    for split, folder in layout.unlabelled.items():
+        count = len(pictures_below(folder)[0])
+        text = f"{printable(str(folder))} has no class folders, so that there is no {split} split"
+        beside.add(f"images of {split} without a class left out", text, count=count, harmless=True)
+    if layout.guessed:
+        names = ", ".join(printable(repr(name)) for name in layout.guessed)
+        text = f"{names} in {top}, since folders beside it have the name of no split"
+        what = "folders with the name of a split taken for a class"
+        beside.add(what, text, count=len(layout.guessed), choice=True)
+    for folder in layout.ignored:
+        count = len(pictures_below(folder)[0])
+        text = f"{printable(str(folder))} has the name of no split (train, val, test)"
+        what = f"{'images' if count else 'folders'} beside the splits ignored"
+        beside.add(f"{what} ({printable(folder.name)})", text, count=count or 1, choice=not count)
+    tables = [file for file in sorted(top.iterdir()) if is_image_table(file)]
+    if tables:
+        text = f"{printable(str(tables[0]))}: give the file itself to have its labels read"
+        beside.add("tables of images beside the class folders not read", text, count=len(tables), choice=True)
+    if len(readers["train"].classes) == 1:
+        text = f"{readers['train'].classes[0]!r}: there is nothing to tell it from"
+        beside.add("data sets of one class", text, choice=True)
+    read = sum(map(len, readers.values()))
+    left = sum(count for what, count in beside.counts.items() if what.startswith("images"))
+    return readers, (*notices, *beside.notices(read + left))
+
+
+def _hollow(folder: Path, others: Sequence[str]) -> DataError:
+    """Return the error of a class folder without an image that is read."""
+    first = f" The first is {printable(Path(others[0]).name)}." if others else ""
+    unread = sum(map(is_unread_image, others))
+    if unread:
+        first += f" {unread} are images in a format that is not read: convert them (to .png, say)."
+    return DataError(
+        f"Expected at least one image ({', '.join(sorted(PICTURE_SUFFIXES))}) in the folder of class "
+        f"{printable(folder.name)!r}, but it holds {len(others) or 'no'} files, none of them an image that "
+        f"is read.{first} Put images there or remove the folder.",
+        path=folder,
+        field="class",
+    )
+
+
+def classes_differ(train: Sequence[str], split: str, classes: Sequence[str], *, of: str = "train") -> str:
+    """Say which classes of the training split another one lacks, and which it adds.
+
+    Args:
+        train: The classes of the training split.
+        split: The other one.
+        classes: Its classes.
+        of: What the first split is called.
+    """
+    lacking = sorted(set(train) - set(classes))
+    extra = sorted(set(classes) - set(train))
+    parts = [f"lacks {len(lacking):,} of the {len(train):,} of {of}: {few(lacking)}"] if lacking else []
+    parts += [f"adds {len(extra):,}: {few(extra)}"] if extra else []
+    twins = name_twins([*lacking, *extra])
+    hint = f" {twins[0][0]!r} and {twins[0][1]!r} differ by case or spaces only." if twins else ""
+    return (
+        f"Expected the same classes in every split, but {split} {' and '.join(parts)}. "
+        f"Rename the folders so that they agree, or remove the class from both.{hint}"
+    )

@@ -1,0 +1,1 @@
+"""Hugging Face image folders: `metadata.jsonl` or `metadata.csv` beside the images."""

@@ -1,0 +1,221 @@
+"""Look through a data set before it is used, and report every fault at once.
+
+A fault is a `DataError`: file, record, field, and what was expected, what came, what to do. The validators
+return lists of them and raise nothing for a fault in the data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from visionkit.data.formats.csv.rows import TableKind, TableRows, read_table
+from visionkit.data.formats.folder.layout import folder_layout, foreign_layout
+from visionkit.data.formats.folder.reader import class_folders, classes_differ, open_folders, pictures_below
+from visionkit.data.read_image import MAX_PIXELS, read_image
+from visionkit.errors import DataError
+from visionkit.notices import MAX_DROPPED, check_share
+from visionkit.types import Reader, Sample
+
+__all__ = [
+    "SkipFaulty",
+    "check_folder",
+    "check_pictures",
+    "check_reader",
+    "check_rows",
+    "check_table",
+]
+
+
+def check_pictures(
+    files: Iterable[str | os.PathLike[str]],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> list[DataError]:
+    """Decode every picture and return the faults.
+
+    Args:
+        files: Paths of pictures.
+        root: Pictures outside this folder, once links are resolved, are faults.
+        max_pixels: Larger pictures are faults.
+    """
+    faults = []
+    for file in files:
+        try:
+            read_image(os.path.abspath(file), root=root, max_pixels=max_pixels)  # noqa: PTH100
+        except DataError as fault:
+            faults.append(fault)
+    return faults
+
+
+def check_reader(reader: Reader) -> list[DataError]:
+    """Read every sample of a reader and return the faults.
+
+    Args:
+        reader: Any reader, one of yours too.
+    """
+    faults = []
+    for index in range(len(reader)):
+        try:
+            reader[index]
+        except DataError as fault:
+            faults.append(fault)
+    return faults
+
+
+def check_folder(
+    root: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, max_dropped: float = MAX_DROPPED
+) -> list[DataError]:
+    """Check a folder of images as `image_folder` would read it: its layout, its classes, every image.
+
+    Args:
+        root: The folder.
+        max_pixels: Larger images are faults.
+        max_dropped: To leave out a larger share of a split's images is a fault.
+    """
+    return _folder(Path(root), max_pixels, max_dropped)
+
+
+def check_table(
+    path: str | os.PathLike[str],
+    *,
+    kind: TableKind | None = None,
+    image: str | None = None,
+    target: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    classes: Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    max_dropped: float = MAX_DROPPED,
+) -> list[DataError]:
+    """Check a table as `image_table` would read it: every row, and every image.
+
+    Args:
+        path: The CSV or TSV file.
+        kind: What the targets are; told by the cells if not given.
+        image: The column of paths.
+        target: The column or columns of targets.
+        separator: What stands between names in a multi-label column.
+        classes: The classes in order.
+        root: The folder of the images.
+        max_dropped: A larger share of rows that contradict others is a fault.
+
+    Raises:
+        InputError: An unknown column or kind.
+    """
+    try:
+        table = read_table(
+            path,
+            kind=kind,
+            image=image,
+            target=target,
+            separator=separator,
+            classes=classes,
+            root=root,
+            max_dropped=max_dropped,
+        )
+    except DataError as fault:
+        return [fault]
+    return check_rows(table)
+
+
+def check_rows(table: TableRows) -> list[DataError]:
+    """Return the faults of a table's rows, of their images, and of what contradicts other rows.
+
+    Args:
+        table: The rows, as `read_table` understands them.
+    """
+    faults = list(table.faults)
+    try:
+        check_share(table.notices, path=str(table.file))
+    except DataError as fault:
+        faults.append(fault)
+    for row in table.rows:
+        try:
+            read_image(row.image, root=table.root)
+        except DataError as fault:
+            faults.append(row.fault(f"The image cannot be read. {fault}", "path"))
+    return faults
+
+
+def _folder(top: Path, max_pixels: int, max_dropped: float) -> list[DataError]:
+    faults: list[DataError] = []
+    try:
+        open_folders(top, max_dropped=max_dropped)
+        parts = folder_layout(top).splits
+    except DataError as fault:
+        faults.append(fault)
+        parts = _parts(top)
+    classes: dict[str, list[str]] = {}
+    for split, folder in parts.items():
+        classes[split] = class_folders(folder)
+        for name in classes[split]:
+            pictures, _ = pictures_below(folder / name)
+            faults += check_pictures(pictures, root=top, max_pixels=max_pixels)
+            if not pictures and not any(fault.path == str(folder / name) for fault in faults):
+                text = f"Expected at least one image in the folder of class {name!r}, but it holds none."
+                faults.append(DataError(text, path=folder / name, field="class"))
+    for split, names in classes.items():
+        first = next(iter(classes))
+        if names != classes[first]:
+            text = classes_differ(classes[first], split, names, of=first)
+            faults.append(DataError(text, path=parts[split], field="class"))
+    return faults
+
+
+def _parts(top: Path) -> dict[str, Path]:
+    """Return the folders of class folders that can be looked through although the whole cannot be read."""
+    try:
+        return {} if foreign_layout(top) else folder_layout(top).splits
+    except (DataError, OSError):
+        return {}
+
+
+class SkipFaulty:
+    """A reader without the samples that cannot be read: they are counted, and few of them are allowed.
+
+    Every sample is read once when this is made, so that what is left out is the same for every worker,
+    process and epoch, and known before training begins. It offers `labels`, `sizes` and `ids` where the
+    reader does.
+
+    Args:
+        reader: The samples.
+        limit: Largest share that may be left out.
+
+    Raises:
+        DataError: More than the limit cannot be read; the first of them are named.
+    """
+
+    labels: Sequence[int]
+    sizes: Sequence[tuple[int, int]]
+    ids: Sequence[str]
+
+    def __init__(self, reader: Reader, *, limit: float = 0.001) -> None:
+        self.reader = reader
+        self.indices: list[int] = []
+        faults: list[DataError] = []
+        for index in range(len(reader)):
+            try:
+                reader[index]
+                self.indices.append(index)
+            except DataError as fault:
+                faults.append(fault)
+        self.faults = tuple(faults)
+        if len(faults) > limit * len(reader):
+            shown = "\n".join(f"  {fault}" for fault in faults[:5])
+            raise DataError(
+                f"Expected at most {limit:.2%} of {len(reader)} samples to be unreadable, but {len(faults)} "
+                f"are ({len(faults) / len(reader):.2%}). Repair or remove them, or raise the limit:\n{shown}"
+            )
+        for name in ("labels", "sizes", "ids"):
+            values = getattr(reader, name, None)
+            if values is not None:
+                setattr(self, name, [values[index] for index in self.indices])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the readable sample at `index`."""
+        return self.reader[self.indices[index]]

@@ -1,0 +1,1 @@
+"""Pascal VOC: boxes in XML files, and segmentation masks."""

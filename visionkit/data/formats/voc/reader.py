@@ -1,0 +1,298 @@
+"""Pascal VOC annotations: one XML file a picture, in VOC's own folders or beside the pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from visionkit.data.formats.box_splits import validation_split
+from visionkit.data.formats.coco.validate import MAX_CUT
+from visionkit.data.formats.voc.layout import VocPart, is_voc, voc_parts
+from visionkit.data.formats.voc.records import BY_NAME, CUT, SEVERAL, VocEntry, parse_annotation
+from visionkit.data.read_image import inside, read_image
+from visionkit.data.splits import Splits
+from visionkit.data.truth import make_truth
+from visionkit.errors import DataError
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
+from visionkit.types import Sample
+
+__all__ = ["VocReader", "check_voc", "is_voc", "voc"]
+
+BadBoxes = Literal["drop", "raise"]
+_DROPPED = "boxes that cannot be right, left out"
+_MISSING = "annotations without an image, left out"
+_UNNAMED = "images without an annotation file, left out"
+_LACKING = "images of a list without an annotation file, left out"
+_AGAIN = "names listed twice"
+_LEFT_OUT = ("bndbox", "image")  # fields whose faults leave out a box or an image, not the data set
+
+
+class VocReader:
+    """A reader of the pictures a list names, with their boxes.
+
+    The picture of an annotation is the one of its own name, whatever `<filename>` says: annotations are
+    copied and renamed. Boxes for training are cut at the border of the picture; `truth` holds them as the
+    file does. A box without an area counts in neither.
+
+    Args:
+        root: The folder that holds the pictures and annotations; no file outside it is opened.
+        names: The pictures, without suffix, as in `ImageSets/Main/*.txt`.
+        classes: Names of the classes by label; all names that occur, sorted, if not given.
+        bad_boxes: A box without area or outside its picture is left out and kept in `dropped` ("drop"), or
+            is an error ("raise"), as is then one that must be cut, and an annotation whose picture is not
+            there. Every other fault is an error always.
+        keep_empty: Keep pictures without objects.
+        one_based: Coordinates begin at 1 and include the last pixel, as in the original VOC files.
+        folders: The folders of the pictures and of the annotations, from `root`.
+        max_dropped: Share of the objects (and of the pictures) that may be left out; more is an error.
+
+    Attributes:
+        dropped: The boxes left out, as faults.
+        notices: What was left out, cut or assumed, counted.
+
+    Raises:
+        DataError: A file that is missing or cannot be read as an annotation; the first of all its faults.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        names: Sequence[str],
+        *,
+        classes: Sequence[str] | None = None,
+        bad_boxes: BadBoxes = "drop",
+        keep_empty: bool = True,
+        one_based: bool = False,
+        folders: tuple[str, str] = ("JPEGImages", "Annotations"),
+        max_dropped: float = MAX_DROPPED,
+    ) -> None:
+        part = VocPart.of(Path(root), folders, names)
+        self._open(part, classes, bad_boxes, keep_empty, one_based, max_dropped)
+
+    @classmethod
+    def of_part(
+        cls,
+        part: VocPart,
+        *,
+        bad_boxes: BadBoxes = "drop",
+        one_based: bool = False,
+        max_dropped: float = MAX_DROPPED,
+    ) -> VocReader:
+        """Return the reader of a split that `voc_parts` found.
+
+        Args:
+            part: The split.
+            bad_boxes: See `VocReader`.
+            one_based: See `VocReader`.
+            max_dropped: See `VocReader`.
+        """
+        reader = cls.__new__(cls)
+        reader._open(part, None, bad_boxes, True, one_based, max_dropped)
+        return reader
+
+    def _open(
+        self,
+        part: VocPart,
+        classes: Sequence[str] | None,
+        bad_boxes: BadBoxes,
+        keep_empty: bool,
+        one_based: bool,
+        max_dropped: float,
+    ) -> None:
+        self.root = part.root
+        self.dropped: list[DataError] = []
+        objects, images = (NoticeCounter(max_share=max_dropped) for _ in range(2))
+        parsed: list[VocEntry] = []
+        for name in part.names:
+            found = parse_annotation(part, name, one_based=one_based)
+            for fault in found.faults:
+                # A file that cannot be read is an error; a box, or a picture that is not there, is left out.
+                if bad_boxes == "raise" or fault.field not in _LEFT_OUT:
+                    raise fault
+                (images if fault.field == "image" else objects).add(
+                    _MISSING if fault.field == "image" else _DROPPED, fault
+                )
+                self.dropped += [fault] if fault.field == "bndbox" else []
+            for what, fault in found.counted:
+                if bad_boxes == "raise" and what == CUT:
+                    raise fault
+                counter = objects if what == CUT else images
+                counter.add(what, fault, harmless=what in (BY_NAME, SEVERAL))
+            if found.entry is not None and (keep_empty or found.entry.boxes):
+                parsed.append(found.entry)
+        if CUT in objects.limits:
+            objects.limits[CUT] = max(MAX_CUT, max_dropped)
+        for what, faults, harmless in (
+            (_LACKING, part.lacking, False),
+            (_AGAIN, part.twice, True),
+            (_UNNAMED, part.unlabelled, True),
+        ):
+            if faults:
+                images.add(what, faults[0], count=len(faults), harmless=harmless)
+        if bad_boxes == "raise" and part.lacking:
+            raise part.lacking[0]
+        total = len(part.names) + len(part.lacking) + len(part.twice) + len(part.unlabelled)
+        number = sum(entry.objects for entry in parsed)
+        self.notices = (*objects.notices(number), *images.notices(total))
+        check_share(self.notices, path=str(part.root))
+        self._entries = parsed
+        self.ids: Sequence[str] = [entry.id for entry in parsed]
+        self.sizes: Sequence[tuple[int, int]] = [entry.size for entry in parsed]
+        occurring = sorted({label for entry in parsed for label in entry.labels})
+        self.set_classes(occurring if classes is None else classes)
+
+    def set_classes(self, classes: Sequence[str]) -> None:
+        """Give the classes their numbers.
+
+        Args:
+            classes: Names of the classes by label.
+
+        Raises:
+            DataError: An object has another class.
+        """
+        self.classes = tuple(classes)
+        self._number = {label: index for index, label in enumerate(self.classes)}
+        for entry in self._entries:
+            strange = [label for label in entry.labels if label not in self._number]
+            if strange:
+                raise DataError(
+                    f"Expected one of the classes {', '.join(self.classes)}, but got {strange[0]!r}.",
+                    path=entry.path,
+                    field="name",
+                )
+
+    @property
+    def recipe(self) -> str:
+        """Everything annotated, for the fingerprint."""
+        return repr(
+            [(e.id, e.labels, e.boxes, *([e.full] if e.full != e.boxes else [])) for e in self._entries]
+        )
+
+    @property
+    def files(self) -> list[str]:
+        """The picture of each annotation."""
+        return [str(inside(self.root, entry.image)) for entry in self._entries]
+
+    @property
+    def object_counts(self) -> list[int]:
+        """How many objects each picture has, those marked difficult left out."""
+        return [entry.difficult.count(0) for entry in self._entries]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read picture `index`; raise `DataError` when it cannot be read or has another size."""
+        entry = self._entries[index]
+        image = read_image(entry.image, root=self.root)
+        size = (int(image.shape[1]), int(image.shape[2]))
+        if size != entry.size:
+            raise DataError(
+                f"Expected the picture to be {entry.size[1]} x {entry.size[0]} pixels, as the "
+                f"annotation says, but it is {size[1]} x {size[0]}: its boxes would be off. Correct <size>.",
+                path=entry.path,
+                field="size",
+            )
+        labels = [self._number[label] for label in entry.labels]
+        return {
+            "image": image,
+            "id": entry.id,
+            "boxes": torch.tensor(entry.boxes, dtype=torch.float32).view(-1, 4),
+            "labels": torch.tensor(labels, dtype=torch.int64),
+            "iscrowd": torch.tensor(entry.difficult, dtype=torch.int64),
+            "size": size,
+            "truth": make_truth(entry.full, labels, iscrowd=entry.difficult),
+        }
+
+
+def voc(
+    root: str | os.PathLike[str],
+    *,
+    bad_boxes: BadBoxes = "drop",
+    one_based: bool = False,
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
+) -> Splits:
+    """Return the splits of a folder of VOC annotations.
+
+    The layouts are VOC's own (lists in `ImageSets/Main`), pictures and XML files side by side as labelImg
+    leaves them, in `images/` and `annotations/`, or in folders of splits (`train/`, `valid/`, `test/`).
+    Without a validation split a fifth of the training pictures is held out. Objects marked difficult count
+    neither for nor against a detection, like crowds.
+
+    Args:
+        root: The folder.
+        bad_boxes: See `VocReader`.
+        one_based: See `VocReader`.
+        seed: Seed of the hold-out.
+        max_dropped: Share of a split's objects, or of its pictures, that may be left out.
+
+    Raises:
+        DataError: The folder is laid out otherwise, an annotation is at fault, or too much would be left out.
+    """
+    top = Path(root)
+    parts = voc_parts(top)
+    if "train" not in parts:
+        text = "Expected the list of training pictures, ImageSets/Main/train.txt, but there is none."
+        raise DataError(text, path=top)
+    readers = {
+        split: VocReader.of_part(part, bad_boxes=bad_boxes, one_based=one_based, max_dropped=max_dropped)
+        for split, part in parts.items()
+    }
+    classes = tuple(sorted({name for reader in readers.values() for name in reader.classes}))
+    notices: list[Notice] = []
+    for split, reader in readers.items():
+        reader.set_classes(classes)
+        notices += [replace(notice, what=f"{split}: {notice.what}") for notice in reader.notices]
+    if not any(readers["train"].object_counts):
+        text = "Expected objects to learn in the training pictures, but there are none."
+        raise DataError(text, path=top, field="object")
+    train, val, held = validation_split(readers["train"], readers.get("val"), top, seed=seed, what="list")
+    facts: dict[str, Any] = {"root": str(top), **held}
+    name = top.resolve().name
+    return Splits(train, val, readers.get("test"), classes, name, facts, tuple(notices))
+
+
+def check_voc(
+    root: str | os.PathLike[str], *, one_based: bool = False, left_out: bool = True
+) -> list[DataError]:
+    """Return every fault of a VOC folder: lists, annotations, boxes, pictures.
+
+    Args:
+        root: The folder.
+        one_based: See `VocReader`.
+        left_out: Whether what `voc` leaves out, cuts or does not mind is listed, too.
+    """
+    top = Path(root)
+    try:
+        parts = voc_parts(top)
+    except DataError as fault:
+        return [fault]
+    faults: list[DataError] = []
+    seen: set[tuple[Path, str]] = set()
+    for part in parts.values():
+        faults += [*part.lacking, *part.twice] if left_out else []
+        for name in part.names:
+            if (part.annotations, name) in seen:
+                continue
+            seen.add((part.annotations, name))
+            found = parse_annotation(part, name, one_based=one_based)
+            faults += [each for each in found.faults if left_out or each.field not in _LEFT_OUT]
+            faults += [fault for _, fault in found.counted] if left_out else []
+            if found.entry is None:
+                continue
+            try:
+                height, width = (int(s) for s in read_image(found.entry.image, root=part.root).shape[-2:])
+            except DataError as fault:
+                faults.append(fault)
+                continue
+            if (height, width) != found.entry.size:
+                size = found.entry.size[::-1]
+                text = f"Expected the size of the picture, {width} x {height}, but got {size}."
+                faults.append(DataError(text, path=found.entry.path, field="size"))
+    return faults

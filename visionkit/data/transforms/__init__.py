@@ -1,0 +1,1 @@
+"""Transforms of samples (in the data workers) and of batches (on the device)."""

@@ -1,0 +1,232 @@
+"""Geometry of one sample, in the workers: uint8 in, uint8 out, every draw from the generator it is given.
+
+A transform is a callable `(sample, generator) -> sample`. Pictures, boxes, masks and class maps move
+together. A crop and a resize are one antialiased step on the uint8 picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from visionkit.data.transforms.geometry import crop_resize, flip
+from visionkit.errors import InputError, expected, unknown_name
+from visionkit.types import Sample
+
+__all__ = [
+    "Augment",
+    "CenterCrop",
+    "Compose",
+    "Flip",
+    "RandomResizedCrop",
+    "Resize",
+    "Transform",
+    "classification_eval",
+    "classification_train",
+]
+
+Transform: TypeAlias = Callable[[Sample, torch.Generator], Sample]
+"""What a data set applies to a raw sample; it may draw from the generator only."""
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return low + (high - low) * share
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Apply transforms one after another.
+
+    Args:
+        steps: The transforms, first to last.
+    """
+
+    steps: tuple[Transform, ...]
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the sample after every step."""
+        for step in self.steps:
+            sample = step(sample, rng)
+        return sample
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """Cut a box of random area and shape and resize it to a square (Szegedy et al. 2015, arXiv:1409.4842).
+
+    Four draws each time: area, log-ratio, left, top. A shape that does not fit is shrunk until it does,
+    so the number of draws never depends on the picture.
+
+    Args:
+        size: Side of the result in pixels.
+        scale: Least and largest area as a share of the picture's.
+        ratio: Least and largest width over height.
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.35, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the crop, `(3, size, size)`."""
+        height, width = sample["image"].shape[-2:]
+        draws: list[float] = torch.rand(4, generator=rng).tolist()
+        area = height * width * _between(*self.scale, draws[0])
+        shape = math.exp(_between(math.log(self.ratio[0]), math.log(self.ratio[1]), draws[1]))
+        box_h, box_w = math.sqrt(area / shape), math.sqrt(area * shape)
+        shrink = min(1.0, height / box_h, width / box_w)
+        box_h, box_w = max(1, round(box_h * shrink)), max(1, round(box_w * shrink))
+        left = int(_between(0, width - box_w + 1, draws[2]))
+        top = int(_between(0, height - box_h + 1, draws[3]))
+        return crop_resize(sample, (top, left, box_h, box_w), (self.size, self.size))
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resize the short side to `size`, keeping the shape; or to `(height, width)` exactly.
+
+    Args:
+        size: The short side, or `(height, width)`, in pixels.
+        longest: With a short side: the long side may not exceed this; 0 is no limit.
+    """
+
+    size: int | tuple[int, int]
+    longest: int = 0
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the resized sample."""
+        height, width = sample["image"].shape[-2:]
+        if isinstance(self.size, tuple):
+            target = self.size
+        else:
+            scale = self.size / min(height, width)
+            if self.longest:
+                scale = min(scale, self.longest / max(height, width))
+            target = (max(1, round(height * scale)), max(1, round(width * scale)))
+        return crop_resize(sample, (0, 0, height, width), target)
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """Cut the middle and resize it to a square, in one step.
+
+    The short side times `share` is the side of the cut: `size=224, share=0.875` is what is usually written
+    as "resize to 256, then crop 224".
+
+    Args:
+        size: Side of the result in pixels.
+        share: Side of the cut as a share of the picture's short side.
+    """
+
+    size: int
+    share: float = 1.0
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the middle, `(3, size, size)`."""
+        height, width = sample["image"].shape[-2:]
+        side = max(1, round(min(height, width) * self.share))
+        top, left = (height - side) // 2, (width - side) // 2
+        return crop_resize(sample, (top, left, side, side), (self.size, self.size))
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirror left to right. One draw.
+
+    Args:
+        probability: Chance of a mirror.
+    """
+
+    probability: float = 0.5
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the sample or its mirror image."""
+        return flip(sample) if float(torch.rand((), generator=rng)) < self.probability else sample
+
+
+@dataclass(frozen=True)
+class Augment:
+    """RandAugment (arXiv:1909.13719) or TrivialAugment (arXiv:2103.10158) as torchvision writes them.
+
+    They move the picture alone, so samples with boxes or masks are refused. torchvision draws from the
+    global generator: it is forked, seeded with one draw of the sample's generator, and put back.
+
+    Args:
+        name: Which of the two.
+    """
+
+    name: Literal["randaugment", "trivial"]
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the sample with its picture changed."""
+        moved = [field for field in ("boxes", "masks", "mask") if field in sample]
+        if moved:
+            raise InputError(
+                f"Expected a sample with a picture only, but it has {', '.join(moved)}, which {self.name} "
+                "would leave behind. Use Flip and RandomResizedCrop there."
+            )
+        seed = int(torch.randint(2**62, (), generator=rng))
+        out = sample.copy()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            out["image"] = _torchvision(self.name)(sample["image"])
+        return out
+
+
+_CACHE: dict[str, Callable[[Tensor], Tensor]] = {}
+
+
+def _torchvision(name: str) -> Callable[[Tensor], Tensor]:
+    if name not in _CACHE:
+        from torchvision.transforms import v2
+
+        _CACHE[name] = v2.RandAugment() if name == "randaugment" else v2.TrivialAugmentWide()
+    return _CACHE[name]
+
+
+def classification_train(
+    size: int, *, augment: str = "basic", scale: tuple[float, float] = (0.35, 1.0)
+) -> Transform:
+    """Return the training geometry: random resized crop and mirror, then the augmentation.
+
+    Args:
+        size: Side of the result in pixels.
+        augment: "basic", "randaugment" or "trivial".
+        scale: Least and largest area of the crop (ImageNet recipes of hundreds of epochs use 0.08).
+
+    Raises:
+        InputError: The augmentation is not known, or the size is not positive.
+    """
+    _check_size(size)
+    basic = (RandomResizedCrop(size, scale=scale), Flip())
+    if augment == "basic":
+        return Compose(basic)
+    if augment == "randaugment":
+        return Compose((*basic, Augment("randaugment")))
+    if augment == "trivial":
+        return Compose((*basic, Augment("trivial")))
+    raise unknown_name("augmentation", augment, ("basic", "randaugment", "trivial"))
+
+
+def classification_eval(size: int, *, share: float = 1.0) -> Transform:
+    """Return the evaluation geometry: the middle square, resized.
+
+    Args:
+        size: Side of the result in pixels.
+        share: Side of the square as a share of the short side (0.875 is ImageNet's custom).
+
+    Raises:
+        InputError: The size is not positive.
+    """
+    _check_size(size)
+    return CenterCrop(size, share=share)
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise InputError(expected("the size of the pictures", "at least 1 pixel", size))

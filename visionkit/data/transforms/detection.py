@@ -1,0 +1,230 @@
+"""Geometry of detection samples: scale jitter, large-scale jitter, copy-paste, aspect-ratio groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from visionkit.data.transforms.classification import Compose, Flip, Resize, Transform
+from visionkit.data.transforms.geometry import crop_resize
+from visionkit.data.truth import sample_truth
+from visionkit.errors import InputError, expected
+from visionkit.types import Reader, Sample
+
+__all__ = [
+    "CopyPaste",
+    "DetectionEval",
+    "LargeScaleJitter",
+    "ScaleJitter",
+    "aspect_groups",
+    "detection_eval",
+    "detection_train",
+]
+
+
+@dataclass(frozen=True)
+class ScaleJitter:
+    """Resize the short side to one of several sizes, keeping the shape. One draw.
+
+    Args:
+        sizes: The short sides in pixels, each equally likely.
+        longest: The long side may not exceed this.
+    """
+
+    sizes: tuple[int, ...]
+    longest: int
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the resized sample."""
+        size = self.sizes[int(torch.randint(len(self.sizes), (), generator=rng))]
+        return Resize(size, longest=self.longest)(sample, rng)
+
+
+@dataclass(frozen=True)
+class LargeScaleJitter:
+    """Resize by a random factor, then crop or pad to a square. Three draws.
+
+    The picture is first thought of as fitted into the square; the factor is relative to that.
+
+    Args:
+        size: Side of the square in pixels.
+        scale: Least and largest factor.
+
+    Ghiasi et al., Simple Copy-Paste, 2021.
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.1, 2.0)
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the sample with a picture `(3, size, size)`, grey where there was none."""
+        factor, across, down = torch.rand(3, generator=rng).tolist()
+        factor = self.scale[0] + (self.scale[1] - self.scale[0]) * factor
+        height, width = sample["image"].shape[-2:]
+        ratio = factor * self.size / max(height, width)
+        high, wide = min(height, round(self.size / ratio)), min(width, round(self.size / ratio))
+        top, left = int(down * (height - high + 1)), int(across * (width - wide + 1))
+        target = (
+            min(self.size, max(1, round(high * ratio))),
+            min(self.size, max(1, round(wide * ratio))),
+        )
+        out = crop_resize(sample, (top, left, max(1, high), max(1, wide)), target)
+        out.pop("truth", None)  # of the picture without its grey border
+        image = out["image"].new_full((3, self.size, self.size), 114)
+        image[:, : target[0], : target[1]] = out["image"]
+        out["image"] = image
+        if "masks" in out:
+            masks = out["masks"].new_zeros((len(out["masks"]), self.size, self.size))
+            masks[:, : target[0], : target[1]] = out["masks"]
+            out["masks"] = masks
+        return out
+
+
+@dataclass(frozen=True)
+class CopyPaste:
+    """Paste some objects of another picture over this one, by their masks.
+
+    The other picture and the objects are drawn; both pictures go through `geometry` first, so they must come
+    out at one size (`LargeScaleJitter`). What an object covers is taken from the masks and boxes below; an
+    object of which less than `keep` pixels remain is dropped.
+
+    Args:
+        reader: Where other pictures come from; its samples have `masks`.
+        geometry: What both pictures go through.
+        probability: Chance that anything is pasted.
+        keep: Least visible pixels of an object below.
+
+    Ghiasi et al., Simple Copy-Paste, 2021.
+    """
+
+    reader: Reader
+    geometry: Transform
+    probability: float = 0.5
+    keep: int = 16
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the sample with objects of another one on it."""
+        if "masks" not in sample:
+            raise InputError("Copy-paste needs masks, but the samples have none. Read them with masks=True.")
+        pasted = float(torch.rand((), generator=rng)) < self.probability
+        other_index = int(torch.randint(len(self.reader), (), generator=rng))
+        below = self.geometry(sample, rng)
+        if not pasted:
+            return below
+        above = self.geometry(self.reader[other_index], rng)
+        if above["image"].shape != below["image"].shape:
+            sizes = f"{tuple(below['image'].shape)} and {tuple(above['image'].shape)}"
+            raise InputError(f"Copy-paste needs pictures of one size, but got {sizes}. Use LargeScaleJitter.")
+        return _paste(below, above, torch.rand(len(above["boxes"]), generator=rng) < 0.5, self.keep)
+
+
+def _paste(below: Sample, above: Sample, chosen: torch.Tensor, keep: int) -> Sample:
+    crowd = above.get("iscrowd", torch.zeros(len(chosen), dtype=torch.int64))
+    chosen = chosen & (crowd == 0)
+    if not bool(chosen.any()):
+        return below
+    new = above["masks"][chosen]
+    cover = (new > 0).any(0)  # (H, W)
+    out = below.copy()
+    out["image"] = torch.where(cover, above["image"], below["image"])
+    old = below["masks"] * ~cover
+    area = old.flatten(1).sum(1)
+    touched = area < below["masks"].flatten(1).sum(1)
+    stays = ~touched | (area >= keep)
+    boxes = below["boxes"].clone()
+    for index in torch.where(touched & stays)[0].tolist():
+        rows, columns = torch.where(old[index] > 0)
+        edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        boxes[index] = torch.stack(edges).to(boxes)
+    out["masks"] = torch.cat((old[stays], new))
+    out["boxes"] = torch.cat((boxes[stays], above["boxes"][chosen]))
+    out["labels"] = torch.cat((below["labels"][stays], above["labels"][chosen]))
+    out.pop("area", None)  # of objects that are whole; what is covered has another
+    out.pop("truth", None)
+    if "iscrowd" in below:
+        out["iscrowd"] = torch.cat((below["iscrowd"][stays], crowd[chosen]))
+    return out
+
+
+def detection_train(size: int, *, longest: int = 0, jitter: Sequence[float] = (1.0,)) -> Transform:
+    """Return the usual training geometry: short side to `size` times one of `jitter`, and a mirror.
+
+    Args:
+        size: Short side in pixels.
+        longest: The long side may not exceed this at a factor of 1; 5/3 of `size` if 0 (1333 for 800).
+        jitter: Factors on both, each equally likely.
+
+    Raises:
+        InputError: The size is not positive, or there is no factor.
+    """
+    if size < 1 or not jitter or min(jitter) <= 0:
+        raise InputError(expected("size and jitter", "positive", (size, tuple(jitter))))
+    longest = longest or round(size * 5 / 3)
+    sizes = tuple(max(1, round(size * factor)) for factor in jitter)
+    return Compose((ScaleJitter(sizes, longest=round(longest * max(jitter))), Flip()))
+
+
+@dataclass(frozen=True)
+class DetectionEval:
+    """Resize a sample for evaluation and carry its truth beside it, untouched: no draw.
+
+    Scores are taken in the frame of the original picture, against the boxes and masks that the file has, so
+    they do not suffer from resizing. Masks go along as run lengths; none are resized.
+
+    Args:
+        resize: What is done to picture and boxes.
+    """
+
+    resize: Resize
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the resized sample with `truth`, and without `masks`."""
+        if "boxes" not in sample:
+            return self.resize(sample, rng)
+        truth = sample_truth(sample)
+        plain = sample.copy()
+        plain.pop("masks", None)
+        out = self.resize(plain, rng)
+        out["truth"] = truth
+        return out
+
+
+def detection_eval(size: int, *, longest: int = 0) -> Transform:
+    """Return the evaluation geometry: short side to `size`; predictions go back to the original frame.
+
+    The sample carries `truth`, the objects as its file has them, and no `masks` beside it.
+
+    Args:
+        size: Short side in pixels.
+        longest: The long side may not exceed this; 5/3 of `size` if 0.
+    """
+    return DetectionEval(Resize(size, longest=longest or round(size * 5 / 3)))
+
+
+def aspect_groups(sizes: Sequence[tuple[int, int]]) -> Callable[[list[int], int], list[list[int]]]:
+    """Return a grouping for `DataModule`: pictures that are upright and that are wide share no global batch.
+
+    It is a pure function of the order: samples keep it within their group, a batch stands where its last
+    sample stood, and what fills no batch goes into mixed batches at the end, so every sample is used as
+    often as without grouping.
+
+    Args:
+        sizes: `(H, W)` of each sample.
+    """
+    wide = [width >= height for height, width in sizes]
+
+    def group(order: list[int], batch: int) -> list[list[int]]:
+        waiting: dict[bool, list[int]] = {True: [], False: []}
+        batches = []
+        for index in order:
+            queue = waiting[wide[index]]
+            queue.append(index)
+            if len(queue) == batch:
+                batches.append(queue[:])
+                queue.clear()
+        rest = waiting[True] + waiting[False]
+        return batches + [rest[at : at + batch] for at in range(0, len(rest), batch)]
+
+    return group

@@ -1,0 +1,140 @@
+"""Geometry and colour of a picture with its class map; every draw comes from the generator that is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from visionkit.data.formats.masks.label_map import IGNORE
+from visionkit.data.transforms.classification import Compose, Flip, Transform
+from visionkit.data.transforms.geometry import crop_resize
+from visionkit.errors import InputError, expected
+from visionkit.types import Sample
+
+__all__ = ["Photometric", "ScaleCrop", "segmentation_eval", "segmentation_train"]
+
+_TRIES = 10
+
+
+@dataclass(frozen=True)
+class ScaleCrop:
+    """Scale at random and cut a window of fixed size, in one antialiased step.
+
+    A window in which one class has more than `cap` of the counted pixels is drawn again, up to ten times, so
+    that road or sky does not fill the batches (`cat_max_ratio` in MMSegmentation). Where the scaled picture
+    is smaller than the window, it lies at the top left; the rest is grey and ignored. One draw for the
+    scale and twenty for the places, whatever the picture.
+
+    Args:
+        size: `(height, width)` of the window in pixels.
+        scale: Least and largest factor.
+        cap: Largest share of one class; 1 takes every window.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float] = (0.5, 2.0)
+    cap: float = 0.75
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise InputError(expected("the size of the window", "at least 1 pixel a side", self.size))
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(expected("scale", "(least, largest), above 0", self.scale))
+        if not 0 < self.cap <= 1:
+            raise InputError(expected("cap", "a share above 0 and up to 1", self.cap))
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the window, `(3, height, width)`."""
+        height, width = sample["image"].shape[-2:]
+        factor = self.scale[0] + (self.scale[1] - self.scale[0]) * float(torch.rand((), generator=rng))
+        places = torch.rand(_TRIES, 2, generator=rng).tolist()
+        tall = min(height, max(1, round(self.size[0] / factor)))
+        wide = min(width, max(1, round(self.size[1] / factor)))
+        top, left, mask = 0, 0, sample["mask"]
+        for down, right in places:
+            top, left = int(down * (height - tall + 1)), int(right * (width - wide + 1))
+            if self.cap >= 1 or _largest_share(mask[top : top + tall, left : left + wide]) <= self.cap:
+                break
+        # a side that the window spans ends at the window's; a shorter one at its scaled length
+        rows = self.size[0] if tall < height else min(self.size[0], max(1, round(tall * factor)))
+        columns = self.size[1] if wide < width else min(self.size[1], max(1, round(wide * factor)))
+        return _padded(crop_resize(sample, (top, left, tall, wide), (rows, columns)), self.size)
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """Change brightness, contrast and saturation. Three draws.
+
+    Args:
+        strength: Largest change: each factor lies in `1 - strength .. 1 + strength`.
+    """
+
+    strength: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise InputError(expected("strength", "from 0 to 1", self.strength))
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        """Return the sample with its picture changed, uint8."""
+        draws = (1 + self.strength * (2 * torch.rand(3, generator=rng) - 1)).tolist()
+        brightness, contrast, saturation = draws
+        image = sample["image"].float()
+        luma = torch.tensor([0.299, 0.587, 0.114])
+        grey = (image * luma[:, None, None]).sum(0, keepdim=True)  # (1, H, W)
+        # the three changes are linear, so they are one: saturation around grey, contrast around its mean
+        image = torch.lerp(grey, image, saturation)
+        image = (image * contrast + grey.mean() * (1 - contrast)) * brightness
+        out = sample.copy()
+        out["image"] = image.round().clamp_(0, 255).to(torch.uint8)
+        return out
+
+
+def segmentation_train(
+    size: tuple[int, int],
+    *,
+    scale: tuple[float, float] = (0.5, 2.0),
+    cap: float = 0.75,
+    photometric: float = 0.4,
+) -> Transform:
+    """Return the usual training geometry: scale, capped crop, mirror, colours.
+
+    Args:
+        size: `(height, width)` of the windows in pixels.
+        scale: Least and largest factor.
+        cap: Largest share of one class in a window.
+        photometric: Strength of the changes of colour; 0 is none.
+
+    Raises:
+        InputError: A number is out of range.
+    """
+    steps: tuple[Transform, ...] = (ScaleCrop(size, scale=scale, cap=cap), Flip())
+    return Compose((*steps, Photometric(photometric)) if photometric else steps)
+
+
+def segmentation_eval() -> Transform:
+    """Return the evaluation geometry: none, scores are taken at native size."""
+    return Compose(())
+
+
+def _largest_share(mask: Tensor) -> float:
+    """Return the share of the commonest class among the counted pixels, 1 where none counts."""
+    # every second pixel each way is enough to judge a window, and a quarter of the time
+    values = mask[::2, ::2].reshape(-1)
+    counts = torch.bincount(values, minlength=IGNORE + 1)[:IGNORE]
+    return float(counts.max() / counts.sum().clamp(min=1)) if int(counts.sum()) else 1.0
+
+
+def _padded(sample: Sample, size: tuple[int, int]) -> Sample:
+    height, width = sample["image"].shape[-2:]
+    spare = (0, size[1] - width, 0, size[0] - height)
+    if not any(spare):
+        return sample
+    out = sample.copy()
+    out["image"] = pad(sample["image"], spare, value=124)
+    if "mask" in sample:
+        out["mask"] = pad(sample["mask"], spare, value=IGNORE)
+    return out

@@ -1,0 +1,1 @@
+"""What caption models are made of: recurrent cores, attention, decoders and beam search."""

@@ -1,0 +1,112 @@
+"""Weights laid out once for the many small products of an evaluation on a CPU."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from visionkit.nn.captioning.recurrent import CellKind, RecurrentCell, State, has_fast_bfloat16
+
+__all__ = ["PackedCell", "PackedLinear", "packed"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+# A product with fewer outputs gains nothing.
+_LEAST = 16
+
+
+def packed(module: _Module, *, rows: int) -> _Module:
+    """Return a twin of a module whose linear layers and recurrent cells hold packed copies of their weights.
+
+    torch multiplies by a matrix as it lies in memory, and lays it out anew for the processor each time. For
+    the few rows of a beam search that costs as much as the product. Inductor's frozen graphs pack weights
+    once with the same operators of oneDNN (`torch/_inductor/fx_passes/mkldnn_fusion.py`).
+
+    The twin knows nothing of later changes to the weights: make it for one evaluation and let it go. It gives
+    no gradients. Everything that is not packed is shared. Under autocast weights are packed in its type.
+
+    Args:
+        module: On a CPU; elsewhere, and where torch has no oneDNN or it has no bfloat16, it is returned as
+            it is.
+        rows: How many rows a product will have, about.
+    """
+    first = next(module.parameters(), None)
+    if first is None or first.device.type != "cpu" or first.dtype != torch.float32 or not _available():
+        return module
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    if dtype not in (torch.float32, torch.bfloat16):
+        return module
+    if dtype == torch.bfloat16 and not has_fast_bfloat16():
+        return module
+    return _twin(module, dtype, rows)  # type: ignore[return-value]
+
+
+class PackedLinear(nn.Module):
+    """A linear layer with a packed weight.
+
+    Args:
+        weight: `(outputs, inputs)`, float32.
+        bias: `(outputs,)`, or None.
+        dtype: Of the product: float32 or bfloat16.
+        rows: How many rows it will have, about.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, dtype: torch.dtype, rows: int) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self._bias = None if bias is None else bias.detach().to(dtype)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), rows)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Multiply `(..., inputs)`."""
+        given = inputs.to(self.dtype)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(given, self._packed, self._bias, "none", [], "")
+        return out
+
+
+class PackedCell(nn.Module):
+    """The step of an LSTM or a GRU with packed weights.
+
+    Args:
+        cell: The cell whose weights are copied.
+        dtype: Of the products.
+        rows: How many rows they will have, about.
+    """
+
+    def __init__(self, cell: RecurrentCell, *, dtype: torch.dtype, rows: int) -> None:
+        super().__init__()
+        self.kind: CellKind = cell.kind
+        self.zeros = cell.zeros
+        of_input, of_hidden, bias, other = cell.weights()
+        self.of_input = PackedLinear(of_input, bias, dtype=dtype, rows=rows)
+        self.of_hidden = PackedLinear(of_hidden, other, dtype=dtype, rows=rows)
+
+    def step(self, inputs: Tensor, state: State) -> State:
+        """Run one word, as `RecurrentCell.step` does."""
+        new, old = self.of_input(inputs), self.of_hidden(state[0])
+        if self.kind == "lstm":
+            enter, forget, candidate, leave = new.add_(old).chunk(4, dim=1)
+            kept = forget.sigmoid() * state[1] + enter.sigmoid() * candidate.tanh()
+            return leave.sigmoid() * kept.tanh(), kept
+        reset, update, candidate = new.chunk(3, dim=1)
+        old_reset, old_update, old_candidate = old.chunk(3, dim=1)
+        candidate = (candidate + (reset + old_reset).sigmoid() * old_candidate).tanh()
+        return (candidate + (update + old_update).sigmoid() * (state[0] - candidate),)
+
+
+def _available() -> bool:
+    known = torch.ops.mkldnn
+    return torch.backends.mkldnn.is_available() and hasattr(known, "_linear_pointwise")
+
+
+def _twin(module: nn.Module, dtype: torch.dtype, rows: int) -> nn.Module:
+    if isinstance(module, nn.Linear) and module.out_features >= _LEAST:
+        return PackedLinear(module.weight, module.bias, dtype=dtype, rows=rows)
+    if isinstance(module, RecurrentCell):
+        return PackedCell(module, dtype=dtype, rows=rows)
+    twin = copy.copy(module)
+    twin.__dict__["_modules"] = {name: _twin(child, dtype, rows) for name, child in module.named_children()}
+    return twin

@@ -1,0 +1,252 @@
+"""The second stage of Faster R-CNN: pooled regions to classes, boxes and masks, with their losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import generalized_box_iou_loss
+
+from visionkit.errors import unknown_name
+from visionkit.nn.detection.mask_head import MaskHead, mask_loss
+from visionkit.nn.detection.roi_align import RoIPool
+from visionkit.nn.fpn import NormFactory
+
+__all__ = ["BoxHead", "RegionHeads", "RegionLinear", "box_loss"]
+
+_LOSSES = ("giou", "l1", "smooth_l1")
+_GIOU_WEIGHT = 10.0  # keeps the term's size near that of the others, as the public GIoU configurations do
+
+
+def box_loss(kind: str, predicted: Tensor, wanted: Tensor, *, coder: BoxCoder) -> Tensor:
+    """Return the summed loss of box offsets.
+
+    Generalised IoU does not change when both boxes are moved or stretched along an axis together, so it is
+    computed on offsets decoded against the unit box; the proposals are not needed.
+
+    Args:
+        kind: "smooth_l1" (knee at 1/9), "l1" or "giou" (times 10).
+        predicted: `(N, 4)` encoded offsets.
+        wanted: `(N, 4)` encoded offsets.
+        coder: What encoded them.
+
+    Rezatofighi et al., Generalized Intersection over Union, 2019.
+    """
+    if kind == "smooth_l1":
+        return F.smooth_l1_loss(predicted, wanted, beta=1 / 9, reduction="sum")
+    if kind == "l1":
+        return F.l1_loss(predicted, wanted, reduction="sum")
+    if kind != "giou":
+        raise unknown_name("box loss", kind, _LOSSES)
+    unit = predicted.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(predicted), 4)
+    ours, theirs = coder.decode_single(predicted, unit), coder.decode_single(wanted, unit)
+    loss: Tensor = generalized_box_iou_loss(ours, theirs, reduction="sum")
+    return loss * _GIOU_WEIGHT
+
+
+class RegionLinear(nn.Module):
+    """A fully connected layer over regions, whose weight has their shape and lies in memory as they do.
+
+    Flattening regions that lie channels-last into planes would copy every one of them, there and back; a
+    weight that lies so too meets them as they are.
+
+    Args:
+        channels: Channels of the regions.
+        size: Positions along a side of a region.
+        width: Outputs.
+    """
+
+    def __init__(self, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        like = nn.Linear(channels * size * size, width)
+        self.weight = nn.Parameter(like.weight.detach().view(width, channels, size, size))
+        self.bias = nn.Parameter(like.bias.detach())
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Return `(K, width)` of regions `(K, channels, size, size)`."""
+        weight: Tensor = self.weight
+        if weight.is_contiguous(memory_format=torch.channels_last):
+            regions, weight = regions.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
+        return F.linear(regions.flatten(1), weight.flatten(1), self.bias)
+
+
+class BoxHead(nn.Module):
+    """Regions to class logits and box offsets.
+
+    Args:
+        channels: Channels of the pooled regions.
+        num_classes: Foreground classes; background is class 0 of the logits.
+        kind: "two_fc" is two fully connected layers; "four_conv" is four convolutions and one of them.
+        norm: Makes the norm after each convolution of "four_conv"; without it convolutions have a bias.
+        size: Positions along a side of a region.
+        width: Width of the fully connected layers.
+        class_agnostic: One box a region instead of one for each class.
+
+    Ren et al., Faster R-CNN, 2015; Wu & He, Group Normalization, 2018 (the four-convolution head).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_classes: int,
+        kind: Literal["two_fc", "four_conv"] = "two_fc",
+        norm: NormFactory | None = None,
+        size: int = 7,
+        width: int = 1024,
+        class_agnostic: bool = False,
+    ) -> None:
+        super().__init__()
+        if kind not in ("two_fc", "four_conv"):
+            raise unknown_name("box head", kind, ("two_fc", "four_conv"))
+        convs: list[nn.Module] = []
+        for _ in range(4 if kind == "four_conv" else 0):
+            conv = nn.Conv2d(channels, channels, 3, padding=1, bias=norm is None)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+            after = [] if norm is None else [norm(channels)]
+            convs.append(nn.Sequential(conv, *after, nn.ReLU(inplace=True)))
+        self.convs = nn.Sequential(*convs)
+        self.layers = nn.ModuleList([RegionLinear(channels, size, width)])
+        if kind == "two_fc":
+            self.layers.append(nn.Linear(width, width))
+        self.classify = nn.Linear(width, num_classes + 1)
+        self.regress = nn.Linear(width, 4 if class_agnostic else 4 * (num_classes + 1))
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits `(K, num_classes + 1)` and offsets `(K, 4 * (num_classes + 1))` (or 4), 32-bit."""
+        x = self.convs(regions)
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return self.classify(x).float(), self.regress(x).float()
+
+
+class RegionHeads(RoIHeads):
+    """torchvision's matching, sampling and suppression around our pooling, heads and losses.
+
+    Args:
+        pool: Pools the boxes of the box head.
+        head: Regions to classes and boxes.
+        mask_pool: Pools the boxes of the mask head.
+        mask_head: Regions to masks; none for Faster R-CNN.
+        loss: The box loss: "smooth_l1", "l1" or "giou".
+        foreground_iou: A proposal that overlaps an object at least this much is of its class.
+        samples: Proposals a picture in the loss.
+        positive_fraction: Share of them that may be objects.
+        score_threshold: Detections below it are dropped.
+        nms_threshold: Overlap above which the lower of two detections of a class is dropped.
+        detections: Most detections a picture.
+    """
+
+    def __init__(
+        self,
+        pool: RoIPool,
+        head: BoxHead,
+        *,
+        mask_pool: RoIPool | None = None,
+        mask_head: MaskHead | None = None,
+        loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1",
+        foreground_iou: float = 0.5,
+        samples: int = 512,
+        positive_fraction: float = 0.25,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        detections: int = 100,
+    ) -> None:
+        if loss not in _LOSSES:
+            raise unknown_name("box loss", loss, _LOSSES)
+        super().__init__(
+            pool,
+            head,
+            None,
+            foreground_iou,
+            foreground_iou,
+            samples,
+            positive_fraction,
+            None,
+            score_threshold,
+            nms_threshold,
+            detections,
+            mask_pool,
+            mask_head,
+        )
+        self.loss = loss
+
+    def has_mask(self) -> bool:
+        """Return whether there is a mask head."""
+        return self.mask_head is not None
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Return detections (evaluation) and losses (training); the other of the two is empty.
+
+        Args:
+            features: One map a level.
+            proposals: For each picture `(P, 4)` xyxy.
+            image_shapes: `(H, W)` of each picture without padding.
+            targets: Boxes, labels (background 0) and masks of each picture; required in training.
+        """
+        if self.training:
+            return [], self._losses(features, proposals, targets)
+        logits, offsets = self.box_head(self.box_roi_pool(features, proposals))
+        if offsets.shape[1] == 4:
+            offsets = offsets.repeat(1, logits.shape[1])
+        found = self.postprocess_detections(logits, offsets, proposals, image_shapes)
+        result = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*found, strict=True)]
+        if self.mask_head is not None:
+            self._add_masks(features, result)
+        return result, {}
+
+    def _losses(
+        self, features: Sequence[Tensor], proposals: list[Tensor], targets: list[dict[str, Tensor]] | None
+    ) -> dict[str, Tensor]:
+        proposals, matched, labels, wanted = self.select_training_samples(proposals, targets)
+        logits, offsets = self.box_head(self.box_roi_pool(features, proposals))
+        classes, goal = torch.cat(labels), torch.cat(tuple(wanted))
+        objects = torch.where(classes > 0)[0]
+        each = offsets.view(len(offsets), -1, 4)
+        own = each[objects, classes[objects] if each.shape[1] > 1 else torch.zeros_like(objects)]
+        losses = {
+            "loss_class": F.cross_entropy(logits, classes),
+            "loss_box": box_loss(self.loss, own, goal[objects], coder=self.box_coder) / classes.numel(),
+        }
+        if self.mask_head is None or targets is None:
+            return losses
+        keep = [torch.where(label > 0)[0] for label in labels]
+        boxes = [p[k] for p, k in zip(proposals, keep, strict=True)]
+        # Without any object the head still runs, on one proposal: norms and processes need it to.
+        none = not sum(len(b) for b in boxes)
+        regions = self.mask_roi_pool(features, [proposals[0][:1]] if none else boxes)
+        losses["loss_mask"] = mask_loss(
+            self.mask_head(regions),
+            boxes=boxes,
+            masks=[t["masks"] for t in targets],
+            labels=[t["labels"] for t in targets],
+            matched=[m[k] for m, k in zip(matched, keep, strict=True)],
+        )
+        return losses
+
+    def _add_masks(self, features: Sequence[Tensor], result: list[dict[str, Tensor]]) -> None:
+        boxes = [r["boxes"] for r in result]
+        counts = [len(b) for b in boxes]
+        if not sum(counts):
+            side = 2 * self.mask_roi_pool.output_size
+            for found in result:
+                found["masks"] = found["boxes"].new_zeros((0, 1, side, side))
+            return
+        logits = self.mask_head(self.mask_roi_pool(features, boxes))
+        labels = torch.cat([r["labels"] for r in result])
+        own = logits[torch.arange(len(labels), device=labels.device), labels][:, None].sigmoid()
+        for found, masks in zip(result, own.split(counts), strict=True):
+            found["masks"] = masks

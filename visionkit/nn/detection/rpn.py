@@ -1,0 +1,171 @@
+"""The first stage of Faster R-CNN: anchors to proposals, and its two losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import (
+    RegionProposalNetwork,
+    RPNHead,
+    concat_box_prediction_layers,
+)
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from visionkit.nn.detection.anchors import LevelAnchors
+
+__all__ = ["ProposalNetwork"]
+
+_FOREGROUND, _BACKGROUND = 0.7, 0.3
+
+
+class ProposalNetwork(RegionProposalNetwork):
+    """torchvision's proposal network, doing for all anchors only what all anchors need.
+
+    Boxes are decoded after the best are chosen, and targets encoded after anchors are sampled; both are a
+    thousandth of them. Choices, draws and results are torchvision's, to the last bit.
+
+    Args:
+        anchors: Makes the anchors.
+        channels: Channels of every level.
+        convs: Convolutions of the head.
+        proposals: Proposals a picture, before and after suppression: in training, in evaluation.
+        samples: Anchors a picture in the loss.
+    """
+
+    def __init__(
+        self,
+        anchors: LevelAnchors,
+        channels: int,
+        *,
+        convs: int,
+        proposals: tuple[int, int],
+        samples: int,
+    ) -> None:
+        count = {"training": proposals[0], "testing": proposals[1]}
+        super().__init__(
+            anchors,
+            _ProposalHead(channels, anchors.per_position, conv_depth=convs),
+            fg_iou_thresh=_FOREGROUND,
+            bg_iou_thresh=_BACKGROUND,
+            batch_size_per_image=samples,
+            positive_fraction=0.5,
+            pre_nms_top_n=count,
+            post_nms_top_n=dict(count),
+            nms_thresh=0.7,
+        )
+        self.samples = samples
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return `(P, 4)` xyxy for each picture; in training also `loss_objectness`, `loss_rpn_box_reg`."""
+        maps = list(features.values())
+        logits, offsets = self.head(maps)
+        anchors = self.anchor_generator(images, maps)[0]  # (A, 4), the same for all pictures
+        counts = [int(level[0].numel()) for level in logits]
+        scores, moves = concat_box_prediction_layers(logits, offsets)
+        scores = scores.view(len(images.image_sizes), -1)  # (B, A)
+        moves = moves.view(len(scores), -1, 4)
+        boxes = self._propose(scores.detach(), moves.detach(), anchors, counts, images.image_sizes)
+        if not self.training or targets is None:
+            return boxes, {}
+        return boxes, self._losses(scores, moves, anchors, [target["boxes"] for target in targets])
+
+    def _propose(
+        self,
+        scores: Tensor,
+        moves: Tensor,
+        anchors: Tensor,
+        counts: list[int],
+        sizes: Sequence[tuple[int, int]],
+    ) -> list[Tensor]:
+        best = self._get_top_n_idx(scores, counts)  # (B, K)
+        number = [min(self.pre_nms_top_n(), count) for count in counts]
+        level = torch.repeat_interleave(torch.tensor(number, device=scores.device))
+        chosen = torch.gather(moves, 1, best[..., None].expand(-1, -1, 4)).view(-1, 4)
+        decoded = self.box_coder.decode_single(chosen, anchors[best].view(-1, 4)).view(*best.shape, 4)
+        shares = torch.gather(scores, 1, best).sigmoid()
+        out = []
+        for boxes, share, (height, width) in zip(decoded, shares, sizes, strict=True):
+            boxes = clip_boxes_to_image(boxes, (height, width))
+            sides = boxes[:, 2:] - boxes[:, :2]
+            # A score that is no number fails the comparison too.
+            keep = torch.where((sides >= self.min_size).all(dim=1) & (share >= self.score_thresh))[0]
+            boxes, share = boxes[keep], share[keep]
+            kept = batched_nms(boxes, share, level[keep], self.nms_thresh)
+            out.append(boxes[kept[: self.post_nms_top_n()]])
+        return out
+
+    def _losses(
+        self, scores: Tensor, moves: Tensor, anchors: Tensor, objects: list[Tensor]
+    ) -> dict[str, Tensor]:
+        x1, y1, x2, y2 = anchors.t().contiguous()
+        sides = torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)))  # (5, A)
+        chosen, wanted, positive, goals = [], [], [], []
+        for index, boxes in enumerate(objects):
+            label, match = _match(boxes, sides)
+            hits, misses = self._sample(label)
+            both = torch.cat((hits, misses)) + index * len(anchors)
+            chosen.append(both)
+            wanted.append((torch.arange(len(both), device=both.device) < len(hits)).float())
+            positive.append(both[: len(hits)])
+            if len(boxes):
+                goals.append(self.box_coder.encode_single(boxes[match[hits]], anchors[hits]))
+        picked, at = torch.cat(chosen), torch.cat(positive)
+        goal = torch.cat(goals) if goals else moves.new_zeros(0, 4)
+        box = F.smooth_l1_loss(moves.reshape(-1, 4)[at], goal, beta=1 / 9, reduction="sum") / len(picked)
+        # torchvision sums over the pictures' positives first; the order decides the last bits.
+        order = torch.argsort(torch.cat(wanted), descending=True, stable=True)
+        logits = scores.flatten()[picked[order]]
+        objectness = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted)[order])
+        return {"loss_objectness": objectness, "loss_rpn_box_reg": box}
+
+    def _sample(self, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw anchors with an object and without, as torchvision's sampler draws them; in rising order."""
+        hits, misses = torch.where(label == 1)[0], torch.where(label == 0)[0]
+        most = min(len(hits), self.samples // 2)
+        least = min(len(misses), self.samples - most)
+        hits = hits[torch.randperm(len(hits), device=label.device)[:most]]
+        misses = misses[torch.randperm(len(misses), device=label.device)[:least]]
+        return hits.sort().values, misses.sort().values
+
+
+class _ProposalHead(RPNHead):
+    """torchvision's head with 32-bit outputs: boxes decoded in bfloat16 are off by pixels."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        logits, offsets = super().forward(x)
+        return [a.float() for a in logits], [a.float() for a in offsets]
+
+
+def _match(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each anchor 1 (an object), 0 (none) or -1 (neither), and the index of its object.
+
+    Args:
+        boxes: `(N, 4)` objects.
+        anchors: `(5, A)`: x1, y1, x2, y2 and area a row, which is faster than a box a row.
+    """
+    if not len(boxes):
+        none = torch.zeros(anchors.shape[1], dtype=torch.int8, device=anchors.device)
+        return none, none.long()
+    left, top, right, bottom = boxes[:, :, None].unbind(1)  # (N, 1) each
+    x1, y1, x2, y2, area = anchors
+    wide = (torch.minimum(right, x2) - torch.maximum(left, x1)).clamp_(min=0)
+    high = (torch.minimum(bottom, y2) - torch.maximum(top, y1)).clamp_(min=0)
+    inside = wide.mul_(high)
+    union = (right - left) * (bottom - top) + area - inside
+    overlap = inside.div_(union)  # (N, A)
+    best, match = overlap.max(dim=0)
+    between = (best >= _BACKGROUND) & (best < _FOREGROUND)
+    label = (best >= _FOREGROUND).to(torch.int8) - between.to(torch.int8)
+    # Every object has the anchors that overlap it most, however little that is.
+    nearest = torch.nonzero(overlap == overlap.max(dim=1, keepdim=True).values)[:, 1]
+    label[nearest] = 1
+    return label, match

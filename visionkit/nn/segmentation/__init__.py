@@ -1,0 +1,1 @@
+"""What segmentation models are made of: decoders, losses, and windows over large images."""

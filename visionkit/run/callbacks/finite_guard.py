@@ -1,0 +1,168 @@
+"""Stop before a non-finite number reaches the weights: with the step, the loss terms and the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor
+
+from visionkit.errors import RunError
+from visionkit.run.storage.checkpoint import write_atomic
+
+__all__ = ["FiniteGuard", "NonFiniteError"]
+
+OVERFLOWS = 16
+
+
+class NonFiniteError(RunError):
+    """A loss or gradient was not finite."""
+
+
+class FiniteGuard(Callback):
+    """Looks at the gradients just before each update, after they were averaged over the processes.
+
+    A loss that is not finite makes its gradients NaN, whatever they would have been, and a non-finite
+    gradient on one process has by then reached those of all: every process decides the same without a message
+    of its own. The offending batch is saved; the weights stay as they were. An update that is left out leaves
+    the running statistics too as they were before its batches.
+
+    With a loss scale (16-mixed) a gradient too large for the scale is no fault: the scaler leaves the
+    update out and lowers the scale. Only `OVERFLOWS` of these in a row are one.
+
+    Args:
+        folder: Where the offending batch is written, as `step-N-rank-R.pt`.
+        skip: How many such updates are left out before the run is stopped; 0 stops at the first.
+
+    Attributes:
+        skipped: How many were left out so far.
+    """
+
+    def __init__(self, folder: str | Path, *, skip: int = 0) -> None:
+        self.folder = Path(folder)
+        self.skip = skip
+        self.skipped = 0
+        self._batches: list[Any] = []
+        self._losses: list[Tensor] = []
+        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._overflows = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many updates were left out."""
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the count."""
+        self.skipped = int(state_dict["skipped"])
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the batches of this update at hand, and what its forward passes will change."""
+        if not self._batches and (self.skip or _scaled(trainer)):
+            self._buffers = [(buffer, buffer.clone()) for buffer in pl_module.buffers()]
+        self._batches.append(batch)
+
+    def on_before_backward(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
+    ) -> None:
+        """Keep the losses of this update at hand, and let a non-finite one reach the gradients."""
+        kept = loss.detach()
+        self._losses.append(kept)
+        if loss.requires_grad:
+            # Zero for a finite loss, NaN for any other.
+            loss.register_hook(lambda grad: grad + kept * 0.0)
+
+    def on_before_optimizer_step(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Decide on this update."""
+        batches, losses = self._batches, self._losses
+        self._batches, self._losses = [], []
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not grads:
+            return
+        # One number decides, so that there is one wait for the device and not one a tensor.
+        total = torch.stack([norm.float() for norm in torch._foreach_norm(grads)]).sum()
+        # A sum of squares can overflow where every gradient is finite: then each is looked at.
+        sound = bool(total.isfinite()) or all(bool(grad.isfinite().all()) for grad in grads)
+        if isinstance(trainer.strategy, FSDPStrategy):
+            # Each process holds a share of the gradients, and sees what is wrong with its own alone.
+            sound = trainer.strategy.reduce_boolean_decision(sound, all=True)
+        if sound:
+            self._overflows = 0
+            return
+        if _scaled(trainer) and self._overflows < OVERFLOWS:
+            self._overflows += 1
+            self._put_back()
+            return
+        text = self._report(trainer, pl_module, batches, losses)
+        if self.skipped >= self.skip:
+            raise NonFiniteError(text)
+        self.skipped += 1
+        optimizer.zero_grad(set_to_none=True)
+        self._put_back()
+        lightning.pytorch.utilities.rank_zero_warn(f"{text} Update left out ({self.skipped} of {self.skip}).")
+
+    @torch.no_grad()
+    def _put_back(self) -> None:
+        for buffer, before in self._buffers:
+            buffer.copy_(before)
+
+    def _report(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        batches: list[Any],
+        losses: list[Tensor],
+    ) -> str:
+        step, rank = trainer.global_step, trainer.global_rank
+        ids = [name for batch in batches for name in _ids(batch)]
+        terms = getattr(module, "loss_terms", None) or {
+            "loss": losses[-1] if losses else torch.tensor(float("nan"))
+        }
+        bad = [
+            name
+            for name, p in module.named_parameters()
+            if p.grad is not None and not p.grad.isfinite().all()
+        ]
+        place = self.folder / f"step-{step}-rank-{rank}.pt"
+        kept = {"step": step, "rank": rank, "batches": [_plain(batch) for batch in batches]}
+        try:
+            write_atomic(place, lambda part: torch.save(kept, part))
+            where = f"the batch is in {place}"
+        except RunError as error:
+            where = f"the batch could not be kept ({error})"
+        shown = ", ".join(f"{name} = {float(value):.6g}" for name, value in terms.items())
+        return (
+            f"A loss or gradient is not finite at update {step} (process {rank}): {shown}; pictures: "
+            f"{', '.join(ids[:16]) or 'unknown'}{' ...' if len(ids) > 16 else ''}; first gradient at fault: "
+            f"{bad[0] if bad else 'on another process'}. The weights are as before this update and "
+            f"{where}. Look at those pictures and targets; if they are right, lower --lr, set "
+            "--optim.clip_norm, or use --precision 32-true."
+        )
+
+
+def _scaled(trainer: lightning.Trainer) -> bool:
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
+
+
+def _ids(batch: Any) -> list[str]:
+    return [str(name) for name in batch.get("ids", [])] if isinstance(batch, dict) else []
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)

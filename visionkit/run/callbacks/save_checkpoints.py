@@ -1,0 +1,242 @@
+"""When checkpoints are written, and in a state from which a run continues bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from visionkit.errors import InputError
+from visionkit.metrics.running_sums import Tally
+from visionkit.optim import images_per_step
+from visionkit.run.storage.checkpoint import FORMAT
+from visionkit.run.storage.unwritable import unwritable
+
+__all__ = ["SaveCheckpoints"]
+
+
+class SaveCheckpoints(Checkpoint):
+    """Writes `last.ckpt` every few updates and after each epoch, `best.ckpt` when the monitor improves.
+
+    Within an epoch a checkpoint is written after an update and never on the epoch's last batch: there the
+    validation is still to come, so the one after it serves. `previous.ckpt` is the one before `last.ckpt`.
+
+    Args:
+        folder: Where the files go.
+        monitor: Logged name and direction ("max" or "min").
+        every: Updates between checkpoints within an epoch; 0 writes at ends of epochs only.
+        identity: What the run is (data, classes, batch, config); a resume with another one is refused.
+
+    Attributes:
+        best_score: The best of the monitored values so far.
+        best_metrics: What the validation gave that `best.ckpt` was written after.
+        metrics: What the latest validation gave.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        monitor: tuple[str, str],
+        every: int = 0,
+        identity: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.monitor = monitor
+        self.every = every
+        self.identity = identity or {}
+        self.best_score: float | None = None
+        self.metrics: dict[str, float] = {}
+        self.best_metrics: dict[str, float] = {}
+        self._between_epochs = False
+        self._update = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score so far, and what its validation and the latest one gave."""
+        held = {"metrics": dict(self.metrics), "best_metrics": dict(self.best_metrics)}
+        return {"best_score": self.best_score} | held
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the scores: a run that ended without its result has them from its last checkpoint."""
+        self.best_score = state_dict["best_score"]
+        self.metrics = dict(state_dict.get("metrics", {}))
+        self.best_metrics = dict(state_dict.get("best_metrics", {}))
+
+    def save_last(self, trainer: lightning.Trainer) -> None:
+        """Write `last.ckpt` now; all processes take part."""
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin a resumed epoch as a fresh one where the checkpoint lay between two epochs.
+
+        Raises:
+            InputError: The processes would continue from different places, or an update was of another number
+                of pictures when the checkpoint was written.
+        """
+        done = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+        _check_same_start(trainer, done, self.folder)
+        self._check_batch(images_per_step(trainer))
+        if trainer.fit_loop.restarting and done % max(1, int(trainer.num_training_batches)) == 0:
+            trainer.fit_loop.restarting = False
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write `last.ckpt` when an update is done and the interval has passed."""
+        if self.every and at_boundary(trainer) and trainer.global_step % self.every == 0:
+            self.save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write `last.ckpt`, and `best.ckpt` where the monitor improved in this epoch's validation."""
+        logged = {str(name): value for name, value in trainer.callback_metrics.items()}
+        self.metrics |= {name: float(value) for name, value in logged.items() if name.startswith("val/")}
+        score = self._score(trainer)
+        better = score is not None and (self.best_score is None or self._improves(score))
+        if better:
+            self.best_score, self.best_metrics = score, dict(self.metrics)
+        self._between_epochs = True
+        try:
+            if better:
+                trainer.save_checkpoint(self.folder / "best.ckpt")
+            self.save_last(trainer)
+        finally:
+            self._between_epochs = False
+
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Add what the run is, and write the loops as standing between epochs when they do."""
+        checkpoint["visionkit"] = {
+            "format": FORMAT,
+            "identity": json.loads(json.dumps(self.identity)),
+            "batches": int(trainer.fit_loop.epoch_loop.batch_progress.total.ready),
+            "update": images_per_step(trainer) if trainer.state.fn == "fit" else 0,
+        }
+        tally = getattr(pl_module, "tally", None)
+        if isinstance(tally, Tally):
+            # What is logged next covers the steps before the checkpoint too: the curve of a resumed run is
+            # that of an uninterrupted one.
+            checkpoint["visionkit"] |= {"tally": tally.totals(), "epoch_tally": tally.epoch}
+        if self._between_epochs:
+            _close_epoch(checkpoint["loops"]["fit_loop"])
+
+    def on_load_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Refuse to continue a run that was another one; go on with its running sums."""
+        saved = checkpoint.get("visionkit", {}).get("identity", {})
+        self._update = int(checkpoint.get("visionkit", {}).get("update", 0))
+        wanted = json.loads(json.dumps(self.identity))
+        other = [name for name in wanted if name in saved and saved[name] != wanted[name]]
+        soft = [name for name in other if name.startswith("soft:")]
+        for name in soft:
+            rank_zero_warn(f"Resuming with another {name[5:]}: it was {saved[name]}, it is {wanted[name]}.")
+        hard = [name for name in other if name not in soft]
+        if hard:
+            rows = "; ".join(f"{name} was {saved[name]}, is {wanted[name]}" for name in hard)
+            raise InputError(
+                f"The run in {self.folder.parent} cannot be resumed, because it was another one: {rows}. "
+                "Give the settings, data and code it was started with, or another --out. "
+                f"{how_to_go_on(self.folder.parent)}"
+            )
+        tally = getattr(pl_module, "tally", None)
+        if isinstance(tally, Tally) and trainer.state.fn == "fit":
+            held = checkpoint.get("visionkit", {})
+            tally.restore(held.get("tally", {}), held.get("epoch_tally"), share=trainer.is_global_zero)
+
+    def _check_batch(self, now: int) -> None:
+        # The position in the data is counted in batches: with others, samples would be missed and repeated.
+        before, self._update = self._update, 0
+        if before not in (0, now):
+            raise InputError(
+                f"The run in {self.folder.parent} cannot be resumed, because it was another one: an update "
+                f"was of {before} pictures (batch x processes x accumulated), is of {now}. Start as many "
+                "processes as before, or give another --out."
+            )
+
+    def _score(self, trainer: lightning.Trainer) -> float | None:
+        value = trainer.callback_metrics.get(self.monitor[0])
+        score = float(value) if isinstance(value, Tensor | float) else None
+        # NaN says that nothing could be scored: no checkpoint is the best for that.
+        return score if score is None or math.isfinite(score) else None
+
+    def _improves(self, score: float) -> bool:
+        best = self.best_score
+        if best is None:
+            return True
+        return score > best if self.monitor[1] == "max" else score < best
+
+
+def how_to_go_on(folder: Path) -> str:
+    """Return how a new run begins from the weights of the run in `folder`, with settings of its own."""
+    best = next(
+        (path for name in ("best", "last") if (path := folder / f"checkpoints/{name}.ckpt").exists()), None
+    )
+    if best is None:
+        return ""
+    return f"To go on from its weights as a new run: --init {shlex.quote(str(best))} --out OTHER_FOLDER."
+
+
+def at_boundary(trainer: lightning.Trainer) -> bool:
+    """Return whether an update was just made and the epoch is not yet at its last batch."""
+    loop = trainer.fit_loop.epoch_loop
+    return not loop._should_accumulate() and not loop.batch_progress.is_last_batch
+
+
+def _check_same_start(trainer: lightning.Trainer, done: int, folder: Path) -> None:
+    # Each machine looks for the checkpoint itself. On folders that they do not share the first finds one and
+    # the others begin anew: other data in the same updates, without a word.
+    if trainer.world_size == 1:
+        return
+    first = int(trainer.strategy.broadcast(done))
+    if not trainer.strategy.reduce_boolean_decision(first == done, all=True):
+        raise InputError(
+            f"The processes do not continue from the same place: the first has {first} batches behind it, "
+            f"process {trainer.global_rank} has {done} ({folder}). Give an --out that all machines share."
+        )
+
+
+def _close_epoch(fit_loop: dict[str, Any]) -> None:
+    # Lightning saves within `on_train_epoch_end`, where its counters say "epoch processed, not completed";
+    # resumed from there it would end the epoch a second time. Written as completed, it begins the next one.
+    epoch = fit_loop["epoch_progress"]
+    for scope in ("total", "current"):
+        epoch[scope]["completed"] = epoch[scope]["processed"]
+    batch = fit_loop["epoch_loop.batch_progress"]
+    batch["total"]["completed"] = batch["total"]["processed"]
+    batch["current"] = dict.fromkeys(batch["current"], 0)
+    batch["is_last_batch"] = False
+
+
+def writable(folder: Path) -> None:
+    """Create `folder` and write into it once, so that a refusal comes before training.
+
+    Raises:
+        RunError: The folder cannot be made or written.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise unwritable(folder, error) from error

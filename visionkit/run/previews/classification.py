@@ -1,0 +1,140 @@
+"""Previews of classification: one label, several, or numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from visionkit.run.previews.image_grid import caption_panel, to_picture
+
+__all__ = ["ClassPreview"]
+
+
+class ClassPreview:
+    """Describes and draws the pictures of a `Classifier`; a `PreviewKind`.
+
+    Args:
+        classes: The names, in the order of the logits; empty for regression.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = list(classes)
+
+    def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
+        """Return the first pictures of a training batch with their (perhaps mixed) labels."""
+        images, labels = batch["images"][:count], batch["labels"][:count].detach().cpu()
+        texts = [self._name_target(label) for label in labels]
+        if "labels_b" in batch:
+            others = [self._name_target(label) for label in batch["labels_b"][:count].detach().cpu()]
+            shares = (
+                torch.as_tensor(batch["lam"]).detach().float().cpu().expand(len(batch["images"])).tolist()
+            )
+            texts = [
+                a if a == b or lam > 0.99 else f"{lam:.2f} {a} + {1 - lam:.2f} {b}"
+                for a, b, lam in zip(texts, others, shares[:count], strict=True)
+            ]
+        return [
+            caption_panel(to_picture(image), [(text, None)])
+            for image, text in zip(images, texts, strict=True)
+        ]
+
+    def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return truth, prediction, confidence and loss of every picture of a batch."""
+        labels = batch["labels"].detach().cpu()
+        logits = module(batch["images"]).detach().float().cpu()  # (B, K)
+        if labels.dtype == torch.int64 and labels.dim() == 1:
+            rows = self._single(logits, labels)
+        elif _is_binary(labels) and len(self.classes) == labels.shape[-1]:
+            rows = self._several(logits, labels)
+        else:
+            units = getattr(module, "standardize", None)
+            spread = torch.ones(logits.shape[1]) if units is None else units.std.detach().float().cpu()
+            rows = _numbers(logits, labels, spread)
+        return [{"id": name} | row for name, row in zip(batch["ids"], rows, strict=True)]
+
+    def picture(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+        """Return the picture itself, small."""
+        return to_picture(batch["images"][position])
+
+    def panel(self, picture: Image.Image, row: dict[str, Any]) -> Image.Image:
+        """Return the picture with truth and prediction below it."""
+        right = row.get("right", row["prediction"] == row["truth"])
+        sure = "" if row["confidence"] is None else f" {100 * row['confidence']:.0f}%"
+        said = row.get("said") or _say(row["prediction"])
+        lines = [(f"is {_say(row['truth'])}", None), (f"said {said}{sure}", right)]
+        return caption_panel(picture, lines)
+
+    def _single(self, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+        losses = functional.cross_entropy(logits, labels, reduction="none").tolist()
+        sure, guesses = logits.softmax(dim=1).max(dim=1)
+        return [
+            {"truth": self._name(truth), "prediction": self._name(guess), "confidence": p, "loss": loss}
+            for truth, guess, p, loss in zip(
+                labels.tolist(), guesses.tolist(), sure.tolist(), losses, strict=True
+            )
+        ]
+
+    def _several(self, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+        losses = functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+        chances = logits.sigmoid()
+        # How sure of the whole answer: the least sure of its parts.
+        sure = torch.maximum(chances, 1 - chances).amin(dim=1).tolist()
+        means = losses.mean(dim=1).tolist()
+        return [
+            {"truth": self._names(truth), "prediction": self._names(guess), "confidence": p, "loss": loss}
+            for truth, guess, p, loss in zip(labels > 0.5, chances > 0.5, sure, means, strict=True)
+        ]
+
+    def _name(self, index: int) -> str:
+        return self.classes[index] if 0 <= index < len(self.classes) else f"class {index}"
+
+    def _names(self, chosen: Tensor) -> list[str]:
+        return [self._name(index) for index in chosen.nonzero().flatten().tolist()]
+
+    def _name_target(self, label: Tensor) -> str:
+        if label.dim() == 0:
+            return self._name(int(label))
+        if len(self.classes) != label.numel():
+            return _say([round(value, 3) for value in label.flatten().tolist()])
+        weights = [(float(w), self._name(index)) for index, w in enumerate(label.tolist()) if w > 0.01]
+        parts = [name if w > 0.99 else f"{w:.2f} {name}" for w, name in sorted(weights, reverse=True)]
+        return " + ".join(parts) or "none"
+
+
+def _is_binary(labels: Tensor) -> bool:
+    return bool(((labels == 0) | (labels == 1)).all())
+
+
+def _numbers(outputs: Tensor, labels: Tensor, spread: Tensor) -> list[dict[str, Any]]:
+    outputs, labels = outputs.reshape(len(outputs), -1), labels.float().reshape(len(labels), -1)
+    losses = ((outputs - labels) / spread).square().mean(dim=1).tolist()
+    # Numbers are near or far, not right or wrong: the answer says how far off it is.
+    return [
+        {
+            "truth": _rounded(truth),
+            "prediction": _rounded(guess),
+            "said": f"{_say(_rounded(guess))}, off by {_say(_off(guess, truth))}",
+            "right": None,
+            "confidence": None,
+            "loss": loss,
+        }
+        for truth, guess, loss in zip(labels, outputs, losses, strict=True)
+    ]
+
+
+def _off(guess: Tensor, truth: Tensor) -> list[str]:
+    return [f"{value:.4g}" for value in (guess - truth).abs().tolist()]
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+def _say(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

@@ -1,0 +1,157 @@
+"""Previews of detection: true boxes dashed, found ones by whether they are right; precision-recall curves."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from visionkit.run.previews.image_grid import BAD, GOOD, caption_panel, to_picture
+from visionkit.run.training.careful import Careful
+
+__all__ = ["BoxPreview", "CurveFile"]
+
+SIDE = 256  # of a drawn picture: boxes need more room than a label
+TRUE = "#ffd33d"
+_MOST = 30  # boxes a picture that the predictions file lists
+
+
+class BoxPreview:
+    """Describes and draws the pictures of a `Detector`; a `PreviewKind`.
+
+    A detection counts as right where it has the class of an object that no better one has found and overlaps
+    it by half. A picture is as bad as the share of objects and detections without a partner.
+
+    Args:
+        classes: The names, by label.
+        threshold: Least score of a detection that is shown and counted.
+    """
+
+    def __init__(self, classes: Sequence[str], *, threshold: float = 0.5) -> None:
+        self.classes = list(classes)
+        self.threshold = threshold
+
+    def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
+        """Return the first pictures of a training batch with their boxes."""
+        panels = []
+        for image, target in list(zip(batch["images"], batch["targets"], strict=True))[:count]:
+            picture = to_picture(image, side=SIDE)
+            boxes = _scaled(target["boxes"], tuple(image.shape[-2:]), picture)
+            _draw(picture, [(box, TRUE) for box in boxes])
+            panels.append(_small(picture, [(self._count(target["labels"]), None)]))
+        return panels
+
+    def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return truth, prediction, confidence and loss of every picture of a batch, with their boxes."""
+        rows = []
+        sizes = [tuple(t.get("size", i.shape[-2:])) for t, i in zip(batch["targets"], batch["images"])]
+        for name, found, target, image, size in zip(
+            batch["ids"], module.predict_step(batch, 0), batch["targets"], batch["images"], sizes, strict=True
+        ):
+            ratio = torch.tensor([size[1] / image.shape[-1], size[0] / image.shape[-2]] * 2)
+            real = target.get("iscrowd", torch.zeros_like(target["labels"])).cpu() == 0
+            truth, labels = target["boxes"].cpu()[real] * ratio, target["labels"].cpu()[real]
+            keep = found.scores >= self.threshold
+            boxes, guesses, scores = found.boxes[keep], found.labels[keep], found.scores[keep]
+            right = _pairs(boxes, guesses, truth, labels)
+            total = len(boxes) + len(truth)
+            rows.append(
+                {
+                    "id": name,
+                    "truth": self._count(labels),
+                    "prediction": self._count(guesses),
+                    "confidence": float(scores.mean()) if len(scores) else None,
+                    "loss": 1 - 2 * sum(right) / total if total else 0.0,
+                    "size": [int(size[0]), int(size[1])],
+                    "true_boxes": _listed(truth),
+                    "boxes": _listed(boxes),
+                    "labels": [self.classes[label] for label in guesses[:_MOST].tolist()],
+                    "scores": [round(score, 4) for score in scores[:_MOST].tolist()],
+                    "right": right[:_MOST],
+                }
+            )
+        return rows
+
+    def picture(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+        """Return the picture with the true boxes in yellow, right ones in green and wrong ones in red."""
+        picture = to_picture(batch["images"][position], side=SIDE)
+        size = (row["size"][0], row["size"][1])
+        truth = _scaled(torch.tensor(row["true_boxes"]).view(-1, 4), size, picture)
+        found = _scaled(torch.tensor(row["boxes"]).view(-1, 4), size, picture)
+        colors = [GOOD if right else BAD for right in row["right"]]
+        _draw(picture, [(box, TRUE) for box in truth], inset=2)
+        _draw(picture, list(zip(found, colors, strict=True)))
+        return picture
+
+    def panel(self, picture: Image.Image, row: dict[str, Any]) -> Image.Image:
+        """Return the picture with the counts of truth and prediction below it."""
+        said = (f"said {row['prediction']}", row["loss"] == 0)
+        return _small(picture, [(f"is {row['truth']}", None), said])
+
+    def _count(self, labels: Tensor) -> str:
+        counts = Counter(labels.tolist())
+        return ", ".join(f"{counts[label]} {self.classes[label]}" for label in sorted(counts)) or "none"
+
+
+class CurveFile(Careful, Callback):
+    """Writes the precision-recall curves and the scores by class of the last validation for the report.
+
+    Args:
+        folder: The run's folder; the file is `predictions/curves.json`.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "predictions" / "curves.json"
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write what the task scored."""
+        scores = getattr(pl_module, "detection_scores", None)
+        if scores is None or not trainer.is_global_zero:
+            return
+        with self.careful("The file of curves"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            content = {"curves": scores.curves, "ap": {k: v for k, v in scores.per_class.items() if v >= 0}}
+            self.path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _pairs(boxes: Tensor, guesses: Tensor, truth: Tensor, labels: Tensor) -> list[bool]:
+    """Return for each detection, best first, whether it finds an object that no better one has found."""
+    overlap = box_iou(boxes, truth) * (guesses[:, None] == labels[None])
+    right = []
+    for row in overlap:
+        best = int(row.argmax()) if len(row) else -1
+        hit = best >= 0 and float(row[best]) >= 0.5
+        if hit:
+            overlap[:, best] = 0
+        right.append(hit)
+    return right
+
+
+def _listed(boxes: Tensor) -> list[list[float]]:
+    return [[round(value, 1) for value in box] for box in boxes[:_MOST].tolist()]
+
+
+def _scaled(boxes: Tensor, size: tuple[int, ...], picture: Image.Image) -> list[list[float]]:
+    ratio = torch.tensor([picture.width / size[1], picture.height / size[0]] * 2)
+    scaled: list[list[float]] = (boxes.detach().cpu().float() * ratio).tolist()
+    return scaled
+
+
+def _draw(picture: Image.Image, boxes: Sequence[tuple[list[float], str]], *, inset: int = 0) -> None:
+    draw = ImageDraw.Draw(picture)
+    for (x1, y1, x2, y2), color in boxes:
+        if x2 - x1 > 2 * inset + 2 and y2 - y1 > 2 * inset + 2:
+            draw.rectangle((x1 + inset, y1 + inset, x2 - inset, y2 - inset), outline=color, width=2)
+
+
+def _small(picture: Image.Image, lines: list[tuple[str, bool | None]]) -> Image.Image:
+    return caption_panel(picture, lines, side=SIDE)

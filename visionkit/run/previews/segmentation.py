@@ -1,0 +1,130 @@
+"""Previews of segmentation: picture, truth and prediction side by side, each class in its own colour."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from visionkit.metrics.segmentation import confusion_counts, segmentation_scores
+from visionkit.run.previews.image_grid import GAP, INK, LINE, PAPER, join_grid, to_picture
+
+__all__ = ["MaskPreview", "class_colours", "paint"]
+
+SIDE = 220
+_OPAQUE = 0.62  # of a class's colour over the picture
+_IGNORED = (96, 96, 96)
+_LISTED = 0.005  # classes with a smaller share of the pixels are not named
+
+
+class MaskPreview:
+    """Describes and draws the pictures of a `Segmenter`; a `PreviewKind`.
+
+    A row's "loss" is one minus the picture's own mIoU, so the worst come first; a picture in which nothing
+    counts has none.
+
+    Args:
+        classes: The names, by class number.
+        ignore_index: Value of pixels that do not count.
+    """
+
+    def __init__(self, classes: Sequence[str], *, ignore_index: int = 255) -> None:
+        self.classes = list(classes)
+        self.ignore_index = ignore_index
+        self._maps: list[Tensor] = []  # predictions of the batch that is being described
+
+    def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
+        """Return the first pictures of a training batch, each beside its mask."""
+        pairs = list(zip(batch["images"], batch["masks"], strict=True))[: max(1, count // 2)]
+        return [self._strip(image, [mask.detach().cpu()]) for image, mask in pairs]
+
+    def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return which classes each picture holds, which were found, and how well they were outlined."""
+        found = module.predict_step({"images": batch["images"], "ids": batch["ids"]}, 0)
+        self._maps = [prediction.mask for prediction in found]
+        rows = []
+        for name, guess, mask in zip(batch["ids"], self._maps, batch["masks"], strict=True):
+            truth = mask.detach().cpu()
+            counts = confusion_counts(
+                guess, truth, num_classes=len(self.classes), ignore_index=self.ignore_index
+            )
+            scores = segmentation_scores(counts)
+            known = bool(counts.any())
+            said = f"mIoU {scores.miou:.2f}, {100 * scores.pixel_accuracy:.0f}% of the pixels"
+            rows.append({
+                "id": name,
+                "truth": self._named(counts.sum(1)),
+                "prediction": self._named(counts.sum(0)),
+                "confidence": None,
+                "loss": 1 - scores.miou if known else None,
+                "said": said if known else "nothing counts here",
+                "panels": 3,
+            })  # fmt: skip
+        return rows
+
+    def picture(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+        """Return picture, truth and prediction side by side."""
+        truth = batch["masks"][position].detach().cpu()
+        return self._strip(batch["images"][position], [truth, self._maps[position]])
+
+    def panel(self, picture: Image.Image, row: dict[str, Any]) -> Image.Image:
+        """Return the strip with its score and the colours of its classes below it."""
+        names = list(dict.fromkeys([*row["truth"], *row["prediction"]]))
+        colours = class_colours(len(self.classes))
+        font = ImageFont.load_default(size=11)
+        places, left, lines = [], 4, 1
+        for name in names:
+            wide = round(font.getlength(name)) + 22
+            if left + wide > picture.width and left > 4:
+                left, lines = 4, lines + 1
+            places.append((name, left, picture.height + 4 + LINE * lines))
+            left += wide
+        panel = Image.new("RGB", (picture.width, picture.height + LINE * (lines + 1) + 6), PAPER)
+        panel.paste(picture, (0, 0))
+        draw = ImageDraw.Draw(panel)
+        draw.text((4, picture.height + 2), f"{row['said']}   {row['id']}", fill=INK, font=font)
+        for name, x, y in places:
+            draw.rectangle((x, y + 2, x + 10, y + 12), fill=colours[self.classes.index(name)])
+            draw.text((x + 14, y), name, fill=INK, font=font)
+        return panel
+
+    def _strip(self, image: Tensor, maps: Sequence[Tensor]) -> Image.Image:
+        plain = to_picture(image, side=SIDE)
+        painted = [paint(plain, mask, len(self.classes), ignore_index=self.ignore_index) for mask in maps]
+        return join_grid([plain, *painted], columns=len(maps) + 1, gap=GAP // 2)
+
+    def _named(self, counts: Tensor) -> list[str]:
+        total = max(1, int(counts.sum()))
+        order = counts.argsort(descending=True, stable=True).tolist()
+        return [self.classes[index] for index in order if int(counts[index]) > _LISTED * total]
+
+
+def class_colours(count: int) -> list[tuple[int, int, int]]:
+    """Return a colour a class, the same for a class number whatever the count: hues a golden angle apart."""
+    colours = []
+    for index in range(count):
+        saturation, value = ((0.75, 0.95), (0.95, 0.70), (0.45, 0.90))[index % 3]
+        red, green, blue = colorsys.hsv_to_rgb((0.58 + index * 0.61803) % 1.0, saturation, value)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colours
+
+
+def paint(picture: Image.Image, mask: Tensor, classes: int, *, ignore_index: int = 255) -> Image.Image:
+    """Return the picture under the colours of its class map.
+
+    Args:
+        picture: Any size.
+        mask: `(H, W)` class numbers, resized to the picture by the nearest pixel.
+        classes: How many classes there are.
+        ignore_index: Pixels that do not count are grey.
+    """
+    table = np.array([*class_colours(classes), _IGNORED], dtype=np.uint8)
+    values = mask.numpy()
+    numbers = np.where((values == ignore_index) | (values >= classes), classes, values)
+    colours = Image.fromarray(table[numbers]).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.blend(picture, colours, _OPAQUE)

@@ -1,0 +1,200 @@
+"""One command at a time trains in a run's folder: a lock that names its holder, free when that is gone.
+
+The operating system's lock (`flock`) ends with the process, whatever ended it. It may not reach other
+machines, so the file also says who holds it and is touched while that lives: a holder elsewhere that was seen
+lately is believed. A holder of the same SLURM job is this one before a requeue, and gone. The data workers of
+a killed holder keep its lock until they notice, some seconds later: they are waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from visionkit.errors import InputError
+from visionkit.run.storage.unwritable import unwritable
+
+__all__ = ["FILE", "hold"]
+
+FILE = "run.lock"
+# Windows has none: what the file says decides.
+FCNTL: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
+TOUCH = 30.0  # seconds between signs of life
+STALE = 180.0  # seconds without one after which a holder on another machine is taken for gone
+# Seconds for what a killed holder left behind to end: data workers look for their parent every five.
+LINGER = 30.0
+_HELD: set[Path] = set()
+
+
+@contextlib.contextmanager
+def hold(folders: Sequence[str | Path]) -> Iterator[None]:
+    """Hold the locks of run folders; what this process, or one it was forked from, holds is not asked twice.
+
+    Args:
+        folders: The runs' folders; made where they are not there, and removed again if they stay empty.
+
+    Raises:
+        InputError: Another process trains there; names it, its machine and since when.
+        RunError: A folder cannot be made or written.
+    """
+    resolved = dict.fromkeys(Path(folder).resolve() for folder in folders)
+    wanted = [path for path in resolved if path not in _HELD]
+    taken: list[tuple[Path, int, bool]] = []
+    done = threading.Event()
+    try:
+        for folder in wanted:
+            new = not folder.exists()
+            try:
+                taken.append((folder, _take(folder), new))
+            except OSError as error:
+                raise unwritable(folder, error) from error
+            _HELD.add(folder)
+        if taken:
+            threading.Thread(target=_touch, args=([h for _, h, _ in taken], done), daemon=True).start()
+        yield
+    finally:
+        done.set()
+        for folder, handle, new in taken:
+            _HELD.discard(folder)
+            _give_back(folder, handle)
+            if new:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # only if nothing was written
+
+
+def _take(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    deadline = time.monotonic() + LINGER
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        locked = _lock(handle)
+        if locked is False:
+            holder = _read(handle)
+            os.close(handle)
+            gone = holder.get("host") == socket.gethostname() and not _runs(holder.get("pid"))
+            if gone and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            raise _refusal(folder, holder, gone=gone)
+        # Its holder may have removed the file between our opening and locking it: then it guards nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                break
+        os.close(handle)
+    holder = _read(handle)
+    if holder and _lives(holder, folder, known=bool(locked)):
+        os.close(handle)
+        raise _refusal(folder, holder)
+    text = json.dumps(_me()) + "\n"
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, text.encode(), 0)
+    return handle
+
+
+def _give_back(folder: Path, handle: int) -> None:
+    with contextlib.suppress(OSError):
+        (folder / FILE).unlink()
+    with contextlib.suppress(OSError):
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Return whether the file is now ours; None where the file system cannot tell."""
+    if FCNTL is None:
+        return None
+    try:
+        FCNTL.flock(handle, FCNTL.LOCK_EX | FCNTL.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _me() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
+        "command": " ".join(sys.argv)[:500],
+    }
+
+
+def _read(handle: int) -> dict[str, Any]:
+    try:
+        found = json.loads(os.pread(handle, 65536, 0) or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _lives(holder: dict[str, Any], folder: Path, *, known: bool) -> bool:
+    """Return whether a holder whose lock we could take lives all the same; `known`: locks work here."""
+    mine = _me()
+    if holder.get("slurm_job") and holder["slurm_job"] == mine["slurm_job"]:
+        return False
+    if holder.get("host") == mine["host"]:
+        if known or holder.get("pid") == mine["pid"]:
+            return False
+        return _runs(holder.get("pid"))
+    return _age(folder) < STALE
+
+
+def _runs(pid: Any) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, TypeError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _age(folder: Path) -> float:
+    # By the clock of the file system, which may be another machine's.
+    probe = folder / f".{FILE}-{os.getpid()}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - (folder / FILE).stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _touch(handles: Sequence[int], done: threading.Event) -> None:
+    while not done.wait(TOUCH):
+        for handle in handles:
+            with contextlib.suppress(OSError):
+                os.utime(handle)
+
+
+def _refusal(folder: Path, holder: dict[str, Any], *, gone: bool = False) -> InputError:
+    who = "another process"
+    if holder:
+        since = f" since {holder.get('since')}" if holder.get("since") else ""
+        who = f"process {holder.get('pid')} on {holder.get('host')}{since}"
+    if gone:
+        who = f"what {who} left running (it has ended itself)"
+    here = not holder or holder.get("host") == socket.gethostname()
+    wait = "" if here else f" If that machine is gone, wait {STALE / 60:.0f} minutes or remove the file."
+    ahead = 0.0 if here else -_age(folder)
+    if ahead > TOUCH:
+        wait = (
+            f" Its last sign of life lies {ahead / 60:.0f} minutes in the future: the clocks of the machines "
+            "differ, so waiting tells little. If that machine is gone, remove the file."
+        )
+    return InputError(
+        f"{folder} is being trained by {who} ({FILE} there). Two commands cannot write one run: wait until "
+        f"it has ended, or give another --out.{wait}"
+    )

@@ -1,0 +1,1 @@
+"""All runs of a recipe: every init, seed and fraction, one after another or at once."""

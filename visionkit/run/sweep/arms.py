@@ -1,0 +1,282 @@
+"""All runs of a recipe: every init, seed and fraction in a folder of its own, then the comparison."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from visionkit.config import check_limits
+from visionkit.errors import InputError, RunError, unknown_name
+from visionkit.printable import printable
+from visionkit.run.config import RunConfig, to_dict
+
+if TYPE_CHECKING:
+    from visionkit.run.sweep.jobs import Job
+
+__all__ = ["each_run", "run_recipe"]
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+# What a setting may be instead of a path.
+WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "both")}
+IGNORED = (
+    "out",
+    "resume",
+    "logger",
+    "progress",
+    "workers",
+    "checkpoint_every",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "jobs",
+    "timeout",
+)
+
+
+def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
+    """Yield `(config of one run, its folder)` for every fraction, seed and init, arms side by side.
+
+    Raises:
+        InputError: A setting is outside its limits, or a list is empty.
+    """
+    check_limits(config)
+    if not config.seeds or not config.fractions:
+        raise InputError("Expected at least one seed and one fraction. Use --seeds 0 --fractions 1.")
+    places: dict[Path, float] = {}
+    for fraction in config.fractions:
+        for seed in config.seeds:
+            for init in config.arms():
+                name = init if init in ("pretrained", "scratch") else Path(init).stem
+                folder = Path(config.out) / f"{name}-f{fraction:g}-s{seed}"
+                other = places.setdefault(folder, fraction)
+                if other != fraction:
+                    raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
+                one = dataclasses.replace(config, init=init, seeds=[seed], fractions=[fraction])
+                yield one, folder
+
+
+def run_recipe(
+    config: ConfigT, train: Callable[[ConfigT, Path], dict[str, Any]], *, paths: Sequence[str] = ()
+) -> Path:
+    """Run every run that is not finished yet, then compare them all and write the report.
+
+    Finished runs with the same settings are kept as they are, so the same command continues after anything.
+
+    Args:
+        config: The recipe's settings; `out` must be set.
+        train: Trains one run in a folder; torch is seeded before it is called.
+        paths: Settings that name a file or a folder ("data", "init"): looked for before anything begins.
+
+    Returns:
+        The folder that holds the runs, `comparison.json` and `report.html`.
+
+    Raises:
+        InputError: A folder holds a run with other settings, or holds one and `resume` is "never", or another
+            command trains there.
+        RunError: A run failed; the others are finished and compared. Or all are finished, but a figure, a
+            tracker or the test split failed: results and report are kept and name it.
+    """
+    runs = list(each_run(config))
+    _check_paths(config, paths)  # what is told without a long import, and before a folder is made
+    from visionkit.run.callbacks.preempt import PreemptedError
+    from visionkit.run.processes.children import end_with_parent
+    from visionkit.run.processes.launcher import find_processes, is_first
+    from visionkit.run.processes.stop import listening
+    from visionkit.run.storage.lock import hold
+    from visionkit.run.storage.result import TEST_FAILED, read_result
+    from visionkit.run.sweep.jobs import Job, choose_jobs, run_jobs
+    from visionkit.run.training.device_policy import choose_policy
+
+    end_with_parent()
+    out, began = Path(config.out), time.time()
+    first = is_first()
+    jobs, threads = choose_jobs(config, len(runs))
+    alone = find_processes(config, accelerator=choose_policy(config).accelerator).world == 1
+    # Another process may look when the first has already begun: only that one can tell a run of before.
+    for one, folder in runs:
+        if first or one.resume != "never":
+            _check_folder(one, folder)
+    todo = []
+    for number, (one, folder) in enumerate(runs, start=1):
+        title = f"[{number}/{len(runs)}] {folder.name}"
+        result = read_result(folder)
+        if result is None or any(TEST_FAILED in text for text in result.get("problems") or ()):
+            todo.append(Job(title, folder, functools.partial(_train_one, train, one, folder)))
+        elif first:
+            _print(f"{title}: finished before, kept.")
+    fault: Exception | None = None
+    with hold([job.folder for job in todo] if first else []), listening():
+        try:
+            if jobs > 1 and todo:
+                _print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.")
+                run_jobs(todo, jobs=jobs, threads=threads, finished=_say)
+            else:
+                _in_turn(todo, first=first, alone=alone)
+        except PreemptedError:
+            raise
+        except Exception as error:
+            if not alone:  # other processes wait for this one's end
+                raise
+            fault = error  # what is finished is compared all the same
+        if first:
+            _conclude(out, [folder for _, folder in runs], time.time() - began, fault)
+    if fault is not None:
+        raise fault
+    return out
+
+
+def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
+    """Look whether what the settings name is there.
+
+    Raises:
+        InputError: A path is not there, or a file stands where folders are to be.
+    """
+    for name in paths:
+        value = str(getattr(config, name))
+        before = value.rpartition("#")[0]  # "weights.pt#teacher.backbone" names a part of a file
+        if value in ("", *WORDS.get(name, ())) or any(
+            part and Path(part).expanduser().exists() for part in (value, before)
+        ):
+            continue
+        text = f"--{name} {value}: there is no file or folder of this name."
+        if name in WORDS:
+            text += f" {unknown_name(name, value, WORDS[name])}"
+        raise InputError(text)
+    out = Path(config.out)
+    there = next((place for place in (out, *out.absolute().parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise InputError(f"--out {out}: {there} is a file, not a folder. Choose another --out.")
+
+
+def _in_turn(todo: list[Job], *, first: bool, alone: bool) -> None:
+    """Train one run after the other; a failed one stops the others only where processes wait for it."""
+    fault: Exception | None = None
+    for job in todo:
+        if first:
+            _print(job.title)
+        try:
+            result = job.call()
+        except RunError as error:
+            if not alone or type(error).__name__ == "PreemptedError":
+                raise
+            fault = fault or error
+            _print(f"{job.title}: {error}")
+        else:
+            if first:
+                _say(job, result)
+    if fault is not None:
+        raise fault
+
+
+def _train_one(
+    train: Callable[[ConfigT, Path], dict[str, Any]], one: ConfigT, folder: Path
+) -> dict[str, Any]:
+    import lightning
+
+    from visionkit.run.processes.launcher import is_first
+    from visionkit.run.processes.stop import listening
+
+    if is_first():
+        (folder / "error.txt").unlink(missing_ok=True)  # of an earlier start
+    lightning.seed_everything(one.seeds[0], workers=False, verbose=False)
+    try:
+        with listening():  # also in a process of its own
+            return train(one, folder)
+    except Exception as error:
+        # A run that had begun says in its folder why it has no result: a comparison reads it.
+        if is_first() and type(error).__name__ != "PreemptedError" and (folder / "config.yaml").exists():
+            with contextlib.suppress(OSError):
+                text = printable(f"{type(error).__name__}: {error}\n")
+                (folder / "error.txt").write_text(text, encoding="utf-8")
+        raise
+
+
+def _print(text: str) -> None:
+    print(printable(text), flush=True)  # noqa: T201
+
+
+def _say(job: Job, result: dict[str, Any]) -> None:
+    name = result["monitor"][0]
+    score = result["metrics"].get(name)
+    value = "nothing to score" if score is None or not math.isfinite(score) else f"{score:.4f}"
+    _print(
+        f"{job.title}: {name} = {value} after {result['images_seen']} images, "
+        f"{result['seconds']['total']:.0f} s, {result['images_per_second']:.0f} images/s"
+    )
+    early = result.get("stopped_early")
+    if early:
+        _print(f"  stopped early: {early['images']} of {early['planned_images']} images")
+    for split, left in ((result.get("skipped") or {}).get("samples") or {}).items():
+        _print(f"  left out: {left['count']} of {left['of']} {split} samples, which could not be read")
+    for text in result.get("problems") or ():
+        _print(f"  {text}")
+
+
+def _check_folder(one: RunConfig, folder: Path) -> None:
+    import yaml
+
+    from visionkit.run.callbacks.save_checkpoints import how_to_go_on, writable
+
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        if one.resume == "require":
+            raise InputError(f"--resume require: expected a run in {folder}, but there is none.")
+        writable(folder.parent)
+        return
+    if one.resume == "never":
+        raise InputError(
+            f"{folder} already holds a run. Nothing is overwritten: continue it with --resume auto, or give "
+            "another --out."
+        )
+    before = yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
+    now = to_dict(one)
+    other = [name for name in now if name not in IGNORED and before.get(name) != now[name]]
+    if other:
+        rows = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other[:4])
+        rows += f" and {len(other) - 4} more" if len(other) > 4 else ""
+        raise InputError(
+            f"{folder} holds a run with other settings: {rows}. Nothing is overwritten: give the settings it "
+            f"was started with, or another --out. {how_to_go_on(folder)}"
+        )
+
+
+def _conclude(out: Path, folders: list[Path], seconds: float, fault: Exception | None) -> None:
+    """Compare what is finished, of this command and of earlier ones in the same folder; write the report.
+
+    Raises:
+        RunError: The runs are finished, but something beside them went wrong: a figure, a tracker, the test.
+    """
+    from visionkit.compare.comparison import compare
+    from visionkit.compare.report.report import write_report
+    from visionkit.compare.run_record import runs_inside
+    from visionkit.run.storage.result import read_result
+
+    results = [result for folder in folders if (result := read_result(folder)) is not None]
+    if fault is not None and not results:
+        return
+    inside = runs_inside(out)
+    problems = [f"{r['init']}, seed {r['seed']}: {text}" for r in results for text in r.get("problems") or ()]
+    try:
+        comparison = compare(
+            [path for path in inside if path in {f.resolve() for f in folders}], others=inside
+        )
+        comparison.print()
+        report = write_report(comparison, out)
+    except Exception as error:
+        if fault is not None:  # the first one is the one to tell
+            _print(f"The comparison is not whole: {error}")
+            return
+        if not isinstance(error, RunError):
+            raise
+        problems.append(str(error))
+        report = out / "report.html"
+    _print(f"\nreport      {report}\nruns        {out}\nseconds     {seconds:.0f}")
+    if problems and fault is None:
+        lines = "\n".join(f"  {text}" for text in problems)
+        raise RunError(f"Every run is finished and its result is kept, but not all went well:\n{lines}")

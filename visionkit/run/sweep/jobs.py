@@ -1,0 +1,235 @@
+"""Several runs at the same time on one machine's cores, each in a process of its own.
+
+Small networks use one core well and two cores badly, so that two runs beside each other finish sooner than
+two runs in turn. The processes are forked after the imports, which are thus paid once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from visionkit.errors import InputError, RunError
+from visionkit.printable import printable
+from visionkit.run.config import RunConfig
+from visionkit.run.processes.launcher import find_processes
+from visionkit.run.sweep.announce import announce, forward
+from visionkit.run.training.device_policy import choose_policy
+
+__all__ = ["Job", "choose_jobs", "run_jobs"]
+
+MOST = 4
+"""Runs at a time unless `--jobs` asks for more: each needs the memory of a run."""
+
+POLL = 0.5
+ASKED = "Interrupted: every run saves after its next update and ends. Press Ctrl-C again to end them at once."
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be trained in a process of its own.
+
+    Args:
+        title: What is printed of it.
+        folder: Its folder; what it prints goes to `log.txt` there.
+        call: Trains it and returns its result.
+    """
+
+    title: str
+    folder: Path
+    call: Callable[[], dict[str, Any]]
+
+
+def choose_jobs(config: RunConfig, runs: int) -> tuple[int, int]:
+    """Return `(runs at a time, threads of each)`.
+
+    Asked for 0, as many runs as there are threads go at a time, four at most, where a run is one process on
+    a CPU; otherwise one. The numbers follow from all runs of the command, finished or not, because threads
+    decide the last bits of a sum: a command started again must share them out alike.
+
+    Args:
+        config: `jobs`, and what the runs use.
+        runs: All runs that the command spans.
+
+    Raises:
+        InputError: Several runs at a time are asked for on a GPU or with several processes a run.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    accelerator = choose_policy(config).accelerator
+    found = find_processes(config, accelerator=accelerator)
+    # A Ray worker runs in a thread of a process that cannot be forked.
+    alone = accelerator == "cpu" and found.world == 1 and found.launcher != "ray"
+    if config.jobs < 0:
+        raise InputError(f"Expected --jobs to be 0 (auto) or more, but got {config.jobs}.")
+    if config.jobs > 1 and not (alone and hasattr(os, "fork")):
+        raise InputError(
+            f"Expected --jobs 1, but got {config.jobs}: runs go at the same time only where each is one "
+            "process on a CPU. On GPUs start each arm as a command of its own, with --init and --seeds."
+        )
+    if not alone or not hasattr(os, "fork"):
+        return 1, threads
+    jobs = max(1, min(config.jobs or min(threads, MOST), runs))
+    return jobs, max(1, threads // jobs)
+
+
+def run_jobs(
+    todo: Sequence[Job], *, jobs: int, threads: int, finished: Callable[[Job, dict[str, Any]], None]
+) -> None:
+    """Train all of `todo`, `jobs` at a time; what fails does not stop the others.
+
+    SIGTERM, SIGUSR1 and an interrupt (Ctrl-C) reach every run, which saves and ends; a second interrupt ends
+    them at once. A run whose parent is gone ends at once, and is continued by the same command like any
+    other that was stopped.
+
+    Args:
+        todo: The runs, started in this order.
+        jobs: How many at a time.
+        threads: Threads of each.
+        finished: Called in this process with each result as it comes.
+
+    Raises:
+        InputError: The first run that failed did so for something the user can put right.
+        RunError: The first run that failed did so for another reason, or was asked to stop.
+        KeyboardInterrupt: The runs were interrupted.
+    """
+    import visionkit.tasks  # noqa: F401  what every run imports is imported once, before the fork
+
+    waiting, faults = list(todo), []
+    running: dict[Connection, tuple[multiprocessing.process.BaseProcess, Job]] = {}
+    asked: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        again = signal.SIGINT in asked and number == signal.SIGINT
+        asked.append(number)
+        if number == signal.SIGINT:
+            number = signal.SIGKILL if again else signal.SIGTERM
+            _tell("Interrupted: ending every run at once." if again else ASKED)
+        for child, _ in list(running.values()):
+            if child.pid is not None and child.is_alive():
+                os.kill(child.pid, number)
+
+    with _signals(pass_on):
+        while (waiting and not asked) or running:
+            while waiting and len(running) < jobs and not asked:
+                job = waiting.pop(0)
+                child, end = _start(job, threads)
+                running[end] = (child, job)
+            ready = wait(list(running), timeout=POLL)
+            for end in [end for end in running if end in ready]:
+                answer = _answer(end)
+                if answer is not None and answer[0] == "notice":
+                    for line in announce([str(answer[1])]):
+                        print(f"  notice    {printable(line)}", flush=True)  # noqa: T201
+                    continue
+                child, job = running.pop(end)
+                end.close()
+                child.join()
+                if answer is None:
+                    code = child.exitcode or 0
+                    answer = ("RunError", f"ended by signal {-code}" if code < 0 else f"ended with {code}")
+                kind, value = answer
+                if isinstance(value, dict):
+                    finished(job, value)
+                else:
+                    faults.append((kind, f"{job.folder.name}: {value}\nIts log: {job.folder / 'log.txt'}"))
+    if signal.SIGINT in asked:
+        raise KeyboardInterrupt
+    if faults:
+        raise _error(*faults[0])
+    if asked:
+        raise _error("PreemptedError", "Asked to stop. Start the same command again to continue.")
+
+
+def _start(job: Job, threads: int) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+    here, there = multiprocessing.Pipe(duplex=False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # Fork: the recipe's functions need no import by name, and the heavy imports are already made.
+    child = multiprocessing.get_context("fork").Process(target=_work, args=(job, threads, there, os.getpid()))
+    child.start()
+    there.close()
+    return child, here
+
+
+def _work(job: Job, threads: int, end: Connection, parent: int) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM, which saves first
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with (job.folder / "log.txt").open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    torch.set_num_threads(threads)
+    forward(lambda line: end.send(("notice", line)))
+    try:
+        end.send(("done", job.call()))
+    except (InputError, RunError) as error:
+        kind = "InputError" if isinstance(error, InputError) else type(error).__name__
+        sys.stderr.write(f"\n{error}\n")
+        end.send((kind, str(error)))
+    except BaseException as error:
+        traceback.print_exc()
+        end.send(("RunError", f"{type(error).__name__}: {error}"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # what the parent registered for its own end is not this process's to do
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os._exit(1)
+
+
+def _answer(end: Connection) -> tuple[str, dict[str, Any] | str] | None:
+    try:
+        answer: tuple[str, dict[str, Any] | str] = end.recv()
+    except (EOFError, OSError):
+        return None
+    return answer
+
+
+def _tell(text: str) -> None:
+    # From a signal's handler: the buffered streams may be half way through a write.
+    os.write(2, f"\n{text}\n".encode())
+
+
+def _error(kind: str, text: str) -> Exception:
+    if kind == "InputError":
+        return InputError(text)
+    if kind == "PreemptedError":
+        from visionkit.run.callbacks.preempt import PreemptedError
+
+        return PreemptedError(text)
+    return RunError(text)
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable[[int, FrameType | None], None]) -> Any:
+    try:
+        before = {n: signal.signal(n, handler) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    except ValueError:  # not in the main thread: the caller handles signals there
+        before = {}
+    try:
+        yield
+    finally:
+        for number, do in before.items():
+            signal.signal(number, do)

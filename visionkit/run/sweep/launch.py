@@ -1,0 +1,103 @@
+"""How a recipe starts from a shell: parse, run, and end with a status that says what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from visionkit.errors import InputError, RunError
+from visionkit.printable import printable
+from visionkit.run.config import RunConfig, parse
+from visionkit.run.processes.stop import first_speaks, listening
+
+__all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PREEMPTED", "launch"]
+
+EXIT_FAILED = 1
+EXIT_INPUT = 2
+EXIT_PREEMPTED = 75
+EXIT_INTERRUPTED = 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+
+
+def launch(
+    main: Callable[[ConfigT], Any],
+    config: type[ConfigT],
+    *,
+    variants: Sequence[Callable[[ConfigT], ConfigT]] = (),
+    doc: str | None = None,
+    prog: str = "",
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parse the command line into `config` and run `main`; leave the process with its status.
+
+    Status 0 is success, 2 something the user can put right, 1 a failure, 75 a run that was asked to stop and
+    130 an interrupt (Ctrl-C): both continue when the same command is started again. Errors are one message;
+    `--debug` adds the traceback.
+
+    Args:
+        main: Takes the config.
+        config: The recipe's dataclass.
+        variants: Named settings.
+        doc: The recipe's docstring, shown in the help.
+        prog: The recipe's name, where it is not run as a file: a copy goes by its own name.
+        argv: The arguments; those of the process if not given.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and sys.argv[0].endswith(".py"):
+        prog = Path(sys.argv[0]).name
+    debug = "--debug" in args
+    made: RunConfig | None = None
+    try:
+        with _reader_may_leave():
+            made = parse(
+                config, [a for a in args if a != "--debug"], variants=variants, doc=doc or "", prog=prog
+            )
+        # From here on, before the long imports, a queue's signal ends nothing: the run saves first.
+        with listening():
+            main(made)
+    except (InputError, RunError, KeyboardInterrupt, OSError) as error:
+        if debug or (isinstance(error, OSError) and error.errno not in FULL):
+            raise
+        status, text = _judge(error, made.out if made else "")
+        if status != EXIT_INTERRUPTED or first_speaks():
+            sys.stderr.write(printable(f"\n{prog or 'recipe'}: {text}\n"))
+        raise SystemExit(status) from None
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End well where the program that reads the help has seen enough: `--help | head` is no failure."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # not first at the very end, where nobody can catch it
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        raise SystemExit(0) from None
+
+
+def _judge(error: BaseException, out: str) -> tuple[int, str]:
+    if isinstance(error, OSError):
+        place = Path(str(error.filename or out or "."))
+        free = next(shutil.disk_usage(p).free for p in (place, *place.absolute().parents) if p.exists())
+        return EXIT_FAILED, (
+            f"{place} could not be written: {error.strerror}; {free} bytes are free. Free some space or "
+            "choose another --out, then start the same command again."
+        )
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED, str(error) or (
+            "interrupted by the keyboard. Start the same command again to go on: finished runs are kept, the "
+            "others continue from their last checkpoints; a run that has none yet starts again."
+        )
+    if type(error).__name__ == "PreemptedError":
+        return EXIT_PREEMPTED, str(error)
+    return (EXIT_INPUT if isinstance(error, InputError) else EXIT_FAILED), str(error)

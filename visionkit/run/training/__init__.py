@@ -1,0 +1,1 @@
+"""Training one run: the Trainer, its length, precision and device."""

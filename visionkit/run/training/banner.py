@@ -1,0 +1,77 @@
+"""What a run says before it starts: versions, device, batch, data, what is frozen, where everything goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning
+from lightning.pytorch.utilities import rank_zero_only
+
+from visionkit.config import TransferConfig
+from visionkit.data.datamodule import DataModule
+from visionkit.printable import printable
+from visionkit.run.config import RunConfig
+from visionkit.run.storage.result import environment
+from visionkit.run.sweep.announce import announce, notice_lines
+from visionkit.run.training.device_policy import Policy
+from visionkit.run.training.schedule_length import Length
+
+__all__ = ["print_banner"]
+
+
+@rank_zero_only
+def print_banner(
+    config: RunConfig,
+    task: lightning.LightningModule,
+    data: DataModule,
+    trainer: lightning.Trainer,
+    policy: Policy,
+    folder: Path,
+    plan: Length,
+    resume: str | None,
+) -> None:
+    """Print the facts of one run, on the first process."""
+    from visionkit.optim import describe_rate
+
+    env, world = environment(), trainer.world_size
+    versions = env["versions"]
+    width = plan.width * config.accumulate
+    sizes = data.facts()["sizes"]
+    total = sum(p.numel() for p in task.parameters())
+    trainable = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    transfer = getattr(task, "transfer", None)
+    norm = transfer.norm if isinstance(transfer, TransferConfig) else None
+    frozen = transfer.freeze_through if isinstance(transfer, TransferConfig) else None
+    rows = {
+        "run": f"{folder.name}: init {config.init}, seed {config.seeds[0]}, fraction {config.fractions[0]:g}",
+        "versions": ", ".join(
+            f"{name} {versions[name]}" for name in ("visionkit", "torch", "lightning", "timm")
+        ),
+        "device": f"{world} x {policy.accelerator} ({env['device']}), {policy.precision}"
+        + (", channels-last" if policy.channels_last else "")
+        + (", compiled" if policy.compile else ""),
+        "batch": f"{plan.width // world} x {world} process(es) x {config.accumulate} accumulated = {width}",
+        "rate": describe_rate(config.lr, config.optim, width),
+        "data": f"{data.splits.name}: {sizes['train']} of {sizes['train_full']} train, {sizes['val']} val, "
+        f"{sizes['test']} test" + _targets(task, data.splits.classes),
+        "length": plan.describe(sizes["train"]),
+        "model": f"{type(task).__name__} over {config.backbone}: {total / 1e6:.2f} M parameters, "
+        f"{trainable / 1e6:.2f} M trained; norm {norm}, frozen through {frozen or 'nothing'}",
+        "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),
+    }
+    lines = notice_lines(data.splits.notices)
+    new = announce(lines)
+    shown = [("notice", line) for line in new]
+    if len(new) < len(lines):
+        shown.append(("notices", f"{len(lines) - len(new)} more of the data, as above"))
+    text = "\n".join(f"  {name:<9} {value}" for name, value in [*rows.items(), *shown])
+    print(printable(text), flush=True)  # noqa: T201
+
+
+def _targets(task: lightning.LightningModule, classes: Sequence[str]) -> str:
+    """Return what is learnt, where it is classes or numbers; captions have neither."""
+    if not classes:
+        return ""
+    word = ("number", "s") if getattr(task, "target", "") == "regression" else ("class", "es")
+    return f", {len(classes)} {word[0]}{word[1] * (len(classes) != 1)}"

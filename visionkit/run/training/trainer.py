@@ -1,0 +1,192 @@
+"""The one function that builds a Trainer: exact order, exact shards, safe checkpoints, quiet log."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+
+from visionkit.errors import InputError, unknown_name
+from visionkit.run.callbacks.deterministic_all_reduce import OrderedSum
+from visionkit.run.config import RunConfig
+from visionkit.run.processes.launcher import Processes, find_processes
+from visionkit.run.processes.process_group import leave_at_exit
+from visionkit.run.storage.checkpoint import AtomicCheckpointIO
+from visionkit.run.training.device_policy import Policy, choose_policy
+from visionkit.run.training.precision import CpuMixedPrecision
+from visionkit.run.training.quiet_profiler import QuietProfiler
+
+__all__ = ["build_trainer"]
+
+
+def build_trainer(
+    config: RunConfig,
+    *,
+    folder: str | Path,
+    policy: Policy | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    max_epochs: int = -1,
+    max_steps: int = -1,
+    validate_every: int = 1,
+    log_every: int = 20,
+) -> lightning.Trainer:
+    """Return a Trainer as every recipe uses it; anything it sets can be set by hand on a stock one.
+
+    Args:
+        config: Devices, nodes, strategy, precision, accumulation, clipping.
+        folder: Root of everything the Trainer writes.
+        policy: The device's policy; chosen from `config` if not given.
+        callbacks: Run in this order; checkpoint writers go last.
+        loggers: Where logged values go.
+        max_epochs: Passes over the data; -1 leaves the end to `max_steps`.
+        max_steps: Updates; -1 leaves the end to `max_epochs`.
+        validate_every: Epochs between validations.
+        log_every: Updates between rows of training values.
+
+    Raises:
+        InputError: The strategy is unknown or does not run on this device, or the master address does not
+            resolve.
+    """
+    policy = policy or choose_policy(config)
+    found = find_processes(config, accelerator=policy.accelerator)
+    _check_master(found)
+    if found.world > 1:
+        leave_at_exit()
+    _quiet()
+    summing = [OrderedSum()] if policy.accelerator == "cpu" and found.world > 2 else []
+    trainer = lightning.Trainer(
+        accelerator=policy.accelerator,
+        devices=found.devices,
+        num_nodes=found.nodes,
+        strategy=_strategy(config, policy, found),
+        **_precision(policy, found),
+        callbacks=[*summing, *callbacks, *_progress(config)],
+        logger=list(loggers) or False,
+        max_epochs=max_epochs,
+        max_steps=max_steps,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.optim.clip_norm or None,
+        check_val_every_n_epoch=validate_every,
+        log_every_n_steps=log_every,
+        num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(c, lightning.pytorch.callbacks.Checkpoint) for c in callbacks),
+        enable_model_summary=False,
+        enable_progress_bar=config.progress and _terminal(),
+        use_distributed_sampler=False,
+        profiler=QuietProfiler(),
+        deterministic="warn" if config.deterministic else False,
+        benchmark=False if config.deterministic else None,
+        default_root_dir=folder,
+    )
+    if policy.accelerator == "gpu":
+        # TF32 for what stays in 32 bits: convolutions have it already, products of matrices do not.
+        torch.set_float32_matmul_precision("high")
+    # Deterministic algorithms also fill every new tensor with NaN, a pass over memory that changes no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # Lightning asks all processes about SIGTERM by a broadcast before every batch; `Preemption` agrees
+    # through the key-value store instead, so a step makes no collective but its gradient's.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    # Its handlers save, or send to all processes, within the handler, where any other call may be half done.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
+
+
+def _precision(policy: Policy, found: Processes) -> dict[str, Any]:
+    """Return the plugins and the precision: on a CPU, mixed precision is a plugin of our own."""
+    plugins: list[Any] = [AtomicCheckpointIO(), *_environment(found)]
+    if policy.accelerator == "cpu" and policy.precision == "bf16-mixed" and not policy.compile:
+        return {"plugins": [*plugins, CpuMixedPrecision()]}
+    return {"plugins": plugins, "precision": policy.precision}
+
+
+def _strategy(config: RunConfig, policy: Policy, found: Processes) -> str | Strategy:
+    name, timeout = config.strategy, datetime.timedelta(seconds=config.timeout)
+    if name not in ("auto", "ddp", "fsdp"):
+        raise unknown_name("strategy", name, ("auto", "ddp", "fsdp"))
+    if name == "fsdp" and policy.accelerator == "cpu":
+        raise InputError("Expected a GPU for --strategy fsdp, but this run uses the CPU. Use --strategy ddp.")
+    if found.launcher == "ray":
+        from ray.train.lightning import RayDDPStrategy, RayFSDPStrategy
+
+        # Ray has made the process group, with a time-out of its own.
+        made: Strategy = RayFSDPStrategy() if name == "fsdp" else RayDDPStrategy(gradient_as_bucket_view=True)
+        return made
+    if name == "fsdp":
+        return FSDPStrategy(timeout=timeout)
+    if name == "auto" and found.world == 1:
+        return "auto"
+    backend = "gloo" if policy.accelerator == "cpu" else None
+    return DDPStrategy(timeout=timeout, process_group_backend=backend, gradient_as_bucket_view=True)
+
+
+def _environment(found: Processes) -> list[ClusterEnvironment]:
+    if found.launcher == "slurm":
+        return [SLURMEnvironment(auto_requeue=False)]
+    if found.launcher == "ray":
+        from ray.train.lightning import RayLightningEnvironment
+
+        return [RayLightningEnvironment()]
+    return []
+
+
+def _check_master(found: Processes) -> None:
+    address, source = os.environ.get("MASTER_ADDR"), "MASTER_ADDR"
+    if not address and found.launcher == "slurm" and found.world > 1:
+        address = SLURMEnvironment.resolve_root_node_address(os.environ.get("SLURM_NODELIST", "127.0.0.1"))
+        source = "The first machine of SLURM_NODELIST"
+    if not address:
+        return
+    try:
+        socket.getaddrinfo(address, None)
+    except OSError as error:
+        raise InputError(
+            f"{source} is {address!r}, which does not resolve from this machine ({error}); every process "
+            "would wait for it. Set MASTER_ADDR to the first machine's reachable name or address."
+        ) from error
+
+
+def _progress(config: RunConfig) -> list[Callback]:
+    if not (config.progress and _terminal()):
+        return []
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return [RichProgressBar(refresh_rate=20)]
+
+
+def _terminal() -> bool:
+    import sys
+
+    return sys.stderr.isatty()
+
+
+def _quiet() -> None:
+    # Product tips and notes on what was set on purpose; everything else is shown.
+    notes: list[Any] = [
+        r".*does not have many workers.*",
+        r".*number of training batches .* is smaller than the logging interval.*",
+        r".*resuming from a checkpoint that ended before the epoch ended.*",
+        r".*module\(s\) in eval mode at the start of training.*",
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+        r".*recommended to use `self.log\(.*sync_dist=True.*",
+        r".*You have overridden `(on_before_batch_transfer|transfer_batch_to_device)` in `LightningModule`.*",
+        r".*srun.*command is available on your system but is not used.*",
+        r".*You are using `torch.load` with `weights_only=.*",
+    ]
+    for note in notes:
+        warnings.filterwarnings("ignore", message=note)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,212 @@
+"""Self-critical training: draw sentences, reward them with CIDEr-D, and make the better ones likelier."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from visionkit.data.samplers import keyed_seed
+from visionkit.errors import InputError
+from visionkit.metrics.cider import CiderD, DocumentFrequency
+from visionkit.nn.captioning.decoder import CaptionDecoder
+from visionkit.nn.captioning.decoding import Decoded, Marks, decode_samples
+from visionkit.tasks.captioning.generate import marks_of, say
+from visionkit.tasks.captioning.settings import Decoding, SelfCritical
+from visionkit.text.tokenize import tokenize
+from visionkit.text.vocabulary import Vocabulary
+
+__all__ = ["SelfCritic", "SelfCriticLoss", "keyed_uniforms", "make_critic", "need", "training_frequency"]
+
+_END = "<eos>"
+_MOST = 500_000
+
+
+class SelfCriticLoss(NamedTuple):
+    """What a step of self-critical training gives."""
+
+    loss: Tensor  # ()
+    reward: float  # mean CIDEr-D of the drawn sentences
+    baseline: float  # mean of what they were held against
+
+
+class SelfCritic:
+    """Rewards sentences against references.
+
+    The end of a sentence is a word like others, in candidates, references and document frequencies: without
+    it sentences that break off ("a dog on a") are rewarded.
+
+    Args:
+        vocabulary: What token ids stand for.
+        frequency: Document frequencies of the training captions (`training_frequency`).
+        settings: Baseline, number of draws.
+        marks: Begin, end, padding.
+        longest: Most words of a sentence.
+
+    Rennie et al., "Self-critical Sequence Training for Image Captioning", CVPR 2017.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        frequency: DocumentFrequency,
+        settings: SelfCritical,
+        *,
+        marks: Marks,
+        longest: int,
+    ) -> None:
+        self.vocabulary, self.settings, self.marks, self.longest = vocabulary, settings, marks, longest
+        self.cider = CiderD(frequency)
+        self._known: dict[str, list[str]] = {}
+
+    def loss(
+        self,
+        decoder: CaptionDecoder,
+        grid: Tensor,
+        references: Sequence[Sequence[str]],
+        *,
+        update: int,
+        ids: Sequence[str],
+    ) -> SelfCriticLoss:
+        """Return the loss of a batch: minus the mean over draws of advantage times log-probability.
+
+        Every draw counts alike, whatever its length, so the mean over processes is that of one process. What
+        is drawn is what is learnt from: dropout is off in both.
+
+        Args:
+            decoder: Says sentences.
+            grid: `(B, L, C)`; gradients flow into it.
+            references: Sentences of each picture.
+            update: The update's number, a key of the draws.
+            ids: Names of the pictures, a key of the draws.
+        """
+        was = decoder.training
+        decoder.eval()
+        samples = self.settings.samples
+        with torch.no_grad():
+            memory, state = decoder.start(grid.detach())
+            numbers = keyed_uniforms(self.settings.seed, update, ids, samples, self.longest)
+            drawn = decode_samples(
+                lambda words, now: decoder.step(words, now, memory),
+                state,
+                marks=self.marks,
+                count=samples,
+                longest=self.longest,
+                temperature=self.settings.temperature,
+                uniforms=numbers,
+            )
+            rewards = torch.tensor(self.rewards(drawn, references), dtype=torch.float64)  # (B, K)
+            baseline = self._baseline(decoder, grid.detach(), references, rewards)
+        advantage = (rewards - baseline).to(grid.device, torch.float32).flatten()  # (B * K,)
+        tokens = drawn.tokens.flatten(0, 1)
+        begin = tokens.new_full((len(tokens), 1), self.marks.bos)
+        taught = decoder(grid, torch.cat((begin, tokens), dim=1))
+        decoder.train(was)
+        chosen = -F.cross_entropy(
+            self._barred(taught.logits, taught.targets), taught.targets, reduction="none"
+        )
+        weights = advantage.unsqueeze(1).expand(-1, tokens.shape[1])[taught.valid]
+        loss = -(weights * chosen).sum() / len(tokens)
+        return SelfCriticLoss(loss, float(rewards.mean()), float(baseline.mean()))
+
+    def rewards(self, said: Decoded, references: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return the CIDEr-D of every sentence `(B, K)` against its picture's references."""
+        pictures, several, _ = said.tokens.shape
+        rows = said.tokens.flatten(0, 1).tolist()
+        candidates = [self._words(row) for row in rows]
+        cut = [[self._reference(sentence) for sentence in sentences] for sentences in references]
+        scores = self.cider(candidates, [cut[row // several] for row in range(len(rows))])
+        return [scores[row * several : (row + 1) * several] for row in range(pictures)]
+
+    def _baseline(
+        self, decoder: CaptionDecoder, grid: Tensor, references: Sequence[Sequence[str]], rewards: Tensor
+    ) -> Tensor:
+        """Return what every draw is held against, `(B, K)` or `(B, 1)`."""
+        if self.settings.baseline == "mean":
+            others = rewards.shape[1] - 1
+            return (rewards.sum(dim=1, keepdim=True) - rewards) / others
+        beams = 1 if self.settings.baseline == "greedy" else 3
+        best = say(decoder, grid, self.marks, Decoding(beams=beams, longest=self.longest))
+        return torch.tensor(self.rewards(best, references), dtype=torch.float64)
+
+    def _barred(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return logits as the draws saw them: what is never said is out, the temperature is in."""
+        out = logits.float() / self.settings.temperature
+        never = torch.tensor([self.marks.pad, self.marks.bos, *self.marks.banned], device=out.device)
+        return out.index_fill(1, never, float("-inf"))
+
+    def _words(self, row: list[int]) -> list[str]:
+        words = self.vocabulary.decode(row)
+        return [*words, _END] if self.marks.eos in row else words
+
+    def _reference(self, sentence: str) -> list[str]:
+        known = self._known.get(sentence)
+        if known is None:
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            known = self._known[sentence] = [*tokenize(sentence), _END]
+        return known
+
+
+def make_critic(
+    vocabulary: Vocabulary,
+    frequency: DocumentFrequency | None,
+    settings: SelfCritical | None,
+    *,
+    longest: int,
+) -> SelfCritic | None:
+    """Return a task's critic, or None where it has no settings or no document frequencies."""
+    if settings is None or frequency is None:
+        return None
+    # What ends badly is for the reward to say, so that draws and probabilities are of one kind.
+    marks = marks_of(vocabulary, bad_endings=True)
+    return SelfCritic(vocabulary, frequency, settings, marks=marks, longest=longest)
+
+
+def need(critic: SelfCritic | None) -> SelfCritic:
+    """Return the critic.
+
+    Raises:
+        InputError: There is none, because the task was built without document frequencies.
+    """
+    if critic is None:
+        raise InputError(
+            "Self-critical training needs the document frequencies of the training captions. Build the task "
+            "with frequency=visionkit.tasks.captioning.self_critical.training_frequency(captions)."
+        )
+    return critic
+
+
+def training_frequency(captions: Sequence[Sequence[str]]) -> DocumentFrequency:
+    """Count the document frequencies of training captions, the ends of sentences included.
+
+    Runs of words without an end have the counts that they have without it, so the same table serves CIDEr-D
+    of captions whose ends are not counted.
+
+    Args:
+        captions: Every caption of each training picture, and of no others.
+    """
+    return DocumentFrequency.count([[[*tokenize(text), _END] for text in several] for several in captions])
+
+
+def keyed_uniforms(seed: int, update: int, ids: Sequence[str], samples: int, longest: int) -> Tensor:
+    """Return `(B * samples, longest)` numbers in [0, 1) that are a function of (seed, update, picture).
+
+    Args:
+        seed: Of all draws.
+        update: The update's number.
+        ids: Names of the pictures.
+        samples: Sentences a picture.
+        longest: Words a sentence.
+    """
+    rows = []
+    for name in ids:
+        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+        rng = np.random.default_rng(keyed_seed(seed, update, key))
+        rows.append(rng.random((samples, longest)))
+    return torch.from_numpy(np.concatenate(rows))

@@ -1,0 +1,1 @@
+"""Classification and regression: images to classes, labels or numbers."""

@@ -1,0 +1,177 @@
+"""What a classifier is told: labels as its loss takes them, and the checks that name what cannot be right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from visionkit.config import check_number, check_numbers, limits
+from visionkit.errors import DataError, InputError, expected, unknown_name
+
+__all__ = [
+    "Target",
+    "check_labels",
+    "check_names",
+    "check_settings",
+    "check_weights",
+    "mixed_share",
+    "shape_labels",
+]
+
+Target = Literal["single", "multi", "regression"]
+
+
+def shape_labels(labels: Any, target: Target, num_classes: int) -> Tensor:
+    """Return labels as `(B,)` int64 for single, `(B, K)` float for multi and regression.
+
+    Args:
+        labels: A tensor, or a list of numbers.
+        target: What they are.
+        num_classes: Classes, labels or outputs.
+
+    Raises:
+        InputError: The shape or type does not fit the target.
+    """
+    given = _as_tensor(labels)
+    if target == "single":
+        if given.ndim != 1 or given.is_floating_point():
+            got = (tuple(given.shape), str(given.dtype))
+            fix = "For several labels a picture use target='multi', for numbers 'regression'."
+            if given.ndim == 2 and given.shape[1] == num_classes:
+                fix = (
+                    "One-hot labels: give labels.argmax(1). Soft labels (v2.MixUp, CutMix): mix in the "
+                    "task's own way, with visionkit.data.transforms.batch, as 'labels_b' and 'lam'. For "
+                    "several labels a picture use target='multi'."
+                )
+            raise InputError(expected("labels", "(B,) whole numbers", got, fix=fix))
+        return given.long()
+    if target == "regression" and given.ndim == 1:
+        given = given.unsqueeze(1)
+    if given.ndim != 2 or given.shape[1] != num_classes:
+        fix = "Set num_classes to the number of columns."
+        raise InputError(expected("labels", f"(B, {num_classes})", tuple(given.shape), fix=fix))
+    return given.float()
+
+
+def _as_tensor(labels: Any) -> Tensor:
+    try:
+        made: Tensor = torch.as_tensor(labels)
+        return made
+    except (TypeError, ValueError, RuntimeError):
+        fix = "Give the number of each class."
+        raise InputError(expected("labels", "a tensor of numbers", labels, fix=fix)) from None
+
+
+def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence[str] | None) -> None:
+    """Refuse labels that are out of range or not numbers, naming the pictures.
+
+    Reads the labels, so call it where they lie on the host.
+
+    Args:
+        labels: As `shape_labels` gives them.
+        target: What they are.
+        num_classes: Classes, labels or outputs.
+        ids: Names of the pictures.
+
+    Raises:
+        DataError: Some labels cannot be right; the first five pictures are named.
+    """
+    if target == "single":
+        bad = (labels < 0) | (labels >= num_classes)
+        wanted, fix = f"in 0 .. {num_classes - 1}", "Correct the labels, or num_classes."
+    elif target == "multi":
+        bad = ~((labels >= 0) & (labels <= 1))
+        wanted, fix = "0 or 1", "Correct the labels; NaN is no label."
+    else:
+        bad = ~labels.isfinite()
+        wanted, fix = "finite", "Correct the targets, or leave those pictures out."
+    if not bool(bad.any()):
+        return
+    rows = bad.nonzero()
+    named = []
+    for place in rows[:5].tolist():
+        picture = f"'{ids[place[0]]}'" if ids else f"picture {place[0]} of the batch"
+        column = f" column {place[1]}" if len(place) > 1 else ""
+        named.append(f"{picture}{column} has {labels[tuple(place)].item():g}")
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    raise DataError(
+        f"Expected every label to be {wanted}, but {', '.join(named)}{more}. {fix}", field="label"
+    )
+
+
+def mixed_share(batch: Mapping[str, Any], labels: Tensor) -> tuple[Tensor | None, Tensor | float]:
+    """Return the labels mixed in and the share of the first ones, as mixup and cutmix leave them."""
+    if "labels_b" not in batch:
+        return None, 1.0
+    lam = batch["lam"]
+    return batch["labels_b"], lam.to(labels.device, torch.float32) if isinstance(lam, Tensor) else lam
+
+
+def check_names(names: Sequence[str] | None, count: int) -> None:
+    """Refuse class names that are not one a class, or come twice: scores and predictions go by them.
+
+    Raises:
+        InputError: Names the first that comes twice.
+    """
+    if names is None:
+        return
+    if len(names) != count:
+        raise InputError(expected("class_names", f"{count} names", len(names)))
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise InputError(f"Expected class_names to be different, but {twice[0]!r} comes twice. Rename one.")
+
+
+def check_settings(
+    num_classes: int,
+    target: str,
+    head: str,
+    class_weights: Sequence[float] | None,
+    label_smoothing: float,
+    loss: str,
+    class_names: Sequence[str] | None,
+    lr: float,
+    dropout: float,
+) -> list[float] | None:
+    """Refuse settings of a classifier that do not fit together; return the class weights as plain numbers.
+
+    Raises:
+        InputError: Names the setting.
+    """
+    for what, value, known in (
+        ("target", target, ("single", "multi", "regression")),
+        ("head", head, ("new", "pretrained")),
+        ("loss", loss, ("ce", "bce")),
+    ):
+        if value not in known:
+            raise unknown_name(what, value, known)
+    least = 2 if target == "single" else 1
+    check_number(f"num_classes for target {target!r}", num_classes, limits(min=least), whole=True)
+    check_number("label_smoothing", label_smoothing, limits(min=0, below=1))
+    check_number("lr", lr, limits(min=0))
+    check_number("dropout", dropout, limits(min=0, max=1))
+    if target == "regression" and (label_smoothing or class_weights is not None):
+        raise InputError(
+            "Expected no label_smoothing and no class_weights for target 'regression'. Leave them out."
+        )
+    if target != "single" and loss == "bce":
+        raise InputError(f"loss='bce' is for target 'single'; {target!r} has one loss. Leave it out.")
+    check_names(class_names, num_classes)
+    return check_weights(class_weights, num_classes)
+
+
+def check_weights(weights: Any, classes: int) -> list[float] | None:
+    """Return the weights of classes as plain numbers, from a sequence, an array or a tensor.
+
+    Raises:
+        InputError: They are not one a class, one is negative, NaN or infinite, or all are 0.
+    """
+    if weights is None:
+        return None
+    plain = check_numbers("class_weights", weights, limits(min=0), count=classes)
+    if not any(plain):
+        raise InputError(expected("class_weights", "at least 0, and one above 0", plain))
+    return plain

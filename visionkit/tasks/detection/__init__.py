@@ -1,0 +1,1 @@
+"""Detection: images to boxes, and to masks with a mask head."""

@@ -1,0 +1,343 @@
+"""Pictures to boxes, and with a mask head to masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionkit.backbones.norms import make_norm
+from visionkit.config import NormPolicy, OptimConfig, TransferConfig
+from visionkit.errors import InputError
+from visionkit.metrics import Tally
+from visionkit.metrics.detection import CocoAP, DetectionScores
+from visionkit.nn import Normalize
+from visionkit.nn.detection.faster_rcnn import FasterRCNN, RCNNConfig
+from visionkit.nn.fpn import PyramidSource
+from visionkit.tasks.batch_norm import explained
+from visionkit.tasks.batch_parts import is_empty, read_parts
+from visionkit.tasks.detection.batch import in_original, original_size, read_batch
+from visionkit.tasks.detection.image_batch import Detections, Frames, merge_views, training_targets
+from visionkit.tasks.detection.settings import check_detector, rcnn_from
+from visionkit.tasks.hooks import TaskHooks
+from visionkit.tasks.image_inputs import check_images, image_list
+from visionkit.tasks.image_spec import ImageSpec, saved_origin
+from visionkit.tasks.maps import build_maps
+from visionkit.tasks.wiring import optim_from, plain_settings, unnamed
+from visionkit.transfer import apply_transfer, fit_default, resolve_transfer, transfer_from
+from visionkit.types import Init
+
+__all__ = ["Detector"]
+
+_TRANSFER = TransferConfig()
+_OPTIM = OptimConfig()
+_RCNN = RCNNConfig()
+_TERMS = ("loss_objectness", "loss_proposal", "loss_class", "loss_box")
+
+
+class Detector(TaskHooks):
+    """Find objects: Faster R-CNN over a feature pyramid, over any backbone with levels.
+
+    A batch is a dict with `images`, a list of `(3, H, W)` uint8 or float in [0, 1] (or one tensor
+    `(B, 3, H, W)`), `targets`, a list of dicts with `boxes` `(N, 4)` absolute xyxy (or torchvision's
+    `BoundingBoxes` of any upright format), `labels` `(N,)` from 0, and perhaps `iscrowd`, `masks`, `area` and
+    `size` (`(H, W)` of the original picture), and, if pictures have names, `ids` of any kind; or a pair
+    `(images, targets)`.
+
+    Logged: `train/loss` and its terms `train/loss_objectness`, `loss_proposal`, `loss_class`, `loss_box`
+    (`loss_mask`); for `val` and `test`: COCO's `map map50 map75 map_small ... ar1 ar10 ar100 ...`,
+    `ap/<class>`, and the same under `mask_` with a mask head (`mask_ap/<class>`), all in the frame of the
+    original pictures and against the boxes and masks of the file where a target carries them (`truth`). With
+    more than 100 detections a picture (`rcnn.detections`) that limit takes the place of COCO's 100. Where
+    there was no object to find `map` is NaN, and the others are left out.
+
+    Boxes and labels that cannot be right are named with their pictures before they reach compiled code.
+
+    Ren et al., Faster R-CNN, 2015; Lin et al., Feature Pyramid Networks, 2017; He et al., Mask R-CNN, 2017.
+
+    Args:
+        backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`. Only names
+            can be built again by `load_from_checkpoint`.
+        init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
+            weights are.
+        num_classes: Foreground classes; the background is added inside.
+        rcnn: Heads, proposals, thresholds and losses.
+        pyramid_channels: Channels of the pyramid's levels.
+        transfer: What is done with the weights.
+        optim: How parameters move.
+        lr: Peak learning rate of everything but the backbone.
+        head_norm: Norm of pyramid and convolutional heads; that of `transfer` if None ("frozen": none).
+        resize: `(short side, longest)`: resize pictures on the device; as they come if None.
+        tta_flip: Also look at the mirrored picture when predicting and evaluating.
+        tta_sizes: Look at the picture with each of these short sides instead.
+        class_names: Names of the classes, for predictions and scores.
+        reductions: Which maps of the backbone the pyramid stands on.
+        in_channels: Channels of the images; trained input layers are adapted.
+        image_size: Side, or `(H, W)`, that no image exceeds: a network of fixed size is built for it.
+        mean: Mean per channel of images in [0, 1], in place of the backbone's.
+        std: Deviation per channel, likewise.
+        origin: Where the weights came from, as a checkpoint remembers it; leave it out.
+
+    Raises:
+        InputError: Settings that do not fit together; the text says which.
+    """
+
+    monitor = ("val/map", "max")
+    truth = "targets"
+    scored = ("metric",)
+    metric: CocoAP
+
+    def __init__(
+        self,
+        backbone: str | nn.Module | Mapping[str, Any],
+        *,
+        init: Init,
+        num_classes: int,
+        rcnn: RCNNConfig | Mapping[str, Any] = _RCNN,
+        pyramid_channels: int = 256,
+        transfer: TransferConfig = _TRANSFER,
+        optim: OptimConfig = _OPTIM,
+        lr: float = 1e-3,
+        head_norm: NormPolicy | None = None,
+        resize: tuple[int, int] | None = None,
+        tta_flip: bool = False,
+        tta_sizes: Sequence[int] = (),
+        class_names: Sequence[str] | None = None,
+        reductions: Sequence[int] = (4, 8, 16, 32),
+        in_channels: int = 3,
+        image_size: int | Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_detector(
+            num_classes, class_names, rcnn, tta_flip or tta_sizes not in ((), []),
+            lr=lr, resize=resize, tta_sizes=tta_sizes, pyramid_channels=pyramid_channels,
+        )  # fmt: skip
+        self.num_classes, self.lr = num_classes, lr
+        self.rcnn = rcnn_from(rcnn)
+        self.optim = optim_from(optim)
+        brought = origin["init"] if origin else init
+        spec = ImageSpec(in_channels, image_size, mean, std)
+        self.transfer = resolve_transfer("detection", brought, transfer_from(transfer))
+        self.backbone = build_maps(
+            backbone, init=init, transfer=self.transfer, reductions=reductions, images=spec, origin=origin
+        )
+        self.normalize = Normalize(self.backbone.mean, self.backbone.std)
+        policy = head_norm or self.transfer.norm or "batch"
+        norm = None if policy == "frozen" else partial(make_norm, policy)
+        # Heads are drawn from the seed alone, so that the arms of a comparison begin with the same ones.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(torch.initial_seed() % 2**63)
+            source = PyramidSource(self.backbone, channels=pyramid_channels, norm=norm, extra="pool")
+            levels = len(self.backbone.levels)
+            self.model = FasterRCNN(
+                source, num_classes=num_classes, config=self.rcnn, norm=norm, region_levels=levels
+            )
+        self.divisor = max(level.reduction for level in self.backbone.levels)
+        self.transfer = fit_default(self.backbone, transfer_from(transfer), self.transfer)
+        apply_transfer(self.backbone, brought, self.transfer)
+        self.resize = None if resize is None else (int(resize[0]), int(resize[1]))
+        self.tta_flip, self.tta_sizes = tta_flip, tuple(tta_sizes)
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.metric = self._make_scores()["metric"]
+        self.detection_scores: DetectionScores | None = None
+        self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
+        self.loss_terms: dict[str, Tensor] = {}
+        self.tally = Tally(("loss", *self.terms, "count"))
+        self.save_hyperparameters(plain_settings({
+            **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
+            "num_classes": num_classes, "rcnn": self.rcnn, "pyramid_channels": pyramid_channels,
+            "transfer": self.transfer, "optim": self.optim, "lr": lr, "head_norm": head_norm,
+            "resize": self.resize, "tta_flip": tta_flip, "tta_sizes": self.tta_sizes,
+            "class_names": class_names, "reductions": reductions,
+        }))  # fmt: skip
+
+    def forward(self, images: Any) -> list[dict[str, Tensor]]:
+        """Return the detections of each picture in its own frame: `boxes`, `scores`, `labels` (`masks`).
+
+        Args:
+            images: Images `(3, H, W)` of any size, a batch `(B, 3, H, W)`, or one image
+                (`visionkit.tasks.image_inputs`).
+
+        Raises:
+            InputError: Something is no image, or `torch.export` looks on: how many boxes come out depends on
+                the values, which it cannot follow.
+
+        `torch.onnx.export(task.eval(), ([image],), path, dynamo=False)` and `torch.jit.trace` give the same
+        boxes, for images of the traced size.
+        """
+        if torch.compiler.is_exporting():
+            raise InputError(
+                "torch.export cannot follow a detector, whose number of boxes depends on what it finds. Use "
+                "torch.onnx.export(task.eval(), ([image],), path, dynamo=False), which gives the same boxes."
+            )
+        return self._detect(image_list(images, channels=self.channels, device=self.device), None)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile backbone and pyramid in place, with the arguments of `torch.compile`."""
+        self.model.get_submodule("source").compile(*args, **kwargs)
+
+    @explained
+    def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
+        """Return the loss of a batch."""
+        images, targets, _ = self._read(batch)
+        frames = self._frames(images, self.resize, flip=False)
+        wanted = training_targets(targets, frames, masks=self.rcnn.masks)
+        _, losses = self.model(frames.images, frames.sizes, wanted)
+        loss = torch.stack(list(losses.values())).sum()
+        self.loss_terms = {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
+        self._count(len(images))
+        return {"loss": loss}
+
+    def _evaluate(self, batch: Any) -> None:
+        if is_empty(batch):
+            return
+        images, targets, ids = self._read(batch)
+        originals = [original_size(target, image) for target, image in zip(targets, images, strict=True)]
+        found = self._detect(images, originals)
+        truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
+        names = ids or unnamed(len(self.metric._state.ids), len(images))
+        self.metric.update(found, truths, names)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means."""
+        epoch = self.tally.close_epoch()
+        if epoch["count"]:
+            self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
+
+    def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Detections]:
+        """Return the detections of each picture in the frame of the original, on the host.
+
+        Args:
+            batch: Images `(3, H, W)` of any size or `(B, 3, H, W)`; one image; numpy arrays or PIL images;
+                or a batch as in training, with or without targets. A target's `size` says how large the
+                original was.
+            batch_index: Not used.
+            dataloader_idx: Not used.
+
+        Raises:
+            InputError: The images' pixels are not what the task takes.
+        """
+        if is_empty(batch):
+            return []
+        given, targets, ids = read_parts(batch, self.truth, needed=False)
+        images = image_list(given, channels=self.channels)
+        check_images(images, ids)
+        images = [image.to(self.device) for image in images]
+        originals = [original_size(t, i) for t, i in zip(targets, images, strict=True)] if targets else None
+        was = self.training
+        with torch.inference_mode():
+            found = self.eval()._detect(images, originals)
+        self.train(was)
+        out = []
+        given_ids: Sequence[str | None] = ids or [None] * len(found)
+        for name, each in zip(given_ids, found, strict=True):
+            host = {key: value.cpu() for key, value in each.items()}
+            names = tuple(self.class_names[i] for i in host["labels"].tolist()) if self.class_names else ()
+            out.append(
+                Detections(host["boxes"], host["scores"], host["labels"], names, host.get("masks"), name)
+            )
+        return out
+
+    @classmethod
+    def from_torchvision(
+        cls,
+        weights: Mapping[str, Tensor] | str | Path,
+        *,
+        name: str,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        optim: OptimConfig = _OPTIM,
+        lr: float = 1e-3,
+        frozen_eps: float = 0.0,
+    ) -> Detector:
+        """Build torchvision's detector from its state dict: to start from, to evaluate, to fine-tune.
+
+        Args:
+            weights: A state dict, or a file that holds one.
+            name: "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2" or "maskrcnn_resnet50_fpn".
+            num_classes: Foreground classes of a new last layer; None keeps that of the weights (90 for COCO:
+                label i is the category with id i + 1).
+            class_names: Names of the classes.
+            optim: How parameters move.
+            lr: Peak learning rate.
+            frozen_eps: Epsilon of frozen norms: 0 for torchvision's COCO weights, 1e-5 for a detector of your
+                own that began from its classification weights.
+
+        Raises:
+            InputError: Another name, or weights of another model.
+        """
+        from visionkit.tasks.detection.from_torchvision import build
+
+        return build(
+            cls,
+            weights,
+            name=name,
+            num_classes=num_classes,
+            class_names=class_names,
+            optim=optim,
+            lr=lr,
+            frozen_eps=frozen_eps,
+        )
+
+    def _read(self, batch: Any) -> Any:
+        classes, channels = self.num_classes, len(self.backbone.mean)
+        return read_batch(batch, num_classes=classes, masks=self.rcnn.masks, channels=channels)
+
+    def _frames(self, images: list[Tensor], resize: tuple[int, int] | None, *, flip: bool) -> Frames:
+        canvas = getattr(self.backbone, "fixed_size", None)
+        return Frames.of(
+            images, normalize=self.normalize, divisor=self.divisor, resize=resize, flip=flip, canvas=canvas
+        )
+
+    def _detect(
+        self, images: list[Tensor], originals: Sequence[tuple[int, int]] | None
+    ) -> list[dict[str, Tensor]]:
+        longest = 0 if self.resize is None else self.resize[1]
+        sizes: list[tuple[int, int] | None] = [(size, max(longest, 2 * size)) for size in self.tta_sizes]
+        views = []
+        for size in sizes or [self.resize]:
+            for flip in (False, True) if self.tta_flip else (False,):
+                frames = self._frames(images, size, flip=flip)
+                found, _ = self.model(frames.images, frames.sizes)
+                views.append(frames.restore(found, originals=originals, flip=flip))
+        if len(views) == 1:
+            return views[0]
+        return merge_views(views, threshold=self.rcnn.nms_threshold, most=self.rcnn.detections)
+
+    @torch.no_grad()
+    def _count(self, size: int) -> None:
+        self.tally.add(count=size, **{name: value * size for name, value in self.loss_terms.items()})
+        trainer: Any = self._trainer
+        if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
+            return
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            self.log_dict(self._means(self.tally.close_window()), on_step=True, on_epoch=False)
+
+    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        return {f"train/{name}": (sums[name] / sums["count"]).item() for name in ("loss", *self.terms)}
+
+    def _probe(self, images: Any) -> Any:
+        frames = self._frames(list(images), self.resize, flip=False)
+        return self.model.get_submodule("source")(frames.images)
+
+    def _make_scores(self) -> dict[str, Any]:
+        names = self.class_names or [str(index) for index in range(self.num_classes)]
+        limits = (1, 10, max(100, self.rcnn.detections))
+        return {"metric": CocoAP(names, masks=self.rcnn.masks, max_dets=limits)}
+
+    def _scores_now(self) -> dict[str, float]:
+        scores = self.detection_scores = self.metric.reduce()
+        if not scores.images:
+            return {}
+        values = scores.values | {f"ap/{name}": value for name, value in scores.per_class.items()}
+        values |= {f"mask_ap/{name}": value for name, value in scores.mask_per_class.items()}
+        # -1 says that there was nothing to score; as a point of a curve it would mislead. `map` is monitored.
+        kept = {name: value for name, value in values.items() if value >= 0}
+        return {"map": float("nan")} | kept

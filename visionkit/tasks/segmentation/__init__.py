@@ -1,0 +1,1 @@
+"""Semantic segmentation: images to class maps."""

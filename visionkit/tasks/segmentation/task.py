@@ -1,0 +1,349 @@
+"""Pictures to class maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visionkit.backbones import make_norm
+from visionkit.config import OptimConfig, TransferConfig, check_numbers, limits
+from visionkit.errors import InputError, expected
+from visionkit.metrics import Tally
+from visionkit.metrics.segmentation import SegmentationMeter
+from visionkit.nn import Normalize
+from visionkit.nn.segmentation.decoders import create_decoder
+from visionkit.nn.segmentation.losses import SegmentationLoss, cross_entropy_loss
+from visionkit.nn.segmentation.sliding_window import Windows
+from visionkit.tasks.batch_norm import explained
+from visionkit.tasks.batch_parts import is_empty, read_parts
+from visionkit.tasks.classification.targets import check_names, check_weights
+from visionkit.tasks.hooks import TaskHooks
+from visionkit.tasks.image_inputs import check_images, image_list, image_stack
+from visionkit.tasks.image_spec import ImageSpec, saved_origin
+from visionkit.tasks.segmentation.batch import alike, check_segmenter, shape_masks
+from visionkit.tasks.segmentation.mask_check import MaskCheck
+from visionkit.tasks.segmentation.prediction import SegmentationPrediction
+from visionkit.tasks.segmentation.source import build_source, fill_canvas
+from visionkit.tasks.segmentation.views import Views, decide
+from visionkit.tasks.wiring import optim_from, plain_settings
+from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
+from visionkit.types import Init
+
+__all__ = ["Segmenter"]
+
+_TRANSFER = TransferConfig()
+_OPTIM = OptimConfig(schedule="poly")
+
+
+class Segmenter(TaskHooks):
+    """Give every pixel a class.
+
+    A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `masks` `(B, H, W)` (or
+    `(B, 1, H, W)`) of whole numbers and, if pictures have names, `ids` of any kind; or a pair
+    `(images, masks)`. In evaluation both may be lists of pictures and masks of any size. One class
+    (`num_classes=1`) is the binary case: masks hold 0 and 1.
+
+    Logged: `train/loss` every `log_every_n_steps` updates and at the end of an epoch; for `val` and `test`:
+    `miou` of the data set at native size, `iou/<class>`, `pixel_accuracy`, `mean_accuracy`, `boundary_f` if
+    it is asked for, and `loss` (cross-entropy) where pictures are seen once and whole. Where no pixel counts
+    `miou` is NaN.
+
+    Args:
+        backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`.
+        init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
+            weights are.
+        num_classes: Classes of the masks; 1 for foreground against background.
+        decoder: "fcn", "deeplabv3", "deeplabv3plus", "unet", "semantic_fpn", "psp" or "upernet".
+        transfer: What is done with the weights.
+        optim: How parameters move.
+        lr: Peak learning rate of the decoder.
+        loss: A weighted sum by name: "ce", "ohem + 0.5*dice"; terms ce, dice, focal, lovasz, ohem, tversky.
+        class_weights: One weight a class (binary: background, foreground).
+        ignore_index: Value of pixels that do not count; no class has it.
+        auxiliary: Weight of an FCN head's loss on the second coarsest map; 0 has none.
+        output_stride: Coarsest reduction, by dilation where the backbone can; the decoder's own if not given.
+        channels: Width of the decoder; its own if not given.
+        dropout: Share dropped before the decoder's classifier; its own if not given.
+        scales: Scales of the views in evaluation, averaged.
+        flip: Whether evaluation sees each view mirrored too.
+        window: Side of the windows in which larger pictures are evaluated; 0 sees them whole.
+        window_stride: Pixels between windows; two thirds of the window if 0.
+        window_margin: Pixels along the inner borders of a window that do not count.
+        boundary_tolerance: Distance for the boundary score as a share of the diagonal (0.0075); 0 is off.
+        class_names: Names of the classes, for scores and predictions.
+        in_channels: Channels of the images; trained input layers are adapted.
+        image_size: Side, or `(H, W)`, of training windows: a network of fixed size is built for it.
+        mean: Mean per channel of images in [0, 1], in place of the backbone's.
+        std: Deviation per channel, likewise.
+        origin: Where the weights came from, as a checkpoint remembers it; leave it out.
+
+    Raises:
+        InputError: Settings that do not fit together, or a backbone that cannot serve the decoder.
+    """
+
+    monitor = ("val/miou", "max")
+    truth = "masks"
+    scored = ("scores", "eval_tally")
+    scores: SegmentationMeter
+    eval_tally: Tally
+
+    def __init__(
+        self,
+        backbone: str | nn.Module | Mapping[str, Any],
+        *,
+        init: Init,
+        num_classes: int,
+        decoder: str = "unet",
+        transfer: TransferConfig = _TRANSFER,
+        optim: OptimConfig = _OPTIM,
+        lr: float = 1e-3,
+        loss: str | Mapping[str, float] = "ce",
+        class_weights: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        auxiliary: float = 0.0,
+        output_stride: int | None = None,
+        channels: int | None = None,
+        dropout: float | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        window: int = 0,
+        window_stride: int = 0,
+        window_margin: int = 0,
+        boundary_tolerance: float = 0.0,
+        class_names: Sequence[str] | None = None,
+        in_channels: int = 3,
+        image_size: int | Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_segmenter({"num_classes": num_classes, "lr": lr, "auxiliary": auxiliary, "dropout": dropout,
+                         "output_stride": output_stride, "channels": channels, "window": window,
+                         "window_stride": window_stride, "window_margin": window_margin,
+                         "boundary_tolerance": boundary_tolerance}, ignore_index)  # fmt: skip
+        mask_classes = max(2, num_classes)
+        scales = check_numbers("scales", scales, limits(above=0))
+        class_weights = check_weights(class_weights, mask_classes)
+        check_names(class_names, mask_classes)
+        self.num_classes, self.mask_classes, self.ignore_index = num_classes, mask_classes, ignore_index
+        self.lr, self.auxiliary, self.check_mask = lr, auxiliary, MaskCheck(mask_classes, ignore_index)
+        self.optim = optim_from(optim)
+        brought = origin["init"] if origin else init
+        spec = ImageSpec(in_channels, image_size, mean, std)
+        self.transfer = resolve_transfer("segmentation", brought, transfer_from(transfer))
+        self.backbone = build_source(
+            backbone,
+            decoder=decoder,
+            init=init,
+            transfer=self.transfer,
+            output_stride=output_stride,
+            auxiliary=auxiliary > 0,
+            images=spec,
+            origin=origin,
+        )
+        self.normalize = Normalize(self.backbone.mean, self.backbone.std)
+        self.decoder, self.auxiliary_head = self._make_heads(decoder, channels, dropout)
+        apply_transfer(self.backbone, brought, self.transfer)
+        self.loss = SegmentationLoss(loss, ignore_index=ignore_index, class_weights=class_weights)
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.views = Views(tuple(scales), flip, self._windows(window, window_stride, window_margin))
+        self.boundary_tolerance = boundary_tolerance
+        self.confusion: Tensor | None = None
+        self.loss_terms: dict[str, Tensor] = {}
+        self.tally = Tally(("loss", "count"))
+        self.scores, self.eval_tally = self._make_scores().values()
+        self.save_hyperparameters(plain_settings({
+            **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
+            "num_classes": num_classes,
+            "decoder": decoder, "transfer": self.transfer, "optim": self.optim, "lr": lr,
+            "loss": self.loss.terms, "class_weights": class_weights, "ignore_index": ignore_index,
+            "auxiliary": auxiliary, "output_stride": output_stride, "channels": channels, "dropout": dropout,
+            "scales": list(scales), "flip": flip, "window": window, "window_stride": window_stride,
+            "window_margin": window_margin, "boundary_tolerance": boundary_tolerance,
+            "class_names": class_names,
+        }))  # fmt: skip
+
+    def forward(self, images: Any) -> Tensor:
+        """Return logits `(B, C, H, W)`.
+
+        Args:
+            images: `(B, 3, H, W)` uint8 or float in [0, 1]; or one image, or a list of images of one size
+                (`visionkit.tasks.image_inputs`).
+        """
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            images = image_stack(images, channels=self.channels, device=self.device)
+        return self._logits(images)[0]
+
+    @explained
+    def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
+        """Return the loss of a batch, with its terms."""
+        images, masks, _ = self._read(batch)
+        if not isinstance(images, Tensor) or not isinstance(masks, Tensor):
+            raise InputError(
+                "Expected training pictures of one size, but the batch holds several. Cut windows of one "
+                "size (visionkit.data.transforms.segmentation.segmentation_train)."
+            )
+        logits, extra = self._logits(images, extra=True)
+        terms = self.loss(logits, masks)
+        if extra is not None:
+            auxiliary = torch.stack(list(self.loss(extra, masks).values())).sum()
+            terms["auxiliary"] = self.auxiliary * auxiliary
+        loss = torch.stack(list(terms.values())).sum()
+        self.loss_terms = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+        self._count(loss.detach(), len(images))
+        return {**self.loss_terms, "loss": loss}
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile backbone and decoders in place, with the arguments of `torch.compile`."""
+        for part in (self.backbone, self.decoder, self.auxiliary_head):
+            if part is not None:
+                part.compile(*args, **kwargs)
+
+    def _evaluate(self, batch: Any) -> None:
+        if is_empty(batch):
+            return
+        images, masks, ids = self._read(batch)
+        if not self.views.plain:  # a resized view is clamped, which would hide what cannot be right
+            check_images(images, ids)
+        self.eval_tally.add(seen=len(images))
+        for picture, mask in alike(images, masks):
+            if self.views.plain:
+                logits = self(picture)
+                loss = cross_entropy_loss(logits, mask, ignore_index=self.ignore_index)
+                self.eval_tally.add(loss=loss * len(picture), count=len(picture))
+                labels = decide(logits)
+            else:
+                labels = self.views.labels(self, picture)
+            self.scores.update(labels, mask)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss."""
+        epoch = self.tally.close_epoch()
+        if epoch["count"]:
+            self.log_dict(_mean(epoch), on_step=False, on_epoch=True)
+
+    def predict_step(
+        self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
+    ) -> list[SegmentationPrediction]:
+        """Return one class map a picture, at its own size, on the host.
+
+        Args:
+            batch: Images `(B, 3, H, W)`; one image or a list of images of any size, as tensors, numpy arrays
+                or PIL images; or a batch as in evaluation, with or without masks.
+            batch_index: Not used.
+            dataloader_idx: Not used.
+
+        Raises:
+            InputError: The images' pixels are not what the task takes.
+        """
+        if is_empty(batch):
+            return []
+        given, _, ids = read_parts(batch, self.truth, needed=False)
+        images = image_list(given, channels=self.channels)
+        check_images(images, ids)
+        was = self.training
+        with torch.inference_mode():
+            self.eval()
+            maps = [self.views.labels(self, image[None].to(self.device))[0].cpu() for image in images]
+        self.train(was)
+        names = self.class_names or ()
+        labels: list[str] | list[None] = list(ids) if ids else [None] * len(maps)
+        return [SegmentationPrediction(mask, names, label) for mask, label in zip(maps, labels)]
+
+    def _make_heads(
+        self, decoder: str, channels: int | None, dropout: float | None
+    ) -> tuple[nn.Module, nn.Module | None]:
+        """Make the decoder and the auxiliary head, drawn from torch's seed alone.
+
+        They do not depend on how many numbers the backbone drew before them, so the arms of a comparison
+        with one seed begin alike.
+        """
+        levels = self.backbone.levels
+        norm = partial(make_norm, self.transfer.norm or "batch")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(torch.initial_seed() % 2**63)
+            main = create_decoder(
+                decoder, levels, num_classes=self.num_classes, channels=channels, norm=norm, dropout=dropout
+            )
+            if self.auxiliary <= 0:
+                return main, None
+            if len(levels) < 2:
+                raise InputError(
+                    "The auxiliary head looks at the second coarsest map, but this backbone gives one only. "
+                    "Use auxiliary=0."
+                )
+            return main, create_decoder("fcn", levels[:-1], num_classes=self.num_classes, norm=norm)
+
+    def _windows(self, size: int, stride: int, margin: int) -> Windows | None:
+        fixed = getattr(self.backbone, "fixed_size", None)
+        size = min(size or min(fixed), *fixed) if fixed else size
+        if size == 0:
+            return None
+        multiple = self.backbone.levels[-1].reduction
+        return Windows(size, stride or max(multiple, min(size * 2 // 3, size - 2 * margin)), margin, multiple)
+
+    def _logits(self, images: Tensor, *, extra: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return logits (B, C, H, W) of the decoder and, if asked for, of the auxiliary head."""
+        seen = fill_canvas(self.normalize(images), self.backbone)
+        maps = self.backbone(seen)
+        height, width = images.shape[-2:]
+        second = None
+        if extra and self.auxiliary_head is not None:
+            second = _resized(self.auxiliary_head(maps[:-1]), seen)[..., :height, :width]
+        return _resized(self.decoder(maps), seen)[..., :height, :width], second
+
+    def _read(self, batch: Any) -> tuple[Any, Any, Sequence[str] | None]:
+        images, masks, ids = read_parts(batch, self.truth)
+        masks = shape_masks(masks)
+        if len(masks) != len(images):
+            raise InputError(expected("masks", f"one for each of {len(images)} images", len(masks)))
+        for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            if not isinstance(mask, Tensor) or mask.device.type == "cpu":
+                name = ids[index] if ids else f"picture {index} of the batch"
+                self.check_mask(image, mask, name)
+        return images, masks, ids
+
+    def _probe(self, images: Any) -> Any:
+        return self._logits(images, extra=True)
+
+    @torch.no_grad()
+    def _count(self, loss: Tensor, size: int) -> None:
+        self.tally.add(loss=loss * size, count=size)
+        trainer: Any = self._trainer
+        if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
+            return
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            self.log_dict(_mean(self.tally.close_window()), on_step=True, on_epoch=False)
+
+    def _make_scores(self) -> dict[str, Any]:
+        meter = SegmentationMeter(
+            self.mask_classes, ignore_index=self.ignore_index, boundary_tolerance=self.boundary_tolerance
+        )
+        return {"scores": meter, "eval_tally": Tally(("loss", "count", "seen"))}
+
+    def _scores_now(self) -> dict[str, float]:
+        scores = self.scores.reduce()
+        self.scores.reset()
+        sums = self.eval_tally.reduce()
+        self.eval_tally.reset()
+        names = self.class_names if self.class_names and len(self.class_names) == self.mask_classes else None
+        values = scores.named(names)
+        if sums["seen"] and "miou" not in values:
+            return {"miou": float("nan")}  # no pixel counts: a loss of 0 would be none
+        if sums["count"]:
+            values["loss"] = sums["loss"] / sums["count"]
+        return values
+
+
+def _mean(sums: dict[str, Tensor]) -> dict[str, float]:
+    return {"train/loss": (sums["loss"] / sums["count"]).item()}
+
+
+def _resized(logits: Tensor, images: Tensor) -> Tensor:
+    return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,1 @@
+"""Words: tokens, vocabularies and word vectors."""
