@@ -190,9 +190,7 @@ def test_an_interrupted_pack_is_continued_and_a_damaged_one_mended(tmp_path, mon
         written.append(number)
         return _write_shard(job, number)
 
-    module = importlib.import_module(
-        "visionkit.data.pack.writer"
-    )  # the package exports a function of this name
+    module = importlib.import_module("visionkit.data.pack.writer")
     monkeypatch.setattr(module, "_write_shard", stops)
     with pytest.raises(KeyboardInterrupt):
         pack(splits, place, settings=settings)

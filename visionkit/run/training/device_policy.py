@@ -24,8 +24,8 @@ _DEPTHWISE = 0.05
 Measured over eleven networks at two sizes (`tests/bench/precision_survey.py`): those at 8 to 9 percent took
 1.3 to 1.9 times as long in bf16, those at 0 to 2.4 percent were 1.3 to 1.9 times faster. Depthwise
 convolutions move values and hardly multiply them, and the CPU kernels for them convert at both ends. What
-is not compiled trains the slow ones in fp32 (`visionkit.run.training.precision`) and is faster in bf16 all the
-same.
+is not compiled trains the slow ones in fp32 (`visionkit.run.training.precision`) and is faster in bf16 all
+the same.
 """
 
 

@@ -37,7 +37,8 @@ def check_masks(
 
     Args:
         root: A folder of images and masks, of Pascal VOC, Cityscapes, ADE20K or COCO, or a COCO file. Of
-            COCO, files and outlines are checked (see `visionkit.data.check_coco`), of things and of stuff; of COCO panoptic every image and PNG.
+            COCO, files and outlines are checked (see `visionkit.data.check_coco`), of things
+            and of stuff; of COCO panoptic every image and PNG.
         classes: As in `mask_folder`.
         ignore: As in `mask_folder`.
 
