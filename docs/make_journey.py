@@ -1,4 +1,4 @@
-"""Draw the picture of the front page: `python docs/make_journey.py`."""
+"""Draw the image of the front page: `python docs/make_journey.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 BLUE, ORANGE, INK, MUTED = "#0072B2", "#D55E00", "#24292f", "#57606a"
 STEPS = [
     ("file", "JPEG, PNG,\nCOCO, CSV"),
-    ("reader", "uint8 picture\nand what is known"),
+    ("reader", "uint8 image\nand what is known"),
     ("transform", "f(seed, epoch,\nindex)"),
     ("batch", "flip, mixup\non the device"),
     ("normalize", "the weights'\nmean and std"),

@@ -1,8 +1,8 @@
-"""Caption pictures, from pretrained weights and from scratch, and say what the weights were worth.
+"""Caption images, from pretrained weights and from scratch, and say what the weights were worth.
 
 python recipes/caption.py                                        # embedded scenes, both arms, two seeds
 python recipes/caption.py --data flickr8k/ --backbone timm/resnet50 --init pretrained --image_size 224
-python recipes/caption.py --data dataset_coco.json --pictures coco/ --variant show_attend_tell
+python recipes/caption.py --data dataset_coco.json --image_folder coco/ --variant show_attend_tell
 torchrun --nproc-per-node 8 recipes/caption.py --data coco/ --devices 8 --variant finetune_cnn
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Config(RunConfig):
     """What `caption.py` can be told."""
 
-    pictures: str = setting("", "the folder of the pictures, where it is not beside the captions")
+    image_folder: str = setting("", "the folder of the images, where it is not beside the captions")
     decoder: Literal["show_attend_tell", "show_and_tell", "fc", "att2in", "up_down"] = setting(
         "show_attend_tell", "show_attend_tell | show_and_tell | fc | att2in | up_down"
     )
@@ -39,7 +39,7 @@ class Config(RunConfig):
     embed: int = setting(128, "width of embedded words", rare=True, min=1)
     hidden: int = setting(256, "width of the decoder's state", min=1)
     dropout: float = setting(0.3, "share of embedded words and outputs dropped", min=0, below=1)
-    captions: int = setting(4, "captions taught for each picture each time it is seen", min=1)
+    captions: int = setting(4, "captions taught for each image each time it is seen", min=1)
     least: int = setting(5, "how often a word must occur in the training captions", rare=True, min=1)
     label_smoothing: float = setting(
         0.0, "share of each word's target spread over all words", rare=True, min=0, below=1
@@ -52,7 +52,7 @@ class Config(RunConfig):
     baseline: Literal["greedy", "mean", "beam"] = setting(
         "mean", "of the reward: greedy | mean | beam", rare=True
     )
-    draws: int = setting(5, "sentences drawn for each picture, self-critical", rare=True, min=1)
+    draws: int = setting(5, "sentences drawn for each image, self-critical", rare=True, min=1)
     beams: int = setting(3, "open sentences of the beam search in evaluation", min=1)
     longest: int = setting(20, "most words of a caption", rare=True, min=1)
     vectors: str = setting(
@@ -62,10 +62,10 @@ class Config(RunConfig):
         "random", "random | pretrained | frozen word vectors, or all, one after another"
     )
     crop: float = setting(
-        1.0, "least area of a random crop of training pictures; 1: whole pictures", rare=True, above=0, max=1
+        1.0, "least area of a random crop of training images; 1: whole images", rare=True, above=0, max=1
     )
-    train_size: int = setting(2000, "scenes only: pictures in the training split", rare=True, min=2)
-    val_size: int = setting(300, "scenes only: pictures in the validation split", rare=True, min=1)
+    train_size: int = setting(2000, "scenes only: images in the training split", rare=True, min=2)
+    val_size: int = setting(300, "scenes only: images in the validation split", rare=True, min=1)
 
 
 def main(config: Config) -> Path:
@@ -81,10 +81,10 @@ def main(config: Config) -> Path:
 
         check_word_vectors(config.vectors)  # before anything runs
     if config.words != "all":
-        return run_recipe(config, train, paths=("data", "init", "pictures"))
+        return run_recipe(config, train, paths=("data", "init", "image_folder"))
     for words in ("random", "pretrained", "frozen"):
         one = dataclasses.replace(config, words=words, out=str(Path(config.out) / words))
-        run_recipe(one, train, paths=("data", "init", "pictures"))
+        run_recipe(one, train, paths=("data", "init", "image_folder"))
     return Path(config.out)
 
 
@@ -161,7 +161,7 @@ def open_splits(config: Config) -> Splits:
     from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
     sizes = SceneSizes(config.image_size, config.train_size, config.val_size)
-    options = OpenOptions(images=config.pictures, max_dropped=config.max_dropped, scenes=sizes)
+    options = OpenOptions(images=config.image_folder, max_dropped=config.max_dropped, scenes=sizes)
     return open_dataset(config.data, "captioning", options)
 
 
@@ -175,7 +175,7 @@ def train_geometry(config: Config) -> Any:
 
 
 def _coco(config: Config) -> Config:
-    """Sizes for photographs: about 113,000 training pictures of five captions, 10,000 words."""
+    """Sizes for photographs: about 113,000 training images of five captions, 10,000 words."""
     config.image_size, config.batch_size, config.captions, config.epochs = 224, 64, 5, 30
     config.embed = config.hidden = 512
     config.dropout, config.label_smoothing, config.beams, config.lr = 0.5, 0.1, 5, 5e-4
@@ -185,7 +185,7 @@ def _coco(config: Config) -> Config:
 
 
 def show_and_tell(config: Config) -> Config:
-    """Variant: the picture is the first word, the CNN is frozen.
+    """Variant: the image is the first word, the CNN is frozen.
 
     COCO, Karpathy's test split: about CIDEr 79 and BLEU-4 26 with a frozen CNN (aaronma2020/caption_zoo);
     BLEU-4 27.7 is the paper's (Vinyals et al., CVPR 2015), whose CNN was fine-tuned in the end. About 8 hours
@@ -214,7 +214,7 @@ def finetune_cnn(config: Config) -> Config:
     (aaronma2020/caption_zoo). About three times the cost of `show_and_tell`.
     """
     config = show_and_tell(config)
-    config.transfer = TransferConfig(thaw_at=((1_130_000, 0),), backbone_lr_scale=0.02)
+    config.transfer = TransferConfig(unfreeze_at=((1_130_000, 0),), backbone_lr_scale=0.02)
     return config
 
 

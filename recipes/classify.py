@@ -1,4 +1,4 @@
-"""Classify pictures, from pretrained weights and from scratch, and say what the weights were worth.
+"""Classify images, from pretrained weights and from scratch, and say what the weights were worth.
 
 python recipes/classify.py                                       # embedded scenes, both arms, two seeds
 python recipes/classify.py --data photos/ --backbone timm/resnet50 --init both --image_size 224
@@ -34,8 +34,8 @@ class Config(RunConfig):
         [], "batch transforms: mixup cutmix erase", choices=("mixup", "cutmix", "erase"), unique=True
     )
     label_smoothing: float = setting(0.1, "mass moved from the true class to all", min=0, below=1)
-    train_size: int = setting(1000, "scenes only: pictures in the training split", min=2)
-    val_size: int = setting(500, "scenes only: pictures in the validation split", min=1)
+    train_size: int = setting(1000, "scenes only: images in the training split", min=2)
+    val_size: int = setting(500, "scenes only: images in the validation split", min=1)
 
 
 def main(config: Config) -> Path:

@@ -2,7 +2,7 @@
 
 python recipes/detect.py                                          # embedded scenes, both arms, two seeds
 python recipes/detect.py --data VOC2007/ --backbone timm/resnet50 --init both --image_size 600
-python recipes/detect.py --data bccd/ --variant small              # a few hundred pictures, two CPU cores
+python recipes/detect.py --data bccd/ --variant small              # a few hundred images, two CPU cores
 python recipes/detect.py --data coco/ --variant he2019 --schedule 6 --init both
 torchrun --nproc-per-node 8 recipes/detect.py --data VOC2007/ --devices 8
 """
@@ -32,24 +32,24 @@ class Config(RunConfig):
     box_loss: Literal["smooth_l1", "l1", "giou"] = setting("smooth_l1", "smooth_l1 | l1 | giou")
     pyramid_channels: int = setting(128, "channels of the pyramid's levels", min=1)
     anchor_scale: float = setting(4.0, "side of the anchors of a level, in its positions (COCO: 8)", above=0)
-    proposals: int = setting(1000, "proposals a picture in training", rare=True, min=1)
-    eval_proposals: int = setting(300, "proposals a picture in evaluation", rare=True, min=1)
-    least_score: float = setting(0.05, "detections below this score are dropped", rare=True, min=0, max=1)
+    proposals: int = setting(1000, "proposals an image in training", rare=True, min=1)
+    eval_proposals: int = setting(300, "proposals an image in evaluation", rare=True, min=1)
+    score_threshold: float = setting(0.05, "detections below this score are dropped", rare=True, min=0, max=1)
     detections: int = setting(
         100, "most detections an image; above 100, AP counts as many too", rare=True, min=1
     )
-    box_samples: int = setting(512, "proposals a picture in the loss of the box head", rare=True, min=1)
+    box_samples: int = setting(512, "proposals an image in the loss of the box head", rare=True, min=1)
     augment: Literal["flip", "jitter", "lsj", "paste"] = setting(
         "flip", "flip | jitter | lsj (large-scale jitter) | paste (that and copy-paste; needs --masks)"
     )
-    tta_flip: bool = setting(False, "also look at the mirrored picture in evaluation", rare=True)
+    tta_flip: bool = setting(False, "also look at the mirrored image in evaluation", rare=True)
     tta_sizes: list[int] = setting(
-        [], "look at the picture with each of these short sides in evaluation", rare=True, min=8
+        [], "look at the image with each of these short sides in evaluation", rare=True, min=8
     )
     schedule: int = setting(0, "train for this many times 1,440,000 images: the x of 1x, 2x ... 6x", min=0)
     backbones: list[str] = setting([], "run all of it for each of these, and compare them in one table")
-    train_size: int = setting(1000, "scenes only: pictures in the training split", rare=True, min=2)
-    val_size: int = setting(200, "scenes only: pictures in the validation split", rare=True, min=1)
+    train_size: int = setting(1000, "scenes only: images in the training split", rare=True, min=2)
+    val_size: int = setting(200, "scenes only: images in the validation split", rare=True, min=1)
 
 
 def main(config: Config) -> Path:
@@ -99,7 +99,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         box_samples=config.box_samples,
         proposals_train=config.proposals,
         proposals_eval=config.eval_proposals,
-        score_threshold=config.least_score,
+        score_threshold=config.score_threshold,
         detections=config.detections,
     )
     # The longest side that the geometries above give: networks of fixed size are built for it.
@@ -132,7 +132,7 @@ def open_splits(config: Config) -> Splits:
 
 
 def train_geometry(config: Config, reader: Any) -> Any:
-    """Return the training geometry that `--augment` names; other pictures to paste come from `reader`."""
+    """Return the training geometry that `--augment` names; other images to paste come from `reader`."""
     from visionkit.data import Compose, Flip
     from visionkit.data.transforms.detection import CopyPaste, LargeScaleJitter, detection_train
 
@@ -144,14 +144,14 @@ def train_geometry(config: Config, reader: Any) -> Any:
 
 
 def small(config: Config) -> Config:
-    """Variant: a few hundred pictures on two CPU cores: 4,284 pictures of 320 px an arm.
+    """Variant: a few hundred images on two CPU cores: 4,284 images of 320 px an arm.
 
     Target on 205 photographs of blood cells (BCCD, test list): above 0.55 AP pretrained, 0.50 from scratch.
     """
     config.image_size, config.batch_size, config.images, config.lr = 320, 4, config.images or 4284, 1e-3
     config.box_samples, config.proposals, config.box_loss = 128, 500, "giou"
     # Cells lie close: AP also counts what a low score finds, among more proposals.
-    config.eval_proposals, config.least_score = 1000, 0.01
+    config.eval_proposals, config.score_threshold = 1000, 0.01
     config.optim, config.seeds = OptimConfig(ema=0.9, warmup=0.1), [0]
     return config
 
@@ -160,7 +160,7 @@ def low_data(config: Config) -> Config:
     """Variant: the low-data curve, every fraction trained for the same number of images.
 
     Target (He et al., COCO): from scratch is on par from a tenth of COCO on, and 6 to 7 AP behind at 3,500
-    and 1,000 pictures. Cost: as many full runs as there are fractions.
+    and 1,000 images. Cost: as many full runs as there are fractions.
     """
     config.images = config.images or 2448
     config = small(config)

@@ -1,4 +1,4 @@
-"""Segment pictures, from pretrained weights and from scratch, and say what the weights were worth.
+"""Segment images, from pretrained weights and from scratch, and say what the weights were worth.
 
 python recipes/segment.py                                         # embedded scenes, both arms, two seeds
 python recipes/segment.py --data camvid/ --crop 256 320 --images 16000 --batch_size 8 --seeds 0
@@ -50,14 +50,14 @@ class Config(RunConfig):
     scales: list[float] = setting([1.0], "evaluation: scales of the views that are averaged", above=0)
     flip: bool = setting(False, "evaluation: see each view mirrored too")
     window: int = setting(
-        0, "evaluation: side of the windows of larger pictures; 0: whole pictures", rare=True, min=0
+        0, "evaluation: side of the windows of larger images; 0: whole images", rare=True, min=0
     )
     boundary: float = setting(
         0.0, "evaluation: tolerance of the boundary score (0.0075); 0: none", rare=True, min=0, max=1
     )
     backbones: list[str] = setting([], "a comparison for each of these instead of --backbone", group="model")
-    train_size: int = setting(1000, "scenes only: pictures in the training split", rare=True, min=2)
-    val_size: int = setting(200, "scenes only: pictures in the validation split", rare=True, min=1)
+    train_size: int = setting(1000, "scenes only: images in the training split", rare=True, min=2)
+    val_size: int = setting(200, "scenes only: images in the validation split", rare=True, min=1)
 
 
 def main(config: Config) -> Path:
@@ -132,18 +132,18 @@ def open_splits(config: Config) -> Splits:
 
 
 def voc12aug_20k(config: Config) -> Config:
-    """Variant: Pascal VOC 2012 with the extra masks, 20,000 updates of 16 pictures, over a dilated ResNet-50.
+    """Variant: Pascal VOC 2012 with the extra masks, 20,000 updates of 16 images, over a dilated ResNet-50.
 
     Targets, single scale (MMSegmentation's published results of this schedule), mIoU on the 1,449 validation
-    pictures: FCN 67.08 (the default here), DeepLabV3 76.17 (`--decoder deeplabv3`), DeepLabV3+ 75.93, PSPNet
+    images: FCN 67.08 (the default here), DeepLabV3 76.17 (`--decoder deeplabv3`), DeepLabV3+ 75.93, PSPNet
     76.78. Theirs has a ResNet with a stem of three convolutions. torchvision's models, trained on COCO's
-    pictures of these classes, read 60.5 (FCN) and 66.4 (DeepLabV3) on COCO. Cost: 320,000 windows of
+    images of these classes, read 60.5 (FCN) and 66.4 (DeepLabV3) on COCO. Cost: 320,000 windows of
     512 x 512; 3 to 4 hours on one data-centre GPU (an estimate), weeks on a CPU.
     """
     _published(config)
     config.data = config.data if config.data != "scenes" else "VOC2012"
     config.crop, config.batch_size, config.images = [512, 512], 16, config.images or 320_000
-    # Theirs scales from a short side of 512, ours from the picture's own: about 375 pixels.
+    # Theirs scales from a short side of 512, ours from the image's own: about 375 pixels.
     config.scale, config.scales = [0.68, 2.73], [1.365]
     return config
 
@@ -151,8 +151,8 @@ def voc12aug_20k(config: Config) -> Config:
 def cityscapes_80k(config: Config) -> Config:
     """Variant: Cityscapes, 80,000 updates of 8 windows of 512 x 1024, over a dilated ResNet-50.
 
-    Targets, single scale, whole pictures (MMSegmentation's published results of this schedule), mIoU on the
-    500 validation pictures: FCN 73.61 (the default here), DeepLabV3 79.32, DeepLabV3+ 80.09, PSPNet 78.55.
+    Targets, single scale, whole images (MMSegmentation's published results of this schedule), mIoU on the
+    500 validation images: FCN 73.61 (the default here), DeepLabV3 79.32, DeepLabV3+ 80.09, PSPNet 78.55.
     Cost: 640,000 windows; about 16 hours on one data-centre GPU (an estimate).
     """
     _published(config)
@@ -180,7 +180,7 @@ def _published(config: Config) -> None:
     config.auxiliary, config.lr, config.seeds = 0.4, 0.01, [0]
     config.transfer = TransferConfig(norm="sync", backbone_lr_scale=1.0)
     config.optim = OptimConfig(
-        optimizer="sgd", schedule="poly", power=0.9, final_scale=0.01, weight_decay=5e-4, warmup=0.0
+        optimizer="sgd", schedule="poly", power=0.9, min_lr_ratio=0.01, weight_decay=5e-4, warmup=0.0
     )
 
 

@@ -66,7 +66,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real pictures with labels, boxes and masks; tests that need them skip where they are absent."""
+    """Real images with labels, boxes and masks; tests that need them skip where they are absent."""
     place = Path(os.environ.get("VISIONKIT_DATA", ROOT.parent / "shared" / "data"))
     if not place.is_dir():
         pytest.skip(f"real data is absent: {place} (set VISIONKIT_DATA)")

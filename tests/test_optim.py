@@ -58,7 +58,7 @@ def test_frozen_parameters_are_left_out_and_later_ones_are_in() -> None:
     stages = dict(task.backbone.stages())
     task.backbone.requires_grad_(False)
     transfer = resolve_transfer(
-        "classification", "pretrained", TransferConfig(freeze_through="all", thaw_at=((10, 16), (20, 8)))
+        "classification", "pretrained", TransferConfig(freeze_through="all", unfreeze_at=((10, 16), (20, 8)))
     )
     groups = parameter_groups(task, task.backbone, OptimConfig(), transfer, 1.0)
     names = {id(p): n for n, p in task.backbone.named_parameters()}
@@ -78,7 +78,7 @@ def test_shapes_of_schedules() -> None:
         assert at(50, schedule=name, warmup=0.1) == 0.5
         assert at(100, schedule=name, warmup=0.1) == 1.0
     assert at(550, schedule="cosine", warmup=0.1) == pytest.approx(0.5)
-    assert at(1000, schedule="cosine", final_scale=0.1) == pytest.approx(0.1)
+    assert at(1000, schedule="cosine", min_lr_ratio=0.1) == pytest.approx(0.1)
     assert at(775, schedule="linear", warmup=0.1) == pytest.approx(0.25)
     assert at(550, schedule="poly", warmup=0.1, power=2.0) == pytest.approx(0.25)
     steps = {"schedule": "steps", "warmup": 0.0}
@@ -125,8 +125,8 @@ def test_what_does_not_fit_is_refused() -> None:
         build(100, schedule="steps", tails=(200,))
     with pytest.raises(ValueError, match="longest first"):
         build(100, schedule="steps", tails=(10, 20))
-    with pytest.raises(ValueError, match="would never thaw"):
-        build(100, TransferConfig(freeze_through="all", thaw_at=((200, 0),)))
+    with pytest.raises(ValueError, match="would never unfreeze"):
+        build(100, TransferConfig(freeze_through="all", unfreeze_at=((200, 0),)))
     with pytest.raises(ValueError, match="adamw"):
         build(100, optimizer="adam")
     assert torch.is_grad_enabled()

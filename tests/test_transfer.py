@@ -29,7 +29,7 @@ def test_both_arms_have_the_same_norm_and_nothing_is_left_open(task: str) -> Non
     [
         (TransferConfig(freeze_through=4), "freeze random weights"),
         (TransferConfig(freeze_through="all"), "freeze random weights"),
-        (TransferConfig(thaw_at=((5, 0),)), "freeze random weights"),
+        (TransferConfig(unfreeze_at=((5, 0),)), "freeze random weights"),
         (TransferConfig(norm="frozen"), "do not normalise"),
         (TransferConfig(backbone_lr_scale=0.1), "one learning rate"),
         (TransferConfig(layer_decay=0.7), "one learning rate"),
@@ -50,9 +50,9 @@ def test_scratch_refuses(asked: TransferConfig, text: str) -> None:
         ({"layer_decay": 1.5}, "layer_decay"),
         ({"layer_decay": 0.0}, "layer_decay"),
         ({"layer_decay": float("nan")}, "layer_decay"),
-        ({"thaw_at": ((5, 8), (9, 16))}, "falling"),
-        ({"thaw_at": ((9, 16), (5, 8))}, "rising"),
-        ({"thaw_at": ((5, 0.25), (9, 0.5))}, "falling"),
+        ({"unfreeze_at": ((5, 8), (9, 16))}, "falling"),
+        ({"unfreeze_at": ((9, 16), (5, 8))}, "rising"),
+        ({"unfreeze_at": ((5, 0.25), (9, 0.5))}, "falling"),
         ({"norm": "bach"}, "Did you mean 'batch'"),
     ],
 )
@@ -64,17 +64,21 @@ def test_what_is_not_in_order_is_refused(asked: dict[str, Any], text: str) -> No
 
 
 def test_the_scratch_arm_keeps_what_belongs_to_the_network() -> None:
-    asked = TransferConfig(freeze_through=8, norm="sync", layer_decay=0.5, thaw_at=((9, 0),), probe_level=16)
+    asked = TransferConfig(
+        freeze_through=8, norm="sync", layer_decay=0.5, unfreeze_at=((9, 0),), probe_level=16
+    )
     assert scratch_arm(asked) == TransferConfig(norm="sync", probe_level=16)
     with pytest.raises(ValueError, match="do not normalise"):
         scratch_arm(TransferConfig(norm="frozen"))
 
 
 def test_thaw_is_a_function_of_images() -> None:
-    policy = resolve_transfer("classification", "pretrained", TransferConfig(thaw_at=((100, 16), (200, 0))))
+    policy = resolve_transfer(
+        "classification", "pretrained", TransferConfig(unfreeze_at=((100, 16), (200, 0)))
+    )
     assert [freeze_at(policy, i) for i in (0, 99, 100, 199, 200, 900)] == ["all", "all", 16, 16, 0, 0]
-    plain = {"thaw_at": [[100, 16], [200, 0]], "norm": "batch"}
-    assert transfer_from(plain).thaw_at == policy.thaw_at
+    plain = {"unfreeze_at": [[100, 16], [200, 0]], "norm": "batch"}
+    assert transfer_from(plain).unfreeze_at == policy.unfreeze_at
     with pytest.raises(ValueError, match="Did you mean 'norm'"):
         transfer_from({"nrm": "batch"})
 

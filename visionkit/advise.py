@@ -67,7 +67,7 @@ def advise(
         images_per_class: Training images of a class; up to 50 are little.
         images: All training images, together with `num_classes` in place of `images_per_class`.
         num_classes: Number of classes.
-        similarity: How near the pictures lie to those the weights were trained on.
+        similarity: How near the images lie to those the weights were trained on.
 
     Raises:
         InputError: The amount of data is not given, or not above 0.

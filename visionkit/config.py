@@ -171,7 +171,7 @@ class OptimConfig:
             first (He et al. keep them fixed and stretch only the first stage). Empty: at 2/3 and 8/9 of all.
         gamma: For "steps": the factor of each cut.
         power: For "poly": the exponent.
-        final_scale: The rate at the end as a share of its peak, for "cosine", "linear" and "poly".
+        min_lr_ratio: The rate at the end as a share of its peak, for "cosine", "linear" and "poly".
         batch: The global batch that `lr` was chosen for: the rate is scaled linearly to the batch that runs.
             0 leaves the rate alone.
         clip_norm: Largest norm of the gradient; 0 is off.
@@ -189,7 +189,7 @@ class OptimConfig:
     tails: tuple[int, ...] = field(default=(), metadata=limits(min=1))
     gamma: float = field(default=0.1, metadata=limits(above=0, max=1))
     power: float = field(default=0.9, metadata=limits(above=0))
-    final_scale: float = field(default=0.0, metadata=limits(min=0, max=1))
+    min_lr_ratio: float = field(default=0.0, metadata=limits(min=0, max=1))
     batch: int = field(default=0, metadata=limits(min=0))
     clip_norm: float = field(default=0.0, metadata=limits(min=0))
     ema: float = field(default=0.0, metadata=limits(min=0, below=1))
@@ -211,8 +211,8 @@ class TransferConfig:
         backbone_lr_scale: The backbone's learning rate as a share of the head's.
         layer_decay: The rate of each level as a share of the next coarser one's; 1 is off. Where all blocks
             share one reduction: of each block as a share of the next one's.
-        thaw_at: Staged thaw: at `images` seen, everything coarser than `reduction` trains;
-            pairs `(images, reduction)` (or `(images, share of blocks)`), 0 thaws all.
+        unfreeze_at: Staged unfreezing: at `images` seen, everything coarser than `reduction` trains;
+            pairs `(images, reduction)` (or `(images, share of blocks)`), 0 unfreezes all.
         probe_level: Pool this reduction's map instead of the last one (a probe from a chosen level).
 
     Raises:
@@ -223,7 +223,7 @@ class TransferConfig:
     norm: NormPolicy | None = None
     backbone_lr_scale: float | None = field(default=None, metadata=limits(min=0))
     layer_decay: float = field(default=1.0, metadata=limits(above=0, max=1))
-    thaw_at: tuple[tuple[int, int | float], ...] = ()
+    unfreeze_at: tuple[tuple[int, int | float], ...] = ()
     probe_level: int | None = field(default=None, metadata=limits(min=1))
 
     def __post_init__(self) -> None:

@@ -47,7 +47,7 @@ def build_optimizer(
         module: The task.
         backbone: Its part with a rate of its own, if there is one.
         config: How parameters move.
-        transfer: Resolved: rates by level, and which levels thaw later.
+        transfer: Resolved: rates by level, and which levels unfreeze later.
         lr: Peak rate of the head, for the batch `config.batch` (or for the running one when that is 0).
         total_images: Images over all processes until the end; infinite only for schedule "constant".
         global_batch: Images an update over all processes.
@@ -92,7 +92,7 @@ def schedule_scale(images: float, total: float, config: OptimConfig) -> float:
     if images < warm:
         return images / warm
     done = min(1.0, (images - warm) / max(total - warm, 1e-9))
-    low = config.final_scale
+    low = config.min_lr_ratio
     if config.schedule == "cosine":
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
     if config.schedule == "linear":
@@ -123,7 +123,7 @@ def describe_rate(lr: float, config: OptimConfig, global_batch: int) -> str:
 def parameter_groups(
     module: nn.Module, backbone: nn.Module | None, config: OptimConfig, transfer: TransferConfig, lr: float
 ) -> list[dict[str, Any]]:
-    """Return the groups: every parameter that trains, now or after a thaw, is in exactly one.
+    """Return the groups: every parameter that trains, now or after an unfreezing, is in exactly one.
 
     Norms, biases, embeddings and whatever a part names in `no_weight_decay()` are not decayed. Groups are
     named "head", "backbone", "backbone/REDUCTION" or "backbone/block NUMBER" (0: the embeddings), with
@@ -133,7 +133,7 @@ def parameter_groups(
         module: The task.
         backbone: Its part with a rate of its own, if there is one.
         config: Decay.
-        transfer: Resolved: `backbone_lr_scale`, `layer_decay`, `thaw_at`.
+        transfer: Resolved: `backbone_lr_scale`, `layer_decay`, `unfreeze_at`.
         lr: Peak rate of the head.
 
     Raises:
@@ -160,7 +160,7 @@ def parameter_groups(
     if not groups:
         raise InputError(
             "Expected something to train, but every parameter is frozen. Give the task a new head "
-            "(head='new') or thaw a level (transfer.freeze_through)."
+            "(head='new') or unfreeze a level (transfer.freeze_through)."
         )
     return list(groups.values())
 
@@ -238,11 +238,11 @@ def _check_length(config: OptimConfig, transfer: TransferConfig, total: float, *
                 f"The longest tail of the schedule is {config.tails[0]:,} images, but after warm-up only "
                 f"{total * (1 - config.warmup):,.0f} are run. Train longer or shorten optim.tails."
             )
-    late = [at for at, _ in transfer.thaw_at if at >= total]
+    late = [at for at, _ in transfer.unfreeze_at if at >= total]
     if late:
         raise InputError(
-            f"transfer.thaw_at names {late[0]:,} images, but training ends at {total:,.0f}: that level would "
-            "never thaw. Train longer or thaw earlier."
+            f"transfer.unfreeze_at names {late[0]:,} images, but training ends at {total:,.0f}: that level "
+            "would never be unfrozen. Train longer, or unfreeze it earlier."
         )
 
 
@@ -252,7 +252,7 @@ def _backbone_levels(
     """Return each backbone parameter's group and decay by level, and which parameters train later."""
     if backbone is None:
         return {}, set()
-    final = transfer.thaw_at[-1][1] if transfer.thaw_at else None
+    final = transfer.unfreeze_at[-1][1] if transfer.unfreeze_at else None
     if transfer.layer_decay == 1.0 and not final:
         return {}, set() if final is None else {id(p) for p in backbone.parameters()}
     units = _units(backbone)
@@ -296,7 +296,7 @@ def _stages(backbone: nn.Module) -> list[tuple[int, list[str]]]:
     stages: Callable[[], list[tuple[int, list[str]]]] | None = getattr(backbone, "stages", None)
     if stages is None:
         raise InputError(
-            f"Rates and thawing by level need a backbone with stages(), but {type(backbone).__name__} "
+            f"Rates and unfreezing by level need a backbone with stages(), but {type(backbone).__name__} "
             "has none. Build it with visionkit.backbones (yours: register_backbone)."
         )
     return stages()

@@ -32,7 +32,7 @@ __all__ = [
 Reduction = int | float | Literal["all"]
 
 # task: (frozen through, norm, backbone rate as a share of the head's), for trained weights. From scratch only
-# the norm holds. Detection sees few pictures a step, so its statistics are taken over all processes; the
+# the norm holds. Detection sees few images a step, so its statistics are taken over all processes; the
 # captioner's language model learns on fixed features first (Show, Attend and Tell, arXiv 1502.03044).
 _DEFAULTS: dict[str, tuple[Reduction, NormPolicy, float]] = {
     "classification": (0, "batch", 0.3),
@@ -56,7 +56,7 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
         transfer: What the user asked for.
 
     Raises:
-        InputError: Random weights would be frozen, have frozen norms or a rate of their own; or the thaw is
+        InputError: Random weights would be frozen, have frozen norms or a rate of their own; or the unfreezing is
             not in order.
     """
     if task not in _DEFAULTS:
@@ -67,7 +67,7 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
     if not is_trained(init):
         _refuse_for_scratch(transfer)
         return replace(transfer, freeze_through=0, norm=transfer.norm or norm, backbone_lr_scale=1.0)
-    if transfer.freeze_through is None and transfer.thaw_at:
+    if transfer.freeze_through is None and transfer.unfreeze_at:
         freeze = "all"
     resolved = replace(
         transfer,
@@ -82,7 +82,7 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
 def scratch_arm(transfer: TransferConfig) -> TransferConfig:
     """Return what the scratch arm of a comparison keeps of the pretrained arm's settings.
 
-    Norm and probe level belong to the network and stay; freezing, thawing and rates by level come with
+    Norm and probe level belong to the network and stay; freezing, unfreezing and rates by level come with
     trained weights and go.
 
     Raises:
@@ -94,7 +94,7 @@ def scratch_arm(transfer: TransferConfig) -> TransferConfig:
 
 
 def apply_transfer(backbone: nn.Module, init: Init, transfer: TransferConfig) -> None:
-    """Freeze what a resolved policy freezes before the first image, and check that its thaw can happen.
+    """Freeze what a resolved policy freezes before the first image, and check that its unfreezing can happen.
 
     Freezing is the backbone's own: parameters and running statistics, through `.train()`, never beyond its
     boundary.
@@ -111,16 +111,16 @@ def apply_transfer(backbone: nn.Module, init: Init, transfer: TransferConfig) ->
         _refuse_for_scratch(transfer)
     freeze_through = getattr(backbone, "freeze_through", None)
     if freeze_through is None:
-        if transfer.freeze_through or transfer.thaw_at:
+        if transfer.freeze_through or transfer.unfreeze_at:
             raise InputError(
                 f"Freezing needs a backbone with freeze_through(), but {type(backbone).__name__} has none. "
                 "Build it with visionkit.backbones (yours: register_backbone)."
             )
         return
     # From the last state to the first, so that a level that does not exist is named now, not hours later.
-    for _, reduction in reversed(transfer.thaw_at):
+    for _, reduction in reversed(transfer.unfreeze_at):
         freeze_through(reduction)
-    if transfer.freeze_through or transfer.thaw_at:
+    if transfer.freeze_through or transfer.unfreeze_at:
         freeze_through(transfer.freeze_through)
 
 
@@ -136,7 +136,7 @@ def fit_default(backbone: nn.Module, given: TransferConfig, resolved: TransferCo
         resolved: What `resolve_transfer` made of it.
     """
     blocks = getattr(backbone, "blocks", None)
-    default = given.freeze_through is None and not given.thaw_at and resolved.freeze_through != "all"
+    default = given.freeze_through is None and not given.unfreeze_at and resolved.freeze_through != "all"
     if default and resolved.freeze_through and blocks is not None and blocks():
         return replace(resolved, freeze_through=0)
     return resolved
@@ -145,7 +145,7 @@ def fit_default(backbone: nn.Module, given: TransferConfig, resolved: TransferCo
 def freeze_at(transfer: TransferConfig, images: int) -> Reduction:
     """Return how deep a resolved policy freezes after `images` seen: a pure function, nothing to save."""
     state = cast(Reduction, transfer.freeze_through)
-    for at, reduction in transfer.thaw_at:
+    for at, reduction in transfer.unfreeze_at:
         if images >= at:
             state = reduction
     return state
@@ -206,7 +206,7 @@ def transfer_from(value: TransferConfig | Mapping[str, Any]) -> TransferConfig:
         if name not in known:
             raise unknown_name("transfer setting", name, known)
     plain = dict(value)
-    plain["thaw_at"] = tuple((int(at), to) for at, to in plain.get("thaw_at", ()))
+    plain["unfreeze_at"] = tuple((int(at), to) for at, to in plain.get("unfreeze_at", ()))
     return TransferConfig(**plain)
 
 
@@ -214,8 +214,8 @@ def _refuse_for_scratch(transfer: TransferConfig) -> None:
     way_out = (
         "Use init='pretrained' or a weights file, or leave it out (scratch_arm() does so for a comparison)."
     )
-    if transfer.freeze_through or transfer.thaw_at:
-        asked = f"freeze_through={transfer.freeze_through!r}" if transfer.freeze_through else "thaw_at"
+    if transfer.freeze_through or transfer.unfreeze_at:
+        asked = f"freeze_through={transfer.freeze_through!r}" if transfer.freeze_through else "unfreeze_at"
         raise InputError(f"init='scratch' with {asked} would freeze random weights. {way_out}")
     if transfer.norm == "frozen":
         raise InputError(
@@ -248,11 +248,11 @@ def _check(transfer: TransferConfig) -> None:
     if not 0 < decay <= 1:
         raise InputError(expected("transfer.layer_decay", "above 0 and at most 1", decay))
     before: tuple[float, float] = (0, float(freeze) if isinstance(freeze, int | float) else float("inf"))
-    for at, reduction in transfer.thaw_at:
+    for at, reduction in transfer.unfreeze_at:
         if at <= before[0] or not 0 <= reduction < before[1]:
             wanted = (
                 f"pairs (images, reduction), images rising from above 0, reduction falling from {freeze!r}"
             )
             fix = "For example ((5000, 16), (10000, 0))."
-            raise InputError(expected("transfer.thaw_at", wanted, transfer.thaw_at, fix=fix))
+            raise InputError(expected("transfer.unfreeze_at", wanted, transfer.unfreeze_at, fix=fix))
         before = (at, reduction)

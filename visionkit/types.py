@@ -52,20 +52,20 @@ class Truth(TypedDict, total=False):
 
 
 class Sample(TypedDict, total=False):
-    """One picture with whatever is known of it. Geometry moves every spatial field together."""
+    """One image with whatever is known of it. Geometry moves every spatial field together."""
 
     image: Tensor  # (3, H, W) uint8, RGB
-    id: str  # names the picture in errors, guards and predictions
+    id: str  # names the image in errors, guards and predictions
     label: Tensor  # () int64 class; (K,) float32 multi-label 0/1; (K,) float32 regression targets
     boxes: Tensor  # (N, 4) float32, absolute xyxy
     labels: Tensor  # (N,) int64, 0 .. num_classes-1 (foreground only; the detector adds background)
     masks: Tensor  # (N, H, W) uint8 0/1, one a box
     iscrowd: Tensor  # (N,) int64 0/1
-    area: Tensor  # (N,) float64, annotated area in the original picture: small, medium or large
+    area: Tensor  # (N,) float64, annotated area in the original image: small, medium or large
     mask: Tensor  # (H, W) int64 class map
     truth: Truth  # the objects as the file has them, where the file can be asked
     captions: list[str]  # every reference sentence
-    size: tuple[int, int]  # (H, W) of the original picture, before any geometry
+    size: tuple[int, int]  # (H, W) of the original image, before any geometry
 
 
 class ClassificationBatch(TypedDict):
@@ -77,19 +77,19 @@ class ClassificationBatch(TypedDict):
 
 
 class DetectionTarget(TypedDict, total=False):
-    """What is known of one picture for `Detector`."""
+    """What is known of one image for `Detector`."""
 
-    boxes: Tensor  # (N, 4) float32, absolute xyxy in the frame of the batch's picture
+    boxes: Tensor  # (N, 4) float32, absolute xyxy in the frame of the batch's image
     labels: Tensor  # (N,) int64, 0 .. num_classes-1
     masks: Tensor  # (N, H, W) uint8
     iscrowd: Tensor  # (N,) int64
-    area: Tensor  # (N,) float64, in the original picture
-    size: tuple[int, int]  # (H, W) of the original picture
-    truth: Truth  # the objects in the original picture, untouched; scores are taken against it
+    area: Tensor  # (N,) float64, in the original image
+    size: tuple[int, int]  # (H, W) of the original image
+    truth: Truth  # the objects in the original image, untouched; scores are taken against it
 
 
 class DetectionBatch(TypedDict):
-    """A batch for `Detector`: pictures may differ in size."""
+    """A batch for `Detector`: images may differ in size."""
 
     images: list[Tensor]  # each (3, H, W) uint8 (or float in [0, 1])
     targets: list[DetectionTarget]
@@ -108,8 +108,8 @@ class CaptionBatch(TypedDict):
     """A batch for `Captioner`."""
 
     images: Tensor  # (B, 3, H, W) uint8 (or float in [0, 1])
-    tokens: Tensor  # (B, L) int64, <bos> w1 .. wn <eos> <pad> ...; (B, K, L) for K sentences a picture
-    references: list[list[str]]  # every reference sentence of each picture, raw text
+    tokens: Tensor  # (B, L) int64, <bos> w1 .. wn <eos> <pad> ...; (B, K, L) for K sentences an image
+    references: list[list[str]]  # every reference sentence of each image, raw text
     ids: list[str]
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Faster R-CNN, ResNet-50 with a feature pyramid, COCO 2017, 26 epochs on 8 GPUs of 2 pictures each.
+# Faster R-CNN, ResNet-50 with a feature pyramid, COCO 2017, 26 epochs on 8 GPUs of 2 images each.
 # Target: 37.0 box AP on val2017 (torchvision's fasterrcnn_resnet50_fpn), within 0.5. Not yet run on a cluster.
-# The rate is cut after epochs 16 and 22: for the last 1,172,660 and 469,064 pictures.
+# The rate is cut after epochs 16 and 22: for the last 1,172,660 and 469,064 images.
 # usage: recipes/runs/faster_rcnn_coco.sh COCO_FOLDER [more flags]
 set -euo pipefail
 coco=${1:?"usage: $0 COCO_FOLDER [more flags]"}

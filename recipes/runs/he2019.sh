@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# "Rethinking ImageNet Pre-training" (He, Girshick, Dollar 2019): both arms on COCO 2017, 8 GPUs of 2 pictures.
+# "Rethinking ImageNet Pre-training" (He, Girshick, Dollar 2019): both arms on COCO 2017, 8 GPUs of 2 images.
 # Target, box AP on val2017, within 0.5 (the paper's rows, Mask R-CNN ResNet-50 with group norms):
 #   schedule     2x    3x    4x    5x    6x
 #   scratch      36.8  39.5  40.6  40.7  41.3

@@ -129,14 +129,16 @@ def test_the_default_of_a_task_freezes_nothing_where_it_names_no_level():
 def test_thaw_goes_by_shares_too():
     vit = _empty(create_encoder, "timm/test_vit")
     for final, trained in ((0.25, range(2, 8)), (0, range(8))):
-        asked = TransferConfig(freeze_through=0.5, layer_decay=0.9, thaw_at=((100, 0.4), (200, final)))
+        asked = TransferConfig(freeze_through=0.5, layer_decay=0.9, unfreeze_at=((100, 0.4), (200, final)))
         transfer = resolve_transfer("classification", "file.pt", asked)
         apply_transfer(vit, "file.pt", transfer)
         assert not vit.net.model.blocks[2].attn.qkv.weight.requires_grad
         named = [g["name"] for g in parameter_groups(vit, vit, OptimConfig(), transfer, 1.0)]
         assert {name.removesuffix("/no decay") for name in named} == {f"backbone/block {i}" for i in trained}
     with pytest.raises(InputError, match="falling"):
-        resolve_transfer("classification", "file.pt", TransferConfig(freeze_through=0.2, thaw_at=((9, 0.5),)))
+        resolve_transfer(
+            "classification", "file.pt", TransferConfig(freeze_through=0.2, unfreeze_at=((9, 0.5),))
+        )
 
 
 def test_a_decoder_of_one_level_knows_the_finer_ones():

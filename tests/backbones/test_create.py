@@ -24,7 +24,7 @@ from visionkit.errors import InputError
 WAYS_OUT = ("init='/path/to/weights.safetensors'", "packaged/efficientnet_lite0", "init='scratch'")
 
 
-def _pictures(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _images(side: int) -> tuple[torch.Tensor, torch.Tensor]:
     spec = importlib.util.find_spec("foolbox")
     if spec is None or spec.origin is None:
         pytest.skip("the package foolbox, which holds 20 labelled photographs, is not installed")
@@ -33,18 +33,18 @@ def _pictures(side: int) -> tuple[torch.Tensor, torch.Tensor]:
     images = []
     for file in files:
         with Image.open(file) as opened:
-            picture = opened.convert("RGB")
-        scale = round(side / 0.875) / min(picture.size)
-        picture = picture.resize([round(s * scale) for s in picture.size], Image.Resampling.BICUBIC)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        images.append(np.asarray(picture.crop((left, top, left + side, top + side))))
+            image = opened.convert("RGB")
+        scale = round(side / 0.875) / min(image.size)
+        image = image.resize([round(s * scale) for s in image.size], Image.Resampling.BICUBIC)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        images.append(np.asarray(image.crop((left, top, left + side, top + side))))
     labels = [int(file.stem.rpartition("_")[2]) for file in files]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255, torch.tensor(labels)
 
 
 @pytest.mark.parametrize(("name", "side"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240)])
 def test_packaged_weights_know_photographs(name, side):
-    images, labels = _pictures(side)
+    images, labels = _images(side)
     encoder = create_encoder(f"packaged/{name}", init="pretrained").eval()
     head = encoder.pretrained_head()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (encoder.mean, encoder.std))
@@ -154,7 +154,7 @@ def test_a_plain_vit_is_refused_with_what_it_has():
 
 
 def test_nets_without_aligned_maps_are_refused_by_name():
-    with pytest.raises(InputError, match="no maps aligned with the picture"):
+    with pytest.raises(InputError, match="no maps aligned with the image"):
         create_backbone("torchvision/alexnet", init="scratch")
     assert create_encoder("torchvision/alexnet", init="scratch").dim == 4096
 
@@ -198,11 +198,11 @@ def test_fixed_sizes_are_said_and_changed():
     fixed = create_backbone("torchvision/vit_b_16", init="scratch", reductions=(16,), image_size=32)
     assert fixed.fixed_size == (32, 32)
     assert fixed(torch.randn(1, 3, 32, 32))[0].shape == (1, 768, 2, 2)
-    with pytest.raises(InputError, match="takes pictures of 32x32 only, but got 64x64"):
+    with pytest.raises(InputError, match="takes images of 32x32 only, but got 64x64"):
         fixed(torch.randn(1, 3, 64, 64))
     # what the error advises works, or is refused with the size that does
     assert create_encoder("timm/mixer_s16_224", init="scratch", image_size=(64, 96)).fixed_size == (64, 96)
-    with pytest.raises(InputError, match=r"cannot be built for pictures of 64x96 .*its own 224x224"):
+    with pytest.raises(InputError, match=r"cannot be built for images of 64x96 .*its own 224x224"):
         create_encoder("torchvision/vit_b_16", init="scratch", image_size=(64, 96))
 
 

@@ -53,6 +53,6 @@ def build(size: Size) -> Sides:
 
 
 ROWS = (
-    Row("batch stage: mirror, mixup, normalise", "v2 a picture, collate, v2.MixUp", build, goal=2.5,
+    Row("batch stage: mirror, mixup, normalise", "v2 an image, collate, v2.MixUp", build, goal=2.5,
         limit="one read and one write of the batch", package="torchvision"),
 )  # fmt: skip

@@ -21,7 +21,7 @@ CLASSES = 80
 
 
 def evaluation(images: int, found: int) -> tuple[list[dict], list[dict], list[str]]:
-    """Pictures with about seven objects and `found` detections, of COCO's size and classes."""
+    """Images with about seven objects and `found` detections, of COCO's size and classes."""
     rng = np.random.default_rng(0)
     predictions, targets, ids = [], [], []
     for number in range(images):
@@ -85,7 +85,7 @@ def coco(peer: str) -> Callable[[Size], Sides]:
             pycocotools if peer == "pycocotools" else torchmetric,
             # The fast peer computes overlaps in 32 bits.
             close(atol=1e-6 if peer == "pycocotools" else 1e-4),
-            facts=lambda: {"bytes a detection": round(held / (images * found), 1), "pictures": images},
+            facts=lambda: {"bytes a detection": round(held / (images * found), 1), "images": images},
         )
 
     return build

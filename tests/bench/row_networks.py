@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor
 
 from tests.bench.row import Row, Sides, Size, close, pick
-from visionkit.backbones import create_backbone, fold_norms
+from visionkit.backbones import create_backbone, fuse_norms
 from visionkit.config import OptimConfig
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import choose_policy
@@ -50,7 +50,7 @@ def features(name: str) -> Callable[[Size], Sides]:
         images = torch.randn(count, 3, side, side)
         last = images.contiguous(memory_format=torch.channels_last)
         policy = autocast(RunConfig(accelerator="cpu", image_size=side), ours)
-        ours = fold_norms(ours, last)
+        ours = fuse_norms(ours, last)
 
         def run_ours() -> list[Tensor]:
             with torch.inference_mode(), policy():
@@ -108,7 +108,7 @@ BF16 = 2.2 if choose_policy(RunConfig(accelerator="cpu")).precision == "bf16-mix
 ROWS = (
     Row("backbone features, ResNet-50", "timm, eager fp32", features("resnet50"), goal=BF16,
         limit="the rate of matrix products", package="timm", rounds=5,
-        note="Ours with `fold_norms`, as for prediction."),
+        note="Ours with `fuse_norms`, as for prediction."),
     Row("training step, ResNet-50", "torchvision, eager fp32, SGD", step, goal=BF16,
         limit="60% of the rate of matrix products", package="torchvision", rounds=5),
 )  # fmt: skip

@@ -52,7 +52,7 @@ class Batches(Dataset):
         rng = torch.Generator().manual_seed(0)
         self.images = torch.randint(0, 256, (count, BATCH, 3, 16, 16), generator=rng, dtype=torch.uint8)
         self.labels = torch.randint(0, CLASSES, (count, BATCH), generator=rng)
-        self.ids = [[f"{batch}-{picture}" for picture in range(BATCH)] for batch in range(count)]
+        self.ids = [[f"{batch}-{image}" for image in range(BATCH)] for batch in range(count)]
 
     def __len__(self) -> int:
         return len(self.images)

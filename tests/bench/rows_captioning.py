@@ -13,7 +13,7 @@ from tests.bench.row import Row, Sides, Size, close, pick, same
 from visionkit.nn.captioning.decoder import CaptionDecoder
 from visionkit.nn.captioning.prepacked import packed
 from visionkit.tasks import Decoding
-from visionkit.tasks.captioning.generate import marks_of, say, word_loss
+from visionkit.tasks.captioning.generate import caption_cross_entropy, marks_of, say
 
 BOS, EOS = 1, 2
 
@@ -71,8 +71,8 @@ def gradients(decoder: CaptionDecoder, loss: Tensor) -> list[Tensor]:
 
 def tutorial_lstm(decoder: CaptionDecoder, cell: nn.LSTMCell, grid: Tensor, tokens: Tensor) -> Tensor:
     """A cell a word, the vocabulary a word, and the loss over every position, padding ignored."""
-    picture = decoder.core.picture(grid.mean(1))
-    hidden, memory = cell(picture)
+    image = decoder.core.image(grid.mean(1))
+    hidden, memory = cell(image)
     scores = []
     for place in range(tokens.shape[1] - 1):
         hidden, memory = cell(decoder.words(tokens[:, place]), (hidden, memory))
@@ -115,7 +115,7 @@ def training(core: str, peer: Callable[..., Tensor]) -> Callable[[Size], Sides]:
         decoder, grid, tokens = make(core, sizes(size))
         cell = cell_of(decoder)
         return Sides(
-            ours=lambda: gradients(decoder, word_loss(decoder(grid, tokens))),
+            ours=lambda: gradients(decoder, caption_cross_entropy(decoder(grid, tokens))),
             theirs=lambda: gradients(decoder, peer(decoder, cell, grid, tokens)),
             equal=close(atol=1e-5, rtol=1e-4),
         )
@@ -126,7 +126,7 @@ def training(core: str, peer: Callable[..., Tensor]) -> Callable[[Size], Sides]:
 def tutorial_beam(
     decoder: CaptionDecoder, cell: nn.LSTMCell, grid: Tensor, beams: int, longest: int
 ) -> list[int]:
-    """One picture: its grid copied for every beam, projected for every word, sentences kept in lists."""
+    """One image: its grid copied for every beam, projected for every word, sentences kept in lists."""
     core: Any = decoder.core
     grid = grid.expand(beams, -1, -1)
     hidden, memory = core.first(grid.mean(1)).tanh().chunk(2, dim=1)
@@ -192,7 +192,7 @@ def searching(size: Size) -> Sides:
 
     @torch.no_grad()
     def theirs() -> list[list[int]]:
-        return [tutorial_beam(decoder, cell, picture[None], 5, longest) for picture in grid]
+        return [tutorial_beam(decoder, cell, image[None], 5, longest) for image in grid]
 
     return Sides(ours, theirs, same)
 
@@ -213,8 +213,8 @@ ROWS = (
         limit="tanh over grid and words, and the vocabulary product",
     ),
     Row(
-        "beam search, 8 pictures x 5 beams, attention",
-        peer="tutorial loop (own code): one picture at a time",
+        "beam search, 8 images x 5 beams, attention",
+        peer="tutorial loop (own code): one image at a time",
         build=searching,
         goal=10.0,
         limit="20 decoder steps of 40 rows",

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from tests.bench.pictures import write_folder
+from tests.bench.images import write_folder
 from tests.bench.row import Row, Sides, Size, pick
 from tests.bench.row_training_step import Batches, bare, ours
 from visionkit.config import OptimConfig
@@ -72,7 +72,7 @@ def on_device(fill: Callable[[Size], Sides]) -> Callable[[Size], Sides]:
 
 
 def classifier(name: str, side: int, count: int, *, compiled: bool) -> tuple[Callable[[], Tensor], Tensor]:
-    """Our task's step, as the policy would run it, over pictures on the device."""
+    """Our task's step, as the policy would run it, over images on the device."""
     optim = OptimConfig(schedule="constant", warmup=0.0, optimizer="sgd")
     task = Classifier(f"torchvision/{name}", init="scratch", num_classes=1000, optim=optim)
     task = task.to(DEVICE, memory_format=torch.channels_last)
@@ -113,19 +113,19 @@ def bare_step(name: str, images: Tensor) -> Callable[[], Tensor]:
 
 
 def training(*, compiled: bool) -> Callable[[Size], Sides]:
-    """G1: synthetic pictures, beside a bare loop; the fact is the share of the card's own limit."""
+    """G1: synthetic images, beside a bare loop; the fact is the share of the card's own limit."""
 
     def build(size: Size) -> Sides:
         side, count = pick(size, tiny=(32, 2), quick=(224, 128), full=(224, 256))
         name = pick(size, tiny="resnet18", quick="resnet50", full="resnet50")
         step, images = classifier(name, side, count, compiled=compiled and size != "tiny")
-        return Sides(step, bare_step(name, images), finite, facts=lambda: {"pictures a step": count})
+        return Sides(step, bare_step(name, images), finite, facts=lambda: {"images a step": count})
 
     return on_device(build)
 
 
 def fed(size: Size) -> Sides:
-    """G2: the same from a pack of JPEGs over loader processes, beside pictures that are there already."""
+    """G2: the same from a pack of JPEGs over loader processes, beside images that are there already."""
     place = Path(tempfile.mkdtemp())
     side, count, workers = pick(size, tiny=(32, 2, 0), quick=(224, 128, 8), full=(224, 256, 16))
     root = write_folder(place / "photos", pick(size, tiny=4, quick=128, full=256))
@@ -174,7 +174,7 @@ def boxes_for(count: int, side: int) -> list[dict[str, Tensor]]:
 
 
 def detector_training(size: Size) -> Sides:
-    """G4: Faster R-CNN, ResNet-50 and a pyramid, 800 px, 16 pictures; torchvision under the same bf16."""
+    """G4: Faster R-CNN, ResNet-50 and a pyramid, 800 px, 16 images; torchvision under the same bf16."""
     side, count = pick(size, tiny=(64, 1), quick=(640, 8), full=(800, 16))
     name = "torchvision/resnet18" if size == "tiny" else "torchvision/resnet50"
     task = (
@@ -205,11 +205,11 @@ def detector_training(size: Size) -> Sides:
     return Sides(ours_once, theirs_once, finite)
 
 
-def detector_inference(pictures: int) -> Callable[[Size], Sides]:
-    """G5: what a detector finds, one picture or sixteen."""
+def detector_inference(num_images: int) -> Callable[[Size], Sides]:
+    """G5: what a detector finds, one image or sixteen."""
 
     def build(size: Size) -> Sides:
-        side, count = pick(size, tiny=(64, 1), quick=(640, pictures), full=(800, pictures))
+        side, count = pick(size, tiny=(64, 1), quick=(640, num_images), full=(800, num_images))
         name = pick(
             size, tiny="torchvision/resnet18", quick="torchvision/resnet50", full="torchvision/resnet50"
         )
@@ -238,7 +238,7 @@ def detector_inference(pictures: int) -> Callable[[Size], Sides]:
 
 
 def captions(size: Size) -> Sides:
-    """G6: beam search over all pictures at once, beside a search a picture (the same sentences)."""
+    """G6: beam search over all images at once, beside a search an image (the same sentences)."""
     count, words, width = pick(size, tiny=(2, 30, 16), quick=(8, 10_000, 512), full=(32, 10_000, 512))
     torch.manual_seed(0)
     decoder = CaptionDecoder(
@@ -317,17 +317,17 @@ ROWS = (
         1.02, "memory traffic of batch norm", at_most=True),
     row("G1 ResNet-50 training, compiled", "bare loop, eager", training(compiled=True), 1.2,
         "memory traffic of activations"),
-    row("G2 ResNet-50 training, fed from a pack", "pictures on the device already", on_device(fed), 1.11,
+    row("G2 ResNet-50 training, fed from a pack", "images on the device already", on_device(fed), 1.11,
         "decoding on the host's cores", at_most=True, rounds=3),
     row("G3 tiny steps under the Trainer", "bare loop", on_device(small_steps), 1.7, "Lightning's loop",
         at_most=True),
     row("G4 Faster R-CNN training", "torchvision, bf16", on_device(detector_training), 1.3, "the network",
         package="torchvision"),
-    row("G5 Faster R-CNN inference, 1 picture", "torchvision, bf16", detector_inference(1), 1.2,
+    row("G5 Faster R-CNN inference, 1 image", "torchvision, bf16", detector_inference(1), 1.2,
         "the network", package="torchvision"),
-    row("G5 Faster R-CNN inference, 16 pictures", "torchvision, bf16", detector_inference(16), 1.5,
+    row("G5 Faster R-CNN inference, 16 images", "torchvision, bf16", detector_inference(16), 1.5,
         "the network", package="torchvision"),
-    row("G6 beam search, all pictures at once", "a search a picture", on_device(captions), 5.0,
+    row("G6 beam search, all images at once", "a search an image", on_device(captions), 5.0,
         "a decoder's step"),
     row("G7 mirror, mixup, normalise", "one copy of bytes to floats", on_device(batch_stage), 6.0,
         "reads and writes of the batch", at_most=True),

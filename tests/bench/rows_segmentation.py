@@ -20,7 +20,7 @@ CLASSES = 21
 
 
 def fcn_step(size: Size) -> Sides:
-    """The same weights, pictures and update; theirs in float32 and as tensors lie, ours as a run has it."""
+    """The same weights, images and update; theirs in float32 and as tensors lie, ours as a run has it."""
     side, count = pick(size, tiny=(64, 2), quick=(128, 2), full=(224, 4))
     torch.manual_seed(0)
     theirs = torchvision.models.segmentation.fcn_resnet50(

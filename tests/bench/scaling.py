@@ -1,4 +1,4 @@
-"""How costs grow: with pictures, classes and boxes a picture; and what that is as a power.
+"""How costs grow: with images, classes and boxes an image; and what that is as a power.
 
 python -m tests.bench.scaling scaling.json scaling.png          # CPU time, one thread, a minute or two
 """
@@ -89,8 +89,8 @@ def draw(found: dict[str, dict]) -> Figure:
 def main(out: str, plot: str = "") -> None:
     torch.set_num_threads(1)
     curves = {
-        "COCO evaluation: pictures of 50 detections": ([125, 250, 500, 1000, 2000], lambda n: score(n, 50)),
-        "COCO evaluation: detections of 200 pictures": ([25, 50, 100, 200, 400], lambda n: score(200, n)),
+        "COCO evaluation: images of 50 detections": ([125, 250, 500, 1000, 2000], lambda n: score(n, 50)),
+        "COCO evaluation: detections of 200 images": ([25, 50, 100, 200, 400], lambda n: score(200, n)),
         "confusion of 8 maps of 256 x 256: classes": ([20, 80, 320, 1280], count),
         "RoIAlign, forward and backward: regions": ([64, 128, 256, 512, 1024], pool),
         "order of an epoch: samples": ([10_000, 40_000, 160_000, 640_000], order),

@@ -25,7 +25,7 @@ class TaskCase:
         name: Of the row.
         build: `(init, transfer, optim) -> task`; init is "scratch" or a weights file of `backbone`.
         backbone: The name of its backbone.
-        batch: `(first, size) -> batch`, pictures that are a function of their index, with ids.
+        batch: `(first, size) -> batch`, images that are a function of their index, with ids.
         empty: The batch of a process without samples.
         logged: Names that a validation logs.
         higher: Whether the monitored score is better when higher.
@@ -51,7 +51,7 @@ def classifier(target: str) -> Callable[[str, TransferConfig, OptimConfig], ligh
     return build
 
 
-def pictures(first: int, size: int) -> torch.Tensor:
+def gray_images(first: int, size: int) -> torch.Tensor:
     made = [
         torch.randint(
             0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(first + i)
@@ -67,9 +67,9 @@ def labelled(target: str) -> Callable[[int, int], dict[str, Any]]:
         onehot = nn.functional.one_hot(index % 3, 3).float()
         labels = {"single": index % 3, "multi": onehot, "regression": onehot * 2 - 1}[target]
         return {
-            "images": pictures(first, size),
+            "images": gray_images(first, size),
             "labels": labels,
-            "ids": [f"picture {i}" for i in index.tolist()],
+            "ids": [f"image {i}" for i in index.tolist()],
         }
 
     return batch
@@ -82,12 +82,12 @@ def segmenter(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightn
 
 
 def halves(first: int, size: int) -> dict[str, Any]:
-    """Pictures whose halves are as bright as their class says."""
+    """Images whose halves are as bright as their class says."""
     index = torch.arange(first, first + size)
     masks = torch.stack([index % 3, (index + 1) % 3], 1).repeat_interleave(16, 1)  # (B, 32)
     masks = masks[:, None, :].expand(size, 32, 32).contiguous()
-    images = (pictures(first, size) // 4 + (masks * 90)[:, None]).to(torch.uint8)
-    return {"images": images, "masks": masks, "ids": [f"picture {i}" for i in index.tolist()]}
+    images = (gray_images(first, size) // 4 + (masks * 90)[:, None]).to(torch.uint8)
+    return {"images": images, "masks": masks, "ids": [f"image {i}" for i in index.tolist()]}
 
 
 def detector(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
@@ -103,7 +103,7 @@ def detector(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightni
 
 
 def squares(first: int, size: int) -> dict[str, Any]:
-    """Pictures with a small and a medium square whose colours are their classes; every fifth is empty."""
+    """Images with a small and a medium square whose colours are their classes; every fifth is empty."""
     images, targets = [], []
     for index in range(first, first + size):
         draw = torch.Generator().manual_seed(index)
@@ -118,10 +118,10 @@ def squares(first: int, size: int) -> dict[str, Any]:
         images.append(image)
         boxes = torch.tensor(boxes, dtype=torch.float32).view(-1, 4)
         targets.append({"boxes": boxes, "labels": torch.tensor(labels, dtype=torch.int64)})
-    return {"images": images, "targets": targets, "ids": [f"picture {first + i}" for i in range(size)]}
+    return {"images": images, "targets": targets, "ids": [f"image {first + i}" for i in range(size)]}
 
 
-WORDS = ("a", "dark", "grey", "bright", "picture")
+WORDS = ("a", "dark", "grey", "bright", "image")
 
 
 def captioner(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
@@ -132,14 +132,14 @@ def captioner(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightn
 
 
 def told(first: int, size: int) -> dict[str, Any]:
-    """Pictures as bright as their two captions say."""
+    """Images as bright as their two captions say."""
     index = torch.arange(first, first + size) % 3
     words = Vocabulary(WORDS)
-    references = [[f"a {WORDS[1 + i]} picture", f"{WORDS[1 + i]}"] for i in index.tolist()]
+    references = [[f"a {WORDS[1 + i]} image", f"{WORDS[1 + i]}"] for i in index.tolist()]
     rows = [[words.encode(text) for text in several] for several in references]
     tokens = torch.tensor([[row + [0] * (5 - len(row)) for row in several] for several in rows])  # (B, 2, 5)
-    images = (pictures(first, size) // 4 + (index * 90)[:, None, None, None]).to(torch.uint8)
-    ids = [f"picture {i}" for i in range(first, first + size)]
+    images = (gray_images(first, size) // 4 + (index * 90)[:, None, None, None]).to(torch.uint8)
+    ids = [f"image {i}" for i in range(first, first + size)]
     return {"images": images, "tokens": tokens, "references": references, "ids": ids}
 
 

@@ -25,7 +25,7 @@ def _hold(name: str, reductions: tuple[int, ...]) -> None:
     report = check_backbone(name, by_shape_above=BY_SHAPE)
     assert tuple(r for _, r in report.levels if r in ALL) == reductions
     assert bool(report.refusal) == (not reductions)
-    assert not report.refusal or "no maps aligned with the picture" in report.refusal
+    assert not report.refusal or "no maps aligned with the image" in report.refusal
     assert report.dim > 0
     assert report.arithmetic == (report.parameters <= BY_SHAPE)
 
@@ -133,7 +133,7 @@ def test_contract_of_all_names(tmp_path):
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     assert {row["name"] for row in rows} >= set(names)
     assert [row for row in rows if row["status"] == "crash"] == []
-    named = re.compile("no maps aligned with the picture|cannot be traced for its shapes")
+    named = re.compile("no maps aligned with the image|cannot be traced for its shapes")
     refused = [row for row in rows if row["status"].startswith("refused")]
     assert [row for row in refused if not named.search(row["reason"])] == []
 

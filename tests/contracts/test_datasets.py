@@ -66,7 +66,7 @@ def _masks(place):
 def _captions(place):
     for i in range(4):
         Image.new("RGB", (9, 8), (i, 0, 0)).save(place / f"{i}.png")
-    (place / "captions.txt").write_text("".join(f"{i}.png,a picture of {i}\n" for i in range(4)))
+    (place / "captions.txt").write_text("".join(f"{i}.png,an image of {i}\n" for i in range(4)))
     return caption_data(place, held_out=0.25).train
 
 
@@ -121,7 +121,7 @@ def test_a_reader_keeps_the_contract(name, tmp_path):
         image = sample["image"]
         assert image.dtype == torch.uint8
         assert image.shape[0] == 3
-        assert torch.equal(image, again["image"]), "reading twice must give the same picture"
+        assert torch.equal(image, again["image"]), "reading twice must give the same image"
         assert sample["size"] == tuple(image.shape[1:])
         sample.pop("id"), again.pop("size")
         assert "id" in reader[index], "a caller may change its sample, not the reader's"

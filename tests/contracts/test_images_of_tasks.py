@@ -17,7 +17,7 @@ from visionkit.backbones.probe import make_plan
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.nn.detection.faster_rcnn import RCNNConfig
-from visionkit.run.previews.image_grid import to_picture
+from visionkit.run.previews.image_grid import to_pil
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
@@ -35,7 +35,7 @@ KINDS = {
 
 
 def _with_channels(batch, channels):
-    """The same batch with other channels: those of the pictures in turn."""
+    """The same batch with other channels: those of the images in turn."""
     images = batch["images"]
     turned = [image[[i % 3 for i in range(channels)]] for image in images]
     return {**batch, "images": turned if isinstance(images, list) else torch.stack(turned)}
@@ -131,7 +131,7 @@ def test_networks_of_fixed_size_are_built_for_the_images(kind):
         task.train().training_step(batch, 0)["loss"].backward()
         assert len(task.eval().predict_step(batch)) == 2
         if kind == "segmenter":
-            # scored in windows of that size, smaller pictures padded to it
+            # scored in windows of that size, smaller images padded to it
             found = task.predict_step(
                 {"images": [torch.zeros(3, 50, 40, dtype=torch.uint8), batch["images"][0][:, :20]]}
             )
@@ -250,7 +250,7 @@ def test_a_network_of_ones_own_of_other_channels():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
-def test_previews_show_pictures_of_any_channels(channels):
-    picture = to_picture(torch.randint(0, 256, (channels, 20, 30), dtype=torch.uint8), side=30)
-    assert isinstance(picture, Image.Image)
-    assert (picture.mode, picture.size) == ("RGB", (30, 20))
+def test_previews_show_images_of_any_channels(channels):
+    image = to_pil(torch.randint(0, 256, (channels, 20, 30), dtype=torch.uint8), side=30)
+    assert isinstance(image, Image.Image)
+    assert (image.mode, image.size) == ("RGB", (30, 20))

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from task_cases import TASKS, TaskCase
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.metrics import Tally
+from visionkit.metrics import RunningSums
 from visionkit.metrics.segmentation import SegmentationMeter
 
 FLAT = OptimConfig(warmup=0.0, schedule="constant")
@@ -211,8 +211,8 @@ def test_counters_come_to_a_device_that_parameters_alone_were_moved_to(case: Tas
     task = case.build("scratch", TransferConfig(), FLAT)
     task._device = torch.device("meta")
     task.on_validation_start()
-    counters = [part for part in task.modules() if isinstance(part, Tally | SegmentationMeter)]
+    counters = [part for part in task.modules() if isinstance(part, RunningSums | SegmentationMeter)]
     assert counters
     for counter in counters:
-        sums = counter.sums if isinstance(counter, Tally) else counter.counts
+        sums = counter.sums if isinstance(counter, RunningSums) else counter.counts
         assert sums.device.type == "meta"

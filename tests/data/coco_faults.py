@@ -95,7 +95,7 @@ FAULTS: dict[str, tuple[Break, str, str | None, str]] = {
     "size wrong": (of("images", 1, width=51), r"images \(id 17\)", "size", "51 x 30 pixels, .* 50 x 30"),
     "size turned": (of("images", 1, width=30, height=50), r"images \(id 17\)", "size", "EXIF turn"),
     "size huge": (of("images", 1, width=99999, height=9999), r"images \(id 17\)", "size", "megapixels"),
-    "picture missing": (of("images", 1, file_name="9.png"), r"\(id 17\), 9.png", "file_name", "none by"),
+    "image missing": (of("images", 1, file_name="9.png"), r"\(id 17\), 9.png", "file_name", "none by"),
     "name empty": (of("images", 1, file_name=""), IMAGE, "file_name", "a file name"),
     "name number": (of("images", 1, file_name=17), IMAGE, "file_name", "a file name"),
     "name NUL": (of("images", 1, file_name="a\0.png"), IMAGE, "file_name", "a file name"),
@@ -128,7 +128,7 @@ FAULTS: dict[str, tuple[Break, str, str | None, str]] = {
     "id text": (annotation(id="5"), r"annotations\[1\]", "id", "whole number, but got '5'"),
     "id huge": (annotation(id=10**30), r"annotations\[1\]", "id", "at most"),
     "image_id text": (annotation(image_id="7"), ONE, "image_id", "whole number, but got '7'"),
-    "image_id unknown": (annotation(image_id=8), ONE, "image_id", "no picture with id 8"),
+    "image_id unknown": (annotation(image_id=8), ONE, "image_id", "no image with id 8"),
     "category unknown": (annotation(category_id=3), ONE, "category_id", "none with id 3"),
     "category text": (annotation(category_id="cat"), ONE, "category_id", "whole number"),
     "box of three": (annotation(bbox=[1, 2, 3]), ONE, "bbox", "x, y, width, height"),
@@ -159,7 +159,7 @@ FAULTS: dict[str, tuple[Break, str, str | None, str]] = {
     "polygon odd": (annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), ONE, "segmentation", "got 7"),
     "polygon text": (annotation(segmentation=[list("123456")]), ONE, "segmentation", "numbers in a polygon"),
     "polygon NaN": (annotation(segmentation=[[1, 2, NAN, 4, 5, 6]]), ONE, "segmentation", "finite"),
-    "polygon far": (annotation(segmentation=[[1, 2, 1e9, 4, 5, 6]]), ONE, "segmentation", "in the picture"),
+    "polygon far": (annotation(segmentation=[[1, 2, 1e9, 4, 5, 6]]), ONE, "segmentation", "in the image"),
     "polygon long": (
         annotation(segmentation=[[0, 0, 60, 40] * 100_000]), ONE, "segmentation", "can be filled"
     ),
@@ -194,19 +194,19 @@ HARMLESS = {
 
 
 def write_large(path: Path, annotations: int) -> None:
-    """Write a sound file of so many annotations with outlines, 7 a picture."""
+    """Write a sound file of so many annotations with outlines, 7 an image."""
     draw = random.Random(0)
     with path.open("w") as out:
-        pictures = annotations // 7
+        images = annotations // 7
         rows = (
             json.dumps({"id": i, "file_name": f"{i:012}.jpg", "width": 640, "height": 480, "license": 3})
-            for i in range(pictures)
+            for i in range(images)
         )
         out.write('{"info": {}, "images": [' + ", ".join(rows) + '], "annotations": [')
         for i in range(annotations):
             x, y = draw.uniform(0, 500), draw.uniform(0, 400)
             outline = [round(draw.uniform(0, 400), 2) for _ in range(46)]
-            row = {"segmentation": [outline], "area": 900.5, "iscrowd": 0, "image_id": i % pictures}
+            row = {"segmentation": [outline], "area": 900.5, "iscrowd": 0, "image_id": i % images}
             row |= {"bbox": [round(x, 2), round(y, 2), 60.5, 50.25], "category_id": i % 80 + 1, "id": i + 1}
             out.write((", " if i else "") + json.dumps(row))
         names = [{"id": i + 1, "name": f"class {i}", "supercategory": "x"} for i in range(80)]

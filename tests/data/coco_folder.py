@@ -16,7 +16,7 @@ def square(x: float, y: float, side: float) -> list[list[float]]:
 
 
 def document() -> dict[str, Any]:
-    """Three pictures, the last without objects; ids with gaps, categories out of order, one crowd."""
+    """Three images, the last without objects; ids with gaps, categories out of order, one crowd."""
     sides = [(WIDTH, HEIGHT), (50, 30), (WIDTH, HEIGHT)]
     images = [
         {"id": 7 + 10 * i, "file_name": f"{i}.png", "width": w, "height": h} for i, (w, h) in enumerate(sides)
@@ -41,7 +41,7 @@ def document() -> dict[str, Any]:
 
 
 def write(root: Path, content: Any, *, name: str = "train.json") -> Path:
-    """Write a file and its pictures; return the file."""
+    """Write a file and its images; return the file."""
     folder = root / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for i, size in enumerate([(WIDTH, HEIGHT), (50, 30), (WIDTH, HEIGHT)]):

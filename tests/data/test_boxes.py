@@ -37,7 +37,7 @@ CASES = {
     "huge": (IMAGE, _target([[5.0, 5.0, 1e38, 30.0]]), "boxes", "reaches beyond"),
     "outside": (IMAGE, _target([[100.0, 5.0, 120.0, 30.0]]), "boxes", "lies outside"),
     "partly negative": (IMAGE, _target([[-9.0, 5.0, 20.0, 30.0]]), "boxes", "reaches beyond"),
-    "shares": (IMAGE, _target([[0.1, 0.1, 0.5, 0.9]]), "boxes", "shares of the picture"),
+    "shares": (IMAGE, _target([[0.1, 0.1, 0.5, 0.9]]), "boxes", "shares of the image"),
     "flat": (IMAGE, {"boxes": torch.zeros(0), "labels": torch.zeros(0).long()}, "boxes", r"\(N, 4\)"),
     "a list": (IMAGE, {"boxes": [GOOD], "labels": torch.zeros(1).long()}, "boxes", "but got list"),
     "integers": (IMAGE, _target() | {"boxes": torch.tensor([[1, 1, 9, 9]])}, "boxes", r"boxes\.float"),
@@ -67,7 +67,7 @@ def test_there_are_at_least_as_many_cases_as_the_battery():
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_a_fault_is_named_with_picture_field_and_object(case):
+def test_a_fault_is_named_with_image_field_and_object(case):
     image, target, field, words = case
     faults = check_boxes(image, target, num_classes=3, name="cell_17")
     assert faults
@@ -92,7 +92,7 @@ def test_what_is_right_passes():
     assert [fault.field for fault in missing] == ["masks"]
 
 
-def test_all_faults_of_a_picture_come_at_once():
+def test_all_faults_of_a_image_come_at_once():
     target = _target([[NAN, 0.0, 1.0, 1.0], GOOD, [9.0, 9.0, 3.0, 20.0]], (7, 0, -1))
     faults = check_boxes(IMAGE, target, num_classes=3, name="p")
     assert [(fault.field, fault.record) for fault in faults] == [

@@ -15,14 +15,14 @@ from visionkit.errors import DataError, InputError
 from visionkit.text.vocabulary import Vocabulary
 
 
-def pictures(folder, *names):
+def write_images(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         Image.new("RGB", (12, 10), (20 * number, 0, 0)).save(folder / name)
 
 
 def karpathy(root, *, broken=False):
-    pictures(root / "val2014", *(f"{i}.jpg" for i in range(5)))
+    write_images(root / "val2014", *(f"{i}.jpg" for i in range(5)))
     splits = ["train", "restval", "train", "val", "test"]
     images = [
         {"filepath": "val2014", "filename": f"{i}.jpg", "split": splits[i],
@@ -37,15 +37,15 @@ def karpathy(root, *, broken=False):
         images.append({**images[3], "filename": "gone.jpg"})
         images.append({**images[3], "filepath": "..", "filename": "../outside.jpg"})
         images.append({**images[3], "filename": None})
-        pictures(root.parent, "outside.jpg")
-        (root / "val2014" / "4.jpg").write_bytes(b"no picture")
+        write_images(root.parent, "outside.jpg")
+        (root / "val2014" / "4.jpg").write_bytes(b"no image")
     (root / "dataset_coco.json").write_text(json.dumps({"dataset": "coco", "images": images}))
     return root
 
 
 def coco(root, *, broken=False):
     for split, ids in (("train", (1, 2, 3)), ("val", (7, 8))):
-        pictures(root / f"{split}2017", *(f"{i:012d}.jpg" for i in ids))
+        write_images(root / f"{split}2017", *(f"{i:012d}.jpg" for i in ids))
         images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in ids]
         notes = [{"id": 10 * i + k, "image_id": i, "caption": f"a {i} {k}"} for i in ids for k in range(2)]
         if broken and split == "train":
@@ -61,7 +61,7 @@ def coco(root, *, broken=False):
 
 
 def flickr(root, *, kind="kaggle", broken=False):
-    pictures(root / "Images", *(f"{i}.jpg" for i in range(6)))
+    write_images(root / "Images", *(f"{i}.jpg" for i in range(6)))
     if kind == "kaggle":
         lines = ["image,caption", *(f'{i}.jpg,"A man, with ""{i}"" dogs ."' for i in range(6))]
         lines += ["0.jpg,plain , with commas"]

@@ -49,7 +49,7 @@ def test_a_file_reads_as_it_says(tmp_path):
 
 
 def test_masks_and_boxes_are_those_of_the_reference(tmp_path):
-    """Random polygons, some reaching out of the picture, and both kinds of run lengths."""
+    """Random polygons, some reaching out of the image, and both kinds of run lengths."""
     draw = random.Random(0)
     content = document()
     content["annotations"] = []
@@ -97,8 +97,8 @@ def test_layouts_splits_and_the_way_back_to_the_files_ids(tmp_path):
     export = tmp_path / "export"
     for split in ("train", "valid", "test"):
         write(export / split, document(), name="_annotations.coco.json")
-        for picture in (export / split / "images").iterdir():
-            picture.rename(export / split / picture.name)
+        for image in (export / split / "images").iterdir():
+            image.rename(export / split / image.name)
     splits = coco(export)
     assert [len(part) for part in (splits.train, splits.val, splits.test)] == [3, 3, 3]
     assert splits.val[1]["image"].shape == (3, 30, 50)
@@ -132,7 +132,7 @@ def test_class_ids_go_there_and_back(tmp_path_factory, ids, data):
     assert sorted(ids) == list(reader.category_ids)
     assert [f"class {number}" for number in reader.category_ids] == list(reader.classes)
     labels = reader._labels.tolist()
-    # Objects lie picture by picture: the first annotation is of the second picture.
+    # Objects lie image by image: the first annotation is of the second image.
     assert [reader.category_ids[label] for label in labels] == [*chosen[1:], chosen[0]]
 
 

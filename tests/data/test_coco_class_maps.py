@@ -147,7 +147,7 @@ def test_faults_are_named(tmp_path):
     stuff["images"] = stuff["images"][:2]
     stuff["annotations"] = [each for each in stuff["annotations"] if each["image_id"] != 27]
     write(tmp_path, stuff, name="stuff_train.json")
-    with pytest.raises(DataError, match=r"stuff of every picture.*2\.png"):
+    with pytest.raises(DataError, match=r"stuff of every image.*2\.png"):
         coco_class_maps(tmp_path, stuff=True)
     (found,) = check_masks(tmp_path)
     assert (found.record, found.path) == ("2.png", str(tmp_path / "stuff_train.json"))
@@ -169,7 +169,7 @@ def test_the_right_reader_is_found(tmp_path):
     assert open_masks(tmp_path, classes=tmp_path / "names.txt").classes == ("background", "dog")
     write(tmp_path, document(), name="val.json")
     kept = coco_class_maps(tmp_path, categories=["dog"], least_area=90)
-    assert "2 training pictures" in kept.facts["left_out"]
+    assert "2 training images" in kept.facts["left_out"]
     assert len(COCO_VOC_CATEGORIES) == len(VOC_CLASSES) - 1 == 20
     with pytest.raises(DataError, match="none by this name"):
         mask_format(tmp_path / "absent")

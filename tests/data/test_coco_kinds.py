@@ -54,7 +54,7 @@ def test_boxes_of_texts_are_read_and_boxes_of_nonsense_refused(tmp_path):
 
 def test_a_box_over_the_border_is_cut_for_training_and_whole_for_scores(tmp_path):
     content = document()
-    content["annotations"][1]["bbox"] = [50, 20, 14, 30]  # of a picture of 60 x 40
+    content["annotations"][1]["bbox"] = [50, 20, 14, 30]  # of an image of 60 x 40
     splits = coco(_write(tmp_path, content))
     assert _said(splits) == {"boxes that reach over the border of their images, cut there": 1}
     sample = CocoReader(tmp_path / "train.json", tmp_path / "images")[0]

@@ -30,7 +30,7 @@ def test_no_samples_give_a_batch_without_ids():
     assert [collate([]) for collate in collates] == [{"ids": []}] * 4
 
 
-def test_pictures_are_stacked_channels_last():
+def test_images_are_stacked_channels_last():
     batch = stack_batch([_sample(i) for i in range(4)])
     assert batch["images"].shape == (4, 3, 8, 6)
     assert batch["images"].is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Detection geometry moves boxes and masks with the picture, and draws from its generator only."""
+"""Detection geometry moves boxes and masks with the image, and draws from its generator only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _tight(mask):
 @pytest.mark.parametrize(
     "transform", [detection_train(48, jitter=(0.5, 1.0)), LargeScaleJitter(64, (0.5, 2.0))]
 )
-def test_boxes_and_masks_move_with_the_picture_as_a_function_of_the_key(transform):
+def test_boxes_and_masks_move_with_the_image_as_a_function_of_the_key(transform):
     shapes = set()
     for index in range(12):
         out = transform(_sample(), keyed_generator(0, 0, index))
@@ -81,7 +81,7 @@ def test_copy_paste_covers_what_lies_below_and_drops_what_is_hidden():
     with pytest.raises(InputError, match="Read them with masks=True"):
         CopyPaste([bare], detection_eval(30))(bare, keyed_generator(0))
     other = CopyPaste([_sample(50, 80)], lambda sample, rng: sample, probability=1.0)
-    with pytest.raises(InputError, match="pictures of one size"):
+    with pytest.raises(InputError, match="images of one size"):
         other(partly, keyed_generator(0))
 
 

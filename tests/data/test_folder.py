@@ -1,4 +1,4 @@
-"""Folders of pictures: layouts, hold-outs, and errors that show the tree."""
+"""Folders of images: layouts, hold-outs, and errors that show the tree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_three_splits_by_their_usual_names(tmp_path):
     assert "held_out" not in splits.facts
 
 
-def test_without_a_validation_folder_some_training_pictures_are_held_out(tmp_path):
+def test_without_a_validation_folder_some_training_images_are_held_out(tmp_path):
     splits = image_folder(_fill(tmp_path, ("train", "test")), held_out=0.2, seed=1)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (8, 2, 10)
     assert sorted(splits.val.labels) == [0, 1]

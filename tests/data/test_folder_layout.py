@@ -15,7 +15,7 @@ from visionkit.data.formats.dataset_report import check_dataset
 from visionkit.data.formats.folder.layout import folder_layout
 from visionkit.data.formats.folder.reader import ImageFolder, image_folder, is_image_folder
 from visionkit.data.formats.validate import check_folder
-from visionkit.data.read_image import PICTURE_SUFFIXES, UNREAD_SUFFIXES, read_image
+from visionkit.data.read_image import IMAGE_SUFFIXES, UNREAD_SUFFIXES, read_image
 from visionkit.data.splits import SPLIT_ALIASES
 from visionkit.errors import DataError, printable
 
@@ -169,7 +169,7 @@ def test_endings_of_jpeg_and_netpbm_are_read(tmp_path):
     for index in range(len(reader)):
         if "x" in reader.ids[index]:
             assert reader[index]["image"].float().mean() > 250, reader.ids[index]
-    assert not PICTURE_SUFFIXES & UNREAD_SUFFIXES
+    assert not IMAGE_SUFFIXES & UNREAD_SUFFIXES
     deep = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
     Image.fromarray(deep).save(tmp_path / "deep.pgm")
     assert abs(read_image(tmp_path / "deep.pgm").float().mean().item() - 127.5) < 1

@@ -1,4 +1,4 @@
-"""Folders of pictures and masks: every layout and kind of file, and faults named with file and value."""
+"""Folders of images and masks: every layout and kind of file, and faults named with file and value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from visionkit.errors import DataError, InputError
 CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "person", "bike"]
 
 
-def _picture(path, size=(6, 8), seed=0):
+def _image(path, size=(6, 8), seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(values).save(path)
@@ -44,7 +44,7 @@ def _folder(root, layout="{split}/{kind}", splits=("train", "val", "test"), coun
     for number, split in enumerate(splits):
         for index in range(count):
             seed = 10 * number + index
-            _picture(root / layout.format(split=split, kind="images") / f"{index}.jpg", seed=seed)
+            _image(root / layout.format(split=split, kind="images") / f"{index}.jpg", seed=seed)
             _mask(root / layout.format(split=split, kind="masks") / f"{index}.png", _values(seed))
     (root / "classes.txt").write_text("road\nsky  # above\n\ncar\n")
     return root
@@ -67,14 +67,14 @@ def test_a_missing_validation_split_is_held_out_and_said(tmp_path):
     splits = mask_folder(_folder(tmp_path, splits=("train",), count=20), seed=1)
     assert (len(splits.train), len(splits.val)) == (17, 3)
     assert splits.test is None
-    assert splits.facts["val"] == "3 of the 20 training pictures, held out with seed 1"
+    assert splits.facts["val"] == "3 of the 20 training images, held out with seed 1"
     ids = {splits.train[i]["id"] for i in range(17)} | {splits.val[i]["id"] for i in range(3)}
     assert len(ids) == 20
 
 
 def test_flat_folder_and_endings_of_names(tmp_path):
     for index in range(4):
-        _picture(tmp_path / "images" / f"{index}.png")
+        _image(tmp_path / "images" / f"{index}.png")
         _mask(tmp_path / "masks" / f"{index}{('', '_mask', '_label', '_L')[index]}.png", _values(index))
     splits = mask_folder(tmp_path, classes=["a", "b", "c"])
     assert len(splits.train) + len(splits.val) == 4
@@ -137,14 +137,14 @@ def test_strange_values_are_named_with_their_counts(tmp_path):
 
 def test_files_that_are_no_masks_are_refused(tmp_path):
     labels = LabelMap.of(["a", "b"])
-    _picture(tmp_path / "colour.png")
+    _image(tmp_path / "colour.png")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "lossy.jpg")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tiff")
     Image.new("LA", (4, 4), (1, 128)).save(tmp_path / "alpha.png")
     _mask(tmp_path / "whole.png", _values(size=(90, 90)))
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
     cases = {
-        "colour.png": "picture in colours",
+        "colour.png": "image in colours",
         "lossy.jpg": "lossless format, but it is JPEG",
         "float.tiff": "pixel type is 'F'",
         "alpha.png": "16 are half transparent",
@@ -191,7 +191,7 @@ def test_check_reports_everything_at_once(tmp_path):
     _mask(masks / "stray.png", _values())
     _mask(masks / "5.png", _values(), palette=bytes([0, 0, 0, 255, 0, 0, 0, 255, 0]), mode="P")
     _mask(masks / "6.png", _values(), palette=bytes([0, 0, 0, 0, 255, 0, 255, 0, 0]), mode="P")
-    _picture(masks / "7.png")
+    _image(masks / "7.png")
     (tmp_path / "val/images/1.jpg").write_bytes(b"<html>")
     faults = check_masks(tmp_path)
     found = {(fault.path.rpartition("/train/")[2].rpartition("/val/")[2], fault.field) for fault in faults}
@@ -212,7 +212,7 @@ def test_check_reports_everything_at_once(tmp_path):
 
 def test_check_finds_a_foreground_that_would_be_ignored(tmp_path):
     for index in range(2):
-        _picture(tmp_path / "train/images" / f"{index}.jpg")
+        _image(tmp_path / "train/images" / f"{index}.jpg")
         _mask(tmp_path / "train/masks" / f"{index}.png", _values(index, classes=2) * 255)
     faults = check_masks(tmp_path, classes=["background", "cell"])
     assert len(faults) == 1
@@ -223,7 +223,7 @@ def test_check_finds_a_foreground_that_would_be_ignored(tmp_path):
 
 def test_voc_layout(tmp_path):
     for name in ("a", "b", "c"):
-        _picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+        _image(tmp_path / "JPEGImages" / f"{name}.jpg")
         _mask(tmp_path / "SegmentationClass" / f"{name}.png", _values(classes=21), bytes(range(63)), "P")
         _mask(tmp_path / "SegmentationClassAug" / f"{name}.png", _values(classes=21))
     lists = tmp_path / "ImageSets/Segmentation"

@@ -50,12 +50,12 @@ def photos(root: Path) -> Path:
             folder.mkdir(parents=True)
             for number in range(count):
                 height, width = SIDES[number % len(SIDES)]
-                picture = smooth(height, width, seed=number + 100 * (label == "dog"))
+                image = smooth(height, width, seed=number + 100 * (label == "dog"))
                 exif = Image.Exif()
                 if number == 1:
                     exif[0x0112] = 6
                 suffix = "png" if number == 2 else "jpg"
-                picture.save(folder / f"{number}.{suffix}", exif=exif)
+                image.save(folder / f"{number}.{suffix}", exif=exif)
     return root
 
 
@@ -165,7 +165,7 @@ def test_shrinking_moves_everything_together_and_changes_no_draw(tmp_path):
     assert packed.val[1]["mask"].shape == packed.val[1]["image"].shape[1:] == (45, 50)
     assert set(packed.val[1]["mask"].unique().tolist()) == {0, 1, 2, 255}
 
-    # The draws: the same boxes of the picture, up to the rounding of its smaller sides; the same order.
+    # The draws: the same boxes of the image, up to the rounding of its smaller sides; the same order.
     splits = image_folder(photos(tmp_path / "folder"))
     pack(splits, tmp_path / "photos", settings=PackSettings(short=32, form="raw", records=5))
     packed = open_pack(tmp_path / "photos")

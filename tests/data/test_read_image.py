@@ -25,7 +25,7 @@ def _decoded(path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
-def test_lossless_pictures_come_back_exactly(tmp_path, suffix):
+def test_lossless_images_come_back_exactly(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"
     Image.fromarray(PIXELS).save(file)
     image = read_image(file)
@@ -64,10 +64,10 @@ def _modes():
 
 def test_every_pixel_type_equals_its_reference(tmp_path):
     cases = _modes()
-    for number, (mode, suffix, picture, reference, error) in enumerate(cases):
+    for number, (mode, suffix, image, reference, error) in enumerate(cases):
         file = tmp_path / f"{number}.{suffix}"
-        assert picture.mode == mode
-        picture.save(file)
+        assert image.mode == mode
+        image.save(file)
         got = np.abs(_decoded(file).astype(int) - np.asarray(reference).astype(int)).max()
         assert got <= error, f"{mode} as {suffix}: off by {got}"
     assert len(cases) == 12
@@ -81,7 +81,7 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_the_picture(tmp_path, orientation):
+def test_exif_turns_the_image(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
@@ -146,7 +146,7 @@ def _faulty(folder):
     texts = {
         "zero.jpg": (b"", "empty"),
         "page.jpg": (b"<!DOCTYPE html><html>not found</html>", "HTML"),
-        "text.png": (b"hello, I am no picture at all", "starts with"),
+        "text.png": (b"hello, I am no image at all", "starts with"),
         "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         "noise.png": (RNG.bytes(2000), "starts with"),
         "vector.jpg": (b"%PDF-1.4 and so on", "starts with"),
@@ -170,7 +170,7 @@ def _faulty(folder):
     }
 
 
-def test_every_faulty_picture_is_named(tmp_path):
+def test_every_faulty_image_is_named(tmp_path):
     cases = _faulty(tmp_path)
     for name, said in cases.items():
         with pytest.raises(DataError, match=said) as caught:
@@ -228,5 +228,5 @@ def _fuzz(zygote, folder, seed, count):
     assert sum(zygote.run("tests.data.test_read_image:decode_changed", str(folder), seed, count)) == count
 
 
-def test_mutated_pictures_end_in_a_picture_or_a_named_fault(zygote, tmp_path):
+def test_mutated_images_end_in_a_image_or_a_named_fault(zygote, tmp_path):
     _fuzz(zygote, tmp_path, 0, 300)

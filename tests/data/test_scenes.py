@@ -15,8 +15,8 @@ from visionkit.data.scenes.glyphs import (
     SPEAKABLE,
     _families,
     _font,
+    glyph_image,
     glyph_name,
-    glyph_picture,
     glyph_split,
 )
 from visionkit.errors import InputError
@@ -132,10 +132,10 @@ def test_each_drawing_is_made_once_and_scenes_are_composed_of_it():
     reader = Scenes("classification", split="train", count=60, cache=False)
     for i in range(60):
         reader[i]
-    drawn = glyph_picture.cache_info()
+    drawn = glyph_image.cache_info()
     for i in range(60):
         reader[i]
-    again = glyph_picture.cache_info()
+    again = glyph_image.cache_info()
     assert drawn.misses == again.misses > 0
     assert again.hits - drawn.hits >= 60
 

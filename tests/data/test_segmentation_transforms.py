@@ -20,7 +20,7 @@ from visionkit.errors import InputError
 def _sample(height=40, width=60, classes=4):
     mask = torch.randint(0, classes, (height, width), generator=torch.Generator().manual_seed(0))
     mask[:2] = 255
-    image = (mask % 255).to(torch.uint8).expand(3, -1, -1).contiguous()  # the picture shows its own class
+    image = (mask % 255).to(torch.uint8).expand(3, -1, -1).contiguous()  # the image shows its own class
     return {"image": image, "mask": mask, "id": "a", "size": (height, width)}
 
 
@@ -33,7 +33,7 @@ def _sample(height=40, width=60, classes=4):
     seed=st.integers(0, 10**6),
     cap=st.sampled_from([0.5, 1.0]),
 )
-def test_every_picture_gives_a_window_of_the_size(height, width, rows, columns, seed, cap):
+def test_every_image_gives_a_window_of_the_size(height, width, rows, columns, seed, cap):
     out = ScaleCrop((rows, columns), cap=cap)(_sample(height, width), keyed_generator(seed))
     assert out["image"].shape == (3, rows, columns)
     assert out["mask"].shape == (rows, columns)
@@ -53,7 +53,7 @@ def test_draws_are_a_function_of_the_generator():
     assert (first["image"] != other["image"]).any()
 
 
-def test_picture_and_mask_move_together():
+def test_image_and_mask_move_together():
     for seed in range(10):
         out = ScaleCrop((20, 20), scale=(1.0, 1.0))(_sample(), keyed_generator(seed))
         counted = out["mask"] != 255
@@ -61,7 +61,7 @@ def test_picture_and_mask_move_together():
         assert (out["image"][0][counted] == out["mask"][counted]).all()
 
 
-def test_a_small_picture_is_padded_and_the_padding_ignored():
+def test_a_small_image_is_padded_and_the_padding_ignored():
     out = ScaleCrop((30, 30), scale=(0.5, 0.5))(_sample(40, 40), keyed_generator(0))
     assert (out["mask"][20:] == 255).all()
     assert (out["mask"][:, 20:] == 255).all()

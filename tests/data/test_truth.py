@@ -21,7 +21,7 @@ RADII = (3, 4, 8, 16, 40)
 
 
 def _sample():
-    """Discs of small radii in a picture of 480 x 640."""
+    """Discs of small radii in an image of 480 x 640."""
     y, x = torch.meshgrid(torch.arange(480), torch.arange(640), indexing="ij")
     masks, boxes = [], []
     for place, radius in enumerate(RADII):

@@ -107,7 +107,7 @@ def test_faults_are_named_by_file_and_field(tmp_path, fault):
     assert "bad" in str(caught.value) or field == "path"
 
 
-def test_a_wrong_size_a_missing_picture_and_a_missing_list_are_named(tmp_path):
+def test_a_wrong_size_a_missing_image_and_a_missing_list_are_named(tmp_path):
     root = _folder(tmp_path, {"a": _object((1, 1, 20, 30)), "b": ""})
     Image.new("RGB", (50, 40)).save(root / "JPEGImages/a.jpg")
     (root / "JPEGImages/b.jpg").unlink()
@@ -117,7 +117,7 @@ def test_a_wrong_size_a_missing_picture_and_a_missing_list_are_named(tmp_path):
     with pytest.raises(DataError, match="60 x 40 pixels, as the annotation says, but it is 50 x 40"):
         voc(root, max_dropped=0.5).train[0]
     (root / "ImageSets/Main/train.txt").unlink()
-    with pytest.raises(DataError, match="Expected the list of training pictures"):
+    with pytest.raises(DataError, match="Expected the list of training images"):
         voc(root)
     with pytest.raises(DataError, match="JPEGImages is missing"):
         voc(tmp_path / "nowhere")

@@ -68,7 +68,7 @@ class Told(Callback):
 
 
 class Record(Callback):
-    """Writes each step's pictures and exact loss to a file, a line at a time."""
+    """Writes each step's images and exact loss to a file, a line at a time."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

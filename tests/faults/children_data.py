@@ -1,4 +1,4 @@
-"""What the battery's children do with data: orders, scores, samples left out, hostile files and pictures."""
+"""What the battery's children do with data: orders, scores, samples left out, hostile files and images."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def detect_faults() -> list[list[Any]]:
 
 
 def decode_mutants(folder: str, seed: int, count: int) -> dict[str, int]:
-    """Decode pictures with a few bits changed; tell how many were decoded, refused, and the slowest."""
+    """Decode images with a few bits changed; tell how many were decoded, refused, and the slowest."""
     import numpy as np
     from PIL import Image
 

@@ -17,7 +17,7 @@ KINDS = (
     "inf beside the loss",
     "nan gradient",
     "inf gradient",
-    "nan picture",
+    "nan image",
 )
 
 
@@ -53,7 +53,7 @@ class FaultyTask(TinyTask):
         if wrong:
             self.before = {name: value.clone() for name, value in self.named_parameters()}
             self.faulty_ids = list(batch["ids"])
-        if kind == "nan picture":
+        if kind == "nan image":
             batch = {**batch, "images": batch["images"].clone()}
             batch["images"][0, 0, 0, 0] = torch.nan
         loss = super().training_step(batch, batch_idx)

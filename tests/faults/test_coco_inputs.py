@@ -51,9 +51,7 @@ def test_every_kind_of_fault_is_named_with_its_record_and_nothing_else_is(tmp_pa
         assert first.field == field, (name, text)
         assert re.search(words, str(first)), (name, text)
         assert first.path == str(path), name
-        follows = (
-            "no picture with id|none with id|annotations lack it|at least one category|boxes would be off"
-        )
+        follows = "no image with id|none with id|annotations lack it|at least one category|boxes would be off"
         assert all(re.search(follows, str(fault)) for fault in faults[1:]), (name, text)
         if name in HARMLESS:
             assert len(CocoReader(path, root / "images")) == 3, name
@@ -105,7 +103,7 @@ def test_bad_boxes_are_left_out_and_kept_as_faults(tmp_path):
         each["image_id"] = 1
     with pytest.raises(DataError, match="lists all 4 faults"):
         CocoReader(write(tmp_path, content), tmp_path / "images", bad_boxes="raise")
-    with pytest.raises(DataError, match=r"left out: 4 of 4 .* no picture with id 1"):
+    with pytest.raises(DataError, match=r"left out: 4 of 4 .* no image with id 1"):
         CocoReader(write(tmp_path, content), tmp_path / "images")
 
 
@@ -175,7 +173,7 @@ def _outline(draw: random.Random) -> object:
 
 
 @pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.faults)])
-@pytest.mark.check("R18", "drawn run lengths and polygons: a mask of the picture's size, or named; no signal")
+@pytest.mark.check("R18", "drawn run lengths and polygons: a mask of the image's size, or named; no signal")
 def test_drawn_outlines_are_masks_or_are_refused(figure, count):
     masks, refused = 0, 0
     for seed in range(count):

@@ -15,12 +15,12 @@ CASES = [
     *(Case(kind, (at,)) for kind in KINDS for at in (1, 4, 7)),
     *(Case(kind, (at,), accumulate=2) for kind in KINDS for at in (3, 10)),
     *(Case(kind, (5,), precision="bf16-mixed") for kind in ("nan loss", "inf beside the loss")),
-    *(Case(kind, (9,), precision="bf16-mixed", accumulate=2) for kind in ("nan gradient", "nan picture")),
+    *(Case(kind, (9,), precision="bf16-mixed", accumulate=2) for kind in ("nan gradient", "nan image")),
     Case("inf gradient", (12,)),
 ]
 
 
-@pytest.mark.check("R21", "non-finite losses, gradients and pictures: stopped, named, kept, checkpoint clean")
+@pytest.mark.check("R21", "non-finite losses, gradients and images: stopped, named, kept, checkpoint clean")
 def test_every_fault_stops_the_run_before_the_weights(tmp_path, figure):
     caught = 0
     for number, case in enumerate(CASES):
@@ -66,7 +66,7 @@ def test_as_many_are_left_out_as_allowed(tmp_path, figure):
 def test_a_skipped_update_is_as_if_it_had_not_been(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        task, _, _ = fit_faulty(Case("nan picture", (14,), skip=1), tmp_path, 1)
+        task, _, _ = fit_faulty(Case("nan image", (14,), skip=1), tmp_path, 1)
     # The last update of all was left out: what is left is the checkpoint before it.
     before = load_checkpoint(tmp_path / "previous.ckpt")
     assert before["global_step"] == 13

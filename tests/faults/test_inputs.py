@@ -1,4 +1,4 @@
-"""Bad pictures, targets and names: each named, none followed, no process lost; and no alarm on real files."""
+"""Bad images, targets and names: each named, none followed, no process lost; and no alarm on real files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from visionkit.data.formats.masks.reader import mask_folder
 from visionkit.data.formats.masks.validate import check_masks
 from visionkit.data.formats.open import detect_formats
 from visionkit.data.formats.options import OpenOptions
-from visionkit.data.formats.validate import check_folder, check_pictures
+from visionkit.data.formats.validate import check_folder, check_images
 from visionkit.data.formats.voc.class_maps import voc_masks
 from visionkit.data.formats.voc.reader import check_voc, voc
 from visionkit.data.read_image import inside, read_image, read_size
@@ -27,7 +27,7 @@ from visionkit.errors import DataError
 
 
 @pytest.mark.dist
-@pytest.mark.check("R11", "faulty targets through the detector: named with picture and field, nothing moved")
+@pytest.mark.check("R11", "faulty targets through the detector: named with image and field, nothing moved")
 def test_the_detector_names_every_faulty_target(zygote, figure):
     named = 0
     for name, said, same in zygote.run("detect_faults"):
@@ -40,8 +40,8 @@ def test_the_detector_names_every_faulty_target(zygote, figure):
     figure(named, len(CASES))
 
 
-@pytest.mark.check("R12", "faulty pictures: named with file and field, alone and by `visionkit check`")
-def test_every_faulty_picture_is_named(tmp_path, figure):
+@pytest.mark.check("R12", "faulty images: named with file and field, alone and by `visionkit check`")
+def test_every_faulty_image_is_named(tmp_path, figure):
     (tmp_path / "train/a").mkdir(parents=True)
     cases, named = _faulty(tmp_path / "train/a"), 0
     for path in (tmp_path / "train/a").glob("whole.*"):
@@ -54,7 +54,7 @@ def test_every_faulty_picture_is_named(tmp_path, figure):
         assert caught.value.field
         named += 1
     found = check_folder(tmp_path)
-    # What is no file to a folder (a missing one, a folder of that name) is none of its pictures.
+    # What is no file to a folder (a missing one, a folder of that name) is none of its images.
     listed = {Path(fault.path).name for fault in found}
     assert len(found) == len(listed)
     assert set(cases) - listed <= {"none.jpg", "folder.jpg", "dead.jpg"}
@@ -66,8 +66,8 @@ def test_every_faulty_picture_is_named(tmp_path, figure):
 
 @pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.faults)])
 @pytest.mark.dist
-@pytest.mark.check("R13", "pictures with changed bits, 6 formats: decoded or named, no signal, none slow")
-def test_changed_bits_end_in_a_picture_or_a_named_fault(zygote, tmp_path, figure, count):
+@pytest.mark.check("R13", "images with changed bits, 6 formats: decoded or named, no signal, none slow")
+def test_changed_bits_end_in_a_image_or_a_named_fault(zygote, tmp_path, figure, count):
     told, part = [], min(count, 1000)
     for seed in range(count // part):
         child = zygote.start("decode_mutants", str(tmp_path / str(seed)), seed, part)
@@ -100,7 +100,7 @@ TRICKS = (
 
 
 def _root(tmp_path: Path) -> Path:
-    """A data folder with ways out of it, beside a picture that must not be read."""
+    """A data folder with ways out of it, beside an image that must not be read."""
     for other in ("", "data-other"):
         (tmp_path / other).mkdir(exist_ok=True)
         Image.new("RGB", (6, 4), "red").save(tmp_path / other / "secret.png")
@@ -118,21 +118,21 @@ def _root(tmp_path: Path) -> Path:
 
 
 def _readers(root: Path, name: str):
-    """Every reader, made to follow `name`, as functions that give a picture."""
+    """Every reader, made to follow `name`, as functions that give an image."""
     text = name.replace('"', '""')
     table = root / "t.csv"
     table.write_text(f'path,label\n"{text}",a\nown.png,b\nown3.png,a\n', encoding="utf-8", errors="ignore")
     xml = "".join(c for c in name if c >= " ").replace("&", "&amp;").replace("<", "&lt;")
     note = f"<annotation><filename>{xml}</filename><size><width>6</width><height>4</height></size>"
     (root / "Annotations/x.xml").write_text(f"{note}{_object((1, 1, 3, 3))}</annotation>", encoding="utf-8")
-    yield "picture", lambda: read_image(name, root=root)
+    yield "image", lambda: read_image(name, root=root)
     yield "size", lambda: read_size(name, root=root)
     yield "table", lambda: _all(image_table(table, held_out=0.3))
     yield "voc", lambda: _all(_listed(root, "Main", "x", voc))
     yield "voc list", lambda: _all(_listed(root, "Main", name or ".", voc))
     yield "voc masks", lambda: _all(_listed(root, "Segmentation", name or ".", voc_masks))
-    picture = {"file_name": name, "width": 6, "height": 4, "id": 1}
-    (root / "coco.json").write_text(json.dumps({**COCO_REST, "images": [picture]}))
+    image = {"file_name": name, "width": 6, "height": 4, "id": 1}
+    (root / "coco.json").write_text(json.dumps({**COCO_REST, "images": [image]}))
     yield "coco", lambda: [CocoReader(root / "coco.json", root)[0]["image"]]
 
 
@@ -147,9 +147,9 @@ def _all(splits):
 
 
 def _red(value) -> bool:
-    pictures = value if isinstance(value, list) else [value]
+    images = value if isinstance(value, list) else [value]
     red = torch.tensor([255, 0, 0], dtype=torch.uint8)
-    return any(torch.is_tensor(p) and bool((p[:, 0, 0] == red).all()) for p in pictures)
+    return any(torch.is_tensor(p) and bool((p[:, 0, 0] == red).all()) for p in images)
 
 
 @pytest.mark.check("R20", "names that lead out of the data folder, in every reader: none followed")
@@ -164,7 +164,7 @@ def test_no_name_leads_out_of_the_data_folder(tmp_path, figure):
             except DataError:
                 continue
             except (ValueError, OSError):  # a name that no file system takes, in a list of them
-                if reader == "picture":
+                if reader == "image":
                     raise
                 continue
             if _red(value) or isinstance(value, tuple):
@@ -269,11 +269,11 @@ def test_check_finds_all_faults_at_once(tmp_path, figure):
 @pytest.mark.parametrize("share", [40, pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.check("R11", "false alarms on real photographs, cells and street scenes")
 def test_real_files_raise_no_alarm(shared_data, figure, share):
-    pictures = sorted((shared_data / "cifar10").rglob("*.png")) + sorted(
+    images = sorted((shared_data / "cifar10").rglob("*.png")) + sorted(
         (shared_data / "cifar10").rglob("*.jpg")
     )
-    looked = pictures[::share]
-    alarms = [str(fault) for fault in check_pictures(looked, root=shared_data)]
+    looked = images[::share]
+    alarms = [str(fault) for fault in check_images(looked, root=shared_data)]
     assert len(looked) >= 100
     if share == 1:
         boxes = check_voc(shared_data / "bccd")

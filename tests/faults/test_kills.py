@@ -187,11 +187,11 @@ def test_a_real_process_does_the_same(zygote, tmp_path, figure):
 
 
 @pytest.mark.faults
-@pytest.mark.check("R01", "the same with packaged weights, frozen levels that thaw, and augmentation")
+@pytest.mark.check("R01", "the same with packaged weights, frozen levels that unfreeze, and augmentation")
 def test_kills_with_weights_and_a_thaw(zygote, tmp_path, figure):
     more = {
         "backbone": "packaged/efficientnet_lite0", "init": "pretrained", "mix": "mixup", "lr": 0.003,
-        "transfer.freeze_through": "all", "transfer.thaw_at": "[[40, 16], [80, 0]]", "augment": "trivial",
+        "transfer.freeze_through": "all", "transfer.unfreeze_at": "[[40, 16], [80, 0]]", "augment": "trivial",
     }  # fmt: skip
     whole = Whole(zygote, tmp_path / "whole", **more)
     where = battle(zygote, whole, tmp_path / "one", 4, 1, **more)

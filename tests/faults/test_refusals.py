@@ -91,7 +91,7 @@ def _require(zygote, words: list[str], out: Path, folder: Path) -> str:
     return child.said()
 
 
-@pytest.mark.check("R10", "resume with another number of pictures an update: refused, both values shown")
+@pytest.mark.check("R10", "resume with another number of images an update: refused, both values shown")
 def test_other_processes_or_batches_are_refused(tmp_path, figure):
     refused = 0
     for number, (batch, accumulate, shown) in enumerate(((8, 1, "of 4 .*is of 8"), (4, 2, "of 4 .*is of 8"))):

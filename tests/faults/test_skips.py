@@ -28,7 +28,7 @@ class Broken(Noise):
 
     def __getitem__(self, index: int) -> dict:
         if index in self.bad:
-            raise DataError("Expected a whole picture.", path=self.ids[index])
+            raise DataError("Expected a whole image.", path=self.ids[index])
         return super().__getitem__(index)
 
 
@@ -50,7 +50,7 @@ def test_the_stand_in_is_a_function_of_seed_epoch_and_index():
     assert data[(0, 4)]["id"] == "noise-1-4"
     with pytest.raises(DataError, match="None of 16 others"):
         KeyedDataset(Broken(9, 1, tuple(range(9))), keep, seed=5, on_fault="replace")[(0, 1)]
-    with pytest.raises(DataError, match="whole picture"):
+    with pytest.raises(DataError, match="whole image"):
         KeyedDataset(Broken(30, 1, BAD), keep, seed=5)[(0, 3)]
     assert KeyedDataset(Broken(30, 1, BAD), keep, seed=5, on_fault="drop")[(0, 3)].sample is None
 

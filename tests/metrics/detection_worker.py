@@ -17,7 +17,7 @@ def main(rank: int, folder: str) -> None:
             metric = CocoAP(["a", "b", "c", "d"], masks=True)
             shard = [part[rank::world] for part in evaluation]
             metric.update(*shard)
-            if rank == 0:  # a picture that came twice
+            if rank == 0:  # an image that came twice
                 metric.update(*[part[3:5] for part in evaluation])
             scores = metric.reduce()
             told = {name: value.hex() for name, value in (scores.values | scores.per_class).items()}

@@ -21,7 +21,7 @@ NAMES = [
 def random_evaluation(
     seed: int, *, images: int = 6, classes: int = 4, most: int = 6, masks: bool = False, side: int = 160
 ):
-    """Pictures with crowds, empty ones, ties, missing classes, noisy hits and far misses."""
+    """Images with crowds, empty ones, ties, missing classes, noisy hits and far misses."""
     generator = np.random.default_rng(seed)
     predictions, targets, ids = [], [], []
     used = generator.permutation(classes)[: max(1, classes - 1)]  # one class never has an object
@@ -133,7 +133,7 @@ def reference_scores(truth, results, kind: str = "bbox"):
 
 
 def shuffled(evaluation, seed: int):
-    """The same pictures in another order."""
+    """The same images in another order."""
     order = list(range(len(evaluation[2])))
     random.Random(seed).shuffle(order)
     return tuple([part[i] for i in order] for part in evaluation)

@@ -11,7 +11,7 @@ from tests.processes import together
 from visionkit.metrics.segmentation import SegmentationMeter
 
 
-def pictures(count: int):
+def images(count: int):
     generator = torch.Generator().manual_seed(11)
     for index in range(count):
         maps = torch.randint(0, 5 + index % 3, (2, 9 + index, 14 - index), generator=generator)
@@ -23,7 +23,7 @@ def main(rank: int, folder: str) -> None:
     for world in range(max(1, rank + 1), 4):
         with together(folder, rank, world):
             meter = SegmentationMeter(7, boundary_tolerance=0.05)
-            for prediction, truth in list(pictures(5))[rank::world]:
+            for prediction, truth in list(images(5))[rank::world]:
                 meter.update(prediction, truth)
             scores = {name: value.hex() for name, value in meter.reduce().named().items()}
         Path(folder, f"{world}-{rank}.json").write_text(json.dumps(scores))

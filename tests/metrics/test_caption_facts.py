@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from visionkit.data.scenes import attention_in_boxes, relation_marks
+from visionkit.data.scenes import attention_in_boxes, relation_scores
 from visionkit.data.scenes.attention_accuracy import box_cover, words_of_things
 from visionkit.data.scenes.relations import Relation, parse_relation
 from visionkit.errors import InputError
@@ -59,8 +59,8 @@ def test_marks_are_by_hand():
         "nothing": (0.0, 0.0, 0.0),
     }
     for sentence, marks in told.items():
-        assert relation_marks([sentence.split()], truth) == [marks], sentence
-    assert relation_marks([["dog"]], [[["no", "relation", "here"]]]) == []
+        assert relation_scores([sentence.split()], truth) == [marks], sentence
+    assert relation_scores([["dog"]], [[["no", "relation", "here"]]]) == []
 
 
 def test_cells_count_with_the_part_that_lies_in_the_box():

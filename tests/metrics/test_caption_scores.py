@@ -27,7 +27,7 @@ def test_the_references_themselves_score_full_marks():
     assert list(scores) == ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider", "cider_d"]
     for name in ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l"):
         assert scores[name] == pytest.approx(1.0, abs=1e-6)
-    assert 6 < scores["cider"] < 10  # the first picture's other reference differs
+    assert 6 < scores["cider"] < 10  # the first image's other reference differs
     single = CiderD.from_references([several[:1] for several in _REFERENCES])
     assert single([s[0] for s in _REFERENCES], [s[:1] for s in _REFERENCES]) == pytest.approx([10, 10, 10])
 
@@ -85,9 +85,9 @@ def test_what_cannot_be_scored_is_refused():
         caption_scores([["a"]], [[["a"]], [["b"]]])
     with pytest.raises(InputError, match="at least one caption to score"):
         caption_scores([], [])
-    with pytest.raises(InputError, match="picture 1 to have at least one reference"):
+    with pytest.raises(InputError, match="image 1 to have at least one reference"):
         caption_scores([["a"], ["b"]], [[["a"]], []])
-    with pytest.raises(InputError, match=r"picture 0 to be lists of tokens.*visionkit\.data\.tokenize"):
+    with pytest.raises(InputError, match=r"image 0 to be lists of tokens.*visionkit\.data\.tokenize"):
         caption_scores(["a dog"], [[["a"]]])
-    with pytest.raises(InputError, match="picture 0 to be lists of tokens"):
+    with pytest.raises(InputError, match="image 0 to be lists of tokens"):
         caption_scores([["a"]], [["a dog"]])

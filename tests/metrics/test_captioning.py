@@ -12,7 +12,7 @@ from visionkit.errors import InputError
 from visionkit.metrics.caption_scores import caption_scores
 from visionkit.metrics.captioning import CaptionScores
 
-_PICTURES = 25
+_IMAGES = 25
 
 
 def _corpus():
@@ -24,16 +24,14 @@ def _corpus():
             for _ in range(rng.randint(0, 9))
         ]
 
-    return {
-        f"p{i:02d}": (sentence(), [sentence() for _ in range(rng.randint(1, 4))]) for i in range(_PICTURES)
-    }
+    return {f"p{i:02d}": (sentence(), [sentence() for _ in range(rng.randint(1, 4))]) for i in range(_IMAGES)}
 
 
 def work(rank: int, world: int, folder: str) -> None:
     scores = CaptionScores()
     names = [name for i, name in enumerate(_corpus()) if i % world == rank] + ["p00"]  # one is seen by all
     if world == 3 and rank == 2:
-        names = names[:0]  # a process without a picture
+        names = names[:0]  # a process without an image
     if world == 3 and rank == 0:
         names += [name for i, name in enumerate(_corpus()) if i % world == 2]
     for name in names:

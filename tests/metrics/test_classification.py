@@ -1,4 +1,4 @@
-"""Every score against scikit-learn, to nine digits, in whatever batches the pictures came."""
+"""Every score against scikit-learn, to nine digits, in whatever batches the images came."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sklearn import metrics as sk
 from visionkit.metrics import (
     MultiLabelScores,
     RegressionScores,
+    RunningSums,
     SingleLabelScores,
-    Tally,
     average_precision,
     calibration_error,
 )
@@ -128,7 +128,7 @@ def test_calibration_of_nothing_is_not_a_number() -> None:
 
 
 def test_tally_sums_tensors_and_numbers_and_names_a_wrong_one() -> None:
-    tally = Tally({"loss": (), "count": (), "grid": (2, 2)})
+    tally = RunningSums({"loss": (), "count": (), "grid": (2, 2)})
     for _ in range(3):
         tally.add(loss=torch.tensor(0.5), count=4, grid=torch.eye(2))
     totals = tally.totals()

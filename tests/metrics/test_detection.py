@@ -50,7 +50,7 @@ def test_the_annotated_area_decides_the_size():
     assert values["map_medium"] == -1.0
 
 
-def test_a_repeated_picture_counts_once_and_order_does_not_matter():
+def test_a_repeated_image_counts_once_and_order_does_not_matter():
     evaluation = random_evaluation(9, images=10)
     scores = []
     for seed in range(4):
@@ -76,11 +76,11 @@ def test_nothing_detected_and_nothing_there():
     assert metric.reduce().values["map"] == -1.0
 
 
-def test_refusals_name_the_picture():
+def test_refusals_name_the_image():
     with pytest.raises(InputError, match="at least one class name"):
         CocoAP([])
     metric = CocoAP(["cat", "dog"])
-    with pytest.raises(InputError, match=r"Picture 'p7': expected labels of the target in 0\.\.1, but got 2"):
+    with pytest.raises(InputError, match=r"Image 'p7': expected labels of the target in 0\.\.1, but got 2"):
         metric.update([_found([BOX], [0], [0.5])], [_target([BOX], [2])], ["p7"])
     with pytest.raises(InputError, match=r"but got 1, 1 and 0"):
         metric.update([_found([BOX], [0], [0.5])], [_target([BOX], [1])], [])

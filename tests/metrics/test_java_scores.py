@@ -17,7 +17,7 @@ TRUE = [[["a", "dog", "is", "running"]], [["a", "red", "apple"], ["an", "apple"]
 def test_what_is_missing_is_said(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"Unknown Java score 'metor'\. Did you mean 'meteor'"):
         java_scores(SAID, TRUE, scores=("metor",))
-    with pytest.raises(InputError, match="picture 0"):
+    with pytest.raises(InputError, match="image 0"):
         java_scores([["a"]], [[]])
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="Install a Java runtime"):

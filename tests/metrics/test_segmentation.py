@@ -18,9 +18,9 @@ from visionkit.metrics.boundary import boundary_counts
 from visionkit.metrics.segmentation import SegmentationMeter, confusion_counts, segmentation_scores
 
 
-def _pictures(seed: int, classes: int, pictures: int, ignore: int, *, absent: bool = True):
+def _images(seed: int, classes: int, images: int, ignore: int, *, absent: bool = True):
     rng = np.random.default_rng(seed)
-    for _ in range(pictures):
+    for _ in range(images):
         shape = tuple(rng.integers(1, 23, size=2))
         present = rng.choice(classes, size=rng.integers(1, classes + 1), replace=False) if absent else classes
         truth = rng.choice(present, size=shape).astype(np.int64)
@@ -33,13 +33,13 @@ def _pictures(seed: int, classes: int, pictures: int, ignore: int, *, absent: bo
 @given(
     seed=st.integers(0, 2**31),
     classes=st.integers(2, 200),
-    pictures=st.integers(1, 4),
+    images=st.integers(1, 4),
     ignore=st.sampled_from([255, 254, -1, -100, 1000]),
 )
-def test_scores_equal_scikit_learn(seed, classes, pictures, ignore):
+def test_scores_equal_scikit_learn(seed, classes, images, ignore):
     meter = SegmentationMeter(classes, ignore_index=ignore)
     every_truth, every_prediction = [], []
-    for prediction, truth in _pictures(seed, classes, pictures, ignore):
+    for prediction, truth in _images(seed, classes, images, ignore):
         meter.update(prediction, truth)
         counted = truth != ignore
         every_truth.append(truth[counted].numpy())
@@ -60,7 +60,7 @@ def test_scores_equal_scikit_learn(seed, classes, pictures, ignore):
 
 
 def test_order_and_batching_do_not_matter():
-    pairs = list(_pictures(3, 5, 6, 255))
+    pairs = list(_images(3, 5, 6, 255))
     forward, backward, batched = (SegmentationMeter(5) for _ in range(3))
     for prediction, truth in pairs:
         forward.update(prediction, truth)

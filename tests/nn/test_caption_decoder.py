@@ -1,4 +1,4 @@
-"""Caption decoders: teaching and stepping agree, beams share a picture, and nothing is multiplied twice."""
+"""Caption decoders: teaching and stepping agree, beams share an image, and nothing is multiplied twice."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def test_teaching_gives_what_stepping_gives(name, cell):
 
 
 @pytest.mark.parametrize(("name", "cell"), _KINDS)
-def test_the_sentences_of_a_picture_share_its_grid(name, cell):
+def test_the_sentences_of_a_image_share_its_grid(name, cell):
     decoder = _decoder(name, cell)
     grid = torch.randn(2, 4, 6)
-    words = torch.tensor([4, 5, 6, 7, 8, 4])  # three sentences a picture
+    words = torch.tensor([4, 5, 6, 7, 8, 4])  # three sentences an image
     memory, state = decoder.start(grid)
     wide = tuple(part.repeat_interleave(3, dim=0) for part in state)
     wide = tuple(part + 0.1 * torch.randn_like(part) for part in wide)

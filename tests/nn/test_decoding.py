@@ -27,8 +27,8 @@ class Toy:
         self.out = torch.randn(5, self.words, generator=generator, dtype=torch.float64) * sharpness
         self.generator = generator
 
-    def start(self, pictures: int) -> tuple[torch.Tensor, ...]:
-        return (torch.randn(pictures, 5, generator=self.generator, dtype=torch.float64),)
+    def start(self, images: int) -> tuple[torch.Tensor, ...]:
+        return (torch.randn(images, 5, generator=self.generator, dtype=torch.float64),)
 
     def step(self, tokens, state):
         hidden = torch.tanh(state[0] @ self.mix + self.embed[tokens])
@@ -95,7 +95,7 @@ def test_a_wide_beam_finds_what_an_exhaustive_search_finds(words, longest, seed,
 @given(
     st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 3), st.sampled_from([0.0, 1.0]), st.booleans()
 )
-def test_a_picture_is_told_alike_in_any_batch(seed, beams, groups, length_penalty, block):
+def test_a_image_is_told_alike_in_any_batch(seed, beams, groups, length_penalty, block):
     toy = Toy(6, seed)
     state = toy.start(5)
     options = {
@@ -121,8 +121,8 @@ def test_a_picture_is_told_alike_in_any_batch(seed, beams, groups, length_penalt
 @given(
     st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 2), st.sampled_from([0.0, 1.0]), st.booleans()
 )
-def test_going_on_without_pictures_that_are_done_changes_nothing(seed, beams, groups, penalty, looking):
-    """Each picture has a memory of its own, so a step function for the wrong pictures would be seen."""
+def test_going_on_without_images_that_are_done_changes_nothing(seed, beams, groups, penalty, looking):
+    """Each image has a memory of its own, so a step function for the wrong images would be seen."""
     toy = Toy(6, seed)
     state = toy.start(8)
     memory = torch.randn(8, 5, generator=toy.generator, dtype=torch.float64)
@@ -155,7 +155,7 @@ def test_going_on_without_pictures_that_are_done_changes_nothing(seed, beams, gr
     assert sum(rows) <= all_rows
 
 
-def test_the_last_pictures_are_searched_alone():
+def test_the_last_images_are_searched_alone():
     rows = []
 
     def step_for(places):
@@ -183,11 +183,11 @@ def test_scores_and_attention_are_those_of_the_sentence():
     state = toy.start(4)
     found = beam_search(toy.step, state, marks=_MARKS, beams=4, n_best=4, longest=8)
     assert found.tokens.shape[:2] == (4, 4)
-    for picture in range(4):
-        assert found.scores[picture].diff().le(1e-6).all()
-        assert len({tuple(_said(row)) for row in found.tokens[picture]}) == 4
-        for row, score, looks in zip(found.tokens[picture], found.scores[picture], found.attention[picture]):
-            own = (state[0][picture : picture + 1],)
+    for image in range(4):
+        assert found.scores[image].diff().le(1e-6).all()
+        assert len({tuple(_said(row)) for row in found.tokens[image]}) == 4
+        for row, score, looks in zip(found.tokens[image], found.scores[image], found.attention[image]):
+            own = (state[0][image : image + 1],)
             assert toy.score(own, _said(row)) == pytest.approx(score.item(), abs=1e-4)
             last = torch.tensor([_MARKS.bos])
             for place, word in enumerate(_said(row)):
@@ -305,7 +305,7 @@ def test_settings_out_of_range_are_refused():
         decode_greedy(toy.step, state, marks=_MARKS, longest=0)
 
 
-def test_draws_by_given_numbers_are_a_pictures_own():
+def test_draws_by_given_numbers_are_a_images_own():
     toy = Toy(6, seed=3, sharpness=0.7)
     state = toy.start(12)
     numbers = torch.rand(12, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -339,7 +339,7 @@ def test_draws_by_given_numbers_are_a_pictures_own():
         decode_samples(toy.step, state, marks=_MARKS, count=1, longest=7, uniforms=numbers[:, :3])
 
 
-def test_the_first_step_is_made_once_a_picture():
+def test_the_first_step_is_made_once_a_image():
     toy = Toy(6, seed=1)
     rows = []
 

@@ -75,7 +75,7 @@ def test_a_few_steps_find_the_object():
     assert (found[0]["boxes"][0] - target["boxes"][0]).abs().max() < 6
 
 
-def test_detections_lie_in_the_picture_and_are_sorted_and_masks_are_small():
+def test_detections_lie_in_the_image_and_are_sorted_and_masks_are_small():
     model = _detector(masks=True, score_threshold=0.0).eval()
     with torch.inference_mode():
         found, _ = model(torch.rand(2, 3, 64, 64), [(64, 64), (40, 33)])

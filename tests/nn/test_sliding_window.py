@@ -1,4 +1,4 @@
-"""Windows: equal to the whole picture where the field of view allows, complete, and bounded in memory."""
+"""Windows: equal to the whole image where the field of view allows, complete, and bounded in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Net(nn.Module):
 
 @pytest.mark.parametrize("size", [(97, 131), (160, 160), (64, 300), (50, 40), (129, 96)])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_windows_equal_the_whole_picture(size, batch):
+def test_windows_equal_the_whole_image(size, batch):
     net = _Net().eval()
     image = torch.rand(3, *size, generator=torch.Generator().manual_seed(1))
     windows = Windows(size=112, stride=32, margin=32, multiple=8, batch=batch)
@@ -103,8 +103,8 @@ def test_windows_that_leave_pixels_out_are_refused():
         Windows(size=64, stride=0)
 
 
-def large_picture():
-    """How many KiB the labels of a large picture take at their most."""
+def large_image():
+    """How many KiB the labels of a large image take at their most."""
     import resource
 
     image = torch.zeros(3, 5477, 3652, dtype=torch.uint8)
@@ -120,8 +120,8 @@ def large_picture():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
-def test_a_picture_of_20_megapixels_takes_bounded_memory(zygote):
-    grown = zygote.run("tests.nn.test_sliding_window:large_picture") / 1024
+def test_a_image_of_20_megapixels_takes_bounded_memory(zygote):
+    grown = zygote.run("tests.nn.test_sliding_window:large_image") / 1024
     assert grown > 20  # the labels alone: the measure works
     # all logits at once would be 1,600 MiB; labels are 153 MiB, and twice that while they are joined
     assert grown < 800, f"{grown:.0f} MiB"

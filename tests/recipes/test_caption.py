@@ -74,7 +74,7 @@ def test_variants_keep_their_rules(caption):
     assert made["show_and_tell"].decoder == "show_and_tell"
     assert made["show_attend_tell"].coverage == 1.0
     assert not made["show_attend_tell"].positions
-    assert made["finetune_cnn"].transfer.thaw_at == ((1_130_000, 0),)
+    assert made["finetune_cnn"].transfer.unfreeze_at == ((1_130_000, 0),)
     scst = made["att2in_scst"]
     # The rewarded part is the last stage of the schedule, whose rate is a tenth.
     epoch = 113_000 // scst.batch_size * scst.batch_size

@@ -30,7 +30,7 @@ def test_both_arms_train_and_are_scored_alike(detect, tmp_path):
         pyramid_channels=16,
         proposals=60,
         eval_proposals=20,
-        least_score=0.02,
+        score_threshold=0.02,
         init="both",
         progress=False,
         accelerator="cpu",

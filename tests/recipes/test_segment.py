@@ -158,14 +158,14 @@ def test_rare_classes_are_weighed_by_their_share_of_the_training_masks(segment, 
     assert float((weights * counts).sum() / counts.sum()) == pytest.approx(1.0)
 
 
-def test_a_pack_of_pictures_and_masks_is_the_same_data(segment, tmp_path):
+def test_a_pack_of_images_and_masks_is_the_same_data(segment, tmp_path):
     source = tmp_path / "streets"
     for part in ("train", "val"):
         for folder, mode in (("images", "RGB"), ("masks", "L")):
             (source / part / folder).mkdir(parents=True)
             for i in range(3):
-                picture = Image.new(mode, (24, 16), i % 2 if mode == "L" else (i, 90, 30))
-                picture.save(source / part / folder / f"{i}.png")
+                image = Image.new(mode, (24, 16), i % 2 if mode == "L" else (i, 90, 30))
+                image.save(source / part / folder / f"{i}.png")
     (source / "classes.txt").write_text("road\ncar\n")
     assert cli.main(["pack", str(source), "--form", "raw", "--out", str(tmp_path / "streets.pack")]) == 0
     packed, plain = (

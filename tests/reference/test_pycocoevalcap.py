@@ -25,9 +25,9 @@ def _sentence(rng: random.Random, length: int) -> list[str]:
     return [_WORDS[int(rng.random() ** 2 * len(_WORDS))] for _ in range(length)]
 
 
-def _corpus(rng: random.Random, pictures: int) -> tuple[list[list[str]], list[list[list[str]]]]:
+def _corpus(rng: random.Random, images: int) -> tuple[list[list[str]], list[list[list[str]]]]:
     candidates, references = [], []
-    for _ in range(pictures):
+    for _ in range(images):
         several = [_sentence(rng, rng.randint(4, 14)) for _ in range(rng.randint(1, 6))]
         kind = rng.random()
         if kind < 0.3:  # close to a reference
@@ -63,7 +63,7 @@ def _theirs(candidates, references):
 def test_2400_caption_sets_score_as_pycocoevalcap_scores_them():
     rng = random.Random(0)
     sets = 0
-    # One large corpus and many small ones: a corpus of one picture has CIDEr 0, and BLEU of few words hits
+    # One large corpus and many small ones: a corpus of one image has CIDEr 0, and BLEU of few words hits
     # its guards.
     for size in [1000] + [100] * 10 + [1] * 100 + [3] * 100:
         candidates, references = _corpus(rng, size)
@@ -105,7 +105,7 @@ def test_hindi_captions_score_as_officially():
     ],
 )
 def test_the_edges_score_alike(candidate, several):
-    # A second picture, so that document frequencies are not all one.
+    # A second image, so that document frequencies are not all one.
     candidates, references = [candidate, ["x", "y"]], [several, [["x", "z"]]]
     bleu, (rouge, _), (cider, _) = _theirs(candidates, references)
     ours = caption_scores(candidates, references)

@@ -39,5 +39,5 @@ def test_masks_equal_the_reference(seed, images, most):
     assert _compare(seed, masks=True, images=images, most=most) == 12
 
 
-def test_more_than_a_hundred_detections_and_crowded_pictures():
+def test_more_than_a_hundred_detections_and_crowded_images():
     assert _compare(1, masks=False, images=6, most=150) == 12

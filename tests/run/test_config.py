@@ -47,7 +47,7 @@ def test_flags_lists_and_nested_settings():
             "3e-4",
             "--transfer.freeze_through",
             "all",
-            "--transfer.thaw_at",
+            "--transfer.unfreeze_at",
             "[[100,4]]",
             "--label_smoothing=0",
             "--logger",
@@ -59,7 +59,7 @@ def test_flags_lists_and_nested_settings():
     assert made.seeds == [0, 1, 2]
     assert made.fractions == [0.1, 1.0]
     assert made.transfer.freeze_through == "all"
-    assert [list(pair) for pair in made.transfer.thaw_at] == [[100, 4]]
+    assert [list(pair) for pair in made.transfer.unfreeze_at] == [[100, 4]]
     assert (made.lr, made.label_smoothing, made.logger, made.compile) == (3e-4, 0.0, ["tensorboard"], True)
 
 
@@ -141,7 +141,7 @@ def test_every_number_that_a_recipe_takes_has_limits(root):
     walked, bare = 0, []
     for config in (OptimConfig, TransferConfig, *(__import__(name).Config for name in ALL_RECIPES)):
         for item in dataclasses.fields(config):
-            if re.search(r"\b(int|float)\b", str(item.type)) and item.name != "thaw_at":
+            if re.search(r"\b(int|float)\b", str(item.type)) and item.name != "unfreeze_at":
                 walked += 1
                 bare += [] if {"min", "above"} & set(item.metadata) else [f"{config}: {item.name}"]
         check_limits(config())

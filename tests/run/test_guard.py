@@ -1,4 +1,4 @@
-"""A non-finite number stops the run before the weights, with step, terms, pictures and the batch saved."""
+"""A non-finite number stops the run before the weights, with step, terms, images and the batch saved."""
 
 from __future__ import annotations
 

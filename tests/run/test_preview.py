@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from visionkit.run.previews.callback import Preview
 from visionkit.run.previews.classification import ClassPreview
-from visionkit.run.previews.image_grid import caption_panel, join_grid, to_picture
+from visionkit.run.previews.image_grid import caption_panel, join_grid, to_pil
 
 CLASSES = ["red", "green", "blue"]
 
@@ -80,7 +80,7 @@ def test_writes_what_the_contract_names(tmp_path) -> None:
     assert all(row["truth"] == row["prediction"] for row in rows)  # brightest channel wins
     named = [row["image"] for row in rows if row["image"]]
     assert 4 <= len(named) <= 7
-    assert all(rows[i]["image"] for i in range(4)), "the worst have pictures"
+    assert all(rows[i]["image"] for i in range(4)), "the worst have images"
     for name in named:
         assert Image.open(tmp_path / name).size == (128, 128)
     for name in ("train-batch", "val-worst", "val-random"):
@@ -94,7 +94,7 @@ def test_only_the_last_validation_is_written(tmp_path) -> None:
     preview.kind = SimpleNamespace(  # type: ignore[assignment]
         rows=lambda module, batch: calls.append(1) or rows(module, batch),
         training=ClassPreview(CLASSES).training,
-        picture=ClassPreview(CLASSES).picture,
+        image=ClassPreview(CLASSES).image,
         panel=ClassPreview(CLASSES).panel,
     )
     train(tmp_path, preview, epochs=3)
@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path) -> None:
 def test_rows_of_several_labels_and_of_numbers() -> None:
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     logits = torch.tensor([[9.0, -9.0, 9.0], [-9.0, -9.0, -9.0]])
-    module: Any = lambda pictures: logits  # noqa: E731
+    module: Any = lambda images: logits  # noqa: E731
     batch = {"images": images, "labels": torch.tensor([[1.0, 0, 1], [1, 0, 0]]), "ids": ["a", "b"]}
     first, second = ClassPreview(CLASSES).rows(module, batch)
     assert first["prediction"] == first["truth"] == ["red", "blue"]
@@ -167,10 +167,10 @@ def test_mixed_labels_are_written_out() -> None:
     assert len(kind.training(batch, 8)) == 2
 
 
-def test_pictures_keep_their_shape_and_range() -> None:
-    wide = to_picture(torch.full((3, 10, 40), 0.5))
+def test_images_keep_their_shape_and_range() -> None:
+    wide = to_pil(torch.full((3, 10, 40), 0.5))
     assert wide.size == (128, 32)
     assert wide.getpixel((0, 0)) == (128, 128, 128)
-    panel = caption_panel(wide, [("a text that is much longer than the picture is wide", False)])
+    panel = caption_panel(wide, [("a text that is much longer than the image is wide", False)])
     grid = join_grid([panel] * 5, columns=3)
     assert grid.size == (3 * 134 + 6, 2 * (panel.height + 6) + 6)

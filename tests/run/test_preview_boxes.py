@@ -1,4 +1,4 @@
-"""Detection previews: what is right, how bad a picture is, and what the report draws of it."""
+"""Detection previews: what is right, how bad an image is, and what the report draws of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Says:
 
 
 def _batch():
-    # The pictures are half as large as the originals, whose frame detections are in.
+    # The images are half as large as the originals, whose frame detections are in.
     images = [torch.full((3, 80, 100), 90, dtype=torch.uint8)] * 2
     boxes = torch.tensor([[0.0, 0, 20, 20], [50, 50, 60, 60], [70, 10, 90, 30]])
     first = {"boxes": boxes, "labels": torch.tensor([0, 1, 1]), "iscrowd": torch.tensor([0, 0, 1])}
@@ -45,15 +45,15 @@ def test_rows_pair_detections_with_objects_once():
     assert json.loads(json.dumps(first)) == first
 
 
-def test_pictures_show_truth_right_and_wrong_in_their_colours():
+def test_images_show_truth_right_and_wrong_in_their_colours():
     kind = BoxPreview(["cat", "dog"])
     batch = _batch()
     row = kind.rows(Says(), batch)[0]
-    picture = kind.picture(batch, 0, row)
-    assert max(picture.size) == 256
-    colours = {colour for _, colour in picture.getcolors(1 << 20)}
+    image = kind.image(batch, 0, row)
+    assert max(image.size) == 256
+    colours = {colour for _, colour in image.getcolors(1 << 20)}
     assert {(0x1A, 0x7F, 0x37), (0xB3, 0x26, 0x1E), (0xFF, 0xD3, 0x3D)} <= colours
-    panel = kind.panel(picture, row)
+    panel = kind.panel(image, row)
     assert panel.width == 256
     assert len(kind.training(batch, 1)) == 1
 

@@ -1,4 +1,4 @@
-"""Mask previews: what is said of a picture, what is drawn; scores by class in the report."""
+"""Mask previews: what is said of an image, what is drawn; scores by class in the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.run.make_runs import make_run
 from visionkit.compare.comparison import compare
 from visionkit.compare.report.class_scores import class_scores
 from visionkit.compare.report.report import write_report
-from visionkit.run.previews.image_grid import join_grid, to_picture
+from visionkit.run.previews.image_grid import join_grid, to_pil
 from visionkit.run.previews.segmentation import MaskPreview, class_colours, paint
 
 CLASSES = ["sky", "road", "car"]
@@ -51,8 +51,8 @@ def test_rows_say_what_is_there_and_how_well_it_was_found():
     assert first["said"] == "mIoU 0.64, 97% of the pixels"
     assert (second["loss"], second["said"], second["truth"]) == (None, "nothing counts here", [])
     json.dumps([first, second])
-    strip = preview.picture(batch, 0, first)
-    one = to_picture(batch["images"][0], side=220)
+    strip = preview.image(batch, 0, first)
+    one = to_pil(batch["images"][0], side=220)
     assert strip.width > 3 * one.width
     assert strip.height < 2 * one.height
     panel = preview.panel(strip, first)
@@ -65,7 +65,7 @@ def test_colours_are_apart_and_ignored_pixels_grey():
     apart = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(40)
     assert apart.min() > 12
     assert class_colours(3) == class_colours(21)[:3]
-    plain = to_picture(torch.zeros(3, 2, 4, dtype=torch.uint8), side=4)
+    plain = to_pil(torch.zeros(3, 2, 4, dtype=torch.uint8), side=4)
     mask = torch.tensor([[0, 1, 2, 255], [0, 1, 2, 9]])
     drawn = np.asarray(paint(plain, mask, 3))
     assert (drawn[0, 3] == drawn[1, 3]).all()
@@ -74,9 +74,9 @@ def test_colours_are_apart_and_ignored_pixels_grey():
 
 
 def test_grids_keep_wide_panels_whole():
-    wide = to_picture(torch.zeros(3, 10, 40, dtype=torch.uint8), side=700)
+    wide = to_pil(torch.zeros(3, 10, 40, dtype=torch.uint8), side=700)
     assert join_grid([wide] * 3).height > 3 * wide.height
-    small = to_picture(torch.zeros(3, 10, 10, dtype=torch.uint8))
+    small = to_pil(torch.zeros(3, 10, 10, dtype=torch.uint8))
     assert join_grid([small] * 8).height < 2 * small.height
 
 

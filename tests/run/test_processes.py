@@ -53,7 +53,7 @@ def test_weights_and_scores_agree(told):
 
 
 def test_score_is_that_of_one_process(told):
-    # 11 validation pictures: 6 on one process, 5 on the other, none twice.
+    # 11 validation images: 6 on one process, 5 on the other, none twice.
     assert all(abs(score * 11 - round(score * 11)) < 1e-9 for score in told[0]["scores"])
 
 

@@ -93,7 +93,7 @@ def test_report_without_predictions_curves_or_second_arm(tmp_path) -> None:
     assert "Reproduce" not in text
 
 
-def test_a_picture_outside_the_run_is_not_shown(tmp_path) -> None:
+def test_a_image_outside_the_run_is_not_shown(tmp_path) -> None:
     folder = make_run(tmp_path, "scratch", predictions=2)
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     assert thumbnail(folder, {"image": "../secret.png"}) is None
@@ -138,7 +138,7 @@ def test_the_figure_says_what_its_band_is(tmp_path) -> None:
     assert "min to max of 2 seeds, thin: single runs" in words("two")
     assert "± sample sd over seeds, thin: single runs" in words("three")
     assert "one run an arm: no band" in words("one")
-    assert "scenes, 400 validation pictures, 100% of the training data" in words("one")
+    assert "scenes, 400 validation images, 100% of the training data" in words("one")
 
 
 def test_an_arm_looks_the_same_everywhere_and_differs_without_colour() -> None:

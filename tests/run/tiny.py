@@ -11,7 +11,7 @@ from visionkit.data.splits import Splits
 
 
 class Noise:
-    """A reader of fixed random pictures with learnable labels."""
+    """A reader of fixed random images with learnable labels."""
 
     def __init__(self, size: int, seed: int, side: int = 8) -> None:
         rng = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""A small captioner over grey pictures whose captions say how bright they are: seconds, exact, no weights."""
+"""A small captioner over grey images whose captions say how bright they are: seconds, exact, no weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from visionkit.tasks import Captioner, Decoding
 from visionkit.tasks.captioning.self_critical import training_frequency
 from visionkit.text.vocabulary import Vocabulary
 
-WORDS = Vocabulary(("a", "dark", "grey", "bright", "picture", "it", "is"))
+WORDS = Vocabulary(("a", "dark", "grey", "bright", "image", "it", "is"))
 FLAT = OptimConfig(schedule="constant", warmup=0.0, weight_decay=0.0)
 
 
@@ -37,13 +37,13 @@ class Tiny(nn.Module):
 
 
 class Bright:
-    """Pictures of three brightnesses, each with two captions."""
+    """Images of three brightnesses, each with two captions."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
         self.ids = [f"{seed}-{index}" for index in range(count)]
         kinds = [("dark", "grey", "bright")[index % 3] for index in range(count)]
-        self.captions = [[f"a {kind} picture", f"it is {kind}"] for kind in kinds]
+        self.captions = [[f"a {kind} image", f"it is {kind}"] for kind in kinds]
 
     def __len__(self) -> int:
         return self.count

@@ -18,10 +18,10 @@ SMALL = RCNNConfig(
 )
 ALL = (4, 8, 16, 32)
 # What a refusal must say: which reductions there are, or why there is none.
-NAMED = re.compile(r"no maps aligned with the picture|cannot be traced for its shapes|reductions? ")
+NAMED = re.compile(r"no maps aligned with the image|cannot be traced for its shapes|reductions? ")
 
 
-FIXED = re.compile(r"takes pictures of (\d+)x(\d+) only")
+FIXED = re.compile(r"takes images of (\d+)x(\d+) only")
 
 
 def detect_over(name: str, *, reductions: tuple[int, ...] | None = None, size: int = 64) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def detect_over(name: str, *, reductions: tuple[int, ...] | None = None, size: i
         name: Of the backbone.
         reductions: Those of 4, 8, 16, 32 that it has, or others if it has none of these; asked of the
             registry, which takes longer, if None.
-        size: Least side of the pictures, which the coarsest reduction divides; that of the network where it
+        size: Least side of the images, which the coarsest reduction divides; that of the network where it
             takes one size only.
 
     Returns:

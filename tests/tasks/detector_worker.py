@@ -1,4 +1,4 @@
-"""One of two processes that train detectors under plain DDP, with empty pictures in random places."""
+"""One of two processes that train detectors under plain DDP, with empty images in random places."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tests.tasks.offline import digest, frozen_state, weights_file
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.callbacks.unfreeze import Thaw
+from visionkit.run.callbacks.unfreeze import Unfreeze
 from visionkit.tasks import Classifier
 
 RANK = os.environ.get("LOCAL_RANK", "0")
@@ -21,15 +21,15 @@ POLICIES = {
     "full": (TransferConfig(), 0),
     "linear probe": (TransferConfig(freeze_through="all"), "all"),
     "freeze through 8": (TransferConfig(freeze_through=8), 8),
-    # 4 pictures an update and process: thaws after the second update; 8 stays frozen to the end
-    "staged thaw": (TransferConfig(freeze_through="all", thaw_at=((8, 16), (16, 8))), 8),
+    # 4 images an update and process: unfreezes after the second update; 8 stays frozen to the end
+    "staged unfreezing": (TransferConfig(freeze_through="all", unfreeze_at=((8, 16), (16, 8))), 8),
     "layer decay": (TransferConfig(freeze_through=4, layer_decay=0.5), 4),
     "probe from 16": (TransferConfig(freeze_through="all", probe_level=16), "all"),
 }
 
 
 class Noise(Dataset):
-    """Pictures that are a function of their index."""
+    """Images that are a function of their index."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -64,7 +64,7 @@ def fit(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Thaw()],
+        callbacks=[Unfreeze()],
         limit_val_batches=0,
     )
     batch = 4 // processes

@@ -85,7 +85,7 @@ def test_the_chosen_map_is_the_grid_and_n_best_is_ordered():
         captioner(reduction=8)
 
 
-def test_several_captions_of_a_picture_are_taught_as_if_each_came_alone():
+def test_several_captions_of_a_image_are_taught_as_if_each_came_alone():
     task = captioner(coverage=0.5).eval()
     together = batch(several=2)
     apart = {
@@ -105,7 +105,7 @@ def test_several_captions_of_a_picture_are_taught_as_if_each_came_alone():
 
 
 def test_training_through_the_switch_resumes_bit_for_bit(tmp_path):
-    """Taught for 8 images, self-critical from then on; stopped and continued on either side."""
+    """TeacherForcingOutput for 8 images, self-critical from then on; stopped and continued on either side."""
 
     def make():
         return captioner(
@@ -256,14 +256,14 @@ def critic(**settings):
 
 def test_rewards_count_the_end_as_a_word():
     judge = critic()
-    end, first = WORDS.eos, WORDS.encode("a dark picture")[1:]
+    end, first = WORDS.eos, WORDS.encode("a dark image")[1:]
     tokens = torch.tensor([[first, [*first[:3], 0]]])  # whole, and broken off before the end
     from visionkit.nn.captioning.decoding import Decoded
 
-    whole, broken = judge.rewards(Decoded(tokens, torch.zeros(1, 2), None), [["a dark picture"]])[0]
+    whole, broken = judge.rewards(Decoded(tokens, torch.zeros(1, 2), None), [["a dark image"]])[0]
     assert end in first
     assert whole > broken
-    said = [[*(["a", "dark", "picture"]), "<eos>"]]
+    said = [[*(["a", "dark", "image"]), "<eos>"]]
     assert whole == CiderD(judge.cider.frequency)(said, [said])[0]
 
 

@@ -38,7 +38,7 @@ def data(size: int = 24) -> TensorDataset:
     return TensorDataset(images, torch.arange(size) % 3)
 
 
-class Pictures(lightning.LightningDataModule):
+class Images(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         return DataLoader(data(), batch_size=8)
 
@@ -73,7 +73,7 @@ def test_a_users_twelve_lines(tmp_path: Path) -> None:
 
 def test_lightning_cli_builds_it() -> None:
     made = LightningCLI(
-        Classifier, Pictures, run=False, save_config_callback=None,
+        Classifier, Images, run=False, save_config_callback=None,
         args=[
             "--model.backbone=timm/resnet10t", "--model.init=scratch", "--model.num_classes=3",
             "--model.optim.schedule=linear", "--model.transfer.norm=group", "--trainer.accelerator=cpu",
@@ -156,7 +156,7 @@ def test_labels_that_cannot_be_right_are_named() -> None:
         task.training_step(
             {"images": images, "labels": torch.tensor([0, 7, 1]), "ids": ["a", "cat.png", "b"]}, 0
         )
-    with pytest.raises(ValueError, match="picture 2 of the batch has -1"):
+    with pytest.raises(ValueError, match="image 2 of the batch has -1"):
         task.training_step((images, torch.tensor([0, 1, -1])), 0)
     task = Classifier(Small(), init="scratch", num_classes=2, target="regression")
     labels = torch.zeros(3, 2)
@@ -195,7 +195,7 @@ def test_the_arms_begin_with_the_same_head() -> None:
     assert torch.equal(*heads)
 
 
-def test_uint8_and_float_pictures_are_the_same_and_others_are_refused() -> None:
+def test_uint8_and_float_images_are_the_same_and_others_are_refused() -> None:
     normalize = Normalize((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
     images = data(2)[:][0]
     assert torch.allclose(normalize(images), normalize(images.float() / 255), atol=1e-5)

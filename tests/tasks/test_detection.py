@@ -94,7 +94,7 @@ def test_fit_validates_logs_and_the_checkpoint_reloads_to_the_same_predictions(t
         assert set(one.names) <= {"cat", "dog", "cow"}
 
 
-def test_predictions_come_in_the_frame_of_the_original_picture():
+def test_predictions_come_in_the_frame_of_the_original_image():
     task = _detector()
     batch = _batch((1,), original=(640, 320))
     given = task.predict_step(batch["images"])[0]
@@ -115,7 +115,7 @@ def test_a_mask_head_gives_masks_of_the_original_size():
     assert found.masks.dtype == torch.bool
 
 
-def test_views_are_joined_and_the_mirror_of_a_picture_gives_mirrored_boxes():
+def test_views_are_joined_and_the_mirror_of_a_image_gives_mirrored_boxes():
     plain, views = _detector(), _detector(tta_flip=True, tta_sizes=(64, 80))
     views.load_state_dict(plain.state_dict())
     image = _batch((1,))["images"][0]

@@ -1,4 +1,4 @@
-"""Detectors under plain DDP: pictures without objects on one process, on both, or nowhere."""
+"""Detectors under plain DDP: images without objects on one process, on both, or nowhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.mark.dist
-def test_empty_pictures_anywhere_leave_no_parameter_unused_and_gradients_equal(zygote, tmp_path):
+def test_empty_images_anywhere_leave_no_parameter_unused_and_gradients_equal(zygote, tmp_path):
     reports = zygote.ranks("tests.tasks.detector_worker:main", 2, str(tmp_path))
     for report in reports:
         assert report["threads"] == []  # one that is left over may abort the process while Python ends

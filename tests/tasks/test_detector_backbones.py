@@ -21,7 +21,7 @@ LARGE = {
     "torchvision/vit_b_16",
 }  # fmt: skip
 
-# Too large for a machine of 24 GB: more than 2,500 million parameters, or pictures of 448 or 512 only.
+# Too large for a machine of 24 GB: more than 2,500 million parameters, or images of 448 or 512 only.
 TOO_LARGE = {
     "timm/aimv2_3b_patch14_224", "timm/aimv2_3b_patch14_336", "timm/aimv2_3b_patch14_448",
     "timm/cait_m48_448", "timm/eva02_enormous_patch14_clip_224", "timm/maxvit_xlarge_tf_512",

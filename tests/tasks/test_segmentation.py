@@ -41,7 +41,7 @@ class Tiny(nn.Module):
 
 
 class Squares:
-    """Pictures of uneven sizes whose bright pixels are class 1."""
+    """Images of uneven sizes whose bright pixels are class 1."""
 
     def __init__(self, count, seed):
         self.count, self.seed = count, seed
@@ -169,9 +169,9 @@ def test_bad_settings_and_masks_are_refused():
         _tiny().training_step(batch, 0)
     assert caught.value.path == batch["ids"][1]
     batch["masks"] = batch["masks"][:, :-1]
-    with pytest.raises(DataError, match="as its picture"):
+    with pytest.raises(DataError, match="as its image"):
         _tiny().training_step(batch, 0)
-    with pytest.raises(InputError, match="training pictures of one size"):
+    with pytest.raises(InputError, match="training images of one size"):
         _tiny().training_step(mask_batch([Squares(4, 0)[index] for index in range(3)]), 0)
 
 

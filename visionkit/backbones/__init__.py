@@ -7,7 +7,7 @@ from visionkit.backbones.contract import ContractReport, check_backbone
 from visionkit.backbones.create import create_backbone, create_encoder
 from visionkit.backbones.describe import Description, describe_backbone
 from visionkit.backbones.encoder import Encoder
-from visionkit.backbones.fuse_bn import fold_norms
+from visionkit.backbones.fuse_bn import fuse_norms
 from visionkit.backbones.level import FeatureSource, Level
 from visionkit.backbones.norms import convert_norms, make_norm
 from visionkit.backbones.registry import list_backbones, register_backbone
@@ -26,7 +26,7 @@ __all__ = [
     "create_backbone",
     "create_encoder",
     "describe_backbone",
-    "fold_norms",
+    "fuse_norms",
     "list_backbones",
     "make_norm",
     "read_state_dict",

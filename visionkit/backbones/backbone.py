@@ -1,4 +1,4 @@
-"""A backbone: pictures become maps, fine to coarse."""
+"""A backbone: images become maps, fine to coarse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Backbone(nn.Module):
         taps: What each raw tensor is.
         plan: What the network turned out to be.
         name: The name it was asked for by.
-        mean: Mean per channel that pictures in [0, 1] are normalised by.
+        mean: Mean per channel that images in [0, 1] are normalised by.
         std: Deviation per channel.
         weights: Where its weights came from.
         stage_maps: Makes, over `net`, a module that gives every map up to the coarsest of `taps`, and says
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
             Maps `(B, level.channels, ceil(H / level.reduction), ceil(W / level.reduction))`, fine to coarse.
 
         Raises:
-            InputError: The network takes one picture size only, and this is another.
+            InputError: The network takes one image size only, and this is another.
         """
         height, width = images.shape[-2:]
         check_size(self, height, width)
@@ -99,7 +99,7 @@ class Backbone(nn.Module):
             self._blocks = blocks_of(self)
         return self._blocks
 
-    def rest_idle(self) -> None:
+    def freeze_unused(self) -> None:
         """Take parameters that no level needs out of training: data-parallel training wants none idle."""
         used = {name for stage in self.stages() for name in stage.parameters}
         for name, parameter in self.named_parameters():
@@ -108,13 +108,13 @@ class Backbone(nn.Module):
         self._freezer = Freezer(self.net)
 
     def freeze_through(self, reduction: Through) -> None:
-        """Freeze parameters, running statistics and dropout up to a reduction, and thaw the others.
+        """Freeze parameters, running statistics and dropout up to a reduction, and unfreeze the others.
 
         It survives `.train()`.
 
         Args:
             reduction: The coarsest level to freeze, or where all blocks share one reduction the share of them
-                (0.5: embeddings and the first half); 0 thaws everything, "all" freezes everything.
+                (0.5: embeddings and the first half); 0 unfreezes everything, "all" freezes everything.
 
         Raises:
             InputError: There is no such level, or the weights are random.
@@ -147,16 +147,16 @@ def blocks_of(owner: Any) -> list[Block]:
 
 
 def check_size(owner: Any, height: int, width: int) -> None:
-    """Refuse a picture size that the network does not take."""
+    """Refuse an image size that the network does not take."""
     fixed, step = owner._plan.fixed_size, owner._plan.step
     if fixed is not None and (height, width) != fixed:
         raise InputError(
-            f"{owner.name!r} takes pictures of {fixed[0]}x{fixed[1]} only, but got {height}x{width}. "
+            f"{owner.name!r} takes images of {fixed[0]}x{fixed[1]} only, but got {height}x{width}. "
             f"Resize them, or build it for that size, where it can be: image_size=({height}, {width})."
         )
     if step > 1 and (height % step or width % step) and not isinstance(owner, Backbone):
         raise InputError(
-            f"{owner.name!r} takes pictures whose sides are multiples of {step}, but got "
+            f"{owner.name!r} takes images whose sides are multiples of {step}, but got "
             f"{height}x{width}. Resize them."
         )
 

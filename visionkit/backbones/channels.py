@@ -9,15 +9,15 @@ __all__ = ["adapt_first_conv", "adapt_statistics"]
 
 
 def adapt_first_conv(conv: nn.Conv2d, channels: int, *, trained: bool) -> nn.Conv2d:
-    """Return a convolution for pictures of `channels` channels in place of one for three.
+    """Return a convolution for images of `channels` channels in place of one for three.
 
-    Trained weights: one channel gets the sum over red, green and blue (a grey picture copied to three
+    Trained weights: one channel gets the sum over red, green and blue (a grey image copied to three
     channels would give the same answer); more channels get the three kernels in turn, scaled by 3 / channels,
     so that the size of the response stays. From scratch the layer is drawn anew.
 
     Args:
         conv: The trained or fresh layer.
-        channels: Channels of the new pictures.
+        channels: Channels of the new images.
         trained: Whether its weights mean something.
     """
     new = nn.Conv2d(

@@ -16,7 +16,7 @@ from visionkit.backbones.encoder import Encoder
 from visionkit.backbones.probe import make_plan
 from visionkit.backbones.registry import registered, resolve
 from visionkit.backbones.sources.base import Plan, Request, Size, Source
-from visionkit.backbones.tracing import run_for_shapes, without_memory
+from visionkit.backbones.tracing import on_meta_device, run_for_shapes
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.errors import InputError, RunError
 
@@ -37,7 +37,7 @@ class ContractReport:
         refusal: Why it gives no maps; empty when it does.
         dim: Length of the encoder's vector.
         parameters: Number of parameters, with the classifier.
-        size: The picture size it was run at.
+        size: The image size it was run at.
         arithmetic: Whether it was run with numbers; false when by shape alone.
         linear_head: Whether the weights' own classifier can be kept.
     """
@@ -57,10 +57,10 @@ def check_backbone(
 ) -> ContractReport:
     """Hold a backbone to the contract that every task relies on.
 
-    Built from scratch, it must give, for a picture whose sides nothing divides (or of its only size), one
+    Built from scratch, it must give, for an image whose sides nothing divides (or of its only size), one
     finite map per level of the promised shape; every parameter must get a gradient; freezing must stop
     gradients and running statistics, also in training mode; the encoder must give one finite vector per
-    picture, its stages must hold each parameter once, and its kept classifier must give the whole network's
+    image, its stages must hold each parameter once, and its kept classifier must give the whole network's
     answers.
 
     Args:
@@ -109,7 +109,7 @@ def _check_maps(
     def build() -> Backbone:
         return create_backbone(name, init="scratch", reductions=reductions)
 
-    backbone = build() if arithmetic else without_memory(build)
+    backbone = build() if arithmetic else on_meta_device(build)
     if not isinstance(backbone, Backbone):
         raise RunError(f"{name!r}: Expected a Backbone, but got {type(backbone).__name__}.")
     _promise(
@@ -171,7 +171,7 @@ def _check_encoder(
     def build() -> nn.Module:
         return source.build(request, None)
 
-    model = build() if arithmetic else without_memory(build)
+    model = build() if arithmetic else on_meta_device(build)
     size = _small_size(model, plan, request.in_channels)
     images = torch.randn(2, request.in_channels, *size, device="cpu" if arithmetic else "meta")
     model.eval()

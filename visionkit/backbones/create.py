@@ -15,7 +15,7 @@ from visionkit.backbones.probe import choose_taps, make_plan
 from visionkit.backbones.registry import resolve
 from visionkit.backbones.sources.base import Plan, Request, Size, Source, Tap
 from visionkit.backbones.sources.user import UserSource
-from visionkit.backbones.tracing import run_for_shapes, without_memory
+from visionkit.backbones.tracing import on_meta_device, run_for_shapes
 from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict, split_init
 from visionkit.config import NormPolicy
 from visionkit.errors import InputError, expected
@@ -45,11 +45,11 @@ def create_backbone(
             it holds several networks).
         reductions: Which maps: input pixels per map pixel. The deepest map of each reduction is taken.
         norm: What its batch norms become: "batch", "frozen", "sync" or "group".
-        in_channels: Channels of the pictures. Trained input layers are summed (one channel) or repeated in
+        in_channels: Channels of the images. Trained input layers are summed (one channel) or repeated in
             turn and scaled by 3 / channels.
         output_stride: Coarsest reduction, reached by dilation, where the network can; the default reductions
             are then those up to it.
-        image_size: Side, or (height, width), to build a network of fixed picture size for.
+        image_size: Side, or (height, width), to build a network of fixed image size for.
 
     Returns:
         A `Backbone`, in training mode.
@@ -79,9 +79,9 @@ def create_backbone(
         "name": name, "reductions": [tap.level.reduction for tap in taps], "norm": norm,
         "in_channels": in_channels, "output_stride": output_stride, "image_size": image_size,
     }  # fmt: skip
-    if plan.crooked:
+    if plan.unaligned:
         # a branch whose maps are not aligned is left out, and its layers get no gradient
-        backbone.rest_idle()
+        backbone.freeze_unused()
     return backbone
 
 
@@ -94,15 +94,15 @@ def create_encoder(
     level: int | None = None,
     image_size: int | Size | None = None,
 ) -> Encoder:
-    """Make a network that gives one vector per picture, with every trained parameter before the classifier.
+    """Make a network that gives one vector per image, with every trained parameter before the classifier.
 
     Args:
         name: As for `create_backbone`.
         init: "pretrained", "scratch", or the path of a weights file of this architecture.
         norm: What its batch norms become: "batch", "frozen", "sync" or "group".
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         level: Average the map of this reduction instead: a probe from a chosen level.
-        image_size: Side, or (height, width), to build a network of fixed picture size for.
+        image_size: Side, or (height, width), to build a network of fixed image size for.
 
     Returns:
         An `Encoder`, in training mode.
@@ -216,7 +216,7 @@ def _model(
     needed: frozenset[str] | None = None
     if taps is not None and not isinstance(source, UserSource):
         # a file that holds what the maps need will do: a saved backbone has no conv head
-        cut = without_memory(lambda: source.maps(source.build(request, None), taps, prune=True))
+        cut = on_meta_device(lambda: source.maps(source.build(request, None), taps, prune=True))
         needed = frozenset(key.removeprefix("model.") for key in cut.state_dict())
     model = source.build(request, state, trusted=False, needed=needed)
     info = WeightsInfo("file", request.architecture, prefix, "not stated", "not stated")

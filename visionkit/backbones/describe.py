@@ -19,11 +19,11 @@ class Description:
 
     Args:
         name: The backbone.
-        levels: The maps it can give, fine to coarse; none when no map is aligned with the picture.
+        levels: The maps it can give, fine to coarse; none when no map is aligned with the image.
         parameters: Number of parameters, with the classifier.
-        input_size: Height and width of the pictures that its weights were trained or tested on.
-        picture_sizes: Which sizes it takes, in words.
-        mean: Mean per channel that pictures in [0, 1] are normalised by.
+        input_size: Height and width of the images that its weights were trained or tested on.
+        image_sizes: Which sizes it takes, in words.
+        mean: Mean per channel that images in [0, 1] are normalised by.
         std: Deviation per channel.
         norms: Kinds of norms in it.
         norm_policies: What `norm` may be, from scratch and with trained weights.
@@ -41,7 +41,7 @@ class Description:
     levels: tuple[Level, ...]
     parameters: int
     input_size: Size
-    picture_sizes: str
+    image_sizes: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     norms: tuple[str, ...]
@@ -86,7 +86,7 @@ def describe_backbone(name: str) -> Description:
         levels=tuple(tap.level for tap in plan.taps),
         parameters=plan.parameters,
         input_size=card.input_size,
-        picture_sizes=sizes,
+        image_sizes=sizes,
         mean=card.mean,
         std=card.std,
         norms=plan.norms,

@@ -1,4 +1,4 @@
-"""An encoder: a picture becomes one vector."""
+"""An encoder: an image becomes one vector."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class PooledLevel(nn.Module):
         self.model: Backbone = backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return `(B, channels)` for normalised pictures `(B, C, H, W)`."""
+        """Return `(B, channels)` for normalised images `(B, C, H, W)`."""
         maps = self.model(images)
         return cast(Tensor, maps[-1].mean((2, 3)))  # (B, C, h, w) -> (B, C)
 
 
 class Encoder(nn.Module):
-    """A network that gives one vector per picture; made by `create_encoder`.
+    """A network that gives one vector per image; made by `create_encoder`.
 
     It keeps every trained parameter before the classifier, conv heads and final norms included: a network cut
     for maps lacks them, and would handicap the pretrained arm of a comparison.
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
         plan: What the network turned out to be.
         dim: Length of the vector.
         name: The name it was asked for by.
-        mean: Mean per channel that pictures in [0, 1] are normalised by.
+        mean: Mean per channel that images in [0, 1] are normalised by.
         std: Deviation per channel.
         weights: Where its weights came from.
         head: The classifier that was taken off.
@@ -80,10 +80,10 @@ class Encoder(nn.Module):
         self._head = (_as_linear(head, dim),)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return vectors `(B, dim)` for normalised pictures `(B, C, H, W)`.
+        """Return vectors `(B, dim)` for normalised images `(B, C, H, W)`.
 
         Raises:
-            InputError: The network does not take this picture size.
+            InputError: The network does not take this image size.
         """
         check_size(self, images.shape[-2], images.shape[-1])
         return cast(Tensor, self.net(images))
@@ -126,13 +126,13 @@ class Encoder(nn.Module):
         return self._blocks
 
     def freeze_through(self, reduction: Through) -> None:
-        """Freeze parameters, running statistics and dropout up to a reduction, and thaw the others.
+        """Freeze parameters, running statistics and dropout up to a reduction, and unfreeze the others.
 
         It survives `.train()`.
 
         Args:
             reduction: The coarsest stage to freeze, or where all blocks share one reduction the share of them
-                (0.5: embeddings and the first half); 0 thaws everything, "all" freezes everything.
+                (0.5: embeddings and the first half); 0 unfreezes everything, "all" freezes everything.
 
         Raises:
             InputError: There is no such stage, or the weights are random.

@@ -14,12 +14,12 @@ from torch.utils.hooks import RemovableHandle
 from visionkit.backbones.norms import FrozenBatchNorm
 from visionkit.errors import RunError
 
-__all__ = ["fold_norms"]
+__all__ = ["fuse_norms"]
 
 _TOLERANCE = 1e-3
 
 
-def fold_norms(module: nn.Module, *example: Any) -> nn.Module:
+def fuse_norms(module: nn.Module, *example: Any) -> nn.Module:
     """Return a copy for prediction in which convolutions do the work of the batch norms that follow them.
 
     Which follow which is seen in a run on the example, and the outputs with and without are compared on it.
@@ -29,7 +29,7 @@ def fold_norms(module: nn.Module, *example: Any) -> nn.Module:
     Args:
         module: A network or a task whose outputs are tensors, or lists or dicts of them. A detector's are
             not: fold its `backbone`.
-        example: Positional arguments of its `forward`; for a backbone normalised pictures `(B, C, H, W)`.
+        example: Positional arguments of its `forward`; for a backbone normalised images `(B, C, H, W)`.
 
     Raises:
         RunError: The outputs differ by more than a thousandth of their largest value: a convolution's output

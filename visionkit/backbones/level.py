@@ -1,4 +1,4 @@
-"""What a picture becomes, described: a level is (channels, reduction); a feature source gives levels."""
+"""What an image becomes, described: a level is (channels, reduction); a feature source gives levels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Level:
 
 @runtime_checkable
 class FeatureSource(Protocol):
-    """Anything that turns pictures into feature maps: a backbone, a pyramid, or a user's own network.
+    """Anything that turns images into feature maps: a backbone, a pyramid, or a user's own network.
 
     `levels` runs fine to coarse, and `forward` gives one map for each level, in the same order:
     `(B, 3, H, W) -> (B, level.channels, ceil(H / level.reduction), ceil(W / level.reduction))`.
@@ -42,5 +42,5 @@ class FeatureSource(Protocol):
     levels: Sequence[Level]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return one map per level for normalised pictures `(B, 3, H, W)`."""
+        """Return one map per level for normalised images `(B, 3, H, W)`."""
         ...

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from visionkit.backbones.level import Level
 from visionkit.backbones.norms import norm_kinds
 from visionkit.backbones.sources.base import Plan, Request, Size, Source, Tap
-from visionkit.backbones.tracing import run_for_shapes, without_memory
+from visionkit.backbones.tracing import on_meta_device, run_for_shapes
 from visionkit.errors import InputError
 
 __all__ = ["choose_taps", "make_plan", "output_strides"]
@@ -24,10 +24,10 @@ def make_plan(source: Source, request: Request) -> Plan:
     """Build a network without memory, run it for its shapes, and return what it turned out to be.
 
     Raises:
-        InputError: The network does not take the request (channels, output stride, picture size).
+        InputError: The network does not take the request (channels, output stride, image size).
     """
     try:
-        model = without_memory(lambda: source.build(request, None))
+        model = on_meta_device(lambda: source.build(request, None))
     except (TypeError, AssertionError, NotImplementedError, ValueError, RuntimeError) as error:
         raise _refused(source, request, error) from error
     model.eval()
@@ -47,12 +47,12 @@ def make_plan(source: Source, request: Request) -> Plan:
         raise InputError(
             f"'{source.prefix}/{request.architecture}' cannot be traced for its shapes "
             f"({_first_line(error)}): its "
-            "layout depends on the values of the picture, or it takes no plain picture. Take another "
+            "layout depends on the values of the image, or it takes no plain image. Take another "
             "backbone."
         ) from error
-    taps, crooked = _deepest(measured, candidates, shapes)
+    taps, unaligned = _deepest(measured, candidates, shapes)
     fixed, multiple, step = _sizes(maps, model, taps, candidates, size, native, request.in_channels)
-    return Plan(tuple(taps), tuple(crooked), fixed, multiple, step, parameters, kinds, size)
+    return Plan(tuple(taps), tuple(unaligned), fixed, multiple, step, parameters, kinds, size)
 
 
 def _look(
@@ -81,10 +81,10 @@ def choose_taps(plan: Plan, reductions: Sequence[int], name: str) -> list[Tap]:
     missing = [r for r in reductions if r not in has]
     if not missing:
         return [has[r] for r in sorted(set(reductions))]
-    if not has and plan.crooked:
-        key, shape = plan.crooked[0]
+    if not has and plan.unaligned:
+        key, shape = plan.unaligned[0]
         raise InputError(
-            f"{name!r} has no maps aligned with the picture: at "
+            f"{name!r} has no maps aligned with the image: at "
             f"{plan.traced_size[0]}x{plan.traced_size[1]} its map "
             f"{key!r} is {'x'.join(map(str, shape))} (convolutions without padding, or a stride that is "
             "no whole "
@@ -114,7 +114,7 @@ def _refused(source: Source, request: Request, error: Exception) -> InputError:
     if request.image_size is not None:
         asked, own = request.image_size, source.card(request).input_size
         return InputError(
-            f"{name!r} cannot be built for pictures of {asked[0]}x{asked[1]} ({why}). Resize them to its own "
+            f"{name!r} cannot be built for images of {asked[0]}x{asked[1]} ({why}). Resize them to its own "
             f"{own[0]}x{own[1]}, or take another backbone."
         )
     if request.in_channels != 3:
@@ -137,7 +137,7 @@ def output_strides(source: Source, request: Request) -> tuple[int, ...]:
 def _stride_works(source: Source, request: Request) -> bool:
     try:
         # not through make_plan, whose refusal asks here what would work
-        model = without_memory(lambda: source.build(request, None)).eval()
+        model = on_meta_device(lambda: source.build(request, None)).eval()
         size = _traceable(model, source.card(request).input_size, request.in_channels)
         measured = _look(source, model, size, request.in_channels)[2]
     except Exception:
@@ -154,7 +154,7 @@ def _runs(net: nn.Module, size: Size, channels: int) -> bool:
 
 
 def _traceable(model: nn.Module, native: Size, channels: int) -> Size:
-    """Return a picture size for the trace: oblong if the network takes it, to tell sides from channels."""
+    """Return an image size for the trace: oblong if the network takes it, to tell sides from channels."""
     up = math.ceil(max(native) / 64) * 64
     # some take no size that their patches do not divide, not even the one they are listed with
     smaller = [(native[0] - less, native[1] - less) for less in range(32)]
@@ -187,22 +187,22 @@ def _deepest(
     measured: Sequence[Tap | None], candidates: Sequence[Tap], shapes: Sequence[tuple[int, ...]]
 ) -> tuple[list[Tap], list[tuple[int | str, tuple[int, ...]]]]:
     best: dict[int, Tap] = {}
-    crooked: list[tuple[int | str, tuple[int, ...]]] = []
+    unaligned: list[tuple[int | str, tuple[int, ...]]] = []
     grid: Tap | None = None
     grid_tokens = 0
     for tap, candidate, shape in zip(measured, candidates, shapes):
         if tap is None and len(shape) == 3 and grid is not None and 0 <= shape[1] - grid_tokens <= 8:
-            # tokens over the grid of the last map, after a few that stand for the whole picture
+            # tokens over the grid of the last map, after a few that stand for the whole image
             level = Level(shape[2], grid.level.reduction)
             tap = Tap(candidate.key, level, prefix=shape[1] - grid_tokens)
         elif tap is None and len(shape) == 4:
-            crooked.append((candidate.key, shape[2:]))
+            unaligned.append((candidate.key, shape[2:]))
         elif tap is not None:
             grid = tap
             grid_tokens = math.prod(shape[1:3] if tap.channels_last else shape[2:])
         if tap is not None:
             best[tap.level.reduction] = tap
-    return [best[r] for r in sorted(best)], crooked
+    return [best[r] for r in sorted(best)], unaligned
 
 
 def _sizes(

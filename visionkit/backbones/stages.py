@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from visionkit.backbones.tracing import emptied, record_calls
+from visionkit.backbones.tracing import meta_parameters, record_calls
 from visionkit.errors import InputError
 
 __all__ = ["Block", "Freezer", "Stage", "Through", "find_blocks", "find_stages", "freeze"]
@@ -52,14 +52,14 @@ def find_stages(
     Args:
         maps: `images -> sequence of maps`, fine to coarse.
         reductions: The reduction of each map.
-        size: A picture size the module takes.
-        channels: Channels of the picture.
+        size: An image size the module takes.
+        channels: Channels of the image.
 
     Returns:
         One stage per map, in order. Parameters that no map needs are in none of them.
     """
     stages: list[Stage] = []
-    with torch.enable_grad(), emptied(maps, grad=True) as stand_ins:
+    with torch.enable_grad(), meta_parameters(maps, grad=True) as stand_ins:
         outputs: Sequence[Tensor] = maps(torch.empty(1, channels, *size, device="meta"))
         left = list(stand_ins)
         for reduction, output in zip(reductions, outputs, strict=True):
@@ -88,8 +88,8 @@ def find_blocks(net: nn.Module, needed: Iterable[str], size: tuple[int, int], ch
     Args:
         net: The network.
         needed: The parameters that its map needs: those outside the blocks lie before them, others behind.
-        size: A picture size it takes.
-        channels: Channels of the picture.
+        size: An image size it takes.
+        channels: Channels of the image.
 
     Returns:
         One group for what lies before, one a block, one for what lies behind; none without such blocks.
@@ -182,10 +182,10 @@ class Freezer:
         self.through: Through = 0
 
     def freeze(self, through: Through, stages: Sequence[Stage]) -> None:
-        """Freeze every stage up to a reduction, and thaw the others.
+        """Freeze every stage up to a reduction, and unfreeze the others.
 
         Args:
-            through: A reduction of `stages`; 0 thaws everything, "all" freezes everything.
+            through: A reduction of `stages`; 0 unfreezes everything, "all" freezes everything.
             stages: What `find_stages` found.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Call", "emptied", "record_calls", "run_for_shapes", "trunk", "without_memory"]
+__all__ = ["Call", "meta_parameters", "on_meta_device", "record_calls", "run_for_shapes", "trunk"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Call:
     shape: tuple[int, ...] | None
 
 
-def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network on the meta device; one that computes while it is built is emptied afterwards."""
+def on_meta_device(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network on the meta device; one that computes while it is built is moved there afterwards."""
     try:
         with torch.device("meta"):
             return build()
@@ -33,7 +33,7 @@ def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 @contextmanager
-def emptied(module: nn.Module, *, grad: bool = False) -> Iterator[dict[str, Tensor]]:
+def meta_parameters(module: nn.Module, *, grad: bool = False) -> Iterator[dict[str, Tensor]]:
     """Put stand-ins without memory in the place of every parameter and buffer, for a while.
 
     Done by hand: `torch.func.functional_call` does not put everything back in networks that share modules.
@@ -71,8 +71,8 @@ def emptied(module: nn.Module, *, grad: bool = False) -> Iterator[dict[str, Tens
 
 
 def run_for_shapes(module: nn.Module, size: tuple[int, int], channels: int, *, batch: int = 1) -> Any:
-    """Run a network in evaluation mode on a picture `(batch, channels, *size)`, for its shapes alone."""
-    with torch.no_grad(), emptied(module):
+    """Run a network in evaluation mode on an image `(batch, channels, *size)`, for its shapes alone."""
+    with torch.no_grad(), meta_parameters(module):
         return module(torch.empty(batch, channels, *size, device="meta"))
 
 

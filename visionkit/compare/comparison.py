@@ -29,7 +29,7 @@ class Cell:
     Args:
         arm: "pretrained", "scratch" or the name of a weights file.
         fraction: Share of the training data, in (0, 1].
-        train_size: Training pictures, where the runs say.
+        train_size: Training images, where the runs say.
         seeds: The seeds, rising.
         metrics: Every final metric over seeds: of the validation split with the last weights, of the test
             split with those of the best validation.

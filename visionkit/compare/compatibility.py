@@ -21,7 +21,7 @@ FREE |= {"logger", "workers", "debug", "report", "progress", "checkpoint_every",
 # Fields that say what is done with the weights: implied by init, so they may differ between arms.
 IMPLIED = frozenset(
     f"transfer.{name}"
-    for name in ("freeze_through", "backbone_lr_scale", "layer_decay", "thaw_at", "probe_level")
+    for name in ("freeze_through", "backbone_lr_scale", "layer_decay", "unfreeze_at", "probe_level")
 )
 # What result.json says was held equal, and between which runs it has to be.
 EVERYWHERE = frozenset({"norm"})

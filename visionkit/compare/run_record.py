@@ -82,7 +82,7 @@ class Record:
 
     @property
     def train_size(self) -> int | None:
-        """Return the number of training pictures that this run drew from, if its record says."""
+        """Return the number of training images that this run drew from, if its record says."""
         sizes = self.result["data"].get("sizes") or {}
         size = sizes.get("train")
         return None if size is None else int(size)

@@ -175,10 +175,10 @@ def format_reach(reach: Reach) -> str:
 
 
 def fraction_title(comparison: Comparison, fraction: float) -> str:
-    """Return what a table of one fraction is titled: data, share, pictures."""
+    """Return what a table of one fraction is titled: data, share, images."""
     sizes = [cell.train_size for cell in comparison.cells if cell.fraction == fraction and cell.train_size]
-    pictures = f", {sizes[0]:,} training pictures" if sizes else ""
-    return f"{comparison.data.get('name', 'data')}, {_share(fraction)} of the training data{pictures}"
+    images = f", {sizes[0]:,} training images" if sizes else ""
+    return f"{comparison.data.get('name', 'data')}, {_share(fraction)} of the training data{images}"
 
 
 def _who_wins(comparison: Comparison, contrast: Contrast) -> str:

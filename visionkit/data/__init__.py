@@ -25,14 +25,14 @@ from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.formats.validate import (
     SkipFaulty,
     check_folder,
-    check_pictures,
+    check_images,
     check_reader,
     check_table,
 )
 from visionkit.data.pack.layout import PackSettings
 from visionkit.data.pack.reader import PackedReader, check_pack, is_pack, open_pack
 from visionkit.data.pack.writer import pack
-from visionkit.data.read_image import MAX_PIXELS, PICTURE_SUFFIXES, inside, read_image, read_size
+from visionkit.data.read_image import IMAGE_SUFFIXES, MAX_PIXELS, inside, read_image, read_size
 from visionkit.data.samplers import EvalOrder, TrainOrder, keyed_generator, keyed_seed
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
@@ -63,9 +63,9 @@ from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 __all__ = [
     "FORMATS",
     "HOLDOUT",
+    "IMAGE_SUFFIXES",
     "MAX_DROPPED",
     "MAX_PIXELS",
-    "PICTURE_SUFFIXES",
     "SPLIT_ALIASES",
     "TASKS",
     "Augment",
@@ -114,8 +114,8 @@ __all__ = [
     "check_coco",
     "check_dataset",
     "check_folder",
+    "check_images",
     "check_pack",
-    "check_pictures",
     "check_reader",
     "check_share",
     "check_table",

@@ -15,7 +15,7 @@ from visionkit.pixels import pixel_fault
 
 __all__ = ["SLACK", "box_fault", "check_boxes", "plain_boxes"]
 
-SLACK = 1.0  # pixels a box may reach beyond the picture: annotators and 1-based formats round
+SLACK = 1.0  # pixels a box may reach beyond the image: annotators and 1-based formats round
 
 
 def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str | None:
@@ -23,7 +23,7 @@ def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str 
 
     Args:
         box: xyxy in pixels.
-        size: `(H, W)` of the picture, if it is known.
+        size: `(H, W)` of the image, if it is known.
     """
     if not all(math.isfinite(value) for value in box):
         return f"Expected finite coordinates, but got {list(box)}."
@@ -35,7 +35,7 @@ def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str 
     if size is None:
         return None
     height, width = size
-    inside = f"inside the picture of {width} x {height} pixels"
+    inside = f"inside the image of {width} x {height} pixels"
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
         return f"Expected a box {inside}, but {list(box)} lies outside."
     if min(x1, y1) < -SLACK or x2 > width + SLACK or y2 > height + SLACK:
@@ -76,14 +76,14 @@ def plain_boxes(boxes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
 def check_boxes(
     image: Any, target: Any, *, num_classes: int, name: str = "", masks: bool = False, channels: int = 3
 ) -> list[DataError]:
-    """Return every fault of one picture and its objects; nothing is repaired.
+    """Return every fault of one image and its objects; nothing is repaired.
 
     Args:
         image: `(C, H, W)` uint8, or float in [0, 1].
         target: A dict of `boxes` `(N, 4)` xyxy float (or torchvision's `BoundingBoxes`), `labels` `(N,)`
-            int64 from 0, and perhaps `masks` and `iscrowd`. A picture without objects has boxes `(0, 4)`.
+            int64 from 0, and perhaps `masks` and `iscrowd`. An image without objects has boxes `(0, 4)`.
         num_classes: Foreground classes.
-        name: What names the picture in the faults.
+        name: What names the image in the faults.
         masks: Whether masks are required.
         channels: Channels of an image.
     """
@@ -106,7 +106,7 @@ def check_boxes(
             fault(str(error), "boxes")
             return faults
     if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
-        fix = "A picture without objects has torch.zeros(0, 4)."
+        fix = "An image without objects has torch.zeros(0, 4)."
         fault(f"Expected boxes (N, 4), but got {_said(boxes)}. {fix}", "boxes")
     elif not boxes.is_floating_point():
         fault(f"Expected boxes in floating point, but got {boxes.dtype}. Use boxes.float().", "boxes")
@@ -119,7 +119,7 @@ def check_boxes(
         if not faults and size and len(boxes) and min(size) > 8 and float(boxes.max()) <= 1.0:
             fault(
                 "Expected boxes in pixels, but all coordinates are at most 1: they look like shares of the "
-                "picture. Multiply them by its width and height.",
+                "image. Multiply them by its width and height.",
                 "boxes",
             )
     if not isinstance(labels, Tensor) or labels.ndim != 1:
@@ -156,9 +156,9 @@ def _extras(image: Any, target: Mapping[str, Any], count: int, required: bool, f
 def _image_fault(image: Any, channels: int) -> str | None:
     if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != channels:
         fix = "Make it RGB, channels first." if channels == 3 else "Channels come first."
-        return f"Expected a picture ({channels}, H, W), but got {_said(image)}. {fix}"
+        return f"Expected an image ({channels}, H, W), but got {_said(image)}. {fix}"
     if not image.numel():
-        return f"Expected a picture with pixels, but got {tuple(image.shape)}."
+        return f"Expected an image with pixels, but got {tuple(image.shape)}."
     return pixel_fault(image)
 
 

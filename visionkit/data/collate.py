@@ -1,4 +1,4 @@
-"""Samples become a batch: one preallocated uint8 tensor, or lists where pictures differ in size.
+"""Samples become a batch: one preallocated uint8 tensor, or lists where images differ in size.
 
 Every collate gives a batch with `ids == []` for no samples: the share of a process that has none.
 """
@@ -23,14 +23,14 @@ def stack_batch(samples: Sequence[Sample]) -> Batch:
     """Make a `ClassificationBatch`.
 
     Args:
-        samples: Pictures `(3, H, W)` of one size with `label`: () int64, or (K,) float32.
+        samples: Images `(3, H, W)` of one size with `label`: () int64, or (K,) float32.
 
     Returns:
         `images` (B, 3, H, W) uint8 channels last, `labels` (B,) int64 or (B, K) float32 where there are
         labels, `ids`. Without samples: `{"ids": []}`.
 
     Raises:
-        DataError: Pictures differ in size.
+        DataError: Images differ in size.
     """
     if not samples:
         return {"ids": []}
@@ -44,7 +44,7 @@ def list_batch(samples: Sequence[Sample]) -> Batch:
     """Make a `DetectionBatch`.
 
     Args:
-        samples: Pictures of any size with `boxes` and `labels`, perhaps `masks`, `iscrowd`, `area`, `truth`.
+        samples: Images of any size with `boxes` and `labels`, perhaps `masks`, `iscrowd`, `area`, `truth`.
 
     Returns:
         `images` a list of (3, H, W) uint8, `targets` a list of dicts of the fields a sample has, `ids`.
@@ -58,10 +58,10 @@ def list_batch(samples: Sequence[Sample]) -> Batch:
 
 
 def mask_batch(samples: Sequence[Sample]) -> Batch:
-    """Make a `SegmentationBatch`: stacked where all pictures have one size, lists otherwise.
+    """Make a `SegmentationBatch`: stacked where all images have one size, lists otherwise.
 
     Args:
-        samples: Pictures, and where they are known `mask` (H, W) int64.
+        samples: Images, and where they are known `mask` (H, W) int64.
 
     Returns:
         `images` (B, 3, H, W) uint8 and, where samples have them, `masks` (B, H, W) int64, or lists of both;
@@ -84,16 +84,16 @@ def caption_batch(
     """Make a `CaptionBatch`; bind `encode` with `functools.partial` to get a collate.
 
     Args:
-        samples: Pictures of one size with `captions`, or all without; the first of each give the tokens (a
+        samples: Images of one size with `captions`, or all without; the first of each give the tokens (a
             transform may choose others by moving them to the front, see `DrawCaptions`).
         encode: Turns a sentence into token ids, with its begin and end marks.
         pad: The id that fills short rows.
-        several: Sentences taught for each picture, which is encoded once; a picture with fewer repeats them.
+        several: Sentences taught for each image, which is encoded once; an image with fewer repeats them.
 
     Returns:
         `images` (B, 3, H, W) uint8, `ids` and, where samples have captions, `tokens` (B, L) or, for several,
-        (B, K, L) int64, `references` every caption of each picture, and `boxes` and `labels`, one of each
-        a picture. Without samples: `{"ids": []}`.
+        (B, K, L) int64, `references` every caption of each image, and `boxes` and `labels`, one of each
+        an image. Without samples: `{"ids": []}`.
     """
     if not samples:
         return {"ids": []}
@@ -139,7 +139,7 @@ def _ids(samples: Sequence[Sample]) -> list[str]:
 
 
 def _stack_images(samples: Sequence[Sample]) -> Tensor:
-    """Copy each picture once, into one channels-last tensor."""
+    """Copy each image once, into one channels-last tensor."""
     first = samples[0]["image"]
     images = torch.empty(
         (len(samples), *first.shape), dtype=first.dtype, memory_format=torch.channels_last
@@ -147,7 +147,7 @@ def _stack_images(samples: Sequence[Sample]) -> Tensor:
     for target, sample in zip(images, samples, strict=True):
         if sample["image"].shape != first.shape:
             raise DataError(
-                f"Expected pictures of one size to stack, but got {tuple(first.shape)} and "
+                f"Expected images of one size to stack, but got {tuple(first.shape)} and "
                 f"{tuple(sample['image'].shape)}. Let the transform resize to one size.",
                 path=sample.get("id"),
                 field="image",

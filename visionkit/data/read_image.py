@@ -1,6 +1,6 @@
-"""The one decoder: any usual picture file becomes `(3, H, W)` uint8 RGB, or an error that names the file.
+"""The one decoder: any usual image file becomes `(3, H, W)` uint8 RGB, or an error that names the file.
 
-The header is read first: only formats on a short list are opened, and a picture above the pixel limit is
+The header is read first: only formats on a short list are opened, and an image above the pixel limit is
 refused before anything is decoded. Pillow decodes, because damaged files end there in an exception where
 other decoders end the process. Where simplejpeg is installed (the extra `fast`), it decodes whole JPEGs to
 the same bytes in two thirds of the time; whatever it will not take, Pillow judges.
@@ -25,8 +25,8 @@ from torch import Tensor
 from visionkit.errors import DataError
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "MAX_PIXELS",
-    "PICTURE_SUFFIXES",
     "UNREAD_SUFFIXES",
     "decode_image",
     "inside",
@@ -38,9 +38,9 @@ __all__ = [
 ]
 
 MAX_PIXELS = 64_000_000
-"""Largest picture that is decoded, in pixels, unless a caller says otherwise."""
+"""Largest image that is decoded, in pixels, unless a caller says otherwise."""
 
-PICTURE_SUFFIXES = frozenset({
+IMAGE_SUFFIXES = frozenset({
     ".apng", ".bmp", ".gif", ".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm",
     ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
@@ -70,7 +70,7 @@ _TURN = {
 def read_image(
     path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """Decode a picture file to RGB.
+    """Decode an image file to RGB.
 
     EXIF orientation is applied. 16-bit grey is scaled to 8 bits (not cut off), palettes are looked up, CMYK
     and grey are converted, transparent pixels are laid over white. Of an animation the first frame is read.
@@ -80,13 +80,13 @@ def read_image(
             not by name).
         root: The file must lie inside this folder, once links and `..` are resolved; relative paths are
             taken from it. (A hard link cannot be told from a file of the folder's own.)
-        max_pixels: Larger pictures are refused from their header.
+        max_pixels: Larger images are refused from their header.
 
     Returns:
         `(3, H, W)` uint8, with the strides of an `(H, W, 3)` array (channels last).
 
     Raises:
-        DataError: The file is missing, outside `root`, no regular file, no picture of a known format, above
+        DataError: The file is missing, outside `root`, no regular file, no image of a known format, above
             the limit, damaged, or of a pixel type without a known range (32-bit integers, floats, Lab).
     """
     file = regular_file(path, root)
@@ -96,12 +96,12 @@ def read_image(
 def decode_image(
     data: bytes | memoryview, *, name: str, max_pixels: int = MAX_PIXELS, plain: bool = False
 ) -> Tensor:
-    """Decode a picture file that is in memory, as `read_image` decodes one on disk.
+    """Decode an image file that is in memory, as `read_image` decodes one on disk.
 
     Args:
         data: The file's bytes.
-        name: What the picture is called in errors.
-        max_pixels: Larger pictures are refused from their header.
+        name: What the image is called in errors.
+        max_pixels: Larger images are refused from their header.
         plain: It is an upright JPEG in RGB of this library's own: its header need not be judged first.
 
     Returns:
@@ -131,9 +131,9 @@ def read_size(
     """Return `(H, W)` as `read_image` would give it, from the header alone.
 
     Args:
-        path: A picture file.
+        path: An image file.
         root: The file must lie inside this folder.
-        max_pixels: Larger pictures are refused.
+        max_pixels: Larger images are refused.
 
     Raises:
         DataError: As `read_image`, except for damage behind the header.
@@ -161,7 +161,7 @@ def inside(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
     real = os.path.realpath(os.path.join(top, text))  # noqa: PTH118 (an absolute name must win, and be refused)
     if real != top and not real.startswith(top.rstrip(os.sep) + os.sep):
         raise DataError(
-            f"Expected a file inside {top}, but it leads to {real}. Move the picture into the folder, or "
+            f"Expected a file inside {top}, but it leads to {real}. Move the image into the folder, or "
             "name the folder that holds it as the root.",
             path=text,
             field="path",
@@ -181,14 +181,14 @@ def regular_file(path: str | os.PathLike[str], root: str | os.PathLike[str] | No
     """
     file = os.fspath(path) if root is None else str(inside(root, path))
     try:
-        mode = os.stat(file).st_mode  # noqa: PTH116 (a worker calls this for each picture)
+        mode = os.stat(file).st_mode  # noqa: PTH116 (a worker calls this for each image)
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         what = "there is none by this name" if missing else f"it cannot be reached ({_said(error)})"
-        raise DataError(f"Expected a picture file, but {what}.", path=file, field="path") from error
+        raise DataError(f"Expected an image file, but {what}.", path=file, field="path") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "no regular file (a pipe, socket or device)"
-        raise DataError(f"Expected a picture file, but it is {kind}.", path=file, field="path")
+        raise DataError(f"Expected an image file, but it is {kind}.", path=file, field="path")
     return file
 
 
@@ -205,14 +205,14 @@ def _decoded(source: str | io.BytesIO, file: str, max_pixels: int) -> Tensor:
             raise
         except MemoryError as error:
             raise DataError(
-                f"Expected a picture that fits in memory, but decoding {image.width} x {image.height} pixels "
-                "ran out of it. Make the picture smaller.",
+                f"Expected an image that fits in memory, but decoding {image.width} x {image.height} pixels "
+                "ran out of it. Make the image smaller.",
                 path=file,
                 field="pixels",
             ) from error
         except Exception as error:
             raise DataError(
-                f"Expected a whole picture, but decoding stopped: {_said(error)}. The file is truncated or "
+                f"Expected a whole image, but decoding stopped: {_said(error)}. The file is truncated or "
                 "damaged; fetch it again or remove it.",
                 path=file,
                 field="pixels",
@@ -248,7 +248,7 @@ def _fast_jpeg(image: Image.Image) -> np.ndarray | None:
 def _opened(source: str | io.BytesIO, file: str, max_pixels: int) -> Iterator[Image.Image]:
     """Open the header of a file; nothing is decoded yet."""
     limit = f"Expected at most {max_pixels / 1e6:g} megapixels"
-    fix = "Make the picture smaller, or raise max_pixels if the file is to be trusted."
+    fix = "Make the image smaller, or raise max_pixels if the file is to be trusted."
     try:
         image = Image.open(source, formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -269,7 +269,7 @@ def _opened(source: str | io.BytesIO, file: str, max_pixels: int) -> Iterator[Im
 
 
 def _unreadable(source: str | io.BytesIO, error: Exception) -> str:
-    """Say what the file is instead of a picture."""
+    """Say what the file is instead of an image."""
     try:
         with Path(source).open("rb") if isinstance(source, str) else source as stream:
             stream.seek(0)
@@ -286,7 +286,7 @@ def _unreadable(source: str | io.BytesIO, error: Exception) -> str:
         got = f"it starts with {head[:8]!r}. Convert it, or remove it"
     else:
         got = f"its header is damaged ({_said(error)}). Fetch it again or remove it"
-    return f"Expected a picture in {', '.join(_FORMATS)} format, but {got}."
+    return f"Expected an image in {', '.join(_FORMATS)} format, but {got}."
 
 
 def _said(error: BaseException) -> str:
@@ -319,7 +319,7 @@ def to_rgb(image: Image.Image, file: str) -> Image.Image:
     if mode in {"I", "F", "LAB", "HSV"}:
         raise DataError(
             f"Expected 8-bit or 16-bit pixels, but the pixel type is {mode!r}, which has no known range as a "
-            "picture. Save it as 8-bit RGB or 16-bit grey.",
+            "image. Save it as 8-bit RGB or 16-bit grey.",
             path=file,
             field="mode",
         )
@@ -329,7 +329,7 @@ def to_rgb(image: Image.Image, file: str) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Lay the picture over white: the colour under transparent pixels is arbitrary and must not show."""
+    """Lay the image over white: the colour under transparent pixels is arbitrary and must not show."""
     rgba = np.asarray(image).astype(np.uint32)
     alpha = rgba[..., 3:]
     mixed = (rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255

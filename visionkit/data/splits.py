@@ -168,7 +168,7 @@ def fingerprint(reader: Reader) -> str:
     """Return a SHA-256 that changes when samples are added, removed, renamed, relabelled or replaced.
 
     It covers what the reader offers without decoding: `ids`, `labels`, `sizes`, `file_sizes` and its own
-    `recipe`. A reader that offers none of them is fingerprinted by eight of its pictures.
+    `recipe`. A reader that offers none of them is fingerprinted by eight of its images.
 
     Args:
         reader: Any reader.

@@ -7,7 +7,7 @@ from visionkit.metrics.captioning import CaptionScores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.classification import MultiLabelScores, RegressionScores, SingleLabelScores
 from visionkit.metrics.gather import gather_rows
-from visionkit.metrics.running_sums import Tally
+from visionkit.metrics.running_sums import RunningSums
 from visionkit.metrics.scores import average_precision, calibration_error, f1_scores
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "DocumentFrequency",
     "MultiLabelScores",
     "RegressionScores",
+    "RunningSums",
     "SingleLabelScores",
-    "Tally",
     "average_precision",
     "calibration_error",
     "caption_scores",

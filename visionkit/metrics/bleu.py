@@ -24,8 +24,8 @@ def bleu_scores(
     the reference whose length is closest (the shorter one of two that are equally close).
 
     Args:
-        candidates: One token list for each picture.
-        references: One or more token lists for each picture.
+        candidates: One token list for each image.
+        references: One or more token lists for each image.
         longest: The longest run of words.
 
     Returns:

@@ -19,9 +19,9 @@ def boundary_counts(
 ) -> Tensor:
     """Count the boundary pixels of every class, and those that have a partner nearby.
 
-    A boundary pixel of a class has one of its four neighbours in another class; the picture's edge and the
+    A boundary pixel of a class has one of its four neighbours in another class; the image's edge and the
     edge of an ignored region are no boundary. A partner is a boundary pixel of the same class in the other
-    map, at most `tolerance` times the picture's diagonal away along either axis (at least one pixel).
+    map, at most `tolerance` times the image's diagonal away along either axis (at least one pixel).
 
     Args:
         prediction: `(H, W)` class map.

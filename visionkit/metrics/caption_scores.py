@@ -21,8 +21,8 @@ def caption_scores(
     """Score captions with BLEU-1..4, ROUGE-L, CIDEr and CIDEr-D.
 
     Args:
-        candidates: One token list for each picture (`visionkit.text.tokenize` makes them).
-        references: One or more token lists for each picture.
+        candidates: One token list for each image (`visionkit.text.tokenize` makes them).
+        references: One or more token lists for each image.
         frequency: Document frequencies for `cider_d`, such as those of the training captions. None takes them
             from `references`, and then `cider_d` equals `cider`, which always does so (the leaderboards'
             protocol).

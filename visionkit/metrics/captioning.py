@@ -19,11 +19,11 @@ __all__ = ["CaptionScores"]
 
 
 class CaptionScores:
-    """Collect captions on every process; score them once, by picture.
+    """Collect captions on every process; score them once, by image.
 
     CIDEr needs the document frequencies of all references, so no running sum can give it: the captions
-    themselves are gathered (as text, not as pickled objects), a picture that two processes saw counts once,
-    and the order of pictures is that of their names. So the scores do not depend on the number of processes.
+    themselves are gathered (as text, not as pickled objects), an image that two processes saw counts once,
+    and the order of images is that of their names. So the scores do not depend on the number of processes.
 
     Args:
         frequency: Document frequencies for `cider_d`; None takes them from the references.
@@ -47,9 +47,9 @@ class CaptionScores:
         """Add a batch.
 
         Args:
-            ids: One name for each picture: text or a number.
-            candidates: One token list for each picture.
-            references: One or more token lists for each picture.
+            ids: One name for each image: text or a number.
+            candidates: One token list for each image.
+            references: One or more token lists for each image.
 
         Raises:
             InputError: The three differ in length.
@@ -61,7 +61,7 @@ class CaptionScores:
             self._captions[name] = (list(candidate), [list(reference) for reference in several])
 
     def captions(self, device: torch.device | str = "cpu") -> dict[str, tuple[list[str], list[list[str]]]]:
-        """Return candidate and references of every picture of every process, ordered by name.
+        """Return candidate and references of every image of every process, ordered by name.
 
         Args:
             device: Where the processes exchange tensors: the task's device.
@@ -74,7 +74,7 @@ class CaptionScores:
         return dict(sorted(merged.items()))
 
     def compute(self, device: torch.device | str = "cpu") -> dict[str, float]:
-        """Return `caption_scores` of all pictures, equal on every process.
+        """Return `caption_scores` of all images, equal on every process.
 
         Args:
             device: Where the processes exchange tensors: the task's device.

@@ -34,11 +34,11 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class DocumentFrequency:
-    """In how many pictures' references each run of words occurs.
+    """In how many images' references each run of words occurs.
 
     Args:
-        documents: How many pictures were counted.
-        counts: For each run of 1 to 4 words, the number of pictures with a reference that holds it.
+        documents: How many images were counted.
+        counts: For each run of 1 to 4 words, the number of images with a reference that holds it.
     """
 
     documents: int
@@ -46,7 +46,7 @@ class DocumentFrequency:
 
     @classmethod
     def count(cls, references: Sequence[Sequence[Sequence[str]]]) -> DocumentFrequency:
-        """Count the references of a corpus: one or more token lists for each picture."""
+        """Count the references of a corpus: one or more token lists for each image."""
         counts: Counter[NGram] = Counter()
         for several in references:
             counts.update({ngram for reference in several for ngram in count_ngrams(reference, _LONGEST)})
@@ -108,11 +108,11 @@ class CiderD:
         """Score each caption.
 
         Args:
-            candidates: One token list for each picture.
-            references: One or more token lists for each picture.
+            candidates: One token list for each image.
+            references: One or more token lists for each image.
 
         Returns:
-            One score in [0, 10] for each picture; the corpus score is their mean.
+            One score in [0, 10] for each image; the corpus score is their mean.
 
         Raises:
             InputError: The captions cannot be scored (see `check_caption_sets`).

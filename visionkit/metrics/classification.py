@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.metrics.gather import gather_rows
-from visionkit.metrics.running_sums import Tally
+from visionkit.metrics.running_sums import RunningSums
 from visionkit.metrics.scores import average_precision, calibration_error, f1_scores
 
 __all__ = ["MultiLabelScores", "RegressionScores", "SingleLabelScores"]
@@ -44,7 +44,7 @@ class SingleLabelScores(nn.Module):
         shapes["bins"] = (3, 15)
         if num_classes <= _MATRIX_LIMIT:
             shapes["confusion"] = (num_classes, num_classes)
-        self.tally = Tally(shapes)
+        self.tally = RunningSums(shapes)
         self.confusion: Tensor | None = None
 
     @torch.no_grad()
@@ -111,7 +111,7 @@ class MultiLabelScores(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.tally = Tally({"loss": (), "count": (), "classes": (3, num_classes)})
+        self.tally = RunningSums({"loss": (), "count": (), "classes": (3, num_classes)})
         self.average_precision: Tensor | None = None
         self.confusion: Tensor | None = None
         self._rows: list[Tensor] = []
@@ -164,7 +164,7 @@ class RegressionScores(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         shape = (num_classes,)
-        self.tally = Tally(
+        self.tally = RunningSums(
             {"loss": (), "count": (), "absolute": shape, "squared": shape, "first": shape, "second": shape}
         )
         self.confusion: Tensor | None = None

@@ -1,9 +1,9 @@
-"""COCO's average precision from flat arrays: match every picture and class at once, then accumulate.
+"""COCO's average precision from flat arrays: match every image and class at once, then accumulate.
 
 The rules are those of the reference evaluation (Lin et al., "Microsoft COCO", 2014; `pycocotools.COCOeval`),
-to the order in which ties are broken. The reference walks pictures, classes, areas, thresholds and detections
+to the order in which ties are broken. The reference walks images, classes, areas, thresholds and detections
 in Python; here pairs below the lowest threshold are dropped first, and the rest is matched rank by rank over
-all groups (a class in a picture) together.
+all groups (a class in an image) together.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _CELLS = 2_000_000  # cells of one batch of matching
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects of all pictures, in flat arrays of equal length; truths or detections.
+    """Objects of all images, in flat arrays of equal length; truths or detections.
 
     Args:
-        image: Picture of each, `0 .. images - 1` in the order that breaks ties.
+        image: Image of each, `0 .. images - 1` in the order that breaks ties.
         label: Class of each, from 0.
         area: Area that decides "small", "medium" or "large".
         value: Detections: the score. Truths: 1 for a crowd, else 0.
@@ -97,12 +97,12 @@ def accumulate(
     """Match detections to truths and return precision and recall.
 
     Args:
-        detections: All detections; within a picture in the order that breaks ties.
+        detections: All detections; within an image in the order that breaks ties.
         truths: All annotated objects.
         overlap: IoU of pairs given as positions in `detections` and in `truths`.
-        images: Number of pictures.
+        images: Number of images.
         classes: Number of classes K.
-        max_dets: Limits of detections a class and picture, rising; the last one is that of precision.
+        max_dets: Limits of detections a class and image, rising; the last one is that of precision.
     """
     order = np.lexsort((-detections.value, detections.image, detections.label))
     key = detections.label[order] * images + detections.image[order]
@@ -267,7 +267,7 @@ def _precision(detections: Objects, order: Ints, hits: Bools, misses: Bools, pre
 
 
 def _recall(label: Ints, rank: Ints, hits: Bools, present: Ints, max_dets: Sequence[int]) -> Floats:
-    """Return `(T, K, A, M)` recall among the first detections of each picture, by limit."""
+    """Return `(T, K, A, M)` recall among the first detections of each image, by limit."""
     out = np.full((len(IOUS), *present.shape, len(max_dets)), -1.0)
     shape = (*present.shape, len(IOUS))
     detection, area, threshold = np.nonzero(hits)  # few: most detections are no hit

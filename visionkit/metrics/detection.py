@@ -41,9 +41,9 @@ class DetectionScores:
             under `mask_`.
         per_class: `map` of each class, by name.
         curves: Precision at 101 recall levels, IoU 0.5, of each class, by name.
-        images: How many pictures were scored, over all processes.
+        images: How many images were scored, over all processes.
         mask_per_class: `map` of the masks of each class, by name; empty without masks.
-        over_limit: Pictures with more objects of a class than the last limit of detections: not all of them
+        over_limit: Images with more objects of a class than the last limit of detections: not all of them
             can be found.
     """
 
@@ -58,15 +58,15 @@ class DetectionScores:
 class CocoAP:
     """Collects detections and truths of an evaluation and scores them by COCO's rules.
 
-    Everything is kept as flat arrays; `reduce` gathers once, scores on process 0 and tells the others. A
-    picture that comes twice (its id says so) counts once, and ties are broken in the order of ids, so the
-    scores do not depend on how pictures were shared among processes.
+    Everything is kept as flat arrays; `reduce` gathers once, scores on process 0 and tells the others. An
+    image that comes twice (its id says so) counts once, and ties are broken in the order of ids, so the
+    scores do not depend on how images were shared among processes.
 
     Args:
         classes: Names of the classes; labels are positions in it.
         masks: Also score masks.
-        max_dets: Rising limits of detections a class and picture: recall is given at each, precision at the
-            last. COCO's are 1, 10 and 100; pictures with more objects than that need a higher one.
+        max_dets: Rising limits of detections a class and image: recall is given at each, precision at the
+            last. COCO's are 1, 10 and 100; images with more objects than that need a higher one.
 
     Raises:
         InputError: No class, a class named twice, or limits that do not rise from 1.
@@ -98,16 +98,16 @@ class CocoAP:
         targets: Sequence[Mapping[str, Any]],
         ids: Sequence[Any],
     ) -> None:
-        """Add pictures.
+        """Add images.
 
         Args:
-            predictions: For each picture `boxes` `(D, 4)` xyxy, `scores` `(D,)`, `labels` `(D,)`, and with
+            predictions: For each image `boxes` `(D, 4)` xyxy, `scores` `(D,)`, `labels` `(D,)`, and with
                 masks `masks` `(D, H, W)` 0/1.
-            targets: For each picture `boxes` `(N, 4)`, `labels` `(N,)`, in the same frame, and optionally
+            targets: For each image `boxes` `(N, 4)`, `labels` `(N,)`, in the same frame, and optionally
                 `iscrowd` `(N,)`, `area` `(N,)` (the annotated area; NaN: the box's or mask's own) and, with
                 masks, `masks`: `(N, H, W)`, or run lengths as pycocotools has them. Tensors or arrays. With
                 `image_id`, the file's own number, ties are broken in the order of these, as COCO does.
-            ids: What names each picture: text or numbers.
+            ids: What names each image: text or numbers.
 
         Raises:
             InputError: Lengths differ, or a label is not a class.
@@ -124,7 +124,7 @@ class CocoAP:
                 for key in ("boxes", "scores", "iscrowd", "area"):
                     if key in rows and len(rows[key]) != known and (what, key) != ("target", "scores"):
                         raise InputError(
-                            f"Picture {name!r}: expected one entry of '{key}' for each of {known} labels of "
+                            f"Image {name!r}: expected one entry of '{key}' for each of {known} labels of "
                             f"the {what}, but got {len(rows[key])}."
                         )
             crowd = target.get("iscrowd", np.zeros(count))
@@ -134,7 +134,7 @@ class CocoAP:
             for what, table in (("target", truth), ("prediction", detection)):
                 if len(table) and not _within(table[:, 5], len(self.classes)):
                     raise InputError(
-                        f"Picture {name!r}: expected labels of the {what} in 0..{len(self.classes) - 1}, "
+                        f"Image {name!r}: expected labels of the {what} in 0..{len(self.classes) - 1}, "
                         f"but got {int(table[:, 5].min())}..{int(table[:, 5].max())}."
                     )
             self._state.ids.append(name)
@@ -159,7 +159,7 @@ class CocoAP:
         return scores
 
     def reset(self) -> None:
-        """Forget every picture."""
+        """Forget every image."""
         self._state = _State()
 
     def _score(self, parts: Sequence[_State]) -> DetectionScores:
@@ -205,7 +205,7 @@ class CocoAP:
 
 @dataclass
 class _State:
-    """Rows of `image, x1, y1, x2, y2, label, score or crowd, area`, one array a picture (or one in all)."""
+    """Rows of `image, x1, y1, x2, y2, label, score or crowd, area`, one array an image (or one in all)."""
 
     ids: list[str] = field(default_factory=list)
     numbers: list[int | None] = field(default_factory=list)
@@ -221,9 +221,9 @@ class _State:
 
 
 def _merge(parts: Sequence[_State]) -> _State:
-    """Join the states, drop repeated pictures and number pictures in the order of their ids.
+    """Join the states, drop repeated images and number images in the order of their ids.
 
-    The files' own numbers decide the order where all pictures have one.
+    The files' own numbers decide the order where all images have one.
     """
     names = [(name, rank, index) for rank, part in enumerate(parts) for index, name in enumerate(part.ids)]
     numbers = [number for part in parts for number in part.numbers]
@@ -249,7 +249,7 @@ def _merge(parts: Sequence[_State]) -> _State:
 
 
 def _renumber(parts: list[tuple[list[Floats], NDArray[np.int64]]]) -> Floats:
-    """Return the rows of all parts with their new picture numbers, by picture, in their old order."""
+    """Return the rows of all parts with their new image numbers, by image, in their old order."""
     out = []
     for arrays, number in parts:
         rows = _stack(arrays).copy()

@@ -34,8 +34,8 @@ def java_scores(
     """Score captions with METEOR 1.5 or SPICE 1.0.
 
     Args:
-        candidates: One token list for each picture (`visionkit.text.tokenize` makes them).
-        references: One or more token lists for each picture.
+        candidates: One token list for each image (`visionkit.text.tokenize` makes them).
+        references: One or more token lists for each image.
         scores: "meteor" (starts Java with up to 2 GB), "spice" (up to 8 GB; made for Java 8).
 
     Returns:

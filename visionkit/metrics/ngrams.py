@@ -33,11 +33,11 @@ def check_caption_sets(
     """Refuse captions that cannot be scored, naming the first one at fault.
 
     Args:
-        candidates: One token list for each picture.
-        references: One or more token lists for each picture.
+        candidates: One token list for each image.
+        references: One or more token lists for each image.
 
     Raises:
-        InputError: The two differ in length, are empty, a picture has no reference, or a caption is a
+        InputError: The two differ in length, are empty, an image has no reference, or a caption is a
             string where a list of tokens is wanted.
     """
     if len(candidates) != len(references):
@@ -47,7 +47,7 @@ def check_caption_sets(
         raise InputError("Expected at least one caption to score, but got none.")
     for i, (candidate, several) in enumerate(zip(candidates, references)):
         if isinstance(candidate, str) or isinstance(several, str) or any(isinstance(r, str) for r in several):
-            text = expected(f"captions of picture {i}", "lists of tokens", "a string")
+            text = expected(f"captions of image {i}", "lists of tokens", "a string")
             raise InputError(f"{text} Use visionkit.text.tokenize(sentence) first.")
         if not several:
-            raise InputError(f"Expected picture {i} to have at least one reference caption, but got none.")
+            raise InputError(f"Expected image {i} to have at least one reference caption, but got none.")

@@ -36,11 +36,11 @@ def rouge_l(
     against an empty reference scores 1.
 
     Args:
-        candidates: One token list for each picture.
-        references: One or more token lists for each picture.
+        candidates: One token list for each image.
+        references: One or more token lists for each image.
 
     Returns:
-        One score in [0, 1] for each picture; the corpus score is their mean.
+        One score in [0, 1] for each image; the corpus score is their mean.
 
     Raises:
         InputError: The captions cannot be scored (see `check_caption_sets`).

@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["Tally"]
+__all__ = ["RunningSums"]
 
 
-class Tally(nn.Module):
+class RunningSums(nn.Module):
     """Named float64 sums in one tensor on the device; one all-reduce and one host copy give their values.
 
     The sums are no registered buffer on purpose: `DistributedDataParallel` broadcasts buffers from the first
@@ -113,7 +113,7 @@ class Tally(nn.Module):
         """Return a zero for each sum, on the host."""
         return {name: torch.zeros(shape, dtype=torch.float64) for name, (_, _, shape) in self._places.items()}
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Tally:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningSums:
         super()._apply(fn, recurse)
         device = fn(torch.empty(0, device=self.sums.device)).device
         # Apple's devices have no float64; counts stay exact up to 2**24 there.

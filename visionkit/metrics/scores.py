@@ -12,9 +12,9 @@ def f1_scores(hits: Tensor, predicted: Tensor, actual: Tensor) -> Tensor:
     """Return F1 of each class from counts; NaN for a class that neither occurs nor is predicted.
 
     Args:
-        hits: `(K,)` pictures of the class that were predicted as it.
-        predicted: `(K,)` pictures predicted as the class.
-        actual: `(K,)` pictures of the class.
+        hits: `(K,)` images of the class that were predicted as it.
+        predicted: `(K,)` images predicted as the class.
+        actual: `(K,)` images of the class.
     """
     return 2 * hits.double() / (predicted + actual).double()
 
@@ -23,11 +23,11 @@ def calibration_error(bins: Tensor) -> float:
     """Return the expected calibration error: the mean gap between confidence and accuracy.
 
     Args:
-        bins: `(3, M)` sums over each bin of confidence: pictures, confidence, correct ones. Bin `m` holds
+        bins: `(3, M)` sums over each bin of confidence: images, confidence, correct ones. Bin `m` holds
             confidences in `(m / M, (m + 1) / M]` (Guo et al., arXiv 1706.04599).
 
     Returns:
-        NaN when there are no pictures.
+        NaN when there are no images.
     """
     counts, confidence, correct = bins.double()
     total = counts.sum()

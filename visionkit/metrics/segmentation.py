@@ -2,10 +2,10 @@
 
 The functional core turns class maps into integer counts and counts into scores; the shell `SegmentationMeter`
 keeps the running counts on the device and adds them over processes with one all-reduce. Counts are int64, so
-the scores are the same for any order of pictures, any batch size and any number of processes.
+the scores are the same for any order of images, any batch size and any number of processes.
 
-mIoU is the data set's: intersections and unions are summed over every pixel of every picture before they are
-divided (Everingham et al., "The Pascal Visual Object Classes Challenge", 2015), not averaged over pictures.
+mIoU is the data set's: intersections and unions are summed over every pixel of every image before they are
+divided (Everingham et al., "The Pascal Visual Object Classes Challenge", 2015), not averaged over images.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class SegmentationMeter(nn.Module):
     Args:
         num_classes: Number of classes C.
         ignore_index: Pixels with this truth are not counted.
-        boundary_tolerance: How far apart, as a share of the picture's diagonal, two boundary pixels may be
+        boundary_tolerance: How far apart, as a share of the image's diagonal, two boundary pixels may be
             and still match; 0 counts no boundaries.
     """
 
@@ -143,7 +143,7 @@ class SegmentationMeter(nn.Module):
         self.counts = torch.zeros(num_classes, num_classes + 4, dtype=torch.int64)
 
     def update(self, predictions: Tensor, truths: Tensor) -> None:
-        """Add pictures.
+        """Add images.
 
         Args:
             predictions: `(H, W)` or `(B, H, W)` class maps.
@@ -177,7 +177,7 @@ class SegmentationMeter(nn.Module):
         return segmentation_scores(counts[:, : self.num_classes], boundary)
 
     def reset(self) -> None:
-        """Forget every picture."""
+        """Forget every image."""
         self.counts.zero_()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegmentationMeter:

@@ -84,7 +84,7 @@ class FeaturePyramid(nn.Module):
 
 
 class PyramidSource(nn.Module):
-    """A feature source under a feature pyramid: pictures in, pyramid levels out.
+    """A feature source under a feature pyramid: images in, pyramid levels out.
 
     Args:
         source: Any feature source that is a module (a backbone, or a network of your own).
@@ -107,7 +107,7 @@ class PyramidSource(nn.Module):
         self.levels: Sequence[Level] = self.pyramid.levels
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return one map a level for normalised pictures `(B, 3, H, W)`."""
+        """Return one map a level for normalised images `(B, 3, H, W)`."""
         out: tuple[Tensor, ...] = self.pyramid(self.source(images))
         return out
 

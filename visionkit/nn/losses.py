@@ -1,4 +1,4 @@
-"""Losses of classification, one value a picture, and their weighted mean."""
+"""Losses of classification, one value an image, and their weighted mean."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["label_losses", "mixed_loss"]
 
 
 def label_losses(logits: Tensor, labels: Tensor, *, kind: str, smoothing: float = 0.0) -> Tensor:
-    """Return the loss of each picture, without class weights.
+    """Return the loss of each image, without class weights.
 
     Args:
         logits: `(B, K)`.
@@ -47,17 +47,17 @@ def mixed_loss(
     labels_b: Tensor | None = None,
     lam: Tensor | float = 1.0,
 ) -> Tensor:
-    """Return the mean loss of a batch, its pictures perhaps mixed of two and its classes weighted.
+    """Return the mean loss of a batch, its images perhaps mixed of two and its classes weighted.
 
     Args:
         logits: `(B, K)`.
         labels: See `label_losses`.
         kind: See `label_losses`.
         smoothing: See `label_losses`.
-        weights: `(K,)`. For classes: each picture counts with its class's weight, and the mean is over the
+        weights: `(K,)`. For classes: each image counts with its class's weight, and the mean is over the
             weights; a batch of weight 0 in all gives 0 and no gradient. For "multi": the weight of each
             label's positives.
-        labels_b: The labels of the pictures mixed in (mixup, cutmix).
+        labels_b: The labels of the images mixed in (mixup, cutmix).
         lam: Share of the first labels, a number or `(B,)`.
 
     Returns:

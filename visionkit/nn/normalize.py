@@ -17,7 +17,7 @@ _LOOKS = 4  # batches of floats on a device that are looked at: each look waits 
 
 
 class Normalize(nn.Module):
-    """Scale pictures to [0, 1] if they are uint8, then apply a backbone's mean and standard deviation.
+    """Scale images to [0, 1] if they are uint8, then apply a backbone's mean and standard deviation.
 
     Both steps are one multiply-add. The statistics are buffers, so a checkpoint carries them. Floats of
     another precision (float64, float16) come out in that of the statistics, which is the network's.
@@ -51,7 +51,7 @@ class Normalize(nn.Module):
         self._looks = _LOOKS
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise pictures.
+        """Normalise images.
 
         Args:
             images: `(B, C, H, W)` or `(C, H, W)`, uint8, or float in [0, 1].
@@ -60,13 +60,13 @@ class Normalize(nn.Module):
             The same shape and memory format, floating point.
 
         Raises:
-            InputError: The pictures are neither uint8 nor float in [0, 1], or have other channels.
+            InputError: The images are neither uint8 nor float in [0, 1], or have other channels.
         """
         channels = self.mean.shape[0]
         if images.ndim not in (3, 4) or images.shape[-3] != channels:
             raise InputError(
                 expected(
-                    "pictures",
+                    "images",
                     f"(B, {channels}, H, W)",
                     tuple(images.shape),
                     fix="Channels come before height and width.",
@@ -76,7 +76,7 @@ class Normalize(nn.Module):
             return _scaled(images, self.scale, self.shift)
         if not images.is_floating_point():
             raise InputError(
-                expected("pictures", "uint8, or float in [0, 1]", str(images.dtype).removeprefix("torch."))
+                expected("images", "uint8, or float in [0, 1]", str(images.dtype).removeprefix("torch."))
             )
         self._look(images)
         return _scaled(images.to(self.scale.dtype), 255 * self.scale, self.shift)

@@ -69,7 +69,7 @@ class RunConfig:
     """
 
     data: str = setting("scenes", "data set: a folder, a file, or 'scenes' (embedded)", group="data")
-    image_size: int = setting(96, "side of the training pictures, in pixels", group="data", min=8)
+    image_size: int = setting(96, "side of the training images, in pixels", group="data", min=8)
     fractions: list[float] = setting(
         [1.0], "shares of the training split to train on", group="data", above=0, max=1, unique=True
     )
@@ -98,7 +98,7 @@ class RunConfig:
     transfer: TransferConfig = setting(TransferConfig(), "what is done with the weights", group="model")
     epochs: int = setting(6, "passes over the training split", group="training", min=1)
     images: int = setting(0, "train for this many images instead of epochs", group="training", min=0)
-    batch_size: int = setting(32, "pictures a step on each device", group="training", min=1)
+    batch_size: int = setting(32, "images a step on each device", group="training", min=1)
     accumulate: int = setting(
         1, "steps whose gradients are added before an update", group="training", rare=True, min=1
     )

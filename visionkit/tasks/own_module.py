@@ -27,9 +27,9 @@ class OwnModule(nn.Module):
 
     Args:
         net: Gives `(B, dim)` and has `dim`, or gives maps and has `levels`. Its `mean` and `std`, if it has
-            them, are for pictures in [0, 1]; without them it gets the pictures in [0, 1] as they are.
+            them, are for images in [0, 1]; without them it gets the images in [0, 1] as they are.
         trained: Whether its weights are trained.
-        channels: Channels of a picture, for a network that has no `mean`.
+        channels: Channels of an image, for a network that has no `mean`.
 
     Raises:
         InputError: It has neither `dim` nor `levels`.
@@ -135,7 +135,7 @@ class PooledMaps(nn.Module):
         self.mean, self.std, self.name, self.weights = source.mean, source.std, source.name, source.weights
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return `(B, dim)` for normalised pictures `(B, C, H, W)`."""
+        """Return `(B, dim)` for normalised images `(B, C, H, W)`."""
         maps: tuple[Tensor, ...] = self.source(images)
         return maps[self.place].mean(dim=(2, 3))
 
@@ -171,7 +171,7 @@ def wrap_own(
     Args:
         net: The module; or what a checkpoint remembers of one.
         trained: Whether its weights are trained.
-        channels: Channels of a picture.
+        channels: Channels of an image.
         pool: Whether a vector is wanted: maps are averaged.
         probe_level: Which map; the coarsest if not given.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from visionkit.backbones.weights import check_file, checkpoint_record
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError, expected, unknown_name
-from visionkit.metrics import Tally
+from visionkit.metrics import RunningSums
 from visionkit.metrics.segmentation import SegmentationMeter
 
 __all__ = [
@@ -49,7 +49,7 @@ def share_buffers(module: nn.Module) -> None:
     """
     device = getattr(module, "device", None)
     for part in module.modules():
-        if isinstance(part, Tally | SegmentationMeter) and device is not None:
+        if isinstance(part, RunningSums | SegmentationMeter) and device is not None:
             part.to(device)
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return
@@ -87,11 +87,15 @@ def check_callbacks(trainer: lightning.Trainer, optim: OptimConfig, transfer: Tr
     """Refuse settings that only a callback can carry out when the Trainer does not have it.
 
     Raises:
-        InputError: A staged thaw without `Thaw`, or a moving average without `EMA`.
+        InputError: A staged unfreezing without `Unfreeze`, or a moving average without `EMA`.
     """
     present = {type(callback).__name__ for callback in trainer.callbacks}  # type: ignore[attr-defined]
     needs = {
-        "Thaw": (bool(transfer.thaw_at), "transfer.thaw_at", "visionkit.run.callbacks.unfreeze.Thaw()"),
+        "Unfreeze": (
+            bool(transfer.unfreeze_at),
+            "transfer.unfreeze_at",
+            "visionkit.run.callbacks.unfreeze.Unfreeze()",
+        ),
         "EMA": (optim.ema > 0, "optim.ema", f"visionkit.run.callbacks.ema.EMA({optim.ema})"),
     }
     for name, (needed, setting, make) in needs.items():
@@ -169,7 +173,7 @@ def refuse_other_task(path: Any, kind: type) -> None:
 
 
 def unnamed(first: int, count: int) -> list[str]:
-    """Return names for pictures without: their places, which tell the process too where there are several."""
+    """Return names for images without: their places, which tell the process too where there are several."""
     ready = torch.distributed.is_available() and torch.distributed.is_initialized()
     several = ready and torch.distributed.get_world_size() > 1
     share = f"{torch.distributed.get_rank()}/" if several else ""

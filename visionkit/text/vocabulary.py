@@ -62,7 +62,7 @@ class Vocabulary:
         """Count the words of training captions; keep the frequent ones, the most frequent first.
 
         Args:
-            captions: Every caption of the training pictures, and of no others.
+            captions: Every caption of the training images, and of no others.
             least: How often a word must occur to be kept.
             most: Keep at most this many words.
 

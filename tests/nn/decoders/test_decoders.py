@@ -1,4 +1,4 @@
-"""Every decoder over made-up sources: sizes, gradients, one picture, odd pictures, refusals."""
+"""Every decoder over made-up sources: sizes, gradients, one image, odd images, refusals."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_pooled_branch_tells_images_apart_and_learns(policy, dtype):
 @pytest.mark.parametrize("name", list_decoders())
 @pytest.mark.parametrize("policy", ["batch", "frozen", "sync", "group"])
 @pytest.mark.parametrize("size", [(97, 131), (33, 40), (31, 7), (1, 1)])
-def test_one_picture_of_any_size_trains_and_evaluates(name, policy, size):
+def test_one_image_of_any_size_trains_and_evaluates(name, policy, size):
     levels = _levels_for(name)
     decoder = create_decoder(
         name, levels, num_classes=3, channels=8, norm=lambda width: make_norm(policy, width)

@@ -23,7 +23,7 @@ class Request:
     Args:
         architecture: The source's own name for it.
         tag: Which training of it; empty for the source's default.
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         output_stride: Coarsest reduction, reached by dilation; None leaves the network as it is.
         image_size: `(height, width)` to build for; None for the network's own.
     """
@@ -71,17 +71,17 @@ class Plan:
 
     Args:
         taps: The deepest place of each reduction, fine to coarse.
-        crooked: Places whose map is not the picture's size over a whole number, with that size.
+        unaligned: Places whose map is not the image's size over a whole number, with that size.
         fixed_size: The only size it takes; None when it takes others.
         multiple: Sides its maps need to be multiples of; 1 when any size gives ceil(side / reduction).
         step: Sides it needs to be multiples of to run at all.
         parameters: Number of parameters, with the classifier.
         norms: Kinds of norms in it.
-        traced_size: The picture size of the trace.
+        traced_size: The image size of the trace.
     """
 
     taps: tuple[Tap, ...]
-    crooked: tuple[tuple[int | str, tuple[int, ...]], ...]
+    unaligned: tuple[tuple[int | str, tuple[int, ...]], ...]
     fixed_size: Size | None
     multiple: int
     step: int

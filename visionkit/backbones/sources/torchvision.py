@@ -15,7 +15,7 @@ from visionkit.backbones.feature_hooks import TappedMaps, cut_behind, ends_with,
 from visionkit.backbones.sources.base import Card, Request, Size, Tap
 from visionkit.backbones.sources.offline import cached_url, download
 from visionkit.backbones.sources.state_dict import MismatchError, fill_missing, fitted, without_prefixes
-from visionkit.backbones.tracing import record_calls, trunk, without_memory
+from visionkit.backbones.tracing import on_meta_device, record_calls, trunk
 from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
 from visionkit.errors import InputError
 
@@ -94,15 +94,15 @@ class TorchvisionSource:
         if state is None:
             return _adapt_input(_create(request), request, trained=False)
         plain = Request(request.architecture, image_size=request.image_size)
-        twin = without_memory(lambda: _create(plain))
+        twin = on_meta_device(lambda: _create(plain))
         # weights of nets with auxiliary classifiers hold those too
-        spare = without_memory(lambda: _create(plain, auxiliary=True)).state_dict()
+        spare = on_meta_device(lambda: _create(plain, auxiliary=True)).state_dict()
         must = twin.state_dict().keys() - set(self.classifier_keys(request)) if needed is None else needed
         own = without_prefixes(state, twin.state_dict(), must)
         head = _head(request.architecture)
         classes = own[f"{head}.weight"].shape[0] if f"{head}.weight" in own else None
         if classes is not None:
-            twin = without_memory(lambda: _create(plain, classes=classes))
+            twin = on_meta_device(lambda: _create(plain, classes=classes))
         own = _fit_positions(own, twin, request)
         wanted = twin.state_dict()
         name = f"torchvision/{request.architecture}"
@@ -221,7 +221,7 @@ def _signature(architecture: str) -> frozenset[str]:
     from torchvision import models
 
     found: set[str] = set()
-    model = without_memory(lambda: models.get_model(architecture, weights=None, **_quiet(architecture)))
+    model = on_meta_device(lambda: models.get_model(architecture, weights=None, **_quiet(architecture)))
     for cls in type(model).__mro__:
         if cls is nn.Module:
             break
@@ -246,7 +246,7 @@ def _quiet(architecture: str) -> dict[str, bool]:
 @functools.cache
 def _head(architecture: str) -> str:
     request = Request(architecture)
-    return last_layer(without_memory(lambda: _create(request)), _own_size(request), 3)
+    return last_layer(on_meta_device(lambda: _create(request)), _own_size(request), 3)
 
 
 def _first_conv(model: nn.Module) -> tuple[str, nn.Conv2d]:

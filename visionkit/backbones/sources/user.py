@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from visionkit.backbones.level import Level
 from visionkit.backbones.sources.base import Card, Request, Size, Tap
 from visionkit.backbones.sources.state_dict import fill_missing, without_prefixes
-from visionkit.backbones.tracing import without_memory
+from visionkit.backbones.tracing import on_meta_device
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.errors import InputError
 
@@ -38,7 +38,7 @@ class UserSource:
 
     def card(self, request: Request) -> Card:
         """Return the statistics that the network declares: its `mean`, `std` and `input_size`."""
-        model: Any = without_memory(lambda: self._make(request, pretrained=False))
+        model: Any = on_meta_device(lambda: self._make(request, pretrained=False))
         return Card(
             mean=tuple(getattr(model, "mean", (0.5, 0.5, 0.5))),
             std=tuple(getattr(model, "std", (0.5, 0.5, 0.5))),

@@ -43,7 +43,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str, 
             color = "white" if shares[row, column] > 0.55 else INK
             text = f"{int(counts[row, column])}"
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-    name_axes(axes, title, note or "numbers: pictures, colour: share of the row", "prediction", "truth")
+    name_axes(axes, title, note or "numbers: images, colour: share of the row", "prediction", "truth")
     return figure
 
 

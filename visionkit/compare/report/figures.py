@@ -213,7 +213,7 @@ def _band_name(cells: Sequence[Cell]) -> str:
 
 def _where(comparison: Comparison) -> str:
     sizes = comparison.data.get("sizes") or {}
-    val = f", {sizes['val']:,} validation pictures" if sizes.get("val") else ""
+    val = f", {sizes['val']:,} validation images" if sizes.get("val") else ""
     return f"{comparison.data.get('name', 'data')}{val}"
 
 

@@ -40,7 +40,7 @@ def read_predictions(folder: str | Path, name: str = "predictions/val.jsonl") ->
 
 
 def thumbnail(folder: str | Path, row: dict[str, Any]) -> bytes | None:
-    """Return the picture of a row as a small PNG, or None where there is none to show.
+    """Return the image of a row as a small PNG, or None where there is none to show.
 
     Args:
         folder: The run's folder; a path that leads out of it is not followed.
@@ -56,15 +56,15 @@ def thumbnail(folder: str | Path, row: dict[str, Any]) -> bytes | None:
         with Image.open(path, formats=("PNG", "JPEG")) as opened:
             if opened.width * opened.height > 4096 * 4096:
                 return None
-            picture = opened.convert("RGB")
+            image = opened.convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
         return None
-    # a strip of panels side by side keeps each of them as large as a single picture
+    # a strip of panels side by side keeps each of them as large as a single image
     panels = row.get("panels", 1)
     wide = SIDE * (panels if panels in (1, 2, 3, 4) else 1)
-    picture.thumbnail((wide, SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((wide, SIDE), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    picture.save(out, format="PNG")
+    image.save(out, format="PNG")
     return out.getvalue()
 
 

@@ -103,7 +103,7 @@ def _content(comparison: Comparison, figures: Path, parts: _Parts) -> dict[str, 
     curves = [
         parts.of(
             f"learning curves of {f:g}",
-            lambda f=f: _picture(learning_curves(comparison, f), figures / f"learning-f{f:g}.png"),  # type: ignore[misc]
+            lambda f=f: _image(learning_curves(comparison, f), figures / f"learning-f{f:g}.png"),  # type: ignore[misc]
         )
         for f in shown
     ]
@@ -123,12 +123,10 @@ def _content(comparison: Comparison, figures: Path, parts: _Parts) -> dict[str, 
         "monitor": comparison.monitor,
         "monitor_row": metric_label(comparison, comparison.monitor),
         "curves": [curve for curve in curves if curve],
-        "low_data": parts.of("low-data curve", lambda: _picture(low(), figures / "low-data.png"))
+        "low_data": parts.of("low-data curve", lambda: _image(low(), figures / "low-data.png"))
         if len(comparison.fractions) > 1 and comparison.contrasts
         else "",
-        "gaps": parts.of("gaps", lambda: _picture(gap(), figures / "gaps.png"))
-        if comparison.contrasts
-        else "",
+        "gaps": parts.of("gaps", lambda: _image(gap(), figures / "gaps.png")) if comparison.contrasts else "",
         "worst": parts.of("sample predictions", samples.worst) or [],
         "by_class": parts.of("scores by class", lambda: samples.by_class(figures)) or [],
         "confusion_of": samples.confusion_of,
@@ -173,15 +171,15 @@ class _SampleRuns:
         )
 
     def worst(self) -> list[tuple[str, list[dict[str, Any]]]]:
-        """Return the worst pictures of each arm, with what every arm said of them."""
+        """Return the worst images of each arm, with what every arm said of them."""
         sections = []
         for arm, rows in self.rows.items():
             ranked = sorted(rows.values(), key=lambda row: -_finite(row.get("loss")))
             cards: list[dict[str, Any]] = []
             for row in ranked:
-                picture = self._picture(str(row["id"]), arm)
-                if picture is not None:
-                    cards.append({"src": picture, "id": row["id"], "truth": _answer(row.get("truth")),
+                image = self._image(str(row["id"]), arm)
+                if image is not None:
+                    cards.append({"src": image, "id": row["id"], "truth": _answer(row.get("truth")),
                                   "wide": row.get("panels") in (2, 3, 4),
                                   "answers": self._answers(str(row["id"]))})  # fmt: skip
                 if len(cards) == WORST:
@@ -191,50 +189,48 @@ class _SampleRuns:
         return sections
 
     def by_class(self, figures: Path) -> list[str]:
-        """Return confusions and recalls by class, or precision over recall and AP, as pictures."""
+        """Return confusions and recalls by class, or precision over recall and AP, as images."""
         data = str(self.comparison.data.get("name", "data"))
         curves = {arm: read_curves(record.folder) for arm, record in self.runs.items()}
         detected = detection_figures(curves, data=data)
         if detected:
-            return [_picture(figure, figures / f"{name}.png") for name, figure in detected]
+            return [_image(figure, figures / f"{name}.png") for name, figure in detected]
         classes = [str(name) for name in self.comparison.data.get("classes") or ()]
         if not 1 < len(classes) <= MOST_CLASSES:
             return self._scores(figures)
-        pictures, recalls = [], {}
+        images, recalls = [], {}
         for arm, rows in self.rows.items():
             counts = confusion(list(rows.values()), classes)
             if counts is None:
                 continue
             title = f"{arm}, {self.comparison.data.get('name', 'data')}, n = {int(counts.sum()):,}"
             path = figures / f"confusion-{printable(Path(arm).stem)}.png"
-            pictures.append(_picture(confusion_matrix(counts, classes, title=title), path))
+            images.append(_image(confusion_matrix(counts, classes, title=title), path))
             totals = counts.sum(axis=1)
             recalls[arm] = {c: float(counts[i, i] / totals[i]) for i, c in enumerate(classes) if totals[i]}
         if recalls:
             self.confusion_of = self.said
             title = f"Recall by class, {self.comparison.data.get('name', 'data')}"
-            pictures.append(
-                _picture(class_bars(recalls, title=title, label="recall"), figures / "recall.png")
-            )
-        return [*pictures, *self._scores(figures)]
+            images.append(_image(class_bars(recalls, title=title, label="recall"), figures / "recall.png"))
+        return [*images, *self._scores(figures)]
 
     def _scores(self, figures: Path) -> list[str]:
-        """Return the IoU of each class in every arm as a picture, where the runs give it."""
+        """Return the IoU of each class in every arm as an image, where the runs give it."""
         found = class_scores(self.comparison)
         if found is None:
             return []
         title = f"{found.label} by class, {found.split} split, {self.comparison.data.get('name', 'data')}"
         note = "" if found.seeds == 1 else f"mean of {found.seeds} seeds"
         figure = class_bars(found.values, title=title, label=found.label, note=note)
-        return [_picture(figure, figures / f"{found.label.lower()}.png")]
+        return [_image(figure, figures / f"{found.label.lower()}.png")]
 
     def looks(self) -> list[tuple[str, str]]:
         """Return where each arm looked, word by word, where its run drew that."""
         found = {arm: record.folder / "figures" / "attention.png" for arm, record in self.runs.items()}
         return [(arm, _embed(path.read_bytes())) for arm, path in found.items() if path.is_file()]
 
-    def _picture(self, name: str, first: str) -> str | None:
-        """Return the picture of a row, the one that `first` drew if it drew one."""
+    def _image(self, name: str, first: str) -> str | None:
+        """Return the image of a row, the one that `first` drew if it drew one."""
         for arm, rows in sorted(self.rows.items(), key=lambda item: item[0] != first):
             found = thumbnail(self.runs[arm].folder, rows[name]) if name in rows else None
             if found is not None:
@@ -248,7 +244,7 @@ class _SampleRuns:
             if row is not None:
                 said = row.get("said")  # an answer that is more or less right brings its own words
                 right = row.get("right", None if said else row.get("prediction") == row.get("truth"))
-                if isinstance(right, list):  # of each box: the picture is right if all are found
+                if isinstance(right, list):  # of each box: the image is right if all are found
                     right = row.get("loss") == 0
                 found.append({"arm": arm, "said": said or _answer(row.get("prediction")), "right": right,
                               "sure": _percent(row.get("confidence"))})  # fmt: skip
@@ -264,7 +260,7 @@ def _one_each(comparison: Comparison) -> list[tuple[str, Record]]:
     return found
 
 
-def _picture(figure: Figure, path: Path) -> str:
+def _image(figure: Figure, path: Path) -> str:
     return _embed(to_png(figure, path))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from visionkit.data.formats.box_records import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
 from visionkit.data.formats.image_names import ImageFinder
-from visionkit.data.read_image import PICTURE_SUFFIXES, read_image, read_size
+from visionkit.data.read_image import IMAGE_SUFFIXES, read_image, read_size
 from visionkit.data.splits import SPLIT_ALIASES, Splits
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED
@@ -294,7 +294,7 @@ def _image(path: Path, said: Any, root: Path, finder: ImageFinder) -> str | None
     folders += [f"{base}/{name}" for name in ("images", "JPEGImages", "imgs")]
     folders = ["" if folder == "." else folder.removeprefix("./") for folder in folders]
     for folder in dict.fromkeys(folders):
-        for suffix in sorted(PICTURE_SUFFIXES):
+        for suffix in sorted(IMAGE_SUFFIXES):
             for name in (path.stem + suffix, path.stem + suffix.upper()):
                 if name in finder.listed(folder):
                     return f"{folder}/{name}" if folder else name

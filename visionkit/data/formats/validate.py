@@ -12,7 +12,7 @@ from pathlib import Path
 
 from visionkit.data.formats.csv.rows import TableKind, TableRows, read_table
 from visionkit.data.formats.folder.layout import folder_layout, foreign_layout
-from visionkit.data.formats.folder.reader import class_folders, classes_differ, open_folders, pictures_below
+from visionkit.data.formats.folder.reader import class_folders, classes_differ, images_below, open_folders
 from visionkit.data.read_image import MAX_PIXELS, read_image
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED, check_share
@@ -21,25 +21,25 @@ from visionkit.types import Reader, Sample
 __all__ = [
     "SkipFaulty",
     "check_folder",
-    "check_pictures",
+    "check_images",
     "check_reader",
     "check_rows",
     "check_table",
 ]
 
 
-def check_pictures(
+def check_images(
     files: Iterable[str | os.PathLike[str]],
     *,
     root: str | os.PathLike[str] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> list[DataError]:
-    """Decode every picture and return the faults.
+    """Decode every image and return the faults.
 
     Args:
-        files: Paths of pictures.
-        root: Pictures outside this folder, once links are resolved, are faults.
-        max_pixels: Larger pictures are faults.
+        files: Paths of images.
+        root: Images outside this folder, once links are resolved, are faults.
+        max_pixels: Larger images are faults.
     """
     faults = []
     for file in files:
@@ -151,9 +151,9 @@ def _folder(top: Path, max_pixels: int, max_dropped: float) -> list[DataError]:
     for split, folder in parts.items():
         classes[split] = class_folders(folder)
         for name in classes[split]:
-            pictures, _ = pictures_below(folder / name)
-            faults += check_pictures(pictures, root=top, max_pixels=max_pixels)
-            if not pictures and not any(fault.path == str(folder / name) for fault in faults):
+            images, _ = images_below(folder / name)
+            faults += check_images(images, root=top, max_pixels=max_pixels)
+            if not images and not any(fault.path == str(folder / name) for fault in faults):
                 text = f"Expected at least one image in the folder of class {name!r}, but it holds none."
                 faults.append(DataError(text, path=folder / name, field="class"))
     for split, names in classes.items():

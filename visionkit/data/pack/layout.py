@@ -45,10 +45,10 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class PackSettings:
-    """How pictures are kept.
+    """How images are kept.
 
     Args:
-        short: Largest short side in pixels; larger pictures are shrunk, 0 shrinks none.
+        short: Largest short side in pixels; larger images are shrunk, 0 shrinks none.
         form: "jpeg" keeps files that need no shrinking as they are and writes the others as JPEG; "raw"
             keeps pixels.
         quality: Of the JPEGs that are written.
@@ -108,7 +108,7 @@ def shard_name(number: int) -> str:
 
 def file_digest(path: str | os.PathLike[str]) -> str:
     """Return the digest of a file's bytes: 32 hexadecimal digits of BLAKE2b."""
-    with open(path, "rb") as stream:  # noqa: PTH123 (called for each picture)
+    with open(path, "rb") as stream:  # noqa: PTH123 (called for each image)
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 

@@ -190,7 +190,7 @@ def _compare_sources(place: Path, files: Sequence[str], arrays: Arrays) -> None:
     rows = zip(files, arrays["bytes"].tolist(), arrays["mtime"].tolist(), arrays["digest"].tolist())
     for file, size, time, digest in rows:
         try:
-            found = os.stat(file)  # noqa: PTH116 (called for each picture)
+            found = os.stat(file)  # noqa: PTH116 (called for each image)
         except OSError:
             now = "missing"
         else:

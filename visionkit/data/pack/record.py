@@ -1,7 +1,7 @@
-"""One sample as bytes: a header in JSON, the picture, and every other field, each with its shape and type.
+"""One sample as bytes: a header in JSON, the image, and every other field, each with its shape and type.
 
 A record is laid out in words of eight bytes and carries nothing that could run. Its check value finds damage
-when it is read: CRC-32 for compressed pictures, the sum of its words for raw ones (which a CRC would slow by
+when it is read: CRC-32 for compressed images, the sum of its words for raw ones (which a CRC would slow by
 half).
 """
 
@@ -31,19 +31,19 @@ _SMALL = 4096  # bytes of a field above which it is worth compressing
 _TYPES = ("uint8", "int64", "int32", "float32", "float64", "bool")
 
 
-def encode_record(sample: Sample, picture: tuple[str, bytes], *, compress: bool) -> bytes:
+def encode_record(sample: Sample, image: tuple[str, bytes], *, compress: bool) -> bytes:
     """Return a sample as a record.
 
     Args:
-        sample: Any sample; its picture is not looked at.
-        picture: "file" and the bytes of any picture file, "jpeg" and those of an upright one in RGB,
+        sample: Any sample; its image is not looked at.
+        image: "file" and the bytes of any image file, "jpeg" and those of an upright one in RGB,
             or "raw" and the pixels of `sample["image"]`.
         compress: Compress large fields (class maps, masks).
 
     Raises:
         DataError: A field is of a kind that cannot be packed.
     """
-    form, pixels = picture
+    form, pixels = image
     plain: dict[str, Any] = {}
     fields, parts = [], [pixels]
     for name, value in sample.items():
@@ -61,7 +61,7 @@ def encode_record(sample: Sample, picture: tuple[str, bytes], *, compress: bool)
             text = f"Expected a tensor, a text or numbers, but got {type(value).__name__}."
             raise DataError(text, path=sample.get("id"), field=name)
     shape = list(sample["image"].shape[1:])
-    head = {"picture": [form, *shape, len(pixels)], "fields": fields, "plain": plain}
+    head = {"image": [form, *shape, len(pixels)], "fields": fields, "plain": plain}
     header = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
     start = len(header).to_bytes(4, "little") + header
     return b"".join(_padded(part) for part in (start, *parts))
@@ -77,7 +77,7 @@ def decode_record(record: Bytes, name: str) -> Sample:
     length = int.from_bytes(record[:4].tobytes(), "little")
     head = json.loads(record[4 : 4 + length].tobytes())
     place = _up(4 + length)
-    kind, height, width, size = head["picture"]
+    kind, height, width, size = head["image"]
     pixels = record[place : place + size]
     if kind == "raw":
         image = torch.from_numpy(pixels.reshape(height, width, 3).copy()).permute(2, 0, 1)

@@ -42,7 +42,7 @@ from visionkit.data.transforms.geometry import crop_resize
 from visionkit.errors import DataError, InputError
 from visionkit.types import Reader, Sample
 
-__all__ = ["pack", "pack_key", "picture_files"]
+__all__ = ["image_files", "pack", "pack_key"]
 
 PARTS = ("train", "val", "test")
 _SETTINGS = PackSettings()
@@ -67,13 +67,13 @@ def pack(
 ) -> Path:
     """Pack every sample of a data set into `folder`; what an earlier call left unfinished is continued.
 
-    Pictures are shrunk to the short side of the settings, antialiased; boxes, class maps and masks go with
+    Images are shrunk to the short side of the settings, antialiased; boxes, class maps and masks go with
     them, and `size` stays the original's. A file that needs no shrinking is kept byte by byte.
 
     Args:
         splits: The data set.
         folder: Where the pack goes.
-        settings: How pictures are kept.
+        settings: How images are kept.
         workers: Processes; 0 packs in this one.
         say: Told how far it is, shard by shard.
 
@@ -111,13 +111,13 @@ def pack_key(splits: Splits, settings: PackSettings) -> str:
         if reader is None:
             continue
         digest.update(fingerprint(reader).encode())
-        for file in picture_files(reader) or ():
+        for file in image_files(reader) or ():
             digest.update(f"{Path(file).stat().st_size}|".encode())
     return digest.hexdigest()[:32]
 
 
-def picture_files(reader: Reader) -> Sequence[str] | None:
-    """Return the picture file of each sample, where the reader says them."""
+def image_files(reader: Reader) -> Sequence[str] | None:
+    """Return the image file of each sample, where the reader says them."""
     found: Sequence[str] | None = getattr(reader, "files", None)
     return found
 
@@ -195,7 +195,7 @@ def _members(readers: Sequence[Reader], start: int, stop: int) -> list[tuple[Rea
 
 def _read(reader: Reader, index: int, settings: PackSettings) -> tuple[Sample, bytes, tuple[int, int, str]]:
     """Return a sample as it is packed, its record, and size, time and digest of the file it came from."""
-    files = picture_files(reader)
+    files = image_files(reader)
     sample = reader[index].copy()
     height, width = (int(side) for side in sample["image"].shape[1:])
     sample.setdefault("size", (height, width))
@@ -211,12 +211,12 @@ def _read(reader: Reader, index: int, settings: PackSettings) -> tuple[Sample, b
         digest = hashlib.blake2b(original, digest_size=16).hexdigest()
         stamp = (before.st_size, before.st_mtime_ns, digest)
     if settings.form == "raw":
-        picture = ("raw", _pixels(sample))
+        image = ("raw", _pixels(sample))
     elif scale < 1:
-        picture = ("jpeg", _encoded(sample, "JPEG", quality=settings.quality))
+        image = ("jpeg", _encoded(sample, "JPEG", quality=settings.quality))
     else:
-        picture = ("file", original or _encoded(sample, "PNG", compress_level=1))
-    return sample, encode_record(sample, picture, compress=settings.form == "jpeg"), stamp
+        image = ("file", original or _encoded(sample, "PNG", compress_level=1))
+    return sample, encode_record(sample, image, compress=settings.form == "jpeg"), stamp
 
 
 def _pixels(sample: Sample) -> bytes:
@@ -254,7 +254,7 @@ def _finish(place: Path, splits: Splits, settings: PackSettings, key: str, shard
         arrays["labels"] = np.concatenate([part["labels"] for part in parts])
     arrays["ids"] = pack_texts([name for part in parts for name in unpack_texts(part["ids"])])
     readers = {name: reader for name in PARTS if (reader := getattr(splits, name)) is not None}
-    files = [file for reader in readers.values() for file in picture_files(reader) or ()]
+    files = [file for reader in readers.values() for file in image_files(reader) or ()]
     if len(files) == len(arrays["offset"]):
         arrays["files"] = pack_texts([str(Path(file).resolve()) for file in files])
     for name, kind in (("targets", np.float64), ("object_counts", np.int64)):

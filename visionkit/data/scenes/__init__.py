@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from visionkit.data.scenes.attention_accuracy import attention_in_boxes
-from visionkit.data.scenes.relations import relation_marks
+from visionkit.data.scenes.relations import relation_scores
 
-__all__ = ["attention_in_boxes", "relation_marks"]
+__all__ = ["attention_in_boxes", "relation_scores"]

@@ -17,7 +17,7 @@ class LookedAt(NamedTuple):
     """Sums over the words that name a thing."""
 
     inside: float  # attention inside the thing's box
-    chance: float  # what attention spread evenly would have there: the box's share of the picture
+    chance: float  # what attention spread evenly would have there: the box's share of the image
     elsewhere: float  # attention inside the boxes of the other things
     words: int
 
@@ -33,14 +33,14 @@ def attention_in_boxes(
     """Sum the attention of every word that names one thing, inside that thing's box.
 
     A cell of the map that lies partly in the box counts with the part that does. A word counts if the whole
-    name is said and only one thing of the picture has that name.
+    name is said and only one thing of the image has that name.
 
     Args:
         attention: `(T, h, w)`, each map summing to one.
         tokens: The words, at most T.
         boxes: `(N, 4)` xyxy in pixels.
         names: Of the N things.
-        size: `(H, W)` of the picture.
+        size: `(H, W)` of the image.
 
     Raises:
         InputError: There are more words than maps, or more names than boxes.
@@ -66,8 +66,8 @@ def box_cover(boxes: Tensor, grid: Sequence[int], *, size: tuple[int, int]) -> T
 
     Args:
         boxes: `(N, 4)` xyxy in pixels.
-        grid: `(h, w)`; its cells divide the picture evenly.
-        size: `(H, W)` of the picture.
+        grid: `(h, w)`; its cells divide the image evenly.
+        size: `(H, W)` of the image.
     """
     parts = []
     for low, high, cells, side in ((1, 3, grid[0], size[0]), (0, 2, grid[1], size[1])):

@@ -52,16 +52,16 @@ def _clouds(rng: np.random.Generator, size: int, cells: int) -> Floats:
     return np.asarray(fine, dtype=np.float32) / np.float32(255)
 
 
-def shapes(rng: np.random.Generator, picture: Image.Image, count: int) -> None:
-    """Draw plain shapes (lines, ellipses, triangles) in random colours onto the picture.
+def shapes(rng: np.random.Generator, image: Image.Image, count: int) -> None:
+    """Draw plain shapes (lines, ellipses, triangles) in random colours onto the image.
 
     Args:
         rng: The draws.
-        picture: RGB, changed in place.
+        image: RGB, changed in place.
         count: How many.
     """
-    draw = ImageDraw.Draw(picture)
-    size = picture.width
+    draw = ImageDraw.Draw(image)
+    size = image.width
     for _ in range(count):
         kind = int(rng.integers(3))
         colour = tuple(int(value) for value in rng.integers(0, 256, size=3))
@@ -86,7 +86,7 @@ def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: fl
         turn: Standard deviation of the turn in degrees.
 
     Returns:
-        A new RGBA picture.
+        A new RGBA image.
     """
     angle, mirror, gain, shift = rng.normal() * turn, rng.random() < 0.5, rng.random(3), rng.random()
     scale = side / max(glyph.size)
@@ -105,29 +105,29 @@ def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: fl
     return Image.fromarray(pixels, "RGBA")
 
 
-def lay(picture: Image.Image, piece: Image.Image, left: int, top: int) -> None:
-    """Lay a piece over the picture.
+def lay(image: Image.Image, piece: Image.Image, left: int, top: int) -> None:
+    """Lay a piece over the image.
 
     Args:
-        picture: RGB, changed in place.
+        image: RGB, changed in place.
         piece: RGBA.
         left: Column of the piece's left edge; may lie outside.
         top: Row of the piece's upper edge; may lie outside.
     """
-    picture.paste(piece, (left, top), piece)
+    image.paste(piece, (left, top), piece)
 
 
 def covered(size: int, piece: Image.Image, left: int, top: int) -> Bytes:
-    """Return where a piece covers a square picture.
+    """Return where a piece covers a square image.
 
     Args:
-        size: Side of the picture in pixels.
+        size: Side of the image in pixels.
         piece: RGBA.
         left: Column of the piece's left edge; may lie outside.
         top: Row of the piece's upper edge; may lie outside.
 
     Returns:
-        `(size, size)` uint8, 1 where the piece covers the picture by at least half.
+        `(size, size)` uint8, 1 where the piece covers the image by at least half.
     """
     cover = np.zeros((size, size), dtype=np.uint8)
     alpha = np.asarray(piece.getchannel("A"))

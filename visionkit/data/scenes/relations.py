@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from visionkit.metrics.ngrams import check_caption_sets
 
-__all__ = ["Relation", "parse_relation", "relation_marks"]
+__all__ = ["Relation", "parse_relation", "relation_scores"]
 
 # What is said, and what it means; the longest phrase that fits is taken.
 _PHRASES: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -52,18 +52,18 @@ def parse_relation(tokens: Sequence[str]) -> Relation | None:
     return None
 
 
-def relation_marks(
+def relation_scores(
     candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> list[tuple[float, float, float]]:
     """Mark each caption: share of the true things that it names, both named, and all of it true.
 
     Args:
-        candidates: One token list for each picture.
-        references: One or more token lists for each picture; the first one of the form "a RELATION b" is the
-            truth. A picture without one is left out.
+        candidates: One token list for each image.
+        references: One or more token lists for each image; the first one of the form "a RELATION b" is the
+            truth. An image without one is left out.
 
     Returns:
-        `(things, both things, relation too)` for each picture that counts.
+        `(things, both things, relation too)` for each image that counts.
     """
     check_caption_sets(candidates, references)
     marks = []

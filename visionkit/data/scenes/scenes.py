@@ -23,8 +23,8 @@ from visionkit.data.scenes.glyphs import (
     CATEGORIES,
     CLUTTER,
     SPEAKABLE,
+    glyph_image,
     glyph_name,
-    glyph_picture,
     glyph_split,
 )
 from visionkit.data.splits import Splits
@@ -46,7 +46,7 @@ _LONG = {
     "above": "placed above",
     "below": "placed below",
 }
-_GENERATION = 2  # part of every fingerprint: raise it when the pictures change
+_GENERATION = 2  # part of every fingerprint: raise it when the images change
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,17 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """One composed picture and all that is true of it.
+    """One composed image and all that is true of it.
 
     Args:
-        picture: `(H, W, 3)` uint8 RGB.
+        image: `(H, W, 3)` uint8 RGB.
         objects: Back to front.
         masks: `(N, H, W)` uint8: what is seen of each object.
         relation: Where the first object stands from the second ("left of"), in scenes of two.
         captions: Sentences that are true of the scene; none but for captioning.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     objects: tuple[SceneObject, ...]
     masks: np.ndarray
     relation: str | None
@@ -92,7 +92,7 @@ class Scenes:
         task: What the scenes are for: it decides how they are composed.
         split: "train", "val" or "test".
         count: Number of scenes.
-        size: Side of the pictures in pixels.
+        size: Side of the images in pixels.
         seed: Seed of all draws.
         cache: Keep each scene in memory (about 28 kB at 96 px) once it is composed. A scene is a pure
             function of its index, so this changes the speed alone.
@@ -132,7 +132,7 @@ class Scenes:
         if task == "classification":
             self.labels = tuple(self._label(index) for index in range(count))
         self._kept: dict[int, Sample] = {}
-        glyph_picture(SPEAKABLE[0], 96)  # a missing package is told here, not in a worker
+        glyph_image(SPEAKABLE[0], 96)  # a missing package is told here, not in a worker
 
     def __len__(self) -> int:
         return self.count
@@ -153,7 +153,7 @@ class Scenes:
         return {**self.__dict__, "_kept": {}}
 
     def scene(self, index: int) -> Scene:
-        """Compose scene `index`: the picture, and the facts its sample is made of."""
+        """Compose scene `index`: the image, and the facts its sample is made of."""
         rng = np.random.default_rng(
             keyed_seed(self.seed, _SPLITS[self.split], _TASKS.index(self.task), index)
         )
@@ -172,7 +172,7 @@ class Scenes:
     def _sample(self, index: int) -> Sample:
         scene = self.scene(index)
         sample: Sample = {
-            "image": torch.from_numpy(scene.picture).permute(2, 0, 1),  # (H, W, 3) -> (3, H, W)
+            "image": torch.from_numpy(scene.image).permute(2, 0, 1),  # (H, W, 3) -> (3, H, W)
             "id": self.ids[index],
             "size": (self.size, self.size),
         }
@@ -212,7 +212,7 @@ def scenes(
 
     Args:
         task: "classification", "detection", "segmentation" or "captioning".
-        size: Side of the pictures in pixels.
+        size: Side of the images in pixels.
         train: Number of training scenes.
         val: Number of validation scenes.
         test: Number of test scenes.
@@ -250,28 +250,28 @@ def _base(size: int) -> int:
 
 def _single(rng: np.random.Generator, size: int, label: int, split: str) -> Scene:
     """Compose one main object among clutter: behind it anything of no category, over it a shape or two."""
-    picture = Image.fromarray(ground(rng, size))
-    shapes(rng, picture, int(rng.integers(0, 4)))
+    image = Image.fromarray(ground(rng, size))
+    shapes(rng, image, int(rng.integers(0, 4)))
     for _ in range(int(rng.integers(0, 3))):
-        sign = glyph_picture(CLUTTER[int(rng.integers(len(CLUTTER)))], _base(size))
+        sign = glyph_image(CLUTTER[int(rng.integers(len(CLUTTER)))], _base(size))
         piece = patch(rng, sign, size * (0.12 + 0.16 * rng.random()))
-        lay(picture, piece, int(rng.integers(0, size)), int(rng.integers(0, size)))
+        lay(image, piece, int(rng.integers(0, size)), int(rng.integers(0, size)))
     pool = glyph_split(_NAMES[label], split)
     glyph = pool[int(rng.integers(len(pool)))]
     side = size * (0.55 + 0.35 * rng.random())
-    piece = patch(rng, glyph_picture(glyph, _base(size)), side)
+    piece = patch(rng, glyph_image(glyph, _base(size)), side)
     left, top = _place(rng, size, piece)
-    lay(picture, piece, left, top)
+    lay(image, piece, left, top)
     cover = covered(size, piece, left, top)
     box = _box(cover)
     thing = SceneObject(glyph, glyph_name(glyph), label, box)
-    return Scene(np.array(picture), (thing,), cover[None], None, ())
+    return Scene(np.array(image), (thing,), cover[None], None, ())
 
 
 def _crowd(rng: np.random.Generator, size: int, split: str) -> Scene:
     """Compose two to five objects of any category; each stays mostly visible."""
-    picture = Image.fromarray(ground(rng, size))
-    shapes(rng, picture, int(rng.integers(0, 3)))
+    image = Image.fromarray(ground(rng, size))
+    shapes(rng, image, int(rng.integers(0, 3)))
     things: list[tuple[str, int]] = []
     whole: list[np.ndarray] = []  # each object as if nothing lay over it
     seen: list[np.ndarray] = []
@@ -279,13 +279,13 @@ def _crowd(rng: np.random.Generator, size: int, split: str) -> Scene:
         category = int(rng.integers(len(_NAMES)))
         pool = glyph_split(_NAMES[category], split)
         glyph = pool[int(rng.integers(len(pool)))]
-        piece = patch(rng, glyph_picture(glyph, _base(size)), size * (0.22 + 0.23 * rng.random()))
+        piece = patch(rng, glyph_image(glyph, _base(size)), size * (0.22 + 0.23 * rng.random()))
         for _ in range(8):  # look for a free place; without one the object is left out
             left, top = _place(rng, size, piece)
             cover = covered(size, piece, left, top)
             left_over = [np.where(cover > 0, np.uint8(0), below) for below in seen]
             if all(now.sum() >= 0.85 * full.sum() for now, full in zip(left_over, whole, strict=True)):
-                lay(picture, piece, left, top)
+                lay(image, piece, left, top)
                 seen, whole = [*left_over, cover], [*whole, cover]
                 things.append((glyph, category))
                 break
@@ -293,12 +293,12 @@ def _crowd(rng: np.random.Generator, size: int, split: str) -> Scene:
         SceneObject(glyph, glyph_name(glyph), category, _box(cover))
         for (glyph, category), cover in zip(things, seen, strict=True)
     )
-    return Scene(np.array(picture), objects, np.stack(seen), None, ())
+    return Scene(np.array(image), objects, np.stack(seen), None, ())
 
 
 def _pair(rng: np.random.Generator, size: int, split: str) -> Scene:
     """Compose two objects side by side or one above the other, and say so."""
-    picture = Image.fromarray(ground(rng, size))
+    image = Image.fromarray(ground(rng, size))
     pairs = _pairs()[split]
     first, second = pairs[int(rng.integers(len(pairs)))]
     if rng.random() < 0.5:
@@ -308,13 +308,13 @@ def _pair(rng: np.random.Generator, size: int, split: str) -> Scene:
     ahead = relation in ("left of", "above")
     covers = []
     for glyph, near in ((first, ahead), (second, not ahead)):
-        piece = patch(rng, glyph_picture(glyph, _base(size)), size * (0.34 + 0.08 * rng.random()), turn=6.0)
+        piece = patch(rng, glyph_image(glyph, _base(size)), size * (0.34 + 0.08 * rng.random()), turn=6.0)
         spare = (size - piece.width, size - piece.height)
         place = [int(rng.integers(round(0.25 * room), round(0.75 * room) + 1)) for room in spare]
         half = max(1, size // 2 - (piece.width, piece.height)[along])
         step = int(rng.integers(0, half))
         place[along] = step if near else spare[along] - step
-        lay(picture, piece, place[0], place[1])
+        lay(image, piece, place[0], place[1])
         covers.append(covered(size, piece, place[0], place[1]))
     covers[0] = np.where(covers[1] > 0, np.uint8(0), covers[0])
     objects = tuple(
@@ -322,7 +322,7 @@ def _pair(rng: np.random.Generator, size: int, split: str) -> Scene:
         for glyph, cover in zip((first, second), covers, strict=True)
     )
     captions = _sentences(objects[0].name, objects[1].name, relation)
-    return Scene(np.array(picture), objects, np.stack(covers), relation, captions)
+    return Scene(np.array(image), objects, np.stack(covers), relation, captions)
 
 
 def _sentences(first: str, second: str, relation: str) -> tuple[str, ...]:
@@ -353,7 +353,7 @@ def _pairs() -> dict[str, tuple[tuple[str, str], ...]]:
 
 
 def _place(rng: np.random.Generator, size: int, piece: Image.Image) -> tuple[int, int]:
-    """Draw a place where the piece lies inside the picture."""
+    """Draw a place where the piece lies inside the image."""
     left = int(rng.integers(0, max(1, size - piece.width + 1)))
     top = int(rng.integers(0, max(1, size - piece.height + 1)))
     return left, top

@@ -5,7 +5,7 @@ CPU, one vector a batch: sample i of a batch takes element i, so what happens to
 device. Samples are mixed with their right neighbour: the partner of sample i is sample (i + 1) mod B.
 
 Labels stay indices. A mixing transform adds `labels_b`, the partner's labels, and `lam` `(B,)` float32, the
-share of the sample's own picture: the loss is `lam * loss(labels) + (1 - lam) * loss(labels_b)`, which is
+share of the sample's own image: the loss is `lam * loss(labels) + (1 - lam) * loss(labels_b)`, which is
 right for class indices and for float multi-label targets alike.
 """
 
@@ -40,7 +40,7 @@ BatchTransform: TypeAlias = Callable[[Batch, torch.Generator], Batch]
 
 @dataclass(frozen=True)
 class FlipBatch:
-    """Mirror pictures left to right.
+    """Mirror images left to right.
 
     Draws `rand(B)`; sample i is mirrored when element i is below `probability`. uint8 stays uint8.
 
@@ -51,13 +51,13 @@ class FlipBatch:
     probability: float = 0.5
 
     def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Return the batch with some pictures mirrored; uint8 stays uint8."""
+        """Return the batch with some images mirrored; uint8 stays uint8."""
         images = _images(batch)
         chosen = torch.rand(len(images), generator=rng) < self.probability
         if images.device.type != "cpu":
             where = chosen.to(images.device)[:, None, None, None]
             return {**batch, "images": torch.where(where, images.flip(-1), images)}
-        # Here a choice for every number costs more than a mirror of the chosen pictures.
+        # Here a choice for every number costs more than a mirror of the chosen images.
         mirrored = images.clone()
         for index in chosen.nonzero().flatten().tolist():
             mirrored[index] = images[index].flip(-1)
@@ -66,9 +66,9 @@ class FlipBatch:
 
 @dataclass(frozen=True)
 class MixupBatch:
-    """Blend each picture with its partner's (Zhang et al. 2018, arXiv:1710.09412).
+    """Blend each image with its partner's (Zhang et al. 2018, arXiv:1710.09412).
 
-    Draws `lam` of each sample from Beta(alpha, alpha). The pictures become float in [0, 1].
+    Draws `lam` of each sample from Beta(alpha, alpha). The images become float in [0, 1].
 
     Args:
         alpha: Both parameters of the Beta distribution.
@@ -93,10 +93,10 @@ class MixupBatch:
 
 @dataclass(frozen=True)
 class CutmixBatch:
-    """Paste a box of the partner's picture into each picture (Yun et al. 2019, arXiv:1905.04899).
+    """Paste a box of the partner's image into each image (Yun et al. 2019, arXiv:1905.04899).
 
     Draws a share from Beta(alpha, alpha), then the box's centre from `rand(B, 2)` (row, column). The box has
-    the picture's shape and that share left of its area outside it; it is cut at the border, and `lam` is the
+    the image's shape and that share left of its area outside it; it is cut at the border, and `lam` is the
     exact share of pixels that remain. uint8 stays uint8.
 
     Args:
@@ -125,13 +125,13 @@ class CutmixBatch:
 
 @dataclass(frozen=True)
 class EraseBatch:
-    """Paint a box of each picture grey (Zhong et al. 2020, arXiv:1708.04896, with a constant value).
+    """Paint a box of each image grey (Zhong et al. 2020, arXiv:1708.04896, with a constant value).
 
     Draws `rand(B, 5)`: whether (below `probability`), area, log-ratio, row, column. uint8 stays uint8.
 
     Args:
-        probability: Chance that a picture is erased in.
-        area: Least and largest share of the picture that is erased.
+        probability: Chance that an image is erased in.
+        area: Least and largest share of the image that is erased.
         ratio: Least and largest height over width; the other is its inverse by custom.
         value: The grey that is painted, in [0, 1].
     """
@@ -207,7 +207,7 @@ def batch_transform(
         flip: Chance of a mirror.
         mixup_alpha: Parameter of mixup.
         cutmix_alpha: Parameter of cutmix.
-        erase: Chance that a picture is erased in.
+        erase: Chance that an image is erased in.
 
     Raises:
         InputError: A name is not known, or a value is out of range.
@@ -234,8 +234,8 @@ def _images(batch: Batch) -> Tensor:
     images = batch["images"]
     if not isinstance(images, Tensor):
         raise InputError(
-            f"Expected one tensor of pictures (B, 3, H, W), but got a {type(images).__name__}. Batch "
-            "transforms need pictures of one size; use per-sample transforms for lists."
+            f"Expected one tensor of images (B, 3, H, W), but got a {type(images).__name__}. Batch "
+            "transforms need images of one size; use per-sample transforms for lists."
         )
     return images
 

@@ -1,7 +1,7 @@
 """Geometry of one sample, in the workers: uint8 in, uint8 out, every draw from the generator it is given.
 
-A transform is a callable `(sample, generator) -> sample`. Pictures, boxes, masks and class maps move
-together. A crop and a resize are one antialiased step on the uint8 picture.
+A transform is a callable `(sample, generator) -> sample`. Images, boxes, masks and class maps move
+together. A crop and a resize are one antialiased step on the uint8 image.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class RandomResizedCrop:
     """Cut a box of random area and shape and resize it to a square (Szegedy et al. 2015, arXiv:1409.4842).
 
     Four draws each time: area, log-ratio, left, top. A shape that does not fit is shrunk until it does,
-    so the number of draws never depends on the picture.
+    so the number of draws never depends on the image.
 
     Args:
         size: Side of the result in pixels.
-        scale: Least and largest area as a share of the picture's.
+        scale: Least and largest area as a share of the image's.
         ratio: Least and largest width over height.
     """
 
@@ -120,7 +120,7 @@ class CenterCrop:
 
     Args:
         size: Side of the result in pixels.
-        share: Side of the cut as a share of the picture's short side.
+        share: Side of the cut as a share of the image's short side.
     """
 
     size: int
@@ -153,7 +153,7 @@ class Flip:
 class Augment:
     """RandAugment (arXiv:1909.13719) or TrivialAugment (arXiv:2103.10158) as torchvision writes them.
 
-    They move the picture alone, so samples with boxes or masks are refused. torchvision draws from the
+    They move the image alone, so samples with boxes or masks are refused. torchvision draws from the
     global generator: it is forked, seeded with one draw of the sample's generator, and put back.
 
     Args:
@@ -163,11 +163,11 @@ class Augment:
     name: Literal["randaugment", "trivial"]
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
-        """Return the sample with its picture changed."""
+        """Return the sample with its image changed."""
         moved = [field for field in ("boxes", "masks", "mask") if field in sample]
         if moved:
             raise InputError(
-                f"Expected a sample with a picture only, but it has {', '.join(moved)}, which {self.name} "
+                f"Expected a sample with an image only, but it has {', '.join(moved)}, which {self.name} "
                 "would leave behind. Use Flip and RandomResizedCrop there."
             )
         seed = int(torch.randint(2**62, (), generator=rng))
@@ -229,4 +229,4 @@ def classification_eval(size: int, *, share: float = 1.0) -> Transform:
 
 def _check_size(size: int) -> None:
     if size < 1:
-        raise InputError(expected("the size of the pictures", "at least 1 pixel", size))
+        raise InputError(expected("the size of the images", "at least 1 pixel", size))

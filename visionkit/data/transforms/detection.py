@@ -46,7 +46,7 @@ class ScaleJitter:
 class LargeScaleJitter:
     """Resize by a random factor, then crop or pad to a square. Three draws.
 
-    The picture is first thought of as fitted into the square; the factor is relative to that.
+    The image is first thought of as fitted into the square; the factor is relative to that.
 
     Args:
         size: Side of the square in pixels.
@@ -59,7 +59,7 @@ class LargeScaleJitter:
     scale: tuple[float, float] = (0.1, 2.0)
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
-        """Return the sample with a picture `(3, size, size)`, grey where there was none."""
+        """Return the sample with an image `(3, size, size)`, grey where there was none."""
         factor, across, down = torch.rand(3, generator=rng).tolist()
         factor = self.scale[0] + (self.scale[1] - self.scale[0]) * factor
         height, width = sample["image"].shape[-2:]
@@ -71,7 +71,7 @@ class LargeScaleJitter:
             min(self.size, max(1, round(wide * ratio))),
         )
         out = crop_resize(sample, (top, left, max(1, high), max(1, wide)), target)
-        out.pop("truth", None)  # of the picture without its grey border
+        out.pop("truth", None)  # of the image without its grey border
         image = out["image"].new_full((3, self.size, self.size), 114)
         image[:, : target[0], : target[1]] = out["image"]
         out["image"] = image
@@ -84,15 +84,15 @@ class LargeScaleJitter:
 
 @dataclass(frozen=True)
 class CopyPaste:
-    """Paste some objects of another picture over this one, by their masks.
+    """Paste some objects of another image over this one, by their masks.
 
-    The other picture and the objects are drawn; both pictures go through `geometry` first, so they must come
+    The other image and the objects are drawn; both images go through `geometry` first, so they must come
     out at one size (`LargeScaleJitter`). What an object covers is taken from the masks and boxes below; an
     object of which less than `keep` pixels remain is dropped.
 
     Args:
-        reader: Where other pictures come from; its samples have `masks`.
-        geometry: What both pictures go through.
+        reader: Where other images come from; its samples have `masks`.
+        geometry: What both images go through.
         probability: Chance that anything is pasted.
         keep: Least visible pixels of an object below.
 
@@ -116,7 +116,7 @@ class CopyPaste:
         above = self.geometry(self.reader[other_index], rng)
         if above["image"].shape != below["image"].shape:
             sizes = f"{tuple(below['image'].shape)} and {tuple(above['image'].shape)}"
-            raise InputError(f"Copy-paste needs pictures of one size, but got {sizes}. Use LargeScaleJitter.")
+            raise InputError(f"Copy-paste needs images of one size, but got {sizes}. Use LargeScaleJitter.")
         return _paste(below, above, torch.rand(len(above["boxes"]), generator=rng) < 0.5, self.keep)
 
 
@@ -170,11 +170,11 @@ def detection_train(size: int, *, longest: int = 0, jitter: Sequence[float] = (1
 class DetectionEval:
     """Resize a sample for evaluation and carry its truth beside it, untouched: no draw.
 
-    Scores are taken in the frame of the original picture, against the boxes and masks that the file has, so
+    Scores are taken in the frame of the original image, against the boxes and masks that the file has, so
     they do not suffer from resizing. Masks go along as run lengths; none are resized.
 
     Args:
-        resize: What is done to picture and boxes.
+        resize: What is done to image and boxes.
     """
 
     resize: Resize
@@ -204,7 +204,7 @@ def detection_eval(size: int, *, longest: int = 0) -> Transform:
 
 
 def aspect_groups(sizes: Sequence[tuple[int, int]]) -> Callable[[list[int], int], list[list[int]]]:
-    """Return a grouping for `DataModule`: pictures that are upright and that are wide share no global batch.
+    """Return a grouping for `DataModule`: images that are upright and that are wide share no global batch.
 
     It is a pure function of the order: samples keep it within their group, a batch stands where its last
     sample stood, and what fills no batch goes into mixed batches at the end, so every sample is used as

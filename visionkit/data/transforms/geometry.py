@@ -1,4 +1,4 @@
-"""Moves of a whole sample: the picture, its boxes, its masks and its class map go together."""
+"""Moves of a whole sample: the image, its boxes, its masks and its class map go together."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def crop_resize(
 
     Args:
         sample: Anything with an image `(3, H, W)` uint8; boxes, masks and mask are moved when present.
-        box: `(top, left, height, width)` in pixels, inside the picture.
+        box: `(top, left, height, width)` in pixels, inside the image.
         size: `(height, width)` of the result.
         keep: Least share of a box's area that must remain.
 
     Returns:
-        A new sample; `size`, the size of the original picture, is left as it was. `truth`, the objects in
-        the original picture, stays with the whole picture and goes with a cut: what is found in a cut cannot
+        A new sample; `size`, the size of the original image, is left as it was. `truth`, the objects in
+        the original image, stays with the whole image and goes with a cut: what is found in a cut cannot
         be brought back to where the truth lies.
     """
     top, left, height, width = box
@@ -55,7 +55,7 @@ def crop_resize(
 
 
 def flip(sample: Sample) -> Sample:
-    """Mirror the sample left to right; `truth`, which is of the original picture, is left out.
+    """Mirror the sample left to right; `truth`, which is of the original image, is left out.
 
     Args:
         sample: Anything with an image `(3, H, W)`.

@@ -1,4 +1,4 @@
-"""Geometry and colour of a picture with its class map; every draw comes from the generator that is given."""
+"""Geometry and colour of an image with its class map; every draw comes from the generator that is given."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ScaleCrop:
     """Scale at random and cut a window of fixed size, in one antialiased step.
 
     A window in which one class has more than `cap` of the counted pixels is drawn again, up to ten times, so
-    that road or sky does not fill the batches (`cat_max_ratio` in MMSegmentation). Where the scaled picture
+    that road or sky does not fill the batches (`cat_max_ratio` in MMSegmentation). Where the scaled image
     is smaller than the window, it lies at the top left; the rest is grey and ignored. One draw for the
-    scale and twenty for the places, whatever the picture.
+    scale and twenty for the places, whatever the image.
 
     Args:
         size: `(height, width)` of the window in pixels.
@@ -79,7 +79,7 @@ class Photometric:
             raise InputError(expected("strength", "from 0 to 1", self.strength))
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
-        """Return the sample with its picture changed, uint8."""
+        """Return the sample with its image changed, uint8."""
         draws = (1 + self.strength * (2 * torch.rand(3, generator=rng) - 1)).tolist()
         brightness, contrast, saturation = draws
         image = sample["image"].float()

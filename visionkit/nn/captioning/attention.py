@@ -1,4 +1,4 @@
-"""Soft attention over a grid, for several sentences a picture at once."""
+"""Soft attention over a grid, for several sentences an image at once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["AdditiveAttention", "doubly_stochastic"]
 class AdditiveAttention(nn.Module):
     """Look at a grid with a query: `score . tanh(key + query)`, softmax over places.
 
-    The grid's projection does not depend on the words, so it is made once a picture (`keys`) and not once a
-    word. Beams and samples of one picture share it without a copy.
+    The grid's projection does not depend on the words, so it is made once an image (`keys`) and not once a
+    word. Beams and samples of one image share it without a copy.
 
     Args:
         channels: Channels of the grid.
@@ -39,15 +39,15 @@ class AdditiveAttention(nn.Module):
         """Return what is seen and where.
 
         Args:
-            query: `(B * K, Q)`, the K sentences of a picture next to each other.
+            query: `(B * K, Q)`, the K sentences of an image next to each other.
             grid: `(B, L, C)`.
             keys: `(B, L, A)` from `keys`.
 
         Returns:
             Context `(B * K, C)` and weights `(B * K, L)`, which sum to one.
         """
-        pictures, places, _ = grid.shape
-        asked = self.query(query).view(pictures, -1, 1, keys.shape[-1])  # (B, K, 1, A)
+        images, places, _ = grid.shape
+        asked = self.query(query).view(images, -1, 1, keys.shape[-1])  # (B, K, 1, A)
         if keys.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             scores = _scores_in_turn(asked, keys, self.score.weight[0])
         else:
@@ -58,7 +58,7 @@ class AdditiveAttention(nn.Module):
 
 
 def _scores_in_turn(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """Return `weight . tanh(query + keys)` `(B, K, L)` in 32 bits or more, a picture at a time, in cache.
+    """Return `weight . tanh(query + keys)` `(B, K, L)` in 32 bits or more, an image at a time, in cache.
 
     As `tanh(x) = 2 sigmoid(2x) - 1`, the sum over sigmoids is scaled and shifted once (see `_TanhOfHalf`).
     """
@@ -103,7 +103,7 @@ def doubly_stochastic(weights: Tensor, valid: Tensor) -> Tensor:
         valid: `(B, T)` bool, true where there is a word.
 
     Returns:
-        `()`: mean over pictures of the sum over places of `(1 - sum over words) ** 2`.
+        `()`: mean over images of the sum over places of `(1 - sum over words) ** 2`.
 
     Xu et al., "Show, Attend and Tell", ICML 2015, section 4.2.1.
     """

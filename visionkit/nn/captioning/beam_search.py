@@ -1,4 +1,4 @@
-"""Beam search over all pictures and beams in one batch."""
+"""Beam search over all images and beams in one batch."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def beam_search(
 ) -> Decoded:
     """Find the most likely sentences.
 
-    What is found for a picture does not depend on the pictures beside it: the search of a picture is over
-    when no open beam can still beat its worst kept sentence. Where a quarter of the pictures or more are
+    What is found for an image does not depend on the images beside it: the search of an image is over
+    when no open beam can still beat its worst kept sentence. Where a quarter of the images or more are
     done, the others go on without them, if `narrow` can make a step function for these alone.
 
     Args:
         step: The pure step function.
-        state: One row for each picture.
+        state: One row for each image.
         marks: Begin, end, padding, what is never said, and what does not end a sentence.
         beams: Open sentences in each group.
-        n_best: Sentences returned for each picture, at most `beams * groups`.
+        n_best: Sentences returned for each image, at most `beams * groups`.
         longest: Most words, the end included; a sentence that has not ended by then counts as it stands.
         length_penalty: Divide log-probabilities by `((5 + length) / 6) ** length_penalty` (Wu et al. 2016);
             above 0 favours long sentences.
         block_trigrams: Never say three words in a row twice (Paulus et al. 2018).
         groups: Groups of beams that are discouraged from saying, at the same place, what earlier groups say.
         diversity: How strongly (Vijayakumar et al., "Diverse Beam Search", 2018).
-        narrow: Returns the step function for the pictures at these places of the batch `(b,)`, in this order.
+        narrow: Returns the step function for the images at these places of the batch `(b,)`, in this order.
 
     Raises:
         InputError: A setting is out of range.
@@ -69,27 +69,27 @@ def beam_search(
         raise InputError(expected("n_best", f"in 1 .. beams * groups = {beams * groups}", n_best))
     if length_penalty < 0:
         raise InputError(expected("length_penalty", "at least 0", length_penalty))
-    pictures, device = state[0].shape[0], state[0].device
+    images, device = state[0].shape[0], state[0].device
     width = beams * groups
     empty = _Beams(
-        torch.full((pictures, beams), _NEVER, device=device),
-        torch.empty(pictures, beams, 0, dtype=torch.int64, device=device),
-        torch.empty(pictures, beams, 0, 0, device=device),
+        torch.full((images, beams), _NEVER, device=device),
+        torch.empty(images, beams, 0, dtype=torch.int64, device=device),
+        torch.empty(images, beams, 0, 0, device=device),
     )
     # One open beam to begin with: K equal ones would find each sentence K times.
     first = empty.scores.clone()
     first[:, 0] = 0
     opened = [empty._replace(scores=first)] * groups
     ended = [empty] * groups
-    last = torch.full((pictures,), marks.bos, device=device)
+    last = torch.full((images,), marks.bos, device=device)
     best_penalty = _penalty(longest, length_penalty)
-    searched = torch.arange(pictures, device=device)  # the pictures whose search is not over
+    searched = torch.arange(images, device=device)  # the images whose search is not over
     left: list[tuple[Tensor, list[_Beams]]] = []
 
     for place in range(longest):
         log_probs, state, looks = step(last, state)
         log_probs = marks.bar(log_probs, last)
-        if place == 0:  # every beam begins alike: the first step is made once a picture
+        if place == 0:  # every beam begins alike: the first step is made once an image
             state = _widen(state, width)
             log_probs, *seen = _widen((log_probs,) if looks is None else (log_probs, looks), width)
             looks = seen[0] if seen else None
@@ -196,15 +196,15 @@ def _longer(beams: _Beams, more: int, places: int, marks: Marks) -> _Beams:
     )
 
 
-def _some(beams: _Beams, pictures: Tensor) -> _Beams:
-    return _Beams(*(part[pictures] for part in beams))
+def _some(beams: _Beams, images: Tensor) -> _Beams:
+    return _Beams(*(part[images] for part in beams))
 
 
 def _gathered(parts: list[tuple[Tensor, list[_Beams]]], marks: Marks) -> list[_Beams]:
-    """Join the groups of pictures whose searches ended at different times, in the order of the batch."""
+    """Join the groups of images whose searches ended at different times, in the order of the batch."""
     last = parts[-1][1][0]
     length, places = last.looks.shape[2:]
-    order = torch.cat([pictures for pictures, _ in parts]).argsort()
+    order = torch.cat([images for images, _ in parts]).argsort()
     whole: list[_Beams] = []
     for groups in zip(*(groups for _, groups in parts), strict=True):
         even = [_longer(group, length - group.looks.shape[2], places, marks) for group in groups]

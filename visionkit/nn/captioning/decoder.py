@@ -11,10 +11,10 @@ from visionkit.errors import InputError, expected
 from visionkit.nn.captioning.recurrent import CellKind, State
 from visionkit.nn.captioning.rnn_cores import Memory, make_core, widen
 
-__all__ = ["CaptionDecoder", "Taught"]
+__all__ = ["CaptionDecoder", "TeacherForcingOutput"]
 
 
-class Taught(NamedTuple):
+class TeacherForcingOutput(NamedTuple):
     """What teacher forcing gives."""
 
     logits: Tensor  # (M, V) for the M words that are not padding
@@ -82,13 +82,13 @@ class CaptionDecoder(nn.Module):
         """Whether there are attention maps."""
         return self.core.attends
 
-    def forward(self, grid: Tensor, tokens: Tensor, *, sampled: float = 0.0) -> Taught:
+    def forward(self, grid: Tensor, tokens: Tensor, *, sampled: float = 0.0) -> TeacherForcingOutput:
         """Teach: predict each word from the true words before it.
 
         Args:
             grid: `(B, L, C)`.
-            tokens: `(B * K, T + 1)` ids: begin, words, end, padding (0); the K sentences of a picture next to
-                each other. The grid is projected once a picture.
+            tokens: `(B * K, T + 1)` ids: begin, words, end, padding (0); the K sentences of an image next to
+                each other. The grid is projected once an image.
             sampled: Share of input words that the model draws itself (scheduled sampling, Bengio et al.
                 2015).
         """
@@ -99,10 +99,12 @@ class CaptionDecoder(nn.Module):
         else:
             hidden, attention = self.core.sequence(self._embed(inputs), memory)
         valid = targets != 0
-        return Taught(self.output(self.dropout(hidden[valid])), targets[valid], valid, attention)
+        return TeacherForcingOutput(
+            self.output(self.dropout(hidden[valid])), targets[valid], valid, attention
+        )
 
     def start(self, grid: Tensor) -> tuple[Memory, State]:
-        """Prepare pictures `(B, L, C)` for `step`: what does not change, and the first state."""
+        """Prepare images `(B, L, C)` for `step`: what does not change, and the first state."""
         memory = self.core.memory(grid)
         return memory, self.core.begin(memory)
 
@@ -110,9 +112,9 @@ class CaptionDecoder(nn.Module):
         """Say the next word.
 
         Args:
-            tokens: `(B * K,)` the words before, the K sentences of a picture next to each other.
+            tokens: `(B * K,)` the words before, the K sentences of an image next to each other.
             state: One row for each sentence.
-            memory: From `start`, one row for each picture.
+            memory: From `start`, one row for each image.
 
         Returns:
             Log-probabilities `(B * K, V)`, the next state, and attention `(B * K, L)` if the core attends.

@@ -47,7 +47,7 @@ class Marks:
 
 
 class Decoded(NamedTuple):
-    """Sentences of a batch of pictures, best first."""
+    """Sentences of a batch of images, best first."""
 
     tokens: Tensor  # (B, n, T) ids; the end is there if the sentence ended; padding after it
     scores: Tensor  # (B, n) log-probability of the sentence (with a length penalty, if one was asked for)
@@ -55,11 +55,11 @@ class Decoded(NamedTuple):
 
 
 def decode_greedy(step: StepFunction, state: State, *, marks: Marks, longest: int = 20) -> Decoded:
-    """Say the most likely word each time, all pictures at once, until every sentence has ended.
+    """Say the most likely word each time, all images at once, until every sentence has ended.
 
     Args:
         step: The pure step function.
-        state: One row for each picture.
+        state: One row for each image.
         marks: Begin, end, padding.
         longest: Most words, the end included.
     """
@@ -83,9 +83,9 @@ def decode_samples(
 
     Args:
         step: The pure step function.
-        state: One row for each picture.
+        state: One row for each image.
         marks: Begin, end, padding.
-        count: Sentences for each picture.
+        count: Sentences for each image.
         longest: Most words, the end included.
         temperature: Below 1 draws likely words more often.
         top_k: Draw among the k most likely words; 0 for all.
@@ -93,7 +93,7 @@ def decode_samples(
             al., ICLR 2020).
         generator: Makes the draws repeatable; on the state's device.
         uniforms: `(B * count, longest)` numbers in [0, 1), one a word, in place of the generator: what is
-            drawn for a picture then depends on its own numbers alone, in any batch and on any process.
+            drawn for an image then depends on its own numbers alone, in any batch and on any process.
 
     Raises:
         InputError: A setting is out of range.

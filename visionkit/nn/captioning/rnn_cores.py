@@ -18,7 +18,7 @@ __all__ = ["CORES", "Core", "Memory", "make_core", "widen"]
 
 
 class Memory(NamedTuple):
-    """What is known of the pictures before the first word; it does not change from word to word."""
+    """What is known of the images before the first word; it does not change from word to word."""
 
     grid: Tensor  # (B, L, C)
     mean: Tensor  # (B, C)
@@ -33,11 +33,11 @@ class Core(Protocol):
     attends: bool
 
     def memory(self, grid: Tensor) -> Memory:
-        """Prepare pictures `(B, L, C)` once."""
+        """Prepare images `(B, L, C)` once."""
         ...
 
     def begin(self, memory: Memory) -> State:
-        """Return the state before the first word, one row a picture."""
+        """Return the state before the first word, one row an image."""
         ...
 
     def step(self, words: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
@@ -50,22 +50,22 @@ class Core(Protocol):
 
 
 class _Plain(nn.Module):
-    """Show and Tell: the picture is the first word (Vinyals et al., CVPR 2015)."""
+    """Show and Tell: the image is the first word (Vinyals et al., CVPR 2015)."""
 
     attends = False
 
     def __init__(self, channels: int, *, embed: int, hidden: int, attention: int, cell: CellKind) -> None:
         super().__init__()
         self.hidden = hidden
-        self.picture = nn.Linear(channels, embed)
+        self.image = nn.Linear(channels, embed)
         self.cell = RecurrentCell(embed, hidden, kind=cell)
 
     def memory(self, grid: Tensor) -> Memory:
         return Memory(grid, grid.mean(dim=1), grid.new_zeros(*grid.shape[:2], 0))
 
     def begin(self, memory: Memory) -> State:
-        picture = self.picture(memory.mean)
-        return self.cell.step(picture, self.cell.zeros(picture))
+        image = self.image(memory.mean)
+        return self.cell.step(image, self.cell.zeros(image))
 
     def step(self, words: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
         state = self.cell.step(words, state)
@@ -76,22 +76,22 @@ class _Plain(nn.Module):
 
 
 class _Maxout(nn.Module):
-    """FC: the picture is the first word of a maxout LSTM (Rennie et al., CVPR 2017)."""
+    """FC: the image is the first word of a maxout LSTM (Rennie et al., CVPR 2017)."""
 
     attends = False
 
     def __init__(self, channels: int, *, embed: int, hidden: int, attention: int, cell: CellKind) -> None:
         super().__init__()
         self.hidden = hidden
-        self.picture = nn.Linear(channels, embed)
+        self.image = nn.Linear(channels, embed)
         self.cell = MaxoutCell(embed, hidden)
 
     def memory(self, grid: Tensor) -> Memory:
         return Memory(grid, grid.mean(dim=1), grid.new_zeros(*grid.shape[:2], 0))
 
     def begin(self, memory: Memory) -> State:
-        picture = self.picture(memory.mean)
-        return self.cell.step(picture, self.cell.zeros(picture))
+        image = self.image(memory.mean)
+        return self.cell.step(image, self.cell.zeros(image))
 
     def step(self, words: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
         state = self.cell.step(words, state)
@@ -188,7 +188,7 @@ class _UpDown(nn.Module):
 
 
 def widen(state: State, rows: int) -> State:
-    """Return the state of every picture once for each of its sentences, `rows` in all."""
+    """Return the state of every image once for each of its sentences, `rows` in all."""
     times = rows // len(state[0])
     return state if times == 1 else tuple(part.repeat_interleave(times, dim=0) for part in state)
 

@@ -15,7 +15,7 @@ from visionkit.errors import InputError
 
 __all__ = ["LevelAnchors"]
 
-_CACHED = 32  # picture shapes; multi-scale training has about a dozen
+_CACHED = 32  # image shapes; multi-scale training has about a dozen
 
 
 class LevelAnchors(AnchorGenerator):
@@ -28,7 +28,7 @@ class LevelAnchors(AnchorGenerator):
         levels: The levels, fine to coarse.
         scales: Side of the anchors of a level, in its own positions: 8 gives 32 pixels at reduction 4.
         ratios: Height over width.
-        spacing: "reduction" puts anchors exactly one reduction apart; "grid" divides the padded picture by
+        spacing: "reduction" puts anchors exactly one reduction apart; "grid" divides the padded image by
             the map, rounding down, as torchvision does (its weights were trained so).
 
     Ren et al., Faster R-CNN, 2015; Lin et al., Feature Pyramid Networks, 2017.
@@ -58,7 +58,7 @@ class LevelAnchors(AnchorGenerator):
         return int(self.num_anchors_per_location()[0])
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Return `(A, 4)` xyxy anchors for each picture of the batch, the same tensor for all."""
+        """Return `(A, 4)` xyxy anchors for each image of the batch, the same tensor for all."""
         grids = [(int(m.shape[-2]), int(m.shape[-1])) for m in feature_maps]
         device, padded = feature_maps[0].device, tuple(image_list.tensors.shape[-2:])
         key = (str(device), padded, tuple(grids))

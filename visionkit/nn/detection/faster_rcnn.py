@@ -35,13 +35,13 @@ class RCNNConfig:
         anchor_scales: Side of the anchors of each level, in its own positions.
         anchor_ratios: Height over width of the anchors.
         anchor_spacing: "reduction", or "grid" as torchvision (see `LevelAnchors`).
-        proposals_train: Proposals a picture in training, before and after suppression.
-        proposals_eval: Proposals a picture in evaluation; 300 is about three times faster on small machines.
-        proposal_samples: Anchors a picture in the proposal network's loss.
-        box_samples: Proposals a picture in the box head's loss.
+        proposals_train: Proposals an image in training, before and after suppression.
+        proposals_eval: Proposals an image in evaluation; 300 is about three times faster on small machines.
+        proposal_samples: Anchors an image in the proposal network's loss.
+        box_samples: Proposals an image in the box head's loss.
         score_threshold: Detections below it are dropped.
         nms_threshold: Overlap above which the lower of two detections of a class is dropped.
-        detections: Most detections a picture.
+        detections: Most detections an image.
     """
 
     masks: bool = False
@@ -69,7 +69,7 @@ class FasterRCNN(nn.Module):
     repeats another one, as "pool" makes, serves proposals alone).
 
     Args:
-        source: Normalised pictures to maps; all levels with the same channels.
+        source: Normalised images to maps; all levels with the same channels.
         num_classes: Foreground classes; background is added here.
         config: See `RCNNConfig`.
         norm: Makes the norm of the convolutional heads; without it they have biases.
@@ -150,12 +150,12 @@ class FasterRCNN(nn.Module):
 
         Args:
             images: `(B, 3, H, W)` normalised, padded at the right and at the bottom.
-            sizes: `(H, W)` of each picture without padding.
-            targets: For each picture `boxes` `(N, 4)`, `labels` `(N,)` from 0, and `masks` `(N, H, W)` with a
+            sizes: `(H, W)` of each image without padding.
+            targets: For each image `boxes` `(N, 4)`, `labels` `(N,)` from 0, and `masks` `(N, H, W)` with a
                 mask head, all in the frame of `images`; required in training.
 
         Returns:
-            For each picture `boxes` `(D, 4)`, `scores` `(D,)`, `labels` `(D,)` from 0, best first, and with a
+            For each image `boxes` `(D, 4)`, `scores` `(D,)`, `labels` `(D,)` from 0, best first, and with a
             mask head `masks` `(D, 1, 28, 28)` probabilities within the box; and the losses `loss_objectness`,
             `loss_proposal`, `loss_class`, `loss_box` and `loss_mask`.
         """

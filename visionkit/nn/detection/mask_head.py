@@ -62,11 +62,11 @@ def mask_loss(
     """Return the mean binary cross-entropy of each region's own class against its object's mask.
 
     Args:
-        logits: `(K, num_classes + 1, M, M)` over all pictures.
-        boxes: For each picture the regions `(K_i, 4)` xyxy.
-        masks: For each picture `(N_i, H, W)` 0/1 in the frame of the boxes.
-        labels: For each picture the classes of its objects `(N_i,)`, background 0.
-        matched: For each picture the object of each region, `(K_i,)`.
+        logits: `(K, num_classes + 1, M, M)` over all images.
+        boxes: For each image the regions `(K_i, 4)` xyxy.
+        masks: For each image `(N_i, H, W)` 0/1 in the frame of the boxes.
+        labels: For each image the classes of its objects `(N_i,)`, background 0.
+        matched: For each image the object of each region, `(K_i,)`.
     """
     if not sum(len(b) for b in boxes):
         return logits.sum() * 0  # keeps every parameter in the graph on every process

@@ -23,7 +23,7 @@ def roi_align_kernel(
 
     Args:
         features: Maps `(B, C, H, W)`.
-        rois: Regions `(K, 5)`: number of the picture, then xyxy in input pixels.
+        rois: Regions `(K, 5)`: number of the image, then xyxy in input pixels.
         output_size: Bins a side.
         spatial_scale: Positions of the map per input pixel.
         sampling_ratio: Samples a side of a bin; -1 takes as many as the bin has positions.
@@ -55,7 +55,7 @@ def roi_align(
 
     Args:
         features: `(B, C, H, W)`; channels-last memory saves a copy.
-        rois: `(K, 5)` picture index and xyxy box in input pixels; they get no gradient.
+        rois: `(K, 5)` image index and xyxy box in input pixels; they get no gradient.
         output_size: Bins along a side.
         spatial_scale: Map positions per input pixel.
         sampling_ratio: Samples along a side of a bin; at least 1.
@@ -95,19 +95,19 @@ class RoIPool(nn.Module):
         self.sampling_ratio = sampling_ratio
 
     def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Pool the boxes of every picture.
+        """Pool the boxes of every image.
 
         Args:
             features: One map a level, each `(B, C, H, W)`.
-            boxes: For each picture `(N, 4)` xyxy in input pixels.
+            boxes: For each image `(N, 4)` xyxy in input pixels.
 
         Returns:
             `(sum of N, C, output_size, output_size)` in the order of `boxes`.
         """
         features = features[: len(self.reductions)]
         first = torch.cat(tuple(boxes))  # (K, 4)
-        pictures = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])  # (K, 1)
-        rois = torch.cat((pictures, first), dim=1)
+        images = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])  # (K, 1)
+        rois = torch.cat((images, first), dim=1)
         levels = self.assign(first)
         if _by_table(features[0]):
             return self._pool_bags(features, rois, levels)

@@ -137,11 +137,11 @@ class RegionHeads(RoIHeads):
         mask_head: Regions to masks; none for Faster R-CNN.
         loss: The box loss: "smooth_l1", "l1" or "giou".
         foreground_iou: A proposal that overlaps an object at least this much is of its class.
-        samples: Proposals a picture in the loss.
+        samples: Proposals an image in the loss.
         positive_fraction: Share of them that may be objects.
         score_threshold: Detections below it are dropped.
         nms_threshold: Overlap above which the lower of two detections of a class is dropped.
-        detections: Most detections a picture.
+        detections: Most detections an image.
     """
 
     def __init__(
@@ -193,9 +193,9 @@ class RegionHeads(RoIHeads):
 
         Args:
             features: One map a level.
-            proposals: For each picture `(P, 4)` xyxy.
-            image_shapes: `(H, W)` of each picture without padding.
-            targets: Boxes, labels (background 0) and masks of each picture; required in training.
+            proposals: For each image `(P, 4)` xyxy.
+            image_shapes: `(H, W)` of each image without padding.
+            targets: Boxes, labels (background 0) and masks of each image; required in training.
         """
         if self.training:
             return [], self._losses(features, proposals, targets)

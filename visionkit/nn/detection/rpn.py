@@ -32,8 +32,8 @@ class ProposalNetwork(RegionProposalNetwork):
         anchors: Makes the anchors.
         channels: Channels of every level.
         convs: Convolutions of the head.
-        proposals: Proposals a picture, before and after suppression: in training, in evaluation.
-        samples: Anchors a picture in the loss.
+        proposals: Proposals an image, before and after suppression: in training, in evaluation.
+        samples: Anchors an image in the loss.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class ProposalNetwork(RegionProposalNetwork):
         features: dict[str, Tensor],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Return `(P, 4)` xyxy for each picture; in training also `loss_objectness`, `loss_rpn_box_reg`."""
+        """Return `(P, 4)` xyxy for each image; in training also `loss_objectness`, `loss_rpn_box_reg`."""
         maps = list(features.values())
         logits, offsets = self.head(maps)
-        anchors = self.anchor_generator(images, maps)[0]  # (A, 4), the same for all pictures
+        anchors = self.anchor_generator(images, maps)[0]  # (A, 4), the same for all images
         counts = [int(level[0].numel()) for level in logits]
         scores, moves = concat_box_prediction_layers(logits, offsets)
         scores = scores.view(len(images.image_sizes), -1)  # (B, A)
@@ -121,7 +121,7 @@ class ProposalNetwork(RegionProposalNetwork):
         picked, at = torch.cat(chosen), torch.cat(positive)
         goal = torch.cat(goals) if goals else moves.new_zeros(0, 4)
         box = F.smooth_l1_loss(moves.reshape(-1, 4)[at], goal, beta=1 / 9, reduction="sum") / len(picked)
-        # torchvision sums over the pictures' positives first; the order decides the last bits.
+        # torchvision sums over the images' positives first; the order decides the last bits.
         order = torch.argsort(torch.cat(wanted), descending=True, stable=True)
         logits = scores.flatten()[picked[order]]
         objectness = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted)[order])

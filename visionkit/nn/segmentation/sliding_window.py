@@ -1,11 +1,11 @@
-"""A large picture in windows: the logits of overlapping windows, averaged, strip by strip.
+"""A large image in windows: the logits of overlapping windows, averaged, strip by strip.
 
 The starts of the windows are multiples of the network's coarsest reduction, so that a window's maps lie on
-the grid of the whole picture's. Pixels within `margin` of a window's inner border are left to its neighbours;
-where the margin covers the field of view, the result is the whole picture's. (A network that stretches its
+the grid of the whole image's. Pixels within `margin` of a window's inner border are left to its neighbours;
+where the margin covers the field of view, the result is the whole image's. (A network that stretches its
 maps onto a size that is no multiple of its reduction moves its grid, so there it agrees only nearly.) Strips
 are finished from top to bottom and handed out one by one: what is held at a time is a window high and the
-picture wide, whatever its height.
+image wide, whatever its height.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Windows", "sliding_labels", "sliding_logits"]
 
 @dataclass(frozen=True)
 class Windows:
-    """How a picture is cut.
+    """How an image is cut.
 
     Args:
         size: Side of a window in pixels.
@@ -61,8 +61,8 @@ class Windows:
         while start + self.size < length:
             spans.append((start, start + self.size))
             start += step
-        # The last window ends with the picture. It reaches back as far as a whole window does, so that the
-        # picture's end is seen with as much context as the rest.
+        # The last window ends with the image. It reaches back as far as a whole window does, so that the
+        # image's end is seen with as much context as the rest.
         first = max(0, length - self.size)
         start = min(start, -(-first // self.multiple) * self.multiple)
         return [*spans, (start, length)]
@@ -72,9 +72,9 @@ def sliding_logits(predict: Callable[[Tensor], Tensor], image: Tensor, windows: 
     """Return the averaged logits of every pixel.
 
     Args:
-        predict: Pictures `(B, 3, h, w)` to logits `(B, C, h, w)`.
+        predict: Images `(B, 3, h, w)` to logits `(B, C, h, w)`.
         image: `(3, H, W)`.
-        windows: How the picture is cut.
+        windows: How the image is cut.
 
     Returns:
         `(C, H, W)` on the device of the logits.
@@ -89,12 +89,12 @@ def sliding_labels(
     *,
     decide: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Return the class of every pixel; memory does not grow with the picture's height.
+    """Return the class of every pixel; memory does not grow with the image's height.
 
     Args:
-        predict: Pictures `(B, 3, h, w)` to logits `(B, C, h, w)`.
+        predict: Images `(B, 3, h, w)` to logits `(B, C, h, w)`.
         image: `(3, H, W)`; it may stay on the CPU if `predict` moves what it is given.
-        windows: How the picture is cut.
+        windows: How the image is cut.
         decide: Logits `(1, C, h, W)` to classes `(1, h, W)`; the largest logit if not given.
 
     Returns:
@@ -150,7 +150,7 @@ def _row(
             total[:, up:down, near:far] += values[:, up:down, near - left : far - left]
             weight[up:down, near:far] += 1.0
     if total is None or weight is None:
-        raise InputError("Expected a picture with at least one pixel, but got an empty one.")
+        raise InputError("Expected an image with at least one pixel, but got an empty one.")
     return total, weight
 
 

@@ -1,4 +1,4 @@
-"""Stop before a non-finite number reaches the weights: with the step, the loss terms and the pictures."""
+"""Stop before a non-finite number reaches the weights: with the step, the loss terms and the images."""
 
 from __future__ import annotations
 
@@ -142,10 +142,10 @@ class FiniteGuard(Callback):
             where = f"the batch could not be kept ({error})"
         shown = ", ".join(f"{name} = {float(value):.6g}" for name, value in terms.items())
         return (
-            f"A loss or gradient is not finite at update {step} (process {rank}): {shown}; pictures: "
+            f"A loss or gradient is not finite at update {step} (process {rank}): {shown}; images: "
             f"{', '.join(ids[:16]) or 'unknown'}{' ...' if len(ids) > 16 else ''}; first gradient at fault: "
             f"{bad[0] if bad else 'on another process'}. The weights are as before this update and "
-            f"{where}. Look at those pictures and targets; if they are right, lower --lr, set "
+            f"{where}. Look at those images and targets; if they are right, lower --lr, set "
             "--optim.clip_norm, or use --precision 32-true."
         )
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from visionkit.errors import InputError
-from visionkit.metrics.running_sums import Tally
+from visionkit.metrics.running_sums import RunningSums
 from visionkit.optim import images_per_step
 from visionkit.run.storage.checkpoint import FORMAT
 from visionkit.run.storage.unwritable import unwritable
@@ -79,7 +79,7 @@ class SaveCheckpoints(Checkpoint):
 
         Raises:
             InputError: The processes would continue from different places, or an update was of another number
-                of pictures when the checkpoint was written.
+                of images when the checkpoint was written.
         """
         done = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
         _check_same_start(trainer, done, self.folder)
@@ -129,7 +129,7 @@ class SaveCheckpoints(Checkpoint):
             "update": images_per_step(trainer) if trainer.state.fn == "fit" else 0,
         }
         tally = getattr(pl_module, "tally", None)
-        if isinstance(tally, Tally):
+        if isinstance(tally, RunningSums):
             # What is logged next covers the steps before the checkpoint too: the curve of a resumed run is
             # that of an uninterrupted one.
             checkpoint["visionkit"] |= {"tally": tally.totals(), "epoch_tally": tally.epoch}
@@ -159,7 +159,7 @@ class SaveCheckpoints(Checkpoint):
                 f"{how_to_go_on(self.folder.parent)}"
             )
         tally = getattr(pl_module, "tally", None)
-        if isinstance(tally, Tally) and trainer.state.fn == "fit":
+        if isinstance(tally, RunningSums) and trainer.state.fn == "fit":
             held = checkpoint.get("visionkit", {})
             tally.restore(held.get("tally", {}), held.get("epoch_tally"), share=trainer.is_global_zero)
 
@@ -169,7 +169,7 @@ class SaveCheckpoints(Checkpoint):
         if before not in (0, now):
             raise InputError(
                 f"The run in {self.folder.parent} cannot be resumed, because it was another one: an update "
-                f"was of {before} pictures (batch x processes x accumulated), is of {now}. Start as many "
+                f"was of {before} images (batch x processes x accumulated), is of {now}. Start as many "
                 "processes as before, or give another --out."
             )
 

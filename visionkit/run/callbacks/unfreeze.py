@@ -1,4 +1,4 @@
-"""Staged thaw: levels begin to train when so many images have been seen."""
+"""Staged unfreezing: levels begin to train when so many images have been seen."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from visionkit.errors import InputError
 from visionkit.optim import images_per_step
 from visionkit.transfer import freeze_at
 
-__all__ = ["Thaw"]
+__all__ = ["Unfreeze"]
 
 
-class Thaw(Callback):
-    """Thaws a task's backbone as its `transfer.thaw_at` says.
+class Unfreeze(Callback):
+    """Unfreezes a task's backbone as its `transfer.unfreeze_at` says.
 
     What is frozen is a function of the images seen (updates times images an update), so nothing is saved, and
     a resume stands where it should. The optimizer holds the groups of all levels from the start; parameters
-    without gradients do not move and have no state. Under DDP the task is wrapped anew at each thaw, because
+    without gradients do not move and have no state. Under DDP the task is wrapped anew at each unfreezing, because
     the old wrapper does not know gradients of parameters that were frozen when it was made.
     """
 
@@ -34,7 +34,7 @@ class Thaw(Callback):
         """Freeze what is frozen at this point of the run."""
         if isinstance(trainer.strategy, FSDPStrategy):
             raise InputError(
-                "A staged thaw needs whole weights on each process. Use strategy ddp, or no thaw_at."
+                "A staged unfreezing needs whole weights on each process. Use strategy ddp, or no unfreeze_at."
             )
         self._images = images_per_step(trainer)
         self._frozen = _policy(pl_module).freeze_through
@@ -43,7 +43,7 @@ class Thaw(Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Thaw if it is time."""
+        """Unfreeze if it is time."""
         self._apply(trainer, pl_module)
 
     def _apply(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -61,7 +61,7 @@ def _policy(module: lightning.LightningModule) -> TransferConfig:
     transfer = getattr(module, "transfer", None)
     if not isinstance(transfer, TransferConfig):
         raise InputError(
-            f"Thaw needs a task with `transfer`, but {type(module).__name__} has none. Leave Thaw out."
+            f"Unfreeze needs a task with `transfer`, but {type(module).__name__} has none. Leave it out."
         )
     return transfer
 

@@ -1,6 +1,6 @@
-"""Pictures of a run: the training batch as the model gets it, and what it says of validation pictures.
+"""Images of a run: the training batch as the model gets it, and what it says of validation images.
 
-Drawing never fails the training: a fault is a warning, and previews stop. A task's own kind of picture
+Drawing never fails the training: a fault is a warning, and previews stop. A task's own kind of image
 (boxes, masks, captions) is a `PreviewKind`; what is done with it is the same for all.
 """
 
@@ -29,37 +29,37 @@ Row = dict[str, Any]
 
 
 class PreviewKind(Protocol):
-    """How one task's pictures are described and drawn. No method changes the batch or the model."""
+    """How one task's images are described and drawn. No method changes the batch or the model."""
 
     def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
-        """Return the first `count` pictures of a training batch, as the model gets them, with targets."""
+        """Return the first `count` images of a training batch, as the model gets them, with targets."""
         ...
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[Row]:
-        """Return one plain row a picture: "id", "truth", "prediction", "confidence", "loss" (high is bad)."""
+        """Return one plain row an image: "id", "truth", "prediction", "confidence", "loss" (high is bad)."""
         ...
 
-    def picture(self, batch: dict[str, Any], position: int, row: Row) -> Image.Image:
-        """Return the small picture that the report shows for a row (boxes and masks drawn in)."""
+    def image(self, batch: dict[str, Any], position: int, row: Row) -> Image.Image:
+        """Return the small image that the report shows for a row (boxes and masks drawn in)."""
         ...
 
-    def panel(self, picture: Image.Image, row: Row) -> Image.Image:
-        """Return that picture with truth and prediction written to it, for the grid."""
+    def panel(self, image: Image.Image, row: Row) -> Image.Image:
+        """Return that image with truth and prediction written to it, for the grid."""
         ...
 
 
 @dataclass
 class _Kept:
-    """Rows of all pictures, and the pictures of few: the worst, and a fixed draw."""
+    """Rows of all images, and the images of few: the worst, and a fixed draw."""
 
     worst: int
     drawn: int
     rows: list[Row] = field(default_factory=list)
-    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    images: dict[str, Image.Image] = field(default_factory=dict)
     top: list[Row] = field(default_factory=list)
     sample: list[Row] = field(default_factory=list)
 
-    def add(self, rows: Sequence[Row], picture: Callable[[int, Row], Image.Image]) -> None:
+    def add(self, rows: Sequence[Row], image: Callable[[int, Row], Image.Image]) -> None:
         self.rows += rows
         # Only the few that are kept are ranked again: a batch must not sort the whole split.
         self.top = sorted([*self.top, *rows], key=_badness)[: self.worst]
@@ -67,12 +67,12 @@ class _Kept:
         chosen = self.chosen()
         for position, row in enumerate(rows):
             if row["id"] in chosen:
-                self.pictures[row["id"]] = picture(position, row)
-        self.pictures = {name: kept for name, kept in self.pictures.items() if name in chosen}
+                self.images[row["id"]] = image(position, row)
+        self.images = {name: kept for name, kept in self.images.items() if name in chosen}
 
     def merge(self, other: _Kept) -> None:
         self.rows += other.rows
-        self.pictures |= other.pictures
+        self.images |= other.images
         self.top = sorted([*self.top, *other.top], key=_badness)[: self.worst]
         self.sample = sorted([*self.sample, *other.sample], key=_lot)[: self.drawn]
 
@@ -87,10 +87,10 @@ class Preview(Careful, Callback):
 
     Args:
         folder: The run's folder.
-        kind: How this task's pictures are described and drawn.
-        worst: How many of the worst validation pictures are kept.
+        kind: How this task's images are described and drawn.
+        worst: How many of the worst validation images are kept.
         drawn: How many drawn at random are kept: the same ones in every arm.
-        batch: How many pictures of the training batch are shown.
+        batch: How many images of the training batch are shown.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Preview(Careful, Callback):
         batch = {**batch, "ids": [_name(value) for value in batch["ids"]]}
         with self.careful("Previews"), torch.no_grad(), trainer.precision_plugin.forward_context():
             rows = self.kind.rows(pl_module, batch)
-            kept.add(rows, lambda position, row: self.kind.picture(batch, position, row))
+            kept.add(rows, lambda position, row: self.kind.image(batch, position, row))
 
     def on_validation_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -161,13 +161,13 @@ class Preview(Careful, Callback):
         figures = self.folder / "figures"
         (figures / "val").mkdir(parents=True, exist_ok=True)
         names: dict[str, str] = {}
-        for number, name in enumerate(sorted(merged.chosen() & set(merged.pictures))):
+        for number, name in enumerate(sorted(merged.chosen() & set(merged.images))):
             names[name] = f"figures/val/{number:03d}.png"
-            merged.pictures[name].save(self.folder / names[name])
+            merged.images[name].save(self.folder / names[name])
         for title, rows in (("worst", merged.top), ("random", merged.sample)):
-            shown = [row for row in rows if row["id"] in merged.pictures]
+            shown = [row for row in rows if row["id"] in merged.images]
             if shown:
-                panels = [self.kind.panel(merged.pictures[row["id"]], row) for row in shown]
+                panels = [self.kind.panel(merged.images[row["id"]], row) for row in shown]
                 join_grid(panels).save(figures / f"val-{title}.png")
         (self.folder / "predictions").mkdir(exist_ok=True)
         lines = [
@@ -193,7 +193,7 @@ def _badness(row: Row) -> tuple[float, str]:
 
 
 def _lot(row: Row) -> bytes:
-    # The draw is a function of the id: the same pictures in every arm, on any number of processes.
+    # The draw is a function of the id: the same images in every arm, on any number of processes.
     return hashlib.sha256(str(row["id"]).encode("utf-8", "surrogateescape")).digest()
 
 

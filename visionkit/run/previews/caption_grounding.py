@@ -15,17 +15,17 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from visionkit.data.scenes.attention_accuracy import attention_in_boxes, box_cover, words_of_things
-from visionkit.data.scenes.relations import relation_marks
-from visionkit.metrics.running_sums import Tally
+from visionkit.data.scenes.relations import relation_scores
+from visionkit.metrics.running_sums import RunningSums
 from visionkit.run.previews.callback import is_last_validation
 from visionkit.run.previews.captioning import said_of
-from visionkit.run.previews.image_grid import caption_panel, join_grid, to_picture
+from visionkit.run.previews.image_grid import caption_panel, join_grid, to_pil
 from visionkit.run.training.careful import Careful
 from visionkit.text.tokenize import tokenize
 
 __all__ = ["CaptionFacts", "attention_panels"]
 
-_SUMS = ("things", "both", "relation", "pictures", "inside", "chance", "elsewhere", "words")
+_SUMS = ("things", "both", "relation", "images", "inside", "chance", "elsewhere", "words")
 _MOST_WORDS = 10
 
 
@@ -37,21 +37,21 @@ class CaptionFacts(Careful, Callback):
     (the same among captions whose two things are true). For decoders that attend, where the batch has
     `boxes` and `labels`: `val/attention_in_box` (share of attention inside the box of the thing that the word
     names) beside `val/attention_by_chance` (the share that even attention would have) and
-    `val/attention_elsewhere` (on the picture's other things).
+    `val/attention_elsewhere` (on the image's other things).
 
-    At the last validation it draws `figures/attention.png`: some pictures, word by word.
+    At the last validation it draws `figures/attention.png`: some images, word by word.
 
     Args:
         folder: The run's folder.
         classes: Names of the things, by label.
-        drawn: How many pictures are drawn: the same ones in every arm.
+        drawn: How many images are drawn: the same ones in every arm.
     """
 
     def __init__(self, folder: str | Path, classes: Sequence[str], *, drawn: int = 5) -> None:
         self.folder = Path(folder)
         self.classes = [" ".join(tokenize(name)) for name in classes]
         self.drawn = drawn
-        self.tally = Tally(_SUMS)
+        self.tally = RunningSums(_SUMS)
         self._panels: dict[bytes, list[Image.Image]] = {}
 
     def on_validation_epoch_start(
@@ -117,8 +117,8 @@ class CaptionFacts(Careful, Callback):
             return
         said = said_of(module, batch)
         references = [[tokenize(text) for text in several] for several in batch["references"]]
-        for things, both, relation in relation_marks([p.tokens for p in said], references):
-            self.tally.add(things=things, both=both, relation=relation, pictures=1)
+        for things, both, relation in relation_scores([p.tokens for p in said], references):
+            self.tally.add(things=things, both=both, relation=relation, images=1)
         if "boxes" not in batch or "labels" not in batch:
             return
         height, width = batch["images"].shape[-2:]
@@ -146,9 +146,9 @@ class CaptionFacts(Careful, Callback):
     def _log(self, module: lightning.LightningModule, split: str) -> None:
         sums = self.tally.reduce()
         values: dict[str, float] = {}
-        if sums["pictures"]:
-            values["objects"] = sums["things"] / sums["pictures"]
-            values["relation"] = sums["relation"] / sums["pictures"]
+        if sums["images"]:
+            values["objects"] = sums["things"] / sums["images"]
+            values["relation"] = sums["relation"] / sums["images"]
         if sums["both"]:
             values["relation_given_objects"] = sums["relation"] / sums["both"]
         if sums["words"]:
@@ -161,7 +161,7 @@ class CaptionFacts(Careful, Callback):
 def attention_panels(
     image: Tensor, prediction: Any, boxes: Tensor, names: Sequence[str]
 ) -> list[Image.Image]:
-    """Return the picture with its boxes, and then one panel a word: light where attention lies.
+    """Return the image with its boxes, and then one panel a word: light where attention lies.
 
     Args:
         image: `(3, H, W)`.
@@ -169,16 +169,16 @@ def attention_panels(
         boxes: `(N, 4)` xyxy in pixels.
         names: Of the N things.
     """
-    picture = to_picture(image)
-    scale = picture.width / image.shape[-1]
-    whole = picture.copy()
+    canvas = to_pil(image)
+    scale = canvas.width / image.shape[-1]
+    whole = canvas.copy()
     for box in boxes.tolist():
         ImageDraw.Draw(whole).rectangle([scale * value for value in box], outline="#ffffff", width=1)
     words = list(prediction.tokens)[:_MOST_WORDS]
     things = words_of_things(words, names)
     panels = [caption_panel(whole, [(f"{prediction.id}"[-20:], None), ("", None)])]
     for place, word in enumerate(words):
-        lit = _light(picture, prediction.attention[place])
+        lit = _light(canvas, prediction.attention[place])
         note, right = "", None
         if place in things:
             box = boxes[things[place]]
@@ -192,11 +192,11 @@ def attention_panels(
     return panels
 
 
-def _light(picture: Image.Image, weights: Tensor) -> Image.Image:
-    """Darken a picture where attention (h, w) is small."""
+def _light(canvas: Image.Image, weights: Tensor) -> Image.Image:
+    """Darken an image where attention (h, w) is small."""
     strength = (weights / weights.max().clamp(min=1e-9)).float()
     mask = torch.nn.functional.interpolate(
-        strength[None, None], size=(picture.height, picture.width), mode="bilinear", align_corners=False
+        strength[None, None], size=(canvas.height, canvas.width), mode="bilinear", align_corners=False
     )[0, 0]
     shade = (0.25 + 0.75 * mask.clamp(0, 1)).numpy()[..., None]
-    return Image.fromarray((np.asarray(picture) * shade).astype(np.uint8))
+    return Image.fromarray((np.asarray(canvas) * shade).astype(np.uint8))

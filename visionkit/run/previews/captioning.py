@@ -1,4 +1,4 @@
-"""Previews of captioning: the picture, what is said of it, and what people say."""
+"""Previews of captioning: the canvas, what is said of it, and what people say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import lightning
 from PIL import Image
 
 from visionkit.metrics.rouge import rouge_l
-from visionkit.run.previews.image_grid import caption_panel, to_picture
+from visionkit.run.previews.image_grid import caption_panel, to_pil
 from visionkit.text.tokenize import tokenize
 
 __all__ = ["CaptionPreview", "said_of"]
@@ -19,22 +19,22 @@ _LETTERS = 19
 
 
 class CaptionPreview:
-    """Describes and draws the pictures of a `Captioner`; a `PreviewKind`.
+    """Describes and draws the images of a `Captioner`; a `PreviewKind`.
 
-    The worst pictures are those whose caption is least like its references (1 - ROUGE-L, which, unlike CIDEr,
-    a picture has by itself).
+    The worst images are those whose caption is least like its references (1 - ROUGE-L, which, unlike CIDEr,
+    an image has by itself).
     """
 
     def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
-        """Return the first pictures of a training batch with the caption that is taught first."""
+        """Return the first images of a training batch with the caption that is taught first."""
         images, several = batch["images"][:count], batch["references"][:count]
         return [
-            caption_panel(to_picture(image), _lines(texts[0], None))
+            caption_panel(to_pil(image), _lines(texts[0], None))
             for image, texts in zip(images, several, strict=True)
         ]
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return references, caption, its probability a word and 1 - ROUGE-L of every picture."""
+        """Return references, caption, its probability a word and 1 - ROUGE-L of every canvas."""
         said = said_of(module, batch)
         references = [[tokenize(text) for text in several] for several in batch["references"]]
         likeness = rouge_l([prediction.tokens for prediction in said], references)
@@ -50,14 +50,14 @@ class CaptionPreview:
             for place, name in enumerate(batch["ids"])
         ]
 
-    def picture(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
-        """Return the picture itself, small."""
-        return to_picture(batch["images"][position])
+    def image(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+        """Return the image itself, small."""
+        return to_pil(batch["images"][position])
 
-    def panel(self, picture: Image.Image, row: dict[str, Any]) -> Image.Image:
-        """Return the picture with the caption and the first reference below it."""
+    def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
+        """Return the image with the caption and the first reference below it."""
         reference = str(row["truth"]).split(" / ")[0]
-        return caption_panel(picture, [*_lines(row["prediction"], row["right"]), *_lines(reference, None)])
+        return caption_panel(canvas, [*_lines(row["prediction"], row["right"]), *_lines(reference, None)])
 
 
 def said_of(module: Any, batch: dict[str, Any]) -> Sequence[Any]:

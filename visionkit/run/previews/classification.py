@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from visionkit.run.previews.image_grid import caption_panel, to_picture
+from visionkit.run.previews.image_grid import caption_panel, to_pil
 
 __all__ = ["ClassPreview"]
 
 
 class ClassPreview:
-    """Describes and draws the pictures of a `Classifier`; a `PreviewKind`.
+    """Describes and draws the images of a `Classifier`; a `PreviewKind`.
 
     Args:
         classes: The names, in the order of the logits; empty for regression.
@@ -27,7 +27,7 @@ class ClassPreview:
         self.classes = list(classes)
 
     def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
-        """Return the first pictures of a training batch with their (perhaps mixed) labels."""
+        """Return the first images of a training batch with their (perhaps mixed) labels."""
         images, labels = batch["images"][:count], batch["labels"][:count].detach().cpu()
         texts = [self._name_target(label) for label in labels]
         if "labels_b" in batch:
@@ -40,12 +40,11 @@ class ClassPreview:
                 for a, b, lam in zip(texts, others, shares[:count], strict=True)
             ]
         return [
-            caption_panel(to_picture(image), [(text, None)])
-            for image, text in zip(images, texts, strict=True)
+            caption_panel(to_pil(image), [(text, None)]) for image, text in zip(images, texts, strict=True)
         ]
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return truth, prediction, confidence and loss of every picture of a batch."""
+        """Return truth, prediction, confidence and loss of every image of a batch."""
         labels = batch["labels"].detach().cpu()
         logits = module(batch["images"]).detach().float().cpu()  # (B, K)
         if labels.dtype == torch.int64 and labels.dim() == 1:
@@ -58,17 +57,17 @@ class ClassPreview:
             rows = _numbers(logits, labels, spread)
         return [{"id": name} | row for name, row in zip(batch["ids"], rows, strict=True)]
 
-    def picture(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
-        """Return the picture itself, small."""
-        return to_picture(batch["images"][position])
+    def image(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+        """Return the image itself, small."""
+        return to_pil(batch["images"][position])
 
-    def panel(self, picture: Image.Image, row: dict[str, Any]) -> Image.Image:
-        """Return the picture with truth and prediction below it."""
+    def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
+        """Return the image with truth and prediction below it."""
         right = row.get("right", row["prediction"] == row["truth"])
         sure = "" if row["confidence"] is None else f" {100 * row['confidence']:.0f}%"
         said = row.get("said") or _say(row["prediction"])
         lines = [(f"is {_say(row['truth'])}", None), (f"said {said}{sure}", right)]
-        return caption_panel(picture, lines)
+        return caption_panel(canvas, lines)
 
     def _single(self, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
         losses = functional.cross_entropy(logits, labels, reduction="none").tolist()

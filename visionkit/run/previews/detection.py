@@ -15,21 +15,21 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from visionkit.run.previews.image_grid import BAD, GOOD, caption_panel, to_picture
+from visionkit.run.previews.image_grid import BAD, GOOD, caption_panel, to_pil
 from visionkit.run.training.careful import Careful
 
 __all__ = ["BoxPreview", "CurveFile"]
 
-SIDE = 256  # of a drawn picture: boxes need more room than a label
+SIDE = 256  # of a drawn image: boxes need more room than a label
 TRUE = "#ffd33d"
-_MOST = 30  # boxes a picture that the predictions file lists
+_MOST = 30  # boxes an image that the predictions file lists
 
 
 class BoxPreview:
-    """Describes and draws the pictures of a `Detector`; a `PreviewKind`.
+    """Describes and draws the images of a `Detector`; a `PreviewKind`.
 
     A detection counts as right where it has the class of an object that no better one has found and overlaps
-    it by half. A picture is as bad as the share of objects and detections without a partner.
+    it by half. An image is as bad as the share of objects and detections without a partner.
 
     Args:
         classes: The names, by label.
@@ -41,17 +41,17 @@ class BoxPreview:
         self.threshold = threshold
 
     def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
-        """Return the first pictures of a training batch with their boxes."""
+        """Return the first images of a training batch with their boxes."""
         panels = []
         for image, target in list(zip(batch["images"], batch["targets"], strict=True))[:count]:
-            picture = to_picture(image, side=SIDE)
-            boxes = _scaled(target["boxes"], tuple(image.shape[-2:]), picture)
-            _draw(picture, [(box, TRUE) for box in boxes])
-            panels.append(_small(picture, [(self._count(target["labels"]), None)]))
+            canvas = to_pil(image, side=SIDE)
+            boxes = _scaled(target["boxes"], tuple(image.shape[-2:]), canvas)
+            _draw(canvas, [(box, TRUE) for box in boxes])
+            panels.append(_small(canvas, [(self._count(target["labels"]), None)]))
         return panels
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return truth, prediction, confidence and loss of every picture of a batch, with their boxes."""
+        """Return truth, prediction, confidence and loss of every image of a batch, with their boxes."""
         rows = []
         sizes = [tuple(t.get("size", i.shape[-2:])) for t, i in zip(batch["targets"], batch["images"])]
         for name, found, target, image, size in zip(
@@ -81,21 +81,21 @@ class BoxPreview:
             )
         return rows
 
-    def picture(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
-        """Return the picture with the true boxes in yellow, right ones in green and wrong ones in red."""
-        picture = to_picture(batch["images"][position], side=SIDE)
+    def image(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+        """Return the image with the true boxes in yellow, right ones in green and wrong ones in red."""
+        canvas = to_pil(batch["images"][position], side=SIDE)
         size = (row["size"][0], row["size"][1])
-        truth = _scaled(torch.tensor(row["true_boxes"]).view(-1, 4), size, picture)
-        found = _scaled(torch.tensor(row["boxes"]).view(-1, 4), size, picture)
+        truth = _scaled(torch.tensor(row["true_boxes"]).view(-1, 4), size, canvas)
+        found = _scaled(torch.tensor(row["boxes"]).view(-1, 4), size, canvas)
         colors = [GOOD if right else BAD for right in row["right"]]
-        _draw(picture, [(box, TRUE) for box in truth], inset=2)
-        _draw(picture, list(zip(found, colors, strict=True)))
-        return picture
+        _draw(canvas, [(box, TRUE) for box in truth], inset=2)
+        _draw(canvas, list(zip(found, colors, strict=True)))
+        return canvas
 
-    def panel(self, picture: Image.Image, row: dict[str, Any]) -> Image.Image:
-        """Return the picture with the counts of truth and prediction below it."""
+    def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
+        """Return the image with the counts of truth and prediction below it."""
         said = (f"said {row['prediction']}", row["loss"] == 0)
-        return _small(picture, [(f"is {row['truth']}", None), said])
+        return _small(canvas, [(f"is {row['truth']}", None), said])
 
     def _count(self, labels: Tensor) -> str:
         counts = Counter(labels.tolist())
@@ -140,18 +140,18 @@ def _listed(boxes: Tensor) -> list[list[float]]:
     return [[round(value, 1) for value in box] for box in boxes[:_MOST].tolist()]
 
 
-def _scaled(boxes: Tensor, size: tuple[int, ...], picture: Image.Image) -> list[list[float]]:
-    ratio = torch.tensor([picture.width / size[1], picture.height / size[0]] * 2)
+def _scaled(boxes: Tensor, size: tuple[int, ...], canvas: Image.Image) -> list[list[float]]:
+    ratio = torch.tensor([canvas.width / size[1], canvas.height / size[0]] * 2)
     scaled: list[list[float]] = (boxes.detach().cpu().float() * ratio).tolist()
     return scaled
 
 
-def _draw(picture: Image.Image, boxes: Sequence[tuple[list[float], str]], *, inset: int = 0) -> None:
-    draw = ImageDraw.Draw(picture)
+def _draw(canvas: Image.Image, boxes: Sequence[tuple[list[float], str]], *, inset: int = 0) -> None:
+    draw = ImageDraw.Draw(canvas)
     for (x1, y1, x2, y2), color in boxes:
         if x2 - x1 > 2 * inset + 2 and y2 - y1 > 2 * inset + 2:
             draw.rectangle((x1 + inset, y1 + inset, x2 - inset, y2 - inset), outline=color, width=2)
 
 
-def _small(picture: Image.Image, lines: list[tuple[str, bool | None]]) -> Image.Image:
-    return caption_panel(picture, lines, side=SIDE)
+def _small(canvas: Image.Image, lines: list[tuple[str, bool | None]]) -> Image.Image:
+    return caption_panel(canvas, lines, side=SIDE)

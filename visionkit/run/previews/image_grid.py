@@ -1,4 +1,4 @@
-"""One picture of a preview, drawn: a small function a kind of annotation, and the grid that joins them."""
+"""One image of a preview, drawn: a small function a kind of annotation, and the grid that joins them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["caption_panel", "join_grid", "to_picture"]
+__all__ = ["caption_panel", "join_grid", "to_pil"]
 
 SIDE = 128
 LINE = 15
@@ -17,8 +17,8 @@ GAP = 6
 INK, GOOD, BAD, PAPER = "#24292f", "#1a7f37", "#b3261e", "#ffffff"
 
 
-def to_picture(image: Tensor, *, side: int = SIDE) -> Image.Image:
-    """Return a tensor as a picture whose longer side is `side` pixels.
+def to_pil(image: Tensor, *, side: int = SIDE) -> Image.Image:
+    """Return a tensor as an image whose longer side is `side` pixels.
 
     Args:
         image: `(C, H, W)` uint8, or float in [0, 1]. One channel is grey; of more than three the
@@ -32,24 +32,24 @@ def to_picture(image: Tensor, *, side: int = SIDE) -> Image.Image:
     if pixels.dtype != torch.uint8:
         pixels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8)
     # (3, H, W) -> (H, W, 3)
-    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.BILINEAR)
+    canvas = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    scale = side / max(canvas.size)
+    size = (max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale)))
+    return canvas.resize(size, Image.Resampling.BILINEAR)
 
 
 def caption_panel(
-    picture: Image.Image, lines: Sequence[tuple[str, bool | None]], *, side: int = SIDE
+    canvas: Image.Image, lines: Sequence[tuple[str, bool | None]], *, side: int = SIDE
 ) -> Image.Image:
-    """Return a picture with lines of text below it.
+    """Return an image with lines of text below it.
 
     Args:
-        picture: The picture.
+        canvas: The image.
         lines: Text, and whether it is right (green), wrong (red) or neither (None).
-        side: Width of the panel, and height of its picture.
+        side: Width of the panel, and height of its image.
     """
     panel = Image.new("RGB", (side, side + LINE * len(lines) + 4), PAPER)
-    panel.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    panel.paste(canvas, ((side - canvas.width) // 2, (side - canvas.height) // 2))
     draw = ImageDraw.Draw(panel)
     font = ImageFont.load_default(size=11)
     for number, (text, right) in enumerate(lines):
@@ -62,8 +62,8 @@ def join_grid(panels: Sequence[Image.Image], *, columns: int = 0, gap: int = GAP
     """Return the panels side by side, row by row.
 
     Args:
-        panels: At least one picture.
-        columns: Pictures in a row; 0 takes as many as are as wide as eight small ones.
+        panels: At least one canvas.
+        columns: Images in a row; 0 takes as many as are as wide as eight small ones.
         gap: Pixels between them.
     """
     wide = max(panel.width for panel in panels)

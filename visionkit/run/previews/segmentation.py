@@ -1,4 +1,4 @@
-"""Previews of segmentation: picture, truth and prediction side by side, each class in its own colour."""
+"""Previews of segmentation: canvas, truth and prediction side by side, each class in its own colour."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from visionkit.metrics.segmentation import confusion_counts, segmentation_scores
-from visionkit.run.previews.image_grid import GAP, INK, LINE, PAPER, join_grid, to_picture
+from visionkit.run.previews.image_grid import GAP, INK, LINE, PAPER, join_grid, to_pil
 
 __all__ = ["MaskPreview", "class_colours", "paint"]
 
 SIDE = 220
-_OPAQUE = 0.62  # of a class's colour over the picture
+_OPAQUE = 0.62  # of a class's colour over the image
 _IGNORED = (96, 96, 96)
 _LISTED = 0.005  # classes with a smaller share of the pixels are not named
 
 
 class MaskPreview:
-    """Describes and draws the pictures of a `Segmenter`; a `PreviewKind`.
+    """Describes and draws the images of a `Segmenter`; a `PreviewKind`.
 
-    A row's "loss" is one minus the picture's own mIoU, so the worst come first; a picture in which nothing
+    A row's "loss" is one minus the image's own mIoU, so the worst come first; an image in which nothing
     counts has none.
 
     Args:
@@ -39,12 +39,12 @@ class MaskPreview:
         self._maps: list[Tensor] = []  # predictions of the batch that is being described
 
     def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
-        """Return the first pictures of a training batch, each beside its mask."""
+        """Return the first images of a training batch, each beside its mask."""
         pairs = list(zip(batch["images"], batch["masks"], strict=True))[: max(1, count // 2)]
         return [self._strip(image, [mask.detach().cpu()]) for image, mask in pairs]
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return which classes each picture holds, which were found, and how well they were outlined."""
+        """Return which classes each image holds, which were found, and how well they were outlined."""
         found = module.predict_step({"images": batch["images"], "ids": batch["ids"]}, 0)
         self._maps = [prediction.mask for prediction in found]
         rows = []
@@ -67,12 +67,12 @@ class MaskPreview:
             })  # fmt: skip
         return rows
 
-    def picture(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
-        """Return picture, truth and prediction side by side."""
+    def image(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+        """Return canvas, truth and prediction side by side."""
         truth = batch["masks"][position].detach().cpu()
         return self._strip(batch["images"][position], [truth, self._maps[position]])
 
-    def panel(self, picture: Image.Image, row: dict[str, Any]) -> Image.Image:
+    def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
         """Return the strip with its score and the colours of its classes below it."""
         names = list(dict.fromkeys([*row["truth"], *row["prediction"]]))
         colours = class_colours(len(self.classes))
@@ -80,21 +80,21 @@ class MaskPreview:
         places, left, lines = [], 4, 1
         for name in names:
             wide = round(font.getlength(name)) + 22
-            if left + wide > picture.width and left > 4:
+            if left + wide > canvas.width and left > 4:
                 left, lines = 4, lines + 1
-            places.append((name, left, picture.height + 4 + LINE * lines))
+            places.append((name, left, canvas.height + 4 + LINE * lines))
             left += wide
-        panel = Image.new("RGB", (picture.width, picture.height + LINE * (lines + 1) + 6), PAPER)
-        panel.paste(picture, (0, 0))
+        panel = Image.new("RGB", (canvas.width, canvas.height + LINE * (lines + 1) + 6), PAPER)
+        panel.paste(canvas, (0, 0))
         draw = ImageDraw.Draw(panel)
-        draw.text((4, picture.height + 2), f"{row['said']}   {row['id']}", fill=INK, font=font)
+        draw.text((4, canvas.height + 2), f"{row['said']}   {row['id']}", fill=INK, font=font)
         for name, x, y in places:
             draw.rectangle((x, y + 2, x + 10, y + 12), fill=colours[self.classes.index(name)])
             draw.text((x + 14, y), name, fill=INK, font=font)
         return panel
 
     def _strip(self, image: Tensor, maps: Sequence[Tensor]) -> Image.Image:
-        plain = to_picture(image, side=SIDE)
+        plain = to_pil(image, side=SIDE)
         painted = [paint(plain, mask, len(self.classes), ignore_index=self.ignore_index) for mask in maps]
         return join_grid([plain, *painted], columns=len(maps) + 1, gap=GAP // 2)
 
@@ -114,17 +114,17 @@ def class_colours(count: int) -> list[tuple[int, int, int]]:
     return colours
 
 
-def paint(picture: Image.Image, mask: Tensor, classes: int, *, ignore_index: int = 255) -> Image.Image:
-    """Return the picture under the colours of its class map.
+def paint(canvas: Image.Image, mask: Tensor, classes: int, *, ignore_index: int = 255) -> Image.Image:
+    """Return the image under the colours of its class map.
 
     Args:
-        picture: Any size.
-        mask: `(H, W)` class numbers, resized to the picture by the nearest pixel.
+        canvas: An image of any size.
+        mask: `(H, W)` class numbers, resized to the image by the nearest pixel.
         classes: How many classes there are.
         ignore_index: Pixels that do not count are grey.
     """
     table = np.array([*class_colours(classes), _IGNORED], dtype=np.uint8)
     values = mask.numpy()
     numbers = np.where((values == ignore_index) | (values >= classes), classes, values)
-    colours = Image.fromarray(table[numbers]).resize(picture.size, Image.Resampling.NEAREST)
-    return Image.blend(picture, colours, _OPAQUE)
+    colours = Image.fromarray(table[numbers]).resize(canvas.size, Image.Resampling.NEAREST)
+    return Image.blend(canvas, colours, _OPAQUE)

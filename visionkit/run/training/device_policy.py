@@ -36,7 +36,7 @@ class Policy:
     Args:
         accelerator: "cpu" or "gpu".
         precision: Lightning's name of it; bf16 only where the device computes in it natively.
-        channels_last: Whether 2-D weights and pictures lie channels-last.
+        channels_last: Whether 2-D weights and images lie channels-last.
         compile: Whether the model is compiled.
         reason: Why this precision.
     """
@@ -60,7 +60,7 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
     function of machine and network, not of a timing, so both arms and a resumed run get the same.
 
     Args:
-        config: Accelerator, precision, compile, and the side of the pictures.
+        config: Accelerator, precision, compile, and the side of the images.
         module: The task, or a network `(B, 3, H, W)`; without it bf16 goes by the device alone.
 
     Raises:
@@ -117,7 +117,7 @@ def _depthwise_share(net: nn.Module, side: int) -> float:
     try:
         found = count_arithmetic(net, (3, *size))
     except Exception:
-        # It takes other inputs than pictures of this size: then it is not known to be slower.
+        # It takes other inputs than images of this size: then it is not known to be slower.
         return 0.0
     return found.depthwise / max(1, found.total)
 

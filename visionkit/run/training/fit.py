@@ -327,14 +327,14 @@ def _identity(config: RunConfig, data: DataModule) -> dict[str, Any]:
 
 def _task_callbacks(config: RunConfig, task: lightning.LightningModule) -> list[Callback]:
     from visionkit.run.callbacks.ema import EMA
-    from visionkit.run.callbacks.unfreeze import Thaw
+    from visionkit.run.callbacks.unfreeze import Unfreeze
 
     made: list[Callback] = []
     if config.optim.ema:
         made.append(EMA(config.optim.ema))
     transfer = getattr(task, "transfer", None)
-    if isinstance(transfer, TransferConfig) and transfer.thaw_at:
-        made.append(Thaw())
+    if isinstance(transfer, TransferConfig) and transfer.unfreeze_at:
+        made.append(Unfreeze())
     return made
 
 

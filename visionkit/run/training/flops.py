@@ -13,7 +13,7 @@ __all__ = ["Arithmetic", "count_arithmetic"]
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Multiply-adds of one picture's forward, by the kind of layer.
+    """Multiply-adds of one image's forward, by the kind of layer.
 
     Args:
         dense: In convolutions without groups and in linear layers.
@@ -38,14 +38,14 @@ class Arithmetic:
 
 
 def count_arithmetic(net: nn.Module, shape: tuple[int, int, int]) -> Arithmetic:
-    """Return the arithmetic of `net` for one picture.
+    """Return the arithmetic of `net` for one image.
 
     The network runs once in evaluation mode, without gradients; its modes and torch's generator are left as
     they were.
 
     Args:
         net: Takes `(B, C, H, W)` floats.
-        shape: `(C, H, W)` of the picture.
+        shape: `(C, H, W)` of the image.
     """
     counts = dict.fromkeys(("dense", "grouped", "depthwise", "moved"), 0)
 

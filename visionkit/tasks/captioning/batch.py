@@ -19,8 +19,8 @@ class CaptionParts(NamedTuple):
     """A batch, taken apart."""
 
     images: Any  # (B, 3, H, W)
-    tokens: Tensor  # (B * K, L), the K sentences of a picture next to each other
-    references: list[list[str]]  # every sentence of each picture
+    tokens: Tensor  # (B * K, L), the K sentences of an image next to each other
+    references: list[list[str]]  # every sentence of each image
     ids: Sequence[str] | None
 
 
@@ -33,9 +33,9 @@ def read_captions(batch: Any, vocabulary: Vocabulary) -> CaptionParts:
         vocabulary: The words that tokens stand for.
 
     Raises:
-        InputError: There are no tokens, or their shape does not fit the pictures.
-        DataError: A token is out of range, a sentence does not begin with `<bos>`, or a picture has no
-            reference or one that is no text; the picture is named.
+        InputError: There are no tokens, or their shape does not fit the images.
+        DataError: A token is out of range, a sentence does not begin with `<bos>`, or an image has no
+            reference or one that is no text; the image is named.
     """
     images, tokens, ids = read_parts(batch, "tokens")
     references: Any = batch.get("references") if isinstance(batch, Mapping) else None
@@ -43,19 +43,19 @@ def read_captions(batch: Any, vocabulary: Vocabulary) -> CaptionParts:
         raise InputError(
             expected("tokens", "a tensor", type(tokens).__name__, fix="Encode captions: vocabulary.encode.")
         )
-    pictures = len(images)
-    fits = tokens.ndim in (2, 3) and len(tokens) == pictures and tokens.shape[-1] >= 2
+    num_images = len(images)
+    fits = tokens.ndim in (2, 3) and len(tokens) == num_images and tokens.shape[-1] >= 2
     if not fits or tokens.dtype != torch.int64:
-        wanted = f"int64 ({pictures}, L) or ({pictures}, K, L)"
+        wanted = f"int64 ({num_images}, L) or ({num_images}, K, L)"
         raise InputError(expected("tokens", wanted, (str(tokens.dtype), tuple(tokens.shape))))
     flat = tokens.reshape(-1, tokens.shape[-1])
     if flat.device.type == "cpu":
-        _check_tokens(flat, vocabulary, ids, flat.shape[0] // max(1, pictures))
+        _check_tokens(flat, vocabulary, ids, flat.shape[0] // max(1, num_images))
     if references is None:
-        rows = [flat.view(pictures, -1, flat.shape[-1])[i].tolist() for i in range(pictures)]
+        rows = [flat.view(num_images, -1, flat.shape[-1])[i].tolist() for i in range(num_images)]
         references = [[" ".join(vocabulary.decode(row)) for row in several] for several in rows]
     else:
-        _check_references(references, pictures, ids)
+        _check_references(references, num_images, ids)
     return CaptionParts(images, flat, references, ids)
 
 
@@ -73,18 +73,18 @@ def _check_tokens(tokens: Tensor, vocabulary: Vocabulary, ids: Sequence[str] | N
     )
 
 
-def _check_references(references: Any, pictures: int, ids: Sequence[str] | None) -> None:
-    if len(references) != pictures:
-        raise InputError(expected("references", f"one list for each of {pictures} pictures", len(references)))
+def _check_references(references: Any, num_images: int, ids: Sequence[str] | None) -> None:
+    if len(references) != num_images:
+        raise InputError(expected("references", f"one list for each of {num_images} images", len(references)))
     for row, several in enumerate(references):
         good = isinstance(several, list | tuple) and several and all(isinstance(s, str) for s in several)
         if not good:
             raise DataError(
-                expected("a picture's references", "one or more sentences of text", several),
+                expected("an image's references", "one or more sentences of text", several),
                 path=_name(ids, row),
                 field="references",
             )
 
 
 def _name(ids: Sequence[str] | None, row: int) -> str:
-    return ids[row] if ids else f"picture {row} of the batch"
+    return ids[row] if ids else f"image {row} of the batch"

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visionkit.nn.captioning.beam_search import beam_search
-from visionkit.nn.captioning.decoder import CaptionDecoder, Taught
+from visionkit.nn.captioning.decoder import CaptionDecoder, TeacherForcingOutput
 from visionkit.nn.captioning.decoding import Decoded, Marks, StepFunction, decode_greedy
 from visionkit.nn.captioning.rnn_cores import Memory
 from visionkit.tasks.captioning.settings import Decoding
 from visionkit.text.vocabulary import Vocabulary
 
-__all__ = ["marks_of", "say", "word_loss"]
+__all__ = ["caption_cross_entropy", "marks_of", "say"]
 
 # Words after which no caption ends; only those that a vocabulary has count.
 _WEAK = ("a", "an", "the", "of", "in", "on", "at", "with", "and", "to", "for", "is", "are", "by")
@@ -41,12 +41,12 @@ def say(decoder: CaptionDecoder, grid: Tensor, marks: Marks, how: Decoding, *, n
         grid: `(B, L, C)`.
         marks: Begin, end, padding, bad endings.
         how: Beams, lengths, penalties.
-        n_best: Sentences a picture.
+        n_best: Sentences an image.
     """
     memory, state = decoder.start(grid)
 
-    def narrow(pictures: Tensor) -> StepFunction:
-        return partial(decoder.step, memory=Memory(*(part[pictures] for part in memory)))
+    def narrow(images: Tensor) -> StepFunction:
+        return partial(decoder.step, memory=Memory(*(part[images] for part in memory)))
 
     step = partial(decoder.step, memory=memory)
     if how.beams == 1 and how.groups == 1 and not how.block_trigrams:
@@ -58,6 +58,6 @@ def say(decoder: CaptionDecoder, grid: Tensor, marks: Marks, how: Decoding, *, n
     )  # fmt: skip
 
 
-def word_loss(taught: Taught, *, smoothing: float = 0.0) -> Tensor:
+def caption_cross_entropy(taught: TeacherForcingOutput, *, smoothing: float = 0.0) -> Tensor:
     """Return the mean cross-entropy of the words that exist."""
     return F.cross_entropy(taught.logits.float(), taught.targets, label_smoothing=smoothing)

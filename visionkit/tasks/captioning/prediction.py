@@ -1,4 +1,4 @@
-"""What a captioner says about one picture, as plain values on the host."""
+"""What a captioner says about one image, as plain values on the host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CaptionPrediction:
         n_best: The best sentences with their log-probabilities, this one first.
         attention: `(T, h, w)`, one map a word and one for the end; each sums to one. None for decoders that
             do not attend.
-        id: The picture's, if the batch names pictures.
+        id: The image's, if the batch names images.
     """
 
     caption: str
@@ -44,13 +44,13 @@ def caption_predictions(
     ids: Sequence[str] | None,
     attention: bool = True,
 ) -> list[CaptionPrediction]:
-    """Return one typed prediction a picture.
+    """Return one typed prediction an image.
 
     Args:
         decoded: Sentences of the batch, best first.
         vocabulary: Their words.
         grid: Height and width of the attention maps.
-        ids: Names of the pictures.
+        ids: Names of the images.
         attention: Whether to keep the maps.
     """
     tokens, scores = decoded.tokens.cpu(), decoded.scores.float().cpu()

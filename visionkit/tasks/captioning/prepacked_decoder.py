@@ -23,13 +23,13 @@ class Speaker(TaskHooks):
     decoding: Decoding
     _twin: CaptionDecoder | None = None
 
-    def speaker(self, pictures: int) -> CaptionDecoder:
-        """Return what is to search a batch of `pictures`: the decoder, or its packed twin."""
+    def speaker(self, images: int) -> CaptionDecoder:
+        """Return what is to search a batch of `images`: the decoder, or its packed twin."""
         trainer: Any = self._trainer
         if trainer is None or not (trainer.evaluating or trainer.sanity_checking or trainer.predicting):
             return self.decoder
         if self._twin is None:
-            rows = pictures * self.decoding.beams * self.decoding.groups
+            rows = images * self.decoding.beams * self.decoding.groups
             # Not a submodule: what Lightning saves, moves and counts has no twin.
             self.__dict__["_twin"] = packed(self.decoder, rows=rows)
         return self._twin or self.decoder

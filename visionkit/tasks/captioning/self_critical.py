@@ -81,9 +81,9 @@ class SelfCritic:
         Args:
             decoder: Says sentences.
             grid: `(B, L, C)`; gradients flow into it.
-            references: Sentences of each picture.
+            references: Sentences of each image.
             update: The update's number, a key of the draws.
-            ids: Names of the pictures, a key of the draws.
+            ids: Names of the images, a key of the draws.
         """
         was = decoder.training
         decoder.eval()
@@ -115,13 +115,13 @@ class SelfCritic:
         return SelfCriticLoss(loss, float(rewards.mean()), float(baseline.mean()))
 
     def rewards(self, said: Decoded, references: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Return the CIDEr-D of every sentence `(B, K)` against its picture's references."""
-        pictures, several, _ = said.tokens.shape
+        """Return the CIDEr-D of every sentence `(B, K)` against its image's references."""
+        images, several, _ = said.tokens.shape
         rows = said.tokens.flatten(0, 1).tolist()
         candidates = [self._words(row) for row in rows]
         cut = [[self._reference(sentence) for sentence in sentences] for sentences in references]
         scores = self.cider(candidates, [cut[row // several] for row in range(len(rows))])
-        return [scores[row * several : (row + 1) * several] for row in range(pictures)]
+        return [scores[row * several : (row + 1) * several] for row in range(images)]
 
     def _baseline(
         self, decoder: CaptionDecoder, grid: Tensor, references: Sequence[Sequence[str]], rewards: Tensor
@@ -189,19 +189,19 @@ def training_frequency(captions: Sequence[Sequence[str]]) -> DocumentFrequency:
     of captions whose ends are not counted.
 
     Args:
-        captions: Every caption of each training picture, and of no others.
+        captions: Every caption of each training image, and of no others.
     """
     return DocumentFrequency.count([[[*tokenize(text), _END] for text in several] for several in captions])
 
 
 def keyed_uniforms(seed: int, update: int, ids: Sequence[str], samples: int, longest: int) -> Tensor:
-    """Return `(B * samples, longest)` numbers in [0, 1) that are a function of (seed, update, picture).
+    """Return `(B * samples, longest)` numbers in [0, 1) that are a function of (seed, update, image).
 
     Args:
         seed: Of all draws.
         update: The update's number.
-        ids: Names of the pictures.
-        samples: Sentences a picture.
+        ids: Names of the images.
+        samples: Sentences an image.
         longest: Words a sentence.
     """
     rows = []

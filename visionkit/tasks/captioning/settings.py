@@ -19,7 +19,7 @@ class Decoding:
     """How sentences are found in evaluation and prediction.
 
     Args:
-        beams: Open sentences a picture; 1 says the most likely word each time.
+        beams: Open sentences an image; 1 says the most likely word each time.
         n_best: Sentences returned in prediction, the best first.
         longest: Most words, the end included.
         length_penalty: Above 0 favours long sentences (Wu et al. 2016).
@@ -46,11 +46,11 @@ class SelfCritical:
     Args:
         at: Images seen before it begins; until then words are taught. 0 begins at once.
         baseline: "greedy": the most likely sentence's reward (Rennie et al., CVPR 2017). "mean": that of the
-            picture's other draws (Luo, "A Better Variant of Self-Critical Sequence Training", 2020). "beam":
+            image's other draws (Luo, "A Better Variant of Self-Critical Sequence Training", 2020). "beam":
             the best beam's.
-        samples: Sentences drawn for each picture; at least 2 for "mean".
+        samples: Sentences drawn for each image; at least 2 for "mean".
         temperature: Of the draws.
-        seed: Of the draws: they are a function of (seed, update, picture), on any number of processes.
+        seed: Of the draws: they are a function of (seed, update, image), on any number of processes.
     """
 
     at: int = 0

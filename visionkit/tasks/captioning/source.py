@@ -32,7 +32,7 @@ def build_caption_source(
 ) -> Any:
     """Return a source of maps for decoders that attend, and an encoder for those that do not.
 
-    Maps finer than the grid are made too, so that freezing and thawing by level has its levels.
+    Maps finer than the grid are made too, so that freezing and unfreezing by level has its levels.
 
     Args:
         backbone: A name, or a user's module.

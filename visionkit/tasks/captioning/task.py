@@ -1,4 +1,4 @@
-"""Pictures to sentences."""
+"""Images to sentences."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.metrics import CaptionScores, Tally, caption_scores
+from visionkit.metrics import CaptionScores, RunningSums, caption_scores
 from visionkit.metrics.cider import DocumentFrequency
 from visionkit.nn import Normalize
 from visionkit.nn.captioning.attention import doubly_stochastic
-from visionkit.nn.captioning.decoder import CaptionDecoder, Taught
+from visionkit.nn.captioning.decoder import CaptionDecoder, TeacherForcingOutput
 from visionkit.nn.captioning.recurrent import CellKind
 from visionkit.optim import images_per_step, total_images
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.captioning.batch import CaptionParts, read_captions
-from visionkit.tasks.captioning.generate import marks_of, say, word_loss
+from visionkit.tasks.captioning.generate import caption_cross_entropy, marks_of, say
 from visionkit.tasks.captioning.prediction import CaptionPrediction, caption_predictions
 from visionkit.tasks.captioning.prepacked_decoder import Speaker
 from visionkit.tasks.captioning.self_critical import make_critic, need
@@ -44,11 +44,11 @@ _ATTENDS = ("show_attend_tell", "att2in", "up_down")
 
 
 class Captioner(Speaker):
-    """Say in a sentence what a picture shows.
+    """Say in a sentence what an image shows.
 
     A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `tokens` `(B, L)` or `(B, K, L)`
-    int64 (`<bos> words <eos> <pad>`; K sentences of a picture that is encoded once), `references` (every
-    sentence of each picture, text) and, if pictures have names, `ids` of any kind; or a pair
+    int64 (`<bos> words <eos> <pad>`; K sentences of an image that is encoded once), `references` (every
+    sentence of each image, text) and, if images have names, `ids` of any kind; or a pair
     `(images, tokens)`.
 
     Logged: `train/loss` (and `train/reward`, once self-critical) every `log_every_n_steps` updates and at the
@@ -96,9 +96,9 @@ class Captioner(Speaker):
 
     monitor = ("val/cider", "max")
     truth = "tokens"
-    scored = ("scores", "eval_tally")
+    scored = ("scores", "eval_sums")
     scores: CaptionScores
-    eval_tally: Tally
+    eval_sums: RunningSums
 
     def __init__(
         self,
@@ -180,8 +180,8 @@ class Captioner(Speaker):
         self.critic = make_critic(words, frequency, self.self_critical, longest=self.decoding.longest)
         self.said: list[CaptionPrediction] = []
         self.loss_terms: dict[str, Tensor] = {}
-        self.tally = Tally(_SUMS)
-        self.scores, self.eval_tally = self._make_scores().values()
+        self.tally = RunningSums(_SUMS)
+        self.scores, self.eval_sums = self._make_scores().values()
         self._images = (0, 0.0)
         self.save_hyperparameters(plain_settings({
             **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
@@ -194,7 +194,7 @@ class Captioner(Speaker):
             "self_critical": self.self_critical, "decoding": self.decoding,
         }))  # fmt: skip
 
-    def forward(self, images: Any, tokens: Tensor) -> Taught:
+    def forward(self, images: Any, tokens: Tensor) -> TeacherForcingOutput:
         """Teach: predict each word of `tokens` `(B * K, L)` from the true words before it.
 
         Args:
@@ -202,7 +202,7 @@ class Captioner(Speaker):
                 (`visionkit.tasks.image_inputs`).
             tokens: Ids of words, from `<bos>` to `<eos>`, padded.
         """
-        taught: Taught = self.decoder(self._encode(images)[0], tokens)
+        taught: TeacherForcingOutput = self.decoder(self._encode(images)[0], tokens)
         return taught
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -220,8 +220,8 @@ class Captioner(Speaker):
         else:
             total = self._images[1]
             share = self.scheduled_sampling * min(1.0, seen / total) if total else 0.0
-            taught: Taught = self.decoder(grid, parts.tokens, sampled=share)
-            terms = {"words": word_loss(taught, smoothing=self.label_smoothing)}
+            taught: TeacherForcingOutput = self.decoder(grid, parts.tokens, sampled=share)
+            terms = {"words": caption_cross_entropy(taught, smoothing=self.label_smoothing)}
             if self.coverage and taught.attention is not None:
                 terms["coverage"] = self.coverage * doubly_stochastic(taught.attention.float(), taught.valid)
         loss = torch.stack(list(terms.values())).sum()
@@ -235,8 +235,10 @@ class Captioner(Speaker):
             return
         parts = read_captions(batch, self.vocabulary)
         grid, shape = self._encode(parts.images)
-        taught: Taught = self.decoder(grid, parts.tokens)
-        self.eval_tally.add(loss=word_loss(taught) * len(taught.targets), count=len(taught.targets))
+        taught: TeacherForcingOutput = self.decoder(grid, parts.tokens)
+        self.eval_sums.add(
+            loss=caption_cross_entropy(taught) * len(taught.targets), count=len(taught.targets)
+        )
         decoded = say(self.speaker(len(grid)), grid, self.marks, self.decoding)
         self.said = caption_predictions(decoded, self.vocabulary, grid=shape, ids=parts.ids)
         references = [[tokenize(sentence) for sentence in several] for several in parts.references]
@@ -253,7 +255,7 @@ class Captioner(Speaker):
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
     ) -> list[CaptionPrediction]:
-        """Return one typed prediction a picture, on the host.
+        """Return one typed prediction an image, on the host.
 
         Args:
             batch: Images `(B, 3, H, W)`; one image or a list of images of one size, as tensors, numpy arrays
@@ -314,13 +316,13 @@ class Captioner(Speaker):
             self.log_dict(_means(self.tally.close_window()), on_step=True, on_epoch=False)
 
     def _make_scores(self) -> dict[str, Any]:
-        return {"scores": CaptionScores(self.frequency), "eval_tally": Tally(("loss", "count"))}
+        return {"scores": CaptionScores(self.frequency), "eval_sums": RunningSums(("loss", "count"))}
 
     def _scores_now(self) -> dict[str, float]:
         captions = self.scores.captions(self.device)
         self.scores.reset()
-        sums = self.eval_tally.reduce()
-        self.eval_tally.reset()
+        sums = self.eval_sums.reduce()
+        self.eval_sums.reset()
         if not captions:
             return {}
         candidates, references = zip(*captions.values(), strict=True)

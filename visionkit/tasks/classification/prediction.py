@@ -1,4 +1,4 @@
-"""What a classifier says about one picture, as plain values on the host."""
+"""What a classifier says about one image, as plain values on the host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ClassPrediction:
         index: The likeliest class.
         confidence: Its probability.
         name: Its name, if the task knows names.
-        id: The picture's, if the batch names pictures.
+        id: The image's, if the batch names images.
     """
 
     probabilities: Tensor
@@ -37,7 +37,7 @@ class LabelsPrediction:
         probabilities: `(K,)`, each in 0 .. 1.
         indices: The labels with a probability above one half.
         names: Their names; empty if the task knows none.
-        id: The picture's, if the batch names pictures.
+        id: The image's, if the batch names images.
     """
 
     probabilities: Tensor
@@ -52,7 +52,7 @@ class ValuesPrediction:
 
     Args:
         values: `(K,)`.
-        id: The picture's, if the batch names pictures.
+        id: The image's, if the batch names images.
     """
 
     values: Tensor
@@ -65,13 +65,13 @@ Prediction = ClassPrediction | LabelsPrediction | ValuesPrediction
 def predictions(
     logits: Tensor, target: str, *, names: Sequence[str] | None, ids: Sequence[str] | None
 ) -> list[Prediction]:
-    """Return one typed prediction a picture.
+    """Return one typed prediction an image.
 
     Args:
         logits: `(B, K)` float32 on the host.
         target: "single", "multi" or "regression".
         names: Of the classes.
-        ids: Of the pictures.
+        ids: Of the images.
     """
     labels: list[str] | list[None] = list(ids) if ids else [None] * len(logits)
     if target == "regression":

@@ -39,12 +39,12 @@ def shape_labels(labels: Any, target: Target, num_classes: int) -> Tensor:
     if target == "single":
         if given.ndim != 1 or given.is_floating_point():
             got = (tuple(given.shape), str(given.dtype))
-            fix = "For several labels a picture use target='multi', for numbers 'regression'."
+            fix = "For several labels an image use target='multi', for numbers 'regression'."
             if given.ndim == 2 and given.shape[1] == num_classes:
                 fix = (
                     "One-hot labels: give labels.argmax(1). Soft labels (v2.MixUp, CutMix): mix in the "
                     "task's own way, with visionkit.data.transforms.batch, as 'labels_b' and 'lam'. For "
-                    "several labels a picture use target='multi'."
+                    "several labels an image use target='multi'."
                 )
             raise InputError(expected("labels", "(B,) whole numbers", got, fix=fix))
         return given.long()
@@ -66,7 +66,7 @@ def _as_tensor(labels: Any) -> Tensor:
 
 
 def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence[str] | None) -> None:
-    """Refuse labels that are out of range or not numbers, naming the pictures.
+    """Refuse labels that are out of range or not numbers, naming the images.
 
     Reads the labels, so call it where they lie on the host.
 
@@ -74,10 +74,10 @@ def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence
         labels: As `shape_labels` gives them.
         target: What they are.
         num_classes: Classes, labels or outputs.
-        ids: Names of the pictures.
+        ids: Names of the images.
 
     Raises:
-        DataError: Some labels cannot be right; the first five pictures are named.
+        DataError: Some labels cannot be right; the first five images are named.
     """
     if target == "single":
         bad = (labels < 0) | (labels >= num_classes)
@@ -87,15 +87,15 @@ def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence
         wanted, fix = "0 or 1", "Correct the labels; NaN is no label."
     else:
         bad = ~labels.isfinite()
-        wanted, fix = "finite", "Correct the targets, or leave those pictures out."
+        wanted, fix = "finite", "Correct the targets, or leave those images out."
     if not bool(bad.any()):
         return
     rows = bad.nonzero()
     named = []
     for place in rows[:5].tolist():
-        picture = f"'{ids[place[0]]}'" if ids else f"picture {place[0]} of the batch"
+        image = f"'{ids[place[0]]}'" if ids else f"image {place[0]} of the batch"
         column = f" column {place[1]}" if len(place) > 1 else ""
-        named.append(f"{picture}{column} has {labels[tuple(place)].item():g}")
+        named.append(f"{image}{column} has {labels[tuple(place)].item():g}")
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     raise DataError(
         f"Expected every label to be {wanted}, but {', '.join(named)}{more}. {fix}", field="label"

@@ -1,4 +1,4 @@
-"""Pictures to classes, labels or numbers."""
+"""Images to classes, labels or numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError, expected
-from visionkit.metrics import MultiLabelScores, RegressionScores, SingleLabelScores, Tally
+from visionkit.metrics import MultiLabelScores, RegressionScores, RunningSums, SingleLabelScores
 from visionkit.nn import Normalize, label_losses, mixed_loss
 from visionkit.nn.standardize import Standardize
 from visionkit.tasks.batch_norm import explained
@@ -45,9 +45,9 @@ _SCORES: dict[str, type[Scores]] = {
 
 
 class Classifier(TaskHooks):
-    """Classify pictures: one class each, any number of labels, or numbers.
+    """Classify images: one class each, any number of labels, or numbers.
 
-    A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `labels` and, if pictures have
+    A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `labels` and, if images have
     names, `ids` of any kind; or a pair `(images, labels)`. `labels` are `(B,)` whole numbers for "single",
     `(B, K)` of 0 and 1 for "multi", `(B, K)` or `(B,)` numbers for "regression". `labels_b` and `lam` mix a
     second label in.
@@ -61,7 +61,7 @@ class Classifier(TaskHooks):
     Both are found when a fit starts, unless they are given, and travel in the checkpoint; losses are in those
     units, scores and predictions in yours.
 
-    Labels that cannot be right are named with their pictures before they reach the device; labels that a
+    Labels that cannot be right are named with their images before they reach the device; labels that a
     loader hands over on a GPU already are not looked at, because that would make every step wait for it.
 
     Args:
@@ -149,7 +149,7 @@ class Classifier(TaskHooks):
         self.confusion: Tensor | None = None
         self.loss_terms: dict[str, Tensor] = {}
         self._depth = min(5, num_classes)
-        self.tally = Tally({"loss": (), "count": (), "hits": (self._depth,)})
+        self.tally = RunningSums({"loss": (), "count": (), "hits": (self._depth,)})
         self.save_hyperparameters(
             plain_settings(
                 {
@@ -227,7 +227,7 @@ class Classifier(TaskHooks):
             self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
 
     def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Prediction]:
-        """Return one typed prediction a picture, on the host.
+        """Return one typed prediction an image, on the host.
 
         Args:
             batch: Images `(B, 3, H, W)`; one image or a list of images of one size, as tensors, numpy arrays

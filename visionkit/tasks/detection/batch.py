@@ -18,23 +18,23 @@ Parts = tuple[list[Tensor], Sequence[Mapping[str, Any]], Sequence[str] | None]
 
 
 def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) -> Parts:
-    """Return pictures, targets and ids; boxes of torchvision's types as plain xyxy.
+    """Return images, targets and ids; boxes of torchvision's types as plain xyxy.
 
     What lies on the host is checked; what a loader hands over on a GPU already is not looked at, because that
     would make every step wait for it.
 
     Raises:
-        DataError: The first fault of the first picture at fault.
+        DataError: The first fault of the first image at fault.
         InputError: Targets are missing.
     """
     given, targets, ids = read_parts(batch, "targets")
     images = list(given)
     if not isinstance(targets, Sequence) or len(targets) != len(images):
         got = len(targets) if isinstance(targets, Sequence) else type(targets).__name__
-        raise InputError(expected("targets", f"one for each of {len(images)} pictures", got))
+        raise InputError(expected("targets", f"one for each of {len(images)} images", got))
     plain = []
     for index, (image, target) in enumerate(zip(images, targets, strict=True)):
-        name = ids[index] if ids else f"picture {index} of the batch"
+        name = ids[index] if ids else f"image {index} of the batch"
         if not isinstance(image, Tensor) or image.device.type == "cpu":
             carried = isinstance(target, Mapping) and "masks" in target.get("truth", {})
             required = masks and not carried
@@ -56,13 +56,13 @@ def plain_target(target: Mapping[str, Any], image: Tensor) -> Mapping[str, Any]:
 
 
 def original_size(target: Mapping[str, Any], image: Tensor) -> tuple[int, int]:
-    """Return `(H, W)` of the original picture: the target's `size`, or the picture's own."""
+    """Return `(H, W)` of the original image: the target's `size`, or the image's own."""
     height, width = target.get("size", image.shape[-2:])
     return int(height), int(width)
 
 
 def in_original(target: Mapping[str, Any], image: Tensor, original: tuple[int, int]) -> Mapping[str, Any]:
-    """Return the objects of a target in the original picture's frame: its `truth`, where it carries one.
+    """Return the objects of a target in the original image's frame: its `truth`, where it carries one.
 
     A target without one gives its boxes and masks resized, as well as this can be done.
     """

@@ -1,4 +1,4 @@
-"""Detection between frames: pictures into one padded batch, boxes back to the pictures they came from."""
+"""Detection between frames: images into one padded batch, boxes back to the images they came from."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Found = dict[str, Tensor]
 
 @dataclass
 class Detections:
-    """What was found in one picture, best first, on the host.
+    """What was found in one image, best first, on the host.
 
     Args:
-        boxes: `(D, 4)` absolute xyxy in the frame of the original picture.
+        boxes: `(D, 4)` absolute xyxy in the frame of the original image.
         scores: `(D,)` in 0 .. 1.
         labels: `(D,)` int64, from 0.
         names: Names of the labels, if the task knows names.
-        masks: `(D, H, W)` bool in the frame of the original picture, if the task has a mask head.
-        id: The picture's, if the batch names pictures.
+        masks: `(D, H, W)` bool in the frame of the original image, if the task has a mask head.
+        id: The image's, if the batch names images.
     """
 
     boxes: Tensor
@@ -42,12 +42,12 @@ class Detections:
 
 @dataclass(frozen=True)
 class Frames:
-    """Pictures as the network gets them, and the sizes they had before.
+    """Images as the network gets them, and the sizes they had before.
 
     Args:
         images: `(B, C, H, W)` normalised, padded with zeros at the right and the bottom.
-        sizes: `(h, w)` of each picture within it.
-        given: `(h, w)` of each picture as it was given.
+        sizes: `(h, w)` of each image within it.
+        given: `(h, w)` of each image as it was given.
     """
 
     images: Tensor
@@ -65,12 +65,12 @@ class Frames:
         flip: bool = False,
         canvas: tuple[int, int] | None = None,
     ) -> Frames:
-        """Return the frames of pictures `(C, H, W)`, normalised, perhaps resized and mirrored.
+        """Return the frames of images `(C, H, W)`, normalised, perhaps resized and mirrored.
 
         With a canvas `(H, W)`, the only size that the network takes, they are padded to it.
 
         Raises:
-            InputError: A picture is larger than the canvas.
+            InputError: An image is larger than the canvas.
         """
         ready = [resize_image(normalize(image), resize) for image in images]
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in ready]
@@ -80,7 +80,7 @@ class Frames:
             if height > canvas[0] or width > canvas[1]:
                 high, wide = max(size[0] for size in sizes), max(size[1] for size in sizes)
                 raise InputError(
-                    f"Expected pictures of at most {canvas[0]} x {canvas[1]} (height x width), the only size "
+                    f"Expected images of at most {canvas[0]} x {canvas[1]} (height x width), the only size "
                     f"that this backbone was built for, but got {high} x {wide}. Resize them, or build the "
                     f"detector with image_size=({high}, {wide})."
                 )
@@ -107,7 +107,7 @@ class Frames:
         originals: Sequence[tuple[int, int]] | None = None,
         flip: bool = False,
     ) -> list[Found]:
-        """Return the detections in the frames of the original pictures (those given, if not told)."""
+        """Return the detections in the frames of the original images (those given, if not told)."""
         out = []
         for each, size, target in zip(found, self.sizes, originals or self.given, strict=True):
             boxes = each["boxes"]
@@ -124,7 +124,7 @@ class Frames:
 
 
 def resize_image(image: Tensor, resize: tuple[int, int] | None) -> Tensor:
-    """Return a float picture `(C, H, W)` whose short side is `resize[0]` and the long one at most `[1]`.
+    """Return a float image `(C, H, W)` whose short side is `resize[0]` and the long one at most `[1]`.
 
     It is torchvision's own step (bilinear, not antialiased): its weights see what they were trained on.
     """
@@ -154,7 +154,7 @@ def training_targets(targets: Sequence[Mapping[str, Any]], frames: Frames, *, ma
 
 
 def merge_views(views: Sequence[Sequence[Found]], *, threshold: float, most: int) -> list[Found]:
-    """Join the detections of several views of the same pictures: one suppression a class over all of them."""
+    """Join the detections of several views of the same images: one suppression a class over all of them."""
     merged = []
     for parts in zip(*views, strict=True):
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -55,5 +55,5 @@ def check_detector(
     check_names(class_names, num_classes)
     if views and rcnn_from(rcnn).masks:
         raise InputError(
-            "Several views of a picture are joined by their boxes; leave tta out with a mask head."
+            "Several views of an image are joined by their boxes; leave tta out with a mask head."
         )

@@ -1,4 +1,4 @@
-"""Pictures to boxes, and with a mask head to masks."""
+"""Images to boxes, and with a mask head to masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from visionkit.backbones.norms import make_norm
 from visionkit.config import NormPolicy, OptimConfig, TransferConfig
 from visionkit.errors import InputError
-from visionkit.metrics import Tally
+from visionkit.metrics import RunningSums
 from visionkit.metrics.detection import CocoAP, DetectionScores
 from visionkit.nn import Normalize
 from visionkit.nn.detection.faster_rcnn import FasterRCNN, RCNNConfig
@@ -45,17 +45,17 @@ class Detector(TaskHooks):
     A batch is a dict with `images`, a list of `(3, H, W)` uint8 or float in [0, 1] (or one tensor
     `(B, 3, H, W)`), `targets`, a list of dicts with `boxes` `(N, 4)` absolute xyxy (or torchvision's
     `BoundingBoxes` of any upright format), `labels` `(N,)` from 0, and perhaps `iscrowd`, `masks`, `area` and
-    `size` (`(H, W)` of the original picture), and, if pictures have names, `ids` of any kind; or a pair
+    `size` (`(H, W)` of the original image), and, if images have names, `ids` of any kind; or a pair
     `(images, targets)`.
 
     Logged: `train/loss` and its terms `train/loss_objectness`, `loss_proposal`, `loss_class`, `loss_box`
     (`loss_mask`); for `val` and `test`: COCO's `map map50 map75 map_small ... ar1 ar10 ar100 ...`,
     `ap/<class>`, and the same under `mask_` with a mask head (`mask_ap/<class>`), all in the frame of the
-    original pictures and against the boxes and masks of the file where a target carries them (`truth`). With
-    more than 100 detections a picture (`rcnn.detections`) that limit takes the place of COCO's 100. Where
+    original images and against the boxes and masks of the file where a target carries them (`truth`). With
+    more than 100 detections an image (`rcnn.detections`) that limit takes the place of COCO's 100. Where
     there was no object to find `map` is NaN, and the others are left out.
 
-    Boxes and labels that cannot be right are named with their pictures before they reach compiled code.
+    Boxes and labels that cannot be right are named with their images before they reach compiled code.
 
     Ren et al., Faster R-CNN, 2015; Lin et al., Feature Pyramid Networks, 2017; He et al., Mask R-CNN, 2017.
 
@@ -71,9 +71,9 @@ class Detector(TaskHooks):
         optim: How parameters move.
         lr: Peak learning rate of everything but the backbone.
         head_norm: Norm of pyramid and convolutional heads; that of `transfer` if None ("frozen": none).
-        resize: `(short side, longest)`: resize pictures on the device; as they come if None.
-        tta_flip: Also look at the mirrored picture when predicting and evaluating.
-        tta_sizes: Look at the picture with each of these short sides instead.
+        resize: `(short side, longest)`: resize images on the device; as they come if None.
+        tta_flip: Also look at the mirrored image when predicting and evaluating.
+        tta_sizes: Look at the image with each of these short sides instead.
         class_names: Names of the classes, for predictions and scores.
         reductions: Which maps of the backbone the pyramid stands on.
         in_channels: Channels of the images; trained input layers are adapted.
@@ -149,7 +149,7 @@ class Detector(TaskHooks):
         self.detection_scores: DetectionScores | None = None
         self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
         self.loss_terms: dict[str, Tensor] = {}
-        self.tally = Tally(("loss", *self.terms, "count"))
+        self.tally = RunningSums(("loss", *self.terms, "count"))
         self.save_hyperparameters(plain_settings({
             **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
             "num_classes": num_classes, "rcnn": self.rcnn, "pyramid_channels": pyramid_channels,
@@ -159,7 +159,7 @@ class Detector(TaskHooks):
         }))  # fmt: skip
 
     def forward(self, images: Any) -> list[dict[str, Tensor]]:
-        """Return the detections of each picture in its own frame: `boxes`, `scores`, `labels` (`masks`).
+        """Return the detections of each image in its own frame: `boxes`, `scores`, `labels` (`masks`).
 
         Args:
             images: Images `(3, H, W)` of any size, a batch `(B, 3, H, W)`, or one image
@@ -212,7 +212,7 @@ class Detector(TaskHooks):
             self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
 
     def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Detections]:
-        """Return the detections of each picture in the frame of the original, on the host.
+        """Return the detections of each image in the frame of the original, on the host.
 
         Args:
             batch: Images `(3, H, W)` of any size or `(B, 3, H, W)`; one image; numpy arrays or PIL images;

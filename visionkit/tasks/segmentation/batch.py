@@ -49,20 +49,20 @@ def _map(mask: Any, dims: int) -> Any:
 
 
 def alike(images: Any, masks: Any) -> list[tuple[Tensor, Tensor]]:
-    """Return stacks `(B, 3, H, W)` and `(B, H, W)`: one, or one a picture where sizes differ."""
+    """Return stacks `(B, 3, H, W)` and `(B, H, W)`: one, or one an image where sizes differ."""
     if isinstance(images, Tensor):
         return [(images, masks)]
     return [(image[None], mask[None]) for image, mask in zip(images, masks, strict=True)]
 
 
 def check_mask(image: Tensor, mask: Tensor, name: str, classes: int, ignore_index: int) -> None:
-    """Refuse a mask that does not fit its picture or the classes.
+    """Refuse a mask that does not fit its image or the classes.
 
     Raises:
-        DataError: Its size, type or a value is wrong; the picture is named.
+        DataError: Its size, type or a value is wrong; the image is named.
     """
     if not isinstance(mask, Tensor) or mask.shape != image.shape[-2:] or mask.dtype != torch.int64:
-        wanted = f"whole numbers of {tuple(image.shape[-2:])}, as its picture"
+        wanted = f"whole numbers of {tuple(image.shape[-2:])}, as its image"
         got, fix = type(mask).__name__, ""
         if isinstance(mask, Tensor):
             got = f"{str(mask.dtype).removeprefix('torch.')} of {tuple(mask.shape)}"

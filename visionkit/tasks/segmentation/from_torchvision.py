@@ -59,7 +59,7 @@ class DilatedResNet(nn.Module):
         self.trunk = nn.ModuleDict({name: whole.get_submodule(name) for name in names})
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maps of the third and the fourth stage for normalised pictures `(B, 3, H, W)`."""
+        """Return the maps of the third and the fourth stage for normalised images `(B, 3, H, W)`."""
         features = images
         for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
             features = self.trunk[name](features)
@@ -100,12 +100,12 @@ def segmenter_from_torchvision(weights: Mapping[str, Tensor] | str | Path, *, na
     wanted = task.state_dict()
     given = own | {key: wanted[key] for key in ("normalize.mean", "normalize.std")}
     missing, spare = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    crooked = [k for k in wanted if k in given and wanted[k].shape != given[k].shape]
-    if missing or spare or crooked:
-        listed = ", ".join((missing + spare + crooked)[:5])
+    unaligned = [k for k in wanted if k in given and wanted[k].shape != given[k].shape]
+    if missing or spare or unaligned:
+        listed = ", ".join((missing + spare + unaligned)[:5])
         raise InputError(
             f"Expected the state dict of torchvision's {name}, but {len(missing)} keys are missing, "
-            f"{len(spare)} do not belong to it and {len(crooked)} have another shape, such as {listed}."
+            f"{len(spare)} do not belong to it and {len(unaligned)} have another shape, such as {listed}."
         )
     task.load_state_dict(given)
     return task

@@ -1,4 +1,4 @@
-"""What a segmenter says about one picture, as plain values on the host."""
+"""What a segmenter says about one image, as plain values on the host."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class SegmentationPrediction:
     """The class of every pixel.
 
     Args:
-        mask: `(H, W)` int64 class numbers, at the size of the picture that was given.
+        mask: `(H, W)` int64 class numbers, at the size of the image that was given.
         names: Names of the classes, by number; empty if the task knows none.
-        id: The picture's name, if the batch names pictures.
+        id: The image's name, if the batch names images.
     """
 
     mask: Tensor

@@ -70,14 +70,14 @@ def _available(
     plan = images.plan(backbone)
     if plan.fixed_size is not None and images.size is None:
         raise InputError(
-            f"{backbone!r} takes pictures of {plan.fixed_size[0]} x {plan.fixed_size[1]} only, but "
+            f"{backbone!r} takes images of {plan.fixed_size[0]} x {plan.fixed_size[1]} only, but "
             "segmentation trains on windows and scores at native size. Say the size of the windows, "
             "image_size=(height, width), or take a backbone without a fixed size."
         )
     own = [tap.level.reduction for tap in plan.taps]
     if not own:
         raise InputError(
-            f"{backbone!r} has no maps aligned with the picture, which segmentation needs. Take another "
+            f"{backbone!r} has no maps aligned with the image, which segmentation needs. Take another "
             "backbone."
         )
     least = decoder_class(decoder).least_levels
@@ -112,7 +112,7 @@ def _advice(own: Sequence[int]) -> str:
 
 
 def fill_canvas(images: Tensor, source: Any) -> Tensor:
-    """Return pictures padded with zeros to the only size that a source takes, if there is one."""
+    """Return images padded with zeros to the only size that a source takes, if there is one."""
     fixed: tuple[int, int] | None = getattr(source, "fixed_size", None)
     if fixed is None:
         return images

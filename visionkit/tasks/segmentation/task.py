@@ -1,4 +1,4 @@
-"""Pictures to class maps."""
+"""Images to class maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from visionkit.backbones import make_norm
 from visionkit.config import OptimConfig, TransferConfig, check_numbers, limits
 from visionkit.errors import InputError, expected
-from visionkit.metrics import Tally
+from visionkit.metrics import RunningSums
 from visionkit.metrics.segmentation import SegmentationMeter
 from visionkit.nn import Normalize
 from visionkit.nn.segmentation.decoders import create_decoder
@@ -44,13 +44,13 @@ class Segmenter(TaskHooks):
     """Give every pixel a class.
 
     A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `masks` `(B, H, W)` (or
-    `(B, 1, H, W)`) of whole numbers and, if pictures have names, `ids` of any kind; or a pair
-    `(images, masks)`. In evaluation both may be lists of pictures and masks of any size. One class
+    `(B, 1, H, W)`) of whole numbers and, if images have names, `ids` of any kind; or a pair
+    `(images, masks)`. In evaluation both may be lists of images and masks of any size. One class
     (`num_classes=1`) is the binary case: masks hold 0 and 1.
 
     Logged: `train/loss` every `log_every_n_steps` updates and at the end of an epoch; for `val` and `test`:
     `miou` of the data set at native size, `iou/<class>`, `pixel_accuracy`, `mean_accuracy`, `boundary_f` if
-    it is asked for, and `loss` (cross-entropy) where pictures are seen once and whole. Where no pixel counts
+    it is asked for, and `loss` (cross-entropy) where images are seen once and whole. Where no pixel counts
     `miou` is NaN.
 
     Args:
@@ -71,7 +71,7 @@ class Segmenter(TaskHooks):
         dropout: Share dropped before the decoder's classifier; its own if not given.
         scales: Scales of the views in evaluation, averaged.
         flip: Whether evaluation sees each view mirrored too.
-        window: Side of the windows in which larger pictures are evaluated; 0 sees them whole.
+        window: Side of the windows in which larger images are evaluated; 0 sees them whole.
         window_stride: Pixels between windows; two thirds of the window if 0.
         window_margin: Pixels along the inner borders of a window that do not count.
         boundary_tolerance: Distance for the boundary score as a share of the diagonal (0.0075); 0 is off.
@@ -88,9 +88,9 @@ class Segmenter(TaskHooks):
 
     monitor = ("val/miou", "max")
     truth = "masks"
-    scored = ("scores", "eval_tally")
+    scored = ("scores", "eval_sums")
     scores: SegmentationMeter
-    eval_tally: Tally
+    eval_sums: RunningSums
 
     def __init__(
         self,
@@ -156,8 +156,8 @@ class Segmenter(TaskHooks):
         self.boundary_tolerance = boundary_tolerance
         self.confusion: Tensor | None = None
         self.loss_terms: dict[str, Tensor] = {}
-        self.tally = Tally(("loss", "count"))
-        self.scores, self.eval_tally = self._make_scores().values()
+        self.tally = RunningSums(("loss", "count"))
+        self.scores, self.eval_sums = self._make_scores().values()
         self.save_hyperparameters(plain_settings({
             **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
             "num_classes": num_classes,
@@ -186,7 +186,7 @@ class Segmenter(TaskHooks):
         images, masks, _ = self._read(batch)
         if not isinstance(images, Tensor) or not isinstance(masks, Tensor):
             raise InputError(
-                "Expected training pictures of one size, but the batch holds several. Cut windows of one "
+                "Expected training images of one size, but the batch holds several. Cut windows of one "
                 "size (visionkit.data.transforms.segmentation.segmentation_train)."
             )
         logits, extra = self._logits(images, extra=True)
@@ -211,15 +211,15 @@ class Segmenter(TaskHooks):
         images, masks, ids = self._read(batch)
         if not self.views.plain:  # a resized view is clamped, which would hide what cannot be right
             check_images(images, ids)
-        self.eval_tally.add(seen=len(images))
-        for picture, mask in alike(images, masks):
+        self.eval_sums.add(seen=len(images))
+        for stack, mask in alike(images, masks):
             if self.views.plain:
-                logits = self(picture)
+                logits = self(stack)
                 loss = cross_entropy_loss(logits, mask, ignore_index=self.ignore_index)
-                self.eval_tally.add(loss=loss * len(picture), count=len(picture))
+                self.eval_sums.add(loss=loss * len(stack), count=len(stack))
                 labels = decide(logits)
             else:
-                labels = self.views.labels(self, picture)
+                labels = self.views.labels(self, stack)
             self.scores.update(labels, mask)
 
     def on_train_epoch_end(self) -> None:
@@ -231,7 +231,7 @@ class Segmenter(TaskHooks):
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
     ) -> list[SegmentationPrediction]:
-        """Return one class map a picture, at its own size, on the host.
+        """Return one class map an image, at its own size, on the host.
 
         Args:
             batch: Images `(B, 3, H, W)`; one image or a list of images of any size, as tensors, numpy arrays
@@ -305,7 +305,7 @@ class Segmenter(TaskHooks):
             raise InputError(expected("masks", f"one for each of {len(images)} images", len(masks)))
         for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
             if not isinstance(mask, Tensor) or mask.device.type == "cpu":
-                name = ids[index] if ids else f"picture {index} of the batch"
+                name = ids[index] if ids else f"image {index} of the batch"
                 self.check_mask(image, mask, name)
         return images, masks, ids
 
@@ -325,13 +325,13 @@ class Segmenter(TaskHooks):
         meter = SegmentationMeter(
             self.mask_classes, ignore_index=self.ignore_index, boundary_tolerance=self.boundary_tolerance
         )
-        return {"scores": meter, "eval_tally": Tally(("loss", "count", "seen"))}
+        return {"scores": meter, "eval_sums": RunningSums(("loss", "count", "seen"))}
 
     def _scores_now(self) -> dict[str, float]:
         scores = self.scores.reduce()
         self.scores.reset()
-        sums = self.eval_tally.reduce()
-        self.eval_tally.reset()
+        sums = self.eval_sums.reduce()
+        self.eval_sums.reset()
         names = self.class_names if self.class_names and len(self.class_names) == self.mask_classes else None
         values = scores.named(names)
         if sums["seen"] and "miou" not in values:

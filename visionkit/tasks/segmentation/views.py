@@ -1,4 +1,4 @@
-"""Logits of whole pictures at native size: one view, several scales, mirrored, in windows."""
+"""Logits of whole images at native size: one view, several scales, mirrored, in windows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Views", "decide"]
 
 @dataclass(frozen=True)
 class Views:
-    """How a picture is looked at in evaluation and prediction.
+    """How an image is looked at in evaluation and prediction.
 
     Args:
-        scales: Factors by which the picture is resized; the probabilities are averaged at native size.
+        scales: Factors by which the image is resized; the probabilities are averaged at native size.
         flip: Whether each scale is seen mirrored too.
-        windows: How a picture larger than a window is cut; None sees it whole.
+        windows: How an image larger than a window is cut; None sees it whole.
 
     Raises:
         InputError: There is no scale, or one is not positive.
@@ -38,14 +38,14 @@ class Views:
 
     @property
     def plain(self) -> bool:
-        """Whether the picture is seen once, as it is and whole."""
+        """Whether the image is seen once, as it is and whole."""
         return tuple(self.scales) == (1.0,) and not self.flip and self.windows is None
 
     def labels(self, predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Return class maps `(B, H, W)`.
 
         Args:
-            predict: Pictures `(B, 3, h, w)` to logits `(B, C, h, w)`.
+            predict: Images `(B, 3, h, w)` to logits `(B, C, h, w)`.
             images: `(B, 3, H, W)` uint8 or float in [0, 1].
         """
         if tuple(self.scales) == (1.0,) and not self.flip:

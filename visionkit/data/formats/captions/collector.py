@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from visionkit.data.read_image import PICTURE_SUFFIXES, inside
+from visionkit.data.read_image import IMAGE_SUFFIXES, inside
 from visionkit.data.splits import SPLIT_ALIASES
 from visionkit.errors import DataError, expected
 from visionkit.notices import Notice, NoticeCounter
@@ -110,7 +110,7 @@ class ImageFolder:
                 path = f"{base}/{each}" if base else each
                 if "\0" not in path and inside(self.root, path).is_file():
                     return path
-        if "/" in plain or os.path.splitext(plain)[1].lower() in PICTURE_SUFFIXES:  # noqa: PTH122
+        if "/" in plain or os.path.splitext(plain)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
             return None
         found = self._same_stem(plain)
         return found[0] if len(found) == 1 else None
@@ -125,7 +125,7 @@ class ImageFolder:
                     continue
                 for file in names:
                     key, ending = os.path.splitext(file)  # noqa: PTH122 (once for each file)
-                    if ending.lower() in PICTURE_SUFFIXES:
+                    if ending.lower() in IMAGE_SUFFIXES:
                         self._stems.setdefault(key, []).append(f"{base}/{file}" if base else file)
         return self._stems.get(stem, [])
 

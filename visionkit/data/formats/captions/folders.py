@@ -11,7 +11,7 @@ from typing import Any
 
 from visionkit.data.formats.captions.collector import SPLIT_OF, CaptionCollector, ImageFolder
 from visionkit.data.formats.huggingface.reader import metadata_columns, read_metadata
-from visionkit.data.read_image import PICTURE_SUFFIXES
+from visionkit.data.read_image import IMAGE_SUFFIXES
 from visionkit.errors import DataError
 from visionkit.text.read_text import read_lines
 
@@ -68,7 +68,7 @@ def is_text_per_image(root: Path) -> bool:
         for images, texts, _ in _pairs_of_folders(root):
             names = [entry.name for entry in islice(os.scandir(images), _LOOKED)]
             stems = [os.path.splitext(name) for name in names]  # noqa: PTH122 (once for each file)
-            files = [texts / f"{stem}.txt" for stem, end in stems if end.lower() in PICTURE_SUFFIXES]
+            files = [texts / f"{stem}.txt" for stem, end in stems if end.lower() in IMAGE_SUFFIXES]
             there = [file for file in files if file.is_file()][:3]
             # A YOLO folder has a text of numbers beside each image.
             if there and all(_WORDS.search(_start(file)) for file in there):
@@ -112,7 +112,7 @@ def read_text_per_image(root: Path, found: CaptionCollector) -> None:
     for images, texts, split in _pairs_of_folders(root):
         for entry in sorted(os.scandir(images), key=lambda each: each.name):
             stem, end = os.path.splitext(entry.name)  # noqa: PTH122 (once for each file)
-            if end.lower() not in PICTURE_SUFFIXES:
+            if end.lower() not in IMAGE_SUFFIXES:
                 continue
             path = Path(os.path.relpath(entry.path, root)).as_posix()
             text = texts / f"{stem}.txt"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visionkit.data.formats.captions.collector import SPLIT_OF, CaptionCollector, ImageFolder
-from visionkit.data.read_image import PICTURE_SUFFIXES
+from visionkit.data.read_image import IMAGE_SUFFIXES
 from visionkit.errors import DataError
 from visionkit.notices import NoticeCounter
 from visionkit.text.read_text import read_lines
@@ -32,7 +32,7 @@ _CAPTION = ("caption", "captions", "comment", "comments", "text", "sentence", "d
 _LABEL = ("label", "labels", "class", "classes", "category", "target")
 _NUMBER = ("comment_number", "caption_number", "number", "sentid")
 _SPLIT = ("split", "set", "subset")
-_SUFFIX = "|".join(re.escape(suffix) for suffix in sorted(PICTURE_SUFFIXES))
+_SUFFIX = "|".join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))
 _IMAGE_END = re.compile(rf"(?:{_SUFFIX})\"?\s*(?:#\d+)?\s*$", re.IGNORECASE)
 _NUMBERED = re.compile(r"#\d+$")
 _MAX_LINE = 100_000

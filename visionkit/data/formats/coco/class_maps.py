@@ -33,7 +33,7 @@ _BACKGROUND = "background"  # a category of this name is class 0 itself
 
 
 class CocoClassMaps:
-    """A reader that paints the objects of a `CocoReader` into one class map a picture.
+    """A reader that paints the objects of a `CocoReader` into one class map an image.
 
     Without stuff, class 0 is the background and the chosen categories follow; objects of others are
     background, as are those of a category "background". With stuff there is no background: pixels that
@@ -42,7 +42,7 @@ class CocoClassMaps:
 
     Args:
         things: Reads the objects, with masks.
-        stuff: Reads the stuff of the same pictures, with masks; the class "other" is not painted.
+        stuff: Reads the stuff of the same images, with masks; the class "other" is not painted.
         categories: Names of the things that are classes, in their order; all of the file's if not given.
         overlap: Pixels that several objects share: of the smallest object ("smallest"), or ignored ("ignore",
             as in torchvision's references, where objects of other categories do not count).
@@ -52,7 +52,7 @@ class CocoClassMaps:
 
     Raises:
         InputError: The reader gives no masks, a category is not the file's, or there are more than 255.
-        DataError: Things and stuff are not of the same pictures.
+        DataError: Things and stuff are not of the same images.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class CocoClassMaps:
         lonely = [] if stuff is None else [name for name in things.ids if name not in self._stuff_at]
         if stuff is not None and lonely:
             raise DataError(
-                f"Expected the stuff of every picture of {things.path.name}, but {len(lonely)} have none, "
+                f"Expected the stuff of every image of {things.path.name}, but {len(lonely)} have none, "
                 f"such as {', '.join(lonely[:3])}.",
                 path=stuff.path,
                 field="file_name",
@@ -110,10 +110,10 @@ class CocoClassMaps:
         return len(self.things)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read picture `index` and paint its class map.
+        """Read image `index` and paint its class map.
 
         Raises:
-            DataError: The picture cannot be read, or has another size than its record.
+            DataError: The image cannot be read, or has another size than its record.
         """
         sample = self.things[index]
         empty = 0 if self.stuff is None else IGNORE
@@ -172,14 +172,14 @@ def coco_class_maps(
         stuff: Whether `annotations/stuff_<split>.json` is joined; where there is one for every split if not
             given, unless categories are chosen.
         overlap: See `CocoClassMaps`.
-        least_area: Training pictures whose chosen objects cover fewer pixels are left out.
+        least_area: Training images whose chosen objects cover fewer pixels are left out.
         bad_boxes: See `visionkit.data.formats.coco.reader.CocoReader`.
         seed: Seed of the share that is held out where there is no validation file.
         max_dropped: See `visionkit.data.formats.coco.reader.CocoReader`.
 
     Raises:
         DataError: As `coco`, or the stuff file of a split is missing.
-        InputError: As `CocoClassMaps`, or no training picture is left.
+        InputError: As `CocoClassMaps`, or no training image is left.
     """
     files = coco_files(root)
     beside = {split: stuff_file(file) for split, (file, _) in files.items()}
@@ -188,13 +188,13 @@ def coco_class_maps(
     options: dict[str, Any] = {"masks": True, "bad_boxes": bad_boxes, "max_dropped": max_dropped}
     options["drop_missing"] = True
     notices: list[Notice] = []
-    for split, (file, pictures) in files.items():
+    for split, (file, images) in files.items():
         extra = beside[split] if joined else None
         if joined and extra is None:
             text = f"Expected the stuff of the split {split}, stuff_... beside this file, but there is none."
             raise DataError(text, path=file)
         try:
-            things = CocoReader(file, pictures, **options)
+            things = CocoReader(file, images, **options)
         except DataError as fault:
             if split != "test" or fault.field != "annotations":
                 raise
@@ -202,7 +202,7 @@ def coco_class_maps(
             continue
         readers[split] = CocoClassMaps(
             things,
-            stuff=None if extra is None else CocoReader(extra, pictures, **options),
+            stuff=None if extra is None else CocoReader(extra, images, **options),
             categories=categories,
             overlap=overlap,
         )
@@ -216,14 +216,14 @@ def coco_class_maps(
     train: Reader = first
     if least_area > 0:
         kept = [index for index in range(len(first)) if _area(first, index) >= least_area]
-        facts["left_out"] = f"{len(first) - len(kept)} training pictures with under {least_area:g} pixels"
+        facts["left_out"] = f"{len(first) - len(kept)} training images with under {least_area:g} pixels"
         train = Subset(first, kept)
     if not len(train):
-        raise InputError(f"Expected training pictures in {first.things.path}, but there are none.")
+        raise InputError(f"Expected training images in {first.things.path}, but there are none.")
     val: Reader | None = readers.get("val")
     if val is None:
         train, val = holdout(train, HOLDOUT, seed=seed, path=root)
-        facts["val"] = f"there is no validation file: {len(val)} training pictures are held out"
+        facts["val"] = f"there is no validation file: {len(val)} training images are held out"
     name = Path(root).resolve().stem
     notices += [
         replace(notice, what=f"{split}: {notice.what}")
@@ -254,7 +254,7 @@ def _absent(reader: CocoClassMaps) -> list[Notice]:
 
 
 def _area(reader: CocoClassMaps, index: int) -> float:
-    """Return the pixels that the chosen objects of a picture cover, as its file says."""
+    """Return the pixels that the chosen objects of an image cover, as its file says."""
     labels, areas = reader.things.areas(index)
     names = reader.things.classes
     return sum(a for label, a in zip(labels, areas, strict=True) if names[label] in reader.classes)

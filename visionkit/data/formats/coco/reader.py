@@ -1,4 +1,4 @@
-"""COCO files of detections: one JSON file a split, pictures in a folder."""
+"""COCO files of detections: one JSON file a split, images in a folder."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ OTHERWISE = "images found under another spelling of their name"
 
 
 class Found(Protocol):
-    """What was found in one picture, as `Detector.predict_step` returns it."""
+    """What was found in one image, as `Detector.predict_step` returns it."""
 
     @property
     def boxes(self) -> Tensor:
-        """Return `(D, 4)` xyxy in the original picture's frame."""
+        """Return `(D, 4)` xyxy in the original image's frame."""
         ...
 
     @property
@@ -58,25 +58,25 @@ class Found(Protocol):
 
 
 class CocoReader:
-    """A reader of the pictures of a COCO file, with boxes, and outlines if asked for.
+    """A reader of the images of a COCO file, with boxes, and outlines if asked for.
 
     Labels run from 0 in the order of the category ids, whatever these are; `category_ids` leads back. A
     sample is named by its file name. Objects marked as crowds stay, with `iscrowd` 1: they are not learned,
     and count neither for nor against a detection.
 
-    Boxes for training are cut at the border of the picture. `truth` holds what scores are taken against:
+    Boxes for training are cut at the border of the image. `truth` holds what scores are taken against:
     every box of the file as it stands there, so that AP is that of pycocotools on the same file.
 
     Args:
         path: The JSON file.
-        root: The folder of the pictures; no file outside it is opened, whatever the JSON says.
+        root: The folder of the images; no file outside it is opened, whatever the JSON says.
         masks: Also give `masks`, from polygons or run lengths.
-        bad_boxes: An object whose box, outline, picture or category cannot be right is left out and kept in
+        bad_boxes: An object whose box, outline, image or category cannot be right is left out and kept in
             `dropped` ("drop"), or is an error ("raise"), as is then a box that must be cut. Every other fault
             is an error always.
-        keep_empty: Keep pictures without objects (crowds do not count).
-        drop_missing: Leave out pictures whose files are not there; otherwise reading them is an error.
-        max_dropped: Share of the annotations (and of the pictures) that may be left out; more is an error.
+        keep_empty: Keep images without objects (crowds do not count).
+        drop_missing: Leave out images whose files are not there; otherwise reading them is an error.
+        max_dropped: Share of the annotations (and of the images) that may be left out; more is an error.
 
     Attributes:
         classes: Names of the categories, by label. Categories without an annotation that only stand above
@@ -122,15 +122,15 @@ class CocoReader:
         self._category_ids: list[int] = records.category_ids[order].tolist()
         self._classes = [records.classes[index] for index in order]
         crowd = np.maximum(records.crowd, 0)
-        self._row, counted = (_by_picture(scan.picture, chosen) for chosen in (scan.usable, scan.scored))
-        real = np.bincount(scan.picture[self._row][crowd[self._row] == 0], minlength=len(records.names))
+        self._row, counted = (_by_image(scan.image, chosen) for chosen in (scan.usable, scan.scored))
+        real = np.bincount(scan.image[self._row][crowd[self._row] == 0], minlength=len(records.names))
         keep = scan.kept if keep_empty else scan.kept & (real > 0)
         if drop_missing and missing:
             keep = keep.copy()
             keep[list(missing)] = False
         kept = np.flatnonzero(keep)
-        self._first, self._last = _ranges(scan.picture[self._row], kept)
-        self._truth_first, self._truth_last = _ranges(scan.picture[counted], kept)
+        self._first, self._last = _ranges(scan.image[self._row], kept)
+        self._truth_first, self._truth_last = _ranges(scan.image[counted], kept)
         self._truth_row, self._full = counted, scan.full[counted]
         self._boxes = scan.corners[self._row].astype(np.float32)
         self._crowd = crowd[self._row].astype(np.int64)
@@ -162,7 +162,7 @@ class CocoReader:
     def _find(
         self, names: Sequence[str], kept: npt.NDArray[np.bool_], counter: NoticeCounter
     ) -> tuple[list[str], dict[int, DataError]]:
-        """Return the file of each picture (its name, where there is none), and the pictures without one."""
+        """Return the file of each image (its name, where there is none), and the images without one."""
         finder, files, missing = ImageFinder(self.root), list(names), {}
         for index in np.flatnonzero(kept).tolist():
             found, otherwise = finder.find(names[index])
@@ -197,20 +197,20 @@ class CocoReader:
         return len(self.ids)
 
     def areas(self, index: int) -> tuple[list[int], list[float]]:
-        """Return label and area of the objects of picture `index` without opening it; crowds are left out."""
+        """Return label and area of the objects of image `index` without opening it; crowds are left out."""
         own = slice(int(self._first[index]), int(self._last[index]))
         alone = self._crowd[own] == 0
         return self._labels[own][alone].tolist(), self._areas[own][alone].tolist()
 
     @property
     def object_counts(self) -> list[int]:
-        """How many objects the file lists for each picture, crowds left out."""
+        """How many objects the file lists for each image, crowds left out."""
         alone = np.concatenate(([0], np.cumsum(self._truth_crowd == 0)))
         counts: list[int] = (alone[self._truth_last] - alone[self._truth_first]).tolist()
         return counts
 
     def truth(self, index: int) -> Truth:
-        """Return the objects of picture `index` as the file has them, without opening it."""
+        """Return the objects of image `index` as the file has them, without opening it."""
         own = slice(int(self._truth_first[index]), int(self._truth_last[index]))
         masks = None
         if self.masks and self._outlines is not None:
@@ -226,7 +226,7 @@ class CocoReader:
         )
 
     def __getitem__(self, index: int) -> Sample:
-        """Read picture `index`; raise `DataError` when it cannot be read or has another size."""
+        """Read image `index`; raise `DataError` when it cannot be read or has another size."""
         name, size = self.ids[index], self.sizes[index]
         image = read_image(self._files[index], root=self.root)
         found = (int(image.shape[1]), int(image.shape[2]))
@@ -266,19 +266,19 @@ def coco(
     """Return the splits of a folder of COCO files, or of one file.
 
     The layouts are COCO's own (`annotations/instances_train2017.json` beside `train2017/` or
-    `images/train2017/`), those of exports (`train/_annotations.coco.json` among the pictures,
+    `images/train2017/`), those of exports (`train/_annotations.coco.json` among the images,
     `train/labels.json` beside `train/data/`), plain `train.json` beside `images/`, and a single file
     (`result.json`, `labels.json`, `annotations/instances_default.json`). Without a validation file a fifth of
-    the training pictures is held out. A test file without annotations is left out: it cannot be scored.
+    the training images is held out. A test file without annotations is left out: it cannot be scored.
 
     Args:
-        root: The folder, or a JSON file whose pictures lie beside it, in `images/` or in `data/`.
+        root: The folder, or a JSON file whose images lie beside it, in `images/` or in `data/`.
         masks: See `CocoReader`.
         bad_boxes: See `CocoReader`.
-        keep_empty: Keep training pictures without objects. Validation and test pictures stay in any case:
+        keep_empty: Keep training images without objects. Validation and test images stay in any case:
             what is found in an empty one is a mistake that counts.
         seed: Seed of the hold-out.
-        max_dropped: Share of a split's annotations, or of its pictures, that may be left out.
+        max_dropped: Share of a split's annotations, or of its images, that may be left out.
 
     Raises:
         DataError: There is no such layout, a file is at fault, too much of it would be left out, there is no
@@ -287,12 +287,12 @@ def coco(
     top = Path(root)
     readers: dict[str, CocoReader] = {}
     notices: list[Notice] = []
-    for split, (file, pictures) in coco_files(top).items():
+    for split, (file, images) in coco_files(top).items():
         keep = keep_empty or split != "train"
         try:
             reader = CocoReader(
                 file,
-                pictures,
+                images,
                 masks=masks,
                 bad_boxes=bad_boxes,
                 keep_empty=keep,
@@ -347,8 +347,8 @@ def check_coco(
         return 0, [fault]
     faults: list[DataError] = []
     count = 0
-    for file, pictures in files.values():
-        number, found = check_coco_file(file, pictures, masks=masks, left_out=left_out)
+    for file, images in files.values():
+        number, found = check_coco_file(file, images, masks=masks, left_out=left_out)
         count += number
         faults += found
     return count, faults
@@ -358,17 +358,17 @@ def coco_results(reader: CocoReader, found: Iterable[Found]) -> list[dict[str, A
     """Return detections as COCO's result format has them, with the file's own ids; `json.dump` writes them.
 
     Args:
-        reader: The reader whose pictures were looked at.
+        reader: The reader whose images were looked at.
         found: What was found, named by the samples' ids.
 
     Raises:
-        InputError: A picture is not one of the reader's.
+        InputError: An image is not one of the reader's.
     """
     numbers = dict(zip(reader.ids, reader.image_ids, strict=True))
     rows: list[dict[str, Any]] = []
     for each in found:
         if each.id not in numbers:
-            raise InputError(f"Expected the id of a picture of {reader.path.name}, but got {each.id!r}.")
+            raise InputError(f"Expected the id of an image of {reader.path.name}, but got {each.id!r}.")
         boxes = each.boxes.double().cpu()
         boxes = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1)
         for box, score, label in zip(boxes.tolist(), each.scores.tolist(), each.labels.tolist(), strict=True):
@@ -377,12 +377,12 @@ def coco_results(reader: CocoReader, found: Iterable[Found]) -> list[dict[str, A
     return rows
 
 
-def _by_picture(picture: Ints, chosen: npt.NDArray[np.bool_]) -> Ints:
-    """Return the chosen rows, picture by picture, in their old order."""
+def _by_image(image: Ints, chosen: npt.NDArray[np.bool_]) -> Ints:
+    """Return the chosen rows, image by image, in their old order."""
     rows = np.flatnonzero(chosen)
-    return rows[np.argsort(picture[rows], kind="stable")]
+    return rows[np.argsort(image[rows], kind="stable")]
 
 
-def _ranges(pictures: Ints, kept: Ints) -> tuple[Ints, Ints]:
-    """Return where the rows of each kept picture begin and end."""
-    return np.searchsorted(pictures, kept, side="left"), np.searchsorted(pictures, kept, side="right")
+def _ranges(images: Ints, kept: Ints) -> tuple[Ints, Ints]:
+    """Return where the rows of each kept image begin and end."""
+    return np.searchsorted(images, kept, side="left"), np.searchsorted(images, kept, side="right")

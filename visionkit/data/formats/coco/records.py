@@ -44,14 +44,14 @@ class Records:
 
     Args:
         image_ids: `(I,)`.
-        names: File names of the pictures.
+        names: File names of the images.
         sizes: `(I, 2)` declared height and width.
         category_ids: `(C,)`.
         classes: Names of the categories.
         parents: Supercategories of the categories, "" without one.
         place: `(A,)` the index of each annotation in the file's list.
         ids: `(A,)`, -1 where there is none.
-        images: `(A,)` the id of each annotation's picture.
+        images: `(A,)` the id of each annotation's image.
         categories: `(A,)` the id of each annotation's category.
         boxes: `(A, 4)` x, y, width, height.
         areas: `(A,)`, NaN where there is none.
@@ -366,9 +366,9 @@ def _name_fault(name: Any) -> str | None:
         return f"Expected a file name of characters, but got {_short(name)}: half of a surrogate pair."
     windows = PureWindowsPath(name)
     if PurePosixPath(name).is_absolute() or windows.drive or windows.root:
-        return f"Expected a file name relative to the folder of the pictures, but got {_short(name)}."
+        return f"Expected a file name relative to the folder of the images, but got {_short(name)}."
     if ".." in windows.parts:
-        return f"Expected a file inside the folder of the pictures, but {_short(name)} leads out of it."
+        return f"Expected a file inside the folder of the images, but {_short(name)} leads out of it."
     return None
 
 

@@ -102,7 +102,7 @@ class OutlineBuilder:
             raise ValueError(f"Expected run lengths with size [height, width], but got size {_short(size)}.")
         height, width = size
         if not (0 < height < 2**31 and 0 < width < 2**31):
-            raise ValueError(f"Expected run lengths of a picture, but their size is {_short(size)}.")
+            raise ValueError(f"Expected run lengths of an image, but their size is {_short(size)}.")
         if isinstance(counts, str):
             made = run_lengths(counts)
         elif isinstance(counts, list):
@@ -152,10 +152,10 @@ class Outlines:
     runs_size: Ints
 
     def faults(self, sizes: Ints) -> Iterator[tuple[int, str]]:
-        """Yield the outlines that do not fit their pictures, each with what is wrong.
+        """Yield the outlines that do not fit their images, each with what is wrong.
 
         Args:
-            sizes: `(A, 2)` height and width of the picture of each outline; 0 where it is not known.
+            sizes: `(A, 2)` height and width of the image of each outline; 0 where it is not known.
         """
         owner = np.searchsorted(self.last_polygon, np.arange(len(self.polygon_end)), side="right")
         starts = np.concatenate(([0], self.polygon_end[:-1])) if len(self.polygon_end) else self.polygon_end
@@ -164,7 +164,7 @@ class Outlines:
         for index in np.flatnonzero((self.kind == RUNS) & (sizes[:, 0] > 0)).tolist():
             theirs, ours = self.runs_size[index].tolist(), sizes[index].tolist()
             if theirs != ours:
-                yield index, f"Expected run lengths of size {ours} as the picture's, but got {theirs}."
+                yield index, f"Expected run lengths of size {ours} as the image's, but got {theirs}."
 
     def _polygon_faults(
         self, block: slice, owner: Ints, starts: Ints, sizes: Ints
@@ -181,7 +181,7 @@ class Outlines:
             length = np.add.reduceat(step, cuts) * 5
         size = sizes[owner][:, ::-1].astype(np.float64)  # width, height
         finite = np.isfinite(np.concatenate((low, high), axis=1)).all(axis=1)
-        # An outline may reach beyond its picture, where it is cut off; by how far is bounded.
+        # An outline may reach beyond its image, where it is cut off; by how far is bounded.
         far = ((low < -size) | (high > 2 * size)).any(1) & (size[:, 0] > 0)
         long = length > _STEPS
         for at in np.flatnonzero(~finite | far | long).tolist():
@@ -190,7 +190,7 @@ class Outlines:
                 text = "Expected finite coordinates in a polygon, but got NaN or infinity."
             elif far[at]:
                 wide, high_ = size[at].astype(int).tolist()
-                text = f"Expected a polygon in the picture of {wide} x {high_} pixels, but it spans {box}."
+                text = f"Expected a polygon in the image of {wide} x {high_} pixels, but it spans {box}."
             else:
                 text = f"Expected a polygon that can be filled, but its edges are {length[at] / 5:g} pixels."
             yield int(owner[at]), text

@@ -36,7 +36,7 @@ CUT = "boxes that reach over the border of their images, cut there"
 ORPHANS = "annotations of images or categories that the file does not list, left out"
 PARENTS = "categories without annotations that stand above others or for the background, left out"
 AGAIN = "images listed again, word for word"
-_MASK_BYTES = 4_000_000_000  # of one picture's masks together
+_MASK_BYTES = 4_000_000_000  # of one image's masks together
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Scan:
 
     Args:
         records: What it holds.
-        picture: `(A,)` the index of each annotation's picture.
+        image: `(A,)` the index of each annotation's image.
         label: `(A,)` the index of each annotation's category, by rising id.
         usable: `(A,)` whether the annotation can be trained on.
         scored: `(A,)` whether it counts in evaluation, as it does in COCO's own: its box is finite and not
             turned inside out, wherever it lies.
-        corners: `(A, 4)` xyxy, cut at the border of the picture.
+        corners: `(A, 4)` xyxy, cut at the border of the image.
         full: `(A, 4)` xyxy as the file has them.
-        kept: `(I,)` whether a picture's record is no repetition of an earlier one.
+        kept: `(I,)` whether an image's record is no repetition of an earlier one.
         parents: Ids of the categories that are parents of others, or the background, and have no annotation.
         faults: What makes the file unusable.
         dropped: Annotations left out.
@@ -62,7 +62,7 @@ class Scan:
     """
 
     records: Records
-    picture: Ints
+    image: Ints
     label: Ints
     usable: Bools
     scored: Bools
@@ -88,7 +88,7 @@ class Scan:
 def scan_coco(
     path: str | os.PathLike[str], *, masks: bool = False, max_dropped: float | None = MAX_DROPPED
 ) -> Scan:
-    """Read a COCO file and find everything in it that cannot be right. No picture is opened.
+    """Read a COCO file and find everything in it that cannot be right. No image is opened.
 
     Args:
         path: The JSON file.
@@ -104,11 +104,11 @@ def scan_coco(
 def check_coco_file(
     path: str | os.PathLike[str], root: str | os.PathLike[str], *, masks: bool = False, left_out: bool = True
 ) -> tuple[int, list[DataError]]:
-    """Check a COCO file, its segmentations where there are some, and every picture it names.
+    """Check a COCO file, its segmentations where there are some, and every image it names.
 
     Args:
         path: The JSON file.
-        root: The folder of the pictures.
+        root: The folder of the images.
         masks: Whether an object without a segmentation is a fault.
         left_out: Whether annotations that are left out, and boxes that are cut, are listed, too.
 
@@ -141,14 +141,14 @@ def check_coco_file(
 
 
 def size_fault(declared: tuple[int, ...], found: tuple[int, ...]) -> str:
-    """Say that a picture has another size than its record."""
+    """Say that an image has another size than its record."""
     text = (
-        f"Expected a picture of {declared[1]} x {declared[0]} pixels, as its record says, but it has "
+        f"Expected an image of {declared[1]} x {declared[0]} pixels, as its record says, but it has "
         f"{found[1]} x {found[0]}: its boxes would be off."
     )
     if found == declared[::-1]:
-        return f"{text} It was annotated without its EXIF turn: save the picture turned, without the tag."
-    return f"{text} Correct width and height, or fetch the right picture."
+        return f"{text} It was annotated without its EXIF turn: save the image turned, without the tag."
+    return f"{text} Correct width and height, or fetch the right image."
 
 
 def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | None) -> Scan:
@@ -164,10 +164,10 @@ def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | No
     _twice_names(records.classes, records.category_ids, named, "categories", "name", faults)
     order = np.argsort(records.category_ids, kind="stable")
     place = np.flatnonzero(kept)
-    picture, known = _look_up(records.images, records.image_ids[kept], place)
+    image, known = _look_up(records.images, records.image_ids[kept], place)
     label, listed = _look_up(records.categories, records.category_ids, np.argsort(order, kind="stable"))
     for row in np.flatnonzero(~known).tolist():
-        text = f"Expected the id of a picture, but there is no picture with id {records.images[row]}."
+        text = f"Expected the id of an image, but there is no image with id {records.images[row]}."
         dropped.add(text, record=_record(records, row), field="image_id", notice=ORPHANS)
     for row in np.flatnonzero(known & ~listed).tolist():
         text = f"Expected the id of a category, but there is none with id {records.categories[row]}."
@@ -175,10 +175,10 @@ def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | No
     _annotation_ids(records, notes)
     with np.errstate(over="ignore", invalid="ignore"):
         full = np.concatenate((records.boxes[:, :2], records.boxes[:, :2] + records.boxes[:, 2:]), axis=1)
-    corners, usable, scored = _boxes(records, full, picture, known, dropped, cut)
+    corners, usable, scored = _boxes(records, full, image, known, dropped, cut)
     both = known & listed
     if records.outlines is not None:
-        both &= _outlines(records, picture, known, required, faults, dropped)
+        both &= _outlines(records, image, known, required, faults, dropped)
     for number in sorted(parents):
         name = records.classes[records.category_ids.tolist().index(number)]
         counter.add(PARENTS, f"{path}, record categories (id {number}): {name!r}", harmless=True)
@@ -186,7 +186,7 @@ def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | No
         counter.limits[CUT] = max(MAX_CUT, max_dropped)
     return Scan(
         records=records,
-        picture=picture,
+        image=image,
         label=label,
         usable=usable & both,
         scored=scored & both,
@@ -203,7 +203,7 @@ def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | No
 
 
 def _images(records: Records, faults: FaultList, notes: FaultList) -> Bools:
-    """Return which records of pictures are kept: all but exact repetitions."""
+    """Return which records of images are kept: all but exact repetitions."""
     kept = np.ones(len(records.image_ids), dtype=bool)
     values, counts = np.unique(records.image_ids, return_counts=True)
     if (counts > 1).any():
@@ -291,14 +291,14 @@ def _annotation_ids(records: Records, notes: FaultList) -> None:
 def _boxes(
     records: Records,
     full: npt.NDArray[np.float64],
-    picture: Ints,
+    image: Ints,
     known: Bools,
     dropped: FaultList,
     cut: FaultList,
 ) -> tuple[npt.NDArray[np.float64], Bools, Bools]:
     """Return the boxes cut at the border, which of them have an area there, and which count in scores."""
     boxes = records.boxes
-    sizes = records.sizes[picture] if len(records.sizes) else np.zeros((len(boxes), 2), np.int64)
+    sizes = records.sizes[image] if len(records.sizes) else np.zeros((len(boxes), 2), np.int64)
     limit = np.where(known[:, None], sizes[:, ::-1], 2**40).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         finite = np.asarray(np.isfinite(full).all(1))
@@ -315,7 +315,7 @@ def _boxes(
         if width <= 0 or height <= 0:
             text = f"Expected a box with an area, but its width and height are {width:g} and {height:g}."
         else:
-            text = box_fault(full[row].tolist(), size) or "Expected a box with an area in its picture."
+            text = box_fault(full[row].tolist(), size) or "Expected a box with an area in its image."
         text = f"{text} Boxes are x, y, width, height."
         if over[row]:
             cut.add(text, record=_record(records, row), field="bbox", notice=CUT)
@@ -326,7 +326,7 @@ def _boxes(
 
 def _outlines(
     records: Records,
-    picture: Ints,
+    image: Ints,
     known: npt.NDArray[np.bool_],
     required: bool,
     faults: FaultList,
@@ -337,7 +337,7 @@ def _outlines(
     if outlines is None or not len(sound):
         return sound
     sizes = np.zeros((len(sound), 2), np.int64)
-    sizes[known] = records.sizes[picture[known]]
+    sizes[known] = records.sizes[image[known]]
     for row, text in outlines.faults(sizes):
         sound[row] = False
         dropped.add(text, record=_record(records, row), field="segmentation", notice=BAD_OUTLINES)
@@ -346,10 +346,10 @@ def _outlines(
     for row in np.flatnonzero(outlines.kind == NONE).tolist():
         text = "Expected polygons or run lengths, but there are none. Read the file without masks."
         faults.add(text, record=_record(records, row), field="segmentation", kind="none")
-    count = np.bincount(picture[known], minlength=len(records.sizes))
+    count = np.bincount(image[known], minlength=len(records.sizes))
     for row in np.flatnonzero(count * records.sizes.prod(axis=1) > _MASK_BYTES).tolist():
         gigabytes = count[row] * int(records.sizes[row].prod()) / 1e9
-        text = f"Expected at most 4 GB of masks of one picture, but its {count[row]} take {gigabytes:.0f} GB."
+        text = f"Expected at most 4 GB of masks of one image, but its {count[row]} take {gigabytes:.0f} GB."
         faults.add(text, record=f"images (id {records.image_ids[row]})", field="segmentation")
     return sound
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit.data.formats.image_names import ImageFinder
-from visionkit.data.read_image import PICTURE_SUFFIXES, UNREAD_SUFFIXES, inside
+from visionkit.data.read_image import IMAGE_SUFFIXES, UNREAD_SUFFIXES, inside
 from visionkit.errors import DataError, nearest
 from visionkit.notices import NoticeCounter
 
@@ -47,7 +47,7 @@ class TableImages:
             found = inside(self.root, name)
         if found.is_file():
             return name
-        if found.suffix.lower() not in PICTURE_SUFFIXES:
+        if found.suffix.lower() not in IMAGE_SUFFIXES:
             ends = self._stems(found.parent).get(found.name, [])
             if len(ends) > 1:
                 files = ", ".join(f"{found.name}{end}" for end in ends)
@@ -72,7 +72,7 @@ class TableImages:
             if folder.is_dir():
                 for entry in sorted(os.listdir(folder)):  # noqa: PTH208 (a name for each file)
                     stem, end = os.path.splitext(entry)  # noqa: PTH122
-                    if end.lower() in PICTURE_SUFFIXES or end.lower() in UNREAD_SUFFIXES:
+                    if end.lower() in IMAGE_SUFFIXES or end.lower() in UNREAD_SUFFIXES:
                         found[stem].append(end)
             self.stems[folder] = found
         return self.stems[folder]

@@ -118,9 +118,9 @@ def read_table(
     table = read_delimited(file, known=(image or "", *_IMAGE_COLUMNS))
     counter = NoticeCounter(max_share=max_dropped)
     header, lines = table.header, table.lines
-    picture = _image_column(file, header, image)
-    columns = _target_columns(file, header, picture, target, kind, counter)
-    place = header.index(picture)
+    image_column = _image_column(file, header, image)
+    columns = _target_columns(file, header, image_column, target, kind, counter)
+    place = header.index(image_column)
     names = [cells[place].strip() for _, cells in lines if len(cells) == len(header)]
     top = image_root(file, names, counter) if root is None else Path(root)
     finder = TableImages(top, counter)
@@ -128,7 +128,7 @@ def read_table(
     rows: list[Row] = []
     for line, cells in lines:
         try:
-            rows.append(_row(file, header, line, cells, picture, columns, finder))
+            rows.append(_row(file, header, line, cells, image_column, columns, finder))
         except DataError as fault:
             faults.append(fault)
     told, mark = table_kind([row.values for row in rows], separator=separator)
@@ -141,7 +141,7 @@ def read_table(
             counter.add("labels that may be several names", text, count=len(several), harmless=True)
     _check_columns(file, kind, columns, separator)
     known, good, targets = targets_of(rows, file, kind, columns, separator, classes, counter, faults)
-    _count_unused(header, lines, {picture, *columns, _split_column(header)}, counter)
+    _count_unused(header, lines, {image_column, *columns, _split_column(header)}, counter)
     notices = row_notices(good, targets, top, counter, max_dropped)
     ordered = tuple(sorted(faults, key=lambda fault: int(str(fault.record).split()[-1])))
     return TableRows(file, top, known, tuple(good), tuple(targets), ordered, kind, notices, separator)

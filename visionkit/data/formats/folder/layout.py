@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from visionkit.data.formats.csv.delimited import TABLE_SUFFIXES
-from visionkit.data.read_image import PICTURE_SUFFIXES
+from visionkit.data.read_image import IMAGE_SUFFIXES
 from visionkit.data.splits import SPLIT_ALIASES
 from visionkit.errors import DataError, printable
 
@@ -20,7 +20,7 @@ __all__ = [
     "find_splits",
     "folder_layout",
     "foreign_layout",
-    "pictures_below",
+    "images_below",
     "tree",
 ]
 
@@ -235,7 +235,7 @@ def _beside_images(root: Path, top: Path) -> str | None:
     with os.scandir(top) as entries:
         for entry in entries:
             endings.setdefault(os.path.splitext(entry.name)[1].lower(), entry.name)  # noqa: PTH122
-    if not endings.keys() & PICTURE_SUFFIXES:
+    if not endings.keys() & IMAGE_SUFFIXES:
         return None
     tables = [
         file
@@ -272,7 +272,7 @@ def _has_images(folder: Path, *, depth: int = 9, most: int = 5000) -> bool:
         if base.count(os.sep) - str(folder).count(os.sep) >= depth:
             folders.clear()
         for name in files:
-            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith("."):  # noqa: PTH122
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):  # noqa: PTH122
                 return True
         seen += len(files)
         if seen > most:
@@ -331,19 +331,19 @@ def few(names: Sequence[str], *, most: int = 12) -> str:
     return f"[{shown}{f', ... {len(names)} in all' if len(names) > most else ''}]"
 
 
-def pictures_below(folder: Path) -> tuple[list[str], list[str]]:
+def images_below(folder: Path) -> tuple[list[str], list[str]]:
     """Return the images below a folder, sorted, and the other files; hidden files are neither.
 
     Args:
         folder: A folder; links to folders are not followed.
     """
-    pictures: list[str] = []
+    images: list[str] = []
     others: list[str] = []
     for base, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             if name.startswith("."):
                 continue
-            known = os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (once for each file)
-            (pictures if known else others).append(f"{base}{os.sep}{name}")
-    return sorted(pictures), sorted(others)
+            known = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (once for each file)
+            (images if known else others).append(f"{base}{os.sep}{name}")
+    return sorted(images), sorted(others)

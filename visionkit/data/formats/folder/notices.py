@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from visionkit.data.read_image import PICTURE_SUFFIXES, UNREAD_SUFFIXES, regular_file
+from visionkit.data.read_image import IMAGE_SUFFIXES, UNREAD_SUFFIXES, regular_file
 from visionkit.errors import printable
 from visionkit.notices import NoticeCounter
 
@@ -62,7 +62,7 @@ def count_other_files(counter: NoticeCounter, files: Iterable[str]) -> int:
     for file in files:
         if is_unread_image(file):
             images += 1
-            fix = f"convert it, or give it one of the endings {' '.join(sorted(PICTURE_SUFFIXES))}"
+            fix = f"convert it, or give it one of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"
             counter.add("images ignored for their format or file ending", f"{printable(file)}: {fix}")
         else:
             counter.add("files that are no images ignored", printable(file), harmless=True)

@@ -15,7 +15,7 @@ from visionkit.data.formats.folder.layout import (
     find_splits,
     folder_layout,
     foreign_layout,
-    pictures_below,
+    images_below,
     tree,
 )
 from visionkit.data.formats.folder.notices import (
@@ -25,7 +25,7 @@ from visionkit.data.formats.folder.notices import (
     is_unread_image,
     name_twins,
 )
-from visionkit.data.read_image import PICTURE_SUFFIXES, read_image
+from visionkit.data.read_image import IMAGE_SUFFIXES, read_image
 from visionkit.data.splits import HOLDOUT, Splits, holdout
 from visionkit.errors import DataError, printable
 from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
@@ -36,9 +36,9 @@ __all__ = [
     "class_folders",
     "find_splits",
     "image_folder",
+    "images_below",
     "is_image_folder",
     "open_folders",
-    "pictures_below",
     "tree",
 ]
 
@@ -88,12 +88,12 @@ class ImageFolder:
         labels: list[int] = []
         others: list[str] = []
         for label, name in enumerate(names):
-            pictures, rest = pictures_below(self.folder / name)
+            images, rest = images_below(self.folder / name)
             others += rest
-            if not pictures:
+            if not images:
                 raise _hollow(self.folder / name, rest)
-            self.files += pictures
-            labels += [label] * len(pictures)
+            self.files += images
+            labels += [label] * len(images)
         self.labels = labels
         self.ignored = len(others)
         self.ids: Sequence[str] = [
@@ -109,7 +109,7 @@ class ImageFolder:
             loose = sorted(
                 entry.path
                 for entry in entries
-                if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122
+                if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
                 and not entry.name.startswith(".")
             )
         if loose:
@@ -239,7 +239,7 @@ def open_folders(
     ]
     beside = NoticeCounter(max_share=max_dropped)
     for split, folder in layout.unlabelled.items():
-        count = len(pictures_below(folder)[0])
+        count = len(images_below(folder)[0])
         text = f"{printable(str(folder))} has no class folders, so that there is no {split} split"
         beside.add(f"images of {split} without a class left out", text, count=count, harmless=True)
     if layout.guessed:
@@ -248,7 +248,7 @@ def open_folders(
         what = "folders with the name of a split taken for a class"
         beside.add(what, text, count=len(layout.guessed), choice=True)
     for folder in layout.ignored:
-        count = len(pictures_below(folder)[0])
+        count = len(images_below(folder)[0])
         text = f"{printable(str(folder))} has the name of no split (train, val, test)"
         what = f"{'images' if count else 'folders'} beside the splits ignored"
         beside.add(f"{what} ({printable(folder.name)})", text, count=count or 1, choice=not count)
@@ -271,7 +271,7 @@ def _hollow(folder: Path, others: Sequence[str]) -> DataError:
     if unread:
         first += f" {unread} are images in a format that is not read: convert them (to .png, say)."
     return DataError(
-        f"Expected at least one image ({', '.join(sorted(PICTURE_SUFFIXES))}) in the folder of class "
+        f"Expected at least one image ({', '.join(sorted(IMAGE_SUFFIXES))}) in the folder of class "
         f"{printable(folder.name)!r}, but it holds {len(others) or 'no'} files, none of them an image that "
         f"is read.{first} Put images there or remove the folder.",
         path=folder,

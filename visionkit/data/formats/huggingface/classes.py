@@ -10,7 +10,7 @@ from typing import Any
 from visionkit.data.formats.csv.reader import table_splits
 from visionkit.data.formats.csv.rows import LABEL_COLUMNS, TableRows, row_notices, targets_of
 from visionkit.data.formats.csv.targets import Row, TableKind, table_kind
-from visionkit.data.formats.folder.layout import pictures_below
+from visionkit.data.formats.folder.layout import images_below
 from visionkit.data.formats.huggingface.reader import MetadataRow, metadata_columns, read_metadata
 from visionkit.data.formats.validate import check_rows
 from visionkit.data.splits import HOLDOUT, Splits
@@ -157,8 +157,8 @@ def _text(row: MetadataRow, column: str) -> str:
 
 def _count_unlisted(root: Path, named: set[str], counter: NoticeCounter) -> None:
     """Count the images of a folder that its metadata does not name."""
-    pictures, _ = pictures_below(root)
-    rest = [name for file in pictures if (name := Path(os.path.relpath(file, root)).as_posix()) not in named]
+    images, _ = images_below(root)
+    rest = [name for file in images if (name := Path(os.path.relpath(file, root)).as_posix()) not in named]
     if rest:
         text = f"{printable(rest[0])} stands in no metadata file"
         counter.add("images without metadata left out", text, count=len(rest))

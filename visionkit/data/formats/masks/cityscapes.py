@@ -74,13 +74,13 @@ def cityscapes_layout(root: Path) -> dict[str, MaskSplit]:
         if split not in below[images]:
             continue
         result = MaskSplit()
-        pictures, _ = files_below(below[images][split])
+        image_files, _ = files_below(below[images][split])
         masks = [] if split not in below[root / _MASKS] else files_below(below[root / _MASKS][split])[0]
         kinds = {kind for file in masks if (kind := _kind(file))}
         wanted = next((kind for kind in (*_KINDS, *sorted(kinds)) if kind in kinds), "")
         match_keys(
             root,
-            ((_key(file, below[images][split], _IMAGE_ENDING), file) for file in pictures),
+            ((_key(file, below[images][split], _IMAGE_ENDING), file) for file in image_files),
             (
                 (_key(file, below[root / _MASKS][split], _MASK_ENDING), file)
                 for file in masks

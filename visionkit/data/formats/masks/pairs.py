@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from visionkit.data.read_image import PICTURE_SUFFIXES
+from visionkit.data.read_image import IMAGE_SUFFIXES
 from visionkit.errors import DataError
 
 __all__ = ["Key", "MaskPair", "MaskSplit", "files_below", "holds_images", "match_files", "match_keys"]
@@ -39,14 +39,14 @@ class MaskSplit:
     Args:
         pairs: Images with masks, by name.
         without_mask: Images that lack one.
-        without_picture: Masks that lack an image.
+        without_image: Masks that lack an image.
         faults: Files that cannot be paired in one way only, or cannot be read at all.
         ignored: Other files that lie there.
     """
 
     pairs: list[MaskPair] = field(default_factory=list)
     without_mask: list[str] = field(default_factory=list)
-    without_picture: list[str] = field(default_factory=list)
+    without_image: list[str] = field(default_factory=list)
     faults: list[DataError] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
@@ -63,13 +63,13 @@ def match_files(root: Path, images: Path, masks: Path) -> MaskSplit:
         masks: The folder of the masks.
     """
     result = MaskSplit()
-    pictures, others = files_below(images)
+    image_files, others = files_below(images)
     by_mask, strange = files_below(masks)
     result.ignored = [file.relative_to(root).as_posix() for file in (*others, *strange)]
     result.faults = [_array(file.relative_to(root).as_posix()) for file in strange if _is_array(file)]
     return match_keys(
         root,
-        ((_key(file, images), file) for file in pictures),
+        ((_key(file, images), file) for file in image_files),
         ((_key(file, masks), file) for file in by_mask),
         _names,
         result,
@@ -114,7 +114,7 @@ def match_keys(
             continue
         taken[found] = image
         result.pairs.append(MaskPair(image, mask))
-    result.without_picture = [
+    result.without_image = [
         file.relative_to(root).as_posix() for key, file in by_mask.items() if key not in taken
     ]
     return result
@@ -133,7 +133,7 @@ def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
         for name in names:
             if not name.startswith("."):
                 file = Path(base, name)
-                (images if file.suffix.lower() in PICTURE_SUFFIXES else others).append(file)
+                (images if file.suffix.lower() in IMAGE_SUFFIXES else others).append(file)
     return sorted(images), sorted(others)
 
 
@@ -145,7 +145,7 @@ def holds_images(folder: Path) -> bool:
     """
     for _, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if any(Path(name).suffix.lower() in PICTURE_SUFFIXES for name in names):
+        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
             return True
     return False
 
@@ -181,7 +181,7 @@ def _names(key: Key) -> Iterator[Key]:
     for base in bases:
         yield from ((folder, base + end) for end in _ENDINGS)
         yield from ((folder, start + base) for start in _BEGINNINGS)
-    for suffix in PICTURE_SUFFIXES:
+    for suffix in IMAGE_SUFFIXES:
         yield folder, stem + suffix  # street.jpg.png
 
 

@@ -76,7 +76,7 @@ def to_classes(raw: RawMask, labels: LabelMap, *, path: str | Path) -> np.ndarra
     classes = _classes(raw, labels)
     if classes is None:
         raise DataError(
-            "Expected a mask of class numbers (an index or palette file), but it is a picture in colours. "
+            "Expected a mask of class numbers (an index or palette file), but it is an image in colours. "
             "Save it with one number a pixel, or list the colour of each class in the label map file: "
             "'road 128 64 128'.",
             path=path,

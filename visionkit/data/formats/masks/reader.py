@@ -215,9 +215,7 @@ def mask_splits(
     val: Reader | None = readers.get("val")
     if val is None or not len(val):
         train, val = holdout(train, _HOLDOUT, seed=seed, path=root)
-        facts["val"] = (
-            f"{len(val)} of the {len(readers['train'])} training pictures, held out with seed {seed}"
-        )
+        facts["val"] = f"{len(val)} of the {len(readers['train'])} training images, held out with seed {seed}"
     return Splits(
         train,
         val,
@@ -238,8 +236,8 @@ def _left_out(found: Mapping[str, MaskSplit], max_dropped: float) -> tuple[Notic
     counter = NoticeCounter(max_share=max_dropped)
     masks = 0
     for split in found.values():
-        masks += len(split.pairs) + len(split.without_picture)
-        for name in split.without_picture:
+        masks += len(split.pairs) + len(split.without_image)
+        for name in split.without_image:
             counter.add("masks without an image left out", name)
     notices = counter.notices(masks)
     others = [name for split in found.values() for name in split.ignored]

@@ -113,16 +113,16 @@ def _unclear(name: str, labels: LabelMap) -> DataError:
 def _check_outlines(root: Path) -> list[DataError]:
     """Return the faults of the COCO files of a folder: things, and stuff where there is a file of it."""
     faults: list[DataError] = []
-    for file, pictures in coco_files(root).values():
-        faults += check_coco_file(file, pictures, masks=True)[1]
+    for file, images in coco_files(root).values():
+        faults += check_coco_file(file, images, masks=True)[1]
         beside = stuff_file(file)
         if beside is None:
             continue
-        faults += check_coco_file(beside, pictures, masks=True)[1]
+        faults += check_coco_file(beside, images, masks=True)[1]
         if not faults:
-            ours, theirs = (set(CocoReader(path, pictures, masks=True).ids) for path in (file, beside))
+            ours, theirs = (set(CocoReader(path, images, masks=True).ids) for path in (file, beside))
             faults += [
-                DataError("Expected the stuff of every picture, but there is none.", path=beside, record=name)
+                DataError("Expected the stuff of every image, but there is none.", path=beside, record=name)
                 for name in sorted(ours - theirs)
             ]
     return faults
@@ -146,7 +146,7 @@ def _unpaired(layout: Mapping[str, MaskSplit]) -> list[DataError]:
                 path=name,
                 field="image",
             )
-            for name in split.without_picture
+            for name in split.without_image
         ]
     return faults
 

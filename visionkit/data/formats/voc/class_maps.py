@@ -117,14 +117,14 @@ def voc_layout(root: Path, *, extra: bool = False) -> dict[str, MaskSplit]:
             elif name and name in images and name in masks:
                 result.pairs.append(MaskPair(images[name], masks[name]))
             elif name and name in masks:
-                result.without_picture.append(masks[name])
+                result.without_image.append(masks[name])
             elif name:
                 inside(root, f"JPEGImages/{name}.jpg")
                 result.without_mask.append(images.get(name, f"JPEGImages/{name}.jpg"))
             seen |= {name} - {""}
     if not found:
         found["train"] = MaskSplit([MaskPair(images[name], masks[name]) for name in masks if name in images])
-        found["train"].without_picture = [masks[name] for name in masks if name not in images]
+        found["train"].without_image = [masks[name] for name in masks if name not in images]
     if "test" in found and not found["test"].pairs:
         del found["test"]  # the masks of Pascal VOC's test images are not published
     taken = {mask for split in found.values() for pair in split.pairs for mask in (pair.image, pair.mask)}

@@ -1,4 +1,4 @@
-"""Where the annotations and the pictures of a VOC folder lie: VOC's own lists, or files side by side."""
+"""Where the annotations and the images of a VOC folder lie: VOC's own lists, or files side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from visionkit.data.read_image import PICTURE_SUFFIXES, inside
+from visionkit.data.read_image import IMAGE_SUFFIXES, inside
 from visionkit.data.splits import SPLIT_ALIASES
 from visionkit.errors import DataError
 
@@ -24,16 +24,16 @@ _FEW = 20  # files that are looked at to tell what a folder holds
 
 @dataclass
 class VocPart:
-    """One split: names of annotations, and the folders of annotations and pictures.
+    """One split: names of annotations, and the folders of annotations and images.
 
     Args:
         root: No file outside this folder is opened.
-        images: The folder of the pictures, from `root`.
+        images: The folder of the images, from `root`.
         annotations: The folder of the XML files, from `root`.
         names: The annotations, without suffix, each once.
         lacking: Names of a list without an annotation, as faults.
         twice: Names listed again, as faults.
-        unlabelled: Pictures without an annotation, as faults, where no list says which count.
+        unlabelled: Images without an annotation, as faults, where no list says which count.
     """
 
     root: Path
@@ -50,12 +50,12 @@ class VocPart:
         return cls(root, Path(folders[0]), Path(folders[1]), list(names))
 
     def __post_init__(self) -> None:
-        """List the pictures once."""
+        """List the images once."""
         self._listed: dict[str, list[str]] = {}
         self._exact: set[str] = set()
         for name in _names(self.root / self.images):
             stem, suffix = os.path.splitext(name)  # noqa: PTH122 (once for each file)
-            if suffix.lower() in PICTURE_SUFFIXES:
+            if suffix.lower() in IMAGE_SUFFIXES:
                 self._listed.setdefault(stem, []).append(name)
                 self._exact.add(name)
 
@@ -64,11 +64,11 @@ class VocPart:
         return self.annotations / f"{name}.xml"
 
     def images_of(self, name: str) -> list[Path]:
-        """Return the pictures of an annotation's name, whatever their suffix, from the root."""
+        """Return the images of an annotation's name, whatever their suffix, from the root."""
         return [self.images / each for each in self._listed.get(name, ())]
 
     def image_named(self, said: str) -> Path | None:
-        """Return the picture of a file name, from the root; None if there is none."""
+        """Return the image of a file name, from the root; None if there is none."""
         last = said.replace("\\", "/").rsplit("/", 1)[-1]
         if last in self._exact:
             return self.images / last
@@ -121,7 +121,7 @@ def voc_parts(root: Path) -> dict[str, VocPart]:
 
 
 def _beside(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the folders of pictures and annotations of each split that is not told by lists."""
+    """Return the folders of images and annotations of each split that is not told by lists."""
     found: dict[str, tuple[Path, Path]] = {}
     for name in _folders(root):
         split = next((s for s, names in SPLIT_ALIASES.items() if name.lower() in names), None)
@@ -140,7 +140,7 @@ def _beside(root: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def _pair(root: Path, place: Path) -> tuple[Path, Path] | None:
-    """Return the folders of pictures and of annotations in a folder, if it holds VOC annotations."""
+    """Return the folders of images and of annotations in a folder, if it holds VOC annotations."""
     if _holds_voc(root / place):
         return place, place
     inner = {name.lower(): place / name for name in _folders(root / place)}
@@ -199,7 +199,7 @@ def _listed_part(root: Path, file: Path, known: set[str]) -> VocPart:
         name = _listed_name(line.strip(), known)
         where = f"line {number}"
         if name in names:
-            text = f"Expected each picture once, but {name!r} comes again."
+            text = f"Expected each image once, but {name!r} comes again."
             twice.append(DataError(text, path=file, record=where, field="name"))
         elif name not in known:
             inside(root, Path("Annotations") / f"{name}.xml")

@@ -1,4 +1,4 @@
-"""Pascal VOC annotations: one XML file a picture, in VOC's own folders or beside the pictures."""
+"""Pascal VOC annotations: one XML file an image, in VOC's own folders or beside the images."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ _LEFT_OUT = ("bndbox", "image")  # fields whose faults leave out a box or an ima
 
 
 class VocReader:
-    """A reader of the pictures a list names, with their boxes.
+    """A reader of the images a list names, with their boxes.
 
-    The picture of an annotation is the one of its own name, whatever `<filename>` says: annotations are
-    copied and renamed. Boxes for training are cut at the border of the picture; `truth` holds them as the
+    The image of an annotation is the one of its own name, whatever `<filename>` says: annotations are
+    copied and renamed. Boxes for training are cut at the border of the image; `truth` holds them as the
     file does. A box without an area counts in neither.
 
     Args:
-        root: The folder that holds the pictures and annotations; no file outside it is opened.
-        names: The pictures, without suffix, as in `ImageSets/Main/*.txt`.
+        root: The folder that holds the images and annotations; no file outside it is opened.
+        names: The images, without suffix, as in `ImageSets/Main/*.txt`.
         classes: Names of the classes by label; all names that occur, sorted, if not given.
-        bad_boxes: A box without area or outside its picture is left out and kept in `dropped` ("drop"), or
-            is an error ("raise"), as is then one that must be cut, and an annotation whose picture is not
+        bad_boxes: A box without area or outside its image is left out and kept in `dropped` ("drop"), or
+            is an error ("raise"), as is then one that must be cut, and an annotation whose image is not
             there. Every other fault is an error always.
-        keep_empty: Keep pictures without objects.
+        keep_empty: Keep images without objects.
         one_based: Coordinates begin at 1 and include the last pixel, as in the original VOC files.
-        folders: The folders of the pictures and of the annotations, from `root`.
-        max_dropped: Share of the objects (and of the pictures) that may be left out; more is an error.
+        folders: The folders of the images and of the annotations, from `root`.
+        max_dropped: Share of the objects (and of the images) that may be left out; more is an error.
 
     Attributes:
         dropped: The boxes left out, as faults.
@@ -111,7 +111,7 @@ class VocReader:
         for name in part.names:
             found = parse_annotation(part, name, one_based=one_based)
             for fault in found.faults:
-                # A file that cannot be read is an error; a box, or a picture that is not there, is left out.
+                # A file that cannot be read is an error; a box, or an image that is not there, is left out.
                 if bad_boxes == "raise" or fault.field not in _LEFT_OUT:
                     raise fault
                 (images if fault.field == "image" else objects).add(
@@ -175,25 +175,25 @@ class VocReader:
 
     @property
     def files(self) -> list[str]:
-        """The picture of each annotation."""
+        """The image of each annotation."""
         return [str(inside(self.root, entry.image)) for entry in self._entries]
 
     @property
     def object_counts(self) -> list[int]:
-        """How many objects each picture has, those marked difficult left out."""
+        """How many objects each image has, those marked difficult left out."""
         return [entry.difficult.count(0) for entry in self._entries]
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read picture `index`; raise `DataError` when it cannot be read or has another size."""
+        """Read image `index`; raise `DataError` when it cannot be read or has another size."""
         entry = self._entries[index]
         image = read_image(entry.image, root=self.root)
         size = (int(image.shape[1]), int(image.shape[2]))
         if size != entry.size:
             raise DataError(
-                f"Expected the picture to be {entry.size[1]} x {entry.size[0]} pixels, as the "
+                f"Expected the image to be {entry.size[1]} x {entry.size[0]} pixels, as the "
                 f"annotation says, but it is {size[1]} x {size[0]}: its boxes would be off. Correct <size>.",
                 path=entry.path,
                 field="size",
@@ -220,9 +220,9 @@ def voc(
 ) -> Splits:
     """Return the splits of a folder of VOC annotations.
 
-    The layouts are VOC's own (lists in `ImageSets/Main`), pictures and XML files side by side as labelImg
+    The layouts are VOC's own (lists in `ImageSets/Main`), images and XML files side by side as labelImg
     leaves them, in `images/` and `annotations/`, or in folders of splits (`train/`, `valid/`, `test/`).
-    Without a validation split a fifth of the training pictures is held out. Objects marked difficult count
+    Without a validation split a fifth of the training images is held out. Objects marked difficult count
     neither for nor against a detection, like crowds.
 
     Args:
@@ -230,7 +230,7 @@ def voc(
         bad_boxes: See `VocReader`.
         one_based: See `VocReader`.
         seed: Seed of the hold-out.
-        max_dropped: Share of a split's objects, or of its pictures, that may be left out.
+        max_dropped: Share of a split's objects, or of its images, that may be left out.
 
     Raises:
         DataError: The folder is laid out otherwise, an annotation is at fault, or too much would be left out.
@@ -238,7 +238,7 @@ def voc(
     top = Path(root)
     parts = voc_parts(top)
     if "train" not in parts:
-        text = "Expected the list of training pictures, ImageSets/Main/train.txt, but there is none."
+        text = "Expected the list of training images, ImageSets/Main/train.txt, but there is none."
         raise DataError(text, path=top)
     readers = {
         split: VocReader.of_part(part, bad_boxes=bad_boxes, one_based=one_based, max_dropped=max_dropped)
@@ -250,7 +250,7 @@ def voc(
         reader.set_classes(classes)
         notices += [replace(notice, what=f"{split}: {notice.what}") for notice in reader.notices]
     if not any(readers["train"].object_counts):
-        text = "Expected objects to learn in the training pictures, but there are none."
+        text = "Expected objects to learn in the training images, but there are none."
         raise DataError(text, path=top, field="object")
     train, val, held = validation_split(readers["train"], readers.get("val"), top, seed=seed, what="list")
     facts: dict[str, Any] = {"root": str(top), **held}
@@ -261,7 +261,7 @@ def voc(
 def check_voc(
     root: str | os.PathLike[str], *, one_based: bool = False, left_out: bool = True
 ) -> list[DataError]:
-    """Return every fault of a VOC folder: lists, annotations, boxes, pictures.
+    """Return every fault of a VOC folder: lists, annotations, boxes, images.
 
     Args:
         root: The folder.
@@ -293,6 +293,6 @@ def check_voc(
                 continue
             if (height, width) != found.entry.size:
                 size = found.entry.size[::-1]
-                text = f"Expected the size of the picture, {width} x {height}, but got {size}."
+                text = f"Expected the size of the image, {width} x {height}, but got {size}."
                 faults.append(DataError(text, path=found.entry.path, field="size"))
     return faults

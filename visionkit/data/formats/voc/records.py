@@ -1,4 +1,4 @@
-"""One VOC annotation: its picture, its boxes, and everything that is wrong with them."""
+"""One VOC annotation: its image, its boxes, and everything that is wrong with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEVERAL = "annotations with several images of their name, of which the first is 
 
 @dataclass
 class VocEntry:
-    """What is known of one picture: boxes as they are trained on, and as the file has them."""
+    """What is known of one image: boxes as they are trained on, and as the file has them."""
 
     id: str
     path: Path
@@ -58,7 +58,7 @@ def parse_annotation(part: VocPart, name: str, *, one_based: bool) -> VocAnnotat
         tree = read_voc_xml(path)
         size = (_number(tree, "size/height", path), _number(tree, "size/width", path))
         if min(size) < 1:
-            raise DataError(f"Expected a picture with pixels, but got {size}.", path=path, field="size")
+            raise DataError(f"Expected an image with pixels, but got {size}.", path=path, field="size")
         if not all(side.is_integer() for side in size):
             text = f"Expected a whole number of pixels, but got {size} (height, width)."
             raise DataError(text, path=path, field="size")
@@ -95,7 +95,7 @@ def parse_annotation(part: VocPart, name: str, *, one_based: bool) -> VocAnnotat
 
 
 def _image(part: VocPart, name: str, said: str, path: Path) -> tuple[Path, list[tuple[str, DataError]]]:
-    """Return the picture of an annotation: the one of its own name, else the one that `<filename>` names."""
+    """Return the image of an annotation: the one of its own name, else the one that `<filename>` names."""
     own = part.images_of(name)
     other = part.image_named(said)
     if own:

@@ -22,7 +22,7 @@ from visionkit.data.formats.yolo.data_yaml import (
     text_of,
     yaml_files,
 )
-from visionkit.data.read_image import PICTURE_SUFFIXES, inside, read_image
+from visionkit.data.read_image import IMAGE_SUFFIXES, inside, read_image
 from visionkit.data.splits import SPLIT_ALIASES, Splits
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED
@@ -249,7 +249,7 @@ def _images_in(top: Path, folder: str) -> list[str]:
     return [
         f"{folder}/{name}" if folder not in ("", ".") else name
         for name in names_in(top / folder)
-        if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (once for each file)
+        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (once for each file)
     ]
 
 

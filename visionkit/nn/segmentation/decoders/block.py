@@ -23,7 +23,7 @@ Norm: TypeAlias = Callable[[int], nn.Module]
 class ConvBlock(nn.Module):
     """Convolution without bias, norm, ReLU; the size stays.
 
-    One picture whose map is one pixel has no batch statistics: the running ones serve there.
+    One image whose map is one pixel has no batch statistics: the running ones serve there.
 
     Args:
         inputs: Channels that come in.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from visionkit.backbones import convert_norms, create_backbone, fold_norms
+from visionkit.backbones import convert_norms, create_backbone, fuse_norms
 from visionkit.errors import RunError
 from visionkit.tasks import Classifier, Segmenter
 
@@ -44,7 +44,7 @@ def test_outputs_stay_and_norms_go(name):
     whole = drawn(create_backbone(name, init="scratch"))
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     before = {key: value.clone() for key, value in whole.state_dict().items()}
-    folded = fold_norms(whole, images)
+    folded = fuse_norms(whole, images)
     other = torch.randn(1, 3, 96, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         for ours, theirs in zip(folded(other), whole(other), strict=True):
@@ -59,7 +59,7 @@ def test_frozen_norms_fold_too():
     with torch.no_grad():
         wanted = whole(images)
         frozen = convert_norms(whole, "frozen", trained=True)
-        folded = fold_norms(frozen, images)
+        folded = fuse_norms(frozen, images)
         for ours, theirs in zip(folded(images), wanted, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
     assert left(frozen) == 20
@@ -67,17 +67,17 @@ def test_frozen_norms_fold_too():
 
 
 def test_a_task_folds_too():
-    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     for task in (
         Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3),
         Segmenter("packaged/efficientnet_lite0", init="scratch", num_classes=4, decoder="unet", channels=16),
     ):
         whole = drawn(task)
-        folded = fold_norms(whole, pictures)
+        folded = fuse_norms(whole, images)
         assert left(whole) >= 48
         assert left(folded) == 0
         with torch.no_grad():
-            ours, theirs = folded(pictures), whole(pictures)
+            ours, theirs = folded(images), whole(images)
         torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
 
 
@@ -93,4 +93,4 @@ class Twice(nn.Module):
 
 def test_an_output_that_is_used_twice_is_found_out():
     with pytest.raises(RunError, match="used elsewhere"):
-        fold_norms(drawn(Twice()), torch.randn(1, 3, 8, 8))
+        fuse_norms(drawn(Twice()), torch.randn(1, 3, 8, 8))

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 from torchvision.transforms import v2
 
-from tests.bench.pictures import write_folder
+from tests.bench.images import write_folder
 from tests.bench.row import Row, Sides, Size, pick
 from visionkit.data import (
     DataModule,
@@ -75,7 +75,7 @@ class SameFlip(v2.RandomHorizontalFlip):
 
 
 def draws(order: list[int], size: tuple[int, int]) -> tuple[list[tuple[int, int, int, int]], list[bool]]:
-    """The boxes and mirrors that our transform draws for these pictures of `(height, width)` in epoch 0."""
+    """The boxes and mirrors that our transform draws for these images of `(height, width)` in epoch 0."""
     height, width = size
     boxes, flips = [], []
     for index in order:

@@ -1,4 +1,4 @@
-"""The moving average and the staged thaw: what they do, and that a resume is exact."""
+"""The moving average and the staged unfreezing: what they do, and that a resume is exact."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.run.callbacks.ema import EMA, average_share
-from visionkit.run.callbacks.unfreeze import Thaw
+from visionkit.run.callbacks.unfreeze import Unfreeze
 from visionkit.tasks import Classifier
 
 
@@ -35,18 +35,18 @@ def run(
     *,
     stop: int = 0,
     resume: str | None = None,
-    thaw: bool,
+    unfreeze: bool,
     watch: Callback | None = None,
 ):
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     images = torch.randint(0, 256, (48, 3, 16, 16), dtype=torch.uint8)
     loader = DataLoader(TensorDataset(images, torch.arange(48) % 3), batch_size=8)
-    transfer = TransferConfig(freeze_through="all", thaw_at=((72, 0),)) if thaw else TransferConfig()
+    transfer = TransferConfig(freeze_through="all", unfreeze_at=((72, 0),)) if unfreeze else TransferConfig()
     task = Classifier(
         Small(), init="pretrained", num_classes=3, lr=0.05, transfer=transfer, optim=OptimConfig(ema=0.9)
     )
-    callbacks: list[Callback] = [EMA(0.9), *([Thaw()] if thaw else []), *([watch] if watch else [])]
+    callbacks: list[Callback] = [EMA(0.9), *([Unfreeze()] if unfreeze else []), *([watch] if watch else [])]
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -98,7 +98,7 @@ class Watch(Callback):
 
 def test_the_average_is_what_is_validated_and_what_the_task_ends_with(tmp_path: Path) -> None:
     watch = Watch()
-    task, _ = run(tmp_path, 2, thaw=False, watch=watch)
+    task, _ = run(tmp_path, 2, unfreeze=False, watch=watch)
     assert watch.seen == [True, True]
     assert all(torch.allclose(v, watch.average[n], atol=1e-6) for n, v in task.named_parameters())
 
@@ -115,14 +115,14 @@ def test_the_decay_does_not_depend_on_the_batch() -> None:
 @pytest.mark.parametrize("cut", [1, 2])
 def test_a_resume_is_exact_before_and_after_the_thaw(tmp_path: Path, cut: int) -> None:
     watch = Watch()
-    whole, _ = run(tmp_path, 3, thaw=True, watch=watch)
+    whole, _ = run(tmp_path, 3, unfreeze=True, watch=watch)
     # 72 images are nine updates of eight: the tenth is the first that trains the backbone
     assert watch.trained == [False] * 9 + [True] * 9
-    run(tmp_path, 3, thaw=True, stop=cut)
+    run(tmp_path, 3, unfreeze=True, stop=cut)
     saved = torch.load(tmp_path / "cut.ckpt", weights_only=True)
     head = saved["state_dict"]["head.weight"]
     assert not torch.equal(head, saved["ema"]["live"]["head.weight"]), (
         "the average is saved, the weights beside it"
     )
-    again, _ = run(tmp_path, 3, thaw=True, resume=str(tmp_path / "cut.ckpt"))
+    again, _ = run(tmp_path, 3, unfreeze=True, resume=str(tmp_path / "cut.ckpt"))
     assert all(torch.equal(v, whole.state_dict()[n]) for n, v in again.state_dict().items())

@@ -1,4 +1,4 @@
-"""Pictures for the rows: a folder of JPEGs like photographs in size, shape and bytes."""
+"""Images for the rows: a folder of JPEGs like photographs in size, shape and bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["photo", "write_folder"]
 
 
 def photo(height: int, width: int, seed: int) -> Image.Image:
-    """A picture with detail at several scales: about 60 kB as a JPEG of 375 x 500 at quality 92."""
+    """An image with detail at several scales: about 60 kB as a JPEG of 375 x 500 at quality 92."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3), np.float32)
     for cells, weight in ((5, 70.0), (24, 45.0), (90, 22.0), (width // 2, 9.0)):
