@@ -56,8 +56,8 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
         transfer: What the user asked for.
 
     Raises:
-        InputError: Random weights would be frozen, have frozen norms or a rate of their own; or the unfreezing is
-            not in order.
+        InputError: Random weights would be frozen, have frozen norms or a rate of their own; or the
+            unfreezing is not in order.
     """
     if task not in _DEFAULTS:
         raise unknown_name("task", task, _DEFAULTS)

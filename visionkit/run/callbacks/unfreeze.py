@@ -22,8 +22,8 @@ class Unfreeze(Callback):
 
     What is frozen is a function of the images seen (updates times images an update), so nothing is saved, and
     a resume stands where it should. The optimizer holds the groups of all levels from the start; parameters
-    without gradients do not move and have no state. Under DDP the task is wrapped anew at each unfreezing, because
-    the old wrapper does not know gradients of parameters that were frozen when it was made.
+    without gradients do not move and have no state. Under DDP the task is wrapped anew at each unfreezing,
+    because the old wrapper does not know gradients of parameters that were frozen when it was made.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Unfreeze(Callback):
         """Freeze what is frozen at this point of the run."""
         if isinstance(trainer.strategy, FSDPStrategy):
             raise InputError(
-                "A staged unfreezing needs whole weights on each process. Use strategy ddp, or no unfreeze_at."
+                "Staged unfreezing needs whole weights on each process. Use strategy ddp, or no unfreeze_at."
             )
         self._images = images_per_step(trainer)
         self._frozen = _policy(pl_module).freeze_through
