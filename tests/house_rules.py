@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+
+from tests.house_measures import bound as names_bound_by
+from tests.house_measures import split_words
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "visionkit"
@@ -20,7 +24,20 @@ LAYERS = (
 APART = {"data": {"backbones", "nn"}, "metrics": {"backbones", "nn", "data"}}
 # nn may take the protocol of levels from backbones, and nothing else.
 NARROW = {("nn", "backbones"): {"visionkit.backbones.level"}}
-MOST_LINES = 400
+MAX_LINES = 400
+MAX_MODULES = 15  # in one folder
+MAX_LOGIC = 50  # lines of a function without signature and docstring
+# Everyday words in names of code for which the field has a term, with that term.
+BANNED_WORDS = {
+    "picture": "image", "pictures": "images", "thaw": "unfreeze", "tally": "running sums", "taps": "hooks",
+    "marks": "special tokens", "said": "predictions", "say": "generate", "told": "messages", "tell": "check",
+    "wish": "request", "door": "reader", "honest": "exact", "crooked": "unaligned", "strange": "unexpected",
+    "lacking": "missing", "brought": "resolved", "taught": "teacher forcing", "looks": "attention",
+    "kin": "related", "wanted": "expected, targets", "kept": "remaining, saved", "several": "multiple",
+    "least": "min", "most": "max", "spare": "unused", "share": "fraction", "shares": "fractions",
+    "goes": "runs", "stands": "is", "found": "detections, matches, names: what was found",
+    "place": "index, position, path",
+}  # fmt: skip
 # Calls that read or run what a file says. Each exception has its reason.
 FORBIDDEN_CALLS = {
     "torch.load": "unpickles: use visionkit.run.storage.checkpoint or visionkit.backbones.weights",
@@ -65,15 +82,13 @@ def module_name(path: str) -> str:
     return ".".join(["visionkit", *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
 
-def imports(tree: ast.AST, path: str, *, top: bool) -> Iterator[tuple[str, int]]:
-    """Imported modules with line; `top` leaves out functions and TYPE_CHECKING blocks."""
+def imports(tree: ast.AST, path: str, *, types: bool = True) -> Iterator[tuple[str, int]]:
+    """Imported modules with line, in functions too; without `types`, not those of TYPE_CHECKING blocks."""
     for node in ast.iter_child_nodes(tree):
-        if top and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            if not top:
-                yield from imports(ast.Module(node.body, []), path, top=top)
-            yield from imports(ast.Module(node.orelse, []), path, top=top)
+            if types:
+                yield from imports(ast.Module(node.body, []), path, types=types)
+            yield from imports(ast.Module(node.orelse, []), path, types=types)
             continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -87,7 +102,7 @@ def imports(tree: ast.AST, path: str, *, top: bool) -> Iterator[tuple[str, int]]
             yield base, node.lineno
             yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
         else:
-            yield from imports(node, path, top=top)
+            yield from imports(node, path, types=types)
 
 
 def layer(module: str) -> int | None:
@@ -106,7 +121,7 @@ def layer_order(package: Path) -> list[str]:
                 found.append(f"{path}: stands in no layer")
             continue
         own = module_name(path).split(".")[1]
-        for name, line in imports(tree, path, top=False):
+        for name, line in imports(tree, path):
             if name.split(".")[0] == "recipes":
                 found.append(f"{path}:{line}: the library imports recipes")
             if name.split(".")[0] != "visionkit":
@@ -127,7 +142,7 @@ def import_cycles(package: Path) -> list[str]:
     names = {module_name(path) for path in trees}
     graph = {
         module_name(path): sorted(
-            {n for n, _ in imports(tree, path, top=True) if n in names} - {module_name(path)}
+            {n for n, _ in imports(tree, path, types=False) if n in names} - {module_name(path)}
         )
         for path, tree in trees.items()
     }
@@ -155,8 +170,29 @@ def long_files(package: Path) -> list[str]:
     return [
         f"{path.relative_to(package)}: {count} lines"
         for path in sorted(package.rglob("*.py"))
-        if (count := len(path.read_text(encoding="utf-8").splitlines())) > MOST_LINES
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     ]
+
+
+def crowded_folders(package: Path) -> list[str]:
+    folders = Counter(path.rpartition("/")[0] for path in parse(package) if not path.endswith("__init__.py"))
+    return [
+        f"{name or package.name}: {count} modules"
+        for name, count in sorted(folders.items())
+        if count > MAX_MODULES
+    ]
+
+
+def banned_words(package: Path) -> list[str]:
+    found = []
+    for path, tree in parse(package).items():
+        for node in ast.walk(tree):
+            for name in names_bound_by(node):
+                for word in split_words(name):
+                    if word in BANNED_WORDS:
+                        line = getattr(node, "lineno", 0)
+                        found.append(f"{path}:{line}: {name}: for {word!r} say {BANNED_WORDS[word]!r}")
+    return found
 
 
 def exports(tree: ast.Module) -> list[str] | None:
@@ -305,7 +341,7 @@ def other_habits(package: Path) -> list[str]:
                 # Signature and docstring do not count: they say what the code need not.
                 body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
                 length = (node.end_lineno or 0) - body[0].lineno + 1
-                if length > 80:
+                if length > MAX_LOGIC:
                     found.append(f"{path}:{node.lineno}: {node.name} has {length} lines")
                 defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
                 if any(isinstance(d, ast.List | ast.Dict | ast.Set) for d in defaults):
@@ -314,5 +350,6 @@ def other_habits(package: Path) -> list[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    layer_order, import_cycles, long_files, all_lists, documented, annotated, forbidden_calls, other_habits,
+    layer_order, import_cycles, long_files, crowded_folders, banned_words, all_lists, documented, annotated,
+    forbidden_calls, other_habits,
 )  # fmt: skip

@@ -18,6 +18,8 @@ from tests.house_rules import (
     Rule,
     all_lists,
     annotated,
+    banned_words,
+    crowded_folders,
     documented,
     forbidden_calls,
     import_cycles,
@@ -40,6 +42,16 @@ PLANTED = [
         "visionkit.nn.a -> visionkit.nn.b -> visionkit.nn.a",
     ),
     (import_cycles, "nn/a.py", "from .b import x\n", "visionkit.nn.a -> visionkit.nn.b -> visionkit.nn.a"),
+    (
+        import_cycles,
+        "nn/a.py",
+        "def f():\n    from visionkit.nn.b import x\n",
+        "visionkit.nn.a -> visionkit.nn.b -> visionkit.nn.a",
+    ),
+    (crowded_folders, " ".join(f"nn/m{number}.py" for number in range(15)), "", "nn: 16 modules"),
+    (banned_words, "nn/bad.py", "def f(picture): ...\n", "picture: for 'picture' say 'image'"),
+    (banned_words, "nn/bad.py", "class LeastScore: ...\n", "for 'least' say 'min'"),
+    (banned_words, "nn/bad.py", "loss_tally = 1\n", "for 'tally'"),
     (long_files, "nn/bad.py", "\n" * 401, "401 lines"),
     (all_lists, "nn/bad.py", "x = 1\n", "no __all__"),
     (all_lists, "nn/bad.py", "__all__ = ['b', 'a']\na = b = 1\n", "not sorted"),
@@ -70,7 +82,7 @@ PLANTED = [
     (forbidden_calls, "nn/bad.py", "def f(x):\n    assert x\n", "assert"),
     (other_habits, "nn/utils.py", "", "no utils"),
     (other_habits, "nn/bad.py", "def f(x=[]): ...\n", "mutable default"),
-    (other_habits, "nn/bad.py", "def f():\n" + "    x = 1\n" * 90, "90 lines"),
+    (other_habits, "nn/bad.py", "def f():\n" + "    x = 1\n" * 51, "51 lines"),
 ]
 
 
@@ -83,7 +95,8 @@ def test_the_package_keeps_the_rule(rule: Rule) -> None:
 @pytest.mark.parametrize(("rule", "path", "text", "named"), PLANTED)
 def test_the_rule_bites(tmp_path: Path, rule: Rule, path: str, text: str, named: str) -> None:
     package = tmp_path / "visionkit"
-    for name, content in {"nn/b.py": "from visionkit.nn.a import y\n", path: text}.items():
+    files = {"nn/b.py": "from visionkit.nn.a import y\n"} | dict.fromkeys(path.split(), text)
+    for name, content in files.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(content)
     found = rule(package)
