@@ -1,7 +1,7 @@
 """Turn the rows of the contract over all names into the tables of `reference/backbones.md`.
 
-VISIONKIT_TABLE=docs/reference/backbones.jsonl pytest -m slow tests/contracts/test_backbones.py -k all_names
-python docs/make_backbones.py docs/reference/backbones.jsonl
+VISIONKIT_TABLE=tests/results/backbones.jsonl pytest -m slow tests/contracts/test_backbones.py -k all_names
+python docs/make_backbones.py tests/results/backbones.jsonl
 
 The first goes on where its file ends: names that are in it are not run again.
 """

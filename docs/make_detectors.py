@@ -1,8 +1,8 @@
 """Turn the rows of the detector over all names into the table of `reference/detectors.md`.
 
-VISIONKIT_TABLE=docs/reference/detectors.jsonl pytest -m slow -k every_name \\
+VISIONKIT_TABLE=tests/results/detectors.jsonl pytest -m slow -k every_name \\
   tests/tasks/test_detector_backbones.py
-python docs/make_detectors.py docs/reference/detectors.jsonl
+python docs/make_detectors.py tests/results/detectors.jsonl
 
 The first goes on where its file ends: names that are in it are not run again.
 """

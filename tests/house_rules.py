@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.house_measures import bound as names_bound_by
-from tests.house_measures import split_words
+from tests.house_measures import long_functions, split_words
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "visionkit"
@@ -26,7 +26,6 @@ APART = {"data": {"backbones", "nn"}, "metrics": {"backbones", "nn", "data"}}
 NARROW = {("nn", "backbones"): {"visionkit.backbones.level"}}
 MAX_LINES = 400
 MAX_MODULES = 15  # in one folder
-MAX_LOGIC = 50  # lines of a function without signature and docstring
 # Everyday words in names of code for which the field has a term, with that term.
 BANNED_WORDS = {
     "picture": "image", "pictures": "images", "thaw": "unfreeze", "tally": "running sums", "taps": "hooks",
@@ -332,17 +331,13 @@ def forbidden_calls(package: Path) -> list[str]:
 
 
 def other_habits(package: Path) -> list[str]:
-    found = [
+    found = long_functions(package)
+    found += [
         f"{path}: no utils" for path in parse(package) if re.search(r"(^|/)(utils?|helpers?|misc)\.py$", path)
     ]
     for path, tree in parse(package).items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                # Signature and docstring do not count: they say what the code need not.
-                body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
-                length = (node.end_lineno or 0) - body[0].lineno + 1
-                if length > MAX_LOGIC:
-                    found.append(f"{path}:{node.lineno}: {node.name} has {length} lines")
                 defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
                 if any(isinstance(d, ast.List | ast.Dict | ast.Set) for d in defaults):
                     found.append(f"{path}:{node.lineno}: {node.name} has a mutable default")

@@ -82,7 +82,7 @@ PLANTED = [
     (forbidden_calls, "nn/bad.py", "def f(x):\n    assert x\n", "assert"),
     (other_habits, "nn/utils.py", "", "no utils"),
     (other_habits, "nn/bad.py", "def f(x=[]): ...\n", "mutable default"),
-    (other_habits, "nn/bad.py", "def f():\n" + "    x = 1\n" * 51, "51 lines"),
+    (other_habits, "nn/bad.py", "def f():\n" + "    x = 1\n" * 51, "f (51)"),
 ]
 
 

@@ -95,4 +95,5 @@ def freeze(path: Path = _FIXTURE) -> None:
     ):
         pairs = zip(sentences, _java(sentences, Path(os.environ.get("TMPDIR", "/tmp"))))
         agreed += [[s, words] for s, words in pairs if tokenize(s) == words][:500]
-    path.write_text(json.dumps(agreed, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(pair, ensure_ascii=False) for pair in agreed)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
