@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import signal
 import socket
 from pathlib import Path
 
@@ -17,6 +18,9 @@ import pytest
 import torch
 
 torch.set_num_threads(int(os.environ.get("VISIONKIT_TEST_THREADS", "1")))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: the tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "")
