@@ -8,16 +8,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {
     "errors": "Errors",
-    "types": "Values that cross borders",
+    "types": "Samples, batches and predictions",
     "config": "Settings",
     "backbones": "Backbones",
-    "nn": "Networks' parts",
+    "nn": "Parts of networks",
     "data": "Data",
     "metrics": "Metrics",
     "optim": "Optimisers and schedules",
     "transfer": "What an init implies",
+    "text": "Words",
     "tasks": "Tasks",
-    "run": "Runs and comparisons",
+    "run": "Runs",
+    "compare": "Comparisons of finished runs",
 }
 
 
