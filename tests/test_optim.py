@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused() -> None:
         build(100, schedule="steps", tails=(200,))
     with pytest.raises(ValueError, match="longest first"):
         build(100, schedule="steps", tails=(10, 20))
-    with pytest.raises(ValueError, match="would never unfreeze"):
+    with pytest.raises(ValueError, match="would never be unfrozen"):
         build(100, TransferConfig(freeze_through="all", unfreeze_at=((200, 0),)))
     with pytest.raises(ValueError, match="adamw"):
         build(100, optimizer="adam")

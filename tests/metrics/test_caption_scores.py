@@ -87,7 +87,7 @@ def test_what_cannot_be_scored_is_refused():
         caption_scores([], [])
     with pytest.raises(InputError, match="image 1 to have at least one reference"):
         caption_scores([["a"], ["b"]], [[["a"]], []])
-    with pytest.raises(InputError, match=r"image 0 to be lists of tokens.*visionkit\.data\.tokenize"):
+    with pytest.raises(InputError, match=r"image 0 to be lists of tokens.*visionkit\.text\.tokenize"):
         caption_scores(["a dog"], [[["a"]]])
     with pytest.raises(InputError, match="image 0 to be lists of tokens"):
         caption_scores([["a"]], [["a dog"]])
