@@ -8,22 +8,22 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from visionkit.run.processes.process_group import end_abruptly, leave, leave_at_exit
+from visionkit.run.processes.lifetime import destroy_group, destroy_group_at_exit, keep_group_at_exit
 
 
 @contextmanager
 def together(folder: str | Path, rank: int, world: int) -> Iterator[None]:
     """Be process `rank` of `world` that meet in a folder; afterwards none of the group's threads is left."""
-    leave_at_exit()
+    destroy_group_at_exit()
     meet = f"file://{folder}/meet-{world}"
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world)
     try:
         yield
     except BaseException:
-        end_abruptly()
+        keep_group_at_exit()
         raise
     dist.barrier()
-    leave()
+    destroy_group()
 
 
 def gloo_threads() -> list[str]:

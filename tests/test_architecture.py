@@ -27,6 +27,7 @@ from tests.house_rules import (
     long_files,
     other_habits,
     parse,
+    private_touches,
 )
 
 PLANTED = [
@@ -80,6 +81,16 @@ PLANTED = [
     (forbidden_calls, "nn/bad.py", "archive.extractall('.')\n", "writes wherever"),
     (forbidden_calls, "nn/bad.py", "run('ls', shell=True)\n", "shell=True"),
     (forbidden_calls, "nn/bad.py", "def f(x):\n    assert x\n", "assert"),
+    (
+        private_touches,
+        "run/bad.py",
+        "def f(trainer):\n    trainer._signal_connector.x()\n",
+        "_signal_connector",
+    ),
+    (private_touches, "nn/bad.py", "def f(m):\n    return getattr(m, '_trainer', None)\n", "_trainer"),
+    (private_touches, "nn/bad.py", "def f(m):\n    m.__dict__['_modules'] = {}\n", "_modules"),
+    (private_touches, "nn/bad.py", "from timm.models._registry import x\n", "_registry"),
+    (private_touches, "nn/bad.py", "import torch\ntorch._C.x()\n", "_C is another"),
     (other_habits, "nn/utils.py", "", "no utils"),
     (other_habits, "nn/bad.py", "def f(x=[]): ...\n", "mutable default"),
     (other_habits, "nn/bad.py", "def f():\n" + "    x = 1\n" * 51, "f (51)"),
@@ -133,7 +144,7 @@ def test_types_are_strict() -> None:
 
 def test_importing_the_package_brings_no_torch() -> None:
     code = "import sys, visionkit, visionkit.config, visionkit.types, visionkit.cli, visionkit.run.config\n"
-    code += "import visionkit.compare.comparison, visionkit.compare.summary\n"
+    code += "import visionkit.compare.comparison, visionkit.compare.summary, visionkit.files\n"
     code += "print([name for name in ('torch', 'lightning', 'timm', 'torchvision') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

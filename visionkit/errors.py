@@ -10,7 +10,17 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["DataError", "InputError", "RunError", "expected", "nearest", "printable", "unknown_name"]
+__all__ = [
+    "DataError",
+    "InputError",
+    "PreemptedError",
+    "RunError",
+    "expected",
+    "first_line",
+    "nearest",
+    "printable",
+    "unknown_name",
+]
 
 
 class InputError(ValueError):
@@ -19,6 +29,16 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """Something failed while running; the text says what, why, and what to do."""
+
+
+class PreemptedError(RunError):
+    """The run was asked to stop, saved its state and can be continued by the same command.
+
+    Attributes:
+        by_keyboard: Whether Ctrl-C asked.
+    """
+
+    by_keyboard = False
 
 
 class DataError(InputError):
@@ -81,6 +101,19 @@ def _shown(surrogate: str) -> str:
     """Write half of a surrogate pair: one for a byte of a file name, or one from a JSON file."""
     code = ord(surrogate)
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def first_line(error: BaseException, *, prefer: tuple[str, ...] = (), limit: int = 200) -> str:
+    """Return the first line of an error's text, cut at `limit`; the error's class where it has no text.
+
+    Args:
+        error: Any exception; those of libraries may go over many lines.
+        prefer: The first line that holds one of these words is taken instead, if there is one.
+        limit: Most characters.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = next((line for line in lines if any(word in line for word in prefer)), lines[0])
+    return line.strip()[:limit]
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from visionkit.compat import skip_graph_capture_check, trainer_of
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError, expected
 
@@ -55,7 +56,7 @@ def build_optimizer(
     Raises:
         InputError: The schedule does not fit into the training, or no parameter is to be trained.
     """
-    trainer = getattr(module, "_trainer", None)
+    trainer = trainer_of(module)
     _check_length(config, transfer, total_images, epochs=getattr(trainer, "max_epochs", None) or -1)
     groups = parameter_groups(module, backbone, config, transfer, scaled_rate(lr, config, global_batch))
     devices = {p.device.type for group in groups for p in group["params"]}
@@ -69,9 +70,8 @@ def build_optimizer(
         optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=fused)
     else:
         raise InputError(expected("optimizer", "'adamw' or 'sgd'", config.optimizer))
-    if devices == {"cpu"} and hasattr(optimizer, "_accelerator_graph_capture_health_check"):
-        # It asks the driver's library for a GPU at every step; what lies on the CPU is in no CUDA graph.
-        optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
+    if devices == {"cpu"}:
+        skip_graph_capture_check(optimizer)
 
     def scale(step: int) -> float:
         return schedule_scale((step + 0.5) * global_batch, total_images, config)

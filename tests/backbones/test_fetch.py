@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from visionkit.backbones import create_backbone, create_encoder, describe_backbone
-from visionkit.backbones.weights import file_digest
 from visionkit.errors import InputError
+from visionkit.files import file_digest
 
 
 def _hub_cache(folder: Path, repository: str, filename: str) -> Path:

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from visionkit.backbones import WeightsInfo, create_backbone, create_encoder, read_state_dict
-from visionkit.backbones.weights import file_digest
 from visionkit.errors import InputError
+from visionkit.files import file_digest
 
 
 class _Hostile:

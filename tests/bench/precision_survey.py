@@ -17,7 +17,7 @@ import time
 import torch
 
 from visionkit.backbones import create_encoder
-from visionkit.run.training.flops import count_arithmetic
+from visionkit.run.training.flops import count_multiply_adds
 
 NAMES = (
     "packaged/efficientnet_lite0", "timm/resnet18", "timm/resnet50", "timm/mobilenetv3_large_100",
@@ -37,6 +37,23 @@ def step(net: torch.nn.Module, images: torch.Tensor, *, bf16: bool) -> float:
     return time.process_time() - began
 
 
+def moved_values(net: torch.nn.Module, shape: tuple[int, int, int]) -> int:
+    """Values that convolutions with groups read and write for one image: what bounds them."""
+    moved = 0
+
+    def count(module, inputs, output) -> None:
+        nonlocal moved
+        moved += (output[0].numel() + inputs[0][0].numel()) if module.groups > 1 else 0
+
+    handles = [
+        part.register_forward_hook(count) for part in net.modules() if isinstance(part, torch.nn.Conv2d)
+    ]
+    count_multiply_adds(net, shape)
+    for handle in handles:
+        handle.remove()
+    return moved
+
+
 def survey(name: str, side: int, batch: int) -> dict | None:
     torch.manual_seed(0)
     net = create_encoder(name, init="scratch").to(memory_format=torch.channels_last).train()
@@ -46,7 +63,6 @@ def survey(name: str, side: int, batch: int) -> dict | None:
     for bf16 in (False, True):
         step(net, images, bf16=bf16)
     pairs = [(step(net, images, bf16=False), step(net, images, bf16=True)) for _ in range(PAIRS)]
-    found = count_arithmetic(net, (3, side, side))
     return {
         "name": name,
         "side": side,
@@ -54,7 +70,8 @@ def survey(name: str, side: int, batch: int) -> dict | None:
         "ratio": round(statistics.median(a / b for a, b in pairs), 3),
         "spread": [round(min(a / b for a, b in pairs), 3), round(max(a / b for a, b in pairs), 3)],
         "fp32_ms": round(statistics.median(a for a, _ in pairs) * 1e3, 1),
-        **found.as_dict(),
+        **count_multiply_adds(net, (3, side, side)),
+        "moved": moved_values(net, (3, side, side)),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from visionkit.data.samplers import TrainOrder, keyed_generator
+from visionkit.data.samplers import TrainOrder
 from visionkit.data.transforms.detection import (
     CopyPaste,
     LargeScaleJitter,
@@ -14,6 +14,7 @@ from visionkit.data.transforms.detection import (
     detection_train,
 )
 from visionkit.errors import InputError
+from visionkit.rng import keyed_generator
 
 
 def _sample(height=60, width=100, box=(20, 10, 60, 50), value=255):

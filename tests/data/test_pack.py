@@ -206,7 +206,7 @@ def test_an_interrupted_pack_is_continued_and_a_damaged_one_mended(tmp_path, mon
     pack(splits, place, settings=settings)
     assert written == [0, 1, 2, 3, 4]
     whole = [open_pack(place).train[index]["image"] for index in range(14)]
-    assert not list(place.glob("*.part"))
+    assert not list(place.glob("*part"))
 
     def flip(file: Path, byte: int) -> None:
         data = bytearray(file.read_bytes())

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visionkit.data.samplers import keyed_generator
 from visionkit.data.transforms.segmentation import (
     Photometric,
     ScaleCrop,
@@ -15,6 +14,7 @@ from visionkit.data.transforms.segmentation import (
     segmentation_train,
 )
 from visionkit.errors import InputError
+from visionkit.rng import keyed_generator
 
 
 def _sample(height=40, width=60, classes=4):

@@ -10,11 +10,11 @@ import torch
 
 from visionkit.data.collate import list_batch
 from visionkit.data.pack.record import decode_record, encode_record
-from visionkit.data.samplers import keyed_generator
 from visionkit.data.transforms.classification import CenterCrop, Flip
 from visionkit.data.transforms.detection import CopyPaste, LargeScaleJitter, detection_eval
 from visionkit.data.truth import encode_masks, make_truth, plain_truth, sample_truth, truth_from_plain
 from visionkit.metrics.detection import CocoAP
+from visionkit.rng import keyed_generator
 from visionkit.tasks.detection.batch import in_original, original_size, read_batch
 
 RADII = (3, 4, 8, 16, 40)

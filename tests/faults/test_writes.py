@@ -14,13 +14,12 @@ import pytest
 from tests.faults.test_kills import EPOCHS, STEPS, Whole, command, outcome, steps_of
 from tests.run.test_checkpoint import DAMAGE, content
 from visionkit.errors import DataError
+from visionkit.files import PART, remove_parts
 from visionkit.run.storage.checkpoint import (
     MANIFEST,
-    PART,
     AtomicCheckpointIO,
     load_checkpoint,
     newest_good,
-    sweep,
 )
 
 pytestmark = pytest.mark.dist
@@ -54,7 +53,7 @@ def test_kills_while_writing_leave_no_corrupt_file(zygote, tmp_path, figure, kil
             assert newest_good(tmp_path, report=pytest.fail) == found[0]
         newest = max(newest, *(part["number"] for part in loaded), 0)
         sound += 1
-        sweep(tmp_path)
+        remove_parts(tmp_path)
         assert not list(tmp_path.glob(f"*{PART}"))
     assert newest >= 2
     if kills >= 100:

@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from visionkit.backbones import make_norm
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.processes.process_group import leave, leave_at_exit
+from visionkit.run.processes.lifetime import destroy_group, destroy_group_at_exit
 from visionkit.tasks import Segmenter
 
 
@@ -76,13 +76,13 @@ def task(rank: int) -> dict[str, float]:
 
 def main() -> None:
     torch.backends.cudnn.allow_tf32 = False
-    leave_at_exit()
+    destroy_group_at_exit()
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.cuda.set_device(0)
     told = {"even": norms(rank, (4, 4)), "uneven": norms(rank, (5, 2)), "task": task(rank)}
     Path(sys.argv[1], f"rank-{rank}.json").write_text(json.dumps(told))
-    leave()
+    destroy_group()
 
 
 if __name__ == "__main__":

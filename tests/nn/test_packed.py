@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from visionkit.compat import onednn_computes_bf16
 from visionkit.nn.captioning.attention import AdditiveAttention
 from visionkit.nn.captioning.decoder import CaptionDecoder
 from visionkit.nn.captioning.decoding import Marks
 from visionkit.nn.captioning.prepacked import PackedCell, PackedLinear, packed
-from visionkit.nn.captioning.recurrent import RecurrentCell, has_fast_bfloat16
+from visionkit.nn.captioning.recurrent import RecurrentCell
 from visionkit.nn.captioning.rnn_cores import CORES
 from visionkit.tasks.captioning.generate import say
 from visionkit.tasks.captioning.settings import Decoding
@@ -52,7 +53,7 @@ def test_under_autocast_weights_are_packed_in_its_type(name, cell):
     grid, words = torch.randn(5, 9, 24), torch.arange(4, 9)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         twin = packed(decoder, rows=5)
-        assert (twin is not decoder) is has_fast_bfloat16()  # without it torch's own kernels go on
+        assert (twin is not decoder) is onednn_computes_bf16()  # without it torch's own kernels go on
         assert all(part.dtype is torch.bfloat16 for part in twin.modules() if isinstance(part, PackedLinear))
         found = []
         for each in (decoder, twin):

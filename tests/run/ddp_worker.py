@@ -26,8 +26,9 @@ from tests.processes import gloo_threads
 from tests.run.tiny import Noise, TinyTask, jitter, keep, tiny_data
 from visionkit.data import DataModule, stack_batch
 from visionkit.data.splits import Splits
+from visionkit.errors import PreemptedError
 from visionkit.run.callbacks.finite_guard import FiniteGuard, NonFiniteError
-from visionkit.run.callbacks.preempt import PreemptedError, Preemption
+from visionkit.run.callbacks.preempt import Preemption
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 from visionkit.run.callbacks.step_seed import StepSeed
 from visionkit.run.config import RunConfig

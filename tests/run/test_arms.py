@@ -13,9 +13,8 @@ from tests.run.make_runs import make_comparison, make_run
 from visionkit.compare.comparison import compare
 from visionkit.compare.report.report import write_report
 from visionkit.compare.summary import summary_text
-from visionkit.errors import InputError, RunError
+from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.notices import Notice
-from visionkit.run.callbacks.preempt import PreemptedError
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.storage import lock
 from visionkit.run.storage.result import TEST_FAILED

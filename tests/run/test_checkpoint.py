@@ -14,15 +14,14 @@ import pytest
 import torch
 
 from visionkit.errors import DataError, InputError, RunError
+from visionkit.files import PART, remove_parts
 from visionkit.run.storage.checkpoint import (
     MANIFEST,
-    PART,
     AtomicCheckpointIO,
     load_checkpoint,
     newest_good,
-    sweep,
-    write_atomic,
 )
+from visionkit.run.storage.disk import write_file
 
 
 def content(**more):
@@ -181,7 +180,7 @@ def test_sweep_takes_the_dead_and_leaves_the_living(tmp_path):
     living.write_bytes(b"x")
     other = tmp_path / "notes.part"
     other.write_bytes(b"x")
-    assert sweep(tmp_path) == 10
+    assert remove_parts(tmp_path) == 10
     assert living.exists()
     assert other.exists()
     assert not dead.exists()
@@ -197,12 +196,12 @@ def test_disk_full_leaves_the_old_file_and_says_bytes(saved, monkeypatch):
     with pytest.raises(
         RunError, match=r"last.ckpt.*No space left.*1000 bytes are needed and \d+ bytes are free"
     ):
-        write_atomic(saved, full)
+        write_file(saved, full)
     assert saved.read_bytes() == before
     assert not list(saved.parent.glob(f"*{PART}"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
     with pytest.raises(RunError, match="10 bytes are free"):
-        write_atomic(saved, lambda part: pytest.fail("written"), needed=11)
+        write_file(saved, lambda part: pytest.fail("written"), needed=11)
 
 
 def save_for_ever(place):
@@ -226,5 +225,5 @@ def test_kills_while_saving_leave_a_sound_checkpoint(zygote, tmp_path):
         assert child.wait() == -signal.SIGKILL, child.said()
         found = newest_good(tmp_path, report=pytest.fail)
         assert found is not None
-    sweep(tmp_path)
+    remove_parts(tmp_path)
     assert not list(tmp_path.glob(f"*{PART}"))

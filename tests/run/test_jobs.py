@@ -13,8 +13,7 @@ import psutil
 import pytest
 import torch
 
-from visionkit.errors import InputError, RunError
-from visionkit.run.callbacks.preempt import PreemptedError
+from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.run.config import RunConfig
 from visionkit.run.sweep import jobs
 from visionkit.run.sweep.jobs import Job, choose_jobs, run_jobs

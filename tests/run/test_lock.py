@@ -13,8 +13,8 @@ import pytest
 
 from visionkit.errors import InputError, RunError
 from visionkit.run.storage import lock
+from visionkit.run.storage.disk import unwritable
 from visionkit.run.storage.lock import FILE, hold
-from visionkit.run.storage.unwritable import unwritable
 
 
 def holder(folder, ready):

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed as dist
 
-from visionkit.run.processes.launcher import rank_watchdog as peers
+from visionkit.run.processes import lifetime
 from visionkit.run.processes.launcher import store_key
-from visionkit.run.processes.rank_watchdog import PeerWatch
+from visionkit.run.processes.lifetime import RankWatchdog
 
 
 class EndedError(Exception):
@@ -31,16 +31,16 @@ def watch(monkeypatch):
     def end(status):
         raise EndedError(status)
 
-    monkeypatch.setattr(peers, "EVERY", 0.01)
-    monkeypatch.setattr(peers, "GRACE", 0.05)
-    monkeypatch.setattr(peers.os, "_exit", end)
-    made = PeerWatch()
+    monkeypatch.setattr(lifetime, "STORE_POLL", 0.01)
+    monkeypatch.setattr(lifetime, "GRACE", 0.05)
+    monkeypatch.setattr(lifetime.os, "_exit", end)
+    made = RankWatchdog()
     made._store, made._key = dist.HashStore(), store_key("lost", 0)
     return made
 
 
 def test_a_process_that_was_given_up_ends_and_says_by_whom(watch, capsys):
-    other = PeerWatch()
+    other = RankWatchdog()
     other._store, other._key = watch._store, watch._key
     other.give_up(0)
     with pytest.raises(EndedError, match="1"):
@@ -57,7 +57,7 @@ def test_a_process_without_the_first_one_ends(watch, capsys):
 
 
 def test_a_process_that_ends_by_itself_in_time_is_left_alone(watch, capsys, monkeypatch):
-    monkeypatch.setattr(peers, "GRACE", 30.0)
+    monkeypatch.setattr(lifetime, "GRACE", 30.0)
     watch._store.set(watch._key, "0")
     check = watch._store.check
 
@@ -75,12 +75,12 @@ def test_a_process_that_ends_by_itself_in_time_is_left_alone(watch, capsys, monk
 
 @pytest.mark.parametrize("ending", ["teardown", "on_exception"])
 def test_no_thread_is_left_in_the_store_when_the_run_is_over(watch, monkeypatch, ending):
-    monkeypatch.setattr(peers, "EVERY", 5.0)
+    monkeypatch.setattr(lifetime, "STORE_POLL", 5.0)
     store = SimpleNamespace(clone=lambda: watch._store)
-    monkeypatch.setattr(peers.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(peers.dist.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr(lifetime, "world_size", lambda: 2)
+    monkeypatch.setattr(lifetime, "default_store", lambda: store)
     watch.on_train_start(SimpleNamespace(world_size=2, global_rank=1), None)
-    (thread,) = (one for one in threading.enumerate() if one.name == "visionkit-peers")
+    (thread,) = (one for one in threading.enumerate() if one.name == "visionkit-watchdog")
     assert thread.is_alive()
     getattr(watch, ending)(None, None, "fit")
     assert not thread.is_alive()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.bench.precision_survey import moved_values
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.backbones import create_encoder
 from visionkit.config import OptimConfig, TransferConfig
@@ -14,7 +15,7 @@ from visionkit.optim import build_optimizer
 from visionkit.run.config import RunConfig
 from visionkit.run.training import device_policy as rules
 from visionkit.run.training import fit as fitting
-from visionkit.run.training.flops import count_arithmetic
+from visionkit.run.training.flops import count_multiply_adds
 from visionkit.tasks import Classifier
 
 
@@ -30,12 +31,11 @@ def test_arithmetic_is_counted_by_kind_and_leaves_the_network_as_it_was():
     )
     net[3].eval()
     state = torch.random.get_rng_state()
-    found = count_arithmetic(net, (3, 6, 7))
+    counts = count_multiply_adds(net, (3, 6, 7))
     pixels = 6 * 7
-    assert found.dense == pixels * 8 * 27 + 4 * 5
-    assert found.depthwise == pixels * 8 * 9
-    assert found.grouped == pixels * 4 * 4
-    assert found.moved == pixels * (8 + 8 + 8 + 4)
+    dense, grouped, depthwise = pixels * 8 * 27 + 4 * 5, pixels * 4 * 4, pixels * 8 * 9
+    assert counts == {"dense": dense, "grouped": grouped, "depthwise": depthwise}
+    assert moved_values(net, (3, 6, 7)) == pixels * (8 + 8 + 8 + 4)
     assert [part.training for part in net] == [True] * 3 + [False] + [True] * 3
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not any(part._forward_hooks for part in net)

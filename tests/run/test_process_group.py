@@ -8,7 +8,7 @@ from tests.processes import gloo_threads, together
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.errors import RunError
 from visionkit.run import RunConfig
-from visionkit.run.processes.launcher import process_group
+from visionkit.run.processes import lifetime
 from visionkit.run.training.fit import fit
 
 
@@ -27,27 +27,27 @@ class Exits:
 
 @pytest.fixture
 def exits(monkeypatch):
-    monkeypatch.setattr(process_group, "atexit", Exits())
-    return process_group.atexit
+    monkeypatch.setattr(lifetime, "atexit", Exits())
+    return lifetime.atexit
 
 
 def test_leave_is_called_once_at_exit_and_not_after_an_abrupt_end(exits):
-    process_group.leave_at_exit()
-    process_group.leave_at_exit()
-    assert exits.calls == [process_group.leave]
-    process_group.end_abruptly()
+    lifetime.destroy_group_at_exit()
+    lifetime.destroy_group_at_exit()
+    assert exits.calls == [lifetime.destroy_group]
+    lifetime.keep_group_at_exit()
     assert exits.calls == []
 
 
 def test_a_group_is_left_with_none_of_its_threads(tmp_path, exits):
-    process_group.leave()  # without a group there is nothing to do
+    lifetime.destroy_group()  # without a group there is nothing to do
     with together(tmp_path, 0, 1):
         pass
     assert gloo_threads() == []
     with pytest.raises(ValueError, match="planted"), together(tmp_path / "..", 0, 1):
         raise ValueError("planted")
     assert exits.calls == []
-    process_group.leave()
+    lifetime.destroy_group()
     assert gloo_threads() == []
 
 
@@ -60,11 +60,11 @@ class Failing(TinyTask):
 
 @pytest.mark.parametrize(("error", "left"), [(RunError("agreed"), True), (ValueError("on this one"), False)])
 def test_an_error_that_all_agreed_on_ends_in_good_order(tmp_path, exits, error, left):
-    process_group.leave_at_exit()
+    lifetime.destroy_group_at_exit()
     task = Failing()
     task.error = error
     config = RunConfig(accelerator="cpu", precision="32-true", progress=False, epochs=1)
     config.seeds, config.fractions, config.init = [5], [1.0], "scratch"
     with pytest.raises(type(error)):
         fit(config, task, tiny_data(), folder=tmp_path / "run")
-    assert exits.calls == [process_group.leave] * left
+    assert exits.calls == [lifetime.destroy_group] * left

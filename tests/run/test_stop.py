@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from tests.run.tiny import Noise, TinyTask, tiny_data
 from visionkit import cli
 from visionkit.data import DataModule, Splits, classification_eval, classification_train, stack_batch
-from visionkit.run.callbacks.preempt import PreemptedError
+from visionkit.errors import PreemptedError
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.stop import (
     asked_by_keyboard,

@@ -16,9 +16,10 @@ from visionkit.backbones.registry import resolve
 from visionkit.backbones.sources.base import Plan, Request, Size, Source, Tap
 from visionkit.backbones.sources.user import UserSource
 from visionkit.backbones.tracing import on_meta_device, run_for_shapes
-from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict, split_init
+from visionkit.backbones.weights import WeightsInfo, read_state_dict, split_init
 from visionkit.config import NormPolicy
 from visionkit.errors import InputError, expected
+from visionkit.files import file_digest
 from visionkit.types import Init
 
 __all__ = ["assemble_encoder", "create_backbone", "create_encoder"]

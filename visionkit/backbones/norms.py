@@ -20,12 +20,12 @@ from __future__ import annotations
 from typing import get_args
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from visionkit.config import NormPolicy
+from visionkit.distributed import world_size
 from visionkit.errors import InputError, unknown_name
 
 __all__ = [
@@ -78,7 +78,7 @@ class _SyncBatchNorm(nn.SyncBatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return _finish(self, super().forward(x))
-        synced = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        synced = self.training and world_size() > 1
         # torch's own refuses CPUs wherever there are processes, be it one
         y = self._across_processes(x) if synced else super(nn.SyncBatchNorm, self).forward(x)
         return _finish(self, y)
@@ -144,10 +144,8 @@ def _carry_fused(old: nn.Module, new: nn.Module) -> None:
 
 
 def _finish(norm: nn.Module, y: Tensor) -> Tensor:
-    for name in ("drop", "act", "aa"):
-        part = norm._modules.get(name)
-        if part is not None:
-            y = part(y)
+    for part in norm.children():  # those that `_carry_fused` added, in its order
+        y = part(y)
     return y
 
 

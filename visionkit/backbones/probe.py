@@ -14,7 +14,7 @@ from visionkit.backbones.level import Level
 from visionkit.backbones.norms import norm_kinds
 from visionkit.backbones.sources.base import Plan, Request, Size, Source, Tap
 from visionkit.backbones.tracing import on_meta_device, run_for_shapes
-from visionkit.errors import InputError
+from visionkit.errors import InputError, first_line
 
 __all__ = ["choose_taps", "make_plan", "output_strides"]
 
@@ -46,7 +46,7 @@ def make_plan(source: Source, request: Request) -> Plan:
             raise _refused(source, request, error) from error
         raise InputError(
             f"'{source.prefix}/{request.architecture}' cannot be traced for its shapes "
-            f"({_first_line(error)}): its "
+            f"({first_line(error)}): its "
             "layout depends on the values of the image, or it takes no plain image. Take another "
             "backbone."
         ) from error
@@ -104,7 +104,7 @@ def choose_taps(plan: Plan, reductions: Sequence[int], name: str) -> list[Tap]:
 
 def _refused(source: Source, request: Request, error: Exception) -> InputError:
     name = f"{source.prefix}/{request.architecture}"
-    why = _first_line(error)
+    why = first_line(error)
     if request.output_stride is not None:
         works = [s for s in output_strides(source, request) if s != request.output_stride]
         ways = f"output_stride={' or '.join(map(str, works))}" if works else "no output stride but its own"
@@ -120,10 +120,6 @@ def _refused(source: Source, request: Request, error: Exception) -> InputError:
     if request.in_channels != 3:
         return InputError(f"{name!r} cannot be built for {request.in_channels} channels ({why}). It takes 3.")
     return InputError(f"{name!r} cannot be built ({type(error).__name__}: {why}).")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def output_strides(source: Source, request: Request) -> tuple[int, ...]:

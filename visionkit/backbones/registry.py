@@ -13,6 +13,7 @@ from torch import nn
 
 from visionkit.backbones.sources.base import Request, Source
 from visionkit.backbones.sources.user import UserSource
+from visionkit.compat import timm_renames
 from visionkit.errors import InputError, expected, nearest, unknown_name
 
 __all__ = ["list_backbones", "register_backbone", "registered", "resolve"]
@@ -129,11 +130,7 @@ def _from_hub(name: str) -> str:
 
 def _renamed(name: str) -> InputError | None:
     """Return the error for a name that timm has given up, with the new name of the same weights."""
-    from timm.models import list_models  # fills timm's registry
-    from timm.models._registry import get_deprecated_models
-
-    list_models()
-    old = get_deprecated_models()
+    old = timm_renames()
     found = next((key for key in (name, name.partition(".")[0]) if key in old), None)
     if found is None:
         return None

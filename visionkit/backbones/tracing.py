@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionkit.compat import tensor_tables
+
 __all__ = ["Call", "meta_parameters", "on_meta_device", "record_calls", "run_for_shapes", "trunk"]
 
 
@@ -46,8 +48,8 @@ def meta_parameters(module: nn.Module, *, grad: bool = False) -> Iterator[dict[s
         The stand-ins by the names of the parameters.
     """
     modules = list(module.modules())
-    tables: list[tuple[Any, bool]] = [(child._parameters, grad) for child in modules]
-    tables += [(child._buffers, False) for child in modules]
+    pairs = [tensor_tables(child) for child in modules]
+    tables = [(parameters, grad) for parameters, _ in pairs] + [(buffers, False) for _, buffers in pairs]
     held = [dict(table) for table, _ in tables]
     modes = [child.training for child in modules]
     stand_ins: dict[int, Tensor] = {}

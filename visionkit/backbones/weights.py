@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import pickletools
@@ -18,19 +17,20 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from visionkit.errors import InputError, nearest
+from visionkit.errors import InputError, first_line, nearest
+from visionkit.files import file_digest
 
 __all__ = [
     "WeightsInfo",
     "check_file",
     "checkpoint_record",
-    "file_digest",
     "portable_init",
     "read_state_dict",
     "split_init",
 ]
 
 _LIMIT = 16 * 2**30
+_REFUSALS = ("Unsupported", "GLOBAL")  # what the lines of torch's unpickler hold that name the reason
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "state_dict_ema")
 _LEGACY_PICKLES = 4  # magic number, protocol version, system facts, then the object itself
 
@@ -75,12 +75,6 @@ class WeightsInfo:
         path = plain.pop("path", "")
         plain.setdefault("file", re.split(r"[/\\]", path)[-1])
         return cls(**plain)
-
-
-def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def split_init(init: str) -> tuple[Path, str]:
@@ -191,24 +185,17 @@ def read_state_dict(
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{file}: Refused to read this weights file: it holds more than tensors, and reading it could "
-            "run code "
-            f"({_first_line(error)}). Save only `model.state_dict()`, best with safetensors.torch.save_file."
+            f"run code ({first_line(error, prefer=_REFUSALS)}). Save only `model.state_dict()`, best with "
+            "safetensors.torch.save_file."
         ) from error
     except InputError:
         raise
     except Exception as error:
         raise InputError(
             f"{file}: The weights file is damaged or incomplete ({type(error).__name__}: "
-            f"{_first_line(error)}). "
-            "Fetch or save it again."
+            f"{first_line(error, prefer=_REFUSALS)}). Fetch or save it again."
         ) from error
     return _named_tensors(raw, file) if prefix is None else _part(raw, file, prefix)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line]
-    text = (lines or str(error).splitlines() or [type(error).__name__])[0]
-    return text.strip()[:200]
 
 
 def _local_file(path: str | Path, max_bytes: int) -> Path:

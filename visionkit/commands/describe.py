@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from visionkit.commands.arguments import VerbParser
+from visionkit.files import to_plain
 
 __all__ = ["main"]
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse(argv)
     from visionkit.backbones import describe_backbone
 
-    table = _plain(describe_backbone(args.name))
+    table = to_plain(describe_backbone(args.name))
     if args.json:
         sys.stdout.write(json.dumps(table, indent=1, default=str) + "\n")
         return 0
@@ -34,14 +34,6 @@ def main(argv: Sequence[str]) -> int:
         for position, line in enumerate(_lines(value)):
             sys.stdout.write(f"{name if position == 0 else '':<{width}}{line}\n")
     return 0
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _lines(value: Any) -> list[str]:

@@ -17,6 +17,7 @@ from visionkit.compare.low_data import LowData, low_data
 from visionkit.compare.run_record import Record, find_runs, read_record
 from visionkit.compare.statistics import Difference, Spread, difference, spread
 from visionkit.errors import InputError, RunError
+from visionkit.files import finite, to_plain
 from visionkit.printable import printable_values
 
 __all__ = ["Cell", "Comparison", "Contrast", "arm_name", "compare"]
@@ -135,7 +136,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain names, numbers and lists: the content of `comparison.json`."""
         table = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "records"}
-        plain = {"schema": 1} | {name: _plain(value) for name, value in table.items()}
+        plain = {"schema": 1} | to_plain(table)
         plain["runs"] = [
             {
                 "folder": str(record.folder),
@@ -148,7 +149,7 @@ class Comparison:
             }
             for record in self.records
         ]
-        content: dict[str, Any] = printable_values(_finite(plain))
+        content: dict[str, Any] = printable_values(to_plain(plain, finite))
         return content
 
     def weights_of(self, split: str) -> str:
@@ -377,21 +378,3 @@ def _number(record: Record, *path: str) -> float | None:
 def _measured(records: Sequence[Record], *path: str) -> Spread | None:
     values = [value for r in records if (value := _number(r, *path)) is not None]
     return spread(values) if values else None
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -33,7 +33,7 @@ from visionkit.data.pack.layout import PackSettings
 from visionkit.data.pack.reader import PackedReader, check_pack, is_pack, open_pack
 from visionkit.data.pack.writer import pack
 from visionkit.data.read_image import IMAGE_SUFFIXES, MAX_PIXELS, inside, read_image, read_size
-from visionkit.data.samplers import EvalOrder, TrainOrder, keyed_generator, keyed_seed
+from visionkit.data.samplers import EvalOrder, TrainOrder
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
 from visionkit.data.transforms.batch import (
@@ -59,6 +59,7 @@ from visionkit.data.transforms.classification import (
 )
 from visionkit.data.transforms.geometry import crop_resize, flip
 from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
+from visionkit.rng import keyed_generator, keyed_seed
 
 __all__ = [
     "FORMATS",

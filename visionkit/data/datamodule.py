@@ -12,9 +12,11 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from visionkit.data.samplers import EvalOrder, Grouping, TrainOrder, keyed_generator, keyed_seed
+from visionkit.compat import batches_started, wraps_samplers
+from visionkit.data.samplers import EvalOrder, Grouping, TrainOrder
 from visionkit.data.splits import Splits, fingerprint, subset
 from visionkit.errors import DataError, InputError, expected
+from visionkit.rng import Salt, keyed_generator, keyed_seed
 from visionkit.types import Key, Reader, Sample
 
 __all__ = ["DataModule", "Faulty", "KeyedDataset"]
@@ -70,7 +72,7 @@ class KeyedDataset(Dataset[Any]):
         if self.on_fault == "drop":
             return None
         for attempt in range(_TRIES):
-            other = keyed_seed(self.seed, epoch, index, attempt, 0xBAD) % len(self.reader)
+            other = keyed_seed(self.seed, epoch, index, attempt, Salt.RETRY) % len(self.reader)
             try:
                 return self.transform(self.reader[other], keyed_generator(self.seed, epoch, index))
             except DataError:
@@ -241,7 +243,9 @@ class DataModule(lightning.LightningDataModule):
         if self.batch_transform is None or trainer is None or not trainer.training:
             return batch
         rank, _ = self._place()
-        return self.batch_transform(batch, keyed_generator(self.seed, self._consumed(), rank, 0xBA7C))
+        return self.batch_transform(
+            batch, keyed_generator(self.seed, self._consumed(), rank, Salt.BATCH_TRANSFORM)
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what a result records of the data: name, sizes, classes, facts and a fingerprint."""
@@ -303,17 +307,14 @@ class DataModule(lightning.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def _consumed(self) -> int:
-        # `total.ready` is restored with the loops, before the loader is asked for; it counts this process's
-        # batches over all epochs, and stands at the index of the batch that comes next.
-        if self.trainer is None:
-            return 0
-        return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+        # Before the loader is asked for, it is the index of the batch that comes next.
+        return 0 if self.trainer is None else batches_started(self.trainer)
 
     def _refuse_lightning_sampler(self) -> None:
         trainer = self.trainer
         if trainer is None or trainer.world_size == 1:
             return
-        if trainer._accelerator_connector.use_distributed_sampler:
+        if wraps_samplers(trainer):
             raise InputError(
                 "This data module shares samples among processes itself, but the Trainer would wrap its "
                 "order in a sampler that pads and repeats. Build it with "

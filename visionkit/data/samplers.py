@@ -9,31 +9,19 @@ sample exactly once.
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
 from visionkit.errors import InputError
+from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Key
 
-__all__ = ["EvalOrder", "TrainOrder", "keyed_generator", "keyed_seed"]
+__all__ = ["EvalOrder", "TrainOrder"]
 
 Grouping = Callable[[list[int], int], list[list[int]]]
 """Cuts a permutation into global batches of the given size (aspect-ratio grouping); a pure function."""
-
-
-def keyed_seed(*key: int) -> int:
-    """Return a 63-bit seed, well mixed from any integers; the same on every machine and process."""
-    packed = struct.pack(f"<{len(key)}q", *key)
-    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
-
-
-def keyed_generator(*key: int) -> torch.Generator:
-    """Return a CPU generator that is a function of `key` alone, such as (seed, epoch, index)."""
-    return torch.Generator().manual_seed(keyed_seed(*key))
 
 
 class TrainOrder(Sampler[list[Key]]):
@@ -90,7 +78,7 @@ class TrainOrder(Sampler[list[Key]]):
 
     def epoch_order(self, epoch: int) -> list[int]:
         """Return the permutation of all samples in `epoch`."""
-        return torch.randperm(self.size, generator=keyed_generator(self.seed, epoch, 0x0DE5)).tolist()
+        return torch.randperm(self.size, generator=keyed_generator(self.seed, epoch, Salt.ORDER)).tolist()
 
     def global_batches(self, epoch: int) -> list[list[int]]:
         """Return the batches of `epoch` over all processes, in order."""

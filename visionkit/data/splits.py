@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from visionkit.data.samplers import keyed_seed
 from visionkit.errors import DataError, InputError, expected
 from visionkit.notices import Notice, check_share
+from visionkit.rng import Salt, keyed_seed
 from visionkit.types import Reader, Sample
 
 __all__ = ["HOLDOUT", "SPLIT_ALIASES", "Splits", "Subset", "fingerprint", "holdout", "subset"]
@@ -111,7 +111,7 @@ def subset(reader: Reader, fraction: float, *, seed: int = 0) -> Reader:
     if fraction == 1:
         return reader
     count = max(1, round(fraction * len(reader)))
-    return Subset(reader, sorted(_spread(reader, seed, 0x5B)[:count]))
+    return Subset(reader, sorted(_spread(reader, seed, Salt.SUBSET)[:count]))
 
 
 def holdout(
@@ -139,7 +139,7 @@ def holdout(
         raise DataError(
             f"{text} Add samples, or a validation split.", path=None if path is None else Path(path)
         )
-    order = _spread(reader, seed, 0x401D)
+    order = _spread(reader, seed, Salt.HOLDOUT)
     count = min(len(reader) - 1, max(1, round(fraction * len(reader))))
     return Subset(reader, sorted(order[count:])), Subset(reader, sorted(order[:count]))
 

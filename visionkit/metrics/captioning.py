@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visionkit.distributed import gather_rows
 from visionkit.errors import InputError, expected
 from visionkit.metrics.caption_scores import caption_scores
 from visionkit.metrics.cider import DocumentFrequency
-from visionkit.metrics.gather import gather_rows
 from visionkit.types import as_ids
 
 __all__ = ["CaptionScores"]

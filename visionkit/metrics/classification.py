@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from visionkit.metrics.gather import gather_rows
+from visionkit.distributed import gather_rows
 from visionkit.metrics.running_sums import RunningSums
 from visionkit.metrics.scores import average_precision, calibration_error, f1_scores
 

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from visionkit.config import check_numbers
+from visionkit.distributed import broadcast_object, gather_objects, world_size
 from visionkit.errors import InputError, expected
 from visionkit.metrics.coco_core import (
     AREAS,
@@ -148,14 +149,10 @@ class CocoAP:
 
     def reduce(self) -> DetectionScores:
         """Return the scores over all processes; every process must call it."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        if world_size() == 1:
             return self._score([self._state])
-        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        parts: list[Any] | None = [None] * world if rank == 0 else None
-        torch.distributed.gather_object(self._state.packed(), parts)
-        told: list[Any] = [self._score(parts) if parts is not None else None]
-        torch.distributed.broadcast_object_list(told)
-        scores: DetectionScores = told[0]
+        parts = gather_objects(self._state.packed())
+        scores: DetectionScores = broadcast_object(None if parts is None else self._score(parts))
         return scores
 
     def reset(self) -> None:

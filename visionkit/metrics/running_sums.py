@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from visionkit.distributed import all_reduce
 
 __all__ = ["RunningSums"]
 
@@ -62,9 +63,7 @@ class RunningSums(nn.Module):
             if number:
                 start, stop, _ = self._places[name]
                 sums[start:stop] += number
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(sums)
-        host = sums.cpu().double()
+        host = all_reduce(sums).cpu().double()
         return {name: host[start:stop].view(shape) for name, (start, stop, shape) in self._places.items()}
 
     def reduce(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from visionkit.distributed import all_reduce
 from visionkit.errors import InputError, expected
 from visionkit.metrics.boundary import boundary_counts
 
@@ -169,10 +170,7 @@ class SegmentationMeter(nn.Module):
 
     def reduce(self) -> SegmentationScores:
         """Return the scores over all processes; every process must call it."""
-        counts = self.counts.clone()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(counts)
-        counts = counts.cpu()
+        counts = all_reduce(self.counts.clone()).cpu()
         boundary = counts[:, self.num_classes :] if self.boundary_tolerance > 0 else None
         return segmentation_scores(counts[:, : self.num_classes], boundary)
 

@@ -53,13 +53,13 @@ def format_usage(
         out += [f"{name}:", *(_fold(line) for line in lines)]
     if variants:
         out.append("--variant NAME:")
-        out += [_fold(f"  {v.__name__}".ljust(24) + _first_line(v)) for v in variants]
+        out += [_fold(f"  {v.__name__}".ljust(24) + _summary(v)) for v in variants]
     more = f"{rare} rarer and the nested settings" if rare else "nested settings"
     out.append(f"also: --config FILE (YAML; flags win), --print_config, --debug, --help=all ({more})")
     return "\n".join(out)
 
 
-def _first_line(variant: Callable[..., Any]) -> str:
+def _summary(variant: Callable[..., Any]) -> str:
     return (variant.__doc__ or "").strip().splitlines()[0].removeprefix("Variant: ")
 
 

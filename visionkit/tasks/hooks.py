@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from visionkit.compat import ignore_buffers_in_ddp
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.nn import Normalize
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
@@ -17,7 +18,6 @@ from visionkit.tasks.batch_parts import is_empty, named_batch, read_parts
 from visionkit.tasks.image_inputs import check_images
 from visionkit.tasks.wiring import (
     check_callbacks,
-    keep_buffers_local,
     move_batch,
     refuse_foreign,
     refuse_other_task,
@@ -104,7 +104,7 @@ class TaskHooks(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Keep running statistics out of the processes' messages."""
-        keep_buffers_local(self)
+        ignore_buffers_in_ddp(self)  # `share_buffers` keeps them equal where it matters
 
     def on_fit_start(self) -> None:
         """Refuse settings without their callback; begin with equal buffers."""

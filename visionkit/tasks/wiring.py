@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from visionkit.backbones.weights import check_file, checkpoint_record
 from visionkit.config import OptimConfig, TransferConfig
+from visionkit.distributed import rank, world_size
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.metrics import RunningSums
 from visionkit.metrics.segmentation import SegmentationMeter
 
 __all__ = [
     "check_callbacks",
-    "keep_buffers_local",
     "move_batch",
     "optim_from",
     "plain_settings",
@@ -29,16 +29,6 @@ __all__ = [
     "task_name",
     "unnamed",
 ]
-
-
-def keep_buffers_local(module: nn.Module) -> None:
-    """Have `DistributedDataParallel` leave buffers alone; call it in `setup`, before the module is wrapped.
-
-    It would broadcast them at every forward: a message a step while training, and a dead lock in evaluation,
-    where processes run different numbers of batches. `share_buffers` keeps them equal where it matters.
-    """
-    names = [name for name, _ in module.named_buffers()]
-    module._ddp_params_and_buffers_to_ignore = names  # type: ignore[assignment]
 
 
 def share_buffers(module: nn.Module) -> None:
@@ -51,7 +41,7 @@ def share_buffers(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, RunningSums | SegmentationMeter) and device is not None:
             part.to(device)
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if world_size() == 1:
         return
     kinds: dict[torch.dtype, list[Tensor]] = {}
     for buffer in module.buffers():
@@ -174,7 +164,5 @@ def refuse_other_task(path: Any, kind: type) -> None:
 
 def unnamed(first: int, count: int) -> list[str]:
     """Return names for images without: their places, which tell the process too where there are several."""
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    several = ready and torch.distributed.get_world_size() > 1
-    share = f"{torch.distributed.get_rank()}/" if several else ""
-    return [f"{share}{first + index}" for index in range(count)]
+    prefix = f"{rank()}/" if world_size() > 1 else ""
+    return [f"{prefix}{first + index}" for index in range(count)]

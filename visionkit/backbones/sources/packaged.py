@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from visionkit.backbones.sources.base import Card, Request, Size, Tap
 from visionkit.backbones.sources.timm import TimmSource
 from visionkit.backbones.tracing import on_meta_device
-from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
+from visionkit.backbones.weights import WeightsInfo, read_state_dict
 from visionkit.errors import InputError
+from visionkit.files import file_digest
 
 __all__ = ["PackagedSource"]
 

@@ -16,8 +16,9 @@ from visionkit.backbones.sources.base import Card, Request, Size, Tap
 from visionkit.backbones.sources.offline import cached_url, download, through_hub
 from visionkit.backbones.sources.state_dict import MismatchError, fill_missing, fitted, without_prefixes
 from visionkit.backbones.tracing import on_meta_device, record_calls, trunk
-from visionkit.backbones.weights import WeightsInfo, file_digest, read_state_dict
+from visionkit.backbones.weights import WeightsInfo, read_state_dict
 from visionkit.errors import InputError
+from visionkit.files import file_digest
 
 __all__ = ["TimmSource"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +30,7 @@ from visionkit.compare.summary import (
     summary_rows,
 )
 from visionkit.errors import RunError
+from visionkit.files import write_text
 from visionkit.printable import printable
 
 __all__ = ["write_report"]
@@ -62,11 +62,11 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
     parts = _Parts()
     content = _content(comparison, folder / "figures", parts)
     table = json.dumps(comparison.to_dict() | {"problems": parts.problems}, indent=1, allow_nan=False)
-    _write(folder / "comparison.json", table + "\n")
+    write_text(folder / "comparison.json", table + "\n")
     template = files("visionkit.compare.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     path = folder / "report.html"
-    _write(path, printable(environment.from_string(template).render(**content)))
+    write_text(path, printable(environment.from_string(template).render(**content)))
     if parts.problems:
         lines = "\n".join(f"  {text}" for text in parts.problems)
         raise RunError(f"{path} is written, but these parts could not be drawn:\n{lines}")
@@ -86,13 +86,6 @@ class _Parts:
         except Exception as error:
             self.problems.append(f"{name}: {type(error).__name__}: {error}")
             return None
-
-
-def _write(path: Path, text: str) -> None:
-    # Two commands may end at once: each writes the whole file.
-    part = path.with_name(f".{path.name}-{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _content(comparison: Comparison, figures: Path, parts: _Parts) -> dict[str, Any]:

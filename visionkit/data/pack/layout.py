@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -15,13 +14,13 @@ from numpy.typing import NDArray
 
 from visionkit.data.pack.record import Form
 from visionkit.errors import DataError, InputError, expected
+from visionkit.files import write_atomic
 
 __all__ = [
     "COLUMNS",
     "PACK_FORMAT",
     "Arrays",
     "PackSettings",
-    "file_digest",
     "is_pack",
     "open_index",
     "pack_texts",
@@ -106,31 +105,24 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.bin"
 
 
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """Return the digest of a file's bytes: 32 hexadecimal digits of BLAKE2b."""
-    with open(path, "rb") as stream:  # noqa: PTH123 (called for each image)
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def save_arrays(path: Path, arrays: Arrays) -> None:
+    """Write arrays as an index file, atomically."""
+
+    def write(part: Path) -> None:
+        with part.open("wb") as stream:  # numpy would append .npz to a path
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+    write_atomic(path, write)
 
 
 def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as stream:
-        for item in parts:
-            stream.write(item)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    """Write a file part by part, atomically."""
 
+    def write(part: Path) -> None:
+        with part.open("wb") as stream:
+            stream.writelines(parts)
 
-def save_arrays(path: Path, arrays: Arrays) -> None:
-    """Write arrays so that the file is there whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    write_atomic(path, write)
 
 
 def pack_texts(texts: Sequence[str]) -> NDArray[np.uint8]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from visionkit.data.pack.layout import (
     Arrays,
     PackSettings,
-    file_digest,
     is_pack,
     open_index,
     read_pack,
@@ -23,6 +22,7 @@ from visionkit.data.pack.record import check_value, decode_record
 from visionkit.data.pack.writer import PARTS, pack_key
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError
+from visionkit.files import file_digest
 from visionkit.notices import Notice
 from visionkit.types import Sample
 
@@ -169,7 +169,7 @@ def check_pack(folder: str | os.PathLike[str]) -> list[DataError]:
     faults: list[DataError] = []
     for shard in described["shards"]:
         file = place / shard["name"]
-        now = file_digest(file) if file.is_file() else "missing"
+        now = file_digest(file, algorithm="blake2b-128") if file.is_file() else "missing"
         if now != shard["blake2b"]:
             text = f"Expected the digest {shard['blake2b']}, but it is {now}. Pack again to mend it."
             faults.append(DataError(text, path=file, field="shard"))
@@ -196,7 +196,7 @@ def _compare_sources(place: Path, files: Sequence[str], arrays: Arrays) -> None:
         else:
             if (found.st_size, found.st_mtime_ns) == (size, time):
                 continue
-            now = file_digest(file)
+            now = file_digest(file, algorithm="blake2b-128")
         if now != digest.decode():
             raise DataError(
                 f"The pack is out of date: {file} had the digest {digest.decode()}, now it is {now}. Remove "

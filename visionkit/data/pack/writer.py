@@ -26,7 +26,6 @@ from visionkit.data.pack.layout import (
     PACK_FORMAT,
     Arrays,
     PackSettings,
-    file_digest,
     is_pack,
     open_index,
     pack_texts,
@@ -40,6 +39,7 @@ from visionkit.data.pack.record import check_value, encode_record
 from visionkit.data.splits import Splits, fingerprint
 from visionkit.data.transforms.geometry import crop_resize
 from visionkit.errors import DataError, InputError
+from visionkit.files import file_digest, remove_parts
 from visionkit.types import Reader, Sample
 
 __all__ = ["image_files", "pack", "pack_key"]
@@ -153,7 +153,7 @@ def _finished(place: Path, number: int) -> bool:
     if not (shard.is_file() and index.is_file()):
         return False
     try:
-        return str(open_index(index)["whole"]) == file_digest(shard)
+        return str(open_index(index)["whole"]) == file_digest(shard, algorithm="blake2b-128")
     except (DataError, KeyError):
         return False
 
@@ -178,7 +178,7 @@ def _write_shard(job: _Job, number: int) -> int:
     if all(label is not None for label in labels):
         arrays["labels"] = np.array(labels, np.int64)
     write_bytes(job.folder / shard_name(number), records)
-    arrays["whole"] = np.array(file_digest(job.folder / shard_name(number)))
+    arrays["whole"] = np.array(file_digest(job.folder / shard_name(number), algorithm="blake2b-128"))
     save_arrays(job.folder / f"{shard_name(number)}.npz", arrays)
     return number
 
@@ -279,5 +279,4 @@ def _finish(place: Path, splits: Splits, settings: PackSettings, key: str, shard
         ],
     }
     write_bytes(place / "pack.json", [json.dumps(described, indent=1, ensure_ascii=False).encode()])
-    for left in place.glob("*.part"):
-        left.unlink()
+    remove_parts(place)

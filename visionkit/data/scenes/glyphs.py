@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from visionkit.data.samplers import keyed_seed
 from visionkit.errors import InputError
+from visionkit.rng import Salt, keyed_seed
 
 __all__ = ["CATEGORIES", "CLUTTER", "SPEAKABLE", "glyph_image", "glyph_name", "glyph_split"]
 
@@ -117,7 +117,7 @@ def glyph_split(category: str, split: str) -> tuple[str, ...]:
 def _cut(category: str, glyphs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Deal the families of a category to the splits, largest first to training."""
     families = _families(glyphs)
-    rng = np.random.default_rng(keyed_seed(0x61, *category.encode()))
+    rng = np.random.default_rng(keyed_seed(Salt.GLYPH_STYLE, *category.encode()))
     shuffled = [families[place] for place in rng.permutation(len(families))]
     out: dict[str, list[str]] = {split: [] for split in _SHARE}
     # Large families (car, ball) come first, while training lacks most: they would fill the other splits.

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from visionkit.data.samplers import keyed_seed
 from visionkit.data.scenes.canvas import covered, ground, lay, patch, shapes
 from visionkit.data.scenes.glyphs import (
     CATEGORIES,
@@ -29,6 +28,7 @@ from visionkit.data.scenes.glyphs import (
 )
 from visionkit.data.splits import Splits
 from visionkit.errors import InputError, expected, unknown_name
+from visionkit.rng import Salt, keyed_seed
 from visionkit.types import Sample
 
 __all__ = ["Scene", "SceneObject", "Scenes", "scenes"]
@@ -166,7 +166,7 @@ class Scenes:
     def _label(self, index: int) -> int:
         """Every block of as many scenes as categories holds each category once."""
         block, place = divmod(index, len(_NAMES))
-        rng = np.random.default_rng(keyed_seed(self.seed, _SPLITS[self.split], 0x1ABE1, block))
+        rng = np.random.default_rng(keyed_seed(self.seed, _SPLITS[self.split], Salt.LABEL, block))
         return int(rng.permutation(len(_NAMES))[place])
 
     def _sample(self, index: int) -> Sample:
@@ -344,7 +344,7 @@ def _article(name: str) -> str:
 def _pairs() -> dict[str, tuple[tuple[str, str], ...]]:
     """Deal the unordered pairs of objects to the splits: 70, 15 and 15 in a hundred."""
     every = [(a, b) for i, a in enumerate(SPEAKABLE) for b in SPEAKABLE[i + 1 :]]
-    order = np.random.default_rng(keyed_seed(0x9A17)).permutation(len(every))
+    order = np.random.default_rng(keyed_seed(Salt.PAIRS)).permutation(len(every))
     cuts = (0, round(0.7 * len(every)), round(0.85 * len(every)), len(every))
     return {
         split: tuple(every[i] for i in order[cuts[k] : cuts[k + 1]])

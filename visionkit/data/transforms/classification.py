@@ -16,6 +16,7 @@ from torch import Tensor
 
 from visionkit.data.transforms.geometry import crop_resize, flip
 from visionkit.errors import InputError, expected, unknown_name
+from visionkit.rng import seeded
 from visionkit.types import Sample
 
 __all__ = [
@@ -172,8 +173,7 @@ class Augment:
             )
         seed = int(torch.randint(2**62, (), generator=rng))
         out = sample.copy()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             out["image"] = _torchvision(self.name)(sample["image"])
         return out
 

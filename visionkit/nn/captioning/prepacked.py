@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from visionkit.nn.captioning.recurrent import CellKind, RecurrentCell, State, has_fast_bfloat16
+from visionkit.compat import (
+    has_packed_linear,
+    onednn_computes_bf16,
+    pack_linear_weight,
+    packed_linear,
+    with_children,
+)
+from visionkit.nn.captioning.recurrent import CellKind, RecurrentCell, State
 
 __all__ = ["PackedCell", "PackedLinear", "packed"]
 
@@ -34,12 +40,12 @@ def packed(module: _Module, *, rows: int) -> _Module:
         rows: How many rows a product will have, about.
     """
     first = next(module.parameters(), None)
-    if first is None or first.device.type != "cpu" or first.dtype != torch.float32 or not _available():
+    if first is None or first.device.type != "cpu" or first.dtype != torch.float32 or not has_packed_linear():
         return module
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     if dtype not in (torch.float32, torch.bfloat16):
         return module
-    if dtype == torch.bfloat16 and not has_fast_bfloat16():
+    if dtype == torch.bfloat16 and not onednn_computes_bf16():
         return module
     return _twin(module, dtype, rows)  # type: ignore[return-value]
 
@@ -58,13 +64,11 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.dtype = dtype
         self._bias = None if bias is None else bias.detach().to(dtype)
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), rows)
+        self._packed = pack_linear_weight(weight.detach().to(dtype), rows=rows)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Multiply `(..., inputs)`."""
-        given = inputs.to(self.dtype)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(given, self._packed, self._bias, "none", [], "")
-        return out
+        return packed_linear(inputs.to(self.dtype), self._packed, self._bias)
 
 
 class PackedCell(nn.Module):
@@ -97,16 +101,9 @@ class PackedCell(nn.Module):
         return (candidate + (update + old_update).sigmoid() * (state[0] - candidate),)
 
 
-def _available() -> bool:
-    known = torch.ops.mkldnn
-    return torch.backends.mkldnn.is_available() and hasattr(known, "_linear_pointwise")
-
-
 def _twin(module: nn.Module, dtype: torch.dtype, rows: int) -> nn.Module:
     if isinstance(module, nn.Linear) and module.out_features >= _LEAST:
         return PackedLinear(module.weight, module.bias, dtype=dtype, rows=rows)
     if isinstance(module, RecurrentCell):
         return PackedCell(module, dtype=dtype, rows=rows)
-    twin = copy.copy(module)
-    twin.__dict__["_modules"] = {name: _twin(child, dtype, rows) for name, child in module.named_children()}
-    return twin
+    return with_children(module, {name: _twin(child, dtype, rows) for name, child in module.named_children()})

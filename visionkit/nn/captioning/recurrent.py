@@ -7,21 +7,14 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CellKind", "MaxoutCell", "RecurrentCell", "State", "has_fast_bfloat16"]
+from visionkit.compat import onednn_computes_bf16
+
+__all__ = ["CellKind", "MaxoutCell", "RecurrentCell", "State"]
 
 State: TypeAlias = tuple[Tensor, ...]
 """What is carried from word to word: tensors with one row for each sentence."""
 
 CellKind: TypeAlias = Literal["lstm", "gru"]
-
-
-def has_fast_bfloat16() -> bool:
-    """Return whether oneDNN computes in bfloat16 on this processor.
-
-    Where it does not, it raises for an LSTM and for packed weights, while torch's own kernels go on.
-    """
-    known = torch.ops.mkldnn
-    return torch.backends.mkldnn.is_available() and bool(known._is_mkldnn_bf16_supported())
 
 
 class RecurrentCell(nn.Module):
@@ -67,7 +60,7 @@ class RecurrentCell(nn.Module):
         """Run a whole sequence at once: `(B, T, E)` gives outputs `(B, T, H)`."""
         first = tuple(part.unsqueeze(0).contiguous() for part in state)  # (1, B, H)
         lowered = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        if lowered and self.net.weight_ih_l0.dtype == torch.float32 and not has_fast_bfloat16():
+        if lowered and self.net.weight_ih_l0.dtype == torch.float32 and not onednn_computes_bf16():
             with torch.autocast("cpu", enabled=False):  # torch hands its LSTM to oneDNN, which then has none
                 return self._run(inputs.float(), tuple(part.float() for part in first))
         return self._run(inputs, first)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import generalized_box_iou_loss
 
@@ -23,7 +22,7 @@ _LOSSES = ("giou", "l1", "smooth_l1")
 _GIOU_WEIGHT = 10.0  # keeps the term's size near that of the others, as the public GIoU configurations do
 
 
-def box_loss(kind: str, predicted: Tensor, wanted: Tensor, *, coder: BoxCoder) -> Tensor:
+def box_loss(kind: str, predicted: Tensor, wanted: Tensor, *, coder: Any) -> Tensor:
     """Return the summed loss of box offsets.
 
     Generalised IoU does not change when both boxes are moved or stretched along an axis together, so it is

@@ -15,6 +15,7 @@ from torchvision.models.detection.rpn import (
 )
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from visionkit.compat import top_anchors
 from visionkit.nn.detection.anchors import LevelAnchors
 
 __all__ = ["ProposalNetwork"]
@@ -86,7 +87,7 @@ class ProposalNetwork(RegionProposalNetwork):
         counts: list[int],
         sizes: Sequence[tuple[int, int]],
     ) -> list[Tensor]:
-        best = self._get_top_n_idx(scores, counts)  # (B, K)
+        best = top_anchors(self, scores, counts)  # (B, K)
         number = [min(self.pre_nms_top_n(), count) for count in counts]
         level = torch.repeat_interleave(torch.tensor(number, device=scores.device))
         chosen = torch.gather(moves, 1, best[..., None].expand(-1, -1, 4)).view(-1, 4)

@@ -1,15 +1,12 @@
 """Gradients of three and more processes, added in the order of the processes, for exact resumes."""
 
-# Annotations stay objects here: torch compares those of a hook with its own types.
-
-from typing import Any, cast
+from __future__ import annotations
 
 import lightning
-import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+
+from visionkit.distributed import ordered_mean
 
 __all__ = ["OrderedSum"]
 
@@ -27,22 +24,4 @@ class OrderedSum(Callback):
         """Replace the all-reduce of the gradients before the first of them is sent."""
         model = trainer.strategy.model
         if isinstance(model, DistributedDataParallel):
-            model.register_comm_hook(None, _gathered_mean)
-
-
-def _gathered_mean(
-    _: Any,
-    bucket: dist.GradBucket,  # type: ignore[name-defined]
-) -> torch.futures.Future[Tensor]:
-    mine, world = bucket.buffer(), dist.get_world_size()
-    every = mine.new_empty(world * mine.numel())
-    work = dist.all_gather_into_tensor(every, mine, async_op=True)
-
-    def add(_: Any) -> Tensor:
-        total, *others = every.chunk(world)
-        for other in others:
-            total += other
-        mean: Tensor = total.div_(world)
-        return mean
-
-    return cast("torch.futures.Future[Tensor]", cast(Any, work).get_future().then(add))
+            model.register_comm_hook(None, ordered_mean)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 
+from visionkit.compat import lerp_all
 from visionkit.errors import InputError, expected
 from visionkit.optim import images_per_step
 
@@ -67,7 +68,7 @@ class EMA(Callback):
         share = average_share(self.decay, self._step * self._images, self._images)
         with torch.no_grad():
             moving = [name for name, value in self._live.items() if value.is_floating_point()]
-            torch._foreach_lerp_([self.average[n] for n in moving], [self._live[n] for n in moving], share)
+            lerp_all([self.average[n] for n in moving], [self._live[n] for n in moving], share)
             for name, value in self._live.items():
                 if not value.is_floating_point():
                     self.average[name].copy_(value)

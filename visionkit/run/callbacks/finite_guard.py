@@ -12,7 +12,8 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 
 from visionkit.errors import RunError
-from visionkit.run.storage.checkpoint import write_atomic
+from visionkit.files import to_plain
+from visionkit.run.storage.disk import write_file
 
 __all__ = ["FiniteGuard", "NonFiniteError"]
 
@@ -90,7 +91,7 @@ class FiniteGuard(Callback):
         if not grads:
             return
         # One number decides, so that there is one wait for the device and not one a tensor.
-        total = torch.stack([norm.float() for norm in torch._foreach_norm(grads)]).sum()
+        total = torch.nn.utils.get_total_norm(grads)
         # A sum of squares can overflow where every gradient is finite: then each is looked at.
         sound = bool(total.isfinite()) or all(bool(grad.isfinite().all()) for grad in grads)
         if isinstance(trainer.strategy, FSDPStrategy):
@@ -134,9 +135,9 @@ class FiniteGuard(Callback):
             if p.grad is not None and not p.grad.isfinite().all()
         ]
         place = self.folder / f"step-{step}-rank-{rank}.pt"
-        kept = {"step": step, "rank": rank, "batches": [_plain(batch) for batch in batches]}
+        kept = {"step": step, "rank": rank, "batches": to_plain(batches, _on_host)}
         try:
-            write_atomic(place, lambda part: torch.save(kept, part))
+            write_file(place, lambda part: torch.save(kept, part))
             where = f"the batch is in {place}"
         except RunError as error:
             where = f"the batch could not be kept ({error})"
@@ -158,11 +159,7 @@ def _ids(batch: Any) -> list[str]:
     return [str(name) for name in batch.get("ids", [])] if isinstance(batch, dict) else []
 
 
-def _plain(value: Any) -> Any:
+def _on_host(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)

@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from visionkit.files import write_atomic
+
 __all__ = ["TableLogger"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
@@ -65,11 +67,13 @@ class TableLogger(Logger):
             # A row that a kill or a full disk cut is dropped with the rest.
             whole = [row for row in table if len(row) == 6 and row[2].isdigit()]
             rows += [row for row in whole if int(row[2]) <= images and row[3] != "test"]
-        part = self.path.with_suffix(".csv.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="", encoding="utf-8") as handle:
-            csv.writer(handle).writerows(rows)
-        part.replace(self.path)
+
+        def write(part: Path) -> None:
+            with part.open("w", newline="", encoding="utf-8") as handle:
+                csv.writer(handle).writerows(rows)
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path, write)
 
     def _open(self, mode: str) -> Any:
         if not self.path.exists():

@@ -7,27 +7,18 @@ import signal
 from typing import Any
 
 import lightning
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
-from visionkit.errors import RunError
+from visionkit.compat import default_store, update_is_done
+from visionkit.distributed import world_size
+from visionkit.errors import PreemptedError
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints, at_boundary
 from visionkit.run.processes.launcher import store_key
 from visionkit.run.processes.stop import asked_by_keyboard, give_back, listen, request_stop, stop_requested
 
-__all__ = ["PreemptedError", "Preemption"]
+__all__ = ["Preemption"]
 
 FITS = itertools.count()
-
-
-class PreemptedError(RunError):
-    """The run was asked to stop, saved its state and can be continued by the same command.
-
-    Attributes:
-        by_keyboard: Whether Ctrl-C asked.
-    """
-
-    by_keyboard = False
 
 
 class Preemption(Callback):
@@ -62,7 +53,7 @@ class Preemption(Callback):
         batch_idx: int,
     ) -> None:
         """Agree on an update, and stop after it."""
-        if not trainer.fit_loop.epoch_loop._should_accumulate():
+        if update_is_done(trainer):
             self._agree(trainer)
             if self._due(trainer) and at_boundary(trainer):
                 self.saver.save_last(trainer)
@@ -87,13 +78,13 @@ class Preemption(Callback):
         self.teardown(trainer, pl_module, "fit")
 
     def _agree(self, trainer: lightning.Trainer) -> None:
-        if not (dist.is_available() and dist.is_initialized() and trainer.world_size > 1):
+        if world_size() == 1:
             if stop_requested():
                 self._stop_at = trainer.global_step
             return
         if self._stop_at is not None:
             return
-        store = dist.distributed_c10d._get_default_store()
+        store = default_store()
         # Look before asking: the signals of a queue come to the processes one after the other, and who asked
         # in the update before this one is seen here by all. Those who ask in the same update ask the same.
         if store.check([self._key]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from visionkit.compat import batches_started, update_is_done
 from visionkit.errors import InputError
 from visionkit.metrics.running_sums import RunningSums
 from visionkit.optim import images_per_step
 from visionkit.run.storage.checkpoint import FORMAT
-from visionkit.run.storage.unwritable import unwritable
 
 __all__ = ["SaveCheckpoints"]
 
@@ -81,7 +80,7 @@ class SaveCheckpoints(Checkpoint):
             InputError: The processes would continue from different places, or an update was of another number
                 of images when the checkpoint was written.
         """
-        done = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+        done = batches_started(trainer)
         _check_same_start(trainer, done, self.folder)
         self._check_batch(images_per_step(trainer))
         if trainer.fit_loop.restarting and done % max(1, int(trainer.num_training_batches)) == 0:
@@ -125,7 +124,7 @@ class SaveCheckpoints(Checkpoint):
         checkpoint["visionkit"] = {
             "format": FORMAT,
             "identity": json.loads(json.dumps(self.identity)),
-            "batches": int(trainer.fit_loop.epoch_loop.batch_progress.total.ready),
+            "batches": batches_started(trainer),
             "update": images_per_step(trainer) if trainer.state.fn == "fit" else 0,
         }
         tally = getattr(pl_module, "tally", None)
@@ -198,8 +197,7 @@ def how_to_go_on(folder: Path) -> str:
 
 def at_boundary(trainer: lightning.Trainer) -> bool:
     """Return whether an update was just made and the epoch is not yet at its last batch."""
-    loop = trainer.fit_loop.epoch_loop
-    return not loop._should_accumulate() and not loop.batch_progress.is_last_batch
+    return update_is_done(trainer) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
 def _check_same_start(trainer: lightning.Trainer, done: int, folder: Path) -> None:
@@ -225,18 +223,3 @@ def _close_epoch(fit_loop: dict[str, Any]) -> None:
     batch["total"]["completed"] = batch["total"]["processed"]
     batch["current"] = dict.fromkeys(batch["current"], 0)
     batch["is_last_batch"] = False
-
-
-def writable(folder: Path) -> None:
-    """Create `folder` and write into it once, so that a refusal comes before training.
-
-    Raises:
-        RunError: The folder cannot be made or written.
-    """
-    probe = folder / f".probe-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"0")
-        probe.unlink()
-    except OSError as error:
-        raise unwritable(folder, error) from error

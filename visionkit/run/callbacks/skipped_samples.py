@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 
 from visionkit.data.datamodule import DataModule
+from visionkit.distributed import all_gather_objects
 
 __all__ = ["SkippedSamples"]
 
@@ -90,9 +90,8 @@ class SkippedSamples(Callback):
         data = _data(trainer)
         if data is None or trainer.world_size == 1:
             return
-        found: list[list[Entry]] = [[] for _ in range(trainer.world_size)]
-        dist.all_gather_object(found, _entries(data))
-        data.note_skipped(sorted({(str(s), int(i), str(t)) for part in found for s, i, t in part}))
+        parts: list[list[Entry]] = all_gather_objects(_entries(data))
+        data.note_skipped(sorted({(str(s), int(i), str(t)) for part in parts for s, i, t in part}))
 
 
 def _data(trainer: lightning.Trainer) -> DataModule | None:

@@ -8,7 +8,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from visionkit.data.samplers import keyed_seed
+from visionkit.compat import batches_started
+from visionkit.rng import Salt, keyed_seed
 
 __all__ = ["StepSeed"]
 
@@ -27,8 +28,8 @@ class StepSeed(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the generators of this process's devices."""
-        ready = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
-        seed = keyed_seed(self.seed, ready, trainer.global_rank, 0x57E9)
+        started = batches_started(trainer)
+        seed = keyed_seed(self.seed, started, trainer.global_rank, Salt.STEP)
         if pl_module.device.type == "cpu" and not torch.cuda.is_initialized():
             # Before CUDA is used, torch.manual_seed queues a call with a stack trace for later, every time.
             torch.default_generator.manual_seed(seed)

@@ -19,6 +19,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from visionkit.distributed import all_gather_objects
+from visionkit.files import finite, to_plain
 from visionkit.printable import printable_values
 from visionkit.run.previews.image_grid import join_grid
 from visionkit.run.training.careful import Careful
@@ -147,7 +149,7 @@ class Preview(Careful, Callback):
         if kept is None:
             return
         # Every process takes part, whatever happened before: a missing one would hang the others.
-        parts = _gather(trainer, kept)
+        parts = all_gather_objects(kept)
         if trainer.is_global_zero and not self.problem:
             with self.careful("Previews"):
                 self._write(parts)
@@ -171,19 +173,13 @@ class Preview(Careful, Callback):
                 join_grid(panels).save(figures / f"val-{title}.png")
         (self.folder / "predictions").mkdir(exist_ok=True)
         lines = [
-            json.dumps({"id": row["id"], "image": names.get(row["id"])} | printable_values(_plain(row)))
+            json.dumps(
+                {"id": row["id"], "image": names.get(row["id"])} | printable_values(to_plain(row, finite))
+            )
             + "\n"
             for row in sorted(merged.rows, key=_badness)
         ]
         (self.folder / "predictions" / "val.jsonl").write_text("".join(lines), encoding="utf-8")
-
-
-def _gather(trainer: lightning.Trainer, kept: _Kept) -> list[_Kept]:
-    if trainer.world_size == 1 or not torch.distributed.is_initialized():
-        return [kept]
-    parts: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(parts, kept)
-    return parts
 
 
 def _badness(row: Row) -> tuple[float, str]:
@@ -199,14 +195,6 @@ def _lot(row: Row) -> bytes:
 
 def _name(value: Any) -> str:
     return str(value.item() if isinstance(value, torch.Tensor) else value)
-
-
-def _plain(row: Row) -> Row:
-    finite = (int, float)
-    return {
-        key: None if isinstance(value, finite) and not math.isfinite(value) else value
-        for key, value in row.items()
-    }
 
 
 def is_last_validation(trainer: lightning.Trainer) -> bool:

@@ -1,18 +1,14 @@
-"""Checkpoints: written whole or not at all, known by their digest, loaded through one safe door.
+"""Checkpoints: atomic writes, checked by SHA-256, loaded with `weights_only=True`.
 
 A file is written to a temporary name in the same folder, flushed to the disk, entered into `manifest.json`
-by its SHA-256, and only then renamed. So whatever stands under a checkpoint's name is either complete and in
-the manifest, or damaged by something else and refused. Loading never runs code: `weights_only=True` always,
-local regular files only, and sizes are checked before anything is allocated.
+by its SHA-256, and only then renamed. So a file under a checkpoint's name is either complete and in the
+manifest, or was damaged later and is refused. Loading never runs code: `weights_only=True` always, local
+regular files only, and sizes are checked before anything is allocated.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +17,16 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from visionkit.errors import DataError, InputError, RunError
+from visionkit.errors import DataError, InputError, first_line
+from visionkit.files import file_digest, write_text
+from visionkit.run.storage.disk import write_file
 
-__all__ = ["FORMAT", "AtomicCheckpointIO", "load_checkpoint", "newest_good", "sweep", "write_atomic"]
+__all__ = ["FORMAT", "AtomicCheckpointIO", "load_checkpoint", "newest_good"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-PART = ".visionkit-part"
 MAX_BYTES = 64 * 2**30
-KEPT = 32  # entries of a name: kills may leave some whose file was never renamed
+MAX_ENTRIES = 32  # of one file name: kills may leave some whose file was never renamed
 
 
 def load_checkpoint(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -54,8 +51,9 @@ def load_checkpoint(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
+        why = f"{type(error).__name__}: {first_line(error, limit=300)}"
         raise DataError(
-            f"cannot be loaded as plain tensors and values: {_first_line(error)} "
+            f"cannot be loaded as plain tensors and values: {why} "
             "Files that hold code are never loaded; use an earlier checkpoint.",
             path=file,
         ) from error
@@ -63,72 +61,26 @@ def load_checkpoint(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str
 
 
 def newest_good(folder: str | Path, *, report: Callable[[str], object]) -> Path | None:
-    """Return the newest checkpoint of a folder that is sound, or None where there is none.
+    """Return the newest undamaged checkpoint of a folder, or None where there is none.
 
     Args:
         folder: The folder of the checkpoints.
-        report: Called with one loud line for each damaged file that is passed over.
+        report: Called with one line for each damaged file that is passed over.
     """
-    places = [Path(folder) / "last.ckpt", Path(folder) / "previous.ckpt"]
-    for place in places:
-        if not place.exists():
+    for path in (Path(folder) / "last.ckpt", Path(folder) / "previous.ckpt"):
+        if not path.exists():
             continue
         try:
-            load_checkpoint(place)
+            load_checkpoint(path)
         except (DataError, InputError) as error:
             report(f"Damaged checkpoint passed over: {error}")
             continue
-        return place
+        return path
     return None
 
 
-def sweep(folder: str | Path) -> int:
-    """Remove temporary files that a killed run left in `folder`; return how many bytes came free."""
-    freed = 0
-    for part in Path(folder).glob(f"*{PART}"):
-        owner = part.name.split(".")[-2]
-        if owner.isdigit() and int(owner) != os.getpid() and _alive(int(owner)):
-            continue
-        with contextlib.suppress(FileNotFoundError):
-            freed += part.stat().st_size
-            part.unlink()
-    return freed
-
-
-def write_atomic(path: str | Path, write: Callable[[Path], None], *, needed: int = 0) -> str:
-    """Write a file under a temporary name in the same folder, flush it, and rename it; return its SHA-256.
-
-    Raises:
-        RunError: The disk is full or the folder cannot be written; the text names the path, the bytes needed
-            and the bytes free. What stood at `path` before is untouched.
-    """
-    target = Path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(target.parent).free
-        if needed > free:
-            raise OSError(28, "No space left on device")
-        write(part)
-        with part.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-            os.fsync(handle.fileno())
-        if target.suffix == ".ckpt":
-            _enter(target, digest, part.stat().st_size)
-            if target.name == "last.ckpt" and target.exists():
-                target.replace(target.with_name("previous.ckpt"))
-        part.replace(target)
-        _fsync_folder(target.parent)
-    except (OSError, RuntimeError) as error:
-        size = part.stat().st_size if part.exists() else 0
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise RunError(_disk_text(target, max(needed, size), error)) from error
-    return digest
-
-
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's door to the disk, through `write_atomic` and `load_checkpoint`."""
+    """Lightning's `CheckpointIO` with atomic writes and `load_checkpoint`."""
 
     def __init__(self) -> None:
         self._last_size = 0
@@ -136,9 +88,17 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write `checkpoint` whole or not at all."""
-        write_atomic(path, lambda part: torch.save(checkpoint, part), needed=self._last_size)
-        self._last_size = Path(path).stat().st_size
+        """Write `checkpoint` atomically; what was `last.ckpt` becomes `previous.ckpt`."""
+        target = Path(path)
+
+        def enter(part: Path) -> None:
+            _enter(target, file_digest(part), part.stat().st_size)
+            if target.name == "last.ckpt" and target.exists():
+                target.replace(target.with_name("previous.ckpt"))
+
+        needed = self._last_size
+        write_file(target, lambda part: torch.save(checkpoint, part), needed=needed, before_rename=enter)
+        self._last_size = target.stat().st_size
 
     def load_checkpoint(
         self,
@@ -190,8 +150,7 @@ def _check_digest(file: Path) -> None:
     known = _manifest(file.parent)
     if not known:
         return
-    with file.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    digest = file_digest(file)
     if digest not in known:
         raise DataError(
             f"the file was altered since it was written: its SHA-256 {digest[:16]}... is not in "
@@ -202,12 +161,12 @@ def _check_digest(file: Path) -> None:
 
 def _check_content(loaded: Any, file: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict) or "state_dict" not in loaded:
-        found = sorted(map(str, loaded))[:5] if isinstance(loaded, dict) else type(loaded).__name__
-        raise DataError(f"not a checkpoint: expected the key 'state_dict', found {found}.", path=file)
+        content = sorted(map(str, loaded))[:5] if isinstance(loaded, dict) else type(loaded).__name__
+        raise DataError(f"not a checkpoint: expected the key 'state_dict', found {content}.", path=file)
     about = loaded.get("visionkit")
-    made = about.get("format") if isinstance(about, dict) else None
-    if isinstance(made, int) and made > FORMAT:
-        raise DataError(f"format {made} is newer than this version reads ({FORMAT}); update.", path=file)
+    written = about.get("format") if isinstance(about, dict) else None
+    if isinstance(written, int) and written > FORMAT:
+        raise DataError(f"format {written} is newer than this version reads ({FORMAT}); update.", path=file)
     version = str(loaded.get("pytorch-lightning_version", "0"))
     if version.split(".")[0].isdigit() and int(version.split(".")[0]) > 2:
         raise DataError(f"written by Lightning {version}, newer than this version reads.", path=file)
@@ -220,61 +179,22 @@ def _check_content(loaded: Any, file: Path) -> dict[str, Any]:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    place = folder / MANIFEST
-    if not place.is_file() or place.stat().st_size > 2**20:
+    path = folder / MANIFEST
+    if not path.is_file() or path.stat().st_size > 2**20:
         return {}
     try:
-        loaded = json.loads(place.read_text(encoding="utf-8"))
+        loaded = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
 
-def _enter(target: Path, digest: str, size: int) -> None:
-    known = _manifest(target.parent)
+def _enter(file: Path, digest: str, size: int) -> None:
+    known = _manifest(file.parent)
     known.pop(digest, None)
-    known[digest] = {"file": target.name, "bytes": size}
-    # The newest of each name suffice. The others' are kept: the best may be much older than the last.
-    same = [key for key, entry in known.items() if isinstance(entry, dict) and entry["file"] == target.name]
-    for key in same[:-KEPT]:
+    known[digest] = {"file": file.name, "bytes": size}
+    # The newest of this name suffice; other names stay: the best may be much older than the last.
+    same = [key for key, entry in known.items() if isinstance(entry, dict) and entry["file"] == file.name]
+    for key in same[:-MAX_ENTRIES]:
         del known[key]
-    part = target.with_name(f"{MANIFEST}.{os.getpid()}{PART}")
-    with part.open("w", encoding="utf-8") as handle:
-        json.dump(known, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    part.replace(target.with_name(MANIFEST))
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _disk_text(target: Path, needed: int, error: Exception) -> str:
-    try:
-        free: object = shutil.disk_usage(target.parent).free
-    except OSError:
-        free = "an unknown number of"
-    return (
-        f"{target} could not be written: {_first_line(error)} About {needed} bytes are needed and {free} "
-        "bytes are free. Free some space or choose another --out, then start the same command again."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300] if text else 'no message'}"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    write_text(file.with_name(MANIFEST), json.dumps(known))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.errors import InputError
-from visionkit.run.storage.unwritable import unwritable
+from visionkit.run.storage.disk import unwritable
 
 __all__ = ["FILE", "hold"]
 

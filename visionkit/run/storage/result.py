@@ -1,9 +1,8 @@
-"""What a finished run says of itself: `result.json`, complete enough to compare and to reproduce."""
+"""`result.json` of a finished run: metrics, settings, data, versions and hardware."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import resource
@@ -14,8 +13,9 @@ from typing import Any
 
 import torch
 
-from visionkit.printable import printable
-from visionkit.run.storage.checkpoint import write_atomic
+from visionkit.files import finite, to_plain
+from visionkit.printable import printable_values
+from visionkit.run.storage.disk import write_file
 
 __all__ = ["SCHEMA", "TEST_FAILED", "environment", "read_result", "write_result"]
 
@@ -25,7 +25,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy"
 
 
 def environment() -> dict[str, Any]:
-    """Return versions and hardware: what a result was made with."""
+    """Return the versions and the hardware of this process."""
     from visionkit import __version__
 
     versions: dict[str, str] = {"visionkit": __version__, "python": platform.python_version()}
@@ -57,39 +57,30 @@ def peak_memory_mb() -> float:
 
 
 def write_result(folder: str | Path, result: dict[str, Any]) -> Path:
-    """Write `result.json` whole or not at all; values that are not finite become null.
+    """Write `result.json` atomically; values that are not finite become null.
 
     Args:
         folder: The run's folder.
         result: Plain values; `schema` and `status` are added.
     """
-    place = Path(folder) / "result.json"
-    text = json.dumps(_plain({"schema": SCHEMA, "status": "finished", **result}), indent=1, allow_nan=False)
-
-    def write(part: Path) -> None:
-        part.write_text(text + "\n", encoding="utf-8")
-
-    write_atomic(place, write, needed=len(text))
-    return place
+    path = Path(folder) / "result.json"
+    plain = to_plain({"schema": SCHEMA, "status": "finished", **result}, _json_value)
+    text = json.dumps(printable_values(plain), indent=1, allow_nan=False) + "\n"
+    write_file(path, lambda part: part.write_text(text, encoding="utf-8"), needed=len(text))
+    return path
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:
-    """Return what a finished run wrote, or None where the folder holds no finished run."""
-    place = Path(folder) / "result.json"
-    if not place.is_file():
+    """Return the result of a finished run, or None where the folder holds no finished run."""
+    path = Path(folder) / "result.json"
+    if not path.is_file():
         return None
     try:
-        loaded = json.loads(place.read_text(encoding="utf-8"))
+        loaded = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
     return loaded if isinstance(loaded, dict) and loaded.get("status") == "finished" else None
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {printable(str(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, int | float | bool | type(None)) else printable(str(value))
+def _json_value(value: Any) -> Any:
+    return finite(value) if isinstance(value, int | float | bool | type(None)) else str(value)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from visionkit.config import check_limits
-from visionkit.errors import InputError, RunError, unknown_name
+from visionkit.errors import InputError, PreemptedError, RunError, unknown_name
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig, to_dict
 
@@ -84,16 +84,15 @@ def run_recipe(
     """
     runs = list(each_run(config))
     _check_paths(config, paths)  # what is told without a long import, and before a folder is made
-    from visionkit.run.callbacks.preempt import PreemptedError
-    from visionkit.run.processes.children import end_with_parent
     from visionkit.run.processes.launcher import find_processes, is_first
+    from visionkit.run.processes.lifetime import die_with_launcher
     from visionkit.run.processes.stop import listening
     from visionkit.run.storage.lock import hold
     from visionkit.run.storage.result import TEST_FAILED, read_result
     from visionkit.run.sweep.jobs import Job, choose_jobs, run_jobs
     from visionkit.run.training.device_policy import choose_policy
 
-    end_with_parent()
+    die_with_launcher()
     out, began = Path(config.out), time.time()
     first = is_first()
     jobs, threads = choose_jobs(config, len(runs))
@@ -163,7 +162,7 @@ def _in_turn(todo: list[Job], *, first: bool, alone: bool) -> None:
         try:
             result = job.call()
         except RunError as error:
-            if not alone or type(error).__name__ == "PreemptedError":
+            if not alone or isinstance(error, PreemptedError):
                 raise
             fault = fault or error
             _print(f"{job.title}: {error}")
@@ -190,7 +189,7 @@ def _train_one(
             return train(one, folder)
     except Exception as error:
         # A run that had begun says in its folder why it has no result: a comparison reads it.
-        if is_first() and type(error).__name__ != "PreemptedError" and (folder / "config.yaml").exists():
+        if is_first() and not isinstance(error, PreemptedError) and (folder / "config.yaml").exists():
             with contextlib.suppress(OSError):
                 text = printable(f"{type(error).__name__}: {error}\n")
                 (folder / "error.txt").write_text(text, encoding="utf-8")
@@ -221,13 +220,14 @@ def _say(job: Job, result: dict[str, Any]) -> None:
 def _check_folder(one: RunConfig, folder: Path) -> None:
     import yaml
 
-    from visionkit.run.callbacks.save_checkpoints import how_to_go_on, writable
+    from visionkit.run.callbacks.save_checkpoints import how_to_go_on
+    from visionkit.run.storage.disk import check_writable
 
     saved = folder / "config.yaml"
     if not saved.exists():
         if one.resume == "require":
             raise InputError(f"--resume require: expected a run in {folder}, but there is none.")
-        writable(folder.parent)
+        check_writable(folder.parent)
         return
     if one.resume == "never":
         raise InputError(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from matplotlib.figure import Figure
 
 from visionkit.compare.report.figures import INK, arm_style, name_axes, new_figure, to_png
-from visionkit.errors import InputError, RunError
+from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.run.config import RunConfig
 from visionkit.run.storage.result import read_result
 from visionkit.run.sweep.arms import run_recipe
@@ -47,9 +47,9 @@ def run_backbones(
         place = out / re.sub(r"[^\w.-]+", "-", name)
         try:
             run_recipe(dataclasses.replace(config, backbone=name, out=str(place)), train)
+        except PreemptedError:
+            raise
         except RunError as error:
-            if type(error).__name__ == "PreemptedError":
-                raise
             fault = fault or error
     if fault is None or architecture_rows(out):
         write_architectures(out)

@@ -11,8 +11,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,10 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from visionkit.errors import InputError, RunError
+from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import find_processes
+from visionkit.run.processes.lifetime import die_with_parent
 from visionkit.run.sweep.announce import announce, forward
 from visionkit.run.training.device_policy import choose_policy
 
@@ -108,7 +107,8 @@ def run_jobs(
     """
     import visionkit.tasks  # noqa: F401  what every run imports is imported once, before the fork
 
-    waiting, faults = list(todo), []
+    waiting = list(todo)
+    failures: list[tuple[type[Exception], str]] = []
     running: dict[Connection, tuple[multiprocessing.process.BaseProcess, Job]] = {}
     asked: list[int] = []
 
@@ -138,20 +138,20 @@ def run_jobs(
                 child, job = running.pop(end)
                 end.close()
                 child.join()
-                if answer is None:
-                    code = child.exitcode or 0
-                    answer = ("RunError", f"ended by signal {-code}" if code < 0 else f"ended with {code}")
-                kind, value = answer
+                code = child.exitcode or 0
+                ending = f"ended by signal {-code}" if code < 0 else f"ended with {code}"
+                kind, value = answer or (RunError, ending)
                 if isinstance(value, dict):
                     finished(job, value)
-                else:
-                    faults.append((kind, f"{job.folder.name}: {value}\nIts log: {job.folder / 'log.txt'}"))
+                elif not isinstance(kind, str):
+                    failures.append((kind, f"{job.folder.name}: {value}\nIts log: {job.folder / 'log.txt'}"))
     if signal.SIGINT in asked:
         raise KeyboardInterrupt
-    if faults:
-        raise _error(*faults[0])
+    if failures:
+        kind, text = failures[0]
+        raise kind(text)
     if asked:
-        raise _error("PreemptedError", "Asked to stop. Start the same command again to continue.")
+        raise PreemptedError("Asked to stop. Start the same command again to continue.")
 
 
 def _start(job: Job, threads: int) -> tuple[multiprocessing.process.BaseProcess, Connection]:
@@ -171,7 +171,7 @@ def _work(job: Job, threads: int, end: Connection, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM, which saves first
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    die_with_parent(parent)
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / "log.txt").open("ab") as log:
         os.dup2(log.fileno(), 1)
@@ -182,26 +182,21 @@ def _work(job: Job, threads: int, end: Connection, parent: int) -> None:
     try:
         end.send(("done", job.call()))
     except (InputError, RunError) as error:
-        kind = "InputError" if isinstance(error, InputError) else type(error).__name__
+        kind = next(kind for kind in (InputError, PreemptedError, RunError) if isinstance(error, kind))
         sys.stderr.write(f"\n{error}\n")
         end.send((kind, str(error)))
     except BaseException as error:
         traceback.print_exc()
-        end.send(("RunError", f"{type(error).__name__}: {error}"))
+        end.send((RunError, f"{type(error).__name__}: {error}"))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # what the parent registered for its own end is not this process's to do
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(POLL)
-    os._exit(1)
-
-
-def _answer(end: Connection) -> tuple[str, dict[str, Any] | str] | None:
+def _answer(end: Connection) -> tuple[str | type[Exception], Any] | None:
+    """Return ("notice", text), ("done", result) or (class, text) of an error; None where the run is gone."""
     try:
-        answer: tuple[str, dict[str, Any] | str] = end.recv()
+        answer: tuple[str | type[Exception], Any] = end.recv()
     except (EOFError, OSError):
         return None
     return answer
@@ -210,16 +205,6 @@ def _answer(end: Connection) -> tuple[str, dict[str, Any] | str] | None:
 def _tell(text: str) -> None:
     # From a signal's handler: the buffered streams may be half way through a write.
     os.write(2, f"\n{text}\n".encode())
-
-
-def _error(kind: str, text: str) -> Exception:
-    if kind == "InputError":
-        return InputError(text)
-    if kind == "PreemptedError":
-        from visionkit.run.callbacks.preempt import PreemptedError
-
-        return PreemptedError(text)
-    return RunError(text)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from visionkit.errors import InputError, RunError
+from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig, parse
 from visionkit.run.processes.stop import first_speaks, listening
@@ -98,6 +98,6 @@ def _judge(error: BaseException, out: str) -> tuple[int, str]:
             "interrupted by the keyboard. Start the same command again to go on: finished runs are kept, the "
             "others continue from their last checkpoints; a run that has none yet starts again."
         )
-    if type(error).__name__ == "PreemptedError":
+    if isinstance(error, PreemptedError):
         return EXIT_PREEMPTED, str(error)
     return (EXIT_INPUT if isinstance(error, InputError) else EXIT_FAILED), str(error)

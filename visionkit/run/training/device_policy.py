@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from visionkit.compat import cpu_computes_bf16
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig
-from visionkit.run.training.flops import count_arithmetic
+from visionkit.run.training.flops import count_multiply_adds
 
 __all__ = ["Policy", "choose_policy"]
 
-_DEPTHWISE = 0.05
-"""Share of depthwise arithmetic above which a compiled network is slower in bf16 than in fp32 on CPUs.
+_MAX_DEPTHWISE = 0.05
+"""Fraction of depthwise arithmetic above which a compiled network is slower in bf16 than in fp32 on CPUs.
 
 Measured over eleven networks at two sizes (`tests/bench/precision_survey.py`): those at 8 to 9 percent took
 1.3 to 1.9 times as long in bf16, those at 0 to 2.4 percent were 1.3 to 1.9 times faster. Depthwise
@@ -105,25 +106,27 @@ def _fastest(accelerator: str, module: nn.Module | None, side: int) -> tuple[str
         return "32-true", f"this {accelerator} does not compute in bf16"
     if accelerator == "gpu" or module is None:
         return "bf16-mixed", f"this {accelerator} computes in bf16"
-    share = _depthwise_share(getattr(module, "backbone", module), side)
-    if share > _DEPTHWISE:
-        return "32-true", f"depthwise convolutions are {share:.0%} of the arithmetic: bf16 is slower on a CPU"
-    return "bf16-mixed", f"this cpu computes in bf16, and depthwise convolutions are {share:.0%}"
+    fraction = _depthwise_fraction(getattr(module, "backbone", module), side)
+    if fraction > _MAX_DEPTHWISE:
+        return (
+            "32-true",
+            f"depthwise convolutions are {fraction:.0%} of the arithmetic: bf16 is slower on a CPU",
+        )
+    return "bf16-mixed", f"this cpu computes in bf16, and depthwise convolutions are {fraction:.0%}"
 
 
-def _depthwise_share(net: nn.Module, side: int) -> float:
-    """Return the share of depthwise arithmetic; 0 for networks that do not run at this size."""
+def _depthwise_fraction(net: nn.Module, side: int) -> float:
+    """Return the fraction of depthwise arithmetic; 0 for networks that do not run at this size."""
     size = getattr(net, "fixed_size", None) or (side, side)
     try:
-        found = count_arithmetic(net, (3, *size))
+        counts = count_multiply_adds(net, (3, *size))
     except Exception:
         # It takes other inputs than images of this size: then it is not known to be slower.
         return 0.0
-    return found.depthwise / max(1, found.total)
+    return counts["depthwise"] / max(1, sum(counts.values()))
 
 
 def _native_bf16(accelerator: str) -> bool:
     if accelerator == "gpu":
         return torch.cuda.get_device_capability() >= (8, 0)
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
+    return cpu_computes_bf16()

@@ -19,23 +19,24 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit import __version__
 from visionkit.backbones.weights import portable_init
+from visionkit.compat import batches_started
 from visionkit.config import TransferConfig
 from visionkit.data.datamodule import DataModule
-from visionkit.errors import InputError, RunError
+from visionkit.errors import InputError, PreemptedError, RunError
+from visionkit.files import remove_parts
 from visionkit.run.callbacks.finite_guard import FiniteGuard
 from visionkit.run.callbacks.metrics_csv import TableLogger
-from visionkit.run.callbacks.preempt import PreemptedError, Preemption
-from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints, writable
+from visionkit.run.callbacks.preempt import Preemption
+from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 from visionkit.run.callbacks.skipped_samples import SkippedSamples
 from visionkit.run.callbacks.step_seed import StepSeed
 from visionkit.run.callbacks.trackers import Tracker, make_logger
 from visionkit.run.config import RunConfig, to_dict
-from visionkit.run.processes.children import lost_processes, watch_children
 from visionkit.run.processes.launcher import find_processes, is_first
-from visionkit.run.processes.process_group import end_abruptly
-from visionkit.run.processes.rank_watchdog import PeerWatch
+from visionkit.run.processes.lifetime import RankWatchdog, keep_group_at_exit, lost_ranks, watch_ranks
 from visionkit.run.processes.stop import interruptible
-from visionkit.run.storage.checkpoint import newest_good, sweep
+from visionkit.run.storage.checkpoint import newest_good
+from visionkit.run.storage.disk import check_writable
 from visionkit.run.storage.lock import hold
 from visionkit.run.storage.result import TEST_FAILED, environment, peak_memory_mb, write_result
 from visionkit.run.training.banner import print_banner
@@ -93,7 +94,7 @@ def _fit(
     place: Path,
     callbacks: list[Callback],
 ) -> dict[str, Any]:
-    began, peers = time.time(), PeerWatch()
+    began, watchdog = time.time(), RankWatchdog()
     if config.bad_input == "skip":
         data.skip_faulty(limit=config.bad_limit)
     policy = choose_policy(config, task)
@@ -113,7 +114,7 @@ def _fit(
     root = Path(config.out) if config.out and place.parent == Path(config.out) else place
     trackers = [make_logger(name, place, root=root) for name in config.logger]
     plan = length(config, data, find_processes(config, accelerator=policy.accelerator).world)
-    last: list[Callback] = [guard, peers, Preemption(saver), saver]
+    last: list[Callback] = [guard, watchdog, Preemption(saver), saver]
     own = [StepSeed(data.seed), SkippedSamples(place / "faults"), *callbacks, *_task_callbacks(config, task)]
     trainer = build_trainer(
         config,
@@ -133,7 +134,7 @@ def _fit(
         print_banner(config, task, data, trainer, policy, place, plan, resume)
         for tracker in trackers:
             tracker.log_facts(run_facts(config, task, data, plan))
-        _train(trainer, task, data, resume, config.timeout, peers)
+        _train(trainer, task, data, resume, config.timeout, watchdog)
         if not counter.images:  # it had ended before, and only its result was missing
             counter.images = plan.images
             counter.table.rewind(counter.images)
@@ -198,7 +199,7 @@ def _test(
         with interruptible():
             trainer.test(task, datamodule=data, ckpt_path=best and str(best), verbose=False)
     except Exception as error:
-        if trainer.world_size > 1 or type(error).__name__ == "PreemptedError":
+        if trainer.world_size > 1 or isinstance(error, PreemptedError):
             raise  # others wait in a collective: they must end too
         problems.append(f"{TEST_FAILED}: {type(error).__name__}: {error}")
         warnings.warn(f"{problems[-1]} The result is written without it.", RuntimeWarning, stacklevel=2)
@@ -222,21 +223,21 @@ def _train(
     data: DataModule,
     resume: str | None,
     timeout: int,
-    peers: PeerWatch,
+    watchdog: RankWatchdog,
 ) -> None:
-    watch_children(trainer)
+    watch_ranks(trainer)
     try:
         with interruptible():
             trainer.fit(task, datamodule=data, ckpt_path=resume)
     except BaseException as error:
         if not isinstance(error, RunError):  # those are agreed on: every process ends in good order
-            end_abruptly()
-        lost = lost_processes(error, trainer, timeout=timeout)
+            keep_group_at_exit()
+        lost = lost_ranks(error, trainer, timeout=timeout)
         if isinstance(error, PreemptedError) and error.by_keyboard:
             raise KeyboardInterrupt(str(error)) from error  # saved: what follows is no longer wanted
         if lost is None:
             raise
-        peers.give_up(trainer.global_rank)
+        watchdog.give_up(trainer.global_rank)
         raise lost from error
 
 
@@ -272,7 +273,7 @@ class _Clock(Callback):
         self._since = None
 
     def _count(self, trainer: lightning.Trainer) -> None:
-        self.images = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * self._width
+        self.images = batches_started(trainer) * self._width
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -293,8 +294,8 @@ def _open_folder(config: RunConfig, place: Path, saver: SaveCheckpoints) -> str 
                 "Use --resume auto to start afresh."
             )
     if getattr(rank_zero_only, "rank", 0) == 0:
-        writable(place)
-        sweep(saver.folder)
+        check_writable(place)
+        remove_parts(saver.folder)
         (place / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
         command = shlex.join([sys.executable, *sys.argv]) + "\n"
         (place / "cmd.txt").write_text(command, encoding="utf-8", errors="surrogateescape")

@@ -1,44 +1,20 @@
-"""How a network's arithmetic is made up: asked of the network itself, by one forward."""
+"""Multiply-adds of a network, counted by kind of layer in one forward pass."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Arithmetic", "count_arithmetic"]
+__all__ = ["count_multiply_adds"]
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """Multiply-adds of one image's forward, by the kind of layer.
+def count_multiply_adds(net: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
+    """Return the multiply-adds of one image's forward pass by kind of layer.
 
-    Args:
-        dense: In convolutions without groups and in linear layers.
-        grouped: In convolutions with more than one channel a group.
-        depthwise: In convolutions with one channel a group.
-        moved: Values that convolutions with groups read and write: what bounds them.
-    """
-
-    dense: int
-    grouped: int
-    depthwise: int
-    moved: int
-
-    @property
-    def total(self) -> int:
-        """Multiply-adds in all."""
-        return self.dense + self.grouped + self.depthwise
-
-    def as_dict(self) -> dict[str, int]:
-        """Return the counts as plain values."""
-        return asdict(self)
-
-
-def count_arithmetic(net: nn.Module, shape: tuple[int, int, int]) -> Arithmetic:
-    """Return the arithmetic of `net` for one image.
+    "dense": convolutions without groups, and linear layers; "grouped": convolutions with more than one
+    channel a group; "depthwise": those with one.
 
     The network runs once in evaluation mode, without gradients; its modes and torch's generator are left as
     they were.
@@ -47,15 +23,13 @@ def count_arithmetic(net: nn.Module, shape: tuple[int, int, int]) -> Arithmetic:
         net: Takes `(B, C, H, W)` floats.
         shape: `(C, H, W)` of the image.
     """
-    counts = dict.fromkeys(("dense", "grouped", "depthwise", "moved"), 0)
+    counts = {"dense": 0, "grouped": 0, "depthwise": 0}
 
     def conv(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weight, groups = module.weight, int(module.groups)  # type: ignore[arg-type]
         per_value = weight[0].numel() if isinstance(weight, Tensor) else 0
         kind = "dense" if groups == 1 else "depthwise" if groups == inputs[0].shape[1] else "grouped"
         counts[kind] += output[0].numel() * per_value
-        if groups > 1:
-            counts["moved"] += output[0].numel() + inputs[0][0].numel()
 
     def linear(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         counts["dense"] += output[0].numel() * inputs[0].shape[-1]
@@ -76,4 +50,4 @@ def count_arithmetic(net: nn.Module, shape: tuple[int, int, int]) -> Arithmetic:
             handle.remove()
         for part, mode in modes.items():
             part.training = mode
-    return Arithmetic(**counts)
+    return counts

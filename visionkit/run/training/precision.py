@@ -13,6 +13,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from visionkit.compat import has_saved_tensor_hooks
+
 __all__ = ["CpuMixedPrecision"]
 
 
@@ -55,7 +57,7 @@ class _FastGradients(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        if func is not torch.conv2d or not torch.is_grad_enabled() or _runs_again():
+        if func is not torch.conv2d or not torch.is_grad_enabled() or has_saved_tensor_hooks():
             return func(*args, **given)
         asked = _Convolution(**dict(zip(_NAMES, args, strict=False)), **given)
         if asked.input.device.type != "cpu":
@@ -99,12 +101,6 @@ class _Convolution:
 
 
 _NAMES = tuple(part.name for part in fields(_Convolution))
-
-
-def _runs_again() -> bool:
-    # Checkpointing takes what the backward pass would need out of torch's hands by hooks.
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    return hooks is not None
 
 
 def _largest(sizes: int | Sequence[int]) -> int:

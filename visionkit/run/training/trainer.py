@@ -19,11 +19,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
+from visionkit.compat import skip_signal_handlers, skip_sigterm_broadcast
 from visionkit.errors import InputError, unknown_name
 from visionkit.run.callbacks.deterministic_all_reduce import OrderedSum
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import Processes, find_processes
-from visionkit.run.processes.process_group import leave_at_exit
+from visionkit.run.processes.lifetime import destroy_group_at_exit
 from visionkit.run.storage.checkpoint import AtomicCheckpointIO
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.run.training.precision import CpuMixedPrecision
@@ -65,7 +66,7 @@ def build_trainer(
     found = find_processes(config, accelerator=policy.accelerator)
     _check_master(found)
     if found.world > 1:
-        leave_at_exit()
+        destroy_group_at_exit()
     _quiet()
     summing = [OrderedSum()] if policy.accelerator == "cpu" and found.world > 2 else []
     trainer = lightning.Trainer(
@@ -97,11 +98,9 @@ def build_trainer(
         torch.set_float32_matmul_precision("high")
     # Deterministic algorithms also fill every new tensor with NaN, a pass over memory that changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # Lightning asks all processes about SIGTERM by a broadcast before every batch; `Preemption` agrees
-    # through the key-value store instead, so a step makes no collective but its gradient's.
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-    # Its handlers save, or send to all processes, within the handler, where any other call may be half done.
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    # `Preemption` does both.
+    skip_sigterm_broadcast(trainer)
+    skip_signal_handlers(trainer)
     return trainer
 
 

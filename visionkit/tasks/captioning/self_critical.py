@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionkit.data.samplers import keyed_seed
 from visionkit.errors import InputError
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.nn.captioning.decoder import CaptionDecoder
 from visionkit.nn.captioning.decoding import Decoded, Marks, decode_samples
+from visionkit.rng import keyed_seed
 from visionkit.tasks.captioning.generate import marks_of, say
 from visionkit.tasks.captioning.settings import Decoding, SelfCritical
 from visionkit.text.tokenize import tokenize

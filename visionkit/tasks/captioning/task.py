@@ -16,6 +16,7 @@ from visionkit.nn.captioning.attention import doubly_stochastic
 from visionkit.nn.captioning.decoder import CaptionDecoder, TeacherForcingOutput
 from visionkit.nn.captioning.recurrent import CellKind
 from visionkit.optim import images_per_step, total_images
+from visionkit.rng import seeded_from_run
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.captioning.batch import CaptionParts, read_captions
@@ -166,8 +167,7 @@ class Captioner(Speaker):
         if table is None and freeze_vectors and origin:
             table = torch.zeros(len(words), embed)  # the checkpoint fills it
         # Drawn from torch's seed alone, not from what the backbone left of it: the arms begin alike.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(torch.initial_seed() % 2**63)
+        with seeded_from_run():
             self.decoder = CaptionDecoder(
                 decoder, channels=channels, words=len(words), embed=embed, hidden=hidden, attention=attention,
                 cell=cell, dropout=dropout, vectors=table, freeze_vectors=freeze_vectors,

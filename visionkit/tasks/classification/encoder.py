@@ -11,6 +11,7 @@ from torch import nn
 from visionkit.backbones import create_encoder
 from visionkit.config import TransferConfig
 from visionkit.errors import InputError, expected
+from visionkit.rng import seeded_from_run
 from visionkit.tasks.image_spec import ImageSpec
 from visionkit.tasks.own_module import OwnModule, wrap_own
 from visionkit.types import Init
@@ -70,9 +71,8 @@ def make_head(encoder: Any, num_classes: int, *, kind: str, init: Init) -> nn.Mo
     if kind == "pretrained":
         return _trained_head(encoder, num_classes, init)
     head = nn.Linear(encoder.dim, num_classes)
-    generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
-    with torch.no_grad():
-        head.weight.normal_(0, 0.01, generator=generator)
+    with torch.no_grad(), seeded_from_run():
+        head.weight.normal_(0, 0.01)
         head.bias.zero_()
     return head
 

@@ -18,6 +18,7 @@ from visionkit.metrics.detection import CocoAP, DetectionScores
 from visionkit.nn import Normalize
 from visionkit.nn.detection.faster_rcnn import FasterRCNN, RCNNConfig
 from visionkit.nn.fpn import PyramidSource
+from visionkit.rng import seeded_from_run
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.detection.batch import in_original, original_size, read_batch
@@ -132,8 +133,7 @@ class Detector(TaskHooks):
         policy = head_norm or self.transfer.norm or "batch"
         norm = None if policy == "frozen" else partial(make_norm, policy)
         # Heads are drawn from the seed alone, so that the arms of a comparison begin with the same ones.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(torch.initial_seed() % 2**63)
+        with seeded_from_run():
             source = PyramidSource(self.backbone, channels=pyramid_channels, norm=norm, extra="pool")
             levels = len(self.backbone.levels)
             self.model = FasterRCNN(

@@ -19,6 +19,7 @@ from visionkit.nn import Normalize
 from visionkit.nn.segmentation.decoders import create_decoder
 from visionkit.nn.segmentation.losses import SegmentationLoss, cross_entropy_loss
 from visionkit.nn.segmentation.sliding_window import Windows
+from visionkit.rng import seeded_from_run
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.classification.targets import check_names, check_weights
@@ -266,8 +267,7 @@ class Segmenter(TaskHooks):
         """
         levels = self.backbone.levels
         norm = partial(make_norm, self.transfer.norm or "batch")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(torch.initial_seed() % 2**63)
+        with seeded_from_run():
             main = create_decoder(
                 decoder, levels, num_classes=self.num_classes, channels=channels, norm=norm, dropout=dropout
             )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeGuard
 
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from visionkit.backbones.level import Level
+from visionkit.distributed import world_size
 from visionkit.errors import InputError
 
 __all__ = ["ConvBlock", "Norm", "PooledBlock", "need_levels", "resize_to"]
@@ -98,8 +98,7 @@ def _lacks_statistics(norm: nn.Module, x: Tensor) -> TypeGuard[_BatchNorm]:
     """
     if not (norm.training and isinstance(norm, _BatchNorm) and x.numel() == x.shape[1]):
         return False
-    shared = isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and dist.is_initialized()
-    return not shared or dist.get_world_size() == 1
+    return not isinstance(norm, nn.SyncBatchNorm) or world_size() == 1
 
 
 def resize_to(features: Tensor, like: Tensor) -> Tensor:

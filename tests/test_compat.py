@@ -1,0 +1,199 @@
+"""What `visionkit.compat` takes from torch, torchvision, timm and Lightning is there and behaves as used."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies.launchers import subprocess_script
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from tests.processes import together
+from visionkit import compat
+
+
+def test_each_function_has_a_reason_a_link_and_a_test():
+    text = Path(__file__).read_text()
+    for name in compat.__all__:
+        doc = inspect.getdoc(getattr(compat, name)) or ""
+        assert len(doc) > 120, name
+        assert re.search(r"^https://github\.com/\S+$", doc, re.MULTILINE), name
+        assert f"compat.{name}(" in text, f"{name} has no test here"
+    assert len(compat.__all__) == 20
+
+
+class Linear(lightning.LightningModule):
+    """Two epochs of three batches, two of which make an update; notes what compat reports at their ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(3, 1))
+
+    def on_train_batch_end(self, *_):
+        done = compat.update_is_done(self.trainer)
+        self.seen.append((compat.batches_started(self.trainer), done, self.trainer.global_step))
+
+
+def trainer(**settings):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return lightning.Trainer(accelerator="cpu", enable_checkpointing=False, **quiet, **settings)
+
+
+def test_the_loops_of_a_trainer():
+    task, made = Linear(), trainer(max_epochs=2, accumulate_grad_batches=2)
+    assert compat.batches_started(made) == 0
+    assert compat.trainer_of(task) is None
+    assert compat.trainer_of(nn.Linear(1, 1)) is None
+    for name in ("_broadcast_sigterm_tensor", "_should_accumulate"):
+        assert callable(getattr(made.fit_loop.epoch_loop, name))
+    calls = []
+    connector = type(made._signal_connector)
+    assert "register_signal_handlers" in vars(connector)
+    assert "_signal_connector.register_signal_handlers()" in inspect.getsource(type(made)._run)
+    compat.skip_signal_handlers(made)
+    compat.skip_sigterm_broadcast(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connector, "register_signal_handlers", lambda _: calls.append("handlers"))
+        patch.setattr(
+            type(made.fit_loop.epoch_loop), "_broadcast_sigterm_tensor", lambda _: calls.append("broadcast")
+        )
+        made.fit(task)
+    assert calls == []
+    assert compat.trainer_of(task) is made
+    assert task.seen == [(1, False, 0), (2, True, 1), (3, True, 2), (4, False, 2), (5, True, 3), (6, True, 4)]
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_samplers_are_wrapped_as_asked(wraps):
+    assert compat.wraps_samplers(trainer(use_distributed_sampler=wraps)) is wraps
+
+
+def test_a_launcher_lists_what_it_started():
+    assert compat.started_processes(None) is None
+    launcher = subprocess_script._SubprocessScriptLauncher(SimpleNamespace(), num_processes=2, num_nodes=1)
+    assert compat.started_processes(launcher) is launcher.procs == []
+    assert "_launch_process_observer(self.procs)" in inspect.getsource(type(launcher).launch)
+
+
+def test_ddp_leaves_ignored_buffers_alone_and_the_default_store_is_shared(tmp_path):
+    norm = nn.BatchNorm1d(2)
+    compat.ignore_buffers_in_ddp(norm)
+    with together(tmp_path, 0, 1):
+        wrapped = DistributedDataParallel(norm)
+        assert wrapped.parameters_to_ignore == {"running_mean", "running_var", "num_batches_tracked"}
+        store = compat.default_store()
+        store.set("key", "7")
+        assert store.check(["key"])
+        assert not store.check(["other"])
+        assert store.clone().get("key") == b"7"
+        del wrapped
+    with pytest.raises(ValueError, match="not been initialized"):
+        compat.default_store()
+    assert not dist.is_initialized()
+
+
+def test_the_graph_capture_check_is_made_unless_skipped(monkeypatch):
+    calls = []
+    weight = nn.Parameter(torch.ones(1))
+    weight.grad = torch.ones(1)
+    name = "_accelerator_graph_capture_health_check"
+    monkeypatch.setattr(torch.optim.Optimizer, name, lambda _: calls.append(name))
+    optimizer = torch.optim.AdamW([weight])
+    optimizer.step()
+    assert len(calls) == 1
+    compat.skip_graph_capture_check(optimizer)
+    optimizer.step()
+    assert len(calls) == 1
+
+
+def test_averages_move_by_the_weight():
+    averages, values = [torch.zeros(2), torch.ones(1)], [torch.ones(2), torch.zeros(1)]
+    compat.lerp_all(averages, values, 0.25)
+    assert [average.tolist() for average in averages] == [[0.25, 0.25], [0.75]]
+
+
+def test_processors_say_what_they_compute():
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        assert isinstance(getattr(torch.cpu, probe)(), bool)
+    assert compat.cpu_computes_bf16() in (True, False)
+    assert compat.onednn_computes_bf16() in (True, False)
+
+
+def test_packed_products_are_those_of_a_linear_layer():
+    if not compat.has_packed_linear():
+        pytest.skip("torch without oneDNN")
+    layer, inputs = nn.Linear(24, 32), torch.randn(5, 24)
+    with torch.no_grad():
+        weight = compat.pack_linear_weight(layer.weight, rows=5)
+        assert torch.allclose(compat.packed_linear(inputs, weight, layer.bias), layer(inputs), atol=1e-5)
+
+
+def test_checkpointing_is_seen_by_its_hooks():
+    seen = []
+
+    def forward(x):
+        seen.append(compat.has_saved_tensor_hooks())
+        return x * 2
+
+    x = torch.ones(1, requires_grad=True)
+    forward(x)
+    checkpoint(forward, x, use_reentrant=False).backward()
+    assert seen[:2] == [False, True]
+
+
+def test_tables_of_a_module_are_its_own():
+    norm = nn.BatchNorm1d(2)
+    parameters, buffers = compat.tensor_tables(norm)
+    assert [*parameters, *buffers] == [*dict(norm.named_parameters()), *dict(norm.named_buffers())]
+    parameters["weight"] = None
+    assert norm.weight is None
+
+
+def test_a_copy_has_children_of_its_own():
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    twin = compat.with_children(net, {"0": nn.Identity()})
+    assert isinstance(net[0], nn.Linear)
+    assert [*map(type, twin)] == [nn.Identity]
+    assert len(net) == 2
+
+
+def test_the_best_anchors_of_each_level():
+    rpn = torchvision_rpn(keep=2)
+    scores = torch.tensor([[0.1, 0.9, 0.5, 0.7, 0.2]])
+    assert compat.top_anchors(rpn, scores, [3, 2]).tolist() == [[1, 2, 3, 4]]
+
+
+def torchvision_rpn(keep):
+    from torchvision.models.detection.rpn import RegionProposalNetwork
+
+    counts = {"training": keep, "testing": keep}
+    return RegionProposalNetwork(nn.Identity(), nn.Identity(), 0.7, 0.3, 8, 0.5, counts, counts, 0.7)
+
+
+def test_timm_names_its_renames():
+    renames = compat.timm_renames()
+    assert len(renames) > 50
+    assert renames["vit_base_patch16_224_in21k"] == "vit_base_patch16_224.augreg_in21k"
+
+
+def test_modules_have_the_methods_that_ours_override():
+    assert callable(nn.Module._apply)
+    assert callable(nn.Module._load_from_state_dict)

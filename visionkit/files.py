@@ -1,0 +1,129 @@
+"""Files that are complete or absent, their digests, and values as JSON and YAML take them. No torch here."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = [
+    "file_digest",
+    "finite",
+    "flush",
+    "process_exists",
+    "remove_parts",
+    "to_plain",
+    "write_atomic",
+    "write_text",
+]
+
+PART = ".visionkit-part"
+
+
+def write_atomic(
+    path: str | Path,
+    write: Callable[[Path], object],
+    *,
+    before_rename: Callable[[Path], object] | None = None,
+) -> None:
+    """Write a file under a temporary name in the same folder, flush it to the disk, and rename it.
+
+    What is at `path` is the old or the new file at any time, also after a kill or a loss of power. The
+    temporary name holds the process's number: `remove_parts` finds what a killed process left.
+
+    Args:
+        path: The file; its folder must exist.
+        write: Writes the content to the path that it is given.
+        before_rename: Called with the temporary path once the content is on the disk.
+
+    Raises:
+        OSError: The file cannot be written; what was at `path` is untouched.
+    """
+    target = Path(path)
+    part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
+    try:
+        write(part)
+        flush(part)
+        if before_rename is not None:
+            before_rename(part)
+        part.replace(target)
+        flush(target.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text as UTF-8, atomically."""
+    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_parts(folder: str | Path) -> int:
+    """Remove the temporary files that killed processes left in `folder`; return how many bytes came free."""
+    freed = 0
+    for part in Path(folder).glob(f"*{PART}"):
+        owner = part.name.split(".")[-2]
+        if owner.isdigit() and int(owner) != os.getpid() and process_exists(int(owner)):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            freed += part.stat().st_size
+            part.unlink()
+    return freed
+
+
+def process_exists(pid: int) -> bool:
+    """Return whether a process of this number runs on this machine, also one of another user."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def file_digest(
+    path: str | os.PathLike[str], *, algorithm: Literal["sha256", "blake2b-128"] = "sha256"
+) -> str:
+    """Return the digest of a file's bytes in hexadecimal: 64 digits of SHA-256, or 32 of BLAKE2b."""
+    digest = hashlib.sha256 if algorithm == "sha256" else lambda: hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as stream:  # noqa: PTH123 (called for each image)
+        return hashlib.file_digest(stream, digest).hexdigest()
+
+
+def to_plain(value: Any, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Return dataclasses and mappings as dicts with text keys, lists and tuples as lists, at any depth.
+
+    Args:
+        value: Any value.
+        leaf: Gives what stands in place of every other value.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name), leaf) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_plain(item, leaf) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item, leaf) for item in value]
+    return leaf(value)
+
+
+def finite(value: Any) -> Any:
+    """Return None in place of a float that is infinite or NaN, which JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,107 @@
+"""Writing into a run's folder, with errors that name what is in the way and what helps."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from visionkit.errors import RunError, first_line
+from visionkit.files import PART, write_atomic
+
+__all__ = ["check_writable", "unwritable", "write_file"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_file(
+    path: str | Path,
+    write: Callable[[Path], object],
+    *,
+    needed: int = 0,
+    before_rename: Callable[[Path], object] | None = None,
+) -> None:
+    """Write a file atomically (`visionkit.files.write_atomic`); its folder is made.
+
+    Args:
+        path: The file.
+        write: Writes the content to the path that it is given.
+        needed: Bytes that have to be free before it begins.
+        before_rename: Called with the temporary path once the content is on the disk.
+
+    Raises:
+        RunError: The disk is full or the folder cannot be written; the text names the path, the bytes needed
+            and the bytes free. What was at `path` is untouched.
+    """
+    target, size = Path(path), 0
+
+    def measured(part: Path) -> None:
+        nonlocal size
+        try:
+            write(part)
+        finally:
+            size = part.stat().st_size if part.exists() else 0
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if needed > shutil.disk_usage(target.parent).free:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomic(target, measured, before_rename=before_rename)
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
+        raise RunError(_disk_text(target, max(needed, size), error)) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` and write into it once, so that a refusal comes before training.
+
+    Raises:
+        RunError: The folder cannot be made or written.
+    """
+    probe = folder / f".probe.{os.getpid()}{PART}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> RunError:
+    """Return the error for a folder that could not be made or written.
+
+    Args:
+        folder: The folder.
+        error: What the system raised.
+    """
+    what = f"Expected to be able to write into {folder}, but"
+    existing = next((path for path in (folder, *folder.absolute().parents) if _exists(path)), Path("/"))
+    if error.errno in FULL:
+        free = shutil.disk_usage(existing).free
+        return RunError(
+            f"{what}: {error.strerror} ({free} bytes are free). Free some space, or choose another --out."
+        )
+    if existing.is_file():
+        return RunError(f"{what} {existing} is a file, not a folder. Choose another --out.")
+    at = f" ({error.filename})" if error.filename else ""
+    return RunError(f"{what}: {error.strerror or error}{at}. Choose another --out.")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that may not be entered
+        return False
+
+
+def _disk_text(target: Path, needed: int, error: Exception) -> str:
+    try:
+        free: object = shutil.disk_usage(target.parent).free
+    except OSError:
+        free = "an unknown number of"
+    return (
+        f"{target} could not be written: {type(error).__name__}: {first_line(error, limit=300)} About "
+        f"{needed} bytes are needed and {free} bytes are free. Free some space or choose another --out, then "
+        "start the same command again."
+    )
