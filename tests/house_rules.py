@@ -349,7 +349,7 @@ def own_private_names(tree: Tree) -> set[str]:
     """Private names that the package defines itself: of functions, classes, variables and attributes."""
     own = set()
     for node in (node for module in tree.values() for node in ast.walk(module)):
-        own |= set(bound(node))
+        own |= set() if isinstance(node, ast.Import | ast.ImportFrom) else set(bound(node))
         for target in getattr(node, "targets", [getattr(node, "target", None)]):
             for part in ast.walk(target) if isinstance(target, ast.AST) else ():
                 if isinstance(part, ast.Attribute) and ast.unparse(part.value) == "self":

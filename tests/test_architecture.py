@@ -91,6 +91,7 @@ PLANTED = [
     (private_touches, "nn/bad.py", "def f(m):\n    m.__dict__['_modules'] = {}\n", "_modules"),
     (private_touches, "nn/bad.py", "from timm.models._registry import x\n", "_registry"),
     (private_touches, "nn/bad.py", "import torch\ntorch._C.x()\n", "_C is another"),
+    (private_touches, "nn/bad.py", "from torch.nn.modules.utils import _pair\n", "_pair is another"),
     (other_habits, "nn/utils.py", "", "no utils"),
     (other_habits, "nn/bad.py", "def f(x=[]): ...\n", "mutable default"),
     (other_habits, "nn/bad.py", "def f():\n" + "    x = 1\n" * 51, "f (51)"),

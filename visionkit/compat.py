@@ -7,7 +7,7 @@ changes. A house rule keeps private names out of every other module.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import lightning
 
 __all__ = [
+    "BatchNormBase",
+    "InstanceNormBase",
     "batches_started",
     "cpu_computes_bf16",
     "default_store",
@@ -40,6 +42,13 @@ __all__ = [
 ]
 
 _Module = TypeVar("_Module", bound=nn.Module)
+
+# The base of all batch norms of torch and timm, SyncBatchNorm included; it has no public name.
+# https://github.com/pytorch/pytorch/blob/main/torch/nn/modules/batchnorm.py
+BatchNormBase: TypeAlias = torch.nn.modules.batchnorm._BatchNorm
+# The base of all instance norms, likewise.
+# https://github.com/pytorch/pytorch/blob/main/torch/nn/modules/instancenorm.py
+InstanceNormBase: TypeAlias = torch.nn.modules.instancenorm._InstanceNorm
 
 
 def batches_started(trainer: lightning.Trainer) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.bench.row import Row
 from tests.bench.timing import Pairs
+from visionkit.run.processes.malloc import RAISED
 
 __all__ = [
     "cpu_flags",
@@ -101,11 +102,14 @@ def print_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, width)).rstrip() for line in lines)
 
 
+def is_tuned() -> bool:
+    """Whether this process was started with malloc's thresholds raised."""
+    return all(name in os.environ for name in RAISED)
+
+
 def describe_machine(threads: int) -> dict[str, Any]:
     """What the ratios were measured on."""
     import torch
-
-    from visionkit.run.processes.malloc import is_tuned
 
     return {
         "cpu": cpu_name(),

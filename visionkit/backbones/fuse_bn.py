@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
 from visionkit.backbones.norms import FrozenBatchNorm
+from visionkit.compat import BatchNormBase
 from visionkit.errors import RunError
 
 __all__ = ["fuse_norms"]
@@ -58,6 +58,8 @@ def fuse_norms(module: nn.Module, *example: Any) -> nn.Module:
 
 def _watch(module: nn.Module, example: tuple[Any, ...]) -> tuple[dict[nn.Module, nn.Conv2d], list[Tensor]]:
     """Run once; return the norms that read what one convolution wrote, with it, and the outputs."""
+    from timm.layers import Conv2dSame
+
     written: list[tuple[nn.Conv2d, Tensor]] = []
     read: list[tuple[nn.Module, Tensor]] = []
 
@@ -70,9 +72,9 @@ def _watch(module: nn.Module, example: tuple[Any, ...]) -> tuple[dict[nn.Module,
     handles: list[RemovableHandle] = []
     for part in module.modules():
         # A subclass may change its weights as it runs; those that only pad are known.
-        if type(part) is nn.Conv2d or type(part).__name__ == "Conv2dSame":
+        if type(part) in (nn.Conv2d, Conv2dSame):
             handles.append(part.register_forward_hook(after))
-        elif isinstance(part, _BatchNorm | FrozenBatchNorm) and part.running_var is not None:
+        elif isinstance(part, BatchNormBase | FrozenBatchNorm) and part.running_var is not None:
             handles.append(part.register_forward_pre_hook(before))
     with torch.no_grad():
         wanted = _tensors(module(*example))

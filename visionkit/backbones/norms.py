@@ -22,8 +22,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from visionkit.compat import BatchNormBase
 from visionkit.config import NormPolicy
 from visionkit.distributed import world_size
 from visionkit.errors import InputError, unknown_name
@@ -48,7 +48,7 @@ class FrozenBatchNorm(nn.Module):
         norm: The batch norm whose numbers (and fused dropout and activation, if any) it takes over.
     """
 
-    def __init__(self, norm: _BatchNorm) -> None:
+    def __init__(self, norm: BatchNormBase) -> None:
         super().__init__()
         self.eps = norm.eps
         self.num_features = norm.num_features
@@ -180,7 +180,7 @@ def norm_kinds(module: nn.Module) -> tuple[str, ...]:
 def _kind(module: nn.Module) -> str:
     if isinstance(module, nn.SyncBatchNorm):
         return "sync"
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, BatchNormBase):
         return "batch"
     if isinstance(module, FrozenBatchNorm) or type(module).__name__.startswith("FrozenBatchNorm"):
         return "frozen"
@@ -210,7 +210,7 @@ def convert_norms(module: nn.Module, policy: NormPolicy, *, trained: bool) -> nn
         InputError: Group norm for trained batch norms, or frozen norms on random weights.
     """
     _check(policy)
-    if not any(isinstance(child, _BatchNorm) for child in module.modules()):
+    if not any(isinstance(child, BatchNormBase) for child in module.modules()):
         return module
     if policy == "group" and trained:
         raise InputError(
@@ -230,7 +230,7 @@ def convert_norms(module: nn.Module, policy: NormPolicy, *, trained: bool) -> nn
 
 
 def _convert(module: nn.Module, policy: NormPolicy) -> nn.Module:
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, BatchNormBase):
         return _replacement(module, policy)
     for name, child in list(module.named_children()):
         new = _convert(child, policy)
@@ -239,7 +239,7 @@ def _convert(module: nn.Module, policy: NormPolicy) -> nn.Module:
     return module
 
 
-def _replacement(norm: _BatchNorm, policy: NormPolicy) -> nn.Module:
+def _replacement(norm: BatchNormBase, policy: NormPolicy) -> nn.Module:
     if policy == "sync" and isinstance(norm, nn.SyncBatchNorm):
         return norm
     if policy == "frozen":

@@ -79,18 +79,16 @@ def check_callbacks(trainer: lightning.Trainer, optim: OptimConfig, transfer: Tr
     Raises:
         InputError: A staged unfreezing without `Unfreeze`, or a moving average without `EMA`.
     """
-    present = {type(callback).__name__ for callback in trainer.callbacks}  # type: ignore[attr-defined]
+    # The callbacks stand in a later layer: each says itself which setting it carries out.
+    present = {getattr(callback, "carries_out", None) for callback in trainer.callbacks}  # type: ignore[attr-defined]
     needs = {
-        "Unfreeze": (
-            bool(transfer.unfreeze_at),
-            "transfer.unfreeze_at",
-            "visionkit.run.callbacks.unfreeze.Unfreeze()",
-        ),
-        "EMA": (optim.ema > 0, "optim.ema", f"visionkit.run.callbacks.ema.EMA({optim.ema})"),
+        "transfer.unfreeze_at": (bool(transfer.unfreeze_at), "Unfreeze", "unfreeze.Unfreeze()"),
+        "optim.ema": (optim.ema > 0, "EMA", f"ema.EMA({optim.ema})"),
     }
-    for name, (needed, setting, make) in needs.items():
-        if needed and name not in present:
-            raise InputError(f"{setting} is set, but the Trainer has no {name} callback. Give it {make}.")
+    for setting, (needed, name, make) in needs.items():
+        if needed and setting not in present:
+            fix = f"Give it visionkit.run.callbacks.{make}."
+            raise InputError(f"{setting} is set, but the Trainer has no {name} callback. {fix}")
 
 
 def plain_settings(value: Any) -> Any:

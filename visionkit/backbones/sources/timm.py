@@ -284,6 +284,7 @@ def _download(cfg: Any, name: str) -> Path:
     if not cfg.hf_hub_id:
         return download(cfg.url, name=name)
     from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     def fetch() -> Path:
         *rest, final = _hub_files(cfg)
@@ -291,7 +292,7 @@ def _download(cfg: Any, name: str) -> Path:
             try:
                 return Path(hf_hub_download(cfg.hf_hub_id, filename))
             except Exception as error:
-                if type(error).__name__ != "EntryNotFoundError" and "404" not in str(error):
+                if not isinstance(error, EntryNotFoundError) and "404" not in str(error):
                     raise
         return Path(hf_hub_download(cfg.hf_hub_id, final))
 

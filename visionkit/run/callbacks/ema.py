@@ -32,6 +32,8 @@ class EMA(Callback):
         InputError: The decay is not between 0 and 1, or (when the fit starts) the weights are sharded.
     """
 
+    carries_out = "optim.ema"
+
     def __init__(self, decay: float) -> None:
         if not 0 < decay < 1:
             raise InputError(expected("the decay of the moving average", "above 0 and below 1", decay))

@@ -26,6 +26,8 @@ class Unfreeze(Callback):
     because the old wrapper does not know gradients of parameters that were frozen when it was made.
     """
 
+    carries_out = "transfer.unfreeze_at"
+
     def __init__(self) -> None:
         self._images = 0
         self._frozen: object = None

@@ -1,4 +1,4 @@
-"""How many processes a run has and who starts them: Lightning, torchrun, SLURM or Ray."""
+"""The number of processes of a run, as its launcher gives it: Lightning, torchrun, SLURM or Ray."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Processes:
 
 
 def find_processes(config: RunConfig, *, accelerator: str) -> Processes:
-    """Return the processes as the launcher's environment gives them; without a launcher, as the config says.
+    """Return the processes as the launcher's environment gives them; without a launcher, those of the config.
 
     Args:
         config: `devices` and `num_nodes`; "auto" and 0 ask the environment.
@@ -43,30 +43,31 @@ def find_processes(config: RunConfig, *, accelerator: str) -> Processes:
         InputError: `devices` is no number, or differs from what the launcher started, or the launcher started
             the program in a way that leaves processes waiting for each other.
     """
-    devices, nodes = _wanted(config)
+    devices, nodes = _flags(config)
     launcher = _launcher()
     if launcher == "ray":
         context = _ray_context()
         # Workers may be spread unevenly, so machines times devices is not their number.
-        found = Processes(launcher, int(context.get_local_world_size()), 1, int(context.get_world_size()))
-        _compare(found, devices, None, "the workers that Ray placed on this machine")
-        return found
+        local, world = int(context.get_local_world_size()), int(context.get_world_size())
+        started = Processes(launcher, local, 1, world)
+        _check_flags(started, devices, None, "the workers that Ray placed on this machine")
+        return started
     if launcher == "torchrun":
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        found = Processes(launcher, local, max(1, world // local), world)
-        _compare(found, devices, nodes, "torchrun's --nproc-per-node and --nnodes")
-        return found
+        started = Processes(launcher, local, max(1, world // local), world)
+        _check_flags(started, devices, nodes, "torchrun's --nproc-per-node and --nnodes")
+        return started
     if launcher == "slurm":
-        found = _slurm_tasks()
-        _compare(found, devices, nodes, "SLURM's --ntasks-per-node and --nodes")
-        return found
+        started = _slurm_tasks()
+        _check_flags(started, devices, nodes, "SLURM's --ntasks-per-node and --nodes")
+        return started
     if devices is None:
         devices = torch.cuda.device_count() if accelerator == "gpu" else 1
     return Processes(launcher, devices, nodes or 1, devices * (nodes or 1))
 
 
 def is_first() -> bool:
-    """Return whether this is the process that speaks for all, before there is a Trainer to ask."""
+    """Return whether this is the process that prints and writes for all; needs no Trainer."""
     launcher = _launcher()
     if launcher == "ray":
         return int(_ray_context().get_world_rank()) == 0
@@ -89,7 +90,7 @@ def _launcher() -> str:
 
 
 def _ray_context() -> Any:
-    # A Ray worker has imported Ray; elsewhere it is neither imported nor needed.
+    # A Ray worker has imported Ray; elsewhere it is not needed.
     train = sys.modules.get("ray.train")
     if train is None:
         return None
@@ -100,7 +101,7 @@ def _ray_context() -> Any:
         return None
 
 
-def _wanted(config: RunConfig) -> tuple[int | None, int | None]:
+def _flags(config: RunConfig) -> tuple[int | None, int | None]:
     devices = str(config.devices)
     if devices != "auto" and (not devices.isdigit() or int(devices) < 1):
         raise InputError(f"Expected --devices to be a positive number or auto, but got {config.devices!r}.")
@@ -111,12 +112,12 @@ def _wanted(config: RunConfig) -> tuple[int | None, int | None]:
     return None if devices == "auto" else int(devices), config.num_nodes or None
 
 
-def _compare(found: Processes, devices: int | None, nodes: int | None, source: str) -> None:
-    if devices not in (None, found.devices) or nodes not in (None, found.nodes):
+def _check_flags(started: Processes, devices: int | None, nodes: int | None, source: str) -> None:
+    if devices not in (None, started.devices) or nodes not in (None, started.nodes):
         asked = f"--devices {devices or 'auto'} --num_nodes {nodes or 0}"
         raise InputError(
-            f"Expected {asked} to agree with {source}, which gave {found.devices} process(es) on each of "
-            f"{found.nodes} machine(s). Leave both flags out: they are filled in from there."
+            f"Expected {asked} to agree with {source}, which gave {started.devices} process(es) on each of "
+            f"{started.nodes} machine(s). Leave both flags out: they are filled in from there."
         )
 
 
@@ -124,7 +125,7 @@ def store_key(what: str, fit: int) -> str:
     """Return a key of the process group's store, which outlives a fit and torchrun's restarts.
 
     Args:
-        what: What stands under the key.
+        what: The kind of message.
         fit: The number of the fit in this program, the same on all processes.
     """
     return f"visionkit/{what}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{fit}"

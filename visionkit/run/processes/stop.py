@@ -1,4 +1,4 @@
-"""The wish that this process stop: set by a signal at any time, acted on after an update. No torch here."""
+"""Request to stop this process: made by a signal at any time, acted on after an update. No torch here."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class _Request:
     keyboard = 0.0  # when Ctrl-C asked, by the monotonic clock
 
 
-def request_stop(wished: bool = True) -> None:
+def request_stop(requested: bool = True) -> None:
     """Ask this process to stop after an update, as a signal does; for launchers that send none.
 
     Args:
-        wished: False takes the wish back.
+        requested: False takes the request back.
     """
-    _Request.made = wished
-    if not wished:
+    _Request.made = requested
+    if not requested:
         _Request.keyboard = 0.0
 
 
@@ -46,8 +46,8 @@ def asked_by_keyboard() -> bool:
 def listening() -> Iterator[None]:
     """Take SIGTERM and SIGUSR1 as requests, also while nothing trains: importing, loading, testing.
 
-    A request is kept until the next update, where all processes agree on it; without a next one the program
-    just ends, finished.
+    A request waits for the next update, where all processes agree on it; without a next one the program ends
+    as usual.
     """
     before = listen()
     try:
@@ -74,7 +74,7 @@ def interruptible() -> Iterator[None]:
 
 
 def listen(*, keyboard: bool = False) -> dict[signal.Signals, Any]:
-    """Have the signals set the wish from now on; return what they did before.
+    """Take the signals as requests from now on; return their handlers until now.
 
     Args:
         keyboard: Take the first Ctrl-C as a request too, where it would end the program; a second one does.
@@ -92,7 +92,7 @@ def listen(*, keyboard: bool = False) -> dict[signal.Signals, Any]:
 
 
 def give_back(before: dict[signal.Signals, Any]) -> None:
-    """Have the signals do again what they did before."""
+    """Set the handlers of signals back to what `listen` returned."""
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -115,5 +115,5 @@ def _flag_keyboard(number: int, frame: FrameType | None) -> None:
 
 
 def first_speaks() -> bool:
-    """Return whether this process speaks for its run: the keyboard interrupts all of them at once."""
+    """Return whether this process prints for its run: the keyboard interrupts all of them at once."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))

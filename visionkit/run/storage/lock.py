@@ -1,9 +1,9 @@
-"""One command at a time trains in a run's folder: a lock that names its holder, free when that is gone.
+"""A lock on a run's folder, so that one command at a time trains there; it ends with its holder.
 
 The operating system's lock (`flock`) ends with the process, whatever ended it. It may not reach other
-machines, so the file also says who holds it and is touched while that lives: a holder elsewhere that was seen
-lately is believed. A holder of the same SLURM job is this one before a requeue, and gone. The data workers of
-a killed holder keep its lock until they notice, some seconds later: they are waited for.
+machines, so the file also names its holder, and is touched as long as that runs: a holder on another machine
+counts as long as the file is fresh. A holder of the same SLURM job is this one before a requeue, and gone.
+The data workers of a killed holder keep its lock until they notice, some seconds later: they are waited for.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.errors import InputError
+from visionkit.files import process_exists
 from visionkit.run.storage.disk import unwritable
 
 __all__ = ["FILE", "hold"]
 
 FILE = "run.lock"
-# Windows has none: what the file says decides.
+# Windows has none: the content of the file decides.
 FCNTL: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 TOUCH = 30.0  # seconds between signs of life
-STALE = 180.0  # seconds without one after which a holder on another machine is taken for gone
+STALE = 180.0  # seconds without one after which a holder on another machine counts as gone
 # Seconds for what a killed holder left behind to end: data workers look for their parent every five.
 LINGER = 30.0
 _HELD: set[Path] = set()
@@ -38,7 +39,7 @@ _HELD: set[Path] = set()
 
 @contextlib.contextmanager
 def hold(folders: Sequence[str | Path]) -> Iterator[None]:
-    """Hold the locks of run folders; what this process, or one it was forked from, holds is not asked twice.
+    """Hold the locks of run folders; those that this process, or one it was forked from, holds are skipped.
 
     Args:
         folders: The runs' folders; made where they are not there, and removed again if they stay empty.
@@ -48,11 +49,11 @@ def hold(folders: Sequence[str | Path]) -> Iterator[None]:
         RunError: A folder cannot be made or written.
     """
     resolved = dict.fromkeys(Path(folder).resolve() for folder in folders)
-    wanted = [path for path in resolved if path not in _HELD]
+    missing = [path for path in resolved if path not in _HELD]
     taken: list[tuple[Path, int, bool]] = []
     done = threading.Event()
     try:
-        for folder in wanted:
+        for folder in missing:
             new = not folder.exists()
             try:
                 taken.append((folder, _take(folder), new))
@@ -110,7 +111,7 @@ def _give_back(folder: Path, handle: int) -> None:
 
 
 def _lock(handle: int) -> bool | None:
-    """Return whether the file is now ours; None where the file system cannot tell."""
+    """Return whether this process now holds the lock; None where the file system has no locks."""
     if FCNTL is None:
         return None
     try:
@@ -134,14 +135,14 @@ def _me() -> dict[str, Any]:
 
 def _read(handle: int) -> dict[str, Any]:
     try:
-        found = json.loads(os.pread(handle, 65536, 0) or b"{}")
+        content = json.loads(os.pread(handle, 65536, 0) or b"{}")
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _lives(holder: dict[str, Any], folder: Path, *, known: bool) -> bool:
-    """Return whether a holder whose lock we could take lives all the same; `known`: locks work here."""
+    """Return whether a holder runs although its lock was free; `known`: the file system has locks."""
     mine = _me()
     if holder.get("slurm_job") and holder["slurm_job"] == mine["slurm_job"]:
         return False
@@ -153,13 +154,7 @@ def _lives(holder: dict[str, Any], folder: Path, *, known: bool) -> bool:
 
 
 def _runs(pid: Any) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError, TypeError):
-        return False
-    except OSError:
-        return True
-    return True
+    return isinstance(pid, int) and process_exists(pid)
 
 
 def _age(folder: Path) -> float:
@@ -192,7 +187,7 @@ def _refusal(folder: Path, holder: dict[str, Any], *, gone: bool = False) -> Inp
     if ahead > TOUCH:
         wait = (
             f" Its last sign of life lies {ahead / 60:.0f} minutes in the future: the clocks of the machines "
-            "differ, so waiting tells little. If that machine is gone, remove the file."
+            "differ, so waiting does not help. If that machine is gone, remove the file."
         )
     return InputError(
         f"{folder} is being trained by {who} ({FILE} there). Two commands cannot write one run: wait until "

@@ -7,10 +7,9 @@ from typing import TypeAlias, TypeGuard
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from visionkit.backbones.level import Level
+from visionkit.compat import BatchNormBase, InstanceNormBase
 from visionkit.distributed import world_size
 from visionkit.errors import InputError
 
@@ -88,15 +87,15 @@ def _within_image(norm: nn.Module) -> bool:
 
     Over one position it has few values or one, so a branch that always is one position is better off without.
     """
-    return isinstance(norm, nn.GroupNorm | _InstanceNorm)
+    return isinstance(norm, nn.GroupNorm | InstanceNormBase)
 
 
-def _lacks_statistics(norm: nn.Module, x: Tensor) -> TypeGuard[_BatchNorm]:
+def _lacks_statistics(norm: nn.Module, x: Tensor) -> TypeGuard[BatchNormBase]:
     """Return whether a batch norm in training would see one value a channel of `(B, C, ...)`.
 
     A sync norm counts the values of all processes, each of which has one at least.
     """
-    if not (norm.training and isinstance(norm, _BatchNorm) and x.numel() == x.shape[1]):
+    if not (norm.training and isinstance(norm, BatchNormBase) and x.numel() == x.shape[1]):
         return False
     return not isinstance(norm, nn.SyncBatchNorm) or world_size() == 1
 
