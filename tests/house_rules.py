@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.house_measures import bound as names_bound_by
 from tests.house_measures import long_functions, split_words
+from tests.private_names import names_of_others
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "visionkit"
@@ -63,16 +64,6 @@ OPEN_KEYWORDS = {
     "tasks/segmentation/task.py:compile": "overrides torch's method of that signature",
     "tasks/captioning/task.py:compile": "overrides torch's method of that signature",
 }
-# Private names of others that may be used outside compat.py, each with its reason.
-ALLOWED_PRIVATE = {
-    "_apply": "modules override it to move what is no buffer; torchmetrics does too",
-    "_load_from_state_dict": "modules override it to read older state dicts; torch documents it",
-    "_replace": "public: a named tuple's", "_asdict": "public: a named tuple's",
-    "_exit": "public: os._exit", "_actions": "argparse lists its flags nowhere else",
-    "_trainer": "on its way to compat.trainer_of",
-}  # fmt: skip
-# Where torch's modules keep their parts: no name of ours, also where it is set through __dict__.
-MODULE_TABLES = {"_parameters", "_buffers", "_modules"}
 Tree = dict[str, ast.Module]
 Rule = Callable[[Path], list[str]]
 
@@ -341,53 +332,8 @@ def forbidden_calls(package: Path) -> list[str]:
     return found
 
 
-def is_private(name: object) -> bool:
-    return isinstance(name, str) and name.startswith("_") and not name.startswith("__")
-
-
-def own_private_names(tree: Tree) -> set[str]:
-    """Private names that the package defines itself: of functions, classes, variables and attributes."""
-    own = set()
-    for node in (node for module in tree.values() for node in ast.walk(module)):
-        own |= set() if isinstance(node, ast.Import | ast.ImportFrom) else set(bound(node))
-        for target in getattr(node, "targets", [getattr(node, "target", None)]):
-            for part in ast.walk(target) if isinstance(target, ast.AST) else ():
-                if isinstance(part, ast.Attribute) and ast.unparse(part.value) == "self":
-                    own.add(part.attr)
-                own |= set(dict_keys(part)) - MODULE_TABLES
-    return own
-
-
-def dict_keys(node: ast.AST) -> list[object]:
-    """The constant in `x.__dict__["name"]`, if the node is such a thing."""
-    inside = isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("__dict__")
-    return [node.slice.value] if inside and isinstance(node.slice, ast.Constant) else []
-
-
 def private_touches(package: Path) -> list[str]:
-    """Private names that no module of the package defines are another library's: for compat.py only."""
-    found, tree = [], parse(package)
-    usable = own_private_names(tree) | ALLOWED_PRIVATE.keys()
-    for path, module in tree.items():
-        if path == "compat.py":
-            continue
-        for node in ast.walk(module):
-            names = dict_keys(node)
-            if isinstance(node, ast.Attribute):
-                names = [node.attr]
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr"):
-                names = [item.value for item in node.args[1:2] if isinstance(item, ast.Constant)]
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                if node.module.split(".")[0] not in ("visionkit", "__future__"):
-                    names = [*node.module.split("."), *(alias.name for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [part for alias in node.names for part in alias.name.split(".")]
-            found += [
-                f"{path}:{node.lineno}: {name} is another library's: only compat.py may use it"
-                for name in names
-                if is_private(name) and name not in usable
-            ]
-    return found
+    return names_of_others(parse(package))
 
 
 def other_habits(package: Path) -> list[str]:
