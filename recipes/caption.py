@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.config import RunConfig, setting
-from visionkit.run.sweep.launch import launch
+from visionkit.run import RunConfig, launch, setting
 
 if TYPE_CHECKING:
     from visionkit.data import Splits
@@ -77,7 +76,7 @@ def main(config: Config) -> Path:
     if config.words != "random" and not config.vectors:
         raise InputError(f"--words {config.words} needs a file of word vectors. Give --vectors FILE.")
     if config.words != "random":
-        from visionkit.text.word_vectors import check_word_vectors
+        from visionkit.text import check_word_vectors
 
         check_word_vectors(config.vectors)  # before anything runs
     if config.words != "all":
@@ -92,10 +91,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     """Train one run in `folder` and return its result."""
     from visionkit.data import DataModule, caption_batch, captions_of, classification_eval
     from visionkit.run import CaptionFacts, CaptionPreview, Preview, fit
-    from visionkit.tasks import Captioner, Decoding, SelfCritical
-    from visionkit.tasks.captioning.self_critical import training_frequency
-    from visionkit.text.vocabulary import Vocabulary
-    from visionkit.text.word_vectors import read_word_vectors
+    from visionkit.tasks import Captioner, Decoding, SelfCritical, training_frequency
+    from visionkit.text import Vocabulary, read_word_vectors
 
     splits = open_splits(config)
     make_data = partial(

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from visionkit.config import OptimConfig, TableConfig, TransferConfig
-from visionkit.run.config import RunConfig, setting
-from visionkit.run.sweep.launch import launch
+from visionkit.run import RunConfig, launch, setting
 
 if TYPE_CHECKING:
     from visionkit.data import Splits
@@ -50,12 +49,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     """Train one run in `folder` and return its result."""
     from visionkit.data import (
         DataModule,
+        balanced_weights,
+        batch_transform,
         classification_eval,
         classification_train,
+        image_counts,
         stack_batch,
     )
-    from visionkit.data.formats.masks.class_balance import balanced_weights, image_counts
-    from visionkit.data.transforms.batch import batch_transform
     from visionkit.run import ClassPreview, Preview, fit
     from visionkit.tasks import Classifier
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionkit.commands.recipes import load_recipe
+from visionkit.commands import load_recipe
 from visionkit.errors import InputError
-from visionkit.run.sweep.launch import launch
+from visionkit.run import launch
 
 classify = load_recipe("classify", beside=__file__)  # the installed one where this file stands alone
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.config import RunConfig, setting
-from visionkit.run.sweep.launch import launch
+from visionkit.run import RunConfig, launch, setting
 
 if TYPE_CHECKING:
     from visionkit.data import Splits
@@ -60,7 +59,7 @@ def main(config: Config) -> Path:
     if config.schedule:
         config.images = config.schedule * IMAGES_OF_1X
     if config.backbones:
-        from visionkit.run.sweep.backbone_table import run_backbones
+        from visionkit.run import run_backbones
 
         backbones, config.backbones = config.backbones, []
         return run_backbones(config, backbones, train)
@@ -69,12 +68,9 @@ def main(config: Config) -> Path:
 
 def train(config: Config, folder: Path) -> dict[str, Any]:
     """Train one run in `folder` and return its result."""
-    from visionkit.data import DataModule, list_batch
-    from visionkit.data.formats.box_records import note_crowded
-    from visionkit.data.transforms.detection import aspect_groups, detection_eval
-    from visionkit.nn.detection.faster_rcnn import RCNNConfig
+    from visionkit.data import DataModule, aspect_groups, detection_eval, list_batch, note_crowded
     from visionkit.run import BoxPreview, CurveFile, Preview, fit
-    from visionkit.tasks import Detector
+    from visionkit.tasks import Detector, RCNNConfig
 
     splits = note_crowded(open_splits(config), config.detections)
     data = DataModule(
@@ -133,8 +129,7 @@ def open_splits(config: Config) -> Splits:
 
 def train_geometry(config: Config, reader: Any) -> Any:
     """Return the training geometry that `--augment` names; other images to paste come from `reader`."""
-    from visionkit.data import Compose, Flip
-    from visionkit.data.transforms.detection import CopyPaste, LargeScaleJitter, detection_train
+    from visionkit.data import Compose, CopyPaste, Flip, LargeScaleJitter, detection_train
 
     if config.augment in ("lsj", "paste"):
         square = Compose((LargeScaleJitter(config.image_size), Flip()))

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.config import RunConfig, setting
-from visionkit.run.sweep.launch import launch
+from visionkit.run import RunConfig, launch, setting
 
 if TYPE_CHECKING:
     from visionkit.data import Splits
@@ -62,8 +61,7 @@ class Config(RunConfig):
 
 def main(config: Config) -> Path:
     """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
-    from visionkit.run import run_recipe
-    from visionkit.run.sweep.backbone_table import run_backbones
+    from visionkit.run import run_backbones, run_recipe
 
     config.out = config.out or "runs/segment"
     if config.backbones:
@@ -73,9 +71,14 @@ def main(config: Config) -> Path:
 
 def train(config: Config, folder: Path) -> dict[str, Any]:
     """Train one run in `folder` and return its result."""
-    from visionkit.data import DataModule, mask_batch
-    from visionkit.data.formats.masks.class_balance import balanced_weights, pixel_counts
-    from visionkit.data.transforms.segmentation import segmentation_eval, segmentation_train
+    from visionkit.data import (
+        DataModule,
+        balanced_weights,
+        mask_batch,
+        pixel_counts,
+        segmentation_eval,
+        segmentation_train,
+    )
     from visionkit.run import MaskPreview, Preview, fit
     from visionkit.tasks import Segmenter
 

@@ -350,7 +350,32 @@ def other_habits(package: Path) -> list[str]:
     return found
 
 
+_IMPORT = re.compile(r"^ *from (visionkit[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
+
+
+def page_imports(root: Path) -> Iterator[tuple[Path, str, list[str]]]:
+    """Each import from visionkit in a recipe or a docs page: the file, the module and the names."""
+    pages = [path for folder in ("recipes", "docs") for path in (root / folder).rglob("*.*")]
+    for page in sorted(path for path in (*pages, root / "README.md") if path.suffix in (".py", ".md")):
+        for module, names in _IMPORT.findall(page.read_text(encoding="utf-8")) if page.exists() else ():
+            # A comment ends a line; `as` gives a name that only the page knows.
+            yield page, module, re.findall(r"\w+", re.sub(r"#[^\n]*|\bas \w+", "", names.strip("()")))
+
+
+def public_surface(package: Path) -> list[str]:
+    """What recipes and docs import must be exported by a package, so that the reference describes it."""
+    found = []
+    for page, module, names in page_imports(package.parent):
+        base = package.parent.joinpath(*module.split("."))
+        single = module.count(".") == 1 and not base.is_dir()
+        home = base.with_suffix(".py") if single else base / "__init__.py"
+        exported = (exports(ast.parse(home.read_text(encoding="utf-8"))) or []) if home.exists() else []
+        where = page.relative_to(package.parent)
+        found += [f"{where}: {module} does not export {name}" for name in names if name not in exported]
+    return found
+
+
 RULES: tuple[Rule, ...] = (
     layer_order, import_cycles, long_files, crowded_folders, banned_words, all_lists, documented, annotated,
-    forbidden_calls, private_touches, other_habits,
+    forbidden_calls, private_touches, other_habits, public_surface,
 )  # fmt: skip

@@ -26,8 +26,10 @@ from tests.house_rules import (
     layer_order,
     long_files,
     other_habits,
+    page_imports,
     parse,
     private_touches,
+    public_surface,
 )
 
 PLANTED = [
@@ -95,6 +97,8 @@ PLANTED = [
     (other_habits, "nn/utils.py", "", "no utils"),
     (other_habits, "nn/bad.py", "def f(x=[]): ...\n", "mutable default"),
     (other_habits, "nn/bad.py", "def f():\n" + "    x = 1\n" * 51, "f (51)"),
+    (public_surface, "../recipes/bad.py", "def f():\n    from visionkit.nn.b import y\n", "export y"),
+    (public_surface, "../docs/how-to/bad.md", "from visionkit.nn import (\n    y,  # x\n)\n", "export y"),
 ]
 
 
@@ -124,6 +128,12 @@ def test_the_recipes_call_nothing_that_runs_what_a_file_says() -> None:
 def test_files_beside_the_package_are_short_too(folder: str) -> None:
     assert len(parse(ROOT / folder)) >= 3
     assert long_files(ROOT / folder) == []
+
+
+def test_the_walk_finds_the_imports_of_recipes_and_docs() -> None:
+    seen = list(page_imports(ROOT))
+    assert len({page for page, _, _ in seen}) >= 15
+    assert sum(len(names) for _, _, names in seen) >= 100
 
 
 def test_each_rule_has_a_planted_violation() -> None:

@@ -119,7 +119,7 @@ def _ring(bell: Any, rung: threading.Event) -> None:
 def _listen(bell: Any) -> None:
     import ray
 
-    from visionkit.run.processes.stop import request_stop
+    from visionkit.run import request_stop
 
     while not ray.get(bell.heard.remote()):
         time.sleep(POLL_SECONDS)

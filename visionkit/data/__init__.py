@@ -1,7 +1,8 @@
-"""Readers, order, geometry and batches: data know nothing of models."""
+"""Data sets, samplers, transforms, packs and the `DataModule`; nothing here knows of models."""
 
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import DataModule, KeyedDataset
+from visionkit.data.formats.box_records import note_crowded
 from visionkit.data.formats.captions.reader import (
     Captions,
     DrawCaptions,
@@ -13,14 +14,14 @@ from visionkit.data.formats.coco.reader import CocoReader, check_coco, coco, coc
 from visionkit.data.formats.csv.reader import Table, image_table
 from visionkit.data.formats.dataset_report import DatasetReport, check_dataset
 from visionkit.data.formats.folder.reader import ImageFolder, image_folder
-from visionkit.data.formats.open import (
-    FORMATS,
-    TASKS,
-    Format,
-    Task,
-    detect_formats,
-    open_dataset,
-)
+from visionkit.data.formats.huggingface.boxes import huggingface_boxes
+from visionkit.data.formats.huggingface.classes import huggingface_classes
+from visionkit.data.formats.labelme import labelme_boxes
+from visionkit.data.formats.masks.class_balance import balanced_weights, image_counts, pixel_counts
+from visionkit.data.formats.masks.reader import mask_folder
+from visionkit.data.formats.masks.sources import open_masks
+from visionkit.data.formats.masks.validate import check_masks
+from visionkit.data.formats.open import FORMATS, TASKS, Format, Task, detect_formats, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.formats.validate import (
     SkipFaulty,
@@ -29,10 +30,12 @@ from visionkit.data.formats.validate import (
     check_reader,
     check_table,
 )
+from visionkit.data.formats.voc.reader import check_voc, voc
+from visionkit.data.formats.yolo.reader import check_yolo, yolo
 from visionkit.data.pack.layout import PackSettings
 from visionkit.data.pack.reader import PackedReader, check_pack, is_pack, open_pack
 from visionkit.data.pack.writer import pack
-from visionkit.data.read_image import IMAGE_SUFFIXES, MAX_PIXELS, inside, read_image, read_size
+from visionkit.data.read_image import IMAGE_SUFFIXES, read_image, read_size
 from visionkit.data.samplers import EvalOrder, TrainOrder
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
@@ -57,7 +60,22 @@ from visionkit.data.transforms.classification import (
     classification_eval,
     classification_train,
 )
+from visionkit.data.transforms.detection import (
+    CopyPaste,
+    DetectionEval,
+    LargeScaleJitter,
+    ScaleJitter,
+    aspect_groups,
+    detection_eval,
+    detection_train,
+)
 from visionkit.data.transforms.geometry import crop_resize, flip
+from visionkit.data.transforms.segmentation import (
+    Photometric,
+    ScaleCrop,
+    segmentation_eval,
+    segmentation_train,
+)
 from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
 from visionkit.rng import keyed_generator, keyed_seed
 
@@ -66,7 +84,6 @@ __all__ = [
     "HOLDOUT",
     "IMAGE_SUFFIXES",
     "MAX_DROPPED",
-    "MAX_PIXELS",
     "SPLIT_ALIASES",
     "TASKS",
     "Augment",
@@ -76,9 +93,11 @@ __all__ = [
     "ChainBatch",
     "CocoReader",
     "Compose",
+    "CopyPaste",
     "CutmixBatch",
     "DataModule",
     "DatasetReport",
+    "DetectionEval",
     "DrawCaptions",
     "EraseBatch",
     "EvalOrder",
@@ -87,6 +106,7 @@ __all__ = [
     "Format",
     "ImageFolder",
     "KeyedDataset",
+    "LargeScaleJitter",
     "MixupBatch",
     "Notice",
     "NoticeCounter",
@@ -94,8 +114,11 @@ __all__ = [
     "OpenOptions",
     "PackSettings",
     "PackedReader",
+    "Photometric",
     "RandomResizedCrop",
     "Resize",
+    "ScaleCrop",
+    "ScaleJitter",
     "Scene",
     "SceneObject",
     "SceneSizes",
@@ -107,6 +130,8 @@ __all__ = [
     "Task",
     "TrainOrder",
     "Transform",
+    "aspect_groups",
+    "balanced_weights",
     "batch_transform",
     "caption_batch",
     "caption_data",
@@ -116,33 +141,49 @@ __all__ = [
     "check_dataset",
     "check_folder",
     "check_images",
+    "check_masks",
     "check_pack",
     "check_reader",
     "check_share",
     "check_table",
+    "check_voc",
+    "check_yolo",
     "classification_eval",
     "classification_train",
     "coco",
     "coco_results",
     "crop_resize",
     "detect_formats",
+    "detection_eval",
+    "detection_train",
     "fingerprint",
     "flip",
     "holdout",
+    "huggingface_boxes",
+    "huggingface_classes",
+    "image_counts",
     "image_folder",
     "image_table",
-    "inside",
     "is_pack",
     "keyed_generator",
     "keyed_seed",
+    "labelme_boxes",
     "list_batch",
     "mask_batch",
+    "mask_folder",
+    "note_crowded",
     "open_dataset",
+    "open_masks",
     "open_pack",
     "pack",
+    "pixel_counts",
     "read_image",
     "read_size",
     "scenes",
+    "segmentation_eval",
+    "segmentation_train",
     "stack_batch",
     "subset",
+    "voc",
+    "yolo",
 ]

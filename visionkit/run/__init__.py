@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from visionkit.run.callbacks.preempt import Preemption
     from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
     from visionkit.run.callbacks.step_seed import StepSeed
+    from visionkit.run.callbacks.unfreeze import Unfreeze
     from visionkit.run.config import RunConfig, parse, setting
     from visionkit.run.previews.callback import Preview
     from visionkit.run.previews.caption_grounding import CaptionFacts
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from visionkit.run.previews.classification import ClassPreview
     from visionkit.run.previews.detection import BoxPreview, CurveFile
     from visionkit.run.previews.segmentation import MaskPreview
+    from visionkit.run.processes.stop import request_stop
     from visionkit.run.storage.checkpoint import load_checkpoint
     from visionkit.run.sweep.arms import run_recipe
+    from visionkit.run.sweep.backbone_table import run_backbones
+    from visionkit.run.sweep.launch import launch
     from visionkit.run.training.device_policy import choose_policy
     from visionkit.run.training.fit import fit
     from visionkit.run.training.trainer import build_trainer
@@ -36,11 +40,15 @@ __all__ = [
     "RunConfig",
     "SaveCheckpoints",
     "StepSeed",
+    "Unfreeze",
     "build_trainer",
     "choose_policy",
     "fit",
+    "launch",
     "load_checkpoint",
     "parse",
+    "request_stop",
+    "run_backbones",
     "run_recipe",
     "setting",
 ]
@@ -58,11 +66,15 @@ _HOME = {
     "RunConfig": "config",
     "SaveCheckpoints": "callbacks.save_checkpoints",
     "StepSeed": "callbacks.step_seed",
+    "Unfreeze": "callbacks.unfreeze",
     "build_trainer": "training.trainer",
     "choose_policy": "training.device_policy",
     "fit": "training.fit",
+    "launch": "sweep.launch",
     "load_checkpoint": "storage.checkpoint",
     "parse": "config",
+    "request_stop": "processes.stop",
+    "run_backbones": "sweep.backbone_table",
     "run_recipe": "sweep.arms",
     "setting": "config",
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from visionkit.nn.detection.faster_rcnn import RCNNConfig
 from visionkit.tasks.captioning.prediction import CaptionPrediction
+from visionkit.tasks.captioning.self_critical import training_frequency
 from visionkit.tasks.captioning.settings import Decoding, SelfCritical
 from visionkit.tasks.captioning.task import Captioner
 from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
@@ -22,9 +24,11 @@ __all__ = [
     "Detections",
     "Detector",
     "LabelsPrediction",
+    "RCNNConfig",
     "SegmentationPrediction",
     "Segmenter",
     "SelfCritical",
     "ValuesPrediction",
     "segmenter_from_torchvision",
+    "training_frequency",
 ]
