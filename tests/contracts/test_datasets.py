@@ -13,8 +13,8 @@ from visionkit.data import Scenes, Subset, caption_data, fingerprint, image_fold
 from visionkit.data.formats.coco.class_maps import CocoClassMaps
 from visionkit.data.formats.coco.reader import CocoReader
 from visionkit.data.formats.masks.reader import mask_folder
-from visionkit.data.formats.validate import SkipFaulty
 from visionkit.data.formats.voc.reader import VocReader
+from visionkit.data.keyed_dataset import drop_unreadable
 from visionkit.types import Reader
 
 
@@ -86,7 +86,7 @@ CASES = {
     "voc": _voc,
     "captions": _captions,
     "subset": lambda place: Subset(_folder(place), [3, 1]),
-    "skip-faulty": lambda place: SkipFaulty(_folder(place)),
+    "drop-unreadable": lambda place: drop_unreadable(_folder(place))[0],
 }
 
 

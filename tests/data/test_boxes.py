@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -110,3 +113,18 @@ def test_a_box_without_a_fault_is_finite_upright_and_inside(box):
         x1, y1, x2, y2 = box
         assert -1 <= x1 < x2 <= 61
         assert -1 <= y1 < y2 <= 41
+
+
+EDGES = [-INF, -1.5, -1.0, -0.0, 0.0, 5.0, 39.0, 40.0, 40.5, 41.0, 41.5, 60.0, 61.0, 61.5, INF, NAN]
+
+
+def test_every_box_on_an_edge_is_judged_by_each_condition_in_turn():
+    judged = 0
+    for x1, x2, y in itertools.product(EDGES, EDGES, ((0.0, 40.0), (-1.0, 41.0), (-1.5, 3.0), (NAN, 3.0))):
+        for size in (None, (40, 60)):
+            right = all(map(math.isfinite, (x1, x2, *y))) and x1 < x2 and y[0] < y[1]
+            if size:
+                right = right and 0 < x2 <= 61 and -1 <= x1 < 60 and y[0] >= -1
+            assert (box_fault([x1, y[0], x2, y[1]], size) is None) == right
+            judged += 1
+    assert judged == len(EDGES) ** 2 * 8

@@ -8,7 +8,8 @@ from PIL import Image
 from visionkit.data import fingerprint, image_folder
 from visionkit.data.formats.dataset_report import check_dataset
 from visionkit.data.formats.folder.reader import ImageFolder
-from visionkit.data.formats.validate import SkipFaulty, check_folder
+from visionkit.data.formats.validate import check_folder
+from visionkit.data.keyed_dataset import drop_unreadable
 from visionkit.errors import DataError
 
 
@@ -89,10 +90,10 @@ def test_the_faulty_are_skipped_counted_and_limited(tmp_path):
     _fill(tmp_path)
     (tmp_path / "cat/1.png").write_bytes(b"")
     reader = ImageFolder(tmp_path)
-    with pytest.raises(DataError, match=r"at most 0\.10% of 10(.|\n)*1 are(.|\n)*cat/1\.png"):
-        SkipFaulty(reader)
-    kept = SkipFaulty(reader, limit=0.1)
-    assert (len(kept), len(kept.faults)) == (9, 1)
+    with pytest.raises(DataError, match=r"at most 0\.10% of the 10(.|\n)*1 are(.|\n)*cat/1\.png"):
+        drop_unreadable(reader)
+    kept, errors = drop_unreadable(reader, limit=0.1)
+    assert (len(kept), len(errors)) == (9, 1)
     assert "cat/1.png" not in kept.ids
     assert [kept[i]["id"] for i in range(9)] == kept.ids
 

@@ -137,7 +137,7 @@ def skipping(
     data = tiny_data(32, 8 // world, workers=workers)
     data.train_data.reader = Broken(32, 1, BAD)
     data.splits = dataclasses.replace(data.splits, val=Broken(11, 2, (2,)))
-    data.skip_faulty(limit=0.1)
+    data.skip_unreadable(limit=0.1)
     with contextlib.suppress(StopError):
         trainer.fit(task, datamodule=data, ckpt_path=newest_good(folder, report=print))
     return task, data.skipped_counts()
@@ -150,15 +150,15 @@ def skipping_on_ranks(folder: str) -> dict[str, Any]:
     torch.distributed.all_gather_object(parts, [ids for _, ids, _ in task.seen])
     joined = [first + second for first, second in zip(*parts, strict=True)]
     from tests.faults.test_skips import BAD, Broken
-    from visionkit.data.datamodule import KeyedDataset
+    from visionkit.data.keyed_dataset import KeyedDataset
     from visionkit.data.samplers import TrainOrder
 
-    data = KeyedDataset(Broken(32, 1, BAD), _keep, seed=5, on_fault="replace")
+    data = KeyedDataset(Broken(32, 1, BAD), _keep, seed=5, on_error="replace")
     order, wanted = TrainOrder(32, batch_size=8, seed=5), []
     for epoch in range(3):
         for batch in order.global_batches(epoch):
             read = [data[(epoch, index)] for index in batch]
-            wanted.append([getattr(sample, "sample", sample)["id"] for sample in read])
+            wanted.append([getattr(sample, "replacement", sample)["id"] for sample in read])
     return {"counts": counts, "same order": joined == wanted}
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.faults.children import StopAt, digest
 from tests.faults.children_data import skipping
 from tests.run.tiny import Noise, keep, tiny_data
-from visionkit.data.datamodule import KeyedDataset
+from visionkit.data.keyed_dataset import KeyedDataset
 from visionkit.errors import DataError, InputError
 from visionkit.rng import Salt, keyed_seed
 
@@ -33,45 +33,45 @@ class Broken(Noise):
 
 
 def test_the_stand_in_is_a_function_of_seed_epoch_and_index():
-    data = KeyedDataset(Broken(30, 1, BAD), keep, seed=5, on_fault="replace")
-    again = KeyedDataset(Broken(30, 1, BAD), keep, seed=5, on_fault="replace")
+    data = KeyedDataset(Broken(30, 1, BAD), keep, seed=5, on_error="replace")
+    again = KeyedDataset(Broken(30, 1, BAD), keep, seed=5, on_error="replace")
     chosen = set()
     for epoch in range(5):
         for index in BAD:
             one, other = data[(epoch, index)], again[(epoch, index)]
             assert one.index == index
-            assert one.sample["id"] == other.sample["id"]
+            assert one.replacement["id"] == other.replacement["id"]
             first = keyed_seed(5, epoch, index, 0, Salt.RETRY) % 30
             if first not in BAD:
-                assert one.sample["id"] == f"noise-1-{first}"
-            chosen.add(one.sample["id"])
+                assert one.replacement["id"] == f"noise-1-{first}"
+            chosen.add(one.replacement["id"])
     assert len(chosen) > 5, "not one and the same for all"
     assert not chosen & {f"noise-1-{index}" for index in BAD}
     assert data[(0, 4)]["id"] == "noise-1-4"
     with pytest.raises(DataError, match="None of 16 others"):
-        KeyedDataset(Broken(9, 1, tuple(range(9))), keep, seed=5, on_fault="replace")[(0, 1)]
+        KeyedDataset(Broken(9, 1, tuple(range(9))), keep, seed=5, on_error="replace")[(0, 1)]
     with pytest.raises(DataError, match="whole image"):
         KeyedDataset(Broken(30, 1, BAD), keep, seed=5)[(0, 3)]
-    assert KeyedDataset(Broken(30, 1, BAD), keep, seed=5, on_fault="drop")[(0, 3)].sample is None
+    assert KeyedDataset(Broken(30, 1, BAD), keep, seed=5, on_error="drop")[(0, 3)].replacement is None
 
 
 def test_the_limit_is_kept_and_the_first_are_named():
     data = tiny_data()
-    data.skip_faulty(limit=0.1)
+    data.skip_unreadable(limit=0.1)
     data.note_skipped([("train", 3, "a.png: cut"), ("train", 3, "a.png: cut"), ("train", 7, "b.png: cut")])
     assert data.skipped_counts() == {"train": {"count": 2, "of": 30, "indices": [3, 7]}}
     data.note_skipped([("train", 20, "c.png: cut"), ("val", 1, "d.png: cut")])
     with pytest.raises(DataError, match=r"at most 10\.00% of the 30 train samples(.|\n)*4 are(.|\n)*a\.png"):
         data.note_skipped([("train", 21, "e.png: cut")])
-    with pytest.raises(InputError, match="a share"):
-        tiny_data().skip_faulty(limit=1.5)
+    with pytest.raises(InputError, match="a fraction"):
+        tiny_data().skip_unreadable(limit=1.5)
 
 
 def test_an_evaluation_leaves_out_what_a_training_replaces():
     data = tiny_data()
     data.splits.val.__class__ = type("B", (Broken,), {})
     data.splits.val.bad = (0, 1, 2, 3)
-    data.skip_faulty(limit=1.0)
+    data.skip_unreadable(limit=1.0)
     batches = list(data.val_dataloader())
     assert [len(batch["ids"]) for batch in batches] == [0, 4, 3], "a batch may be left without samples"
     assert [fault[:2] for fault in batches[0]["skipped"]] == [("val", index) for index in (0, 1, 2, 3)]

@@ -1,7 +1,7 @@
 """Data sets, samplers, transforms, packs and the `DataModule`; nothing here knows of models."""
 
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
-from visionkit.data.datamodule import DataModule, KeyedDataset
+from visionkit.data.datamodule import DataModule
 from visionkit.data.formats.box_records import note_crowded
 from visionkit.data.formats.captions.reader import (
     Captions,
@@ -24,7 +24,6 @@ from visionkit.data.formats.masks.validate import check_masks
 from visionkit.data.formats.open import FORMATS, TASKS, Format, Task, detect_formats, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.formats.validate import (
-    SkipFaulty,
     check_folder,
     check_images,
     check_reader,
@@ -32,6 +31,7 @@ from visionkit.data.formats.validate import (
 )
 from visionkit.data.formats.voc.reader import check_voc, voc
 from visionkit.data.formats.yolo.reader import check_yolo, yolo
+from visionkit.data.keyed_dataset import KeyedDataset, drop_unreadable
 from visionkit.data.pack.layout import PackSettings
 from visionkit.data.pack.reader import PackedReader, check_pack, is_pack, open_pack
 from visionkit.data.pack.writer import pack
@@ -123,7 +123,6 @@ __all__ = [
     "SceneObject",
     "SceneSizes",
     "Scenes",
-    "SkipFaulty",
     "Splits",
     "Subset",
     "Table",
@@ -156,6 +155,7 @@ __all__ = [
     "detect_formats",
     "detection_eval",
     "detection_train",
+    "drop_unreadable",
     "fingerprint",
     "flip",
     "holdout",

@@ -1,109 +1,35 @@
-"""One data module for every task: composed from splits, transforms and a collate, never subclassed."""
+"""The data module of every task: splits, transforms and a collate become loaders of exact order."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import lightning
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from visionkit.compat import batches_started, wraps_samplers
+from visionkit.data.keyed_dataset import Collate, KeyedDataset, SkipUnreadable, Transform, check_unreadable
 from visionkit.data.samplers import EvalOrder, Grouping, TrainOrder
 from visionkit.data.splits import Splits, fingerprint, subset
-from visionkit.errors import DataError, InputError, expected
-from visionkit.rng import Salt, keyed_generator, keyed_seed
-from visionkit.types import Key, Reader, Sample
+from visionkit.errors import InputError, expected
+from visionkit.rng import Salt, keyed_generator
+from visionkit.types import Reader
 
-__all__ = ["DataModule", "Faulty", "KeyedDataset"]
+__all__ = ["DataModule"]
 
-Transform = Callable[[Sample, torch.Generator], Sample]
 BatchTransform = Callable[[dict[str, Any], torch.Generator], dict[str, Any]]
-Collate = Callable[[Sequence[Sample]], Mapping[str, Any]]
-OnFault = Literal["raise", "replace", "drop"]
-
-_TRIES = 16
-
-
-class Faulty(NamedTuple):
-    """A sample that could not be read: its index, why, and what stands in for it (None: it is left out)."""
-
-    index: int  # type: ignore[assignment]  # a field, as in `Key`
-    text: str
-    sample: Sample | None
-
-
-class KeyedDataset(Dataset[Any]):
-    """A reader seen through a transform whose draws are a function of (seed, epoch, index).
-
-    Args:
-        reader: The samples as the files know them.
-        transform: Takes a sample and a generator; may draw from that generator only.
-        seed: Seed of the draws.
-        on_fault: What a sample that cannot be read does: "raise" its `DataError`, "replace" it by one that is
-            a function of (seed, epoch, index) too, or "drop" it. The last two give a `Faulty`.
-    """
-
-    def __init__(
-        self, reader: Reader, transform: Transform, *, seed: int, on_fault: OnFault = "raise"
-    ) -> None:
-        self.reader = reader
-        self.transform = transform
-        self.seed = seed
-        self.on_fault = on_fault
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, key: Key | int) -> Sample | Faulty:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        try:
-            return self.transform(self.reader[index], keyed_generator(self.seed, epoch, index))
-        except DataError as fault:
-            if self.on_fault == "raise":
-                raise
-            return Faulty(index, str(fault), self._stand_in(epoch, index, fault))
-
-    def _stand_in(self, epoch: int, index: int, fault: DataError) -> Sample | None:
-        if self.on_fault == "drop":
-            return None
-        for attempt in range(_TRIES):
-            other = keyed_seed(self.seed, epoch, index, attempt, Salt.RETRY) % len(self.reader)
-            try:
-                return self.transform(self.reader[other], keyed_generator(self.seed, epoch, index))
-            except DataError:
-                continue
-        raise DataError(
-            f"{fault.message} None of {_TRIES} others that were to stand in for it could be read either.",
-            path=fault.path,
-            record=fault.record,
-            field=fault.field,
-        ) from fault
-
-
-class _Gather:
-    """A collate that puts the readable samples into a batch, and says under "skipped" which were not."""
-
-    def __init__(self, collate: Collate, split: str) -> None:
-        self.collate = collate
-        self.split = split
-
-    def __call__(self, samples: Sequence[Sample | Faulty]) -> Mapping[str, Any]:
-        faults = [(self.split, sample.index, sample.text) for sample in samples if isinstance(sample, Faulty)]
-        kept = [sample.sample if isinstance(sample, Faulty) else sample for sample in samples]
-        batch = self.collate([sample for sample in kept if sample is not None])
-        return {**batch, "skipped": faults} if faults else batch
 
 
 class _LateLoader(DataLoader[Any]):
-    """A loader whose pass begins with the first batch that is asked for.
+    """A loader that reads the position of the order at the first `next`, not at `iter`.
 
-    Lightning makes the iterator of the first epoch when anybody asks how long training is (the schedule of an
-    optimizer does), and restores its progress after that: the position must not be read before.
+    Lightning makes the iterator of the first epoch when the length of training is computed (as the schedule
+    of an optimizer does), and restores its progress after that.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -113,8 +39,8 @@ class _LateLoader(DataLoader[Any]):
 class DataModule(lightning.LightningDataModule):
     """Loaders whose order and draws are functions of the seed, for any number of processes and workers.
 
-    The training loader continues where the Trainer's restored progress says; evaluation shards neither pad
-    nor repeat. Give the Trainer `use_distributed_sampler=False` when it runs more than one process.
+    The training loader continues at the position of the Trainer's restored progress; evaluation shards
+    neither pad nor repeat. Give the Trainer `use_distributed_sampler=False` when it runs several processes.
 
     Args:
         splits: Readers of the training, validation and test samples.
@@ -124,11 +50,12 @@ class DataModule(lightning.LightningDataModule):
         collate: Makes a batch of samples; `collate([])` gives a batch without ids.
         batch_transform: Runs on the device over training batches (flip, mixup, ...), with draws that are a
             function of (seed, batches consumed, process).
-        seed: Seed of order, draws and the fraction's choice.
-        fraction: Share of the training split that is used; a smaller one lies inside a larger one.
+        seed: Seed of order, draws and the subset of `fraction`.
+        fraction: Fraction of the training split that is used; a smaller one takes a part of the samples of a
+            larger one.
         workers: Worker processes of each loader; the order and the draws do not depend on it.
         eval_batch_size: Samples an evaluation batch; `batch_size` if not given.
-        grouping: Cuts the order into global batches in another way (aspect ratios).
+        grouping: Cuts the order into global batches in another way, such as `aspect_groups`.
     """
 
     def __init__(
@@ -162,71 +89,67 @@ class DataModule(lightning.LightningDataModule):
         self.skip_limit = 0.0
         self.skipped: dict[str, dict[int, str]] = {}
 
-    def skip_faulty(self, *, limit: float = 0.001) -> None:
+    def skip_unreadable(self, *, limit: float = 0.001) -> None:
         """Go on without samples that cannot be read, as long as they are few.
 
-        In training another sample stands in, a function of (seed, epoch, index); evaluation leaves them out.
-        So order and draws of all others stay as they are, for any number of workers and processes.
+        In training each is replaced by another sample, a function of (seed, epoch, index); evaluation leaves
+        them out. The order and the draws of all other samples do not change, for any number of workers and
+        processes.
 
         Args:
-            limit: Largest share of a split that may be left out; a `DataError` beyond it names the first.
+            limit: Largest fraction of a split that may be left out; a `DataError` above it names the first.
 
         Raises:
-            InputError: The limit is no share.
+            InputError: The limit is not in 0 .. 1.
         """
         if not 0 <= limit <= 1:
-            raise InputError(expected("the limit of skipped samples", "a share in 0 .. 1", limit))
+            raise InputError(expected("the limit of skipped samples", "a fraction in 0 .. 1", limit))
         self.skip_limit = limit
-        self.train_data.on_fault = "replace"
+        self.train_data.on_error = "replace"
 
     def note_skipped(self, entries: Iterable[tuple[str, int, str]]) -> None:
-        """Remember samples that were left out: split, index, why.
+        """Record samples that were left out: split, index, message.
 
         Raises:
             DataError: More of a split are left out than the limit allows.
         """
-        for split, index, text in entries:
-            self.skipped.setdefault(split, {})[index] = text
-            found, size = self.skipped[split], self._split_size(split)
-            if len(found) > self.skip_limit * size:
-                shown = "\n".join(f"  {found[place]}" for place in sorted(found)[:5])
-                raise DataError(
-                    f"Expected at most {self.skip_limit:.2%} of the {size} {split} samples to be unreadable, "
-                    f"but {len(found)} are. `visionkit check` names all faults; repair or remove them, or "
-                    f"raise the limit:\n{shown}"
-                )
+        for split, index, message in entries:
+            self.skipped.setdefault(split, {})[index] = message
+        for split, messages in self.skipped.items():
+            ordered = [messages[index] for index in sorted(messages)]
+            check_unreadable(ordered, self._split_size(split), self.skip_limit, split=split)
 
     def skipped_counts(self) -> dict[str, Any]:
         """Return how many samples of each split were left out so far, and which."""
         return {
-            split: {"count": len(found), "of": self._split_size(split), "indices": sorted(found)}
-            for split, found in sorted(self.skipped.items())
+            split: {"count": len(messages), "of": self._split_size(split), "indices": sorted(messages)}
+            for split, messages in sorted(self.skipped.items())
         }
 
     def train_order(self) -> TrainOrder:
         """Return the order of the training batches of this process."""
-        rank, world = self._place()
+        rank, world_size = self._rank_and_world_size()
         return TrainOrder(
             len(self.train_data),
             batch_size=self.batch_size,
             seed=self.seed,
             rank=rank,
-            world=world,
+            world=world_size,
             position=None if self.trainer is None else self._consumed,
             grouping=self.grouping,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return the training loader, which starts where the Trainer's progress stands."""
+        """Return the training loader, which starts at the position of the Trainer's progress."""
         self._refuse_lightning_sampler()
         return self._loader(self.train_data, self.train_order(), "train")
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return this process's share of the validation split, each sample once."""
+        """Return this process's part of the validation split, each sample once."""
         return self._eval_loader(self.splits.val, "val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return this process's share of the test split, or of the validation split where there is none."""
+        """Return this process's part of the test split, or of the validation split where there is none."""
         if self.splits.test is None:
             return self.val_dataloader()
         return self._eval_loader(self.splits.test, "test")
@@ -242,15 +165,15 @@ class DataModule(lightning.LightningDataModule):
             self.note_skipped(batch.pop("skipped"))
         if self.batch_transform is None or trainer is None or not trainer.training:
             return batch
-        rank, _ = self._place()
+        rank, _ = self._rank_and_world_size()
         return self.batch_transform(
             batch, keyed_generator(self.seed, self._consumed(), rank, Salt.BATCH_TRANSFORM)
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return what a result records of the data: name, sizes, classes, facts and a fingerprint."""
+        """Return what a result records of the data: name, classes, sizes, facts, notices and fingerprints."""
         splits = self.splits
-        prints = {
+        fingerprints = {
             "train": fingerprint(self.train_reader),
             "val": fingerprint(splits.val),
             "test": None if splits.test is None else fingerprint(splits.test),
@@ -266,14 +189,14 @@ class DataModule(lightning.LightningDataModule):
             },
             "facts": dict(splits.facts),
             "notices": [notice.as_dict() for notice in splits.notices],
-            "fingerprint": prints,
+            "fingerprint": fingerprints,
         }
 
     def order_fingerprint(self, epochs: int = 2) -> str:
         """Return a digest of the global order of the first epochs, to prove that two runs share it."""
         order = self.train_order()
-        head = [order.global_batches(epoch) for epoch in range(epochs)]
-        return hashlib.sha256(json.dumps(head).encode()).hexdigest()[:16]
+        batches = [order.global_batches(epoch) for epoch in range(epochs)]
+        return hashlib.sha256(json.dumps(batches).encode()).hexdigest()[:16]
 
     def _split_size(self, split: str) -> int:
         if split == "train":
@@ -282,32 +205,32 @@ class DataModule(lightning.LightningDataModule):
         return 0 if reader is None else len(reader)
 
     def _eval_loader(self, reader: Reader, split: str) -> DataLoader[Any]:
-        rank, world = self._place()
-        skips = self.train_data.on_fault != "raise"
+        rank, world_size = self._rank_and_world_size()
+        skips = self.train_data.on_error != "raise"
         data = KeyedDataset(
-            reader, self._eval_transform, seed=self.seed, on_fault="drop" if skips else "raise"
+            reader, self._eval_transform, seed=self.seed, on_error="drop" if skips else "raise"
         )
-        order = EvalOrder(len(reader), batch_size=self.eval_batch_size, rank=rank, world=world)
+        order = EvalOrder(len(reader), batch_size=self.eval_batch_size, rank=rank, world=world_size)
         return self._loader(data, order, split)
 
     def _loader(self, data: KeyedDataset, order: TrainOrder | EvalOrder, split: str) -> DataLoader[Any]:
         return _LateLoader(
             data,
             batch_sampler=order,
-            collate_fn=self.collate if data.on_fault == "raise" else _Gather(self.collate, split),
+            collate_fn=self.collate if data.on_error == "raise" else SkipUnreadable(self.collate, split),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_begin_worker if self.workers else None,
         )
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
     def _consumed(self) -> int:
-        # Before the loader is asked for, it is the index of the batch that comes next.
+        # Before the loader is made, it is the index of the batch that comes next.
         return 0 if self.trainer is None else batches_started(self.trainer)
 
     def _refuse_lightning_sampler(self) -> None:
@@ -316,7 +239,7 @@ class DataModule(lightning.LightningDataModule):
             return
         if wraps_samplers(trainer):
             raise InputError(
-                "This data module shares samples among processes itself, but the Trainer would wrap its "
+                "This data module splits the samples among processes itself, but the Trainer would wrap its "
                 "order in a sampler that pads and repeats. Build it with "
                 "Trainer(use_distributed_sampler=False)."
             )

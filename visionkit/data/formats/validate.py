@@ -16,10 +16,9 @@ from visionkit.data.formats.folder.reader import class_folders, classes_differ, 
 from visionkit.data.read_image import MAX_PIXELS, read_image
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED, check_share
-from visionkit.types import Reader, Sample
+from visionkit.types import Reader
 
 __all__ = [
-    "SkipFaulty",
     "check_folder",
     "check_images",
     "check_reader",
@@ -170,52 +169,3 @@ def _parts(top: Path) -> dict[str, Path]:
         return {} if foreign_layout(top) else folder_layout(top).splits
     except (DataError, OSError):
         return {}
-
-
-class SkipFaulty:
-    """A reader without the samples that cannot be read: they are counted, and few of them are allowed.
-
-    Every sample is read once when this is made, so that what is left out is the same for every worker,
-    process and epoch, and known before training begins. It offers `labels`, `sizes` and `ids` where the
-    reader does.
-
-    Args:
-        reader: The samples.
-        limit: Largest share that may be left out.
-
-    Raises:
-        DataError: More than the limit cannot be read; the first of them are named.
-    """
-
-    labels: Sequence[int]
-    sizes: Sequence[tuple[int, int]]
-    ids: Sequence[str]
-
-    def __init__(self, reader: Reader, *, limit: float = 0.001) -> None:
-        self.reader = reader
-        self.indices: list[int] = []
-        faults: list[DataError] = []
-        for index in range(len(reader)):
-            try:
-                reader[index]
-                self.indices.append(index)
-            except DataError as fault:
-                faults.append(fault)
-        self.faults = tuple(faults)
-        if len(faults) > limit * len(reader):
-            shown = "\n".join(f"  {fault}" for fault in faults[:5])
-            raise DataError(
-                f"Expected at most {limit:.2%} of {len(reader)} samples to be unreadable, but {len(faults)} "
-                f"are ({len(faults) / len(reader):.2%}). Repair or remove them, or raise the limit:\n{shown}"
-            )
-        for name in ("labels", "sizes", "ids"):
-            values = getattr(reader, name, None)
-            if values is not None:
-                setattr(self, name, [values[index] for index in self.indices])
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Return the readable sample at `index`."""
-        return self.reader[self.indices[index]]

@@ -96,7 +96,7 @@ class SkippedSamples(Callback):
 
 def _data(trainer: lightning.Trainer) -> DataModule | None:
     data = trainer.datamodule  # type: ignore[attr-defined]
-    return data if isinstance(data, DataModule) and data.train_data.on_fault != "raise" else None
+    return data if isinstance(data, DataModule) and data.train_data.on_error != "raise" else None
 
 
 def _entries(data: DataModule) -> list[Entry]:

@@ -96,7 +96,7 @@ def _fit(
 ) -> dict[str, Any]:
     began, watchdog = time.time(), RankWatchdog()
     if config.bad_input == "skip":
-        data.skip_faulty(limit=config.bad_limit)
+        data.skip_unreadable(limit=config.bad_limit)
     policy = choose_policy(config, task)
     if config.recompute:
         _recompute(task)
