@@ -1,4 +1,4 @@
-"""Classify images, from pretrained weights and from scratch, and say what the weights were worth.
+"""Classify images, from pretrained weights and from scratch, and compare the two.
 
 python recipes/classify.py                                       # embedded scenes, both arms, two seeds
 python recipes/classify.py --data photos/ --backbone timm/resnet50 --init both --image_size 224
@@ -10,39 +10,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from visionkit.config import OptimConfig, TableConfig, TransferConfig
 from visionkit.run import RunConfig, launch, setting
-
-if TYPE_CHECKING:
-    from visionkit.data import Splits
+from visionkit.task_config import SceneConfig
 
 
 @dataclass
 class Config(RunConfig):
-    """What `classify.py` can be told."""
+    """The settings of `classify.py`."""
 
     target: Literal["single", "multi", "regression"] = setting("single", "single | multi | regression")
     table: TableConfig = setting(TableConfig(), "columns of a table of images", group="data")
     balance: float = setting(
-        0.0, "weight of rare classes in the loss: share of images to minus this, 0 to 1", min=0, max=1
+        0.0, "weight of rare classes in the loss: fraction of images to minus this, 0 to 1", min=0, max=1
     )
     augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
     mix: list[str] = setting(
         [], "batch transforms: mixup cutmix erase", choices=("mixup", "cutmix", "erase"), unique=True
     )
     label_smoothing: float = setting(0.1, "mass moved from the true class to all", min=0, below=1)
-    train_size: int = setting(1000, "scenes only: images in the training split", min=2)
-    val_size: int = setting(500, "scenes only: images in the validation split", min=1)
+    scenes: SceneConfig = setting(SceneConfig(1000, 500), "how many embedded scenes")
 
 
-def main(config: Config) -> Path:
-    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
-    from visionkit.run import run_recipe
+def open_splits(config: Config) -> Any:
+    """Return the splits that `--data` names."""
+    from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
-    config.out = config.out or "runs/classify"
-    return run_recipe(config, train, paths=("data", "init"))
+    sizes = SceneSizes(config.image_size, config.scenes.train_size, config.scenes.val_size)
+    options = OpenOptions(
+        target=config.target, table=config.table, max_dropped=config.checks.max_dropped, scenes=sizes
+    )
+    return open_dataset(config.data, "classification", options)
 
 
 def train(config: Config, folder: Path) -> dict[str, Any]:
@@ -62,14 +62,11 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     splits = open_splits(config)
     data = DataModule(
         splits,
-        batch_size=config.batch_size,
+        **config.data_options(),
         train_transform=classification_train(config.image_size, augment=config.augment),
         eval_transform=classification_eval(config.image_size),
         collate=stack_batch,
         batch_transform=batch_transform(*config.mix),
-        seed=config.seeds[0],
-        fraction=config.fractions[0],
-        workers=config.workers,
         eval_batch_size=4 * config.batch_size,
     )
     weights = None
@@ -92,17 +89,6 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     return fit(config, task, data, folder=folder, callbacks=[Preview(folder, ClassPreview(splits.classes))])
 
 
-def open_splits(config: Config) -> Splits:
-    """Return the splits that `--data` names."""
-    from visionkit.data import OpenOptions, SceneSizes, open_dataset
-
-    sizes = SceneSizes(config.image_size, config.train_size, config.val_size)
-    options = OpenOptions(
-        target=config.target, table=config.table, max_dropped=config.max_dropped, scenes=sizes
-    )
-    return open_dataset(config.data, "classification", options)
-
-
 def linear_probe(config: Config) -> Config:
     """Variant: only the head learns, over frozen features; there is no scratch arm to it."""
     config.init, config.transfer, config.lr = "pretrained", TransferConfig(freeze_through="all"), 1e-2
@@ -123,6 +109,15 @@ def strong(config: Config) -> Config:
 
 
 VARIANTS = (linear_probe, low_data, strong)
+
+
+def main(config: Config) -> Path:
+    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    from visionkit.run import run_recipe
+
+    config.out = config.out or "runs/classify"
+    return run_recipe(config, train, paths=("data", "init"))
+
 
 if __name__ == "__main__":
     launch(main, Config, variants=VARIANTS, doc=__doc__, prog="classify.py")

@@ -1,4 +1,4 @@
-"""Does pretrained init beat from-scratch here? The main job: both arms, two seeds, one report, in minutes.
+"""Does pretrained init beat from-scratch here? Both arms, two seeds, one report, in minutes.
 
 python recipes/compare.py                                   # the embedded scenes, 2 CPU cores, no network
 python recipes/compare.py --data photos/ --backbone timm/resnet50 --image_size 224 --seeds 0 1 2

@@ -1,4 +1,4 @@
-"""Detect objects, from pretrained weights and from scratch, and say what the weights were worth.
+"""Detect objects, from pretrained weights and from scratch, and compare the two.
 
 python recipes/detect.py                                          # embedded scenes, both arms, two seeds
 python recipes/detect.py --data VOC2007/ --backbone timm/resnet50 --init both --image_size 600
@@ -9,121 +9,42 @@ torchrun --nproc-per-node 8 recipes/detect.py --data VOC2007/ --devices 8
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.run import RunConfig, launch, setting
-
-if TYPE_CHECKING:
-    from visionkit.data import Splits
+from visionkit.task_config import RCNNConfig, SceneConfig
 
 IMAGES_OF_1X = 1_440_000  # 90,000 updates of 16
 
 
 @dataclass
 class Config(RunConfig):
-    """What `detect.py` can be told."""
+    """The settings of `detect.py`."""
 
-    masks: bool = setting(False, "also learn masks (Mask R-CNN); the data must have them")
-    head: Literal["two_fc", "four_conv"] = setting("two_fc", "two_fc | four_conv")
-    box_loss: Literal["smooth_l1", "l1", "giou"] = setting("smooth_l1", "smooth_l1 | l1 | giou")
+    rcnn: RCNNConfig = setting(
+        RCNNConfig(anchor_scales=(4.0,), proposals_train=1000, proposals_eval=300),
+        "Faster R-CNN and Mask R-CNN (anchor scales: 8 for COCO)",
+    )
     pyramid_channels: int = setting(128, "channels of the pyramid's levels", min=1)
-    anchor_scale: float = setting(4.0, "side of the anchors of a level, in its positions (COCO: 8)", above=0)
-    proposals: int = setting(1000, "proposals an image in training", rare=True, min=1)
-    eval_proposals: int = setting(300, "proposals an image in evaluation", rare=True, min=1)
-    score_threshold: float = setting(0.05, "detections below this score are dropped", rare=True, min=0, max=1)
-    detections: int = setting(
-        100, "most detections an image; above 100, AP counts as many too", rare=True, min=1
-    )
-    box_samples: int = setting(512, "proposals an image in the loss of the box head", rare=True, min=1)
     augment: Literal["flip", "jitter", "lsj", "paste"] = setting(
-        "flip", "flip | jitter | lsj (large-scale jitter) | paste (that and copy-paste; needs --masks)"
+        "flip", "flip | jitter | lsj (large-scale jitter) | paste (lsj and copy-paste; needs --rcnn.masks)"
     )
-    tta_flip: bool = setting(False, "also look at the mirrored image in evaluation", rare=True)
-    tta_sizes: list[int] = setting(
-        [], "look at the image with each of these short sides in evaluation", rare=True, min=8
-    )
+    tta_flip: bool = setting(False, "evaluation: average with the mirrored image", rare=True)
+    tta_sizes: list[int] = setting([], "evaluation: average over these short sides", rare=True, min=8)
     schedule: int = setting(0, "train for this many times 1,440,000 images: the x of 1x, 2x ... 6x", min=0)
-    backbones: list[str] = setting([], "run all of it for each of these, and compare them in one table")
-    train_size: int = setting(1000, "scenes only: images in the training split", rare=True, min=2)
-    val_size: int = setting(200, "scenes only: images in the validation split", rare=True, min=1)
+    backbones: list[str] = setting([], "a comparison for each of these, in one table", role="free")
+    scenes: SceneConfig = setting(SceneConfig(1000, 200), "how many embedded scenes")
 
 
-def main(config: Config) -> Path:
-    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
-    from visionkit.run import run_recipe
-
-    config.out = config.out or "runs/detect"
-    if config.schedule:
-        config.images = config.schedule * IMAGES_OF_1X
-    if config.backbones:
-        from visionkit.run import run_backbones
-
-        backbones, config.backbones = config.backbones, []
-        return run_backbones(config, backbones, train)
-    return run_recipe(config, train, paths=("data", "init"))
-
-
-def train(config: Config, folder: Path) -> dict[str, Any]:
-    """Train one run in `folder` and return its result."""
-    from visionkit.data import DataModule, aspect_groups, detection_eval, list_batch, note_crowded
-    from visionkit.run import BoxPreview, CurveFile, Preview, fit
-    from visionkit.tasks import Detector, RCNNConfig
-
-    splits = note_crowded(open_splits(config), config.detections)
-    data = DataModule(
-        splits,
-        batch_size=config.batch_size,
-        train_transform=train_geometry(config, splits.train),
-        eval_transform=detection_eval(config.image_size),
-        collate=list_batch,
-        seed=config.seeds[0],
-        fraction=config.fractions[0],
-        workers=config.workers,
-        eval_batch_size=config.batch_size,
-    )
-    sizes = getattr(data.train_reader, "sizes", None)
-    if sizes and config.augment in ("flip", "jitter"):
-        data.grouping = aspect_groups(sizes)
-    rcnn = RCNNConfig(
-        masks=config.masks,
-        head=config.head,
-        box_loss=config.box_loss,
-        anchor_scales=(config.anchor_scale,),
-        box_samples=config.box_samples,
-        proposals_train=config.proposals,
-        proposals_eval=config.eval_proposals,
-        score_threshold=config.score_threshold,
-        detections=config.detections,
-    )
-    # The longest side that the geometries above give: networks of fixed size are built for it.
-    longest = round(config.image_size * 5 / 3 * (1.2 if config.augment == "jitter" else 1))
-    task = Detector(
-        config.backbone,
-        init=config.init,
-        num_classes=len(splits.classes),
-        image_size=longest,
-        rcnn=rcnn,
-        pyramid_channels=config.pyramid_channels,
-        class_names=splits.classes,
-        transfer=config.transfer,
-        optim=config.optim,
-        lr=config.lr,
-        tta_flip=config.tta_flip,
-        tta_sizes=config.tta_sizes,
-    )
-    callbacks = [Preview(folder, BoxPreview(splits.classes)), CurveFile(folder)]
-    return fit(config, task, data, folder=folder, callbacks=callbacks)
-
-
-def open_splits(config: Config) -> Splits:
+def open_splits(config: Config) -> Any:
     """Return the splits that `--data` names."""
     from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
-    sizes = SceneSizes(config.image_size, config.train_size, config.val_size)
-    options = OpenOptions(masks=config.masks, max_dropped=config.max_dropped, scenes=sizes)
+    sizes = SceneSizes(config.image_size, config.scenes.train_size, config.scenes.val_size)
+    options = OpenOptions(masks=config.rcnn.masks, max_dropped=config.checks.max_dropped, scenes=sizes)
     return open_dataset(config.data, "detection", options)
 
 
@@ -138,15 +59,53 @@ def train_geometry(config: Config, reader: Any) -> Any:
     return detection_train(config.image_size, jitter=jitter)
 
 
+def train(config: Config, folder: Path) -> dict[str, Any]:
+    """Train one run in `folder` and return its result."""
+    from visionkit.data import DataModule, aspect_groups, detection_eval, list_batch, note_crowded
+    from visionkit.run import BoxPreview, CurveFile, Preview, fit
+    from visionkit.tasks import Detector
+
+    splits = note_crowded(open_splits(config), config.rcnn.detections)
+    data = DataModule(
+        splits,
+        **config.data_options(),
+        train_transform=train_geometry(config, splits.train),
+        eval_transform=detection_eval(config.image_size),
+        collate=list_batch,
+        eval_batch_size=config.batch_size,
+    )
+    sizes = getattr(data.train_reader, "sizes", None)
+    if sizes and config.augment in ("flip", "jitter"):
+        data.grouping = aspect_groups(sizes)
+    # The longest side that the geometries above give: networks of fixed size are built for it.
+    longest = round(config.image_size * 5 / 3 * (1.2 if config.augment == "jitter" else 1))
+    task = Detector(
+        config.backbone,
+        init=config.init,
+        num_classes=len(splits.classes),
+        image_size=longest,
+        rcnn=config.rcnn,
+        pyramid_channels=config.pyramid_channels,
+        class_names=splits.classes,
+        transfer=config.transfer,
+        optim=config.optim,
+        lr=config.lr,
+        tta_flip=config.tta_flip,
+        tta_sizes=config.tta_sizes,
+    )
+    callbacks = [Preview(folder, BoxPreview(splits.classes)), CurveFile(folder)]
+    return fit(config, task, data, folder=folder, callbacks=callbacks)
+
+
 def small(config: Config) -> Config:
     """Variant: a few hundred images on two CPU cores: 4,284 images of 320 px an arm.
 
     Target on 205 photographs of blood cells (BCCD, test list): above 0.55 AP pretrained, 0.50 from scratch.
     """
     config.image_size, config.batch_size, config.images, config.lr = 320, 4, config.images or 4284, 1e-3
-    config.box_samples, config.proposals, config.box_loss = 128, 500, "giou"
+    config.rcnn = replace(config.rcnn, box_samples=128, proposals_train=500, box_loss="giou")
     # Cells lie close: AP also counts what a low score finds, among more proposals.
-    config.eval_proposals, config.score_threshold = 1000, 0.01
+    config.rcnn = replace(config.rcnn, proposals_eval=1000, score_threshold=0.01)
     config.optim, config.seeds = OptimConfig(ema=0.9, warmup=0.1), [0]
     return config
 
@@ -190,7 +149,8 @@ def he2019(config: Config, schedule: int = 2) -> Config:
     `--schedule` (2 to 6) stretches only what comes before. Target: recipes/runs/he2019.sh, within 0.5 AP.
     """
     config.transfer = TransferConfig(norm="sync", freeze_through=0)
-    config.head, config.anchor_scale, config.pyramid_channels = "four_conv", 8.0, 256
+    config.rcnn = replace(config.rcnn, head="four_conv", anchor_scales=(8.0,))
+    config.pyramid_channels = 256
     config.optim = OptimConfig(
         optimizer="sgd", schedule="steps", tails=(960_000, 320_000), weight_decay=1e-4, batch=16, warmup=0.003
     )
@@ -199,6 +159,22 @@ def he2019(config: Config, schedule: int = 2) -> Config:
 
 
 VARIANTS = (architecture_matters, he2019, low_data, lsj, small)
+
+
+def main(config: Config) -> Path:
+    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    from visionkit.run import run_recipe
+
+    config.out = config.out or "runs/detect"
+    if config.schedule:
+        config.images = config.schedule * IMAGES_OF_1X
+    if config.backbones:
+        from visionkit.run import run_backbones
+
+        backbones, config.backbones = config.backbones, []
+        return run_backbones(config, backbones, train)
+    return run_recipe(config, train, paths=("data", "init"))
+
 
 if __name__ == "__main__":
     launch(main, Config, variants=VARIANTS, doc=__doc__, prog="detect.py")

@@ -1,4 +1,4 @@
-"""Segment images, from pretrained weights and from scratch, and say what the weights were worth.
+"""Segment images, from pretrained weights and from scratch, and compare the two.
 
 python recipes/segment.py                                         # embedded scenes, both arms, two seeds
 python recipes/segment.py --data camvid/ --crop 256 320 --images 16000 --batch_size 8 --seeds 0
@@ -8,25 +8,23 @@ torchrun --nproc-per-node 4 recipes/segment.py --data cityscapes/ --variant city
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.run import RunConfig, launch, setting
-
-if TYPE_CHECKING:
-    from visionkit.data import Splits
+from visionkit.task_config import SceneConfig, SegmentationAugment, SegmentationViews
 
 
 @dataclass
 class Config(RunConfig):
-    """What `segment.py` can be told."""
+    """The settings of `segment.py`."""
 
     decoder: str = setting("unet", "unet semantic_fpn upernet fcn psp deeplabv3 deeplabv3plus")
     loss: str = setting("ce", "a sum of ce ohem dice focal tversky lovasz: 'ce + 0.5*dice'")
     balance: float = setting(
-        0.0, "weight of rare classes in the loss: share of pixels to minus this, 0 to 1", min=0, max=1
+        0.0, "weight of rare classes in the loss: fraction of pixels to minus this, 0 to 1", min=0, max=1
     )
     channels: int = setting(0, "width of the decoder; 0: its own", min=0)
     output_stride: int = setting(0, "coarsest reduction, by dilation; 0: the decoder's own", min=0)
@@ -37,36 +35,21 @@ class Config(RunConfig):
     crop: list[int] = setting(
         [], "height width of the training windows; empty: --image_size", group="data", min=8
     )
-    scale: list[float] = setting(
-        [0.5, 2.0], "least and largest random scale of the windows", group="data", above=0
+    augment: SegmentationAugment = setting(SegmentationAugment(), "training windows", group="data")
+    views: SegmentationViews = setting(SegmentationViews(), "evaluation")
+    backbones: list[str] = setting(
+        [], "a comparison for each of these, in one table", group="model", role="free"
     )
-    cap: float = setting(
-        0.75, "largest share of one class in a window", group="data", rare=True, above=0, max=1
-    )
-    photometric: float = setting(
-        0.4, "strength of the changes of colour", group="data", rare=True, min=0, max=1
-    )
-    scales: list[float] = setting([1.0], "evaluation: scales of the views that are averaged", above=0)
-    flip: bool = setting(False, "evaluation: see each view mirrored too")
-    window: int = setting(
-        0, "evaluation: side of the windows of larger images; 0: whole images", rare=True, min=0
-    )
-    boundary: float = setting(
-        0.0, "evaluation: tolerance of the boundary score (0.0075); 0: none", rare=True, min=0, max=1
-    )
-    backbones: list[str] = setting([], "a comparison for each of these instead of --backbone", group="model")
-    train_size: int = setting(1000, "scenes only: images in the training split", rare=True, min=2)
-    val_size: int = setting(200, "scenes only: images in the validation split", rare=True, min=1)
+    scenes: SceneConfig = setting(SceneConfig(1000, 200), "how many embedded scenes")
 
 
-def main(config: Config) -> Path:
-    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
-    from visionkit.run import run_backbones, run_recipe
+def open_splits(config: Config) -> Any:
+    """Return the splits that `--data` names."""
+    from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
-    config.out = config.out or "runs/segment"
-    if config.backbones:
-        return run_backbones(config, config.backbones, train)
-    return run_recipe(config, train, paths=("data", "init", "classes"))
+    sizes = SceneSizes(config.image_size, config.scenes.train_size, config.scenes.val_size)
+    options = OpenOptions(classes=config.classes, max_dropped=config.checks.max_dropped, scenes=sizes)
+    return open_dataset(config.data, "segmentation", options)
 
 
 def train(config: Config, folder: Path) -> dict[str, Any]:
@@ -84,18 +67,12 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
 
     splits = open_splits(config)
     height, width = config.crop or (config.image_size, config.image_size)
-    least, largest = config.scale
     data = DataModule(
         splits,
-        batch_size=config.batch_size,
-        train_transform=segmentation_train(
-            (height, width), scale=(least, largest), cap=config.cap, photometric=config.photometric
-        ),
+        **config.data_options(),
+        train_transform=segmentation_train((height, width), **vars(config.augment)),
         eval_transform=segmentation_eval(),
         collate=mask_batch,
-        seed=config.seeds[0],
-        fraction=config.fractions[0],
-        workers=config.workers,
         eval_batch_size=max(1, config.batch_size // 4),
     )
     weights = None
@@ -113,25 +90,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         auxiliary=config.auxiliary,
         output_stride=config.output_stride or None,
         channels=config.channels or None,
-        scales=config.scales,
-        flip=config.flip,
-        window=config.window,
-        boundary_tolerance=config.boundary,
+        **vars(config.views),
         class_names=splits.classes,
         transfer=config.transfer,
         optim=config.optim,
         lr=config.lr,
     )
     return fit(config, task, data, folder=folder, callbacks=[Preview(folder, MaskPreview(splits.classes))])
-
-
-def open_splits(config: Config) -> Splits:
-    """Return the splits that `--data` names."""
-    from visionkit.data import OpenOptions, SceneSizes, open_dataset
-
-    sizes = SceneSizes(config.image_size, config.train_size, config.val_size)
-    options = OpenOptions(classes=config.classes, max_dropped=config.max_dropped, scenes=sizes)
-    return open_dataset(config.data, "segmentation", options)
 
 
 def voc12aug_20k(config: Config) -> Config:
@@ -147,7 +112,8 @@ def voc12aug_20k(config: Config) -> Config:
     config.data = config.data if config.data != "scenes" else "VOC2012"
     config.crop, config.batch_size, config.images = [512, 512], 16, config.images or 320_000
     # Theirs scales from a short side of 512, ours from the image's own: about 375 pixels.
-    config.scale, config.scales = [0.68, 2.73], [1.365]
+    config.augment = replace(config.augment, scale=(0.68, 2.73))
+    config.views = replace(config.views, scales=(1.365,))
     return config
 
 
@@ -188,6 +154,17 @@ def _published(config: Config) -> None:
 
 
 VARIANTS = (architecture_matters, cityscapes_80k, low_data, voc12aug_20k)
+
+
+def main(config: Config) -> Path:
+    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    from visionkit.run import run_backbones, run_recipe
+
+    config.out = config.out or "runs/segment"
+    if config.backbones:
+        return run_backbones(config, config.backbones, train)
+    return run_recipe(config, train, paths=("data", "init", "classes"))
+
 
 if __name__ == "__main__":
     launch(main, Config, variants=VARIANTS, doc=__doc__, prog="segment.py")

@@ -152,7 +152,8 @@ def recipe_to_step() -> Trace:
     step = torch.optim.Adam.step.__code__, torch.optim.AdamW.step.__code__
     trace = Trace(lambda frame: frame.f_code in step or frame.f_code.co_name == "adamw")
     with tempfile.TemporaryDirectory() as out:
-        arguments = "--init scratch --seeds 0 --epochs 1 --train_size 16 --val_size 8 --batch_size 8 --jobs 1"
+        arguments = "--init scratch --seeds 0 --epochs 1 --batch_size 8 --jobs 1"
+        arguments += " --scenes.train_size 16 --scenes.val_size 8"
         argv = [*arguments.split(), "--image_size", "32", "--progress", "false", "--out", out]
         sys.argv = ["classify.py", *argv]
         spec = importlib.util.spec_from_file_location("__main__", ROOT / "recipes" / "classify.py")

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "visionkit"
 # A module may import those of the same or an earlier layer.
 LAYERS = (
     ("errors", "printable"), ("files", "rng", "distributed", "compat"),
-    ("types", "config", "pixels", "notices"), ("text",), ("backbones",), ("nn",),
+    ("types", "config", "task_config", "pixels", "notices"), ("text",), ("backbones",), ("nn",),
     ("metrics",), ("data",), ("optim",), ("transfer", "advise"), ("tasks",), ("compare",), ("run",),
     ("commands",), ("cli",),
 )  # fmt: skip

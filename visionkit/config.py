@@ -14,16 +14,30 @@ from visionkit.errors import InputError, expected, unknown_name
 __all__ = [
     "NormPolicy",
     "OptimConfig",
+    "Role",
     "TableConfig",
     "TransferConfig",
     "check_limits",
     "check_number",
     "check_numbers",
+    "flatten",
     "limits",
+    "roles",
 ]
 
 NormPolicy = Literal["batch", "frozen", "sync", "group"]
+Role = Literal["identity", "machine", "free", "arm"]
+"""What a setting means to a run that is continued or compared; a field without a role is "identity".
+
+"identity": decides what is trained. It stays when a run is continued, and is equal in all compared runs.
+"arm": what a comparison varies: init, seed, fraction, and what an init implies. It stays when a run is
+continued; what an init implies is equal in all runs of that init.
+"machine": how the same training is computed (devices, precision, workers). It may change when a run is
+continued, which is reported; so is a difference between compared runs.
+"free": where and how a run is kept (folders, loggers, checkpoints in between). It may change at any time.
+"""
 _NO_LIMIT: Mapping[str, Any] = {}
+_ARM: dict[str, Role] = {"role": "arm"}
 
 
 def limits(
@@ -50,6 +64,33 @@ def limits(
     given = {"min": min, "max": max, "above": above, "below": below}
     found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return found | ({"choices": tuple(choices)} if choices else {}) | ({"unique": True} if unique else {})
+
+
+def roles(config: Any) -> dict[str, Role]:
+    """Return the role of every setting of a dataclass, nested ones by dotted names.
+
+    Args:
+        config: A dataclass, or an instance of one; `metadata["role"]` of a field is its role.
+    """
+    table: dict[str, Role] = {}
+    for item in dataclasses.fields(config):
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if dataclasses.is_dataclass(default):
+            table |= {f"{item.name}.{name}": role for name, role in roles(default).items()}
+        else:
+            table[item.name] = item.metadata.get("role", "identity")
+    return table
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping of settings by dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def check_limits(config: Any, *, prefix: str = "") -> None:
@@ -219,12 +260,12 @@ class TransferConfig:
         InputError: A value is outside its limits.
     """
 
-    freeze_through: int | float | Literal["all"] | None = field(default=None, metadata=limits(min=0))
+    freeze_through: int | float | Literal["all"] | None = field(default=None, metadata=_ARM | limits(min=0))
     norm: NormPolicy | None = None
-    backbone_lr_scale: float | None = field(default=None, metadata=limits(min=0))
-    layer_decay: float = field(default=1.0, metadata=limits(above=0, max=1))
-    unfreeze_at: tuple[tuple[int, int | float], ...] = ()
-    probe_level: int | None = field(default=None, metadata=limits(min=1))
+    backbone_lr_scale: float | None = field(default=None, metadata=_ARM | limits(min=0))
+    layer_decay: float = field(default=1.0, metadata=_ARM | limits(above=0, max=1))
+    unfreeze_at: tuple[tuple[int, int | float], ...] = field(default=(), metadata=_ARM)
+    probe_level: int | None = field(default=None, metadata=_ARM | limits(min=1))
 
     def __post_init__(self) -> None:
         """Refuse values outside their limits."""

@@ -110,7 +110,7 @@ def check_share(notices: Iterable[Notice], *, path: str | None = None) -> None:
         if notice.max_share is not None and notice.share > notice.max_share:
             raise DataError(
                 f"Expected at most {notice.max_share:.1%} to be left out or changed, but {notice}\n"
-                "Repair the file, or raise the limit (max_dropped=..., --max_dropped) if this is what it "
-                "should be.",
+                "Repair the file, or raise the limit (max_dropped=..., --checks.max_dropped) if this "
+                "is what it should be.",
                 path=path,
             )

@@ -7,6 +7,6 @@ here="$(cd "$(dirname "$0")/.." && pwd)"
 run() { python "$here/caption.py" --precision 32-true "$@"; }
 run --epochs 15 --out runs/caption-both "$@"
 run --epochs 15 --out runs/caption-finetuned --init pretrained --transfer.freeze_through 0 "$@"
-run --epochs 15 --out runs/caption-no-positions --positions false "$@"
+run --epochs 15 --out runs/caption-no-positions --attention.positions false "$@"
 run --epochs 6 --out runs/caption-taught --init pretrained "$@"
-run --epochs 6 --out runs/caption-critic --init pretrained --critic_from 7936 "$@"
+run --epochs 6 --out runs/caption-critic --init pretrained --self_critical.start_images 7936 "$@"

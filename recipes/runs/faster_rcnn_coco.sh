@@ -9,7 +9,7 @@ shift
 torchrun --nproc-per-node "${GPUS:-8}" recipes/detect.py \
   --data "$coco" --backbone timm/resnet50.tv_in1k --init pretrained --seeds 0 \
   --devices "${GPUS:-8}" --batch_size 2 --workers 6 --epochs 26 --validate_every 2 \
-  --image_size 800 --pyramid_channels 256 --anchor_scale 8 --proposals 2000 --eval_proposals 1000 \
+  --image_size 800 --pyramid_channels 256 --rcnn.anchor_scales 8 --rcnn.proposals_train 2000 --rcnn.proposals_eval 1000 \
   --transfer.norm frozen --transfer.freeze_through 4 \
   --lr 0.02 --optim.optimizer sgd --optim.batch 16 --optim.weight_decay 1e-4 --optim.warmup 0.005 \
   --optim.schedule steps --optim.tails '[1172660,469064]' \

@@ -12,5 +12,5 @@ coco=${1:?"usage: $0 COCO_FOLDER SCHEDULE [more flags]"}
 times=${2:?"usage: $0 COCO_FOLDER SCHEDULE [more flags]"}
 shift 2
 torchrun --nproc-per-node "${GPUS:-8}" recipes/detect.py --variant he2019 --schedule "$times" \
-  --data "$coco" --backbone timm/resnet50.tv_in1k --init both --seeds 0 --masks true \
-  --devices "${GPUS:-8}" --batch_size 2 --workers 6 --proposals 2000 --eval_proposals 1000 --out "runs/he2019-${times}x" "$@"
+  --data "$coco" --backbone timm/resnet50.tv_in1k --init both --seeds 0 --rcnn.masks true \
+  --devices "${GPUS:-8}" --batch_size 2 --workers 6 --rcnn.proposals_train 2000 --rcnn.proposals_eval 1000 --out "runs/he2019-${times}x" "$@"

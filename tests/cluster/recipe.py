@@ -18,7 +18,18 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = "scratch-f1-s3"
 UPDATES = 48
 FLAGS = [
-    *("--train_size", "64", "--val_size", "21", "--image_size", "32", "--batch_size", "8", "--epochs", "12"),
+    *(
+        "--scenes.train_size",
+        "64",
+        "--scenes.val_size",
+        "21",
+        "--image_size",
+        "32",
+        "--batch_size",
+        "8",
+        "--epochs",
+        "12",
+    ),
     *("--init", "scratch", "--seeds", "3", "--accelerator", "cpu", "--precision", "32-true"),
 ]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.nn.detection.faster_rcnn import RCNNConfig
+from visionkit.task_config import RCNNConfig
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 

@@ -16,8 +16,8 @@ from visionkit.backbones.channels import adapt_statistics
 from visionkit.backbones.probe import make_plan
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
-from visionkit.nn.detection.faster_rcnn import RCNNConfig
 from visionkit.run.previews.image_grid import to_pil
+from visionkit.task_config import RCNNConfig
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 

@@ -70,7 +70,7 @@ def scores(world: int, workers: int, sizes: list[int]) -> dict[str, dict[str, fl
     """Score three tasks with fixed weights on validation sets of awkward sizes."""
     from visionkit.data import DataModule, Scenes, list_batch, mask_batch, stack_batch
     from visionkit.data.splits import Splits
-    from visionkit.nn.detection.faster_rcnn import RCNNConfig
+    from visionkit.task_config import RCNNConfig
     from visionkit.tasks import Classifier, Detector, Segmenter
 
     rcnn = RCNNConfig(

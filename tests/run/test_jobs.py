@@ -161,14 +161,14 @@ def test_runs_end_with_their_parent(zygote, tmp_path):
 def test_how_many_at_a_time(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     plain = RunConfig(accelerator="cpu", devices="1")
-    assert choose_jobs(plain, 2) == (2, 4)
-    assert choose_jobs(plain, 16) == (4, 2)
-    assert choose_jobs(RunConfig(accelerator="cpu", devices="1", jobs=8), 16) == (8, 1)
-    assert choose_jobs(RunConfig(accelerator="cpu", devices="1", jobs=1), 16) == (1, 8)
-    assert choose_jobs(RunConfig(accelerator="cpu", devices="2"), 16) == (1, 8)
+    assert choose_jobs(plain, 2)[:2] == (2, 4)
+    assert choose_jobs(plain, 16)[:2] == (4, 2)
+    assert choose_jobs(RunConfig(accelerator="cpu", devices="1", jobs=8), 16)[:2] == (8, 1)
+    assert choose_jobs(RunConfig(accelerator="cpu", devices="1", jobs=1), 16)[:2] == (1, 8)
+    assert choose_jobs(RunConfig(accelerator="cpu", devices="2"), 16)[:2] == (1, 8)
     with pytest.raises(InputError, match="--jobs 1, but got 2"):
         choose_jobs(RunConfig(accelerator="cpu", devices="2", jobs=2), 16)
     with pytest.raises(InputError, match="0 \\(auto\\) or more"):
         choose_jobs(RunConfig(accelerator="cpu", devices="1", jobs=-1), 16)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert choose_jobs(plain, 16) == (1, 1)
+    assert choose_jobs(plain, 16)[:2] == (1, 1)

@@ -240,7 +240,7 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
         assert f"batch     8 x {processes} process(es) x {accumulate} accumulated = {wide}" in told
         assert f"learning rate {0.1 * wide / 32:g} = 0.1 x {wide} / 32" in told
         each = 100 // (8 * processes) * 8 * processes
-        assert f"length    2 epochs = {2 * each} images ({each} of 100 an epoch: whole batches of" in told
+        assert f"length    2 epochs = {2 * each} images ({each} of 100 an epoch: full batches of" in told
         walked += 1
     assert walked == 6
     # Fewer samples than a batch for each: the batch shrinks, and the banner with it.
@@ -254,7 +254,7 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
 
 
 def test_the_banner_counts_in_words_that_fit():
-    assert Length(1, 1, 4, 4).describe(19) == "1 epoch = 16 of 19 images (whole batches of 4)"
+    assert Length(1, 1, 4, 4).describe(19) == "1 epoch = 16 of 19 images (full batches of 4)"
     assert Length(1, 1, 4, 4).describe(16) == "1 epoch = 16 images"
     assert Length(3, 1, 4, 4).describe(16) == "3 epochs = 48 images"
     task = TinyTask()

@@ -10,7 +10,7 @@ import torch
 
 from visionkit.backbones import describe_backbone
 from visionkit.errors import InputError
-from visionkit.nn.detection.faster_rcnn import RCNNConfig
+from visionkit.task_config import RCNNConfig
 from visionkit.tasks import Detector
 
 SMALL = RCNNConfig(

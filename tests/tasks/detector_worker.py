@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.nn.detectors import TinySource, random_targets
 from tests.processes import gloo_threads, together
 from visionkit.config import TransferConfig
-from visionkit.nn.detection.faster_rcnn import RCNNConfig
+from visionkit.task_config import RCNNConfig
 from visionkit.tasks import Detector
 
 PATTERNS = {"boxes": 20, "masks": 20}

@@ -109,7 +109,10 @@ def test_training_through_the_switch_resumes_bit_for_bit(tmp_path):
 
     def make():
         return captioner(
-            self_critical=SelfCritical(at=8, samples=2), scheduled_sampling=0.5, coverage=0.1, dropout=0.3
+            self_critical=SelfCritical(start_images=8, samples=2),
+            scheduled_sampling=0.5,
+            coverage=0.1,
+            dropout=0.3,
         )
 
     whole = make()

@@ -11,7 +11,7 @@ from tests.nn.detectors import TinySource, random_targets
 from visionkit.config import TransferConfig
 from visionkit.data.collate import list_batch
 from visionkit.errors import DataError, InputError
-from visionkit.nn.detection.faster_rcnn import RCNNConfig
+from visionkit.task_config import RCNNConfig
 from visionkit.tasks.detection.task import Detector
 
 SMALL = RCNNConfig(

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visionkit.compare.compatibility import flatten, require_alike, unlike
+from visionkit.compare.compatibility import require_alike, unlike
 from visionkit.compare.curves import Curve, Reach, images_to_reach, mean_curve, mean_lead
 from visionkit.compare.low_data import LowData, low_data
 from visionkit.compare.run_record import Record, find_runs, read_record
 from visionkit.compare.statistics import Difference, Spread, difference, spread
+from visionkit.config import flatten
 from visionkit.errors import InputError, RunError
 from visionkit.files import finite, to_plain
 from visionkit.printable import printable_values

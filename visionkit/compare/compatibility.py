@@ -2,41 +2,26 @@
 
 He, Girshick and Dollár (arXiv 1811.08883) set the rules: one norm and one schedule for both arms.
 What an init implies (what is frozen, how fast the backbone moves) may differ between arms, never inside one.
+What each setting means to a comparison, its role, is written in the run's record (`visionkit.config.roles`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from visionkit.compare.run_record import Record
+from visionkit.config import flatten
 from visionkit.errors import InputError, nearest
 
-__all__ = ["flatten", "require_alike", "unlike"]
+__all__ = ["require_alike", "unlike"]
 
-# Fields of the config that name the run, its place or its helpers, and change nothing that is learned.
-FREE = frozenset({"init", "seed", "seeds", "fraction", "fractions", "data", "download", "out", "resume"})
-FREE |= {"logger", "workers", "debug", "report", "progress", "checkpoint_every", "jobs", "timeout"}
-# Fields that say what is done with the weights: implied by init, so they may differ between arms.
-IMPLIED = frozenset(
-    f"transfer.{name}"
-    for name in ("freeze_through", "backbone_lr_scale", "layer_decay", "unfreeze_at", "probe_level")
-)
-# What result.json says was held equal, and between which runs it has to be.
-EVERYWHERE = frozenset({"norm"})
-BY_FRACTION = frozenset({"schedule"})
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested table as dotted names and plain values."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+Value = Callable[[Record], Any]
+Group = Callable[[Record], Hashable]
+# Not compared as settings: init, seed and fraction are what varies, and data count by their fingerprint.
+BY_RECORD = frozenset({"init", "seeds", "fractions", "data"})
 
 
 def unlike(records: Sequence[Record], *, allow: Iterable[str] = ()) -> tuple[list[str], list[str]]:
@@ -47,46 +32,32 @@ def unlike(records: Sequence[Record], *, allow: Iterable[str] = ()) -> tuple[lis
         allow: Dotted names ("lr", "equal.schedule") that may differ.
 
     Returns:
-        Sentences that forbid the comparison, and sentences on differences that were allowed by name.
+        Sentences that forbid the comparison, and sentences on differences that do not: settings of the role
+        "machine", and those that were allowed by name.
     """
-    everywhere, by_fraction, by_pair, by_arm = _keys()
-    found: dict[str, str] = {}
-    for name, of in (("task", "task"), ("monitor", "monitor")):
-        _note(found, records, name, lambda r, of=of: r.result.get(of), everywhere)  # type: ignore[misc]
-    for name in _names(records, lambda r: flatten(r.result["config"])):
-        if name.split(".")[0] in FREE:
-            continue
-        _note(
-            found,
-            records,
-            name,
-            lambda r, n=name: flatten(r.result["config"]).get(n),  # type: ignore[misc]
-            by_arm if name in IMPLIED else everywhere,
-        )
-    for name in _names(records, _fingerprints):
-        key = by_pair if name in ("train", "all") else everywhere
-        _note(found, records, "data.fingerprint", lambda r, n=name: _fingerprints(r).get(n), key)  # type: ignore[misc]
-    _note(found, records, "data.classes", lambda r: r.result["data"].get("classes"), everywhere)
-    for name in _names(records, lambda r: r.result.get("equal") or {}):
-        key = everywhere if name in EVERYWHERE else by_fraction if name in BY_FRACTION else by_pair
-        _note(found, records, f"equal.{name}", lambda r, n=name: (r.result.get("equal") or {}).get(n), key)  # type: ignore[misc]
-    _note(found, records, "images_seen", _planned, by_fraction)
-    allowed = set(allow)
-    strange = sorted(allowed - set(_nameable(records)))
-    if strange:
-        close = nearest(strange[0], _nameable(records))
+    machine = {name for name, role in _roles(records).items() if role == "machine"}
+    differences: dict[str, str] = {}
+    for name, value, group in _compared(records):
+        text = _difference(records, name, value, group)
+        if text and name not in differences:
+            differences[name] = text
+    allowed, names = set(allow), _names_to_allow(records)
+    unknown = sorted(allowed - set(names))
+    if unknown:
+        close = nearest(unknown[0], names)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise InputError(
-            f"Nothing named {strange[0]!r} is compared, so it cannot be allowed to differ.{hint}"
+            f"Nothing named {unknown[0]!r} is compared, so it cannot be allowed to differ.{hint}"
         )
+    allowed |= machine
     return (
-        [text for name, text in found.items() if name not in allowed],
-        [text for name, text in found.items() if name in allowed],
+        [text for name, text in differences.items() if name not in allowed],
+        [text for name, text in differences.items() if name in allowed],
     )
 
 
 def require_alike(records: Sequence[Record], *, allow: Iterable[str] = ()) -> list[str]:
-    """Return the differences that were allowed; refuse all others.
+    """Return the differences that do not forbid a comparison; refuse all others.
 
     Args:
         records: The runs.
@@ -107,13 +78,64 @@ def require_alike(records: Sequence[Record], *, allow: Iterable[str] = ()) -> li
     return allowed
 
 
-def _keys() -> tuple[Callable[[Record], Hashable], ...]:
-    return (
-        lambda r: (),
-        lambda r: (r.fraction,),
-        lambda r: (r.fraction, r.seed),
-        lambda r: (r.init,),
-    )
+def _compared(records: Sequence[Record]) -> Iterator[tuple[str, Value, Group]]:
+    """Yield what is compared: its name, its value of a run, and the group of runs that must share it."""
+    for name in ("task", "monitor"):
+        yield name, partial(_entry, name), _all
+    roles = _roles(records)
+    for name in _names(records, _settings):
+        role = roles.get(name, "identity")
+        if role != "free" and name not in BY_RECORD:
+            yield name, partial(_setting, name), _same_init if role == "arm" else _all
+    for name in _names(records, _fingerprints):
+        # The training part may depend on fraction and seed; what is scored on may not.
+        group = _same_draws if name in ("train", "all") else _all
+        yield "data.fingerprint", partial(_fingerprint, name), group
+    yield "data.classes", lambda record: record.result["data"].get("classes"), _all
+    groups: dict[str, Group] = {"norm": _all, "schedule": _same_fraction}
+    for name in _names(records, _equal):
+        yield f"equal.{name}", partial(_held_equal, name), groups.get(name, _same_draws)
+    yield "images_seen", _planned, _same_fraction
+
+
+def _all(record: Record) -> Hashable:
+    return ()
+
+
+def _same_init(record: Record) -> Hashable:
+    return record.init
+
+
+def _same_fraction(record: Record) -> Hashable:
+    return record.fraction
+
+
+def _same_draws(record: Record) -> Hashable:
+    return record.fraction, record.seed
+
+
+def _entry(name: str, record: Record) -> Any:
+    return record.result.get(name)
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    return flatten(record.result["config"])
+
+
+def _setting(name: str, record: Record) -> Any:
+    return _settings(record).get(name)
+
+
+def _roles(records: Sequence[Record]) -> dict[str, str]:
+    return {name: role for record in records for name, role in record.result["roles"].items()}
+
+
+def _equal(record: Record) -> Mapping[str, Any]:
+    return record.result.get("equal") or {}
+
+
+def _held_equal(name: str, record: Record) -> Any:
+    return _equal(record).get(name)
 
 
 def _planned(record: Record) -> Any:
@@ -123,37 +145,33 @@ def _planned(record: Record) -> Any:
 
 
 def _fingerprints(record: Record) -> dict[str, Any]:
-    # The training part may depend on fraction and seed, what is scored on may not.
     prints = record.result["data"].get("fingerprint")
     return prints if isinstance(prints, dict) else {"all": prints}
+
+
+def _fingerprint(name: str, record: Record) -> Any:
+    return _fingerprints(record).get(name)
 
 
 def _names(records: Sequence[Record], table: Callable[[Record], Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in table(record)))
 
 
-def _nameable(records: Sequence[Record]) -> list[str]:
-    names = _names(records, lambda r: flatten(r.result["config"]))
-    names += [f"equal.{name}" for name in _names(records, lambda r: r.result.get("equal") or {})]
-    return [*names, "data.fingerprint", "data.classes", "images_seen"]
+def _names_to_allow(records: Sequence[Record]) -> list[str]:
+    equal = [f"equal.{name}" for name in _names(records, _equal)]
+    return [*_names(records, _settings), *equal, "data.fingerprint", "data.classes", "images_seen"]
 
 
-def _note(
-    found: dict[str, str],
-    records: Sequence[Record],
-    name: str,
-    value: Callable[[Record], Any],
-    group: Callable[[Record], Hashable],
-) -> None:
-    # Compare each run with the first of its group: the first mismatch is named, with both values.
+def _difference(records: Sequence[Record], name: str, value: Value, group: Group) -> str:
+    """Return the first difference between a run and the first one of its group, with both values; or ""."""
     first: dict[Hashable, Record] = {}
     for record in records:
         other = first.setdefault(group(record), record)
-        mine, theirs = value(record), value(other)
-        if name not in found and json.dumps(mine, sort_keys=True) != json.dumps(theirs, sort_keys=True):
-            here, there = _short(mine), _short(theirs)
-            found[name] = f"{name}: {there} in {other.folder.name}, {here} in {record.folder.name}"
-            return
+        here, there = json.dumps(value(record), sort_keys=True), json.dumps(value(other), sort_keys=True)
+        if here != there:
+            mine, theirs = _short(value(record)), _short(value(other))
+            return f"{name}: {theirs} in {other.folder.name}, {mine} in {record.folder.name}"
+    return ""
 
 
 def _short(value: Any, limit: int = 80) -> str:

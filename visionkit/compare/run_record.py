@@ -16,7 +16,7 @@ from visionkit.errors import InputError, RunError
 __all__ = ["Record", "find_runs", "read_record", "runs_inside"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
-REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "data", "status")
+REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "roles", "data", "status")
 GIVE = "Give run folders, or a folder that holds run folders."
 MARKS = ("result.json", "config.yaml", "metrics.csv", "cmd.txt")
 
@@ -180,7 +180,7 @@ def _check_result(result: object) -> None:
     monitor = result["monitor"]
     if not (isinstance(monitor, list) and len(monitor) == 2 and monitor[1] in ("max", "min")):
         raise RunError(f'damaged: expected monitor to be [name, "max" or "min"], but got {monitor!r}.')
-    for name in ("metrics", "config", "data"):
+    for name in ("metrics", "config", "roles", "data"):
         if not isinstance(result[name], dict):
             raise RunError(
                 f"damaged: expected {name} of result.json to be a table, but got {result[name]!r}."

@@ -142,7 +142,7 @@ def summary_text(comparison: Comparison, *, width: int = 100, color: bool = Fals
     console.print(Text(OF_WEIGHTS, style="dim"))
     for item in comparison.skipped:
         console.print(Text(f"left out: {item['folder']}: {item['reason']}"))
-    for note in (*(f"not held equal, by request: {text}" for text in comparison.allowed), *comparison.notes):
+    for note in (*(f"not held equal: {text}" for text in comparison.allowed), *comparison.notes):
         console.print(Text(note))
     for notice in comparison.notices():
         console.print(Text(f"data: {notice}"))

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
     from visionkit.run.callbacks.step_seed import StepSeed
     from visionkit.run.callbacks.unfreeze import Unfreeze
-    from visionkit.run.config import RunConfig, parse, setting
+    from visionkit.run.command_line import parse
+    from visionkit.run.config import RunConfig, setting
     from visionkit.run.previews.callback import Preview
     from visionkit.run.previews.caption_grounding import CaptionFacts
     from visionkit.run.previews.captioning import CaptionPreview
@@ -72,7 +73,7 @@ _HOME = {
     "fit": "training.fit",
     "launch": "sweep.launch",
     "load_checkpoint": "storage.checkpoint",
-    "parse": "config",
+    "parse": "command_line",
     "request_stop": "processes.stop",
     "run_backbones": "sweep.backbone_table",
     "run_recipe": "sweep.arms",

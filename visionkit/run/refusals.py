@@ -1,4 +1,4 @@
-"""What a setting could have been, in our own words, where the parser of flags and files refused a value."""
+"""Errors for values that the parser of flags and files refused: the setting, its type and the value."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def explain_refusal(config: type, error: Exception) -> InputError:
     if dataclasses.is_dataclass(hint):
         inner = [f"--{name}.{item.name}" for item in dataclasses.fields(hint)]
         return InputError(f"Expected --{name} to be given part by part: {', '.join(inner)}.")
-    wanted = describe_type(hint)
+    allowed = describe_type(hint)
     if not values:
-        return InputError(f"Expected a value after --{name}: {wanted}. See --help.")
+        return InputError(f"Expected a value after --{name}: {allowed}. See --help.")
     got = values[-1].removesuffix(" See --help.").strip()
     close = nearest(got, _words(hint))
     near = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return InputError(f"Expected --{name} to be {wanted}, but got {got!r}.{near} See --help.")
+    return InputError(f"Expected --{name} to be {allowed}, but got {got!r}.{near} See --help.")
 
 
 def describe_type(hint: Any) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["format_usage"]
 
 WIDTH = 110
+_ARGUMENT = re.compile(r"^    (\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
 def format_usage(
@@ -26,7 +30,7 @@ def format_usage(
         doc: What the program does, with its launch lines.
         prog: Its name.
         variants: Named settings, listed with the first line of their docstrings.
-        everything: List the nested settings one by one too.
+        everything: List the rare settings and the nested ones too.
     """
     groups: dict[str, list[str]] = {}
     rare = 0
@@ -34,29 +38,42 @@ def format_usage(
         if item.metadata.get("rare") and not everything:
             rare += 1
             continue
-        value = _default(item)
+        value, text = _default(item), item.metadata.get("help", "")
         lines = groups.setdefault(item.metadata.get("group", "task"), [])
         if dataclasses.is_dataclass(value):
-            names = [inner.name for inner in dataclasses.fields(value)]
-            lines.append(f"  --{item.name}.NAME".ljust(24) + f"{item.metadata['help']}: {', '.join(names)}")
+            names = ", ".join(inner.name for inner in dataclasses.fields(value))
+            lines.append(_flag(item.name + ".NAME", f"{text}: {names}"))
             if everything:
-                lines += [
-                    f"    --{item.name}.{inner.name}".ljust(34) + _show(getattr(value, inner.name))
-                    for inner in dataclasses.fields(value)
-                ]
+                lines += _nested(item.name, value)
         else:
-            text = item.metadata.get("help", "")
-            lines.append(f"  --{item.name}".ljust(24) + f"{text} [{_show(value)}]")
+            lines.append(_flag(item.name, f"{text} [{_show(value)}]"))
     out = [doc.strip(), ""] if doc else []
     out.append(f"usage: {prog or 'recipe'} [--config FILE] [--FLAG VALUE ...]")
     for name, lines in groups.items():
-        out += [f"{name}:", *(_fold(line) for line in lines)]
+        out += [f"{name}:", *lines]
     if variants:
         out.append("--variant NAME:")
         out += [_fold(f"  {v.__name__}".ljust(24) + _summary(v)) for v in variants]
     more = f"{rare} rarer and the nested settings" if rare else "nested settings"
     out.append(f"also: --config FILE (YAML; flags win), --print_config, --debug, --help=all ({more})")
     return "\n".join(out)
+
+
+def _nested(group: str, value: Any) -> list[str]:
+    """Return a line for each field of a nested dataclass; its help is the first sentence of the docstring."""
+    help_texts = {
+        name: re.split(r"(?<!al)\.(?:\s|$)", " ".join(text.split()))[0]
+        for name, text in _ARGUMENT.findall(inspect.getdoc(type(value)) or "")
+    }
+    lines = []
+    for inner in dataclasses.fields(value):
+        text = f"{help_texts.get(inner.name, '')} [{_show(getattr(value, inner.name))}]"
+        lines.append(_fold(f"    --{group}.{inner.name}".ljust(34) + text, indent=34))
+    return lines
+
+
+def _flag(name: str, text: str) -> str:
+    return _fold(f"  --{name}".ljust(24) + text)
 
 
 def _summary(variant: Callable[..., Any]) -> str:
@@ -73,8 +90,7 @@ def _show(value: Any) -> str:
     return "none" if value is None else str(value) or "none"
 
 
-def _fold(line: str) -> str:
-    if len(line) <= WIDTH:
-        return line
-    cut = line.rfind(" ", 0, WIDTH)
-    return f"{line[:cut]}\n{' ' * 24}{line[cut + 1 :]}"
+def _fold(line: str, *, indent: int = 24) -> str:
+    lead = line[:indent]  # the flag, with the spaces after it
+    rows = textwrap.wrap(line[indent:], WIDTH - indent, break_long_words=False)
+    return lead + f"\n{' ' * indent}".join(rows)

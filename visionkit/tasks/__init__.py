@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from visionkit.nn.detection.faster_rcnn import RCNNConfig
+from visionkit.task_config import Decoding, RCNNConfig, SelfCritical
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.captioning.self_critical import training_frequency
-from visionkit.tasks.captioning.settings import Decoding, SelfCritical
 from visionkit.tasks.captioning.task import Captioner
 from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
 from visionkit.tasks.classification.task import Classifier

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from visionkit import __version__
 from visionkit.compare.comparison import Comparison, arm_name
-from visionkit.compare.compatibility import flatten
 from visionkit.compare.report.class_figures import class_bars, confusion_matrix
 from visionkit.compare.report.class_scores import class_scores
 from visionkit.compare.report.detection_figures import detection_figures, read_curves
@@ -29,6 +28,7 @@ from visionkit.compare.summary import (
     share_rows,
     summary_rows,
 )
+from visionkit.config import flatten
 from visionkit.errors import RunError
 from visionkit.files import write_text
 from visionkit.printable import printable

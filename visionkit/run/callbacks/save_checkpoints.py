@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from visionkit.compat import batches_started, update_is_done
 from visionkit.errors import InputError
 from visionkit.metrics.running_sums import RunningSums
 from visionkit.optim import images_per_step
+from visionkit.run.resume import new_run_hint
 from visionkit.run.storage.checkpoint import FORMAT
 
 __all__ = ["SaveCheckpoints"]
@@ -144,18 +143,14 @@ class SaveCheckpoints(Checkpoint):
         """Refuse to continue a run that was another one; go on with its running sums."""
         saved = checkpoint.get("visionkit", {}).get("identity", {})
         self._update = int(checkpoint.get("visionkit", {}).get("update", 0))
-        wanted = json.loads(json.dumps(self.identity))
-        other = [name for name in wanted if name in saved and saved[name] != wanted[name]]
-        soft = [name for name in other if name.startswith("soft:")]
-        for name in soft:
-            rank_zero_warn(f"Resuming with another {name[5:]}: it was {saved[name]}, it is {wanted[name]}.")
-        hard = [name for name in other if name not in soft]
-        if hard:
-            rows = "; ".join(f"{name} was {saved[name]}, is {wanted[name]}" for name in hard)
+        now = json.loads(json.dumps(self.identity))
+        other = [name for name in now if name in saved and saved[name] != now[name]]
+        if other:
+            rows = "; ".join(f"{name} was {saved[name]}, is {now[name]}" for name in other)
             raise InputError(
                 f"The run in {self.folder.parent} cannot be resumed, because it was another one: {rows}. "
                 "Give the settings, data and code it was started with, or another --out. "
-                f"{how_to_go_on(self.folder.parent)}"
+                f"{new_run_hint(self.folder.parent)}"
             )
         tally = getattr(pl_module, "tally", None)
         if isinstance(tally, RunningSums) and trainer.state.fn == "fit":
@@ -183,16 +178,6 @@ class SaveCheckpoints(Checkpoint):
         if best is None:
             return True
         return score > best if self.monitor[1] == "max" else score < best
-
-
-def how_to_go_on(folder: Path) -> str:
-    """Return how a new run begins from the weights of the run in `folder`, with settings of its own."""
-    best = next(
-        (path for name in ("best", "last") if (path := folder / f"checkpoints/{name}.ckpt").exists()), None
-    )
-    if best is None:
-        return ""
-    return f"To go on from its weights as a new run: --init {shlex.quote(str(best))} --out OTHER_FOLDER."
 
 
 def at_boundary(trainer: lightning.Trainer) -> bool:

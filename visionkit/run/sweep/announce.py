@@ -1,4 +1,4 @@
-"""What the data's reader left out is said once a command, on the screen, wherever the run is trained."""
+"""Notices of the data's reader, printed once a command although every run opens the data again."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _SEND: list[Callable[[str], None]] = []
 
 
 def notice_lines(notices: Iterable[Notice]) -> list[str]:
-    """Return a line for each notice: the kind, the count, the share and the first case."""
+    """Return a line for each notice: the kind, the count, the fraction and the first case."""
     return [" ".join(str(notice).split()) for notice in notices]
 
 
 def announce(lines: Iterable[str]) -> list[str]:
     """Return those of `lines` that this command has not shown yet, for the caller to print.
 
-    In a process of its own, where what is printed goes to a log, they are also sent to the one that shows.
+    In a child process, whose output goes to a log, they are also sent to the parent, which prints them.
     """
-    new = [line for line in dict.fromkeys(lines) if line not in _SEEN]
+    new = [line for line in dict.fromkeys(lines) if line and line not in _SEEN]
     _SEEN.update(new)
     for send in _SEND:
         for line in new:
@@ -31,10 +31,10 @@ def announce(lines: Iterable[str]) -> list[str]:
 
 
 def forward(send: Callable[[str], None]) -> None:
-    """Have this process send what it announces; nothing counts as shown before.
+    """Send what this process announces to its parent as well; nothing counts as shown before.
 
     Args:
-        send: Takes a line to the process that has the screen.
+        send: Sends a line.
     """
     _SEEN.clear()
     _SEND[:] = [send]

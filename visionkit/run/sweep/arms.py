@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from visionkit.config import check_limits
 from visionkit.errors import InputError, PreemptedError, RunError, unknown_name
 from visionkit.printable import printable
-from visionkit.run.config import RunConfig, to_dict
+from visionkit.run.config import RunConfig
+from visionkit.run.resume import check_resume, machine_changes
+from visionkit.run.sweep.announce import announce
 
 if TYPE_CHECKING:
     from visionkit.run.sweep.jobs import Job
@@ -22,21 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["each_run", "run_recipe"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
-# What a setting may be instead of a path.
+# What these settings may be instead of a path.
 WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "both")}
-IGNORED = (
-    "out",
-    "resume",
-    "logger",
-    "progress",
-    "workers",
-    "checkpoint_every",
-    "devices",
-    "num_nodes",
-    "strategy",
-    "jobs",
-    "timeout",
-)
 
 
 def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
@@ -48,13 +37,13 @@ def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
     check_limits(config)
     if not config.seeds or not config.fractions:
         raise InputError("Expected at least one seed and one fraction. Use --seeds 0 --fractions 1.")
-    places: dict[Path, float] = {}
+    fraction_of: dict[Path, float] = {}
     for fraction in config.fractions:
         for seed in config.seeds:
             for init in config.arms():
                 name = init if init in ("pretrained", "scratch") else Path(init).stem
                 folder = Path(config.out) / f"{name}-f{fraction:g}-s{seed}"
-                other = places.setdefault(folder, fraction)
+                other = fraction_of.setdefault(folder, fraction)
                 if other != fraction:
                     raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
                 one = dataclasses.replace(config, init=init, seeds=[seed], fractions=[fraction])
@@ -66,7 +55,7 @@ def run_recipe(
 ) -> Path:
     """Run every run that is not finished yet, then compare them all and write the report.
 
-    Finished runs with the same settings are kept as they are, so the same command continues after anything.
+    Finished runs with the same settings are left as they are: the same command continues after any stop.
 
     Args:
         config: The recipe's settings; `out` must be set.
@@ -80,24 +69,22 @@ def run_recipe(
         InputError: A folder holds a run with other settings, or holds one and `resume` is "never", or another
             command trains there.
         RunError: A run failed; the others are finished and compared. Or all are finished, but a figure, a
-            tracker or the test split failed: results and report are kept and name it.
+            tracker or the test split failed: results and report are written and name it.
     """
     runs = list(each_run(config))
-    _check_paths(config, paths)  # what is told without a long import, and before a folder is made
-    from visionkit.run.processes.launcher import find_processes, is_first
+    _check_paths(config, paths)  # before the long imports, and before a folder is made
+    from visionkit.run.processes.launcher import is_first
     from visionkit.run.processes.lifetime import die_with_launcher
     from visionkit.run.processes.stop import listening
     from visionkit.run.storage.lock import hold
     from visionkit.run.storage.result import TEST_FAILED, read_result
     from visionkit.run.sweep.jobs import Job, choose_jobs, run_jobs
-    from visionkit.run.training.device_policy import choose_policy
 
     die_with_launcher()
     out, began = Path(config.out), time.time()
     first = is_first()
-    jobs, threads = choose_jobs(config, len(runs))
-    alone = find_processes(config, accelerator=choose_policy(config).accelerator).world == 1
-    # Another process may look when the first has already begun: only that one can tell a run of before.
+    jobs, threads, alone = choose_jobs(config, len(runs))
+    # Another process may check after the first has begun: only the first can know a run of before.
     for one, folder in runs:
         if first or one.resume != "never":
             _check_folder(one, folder)
@@ -107,14 +94,16 @@ def run_recipe(
         result = read_result(folder)
         if result is None or any(TEST_FAILED in text for text in result.get("problems") or ()):
             todo.append(Job(title, folder, functools.partial(_train_one, train, one, folder)))
+            for line in announce([machine_changes(one, folder)] if first else []):
+                _print(line)
         elif first:
             _print(f"{title}: finished before, kept.")
-    fault: Exception | None = None
+    failure: Exception | None = None
     with hold([job.folder for job in todo] if first else []), listening():
         try:
             if jobs > 1 and todo:
                 _print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.")
-                run_jobs(todo, jobs=jobs, threads=threads, finished=_say)
+                run_jobs(todo, jobs=jobs, threads=threads, finished=_print_result)
             else:
                 _in_turn(todo, first=first, alone=alone)
         except PreemptedError:
@@ -122,19 +111,19 @@ def run_recipe(
         except Exception as error:
             if not alone:  # other processes wait for this one's end
                 raise
-            fault = error  # what is finished is compared all the same
+            failure = error  # what is finished is compared all the same
         if first:
-            _conclude(out, [folder for _, folder in runs], time.time() - began, fault)
-    if fault is not None:
-        raise fault
+            _conclude(out, [folder for _, folder in runs], time.time() - began, failure)
+    if failure is not None:
+        raise failure
     return out
 
 
 def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
-    """Look whether what the settings name is there.
+    """Refuse paths that do not exist.
 
     Raises:
-        InputError: A path is not there, or a file stands where folders are to be.
+        InputError: A path does not exist, or `out` lies below a file.
     """
     for name in paths:
         value = str(getattr(config, name))
@@ -148,14 +137,14 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
             text += f" {unknown_name(name, value, WORDS[name])}"
         raise InputError(text)
     out = Path(config.out)
-    there = next((place for place in (out, *out.absolute().parents) if place.exists()), None)
-    if there is not None and not there.is_dir():
-        raise InputError(f"--out {out}: {there} is a file, not a folder. Choose another --out.")
+    existing = next((path for path in (out, *out.absolute().parents) if path.exists()), None)
+    if existing is not None and not existing.is_dir():
+        raise InputError(f"--out {out}: {existing} is a file, not a folder. Choose another --out.")
 
 
 def _in_turn(todo: list[Job], *, first: bool, alone: bool) -> None:
     """Train one run after the other; a failed one stops the others only where processes wait for it."""
-    fault: Exception | None = None
+    failure: Exception | None = None
     for job in todo:
         if first:
             _print(job.title)
@@ -164,13 +153,13 @@ def _in_turn(todo: list[Job], *, first: bool, alone: bool) -> None:
         except RunError as error:
             if not alone or isinstance(error, PreemptedError):
                 raise
-            fault = fault or error
+            failure = failure or error
             _print(f"{job.title}: {error}")
         else:
             if first:
-                _say(job, result)
-    if fault is not None:
-        raise fault
+                _print_result(job, result)
+    if failure is not None:
+        raise failure
 
 
 def _train_one(
@@ -185,10 +174,10 @@ def _train_one(
         (folder / "error.txt").unlink(missing_ok=True)  # of an earlier start
     lightning.seed_everything(one.seeds[0], workers=False, verbose=False)
     try:
-        with listening():  # also in a process of its own
+        with listening():  # also in a child process
             return train(one, folder)
     except Exception as error:
-        # A run that had begun says in its folder why it has no result: a comparison reads it.
+        # The reason why a run has no result goes into its folder: a comparison reads it.
         if is_first() and not isinstance(error, PreemptedError) and (folder / "config.yaml").exists():
             with contextlib.suppress(OSError):
                 text = printable(f"{type(error).__name__}: {error}\n")
@@ -200,7 +189,7 @@ def _print(text: str) -> None:
     print(printable(text), flush=True)  # noqa: T201
 
 
-def _say(job: Job, result: dict[str, Any]) -> None:
+def _print_result(job: Job, result: dict[str, Any]) -> None:
     name = result["monitor"][0]
     score = result["metrics"].get(name)
     value = "nothing to score" if score is None or not math.isfinite(score) else f"{score:.4f}"
@@ -218,13 +207,9 @@ def _say(job: Job, result: dict[str, Any]) -> None:
 
 
 def _check_folder(one: RunConfig, folder: Path) -> None:
-    import yaml
-
-    from visionkit.run.callbacks.save_checkpoints import how_to_go_on
     from visionkit.run.storage.disk import check_writable
 
-    saved = folder / "config.yaml"
-    if not saved.exists():
+    if not (folder / "config.yaml").exists():
         if one.resume == "require":
             raise InputError(f"--resume require: expected a run in {folder}, but there is none.")
         check_writable(folder.parent)
@@ -234,19 +219,10 @@ def _check_folder(one: RunConfig, folder: Path) -> None:
             f"{folder} already holds a run. Nothing is overwritten: continue it with --resume auto, or give "
             "another --out."
         )
-    before = yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
-    now = to_dict(one)
-    other = [name for name in now if name not in IGNORED and before.get(name) != now[name]]
-    if other:
-        rows = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other[:4])
-        rows += f" and {len(other) - 4} more" if len(other) > 4 else ""
-        raise InputError(
-            f"{folder} holds a run with other settings: {rows}. Nothing is overwritten: give the settings it "
-            f"was started with, or another --out. {how_to_go_on(folder)}"
-        )
+    check_resume(one, folder)
 
 
-def _conclude(out: Path, folders: list[Path], seconds: float, fault: Exception | None) -> None:
+def _conclude(out: Path, folders: list[Path], seconds: float, failure: Exception | None) -> None:
     """Compare what is finished, of this command and of earlier ones in the same folder; write the report.
 
     Raises:
@@ -258,7 +234,7 @@ def _conclude(out: Path, folders: list[Path], seconds: float, fault: Exception |
     from visionkit.run.storage.result import read_result
 
     results = [result for folder in folders if (result := read_result(folder)) is not None]
-    if fault is not None and not results:
+    if failure is not None and not results:
         return
     inside = runs_inside(out)
     problems = [f"{r['init']}, seed {r['seed']}: {text}" for r in results for text in r.get("problems") or ()]
@@ -269,14 +245,14 @@ def _conclude(out: Path, folders: list[Path], seconds: float, fault: Exception |
         comparison.print()
         report = write_report(comparison, out)
     except Exception as error:
-        if fault is not None:  # the first one is the one to tell
-            _print(f"The comparison is not whole: {error}")
+        if failure is not None:  # which is raised in the end
+            _print(f"The comparison is not complete: {error}")
             return
         if not isinstance(error, RunError):
             raise
         problems.append(str(error))
         report = out / "report.html"
     _print(f"\nreport      {report}\nruns        {out}\nseconds     {seconds:.0f}")
-    if problems and fault is None:
+    if problems and failure is None:
         lines = "\n".join(f"  {text}" for text in problems)
         raise RunError(f"Every run is finished and its result is kept, but not all went well:\n{lines}")

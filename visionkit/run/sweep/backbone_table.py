@@ -28,7 +28,7 @@ COLUMNS = ("backbone", "init", "score", "images_per_second", "peak_memory_mb", "
 def run_backbones(
     config: ConfigT, backbones: Sequence[str], train: Callable[[ConfigT, Path], dict[str, Any]]
 ) -> Path:
-    """Run a recipe once for each backbone, every one in a folder of its own, and write the table of them all.
+    """Run a recipe once for each backbone, each in its own folder, and write a table of all.
 
     Args:
         config: The recipe's settings; only the backbone changes.
@@ -42,19 +42,19 @@ def run_backbones(
     if len(set(backbones)) < len(backbones):
         raise InputError(f"Expected each backbone once, but got {', '.join(backbones)}.")
     out = Path(config.out)
-    fault: RunError | None = None
+    failure: RunError | None = None
     for name in backbones:
-        place = out / re.sub(r"[^\w.-]+", "-", name)
+        folder = out / re.sub(r"[^\w.-]+", "-", name)
         try:
-            run_recipe(dataclasses.replace(config, backbone=name, out=str(place)), train)
+            run_recipe(dataclasses.replace(config, backbone=name, out=str(folder)), train)
         except PreemptedError:
             raise
         except RunError as error:
-            fault = fault or error
-    if fault is None or architecture_rows(out):
+            failure = failure or error
+    if failure is None or architecture_rows(out):
         write_architectures(out)
-    if fault is not None:
-        raise fault
+    if failure is not None:
+        raise failure
     return out
 
 
@@ -64,13 +64,13 @@ def architecture_rows(folder: str | Path) -> list[dict[str, Any]]:
     Args:
         folder: Where runs lie, at any depth below it.
     """
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for path in sorted(Path(folder).rglob("result.json")):
         result = read_result(path.parent)
         if result is not None and result["fraction"] == 1.0:
-            found.setdefault((result["config"]["backbone"], result["init"]), []).append(result)
+            groups.setdefault((result["config"]["backbone"], result["init"]), []).append(result)
     rows = []
-    for (backbone, init), results in found.items():
+    for (backbone, init), results in groups.items():
         given = [r["metrics"].get(r["monitor"][0]) for r in results]
         scores = [float(value) for value in given if value is not None] or [math.nan]
         row = {
@@ -131,8 +131,8 @@ def _scatter(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.scatter(speed, score, s=area, color=style.color, marker=style.marker, alpha=0.7, label=arm)
         for row in mine:
             name = row["backbone"].rpartition("/")[2]
-            place = (row["images_per_second"], row["score"])
-            axes.annotate(name, place, xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK)
+            point = (row["images_per_second"], row["score"])
+            axes.annotate(name, point, xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK)
     axes.margins(0.2)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     name_axes(axes, "Score and speed of each backbone", "area: parameters", "images a second", "score")

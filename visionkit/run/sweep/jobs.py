@@ -1,4 +1,4 @@
-"""Several runs at the same time on one machine's cores, each in a process of its own.
+"""Several runs at the same time on one machine's cores, each in its own process.
 
 Small networks use one core well and two cores badly, so that two runs beside each other finish sooner than
 two runs in turn. The processes are forked after the imports, which are thus paid once.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.printable import printable
@@ -27,9 +27,9 @@ from visionkit.run.processes.lifetime import die_with_parent
 from visionkit.run.sweep.announce import announce, forward
 from visionkit.run.training.device_policy import choose_policy
 
-__all__ = ["Job", "choose_jobs", "run_jobs"]
+__all__ = ["Job", "Placement", "choose_jobs", "run_jobs"]
 
-MOST = 4
+MAX_JOBS = 4
 """Runs at a time unless `--jobs` asks for more: each needs the memory of a run."""
 
 POLL = 0.5
@@ -38,7 +38,7 @@ ASKED = "Interrupted: every run saves after its next update and ends. Press Ctrl
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be trained in a process of its own.
+    """One run to be trained in a child process.
 
     Args:
         title: What is printed of it.
@@ -51,38 +51,53 @@ class Job:
     call: Callable[[], dict[str, Any]]
 
 
-def choose_jobs(config: RunConfig, runs: int) -> tuple[int, int]:
-    """Return `(runs at a time, threads of each)`.
+class Placement(NamedTuple):
+    """Where the runs of a command are trained.
 
-    Asked for 0, as many runs as there are threads go at a time, four at most, where a run is one process on
-    a CPU; otherwise one. The numbers follow from all runs of the command, finished or not, because threads
-    decide the last bits of a sum: a command started again must share them out alike.
+    Args:
+        jobs: Runs at a time.
+        threads: Threads of each.
+        alone: Whether a run is a single process.
+    """
+
+    jobs: int
+    threads: int
+    alone: bool
+
+
+def choose_jobs(config: RunConfig, runs: int) -> Placement:
+    """Return how many runs are trained at a time, and with how many threads each.
+
+    With `jobs` 0, as many runs as there are threads are trained at a time, four at most, where a run is one
+    process on a CPU; otherwise one. The numbers follow from all runs of the command, finished or not, because
+    threads decide the last bits of a sum: a command started again must divide them alike.
 
     Args:
         config: `jobs`, and what the runs use.
         runs: All runs that the command spans.
 
     Raises:
-        InputError: Several runs at a time are asked for on a GPU or with several processes a run.
+        InputError: `jobs` is above 1 on a GPU or with several processes a run.
     """
     import torch
 
     threads = torch.get_num_threads()
     accelerator = choose_policy(config).accelerator
-    found = find_processes(config, accelerator=accelerator)
+    processes = find_processes(config, accelerator=accelerator)
+    alone = processes.world == 1
     # A Ray worker runs in a thread of a process that cannot be forked.
-    alone = accelerator == "cpu" and found.world == 1 and found.launcher != "ray"
+    forks = accelerator == "cpu" and alone and processes.launcher != "ray" and hasattr(os, "fork")
     if config.jobs < 0:
         raise InputError(f"Expected --jobs to be 0 (auto) or more, but got {config.jobs}.")
-    if config.jobs > 1 and not (alone and hasattr(os, "fork")):
+    if config.jobs > 1 and not forks:
         raise InputError(
             f"Expected --jobs 1, but got {config.jobs}: runs go at the same time only where each is one "
             "process on a CPU. On GPUs start each arm as a command of its own, with --init and --seeds."
         )
-    if not alone or not hasattr(os, "fork"):
-        return 1, threads
-    jobs = max(1, min(config.jobs or min(threads, MOST), runs))
-    return jobs, max(1, threads // jobs)
+    if not forks:
+        return Placement(1, threads, alone)
+    jobs = max(1, min(config.jobs or min(threads, MAX_JOBS), runs))
+    return Placement(jobs, max(1, threads // jobs), alone)
 
 
 def run_jobs(
@@ -190,7 +205,7 @@ def _work(job: Job, threads: int, end: Connection, parent: int) -> None:
         end.send((RunError, f"{type(error).__name__}: {error}"))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # what the parent registered for its own end is not this process's to do
+    os._exit(0)  # skips the exit handlers that belong to the parent
 
 
 def _answer(end: Connection) -> tuple[str | type[Exception], Any] | None:

@@ -1,4 +1,4 @@
-"""How a recipe starts from a shell: parse, run, and end with a status that says what happened."""
+"""How a recipe starts from a shell: parse, run, and exit with a status for each kind of end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.printable import printable
-from visionkit.run.config import RunConfig, parse
+from visionkit.run.command_line import parse
+from visionkit.run.config import RunConfig
 from visionkit.run.processes.stop import first_speaks, listening
 
 __all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PREEMPTED", "launch"]
@@ -47,7 +48,7 @@ def launch(
         config: The recipe's dataclass.
         variants: Named settings.
         doc: The recipe's docstring, shown in the help.
-        prog: The recipe's name, where it is not run as a file: a copy goes by its own name.
+        prog: The recipe's name, where it is not run as a file: a copy is named after its file.
         argv: The arguments; those of the process if not given.
     """
     args = list(sys.argv[1:] if argv is None else argv)
@@ -81,21 +82,21 @@ def _reader_may_leave() -> Iterator[None]:
         finally:
             sys.stdout.flush()  # not first at the very end, where nobody can catch it
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # drops what is still buffered
         raise SystemExit(0) from None
 
 
 def _judge(error: BaseException, out: str) -> tuple[int, str]:
     if isinstance(error, OSError):
-        place = Path(str(error.filename or out or "."))
-        free = next(shutil.disk_usage(p).free for p in (place, *place.absolute().parents) if p.exists())
+        path = Path(str(error.filename or out or "."))
+        free = next(shutil.disk_usage(p).free for p in (path, *path.absolute().parents) if p.exists())
         return EXIT_FAILED, (
-            f"{place} could not be written: {error.strerror}; {free} bytes are free. Free some space or "
+            f"{path} could not be written: {error.strerror}; {free} bytes are free. Free some space or "
             "choose another --out, then start the same command again."
         )
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED, str(error) or (
-            "interrupted by the keyboard. Start the same command again to go on: finished runs are kept, the "
+            "interrupted by the keyboard. Start the same command again to go on: finished runs stay, the "
             "others continue from their last checkpoints; a run that has none yet starts again."
         )
     if isinstance(error, PreemptedError):

@@ -1,4 +1,4 @@
-"""What a run says before it starts: versions, device, batch, data, what is frozen, where everything goes."""
+"""The facts that a run prints before it starts: versions, device, batch, data, what is frozen, folder."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def print_banner(
     folder: Path,
     plan: Length,
     resume: str | None,
+    changed: str,
 ) -> None:
-    """Print the facts of one run, on the first process."""
+    """Print the facts of one run, on the first process; `changed` says which settings are not as before."""
     from visionkit.optim import describe_rate
 
     env, world = environment(), trainer.world_size
@@ -60,7 +61,7 @@ def print_banner(
         f"{trainable / 1e6:.2f} M trained; norm {norm}, frozen through {frozen or 'nothing'}",
         "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),
     }
-    lines = notice_lines(data.splits.notices)
+    lines = [changed] * bool(changed) + notice_lines(data.splits.notices)
     new = announce(lines)
     shown = [("notice", line) for line in new]
     if len(new) < len(lines):

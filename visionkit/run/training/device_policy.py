@@ -68,14 +68,14 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
         InputError: An accelerator is named that is not here, or --compile where nothing compiles.
     """
     cuda = torch.cuda.is_available()
-    wanted = config.accelerator
-    if wanted not in ("auto", "cpu", "gpu"):
-        raise InputError(f"Expected --accelerator to be auto, cpu or gpu, but got {wanted!r}.")
-    if wanted == "gpu" and not cuda:
+    asked = config.accelerator
+    if asked not in ("auto", "cpu", "gpu"):
+        raise InputError(f"Expected --accelerator to be auto, cpu or gpu, but got {asked!r}.")
+    if asked == "gpu" and not cuda:
         raise InputError(
             "Expected a CUDA device for --accelerator gpu, but found none. Use --accelerator cpu."
         )
-    accelerator = "gpu" if cuda and wanted != "cpu" else "cpu"
+    accelerator = "gpu" if cuda and asked != "cpu" else "cpu"
     if config.compile:
         _check_compiler(accelerator)
     precision, reason = config.precision, "as asked"
@@ -87,7 +87,7 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
 
 
 def _check_compiler(accelerator: str) -> None:
-    # torch finds out in the first step, minutes into a run, and says so in a hundred lines.
+    # torch notices in the first step, minutes into a run, with an error of a hundred lines.
     if accelerator == "gpu":
         if find_spec("triton") is None:
             raise InputError("--compile on a GPU needs the package triton, which is absent. Leave it out.")

@@ -1,13 +1,15 @@
-"""One run: a task, its data and a folder in; a result out. Nothing here that could not be done by hand."""
+"""One run: train a task on its data in a folder, resume, evaluate, and write the result."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +37,21 @@ from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.processes.launcher import find_processes, is_first
 from visionkit.run.processes.lifetime import RankWatchdog, keep_group_at_exit, lost_ranks, watch_ranks
 from visionkit.run.processes.stop import interruptible
+from visionkit.run.resume import fixed_settings, machine_changes
 from visionkit.run.storage.checkpoint import newest_good
 from visionkit.run.storage.disk import check_writable
 from visionkit.run.storage.lock import hold
-from visionkit.run.storage.result import TEST_FAILED, environment, peak_memory_mb, write_result
+from visionkit.run.storage.result import TEST_FAILED, environment, write_result
 from visionkit.run.training.banner import print_banner
 from visionkit.run.training.careful import problems_of
-from visionkit.run.training.device_policy import choose_policy
-from visionkit.run.training.run_facts import run_facts
+from visionkit.run.training.device_policy import Policy, choose_policy
+from visionkit.run.training.run_facts import run_facts, run_result
 from visionkit.run.training.schedule_length import Length, length
 from visionkit.run.training.trainer import build_trainer
 
 __all__ = ["fit"]
 
 LOG_EVERY = 20  # updates
-SOFT = ("devices", "num_nodes", "workers", "strategy", "precision", "compile", "recompute", "accelerator")
-FREE = (
-    *("out", "resume", "logger", "progress", "checkpoint_every", "seeds", "fractions", "init"),
-    *("jobs", "timeout"),
-)
 
 
 def fit(
@@ -82,98 +80,125 @@ def fit(
             preempted.
         KeyboardInterrupt: Ctrl-C: the first saves after the update and says where, a second ends at once.
     """
-    place = Path(folder)
-    with hold([place] if is_first() else []):
-        return _fit(config, task, data, place, list(callbacks))
+    folder = Path(folder)
+    with hold([folder] if is_first() else []):
+        return _fit(config, task, data, folder, list(callbacks))
 
 
 def _fit(
     config: RunConfig,
     task: lightning.LightningModule,
     data: DataModule,
-    place: Path,
+    folder: Path,
     callbacks: list[Callback],
 ) -> dict[str, Any]:
-    began, watchdog = time.time(), RankWatchdog()
-    if config.bad_input == "skip":
-        data.skip_unreadable(limit=config.bad_limit)
-    policy = choose_policy(config, task)
-    if config.recompute:
-        _recompute(task)
-    if policy.channels_last:
-        task = task.to(memory_format=torch.channels_last)
+    began = time.time()
+    policy = _prepare(config, task, data)
+    processes = find_processes(config, accelerator=policy.accelerator)
+    plan = length(config, data, processes.world)
     monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
-    saver = SaveCheckpoints(
-        place / "checkpoints",
-        monitor=monitor,
-        every=config.checkpoint_every,
-        identity=_identity(config, data),
-    )
-    guard = FiniteGuard(place / "faults", skip=config.skip_updates)
-    counter = _Clock(place / "metrics.csv")
-    root = Path(config.out) if config.out and place.parent == Path(config.out) else place
-    trackers = [make_logger(name, place, root=root) for name in config.logger]
-    plan = length(config, data, find_processes(config, accelerator=policy.accelerator).world)
-    last: list[Callback] = [guard, watchdog, Preemption(saver), saver]
-    own = [StepSeed(data.seed), SkippedSamples(place / "faults"), *callbacks, *_task_callbacks(config, task)]
+    parts = _Parts.of(config, data, plan, folder, monitor)
     trainer = build_trainer(
         config,
-        folder=place,
+        folder=folder,
         policy=policy,
-        callbacks=[counter, *own, *last],
-        loggers=[counter.table, *trackers],
+        processes=processes,
+        callbacks=parts.around([*callbacks, *_task_callbacks(config, task)]),
+        loggers=[parts.clock.table, *parts.trackers],
         max_epochs=plan.epochs,
         validate_every=plan.validate_every,
         log_every=max(1, min(LOG_EVERY, plan.batches)),
     )
     problems: list[str] = []
-    with _ending(trackers):
-        resume = _open_folder(config, place, saver)
+    with _ending(parts.trackers):
+        resume, changed = _open_folder(config, folder, parts.saver)
         if policy.compile:
             task.compile()
-        print_banner(config, task, data, trainer, policy, place, plan, resume)
-        for tracker in trackers:
+        print_banner(config, task, data, trainer, policy, folder, plan, resume, changed)
+        for tracker in parts.trackers:
             tracker.log_facts(run_facts(config, task, data, plan))
-        _train(trainer, task, data, resume, config.timeout, watchdog)
-        if not counter.images:  # it had ended before, and only its result was missing
-            counter.images = plan.images
-            counter.table.rewind(counter.images)
-        metrics, fitted = dict(saver.metrics), time.time() - began
-        best = place / "checkpoints" / "best.ckpt"
+        _train(trainer, task, data, resume, config.timeout, parts.peers)
+        parts.clock.finish(plan.images)
+        metrics, fitted = dict(parts.saver.metrics), time.time() - began
+        best = folder / "checkpoints" / "best.ckpt"
         if data.splits.test is not None:
             metrics |= _test(trainer, task, data, best if best.exists() else None, problems)
-    problems += problems_of([*callbacks, *trackers])
-    planned = {"images": counter.images, "planned_images": plan.images}
-    result = {
-        "task": type(task).__name__,
+    came_out = parts.came_out() | {
         "metrics": metrics,
         # Which weights a split's metrics are of: those at the end, or those of the best validation.
         "metrics_of": {"val": "last", "test": "best" if best.exists() else "last"},
-        "best": {"name": monitor[0], "value": saver.best_score, "metrics": dict(saver.best_metrics)},
-        "monitor": list(monitor),
-        "init": config.init,
-        "seed": config.seeds[0],
-        "fraction": config.fractions[0],
-        "images_seen": counter.images,
-        "stopped_early": planned if counter.images < plan.images else None,
-        "problems": problems,
-        "skipped": {"updates": guard.skipped, "samples": data.skipped_counts()},
-        "weights": _weights(task),
-        "config": to_dict(config),
-        "policy": policy.as_dict(),
-        "env": environment(),
+        "problems": problems + problems_of([*callbacks, *parts.trackers]),
+        "skipped": {"updates": parts.guard.skipped, "samples": data.skipped_counts()},
         "seconds": {"fit": fitted, "total": time.time() - began},
-        "images_per_second": counter.speed,
-        "peak_memory_mb": peak_memory_mb(),
-        "parameters": _parameters(task),
-        "data": data.facts(),
-        "equal": _equal(task, data, plan, trainer, config),
-        "predictions": "predictions/val.jsonl" if (place / "predictions/val.jsonl").exists() else None,
     }
+    precision = str(trainer.precision)
+    result = run_result(
+        config, task, data, plan=plan, policy=policy, precision=precision, folder=folder, came_out=came_out
+    )
     if trainer.is_global_zero:
-        write_result(place, result)
+        write_result(folder, result)
     trainer.strategy.barrier("result")
     return result
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The callbacks and loggers of a run that its result is read from."""
+
+    clock: _Clock
+    first: list[Callback]
+    guard: FiniteGuard
+    watchdog: RankWatchdog
+    saver: SaveCheckpoints
+    trackers: list[Tracker]
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, data: DataModule, plan: Length, folder: Path, monitor: tuple[str, str]
+    ) -> _Parts:
+        saver = SaveCheckpoints(
+            folder / "checkpoints",
+            monitor=monitor,
+            every=config.checkpoint_every,
+            identity=_identity(config, data, plan),
+        )
+        root = Path(config.out) if config.out and folder.parent == Path(config.out) else folder
+        return cls(
+            clock=_Clock(folder / "metrics.csv"),
+            first=[StepSeed(data.seed), SkippedSamples(folder / "faults")],
+            guard=FiniteGuard(folder / "faults", skip=config.checks.skip_updates),
+            watchdog=RankWatchdog(),
+            saver=saver,
+            trackers=[make_logger(name, folder, root=root) for name in config.logger],
+        )
+
+    def around(self, callbacks: list[Callback]) -> list[Callback]:
+        """Return all callbacks in their order: the saver writes last, after what it saves has changed."""
+        last: list[Callback] = [self.guard, self.watchdog, Preemption(self.saver), self.saver]
+        return [self.clock, *self.first, *callbacks, *last]
+
+    def came_out(self) -> dict[str, Any]:
+        """Return what the parts know of the finished training."""
+        name, mode = self.saver.monitor
+        best = {"name": name, "value": self.saver.best_score, "metrics": dict(self.saver.best_metrics)}
+        return {
+            "best": best,
+            "monitor": [name, mode],
+            "images_seen": self.clock.images,
+            "images_per_second": self.clock.speed,
+        }
+
+
+def _prepare(config: RunConfig, task: lightning.LightningModule, data: DataModule) -> Policy:
+    """Set task and data up as the settings ask, and return how the run uses its device."""
+    if config.checks.bad_input == "skip":
+        data.skip_unreadable(limit=config.checks.bad_limit)
+    policy = choose_policy(config, task)
+    if config.recompute:
+        _recompute(task)
+    if policy.channels_last:
+        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return policy
 
 
 @contextmanager
@@ -194,7 +219,7 @@ def _test(
     best: Path | None,
     problems: list[str],
 ) -> dict[str, float]:
-    """Return the metrics of the test split; a fault there does not lose what was trained."""
+    """Return the metrics of the test split; an error there does not lose what was trained."""
     try:
         with interruptible():
             trainer.test(task, datamodule=data, ckpt_path=best and str(best), verbose=False)
@@ -234,7 +259,7 @@ def _train(
             keep_group_at_exit()
         lost = lost_ranks(error, trainer, timeout=timeout)
         if isinstance(error, PreemptedError) and error.by_keyboard:
-            raise KeyboardInterrupt(str(error)) from error  # saved: what follows is no longer wanted
+            raise KeyboardInterrupt(str(error)) from error  # saved: no further run is started
         if lost is None:
             raise
         watchdog.give_up(trainer.global_rank)
@@ -272,6 +297,12 @@ class _Clock(Callback):
         self._tick()
         self._since = None
 
+    def finish(self, planned: int) -> None:
+        """Count all images of a run that had ended before, of which only the result was missing."""
+        if not self.images:
+            self.images = planned
+            self.table.rewind(planned)
+
     def _count(self, trainer: lightning.Trainer) -> None:
         self.images = batches_started(trainer) * self._width
 
@@ -283,44 +314,45 @@ class _Clock(Callback):
         self.speed = self._timed / self._spent if self._spent else 0.0
 
 
-def _open_folder(config: RunConfig, place: Path, saver: SaveCheckpoints) -> str | None:
-    """Prepare the folder on the first process; return the checkpoint to continue from."""
-    found: Path | None = None
+def _open_folder(config: RunConfig, folder: Path, saver: SaveCheckpoints) -> tuple[str | None, str]:
+    """Prepare the folder on the first process.
+
+    Returns:
+        The checkpoint to continue from, and a sentence on the machine settings that changed since it began.
+    """
+    checkpoint: Path | None = None
+    changed = ""
     if config.resume != "never":
-        found = newest_good(saver.folder, report=rank_zero_only(lambda text: sys.stderr.write(text + "\n")))
-        if found is None and config.resume == "require":
+        report = rank_zero_only(lambda text: sys.stderr.write(text + "\n"))
+        checkpoint = newest_good(saver.folder, report=report)
+        if checkpoint is None and config.resume == "require":
             raise InputError(
                 f"--resume require: expected a sound checkpoint in {saver.folder}, but found none. "
                 "Use --resume auto to start afresh."
             )
     if getattr(rank_zero_only, "rank", 0) == 0:
-        check_writable(place)
+        if checkpoint is not None:
+            changed = machine_changes(config, folder)
+        check_writable(folder)
         remove_parts(saver.folder)
-        (place / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+        settings = yaml.safe_dump(to_dict(config), sort_keys=False)
+        (folder / "config.yaml").write_text(settings, encoding="utf-8")
         command = shlex.join([sys.executable, *sys.argv]) + "\n"
-        (place / "cmd.txt").write_text(command, encoding="utf-8", errors="surrogateescape")
-        (place / "env.json").write_text(_json(environment()), encoding="utf-8")
-    return None if found is None else str(found)
+        (folder / "cmd.txt").write_text(command, encoding="utf-8", errors="surrogateescape")
+        (folder / "env.json").write_text(json.dumps(environment(), indent=1) + "\n", encoding="utf-8")
+    return None if checkpoint is None else str(checkpoint), changed
 
 
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=1) + "\n"
-
-
-def _identity(config: RunConfig, data: DataModule) -> dict[str, Any]:
-    identity: dict[str, Any] = {}
-    for name, value in to_dict(config).items():
-        if name not in FREE:
-            identity[f"soft:{name}" if name in SOFT else name] = value
+def _identity(config: RunConfig, data: DataModule, plan: Length) -> dict[str, Any]:
+    """Return what has to be the same when the run is continued, by name."""
     facts = data.facts()
     # After the settings, one of which is called "data" too: what counts is what lies there.
-    return identity | {
+    return fixed_settings(config) | {
         "data": facts["fingerprint"],
+        "seeds": config.seeds[:1],
+        "fractions": config.fractions[:1],
         "classes": facts["classes"],
-        "seed": config.seeds[0],
-        "fraction": config.fractions[0],
+        "images in all": plan.images,
         "init": portable_init(config.init),
         "code version": __version__,
     }
@@ -341,40 +373,3 @@ def _task_callbacks(config: RunConfig, task: lightning.LightningModule) -> list[
 
 def _floats(metrics: Any, prefix: str) -> dict[str, float]:
     return {str(name): float(value) for name, value in metrics.items() if str(name).startswith(prefix)}
-
-
-def _weights(task: lightning.LightningModule) -> dict[str, Any]:
-    record = getattr(getattr(task, "backbone", None), "weights", None)
-    as_dict = getattr(record, "as_dict", None)
-    return dict(as_dict()) if callable(as_dict) else {}
-
-
-def _parameters(task: lightning.LightningModule) -> dict[str, int]:
-    return {
-        "total": sum(p.numel() for p in task.parameters()),
-        "trainable": sum(p.numel() for p in task.parameters() if p.requires_grad),
-    }
-
-
-def _equal(
-    task: lightning.LightningModule,
-    data: DataModule,
-    plan: Length,
-    trainer: lightning.Trainer,
-    config: RunConfig,
-) -> dict[str, Any]:
-    transfer = getattr(task, "transfer", None)
-    return {
-        "norm": getattr(transfer, "norm", None),
-        "schedule": {
-            "images": plan.images,
-            "epochs": plan.epochs,
-            "global_batch": plan.width * config.accumulate,
-            "shape": config.optim.schedule,
-            "lr": config.lr,
-        },
-        "order": data.order_fingerprint(),
-        "skipped_samples": data.skipped_counts(),
-        "draws": {"seed": data.seed, "batch_transform": type(data.batch_transform).__name__},
-        "precision": str(trainer.precision),
-    }

@@ -1,21 +1,22 @@
-"""What a run truly is, as one flat table: the hyper-parameters that trackers show."""
+"""What a run is, as one flat table for trackers, and what came of it, as `result.json` holds it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning
 
-from visionkit.compare.compatibility import flatten
+from visionkit.config import flatten, roles
 from visionkit.data.datamodule import DataModule
 from visionkit.printable import printable_values
 from visionkit.run.config import RunConfig, to_dict
+from visionkit.run.storage.result import environment, peak_memory_mb
+from visionkit.run.training.device_policy import Policy
 from visionkit.run.training.schedule_length import Length
 
-__all__ = ["run_facts"]
-
-# They say where and how a run is kept, not what it is.
-LEFT_OUT = frozenset({"out", "resume", "logger", "progress", "jobs", "timeout", "seeds", "fractions"})
+__all__ = ["run_facts", "run_result"]
 
 
 def run_facts(
@@ -29,7 +30,8 @@ def run_facts(
         data: What it is trained on.
         plan: How long.
     """
-    settings = {name: value for name, value in to_dict(config).items() if name not in LEFT_OUT}
+    left_out = {name for name, role in roles(config).items() if role == "free"} | {"seeds", "fractions"}
+    settings = {name: v for name, v in flatten(to_dict(config)).items() if name not in left_out}
     facts = {
         "init": config.init,
         "seed": config.seeds[0],
@@ -42,7 +44,85 @@ def run_facts(
         "data_name": data.splits.name,
         "train_size": len(data.train_data),
         "classes": len(data.splits.classes),
-        "parameters": sum(parameter.numel() for parameter in task.parameters()),
+        "parameters": _parameters(task)["total"],
     }
-    plain: dict[str, Any] = printable_values(flatten(settings) | facts)
+    plain: dict[str, Any] = printable_values(settings | facts)
     return plain
+
+
+def run_result(
+    config: RunConfig,
+    task: lightning.LightningModule,
+    data: DataModule,
+    *,
+    plan: Length,
+    policy: Policy,
+    precision: str,
+    folder: Path,
+    came_out: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what `result.json` holds of a finished run.
+
+    Args:
+        config: Its settings.
+        task: What was trained.
+        data: What it was trained on.
+        plan: How long it was to be.
+        policy: How it used its device.
+        precision: The precision that the Trainer computed in.
+        folder: Its folder.
+        came_out: What only the training knows: metrics, images seen, problems, seconds.
+    """
+    seen, predictions = came_out["images_seen"], "predictions/val.jsonl"
+    return {
+        "task": type(task).__name__,
+        "init": config.init,
+        "seed": config.seeds[0],
+        "fraction": config.fractions[0],
+        **came_out,
+        "stopped_early": {"images": seen, "planned_images": plan.images} if seen < plan.images else None,
+        "weights": _weights(task),
+        "config": to_dict(config),
+        # A comparison reads them here: it knows no recipe. What is not named is "identity".
+        "roles": {name: role for name, role in roles(config).items() if role != "identity"},
+        "policy": policy.as_dict(),
+        "env": environment(),
+        "peak_memory_mb": peak_memory_mb(),
+        "parameters": _parameters(task),
+        "data": data.facts(),
+        "equal": _equal(config, task, data, plan, precision),
+        "predictions": predictions if (folder / predictions).exists() else None,
+    }
+
+
+def _equal(
+    config: RunConfig, task: lightning.LightningModule, data: DataModule, plan: Length, precision: str
+) -> dict[str, Any]:
+    """Return what has to be equal between the arms, as it turned out in this run."""
+    return {
+        "norm": getattr(getattr(task, "transfer", None), "norm", None),
+        "schedule": {
+            "images": plan.images,
+            "epochs": plan.epochs,
+            "global_batch": plan.width * config.accumulate,
+            "shape": config.optim.schedule,
+            "lr": config.lr,
+        },
+        "order": data.order_fingerprint(),
+        "skipped_samples": data.skipped_counts(),
+        "draws": {"seed": data.seed, "batch_transform": type(data.batch_transform).__name__},
+        "precision": precision,
+    }
+
+
+def _weights(task: lightning.LightningModule) -> dict[str, Any]:
+    record = getattr(getattr(task, "backbone", None), "weights", None)
+    as_dict = getattr(record, "as_dict", None)
+    return dict(as_dict()) if callable(as_dict) else {}
+
+
+def _parameters(task: lightning.LightningModule) -> dict[str, int]:
+    return {
+        "total": sum(p.numel() for p in task.parameters()),
+        "trainable": sum(p.numel() for p in task.parameters() if p.requires_grad),
+    }

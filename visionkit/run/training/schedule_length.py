@@ -13,7 +13,7 @@ __all__ = ["Length", "length"]
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is: whole epochs, validated every `validate_every` and after the last.
+    """How long a run is: full epochs, validated every `validate_every` and after the last.
 
     Args:
         epochs: Passes over the training split.
@@ -33,7 +33,7 @@ class Length:
         return self.epochs * self.batches * self.width
 
     def describe(self, size: int) -> str:
-        """Return the length in words; says so where whole batches leave some images out of an epoch.
+        """Return the length in words; it names where full batches leave some images out of an epoch.
 
         Args:
             size: Images of the training split.
@@ -42,14 +42,14 @@ class Length:
         if each >= size:
             return f"{epochs} = {self.images} images"
         if self.epochs == 1:
-            return f"{epochs} = {each} of {size} images (whole batches of {self.width})"
-        return f"{epochs} = {self.images} images ({each} of {size} an epoch: whole batches of {self.width})"
+            return f"{epochs} = {each} of {size} images (full batches of {self.width})"
+        return f"{epochs} = {self.images} images ({each} of {size} an epoch: full batches of {self.width})"
 
 
 def length(config: RunConfig, data: DataModule, world: int) -> Length:
     """Return the length of a run over `data` in `world` processes.
 
-    `config.images`, when set, is rounded up to whole epochs, so that subsets train for the same number of
+    `config.images`, when set, is rounded up to full epochs, so that subsets train for the same number of
     images. Validation comes about twelve times a run, and always after the last epoch.
     """
     order = TrainOrder(len(data.train_data), batch_size=data.batch_size, seed=data.seed, world=world)

@@ -38,6 +38,7 @@ def build_trainer(
     *,
     folder: str | Path,
     policy: Policy | None = None,
+    processes: Processes | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     max_epochs: int = -1,
@@ -50,7 +51,8 @@ def build_trainer(
     Args:
         config: Devices, nodes, strategy, precision, accumulation, clipping.
         folder: Root of everything the Trainer writes.
-        policy: The device's policy; chosen from `config` if not given.
+        policy: How the run uses its device; chosen from `config` if not given.
+        processes: The processes of the run; found from `config` and the environment if not given.
         callbacks: Run in this order; checkpoint writers go last.
         loggers: Where logged values go.
         max_epochs: Passes over the data; -1 leaves the end to `max_steps`.
@@ -63,18 +65,18 @@ def build_trainer(
             resolve.
     """
     policy = policy or choose_policy(config)
-    found = find_processes(config, accelerator=policy.accelerator)
-    _check_master(found)
-    if found.world > 1:
+    processes = processes or find_processes(config, accelerator=policy.accelerator)
+    _check_master(processes)
+    if processes.world > 1:
         destroy_group_at_exit()
     _quiet()
-    summing = [OrderedSum()] if policy.accelerator == "cpu" and found.world > 2 else []
+    summing = [OrderedSum()] if policy.accelerator == "cpu" and processes.world > 2 else []
     trainer = lightning.Trainer(
         accelerator=policy.accelerator,
-        devices=found.devices,
-        num_nodes=found.nodes,
-        strategy=_strategy(config, policy, found),
-        **_precision(policy, found),
+        devices=processes.devices,
+        num_nodes=processes.nodes,
+        strategy=_strategy(config, policy, processes),
+        **_precision(policy, processes),
         callbacks=[*summing, *callbacks, *_progress(config)],
         logger=list(loggers) or False,
         max_epochs=max_epochs,
@@ -104,47 +106,47 @@ def build_trainer(
     return trainer
 
 
-def _precision(policy: Policy, found: Processes) -> dict[str, Any]:
-    """Return the plugins and the precision: on a CPU, mixed precision is a plugin of our own."""
-    plugins: list[Any] = [AtomicCheckpointIO(), *_environment(found)]
+def _precision(policy: Policy, processes: Processes) -> dict[str, Any]:
+    """Return the plugins and the precision: on a CPU, mixed precision is `CpuMixedPrecision`."""
+    plugins: list[Any] = [AtomicCheckpointIO(), *_environment(processes)]
     if policy.accelerator == "cpu" and policy.precision == "bf16-mixed" and not policy.compile:
         return {"plugins": [*plugins, CpuMixedPrecision()]}
     return {"plugins": plugins, "precision": policy.precision}
 
 
-def _strategy(config: RunConfig, policy: Policy, found: Processes) -> str | Strategy:
+def _strategy(config: RunConfig, policy: Policy, processes: Processes) -> str | Strategy:
     name, timeout = config.strategy, datetime.timedelta(seconds=config.timeout)
     if name not in ("auto", "ddp", "fsdp"):
         raise unknown_name("strategy", name, ("auto", "ddp", "fsdp"))
     if name == "fsdp" and policy.accelerator == "cpu":
         raise InputError("Expected a GPU for --strategy fsdp, but this run uses the CPU. Use --strategy ddp.")
-    if found.launcher == "ray":
+    if processes.launcher == "ray":
         from ray.train.lightning import RayDDPStrategy, RayFSDPStrategy
 
-        # Ray has made the process group, with a time-out of its own.
+        # Ray has made the process group, with its own time-out.
         made: Strategy = RayFSDPStrategy() if name == "fsdp" else RayDDPStrategy(gradient_as_bucket_view=True)
         return made
     if name == "fsdp":
         return FSDPStrategy(timeout=timeout)
-    if name == "auto" and found.world == 1:
+    if name == "auto" and processes.world == 1:
         return "auto"
     backend = "gloo" if policy.accelerator == "cpu" else None
     return DDPStrategy(timeout=timeout, process_group_backend=backend, gradient_as_bucket_view=True)
 
 
-def _environment(found: Processes) -> list[ClusterEnvironment]:
-    if found.launcher == "slurm":
+def _environment(processes: Processes) -> list[ClusterEnvironment]:
+    if processes.launcher == "slurm":
         return [SLURMEnvironment(auto_requeue=False)]
-    if found.launcher == "ray":
+    if processes.launcher == "ray":
         from ray.train.lightning import RayLightningEnvironment
 
         return [RayLightningEnvironment()]
     return []
 
 
-def _check_master(found: Processes) -> None:
+def _check_master(processes: Processes) -> None:
     address, source = os.environ.get("MASTER_ADDR"), "MASTER_ADDR"
-    if not address and found.launcher == "slurm" and found.world > 1:
+    if not address and processes.launcher == "slurm" and processes.world > 1:
         address = SLURMEnvironment.resolve_root_node_address(os.environ.get("SLURM_NODELIST", "127.0.0.1"))
         source = "The first machine of SLURM_NODELIST"
     if not address:

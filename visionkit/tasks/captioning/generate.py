@@ -11,7 +11,7 @@ from visionkit.nn.captioning.beam_search import beam_search
 from visionkit.nn.captioning.decoder import CaptionDecoder, TeacherForcingOutput
 from visionkit.nn.captioning.decoding import Decoded, Marks, StepFunction, decode_greedy
 from visionkit.nn.captioning.rnn_cores import Memory
-from visionkit.tasks.captioning.settings import Decoding
+from visionkit.task_config import Decoding
 from visionkit.text.vocabulary import Vocabulary
 
 __all__ = ["caption_cross_entropy", "marks_of", "say"]

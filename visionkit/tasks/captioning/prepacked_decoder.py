@@ -6,7 +6,7 @@ from typing import Any
 
 from visionkit.nn.captioning.decoder import CaptionDecoder
 from visionkit.nn.captioning.prepacked import packed
-from visionkit.tasks.captioning.settings import Decoding
+from visionkit.task_config import Decoding
 from visionkit.tasks.hooks import TaskHooks
 
 __all__ = ["Speaker"]

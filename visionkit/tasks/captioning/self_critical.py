@@ -16,8 +16,8 @@ from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.nn.captioning.decoder import CaptionDecoder
 from visionkit.nn.captioning.decoding import Decoded, Marks, decode_samples
 from visionkit.rng import keyed_seed
+from visionkit.task_config import Decoding, SelfCritical
 from visionkit.tasks.captioning.generate import marks_of, say
-from visionkit.tasks.captioning.settings import Decoding, SelfCritical
 from visionkit.text.tokenize import tokenize
 from visionkit.text.vocabulary import Vocabulary
 

@@ -3,61 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar, cast
+from dataclasses import fields
+from typing import Any, TypeVar, cast
 
 from visionkit.config import check_number, limits
 from visionkit.errors import InputError, expected, unknown_name
+from visionkit.task_config import Decoding, SelfCritical
 
 __all__ = ["Decoding", "SelfCritical", "check_settings", "settings_from"]
 
 SettingsT = TypeVar("SettingsT")
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How sentences are found in evaluation and prediction.
-
-    Args:
-        beams: Open sentences an image; 1 says the most likely word each time.
-        n_best: Sentences returned in prediction, the best first.
-        longest: Most words, the end included.
-        length_penalty: Above 0 favours long sentences (Wu et al. 2016).
-        block_trigrams: Never say three words in a row twice.
-        bad_endings: Whether a sentence may end in "a", "of" and the like.
-        groups: Groups of beams that are discouraged from saying the same (diverse beam search).
-        diversity: How strongly.
-    """
-
-    beams: int = 3
-    n_best: int = 1
-    longest: int = 20
-    length_penalty: float = 0.0
-    block_trigrams: bool = False
-    bad_endings: bool = False
-    groups: int = 1
-    diversity: float = 0.5
-
-
-@dataclass(frozen=True)
-class SelfCritical:
-    """Self-critical training: sentences that are drawn are rewarded with CIDEr-D over a baseline.
-
-    Args:
-        at: Images seen before it begins; until then words are taught. 0 begins at once.
-        baseline: "greedy": the most likely sentence's reward (Rennie et al., CVPR 2017). "mean": that of the
-            image's other draws (Luo, "A Better Variant of Self-Critical Sequence Training", 2020). "beam":
-            the best beam's.
-        samples: Sentences drawn for each image; at least 2 for "mean".
-        temperature: Of the draws.
-        seed: Of the draws: they are a function of (seed, update, image), on any number of processes.
-    """
-
-    at: int = 0
-    baseline: Literal["greedy", "mean", "beam"] = "mean"
-    samples: int = 5
-    temperature: float = 1.0
-    seed: int = 0
 
 
 def settings_from(kind: type[SettingsT], value: SettingsT | Mapping[str, Any]) -> SettingsT:
@@ -108,6 +63,8 @@ def check_settings(
     if critic.samples < least:
         what = f"self_critical.samples for baseline {critic.baseline!r}"
         raise InputError(expected(what, f"at least {least}", critic.samples))
-    if critic.at < 0 or critic.temperature <= 0:
-        got_two = (critic.at, critic.temperature)
-        raise InputError(expected("self_critical.at and temperature", "0 or more, and above 0", got_two))
+    if (critic.start_images or 0) < 0 or critic.temperature <= 0:
+        got_two = (critic.start_images, critic.temperature)
+        raise InputError(
+            expected("self_critical.start_images and temperature", "0 or more, and above 0", got_two)
+        )

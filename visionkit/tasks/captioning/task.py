@@ -17,6 +17,7 @@ from visionkit.nn.captioning.decoder import CaptionDecoder, TeacherForcingOutput
 from visionkit.nn.captioning.recurrent import CellKind
 from visionkit.optim import images_per_step, total_images
 from visionkit.rng import seeded_from_run
+from visionkit.task_config import Decoding, SelfCritical
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.captioning.batch import CaptionParts, read_captions
@@ -24,7 +25,7 @@ from visionkit.tasks.captioning.generate import caption_cross_entropy, marks_of,
 from visionkit.tasks.captioning.prediction import CaptionPrediction, caption_predictions
 from visionkit.tasks.captioning.prepacked_decoder import Speaker
 from visionkit.tasks.captioning.self_critical import make_critic, need
-from visionkit.tasks.captioning.settings import Decoding, SelfCritical, check_settings, settings_from
+from visionkit.tasks.captioning.settings import check_settings, settings_from
 from visionkit.tasks.captioning.source import build_caption_source, grid_place, to_grid
 from visionkit.tasks.image_inputs import image_stack
 from visionkit.tasks.image_spec import ImageSpec, saved_origin
@@ -215,7 +216,7 @@ class Captioner(Speaker):
         parts = read_captions(batch, self.vocabulary)
         seen = self._seen()
         grid, _ = self._encode(parts.images)
-        if self.self_critical is not None and seen >= self.self_critical.at:
+        if self.self_critical is not None and self.self_critical.begun(seen):
             terms = {"reward": self._criticize(grid, parts)}
         else:
             total = self._images[1]

@@ -12,8 +12,8 @@ from visionkit.backbones.norms import FrozenBatchNorm
 from visionkit.backbones.weights import WeightsInfo, read_state_dict
 from visionkit.config import NormPolicy, OptimConfig, TransferConfig
 from visionkit.errors import InputError, unknown_name
-from visionkit.nn.detection.faster_rcnn import RCNNConfig
 from visionkit.nn.detection.torchvision_state_dict import from_torchvision_names
+from visionkit.task_config import RCNNConfig
 
 if TYPE_CHECKING:
     from visionkit.tasks.detection.task import Detector

@@ -8,7 +8,7 @@ from typing import Any
 
 from visionkit.config import check_number, check_numbers, limits
 from visionkit.errors import InputError, unknown_name
-from visionkit.nn.detection.faster_rcnn import RCNNConfig
+from visionkit.task_config import RCNNConfig
 from visionkit.tasks.classification.targets import check_names
 
 __all__ = ["check_detector", "rcnn_from"]

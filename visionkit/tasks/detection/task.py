@@ -16,9 +16,10 @@ from visionkit.errors import InputError
 from visionkit.metrics import RunningSums
 from visionkit.metrics.detection import CocoAP, DetectionScores
 from visionkit.nn import Normalize
-from visionkit.nn.detection.faster_rcnn import FasterRCNN, RCNNConfig
+from visionkit.nn.detection.faster_rcnn import FasterRCNN
 from visionkit.nn.fpn import PyramidSource
 from visionkit.rng import seeded_from_run
+from visionkit.task_config import RCNNConfig
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.detection.batch import in_original, original_size, read_batch

@@ -1,0 +1,230 @@
+"""The command line of a recipe: flags, a YAML file and variants become its config. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from visionkit.config import check_limits
+from visionkit.errors import InputError, expected, unknown_name
+from visionkit.run.config import RunConfig, to_dict
+from visionkit.run.refusals import explain_refusal
+from visionkit.run.usage import format_usage
+
+__all__ = ["flag_names", "parse", "read_config"]
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+
+
+def parse(
+    config: type[ConfigT],
+    argv: Sequence[str] | None = None,
+    *,
+    variants: Sequence[Callable[[ConfigT], ConfigT]] = (),
+    doc: str = "",
+    prog: str = "",
+) -> ConfigT:
+    """Return `config` filled from a variant, from YAML (`--config FILE`) and from flags; the later wins.
+
+    Args:
+        config: The recipe's dataclass.
+        argv: The arguments; those of the process if not given.
+        variants: Functions that turn the defaults into a named setting; `--variant NAME` picks one.
+        doc: The recipe's module docstring, printed at the top of the help.
+        prog: The name of the program in the help.
+
+    Raises:
+        InputError: A flag, a YAML key or a value is not valid; the text gives the nearest valid one.
+        SystemExit: After `--help` or `--print_config`.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if any(arg in ("-h", "--help", "--help=all") for arg in args):
+        print(format_usage(config, doc=doc, prog=prog, variants=variants, everything="--help=all" in args))  # noqa: T201
+        raise SystemExit(0)
+    show = "--print_config" in args
+    args = _join_lists(config, [arg for arg in args if arg != "--print_config"])
+    known = flag_names(config)
+    for arg in args:
+        name = arg.split("=", 1)[0]
+        if name.startswith("--") and name not in known:
+            raise unknown_name("option", name, known, hint="See --help=all.")
+    _check_given(config, args)
+    variant, args = _take_variant(args)
+    base = _vary(config, variant, {item.__name__: item for item in variants}) if variant else {}
+    made = _parse_typed(config, args, base)
+    if show:
+        print(yaml.safe_dump(to_dict(made), sort_keys=False), end="")  # noqa: T201
+        raise SystemExit(0)
+    return made
+
+
+def _check_given(config: type[ConfigT], args: Sequence[str]) -> None:
+    """Check the numbers among the flags against their limits.
+
+    The parsed config is checked again; this check comes before the parser's import of a recipe's annotations.
+    """
+    made: Any = config()
+    words = [word for arg in args for word in arg.split("=", 1)]
+    for flag, text in pairwise(words):
+        group, _, name = flag.removeprefix("--").rpartition(".")
+        owner: Any = getattr(made, group, None) if group else made
+        default = getattr(owner, name, None)
+        if not flag.startswith("--") or type(default) not in (int, float):
+            continue
+        try:
+            value = float(text) if isinstance(default, float) else int(text)
+        except ValueError:  # the parser says what it takes
+            continue
+        if group:
+            setattr(made, group, dataclasses.replace(owner, **{name: value}))
+        else:
+            setattr(made, name, value)
+    check_limits(made, prefix="--")
+
+
+def flag_names(config: type) -> list[str]:
+    """Return every flag of a config dataclass, nested ones dotted, `--config` and `--variant`."""
+    return [f"--{name}" for name in _keys(config)] + ["--config", "--variant"]
+
+
+def read_config(config: type[ConfigT], path: str | Path) -> ConfigT:
+    """Return `config` filled from a YAML file.
+
+    Raises:
+        InputError: The file cannot be read, or a key or value in it is not valid.
+    """
+    return _parse_typed(config, [f"--config={path}"], {})
+
+
+def _keys(config: type, prefix: str = "") -> list[str]:
+    names = []
+    for item in dataclasses.fields(config):
+        nested = _nested(item)
+        names.append(prefix + item.name)
+        if nested is not None:
+            names += _keys(nested, f"{prefix}{item.name}.")
+    return names
+
+
+def _nested(item: dataclasses.Field[Any]) -> type | None:
+    if item.default_factory is dataclasses.MISSING:
+        return None
+    value = item.default_factory()
+    return type(value) if dataclasses.is_dataclass(value) else None
+
+
+def _join_lists(config: type, args: list[str]) -> list[str]:
+    # `--seeds 0 1` is what people type; the parser wants one value.
+    lists = set(_list_flags(config))
+    joined: list[str] = []
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        name, equals, first = arg.partition("=")
+        nested = bool(rest) and not equals and rest[0].startswith("[[")
+        if name not in lists or first.startswith("[") or nested:
+            joined.append(arg)
+            continue
+        values = [first] if equals else []
+        while rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        parts = [part for value in values for part in value.strip("[]").split(",") if part.strip()]
+        joined.append(f"{name}=[{','.join(part.strip() for part in parts)}]")
+    return joined
+
+
+def _list_flags(config: type, prefix: str = "--") -> list[str]:
+    """Return the flags that take a list, nested ones dotted."""
+    names = []
+    for item in dataclasses.fields(config):
+        value = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if isinstance(value, list | tuple):
+            names.append(f"{prefix}{item.name}")
+        elif dataclasses.is_dataclass(value):
+            names += _list_flags(type(value), f"{prefix}{item.name}.")
+    return names
+
+
+def _take_variant(args: list[str]) -> tuple[str, list[str]]:
+    rest, name = list(args), ""
+    for index, arg in enumerate(args):
+        if arg == "--variant":
+            if index + 1 == len(args):
+                raise InputError("Expected a name after --variant.")
+            name, rest = args[index + 1], args[:index] + args[index + 2 :]
+        elif arg.startswith("--variant="):
+            name, rest = arg.partition("=")[2], args[:index] + args[index + 1 :]
+    return name, rest
+
+
+def _vary(
+    config: type[ConfigT], name: str, variants: dict[str, Callable[[ConfigT], ConfigT]]
+) -> dict[str, Any]:
+    if name not in variants:
+        raise unknown_name("variant", name, variants, hint=f"Known: {', '.join(variants) or 'none'}.")
+    return to_dict(variants[name](config()))
+
+
+def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, Any]) -> ConfigT:
+    from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+    parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
+    parser.add_class_arguments(config, fail_untyped=False)
+    given: dict[str, Any] = dict(base_values)
+    flags = []
+    pending = list(args)
+    while pending:
+        arg = pending.pop(0)
+        if arg == "--config" or arg.startswith("--config="):
+            path = arg.partition("=")[2] or (pending.pop(0) if pending else "")
+            given = _merge(given, _read_yaml(config, path))
+        else:
+            flags.append(arg)
+    try:
+        base: Namespace = parser.parse_object(given) if given else parser.get_defaults()
+        made = parser.instantiate(parser.parse_args(flags, namespace=base))
+    except (ArgumentError, TypeError, KeyError) as error:
+        raise explain_refusal(config, error) from error
+    typed = config(**{item.name: getattr(made, item.name) for item in dataclasses.fields(config)})
+    check_limits(typed, prefix="--")
+    return typed
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _read_yaml(config: type, path: str) -> dict[str, Any]:
+    file = Path(path)
+    if not path or not file.is_file():
+        raise InputError(f"Expected --config to name a YAML file, but there is none at {path!r}.")
+    if file.stat().st_size > 1_000_000:
+        raise InputError(f"{file}: a config of more than 1 MB is not read.")
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not a YAML file: {error}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{file}: {expected('the file', 'a mapping of settings', type(loaded).__name__)}")
+    _check_keys(loaded, set(_keys(config)), file)
+    return loaded
+
+
+def _check_keys(loaded: dict[Any, Any], known: Iterable[str], file: Path, prefix: str = "") -> None:
+    names = set(known)
+    for key, value in loaded.items():
+        dotted = f"{prefix}{key}"
+        if dotted not in names:
+            raise unknown_name("setting", dotted, names, hint=f"It is in {file}.")
+        if isinstance(value, dict):
+            _check_keys(value, names, file, f"{dotted}.")

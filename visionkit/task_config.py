@@ -1,0 +1,225 @@
+"""Settings of tasks and data that a recipe's command line nests (`--rcnn.box_samples`), as plain dataclasses.
+
+No torch: `--help` must not wait for it. The "Args" of a class are the help of its flags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from visionkit.config import limits
+
+__all__ = [
+    "AttentionConfig",
+    "CheckConfig",
+    "Decoding",
+    "RCNNConfig",
+    "RNNConfig",
+    "SceneConfig",
+    "SegmentationAugment",
+    "SegmentationViews",
+    "SelfCritical",
+    "VectorFile",
+]
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """What happens to inputs and updates that cannot be used.
+
+    Args:
+        bad_input: raise | skip: what a sample that cannot be read does.
+        bad_limit: With skip: the largest fraction of a split that may be left out.
+        max_dropped: The largest fraction of the objects, captions or labels that may be left out.
+        skip_updates: Updates with a non-finite loss or gradient to leave out before the run stops.
+    """
+
+    bad_input: Literal["raise", "skip"] = "raise"
+    bad_limit: float = field(default=0.001, metadata=limits(min=0, max=1))
+    max_dropped: float = field(default=0.1, metadata=limits(min=0, max=1))
+    skip_updates: int = field(default=0, metadata=limits(min=0))
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """How many of the embedded scenes are composed.
+
+    Args:
+        train_size: Images of the training split.
+        val_size: Images of the validation split, and of the test split.
+    """
+
+    train_size: int = field(default=1000, metadata=limits(min=2))
+    val_size: int = field(default=200, metadata=limits(min=1))
+
+
+@dataclass(frozen=True)
+class RCNNConfig:
+    """The choices of a Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
+
+    Args:
+        masks: Add the mask head (Mask R-CNN); the data must have masks.
+        head: "two_fc", or "four_conv" (four convolutions and one fully connected layer).
+        head_width: Width of the fully connected layers.
+        class_agnostic: One box a region instead of one for each class.
+        box_loss: Loss of the box head; the proposal network keeps smooth L1.
+        rpn_convs: Convolutions of the proposal network.
+        anchor_scales: Side of the anchors of each level, in its own positions.
+        anchor_ratios: Height over width of the anchors.
+        anchor_spacing: "reduction", or "grid" as torchvision (see `LevelAnchors`).
+        proposals_train: Proposals an image in training, before and after suppression.
+        proposals_eval: Proposals an image in evaluation; 300 is about three times faster on small machines.
+        proposal_samples: Anchors an image in the proposal network's loss.
+        box_samples: Proposals an image in the box head's loss.
+        score_threshold: Detections below it are dropped.
+        nms_threshold: Overlap above which the lower of two detections of a class is dropped.
+        detections: Most detections an image; above 100, AP counts as many too.
+    """
+
+    masks: bool = False
+    head: Literal["two_fc", "four_conv"] = "two_fc"
+    head_width: int = field(default=1024, metadata=limits(min=1))
+    class_agnostic: bool = False
+    box_loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"
+    rpn_convs: int = field(default=1, metadata=limits(min=1))
+    anchor_scales: tuple[float, ...] = field(default=(8.0,), metadata=limits(above=0))
+    anchor_ratios: tuple[float, ...] = field(default=(0.5, 1.0, 2.0), metadata=limits(above=0))
+    anchor_spacing: Literal["reduction", "grid"] = "reduction"
+    proposals_train: int = field(default=2000, metadata=limits(min=1))
+    proposals_eval: int = field(default=1000, metadata=limits(min=1))
+    proposal_samples: int = field(default=256, metadata=limits(min=1))
+    box_samples: int = field(default=512, metadata=limits(min=1))
+    score_threshold: float = field(default=0.05, metadata=limits(min=0, max=1))
+    nms_threshold: float = field(default=0.5, metadata=limits(min=0, max=1))
+    detections: int = field(default=100, metadata=limits(min=1))
+
+
+@dataclass(frozen=True)
+class SegmentationAugment:
+    """How training windows are cut out of images and changed.
+
+    Args:
+        scale: Smallest and largest random scale of the windows.
+        cap: Largest fraction of one class in a window.
+        photometric: Strength of the changes of colour.
+    """
+
+    scale: tuple[float, float] = field(default=(0.5, 2.0), metadata=limits(above=0))
+    cap: float = field(default=0.75, metadata=limits(above=0, max=1))
+    photometric: float = field(default=0.4, metadata=limits(min=0, max=1))
+
+
+@dataclass(frozen=True)
+class SegmentationViews:
+    """How images are evaluated: the views whose probabilities are averaged, and the boundary score.
+
+    Args:
+        scales: Scales of the views.
+        flip: Whether each view is seen mirrored too.
+        window: Side of the sliding windows of larger images; 0: the full image at once.
+        boundary_tolerance: Tolerance of the boundary score, as a fraction of the diagonal (0.0075); 0: none.
+    """
+
+    scales: tuple[float, ...] = field(default=(1.0,), metadata=limits(above=0))
+    flip: bool = False
+    window: int = field(default=0, metadata=limits(min=0))
+    boundary_tolerance: float = field(default=0.0, metadata=limits(min=0, max=1))
+
+
+@dataclass(frozen=True)
+class RNNConfig:
+    """The recurrent decoder of a captioner.
+
+    Args:
+        cell: lstm | gru.
+        embed: Width of embedded words.
+        hidden: Width of the decoder's state.
+        dropout: Fraction of embedded words and outputs dropped.
+    """
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    embed: int = field(default=128, metadata=limits(min=1))
+    hidden: int = field(default=256, metadata=limits(min=1))
+    dropout: float = field(default=0.3, metadata=limits(min=0, below=1))
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """The map that a captioner attends to.
+
+    Args:
+        reduction: Input pixels per cell of the map; 0: the coarsest.
+        output_stride: Dilate the backbone to this reduction; 0: as it is.
+        positions: Add the position of each cell to its vector (not in the papers).
+        coverage: Weight of the doubly stochastic term (Xu et al. 2015).
+    """
+
+    reduction: int = field(default=16, metadata=limits(min=0))
+    output_stride: int = field(default=0, metadata=limits(min=0))
+    positions: bool = True
+    coverage: float = field(default=0.0, metadata=limits(min=0))
+
+
+@dataclass(frozen=True)
+class VectorFile:
+    """Word vectors that embeddings start from. Which fraction of the vocabulary they cover is in each result.
+
+    Args:
+        file: GloVe, word2vec (text or binary) or fastText's .vec, compressed or not.
+        use: random | pretrained | frozen, or all, one after another.
+    """
+
+    file: str = ""
+    use: Literal["random", "pretrained", "frozen", "all"] = "random"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How captions are generated in evaluation and prediction.
+
+    Args:
+        beams: Beams an image; 1 takes the most likely word each time.
+        n_best: Captions returned in prediction, the best first.
+        longest: Maximum length in words, the end token included.
+        length_penalty: Above 0 favours long captions (Wu et al. 2016).
+        block_trigrams: Never generate three words in a row twice.
+        bad_endings: Whether a caption may end in "a", "of" and the like.
+        groups: Groups of beams that are kept apart (diverse beam search).
+        diversity: How strongly.
+    """
+
+    beams: int = field(default=3, metadata=limits(min=1))
+    n_best: int = field(default=1, metadata=limits(min=1))
+    longest: int = field(default=20, metadata=limits(min=2))
+    length_penalty: float = field(default=0.0, metadata=limits(min=0))
+    block_trigrams: bool = False
+    bad_endings: bool = False
+    groups: int = field(default=1, metadata=limits(min=1))
+    diversity: float = field(default=0.5, metadata=limits(min=0))
+
+
+@dataclass(frozen=True)
+class SelfCritical:
+    """Self-critical training: sampled captions are rewarded with CIDEr-D over a baseline.
+
+    Args:
+        start_images: Images seen before it begins; until then the cross-entropy is trained. 0 begins at once,
+            null never.
+        baseline: "greedy": the most likely caption's reward (Rennie et al., CVPR 2017). "mean": that of the
+            image's other samples (Luo, "A Better Variant of Self-Critical Sequence Training", 2020). "beam":
+            the best beam's.
+        samples: Captions sampled for each image; at least 2 for "mean".
+        temperature: Of the samples.
+        seed: Of the samples: they are a function of (seed, update, image), on any number of processes.
+    """
+
+    start_images: int | None = field(default=0, metadata=limits(min=0))
+    baseline: Literal["greedy", "mean", "beam"] = "mean"
+    samples: int = field(default=5, metadata=limits(min=1))
+    temperature: float = field(default=1.0, metadata=limits(above=0))
+    seed: int = field(default=0, metadata=limits(min=0))
+
+    def begun(self, seen: int) -> bool:
+        """Return whether a step after `seen` images is self-critical."""
+        return self.start_images is not None and seen >= self.start_images
