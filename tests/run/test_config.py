@@ -19,6 +19,7 @@ from visionkit.run.command_line import flag_names, parse, read_config
 from visionkit.run.config import RunConfig, setting, to_dict
 from visionkit.run.sweep.arms import each_run
 from visionkit.run.sweep.launch import launch
+from visionkit.task_config import SceneConfig, SelfCritical
 
 RECIPES = ("caption", "classify", "compare", "detect", "segment")
 
@@ -68,6 +69,20 @@ def test_flags_lists_and_nested_settings():
     assert made.transfer.freeze_through == "all"
     assert [list(pair) for pair in made.transfer.unfreeze_at] == [[100, 4]]
     assert (made.lr, made.label_smoothing, made.logger, made.compile) == (3e-4, 0.0, ["tensorboard"], True)
+
+
+def test_nested_groups_of_a_recipe_come_from_flags_and_files(configs, tmp_path):
+    file = tmp_path / "detect.yaml"
+    file.write_text("rcnn: {masks: true, proposals_train: 7, anchor_scales: [2.0]}\nscenes: {val_size: 3}\n")
+    flags = ["--rcnn.anchor_scales", "8", "16", "--scenes.train_size=5"]
+    made = parse(configs["detect"], ["--config", str(file), *flags])
+    assert (made.rcnn.masks, made.rcnn.proposals_train, made.rcnn.proposals_eval) == (True, 7, 300)
+    assert made.rcnn.anchor_scales == (8.0, 16.0)
+    assert made.scenes == SceneConfig(5, 3)
+    with pytest.raises(InputError, match=r"'--rcnn\.score_threshold'"):
+        parse(configs["detect"], ["--score_threshold", "0.1"])
+    made = parse(configs["caption"], ["--self_critical.start_images", "7", "--self_critical.samples", "3"])
+    assert made.self_critical == SelfCritical(7, samples=3)
 
 
 def test_variant_then_file_then_flags(tmp_path):

@@ -22,9 +22,9 @@ def list_recipes() -> dict[str, Path]:
     """
     package = Path(visionkit.__file__).resolve().parent
     for folder in (package / "_recipes", package.parent / "recipes"):
-        found = {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
-        if found:
-            return found
+        recipes = {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+        if recipes:
+            return recipes
     raise RunError(
         f"No recipes beside {package}: the installation is incomplete. Install visionkit again from its "
         "wheel or its checkout."

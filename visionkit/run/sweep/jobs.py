@@ -132,7 +132,7 @@ def run_jobs(
         asked.append(number)
         if number == signal.SIGINT:
             number = signal.SIGKILL if again else signal.SIGTERM
-            _tell("Interrupted: ending every run at once." if again else ASKED)
+            _write_to_stderr("Interrupted: ending every run at once." if again else ASKED)
         for child, _ in list(running.values()):
             if child.pid is not None and child.is_alive():
                 os.kill(child.pid, number)
@@ -217,7 +217,7 @@ def _answer(end: Connection) -> tuple[str | type[Exception], Any] | None:
     return answer
 
 
-def _tell(text: str) -> None:
+def _write_to_stderr(text: str) -> None:
     # From a signal's handler: the buffered streams may be half way through a write.
     os.write(2, f"\n{text}\n".encode())
 

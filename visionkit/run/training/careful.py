@@ -1,4 +1,4 @@
-"""What only shows or records a run must not end it: a fault there is said, and kept in the result."""
+"""Errors in what only shows or records a run become a warning and a line of the result; the run goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Careful", "problems_of"]
 
 
 class Careful:
-    """Mixin of callbacks and loggers whose faults stop them alone.
+    """Mixin of callbacks and loggers whose errors stop them alone.
 
     Attributes:
         problem: What went wrong, in words; empty while nothing did.
@@ -37,5 +37,5 @@ class Careful:
 
 def problems_of(parts: object) -> list[str]:
     """Return the problems of those of `parts` (callbacks, loggers) that had one."""
-    found = [getattr(part, "problem", "") for part in (parts if isinstance(parts, list | tuple) else [parts])]
-    return [text for text in found if text]
+    texts = [getattr(part, "problem", "") for part in (parts if isinstance(parts, list | tuple) else [parts])]
+    return [text for text in texts if text]
