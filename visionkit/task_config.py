@@ -220,6 +220,6 @@ class SelfCritical:
     temperature: float = field(default=1.0, metadata=limits(above=0))
     seed: int = field(default=0, metadata=limits(min=0))
 
-    def begun(self, seen: int) -> bool:
+    def begun(self, seen: float) -> bool:
         """Return whether a step after `seen` images is self-critical."""
         return self.start_images is not None and seen >= self.start_images

@@ -23,7 +23,7 @@ PREEMPTED = 75
 
 
 class Recipe:
-    """One task of the job: runs the recipe, and passes the queue's wish to stop on to it.
+    """One task of the job: runs the recipe, and passes the queue's request to stop on to it.
 
     Args:
         words: The recipe's file and its flags.

@@ -117,7 +117,7 @@ def _fit(
         print_banner(config, task, data, trainer, policy, folder, plan, resume, changed)
         for tracker in parts.trackers:
             tracker.log_facts(run_facts(config, task, data, plan))
-        _train(trainer, task, data, resume, config.timeout, parts.peers)
+        _train(trainer, task, data, resume, config.timeout, parts.watchdog)
         parts.clock.finish(plan.images)
         metrics, fitted = dict(parts.saver.metrics), time.time() - began
         best = folder / "checkpoints" / "best.ckpt"
@@ -197,7 +197,7 @@ def _prepare(config: RunConfig, task: lightning.LightningModule, data: DataModul
     if config.recompute:
         _recompute(task)
     if policy.channels_last:
-        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        task.to(memory_format=torch.channels_last)
     return policy
 
 
