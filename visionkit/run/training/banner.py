@@ -61,9 +61,9 @@ def print_banner(
         f"{trainable / 1e6:.2f} M trained; norm {norm}, frozen through {frozen or 'nothing'}",
         "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),
     }
-    lines = [changed] * bool(changed) + notice_lines(data.splits.notices)
+    lines = notice_lines(data.splits.notices)
     new = announce(lines)
-    shown = [("notice", line) for line in new]
+    shown = [("notice", line) for line in (*announce([changed]), *new)]
     if len(new) < len(lines):
         shown.append(("notices", f"{len(lines) - len(new)} more of the data, as above"))
     text = "\n".join(f"  {name:<9} {value}" for name, value in [*rows.items(), *shown])
