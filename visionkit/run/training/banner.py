@@ -30,7 +30,7 @@ def print_banner(
     folder: Path,
     plan: Length,
     resume: str | None,
-    changed: str,
+    changed: str = "",
 ) -> None:
     """Print the facts of one run, on the first process; `changed` says which settings are not as before."""
     from visionkit.optim import describe_rate
