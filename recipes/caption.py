@@ -75,7 +75,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     # The words come from the captions that are trained on: a smaller fraction has fewer of them.
     captions = captions_of(make_data(splits, collate=caption_batch).train_reader)
     vocabulary = Vocabulary.build((text for texts in captions for text in texts), least=config.min_count)
-    notices, facts, vectors = vocabulary.notices(longest=config.decoding.longest), {}, None
+    notices, facts, vectors = vocabulary.notices(longest=config.decoding.max_length), {}, None
     if config.vectors.use != "random":
         vectors = read_word_vectors(config.vectors.file, vocabulary, seed=seed)
         notices = (*notices, *vectors.notices())

@@ -65,7 +65,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     from visionkit.run import BoxPreview, CurveFile, Preview, fit
     from visionkit.tasks import Detector
 
-    splits = note_crowded(open_splits(config), config.rcnn.detections)
+    splits = note_crowded(open_splits(config), config.rcnn.detections_per_img)
     data = DataModule(
         splits,
         **config.data_options(),

@@ -28,7 +28,7 @@ class Config(RunConfig):
     )
     channels: int = setting(0, "width of the decoder; 0: its own", min=0)
     output_stride: int = setting(0, "coarsest reduction, by dilation; 0: the decoder's own", min=0)
-    auxiliary: float = setting(
+    aux_loss_weight: float = setting(
         0.0, "weight of an FCN head on the second coarsest map; 0: none", rare=True, min=0
     )
     classes: str = setting("", "label map file, for folders of masks (default classes.txt)", group="data")
@@ -87,7 +87,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         decoder=config.decoder,
         loss=config.loss,
         class_weights=weights,
-        auxiliary=config.auxiliary,
+        aux_loss_weight=config.aux_loss_weight,
         output_stride=config.output_stride or None,
         channels=config.channels or None,
         **vars(config.views),
@@ -146,7 +146,7 @@ def architecture_matters(config: Config) -> Config:
 def _published(config: Config) -> None:
     """Set what the published schedules share: SGD, poly to a hundredth, auxiliary head, sync norms."""
     config.backbone, config.decoder, config.output_stride = "timm/resnet50", "fcn", 8
-    config.auxiliary, config.lr, config.seeds = 0.4, 0.01, [0]
+    config.aux_loss_weight, config.lr, config.seeds = 0.4, 0.01, [0]
     config.transfer = TransferConfig(norm="sync", backbone_lr_scale=1.0)
     config.optim = OptimConfig(
         optimizer="sgd", schedule="poly", power=0.9, min_lr_ratio=0.01, weight_decay=5e-4, warmup=0.0

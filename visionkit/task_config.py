@@ -74,7 +74,7 @@ class RCNNConfig:
         box_samples: Proposals an image in the box head's loss.
         score_threshold: Detections below it are dropped.
         nms_threshold: Overlap above which the lower of two detections of a class is dropped.
-        detections: Most detections an image; above 100, AP counts as many too.
+        detections_per_img: Maximum number of detections an image; above 100, AP counts as many too.
     """
 
     masks: bool = False
@@ -92,7 +92,7 @@ class RCNNConfig:
     box_samples: int = field(default=512, metadata=limits(min=1))
     score_threshold: float = field(default=0.05, metadata=limits(min=0, max=1))
     nms_threshold: float = field(default=0.5, metadata=limits(min=0, max=1))
-    detections: int = field(default=100, metadata=limits(min=1))
+    detections_per_img: int = field(default=100, metadata=limits(min=1))
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Decoding:
     Args:
         beams: Beams an image; 1 takes the most likely word each time.
         n_best: Captions returned in prediction, the best first.
-        longest: Maximum length in words, the end token included.
+        max_length: Maximum length in words, the end token included.
         length_penalty: Above 0 favours long captions (Wu et al. 2016).
         block_trigrams: Never generate three words in a row twice.
         bad_endings: Whether a caption may end in "a", "of" and the like.
@@ -191,7 +191,7 @@ class Decoding:
 
     beams: int = field(default=3, metadata=limits(min=1))
     n_best: int = field(default=1, metadata=limits(min=1))
-    longest: int = field(default=20, metadata=limits(min=2))
+    max_length: int = field(default=20, metadata=limits(min=2))
     length_penalty: float = field(default=0.0, metadata=limits(min=0))
     block_trigrams: bool = False
     bad_endings: bool = False

@@ -13,7 +13,7 @@ from tests.bench.row import Row, Sides, Size, close, pick, same
 from visionkit.nn.captioning.decoder import CaptionDecoder
 from visionkit.nn.captioning.prepacked import packed
 from visionkit.tasks import Decoding
-from visionkit.tasks.captioning.generate import caption_cross_entropy, marks_of, say
+from visionkit.tasks.captioning.generate import caption_cross_entropy, generate, special_tokens_of
 
 BOS, EOS = 1, 2
 
@@ -95,7 +95,7 @@ def tutorial_attention(decoder: CaptionDecoder, cell: nn.LSTMCell, grid: Tensor,
     core: Any = decoder.core
     lengths, order = (tokens[:, 1:] != 0).sum(dim=1).sort(descending=True)
     grid, tokens = grid[order], tokens[order]
-    hidden, memory = core.first(grid.mean(1)).tanh().chunk(2, dim=1)
+    hidden, memory = core.initial_state(grid.mean(1)).tanh().chunk(2, dim=1)
     words = decoder.words(tokens)
     scores = grid.new_zeros(len(tokens), int(lengths[0]), decoder.output.out_features)
     for place in range(int(lengths[0])):
@@ -129,11 +129,11 @@ def tutorial_beam(
     """One image: its grid copied for every beam, projected for every word, sentences kept in lists."""
     core: Any = decoder.core
     grid = grid.expand(beams, -1, -1)
-    hidden, memory = core.first(grid.mean(1)).tanh().chunk(2, dim=1)
+    hidden, memory = core.initial_state(grid.mean(1)).tanh().chunk(2, dim=1)
     alive: list[tuple[float, list[int]]] = [(0.0, [BOS])]
     ended: list[tuple[float, list[int]]] = []
     for place in range(longest):
-        words = torch.tensor([said[-1] for _, said in alive])
+        words = torch.tensor([decoded[-1] for _, decoded in alive])
         seen = tutorial_look(decoder, grid[: len(alive)], hidden[: len(alive)])
         joined = torch.cat((decoder.words(words), seen), dim=1)
         hidden, memory = cell(joined, (hidden[: len(alive)], memory[: len(alive)]))
@@ -144,11 +144,11 @@ def tutorial_beam(
         grown, sources = [], []
         for total, flat in zip(best.tolist(), where.tolist(), strict=True):
             source, word = divmod(flat, scores.shape[1])
-            said = [*alive[source][1], word]
+            decoded = [*alive[source][1], word]
             if word == EOS or place == longest - 1:
-                ended.append((total, said))
+                ended.append((total, decoded))
             elif len(grown) < beams:
-                grown.append((total, said))
+                grown.append((total, decoded))
                 sources.append(source)
         ended = sorted(ended, key=lambda pair: -pair[0])[:beams]
         if not grown or (len(ended) == beams and grown[0][0] <= ended[-1][0]):
@@ -182,13 +182,15 @@ def searching(size: Size) -> Sides:
     longest = at["longest"]
     from visionkit.text.vocabulary import Vocabulary
 
-    marks = marks_of(Vocabulary([f"w{i}" for i in range(at["words"] - 4)]), bad_endings=True)
+    special_tokens = special_tokens_of(
+        Vocabulary([f"w{i}" for i in range(at["words"] - 4)]), bad_endings=True
+    )
     speaker = packed(decoder, rows=5 * len(grid))  # as a task does, once for all batches of an evaluation
 
     @torch.no_grad()
     def ours() -> list[list[int]]:
-        said = say(speaker, grid, marks, Decoding(beams=5, longest=longest))
-        return [[word for word in row if word] for row in said.tokens[:, 0].tolist()]
+        decoded = generate(speaker, grid, special_tokens, Decoding(beams=5, max_length=longest))
+        return [[word for word in row if word] for row in decoded.tokens[:, 0].tolist()]
 
     @torch.no_grad()
     def theirs() -> list[list[int]]:

@@ -37,7 +37,7 @@ from visionkit.data.transforms.batch import batch_transform
 from visionkit.nn import Normalize
 from visionkit.nn.captioning.beam_search import beam_search
 from visionkit.nn.captioning.decoder import CaptionDecoder
-from visionkit.nn.captioning.decoding import Marks
+from visionkit.nn.captioning.decoding import SpecialTokens
 from visionkit.tasks import Classifier, Detector
 
 CUDA = torch.cuda.is_available()
@@ -246,13 +246,17 @@ def captions(size: Size) -> Sides:
     )
     decoder = decoder.to(DEVICE).eval()
     grid = torch.randn(count, 1, width, device=DEVICE)
-    marks = Marks()
+    special_tokens = SpecialTokens()
 
     def search(part: Tensor) -> Tensor:
         with torch.inference_mode():
             memory, state = decoder.start(part)
             found = beam_search(
-                lambda tokens, now: decoder.step(tokens, now, memory), state, marks=marks, beams=5, longest=20
+                lambda tokens, now: decoder.step(tokens, now, memory),
+                state,
+                special_tokens=special_tokens,
+                beams=5,
+                max_length=20,
             )
         return F.pad(found.tokens[:, 0], (0, 20 - found.tokens.shape[-1]))
 

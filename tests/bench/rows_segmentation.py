@@ -14,7 +14,7 @@ from tests.bench.row import Row, Sides, Size, pick
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import choose_policy
 from visionkit.run.training.precision import CpuMixedPrecision
-from visionkit.tasks import segmenter_from_torchvision
+from visionkit.tasks import Segmenter
 
 CLASSES = 21
 
@@ -26,7 +26,7 @@ def fcn_step(size: Size) -> Sides:
     theirs = torchvision.models.segmentation.fcn_resnet50(
         weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True
     )
-    ours = segmenter_from_torchvision(theirs.state_dict(), name="fcn_resnet50")
+    ours = Segmenter.from_torchvision(theirs.state_dict(), name="fcn_resnet50")
     ours = ours.to(memory_format=torch.channels_last).train()
     for module in (*theirs.modules(), *ours.modules()):
         if isinstance(module, torch.nn.Dropout):

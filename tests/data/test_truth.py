@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.nn.detectors import TinySource
+from visionkit.config import TransferConfig
 from visionkit.data.collate import list_batch
 from visionkit.data.pack.record import decode_record, encode_record
 from visionkit.data.transforms.classification import CenterCrop, Flip
@@ -15,7 +17,9 @@ from visionkit.data.transforms.detection import CopyPaste, LargeScaleJitter, det
 from visionkit.data.truth import encode_masks, make_truth, plain_truth, sample_truth, truth_from_plain
 from visionkit.metrics.detection import CocoAP
 from visionkit.rng import keyed_generator
+from visionkit.task_config import RCNNConfig
 from visionkit.tasks.detection.batch import in_original, original_size, read_batch
+from visionkit.tasks.detection.task import Detector
 
 RADII = (3, 4, 8, 16, 40)
 
@@ -50,6 +54,34 @@ def test_the_truth_against_itself_is_one_at_every_size(size):
     metric = CocoAP(("a", "b"), masks=True)
     metric.update([found | {"scores": torch.ones(len(RADII))}], truths, ids)
     values = metric.reduce().values
+    checked = [name for name in values if name in ("map", "mask_map", "map_small", "mask_map_small", "ar100")]
+    assert len(checked) == 5
+    assert [values[name] for name in checked] == pytest.approx([1.0] * 5)
+
+
+@pytest.mark.parametrize("size", [32, 160, 320, 480, 800])
+def test_a_detector_that_finds_the_truth_scores_one_at_every_size(size, monkeypatch):
+    """Through the evaluation of the task: boxes from the network's frame, masks against untouched ones."""
+    sample = _sample()
+    task = Detector(
+        TinySource(), init="scratch", num_classes=2, rcnn=RCNNConfig(masks=True, head_width=8),
+        pyramid_channels=8, transfer=TransferConfig(norm="group"), resize=(size // 2, size),
+    )  # fmt: skip
+    detect = task._detect
+
+    def find_boxes(images, sizes):
+        scale = torch.tensor([sizes[0][1] / 640, sizes[0][0] / 480] * 2)
+        scores = torch.ones(len(RADII))
+        return [{"boxes": sample["boxes"] * scale, "labels": sample["labels"], "scores": scores}], {}
+
+    def add_masks(images, originals):
+        return [found | {"masks": sample["masks"].bool()} for found in detect(images, originals)]
+
+    monkeypatch.setattr(task.model, "forward", find_boxes)
+    monkeypatch.setattr(task, "_detect", add_masks)
+    task.on_validation_epoch_start()
+    task.validation_step(list_batch([detection_eval(size)(_sample(), keyed_generator(0))]), 0)
+    values = task._compute_scores()
     checked = [name for name in values if name in ("map", "mask_map", "map_small", "mask_map_small", "ar100")]
     assert len(checked) == 5
     assert [values[name] for name in checked] == pytest.approx([1.0] * 5)

@@ -16,7 +16,13 @@ from visionkit.run.storage.checkpoint import load_checkpoint
 SETTINGS: dict[str, dict[str, Any]] = {
     "classify": {"train_size": 64, "val_size": 24, "image_size": 64},
     "detect": {"train_size": 64, "val_size": 12, "image_size": 128},
-    "segment": {"train_size": 64, "val_size": 12, "image_size": 64, "loss": "ce + dice", "auxiliary": 0.4},
+    "segment": {
+        "train_size": 64,
+        "val_size": 12,
+        "image_size": 64,
+        "loss": "ce + dice",
+        "aux_loss_weight": 0.4,
+    },
     "caption": {"train_size": 64, "val_size": 12, "image_size": 96, "hidden": 64, "least": 1},
 }
 

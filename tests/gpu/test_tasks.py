@@ -16,7 +16,7 @@ from task_cases import TASKS
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.nn.detection.roi_align import roi_align
-from visionkit.tasks.wiring import move_batch
+from visionkit.tasks.batch_parts import move_batch
 
 EVERY = pytest.mark.parametrize("case", TASKS, ids=[case.name for case in TASKS])
 CARD = torch.device("cuda")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from visionkit.errors import InputError
 from visionkit.nn.captioning.beam_search import beam_search
-from visionkit.nn.captioning.decoding import Marks, decode_greedy, decode_samples, keep_likely
+from visionkit.nn.captioning.decoding import SpecialTokens, decode_greedy, decode_samples, keep_likely
 
-_MARKS = Marks()
+_SPECIAL = SpecialTokens()
 
 
 class Toy:
@@ -32,11 +32,11 @@ class Toy:
 
     def step(self, tokens, state):
         hidden = torch.tanh(state[0] @ self.mix + self.embed[tokens])
-        looks = torch.softmax(hidden[:, :3], dim=1).float()
-        return (hidden @ self.out).log_softmax(-1), (hidden,), looks
+        attention = torch.softmax(hidden[:, :3], dim=1).float()
+        return (hidden @ self.out).log_softmax(-1), (hidden,), attention
 
     def score(self, state, sentence):
-        total, last = 0.0, torch.tensor([_MARKS.bos])
+        total, last = 0.0, torch.tensor([_SPECIAL.bos])
         for word in sentence:
             log_probs, state, _ = self.step(last, state)
             total += log_probs[0, word].item()
@@ -44,16 +44,16 @@ class Toy:
         return total
 
 
-def _every_sentence(words: int, longest: int):
+def _every_sentence(words: int, max_length: int):
     inner = range(3, words + 3)
-    for length in range(longest):
+    for length in range(max_length):
         for body in itertools.product(inner, repeat=length):
-            yield [*body, _MARKS.eos]
-    yield from (list(body) for body in itertools.product(inner, repeat=longest))
+            yield [*body, _SPECIAL.eos]
+    yield from (list(body) for body in itertools.product(inner, repeat=max_length))
 
 
 def _said(row: torch.Tensor) -> list[int]:
-    return [w for w in row.tolist() if w != _MARKS.pad]
+    return [w for w in row.tolist() if w != _SPECIAL.pad]
 
 
 @settings(max_examples=40, deadline=None)
@@ -64,20 +64,20 @@ def _said(row: torch.Tensor) -> list[int]:
     st.sampled_from([0.0, 0.7, 2.0]),
     st.integers(1, 4),
 )
-def test_a_wide_beam_finds_what_an_exhaustive_search_finds(words, longest, seed, length_penalty, n_best):
+def test_a_wide_beam_finds_what_an_exhaustive_search_finds(words, max_length, seed, length_penalty, n_best):
     toy = Toy(words, seed)
     state = toy.start(1)
     found = beam_search(
         toy.step,
         state,
-        marks=_MARKS,
-        beams=max(4, words**longest),
+        special_tokens=_SPECIAL,
+        beams=max(4, words**max_length),
         n_best=n_best,
-        longest=longest,
+        max_length=max_length,
         length_penalty=length_penalty,
     )
     scored = []
-    for sentence in _every_sentence(words, longest):
+    for sentence in _every_sentence(words, max_length):
         penalty = ((5 + len(sentence)) / 6) ** length_penalty
         scored.append((toy.score(state, sentence) / penalty, sentence))
     scored.sort(reverse=True)
@@ -99,10 +99,10 @@ def test_a_image_is_told_alike_in_any_batch(seed, beams, groups, length_penalty,
     toy = Toy(6, seed)
     state = toy.start(5)
     options = {
-        "marks": _MARKS,
+        "special_tokens": _SPECIAL,
         "beams": beams,
         "n_best": beams,
-        "longest": 9,
+        "max_length": 9,
         "groups": groups,
         "length_penalty": length_penalty,
         "block_trigrams": block,
@@ -112,7 +112,7 @@ def test_a_image_is_told_alike_in_any_batch(seed, beams, groups, length_penalty,
         alone = beam_search(toy.step, (state[0][part],), **options)
         width = alone.tokens.shape[-1]
         assert torch.equal(alone.tokens, together.tokens[part, :, :width])
-        assert (together.tokens[part, :, width:] == _MARKS.pad).all()
+        assert (together.tokens[part, :, width:] == _SPECIAL.pad).all()
         assert torch.allclose(alone.scores, together.scores[part])
         assert torch.allclose(alone.attention, together.attention[part, :, :width])
 
@@ -126,19 +126,25 @@ def test_going_on_without_images_that_are_done_changes_nothing(seed, beams, grou
     toy = Toy(6, seed)
     state = toy.start(8)
     memory = torch.randn(8, 5, generator=toy.generator, dtype=torch.float64)
-    memory[::2] -= 4.0 * toy.out[:, _MARKS.eos]  # some speak long, some soon end
+    memory[::2] -= 4.0 * toy.out[:, _SPECIAL.eos]  # some speak long, some soon end
     rows = []
 
     def step_for(places):
         def step(tokens, state):
             rows.append(len(tokens))
             known = memory[places].repeat_interleave(len(tokens) // len(places), dim=0)
-            log_probs, state, looks = toy.step(tokens, (state[0] + known,))
-            return log_probs, state, looks if looking else None
+            log_probs, state, attention = toy.step(tokens, (state[0] + known,))
+            return log_probs, state, attention if looking else None
 
         return step
 
-    options = {"marks": _MARKS, "beams": beams, "n_best": beams, "longest": 12, "groups": groups}
+    options = {
+        "special_tokens": _SPECIAL,
+        "beams": beams,
+        "n_best": beams,
+        "max_length": 12,
+        "groups": groups,
+    }
     options["length_penalty"] = penalty
     whole = step_for(torch.arange(8))
     plain = beam_search(whole, state, **options)
@@ -149,7 +155,7 @@ def test_going_on_without_images_that_are_done_changes_nothing(seed, beams, grou
     assert torch.allclose(plain.scores, narrowed.scores)
     assert (plain.attention is None) == (narrowed.attention is None) == (not looking)
     if looking:
-        said = plain.tokens.unsqueeze(3) != _MARKS.pad  # beyond the end nothing was looked at
+        said = plain.tokens.unsqueeze(3) != _SPECIAL.pad  # beyond the end nothing was looked at
         assert torch.allclose(plain.attention * said, narrowed.attention * said)
     assert len(rows) == most
     assert sum(rows) <= all_rows
@@ -164,13 +170,18 @@ def test_the_last_images_are_searched_alone():
             ends = places.repeat_interleave(len(tokens) // len(places)) <= state[0][:, 0]
             log_probs = torch.full((len(tokens), 5), -9.0)
             log_probs[:, 3:] = -1.0
-            log_probs[ends, _MARKS.eos] = 0.0
+            log_probs[ends, _SPECIAL.eos] = 0.0
             return log_probs, (state[0] + 1,), None
 
         return step
 
     found = beam_search(
-        step_for(torch.arange(8)), (torch.zeros(8, 1),), marks=_MARKS, beams=2, longest=20, narrow=step_for
+        step_for(torch.arange(8)),
+        (torch.zeros(8, 1),),
+        special_tokens=_SPECIAL,
+        beams=2,
+        max_length=20,
+        narrow=step_for,
     )
     assert [len(_said(row)) for row in found.tokens[:, 0]] == list(range(1, 9))
     assert rows[0] == 8
@@ -181,29 +192,29 @@ def test_the_last_images_are_searched_alone():
 def test_scores_and_attention_are_those_of_the_sentence():
     toy = Toy(6, 3)
     state = toy.start(4)
-    found = beam_search(toy.step, state, marks=_MARKS, beams=4, n_best=4, longest=8)
+    found = beam_search(toy.step, state, special_tokens=_SPECIAL, beams=4, n_best=4, max_length=8)
     assert found.tokens.shape[:2] == (4, 4)
     for image in range(4):
         assert found.scores[image].diff().le(1e-6).all()
         assert len({tuple(_said(row)) for row in found.tokens[image]}) == 4
-        for row, score, looks in zip(found.tokens[image], found.scores[image], found.attention[image]):
+        for row, score, attention in zip(found.tokens[image], found.scores[image], found.attention[image]):
             own = (state[0][image : image + 1],)
             assert toy.score(own, _said(row)) == pytest.approx(score.item(), abs=1e-4)
-            last = torch.tensor([_MARKS.bos])
+            last = torch.tensor([_SPECIAL.bos])
             for place, word in enumerate(_said(row)):
                 _, own, weights = toy.step(last, own)
-                assert torch.allclose(looks[place], weights[0], atol=1e-6)
+                assert torch.allclose(attention[place], weights[0], atol=1e-6)
                 last = torch.tensor([word])
 
 
 def test_one_beam_is_greedy_and_more_beams_are_no_worse():
     toy = Toy(8, 1)
     state = toy.start(30)
-    greedy = decode_greedy(toy.step, state, marks=_MARKS, longest=10)
-    one = beam_search(toy.step, state, marks=_MARKS, beams=1, longest=10)
+    greedy = decode_greedy(toy.step, state, special_tokens=_SPECIAL, max_length=10)
+    one = beam_search(toy.step, state, special_tokens=_SPECIAL, beams=1, max_length=10)
     agree = [_said(a[0]) == _said(b[0]) for a, b in zip(greedy.tokens, one.tokens)]
     assert sum(agree) >= 27  # one beam goes on after a good ending was found; greedy stops at the first
-    five = beam_search(toy.step, state, marks=_MARKS, beams=5, longest=10)
+    five = beam_search(toy.step, state, special_tokens=_SPECIAL, beams=5, max_length=10)
     assert five.scores.mean() > greedy.scores.mean()
     assert greedy.attention.shape == (*greedy.tokens.shape, 3)
 
@@ -217,10 +228,12 @@ def test_three_words_in_a_row_are_not_said_twice():
         return loop[tokens].log_softmax(-1), state, None
 
     state = (torch.zeros(1, 1),)
-    free = beam_search(step, state, marks=_MARKS, beams=3, longest=9)
+    free = beam_search(step, state, special_tokens=_SPECIAL, beams=3, max_length=9)
     assert _said(free.tokens[0, 0]) == [3, 4, 5, 3, 4, 5, 3, 4, 5]
     blocked = _said(
-        beam_search(step, state, marks=_MARKS, beams=3, longest=9, block_trigrams=True).tokens[0, 0]
+        beam_search(step, state, special_tokens=_SPECIAL, beams=3, max_length=9, block_trigrams=True).tokens[
+            0, 0
+        ]
     )
     runs = [tuple(blocked[i : i + 3]) for i in range(len(blocked) - 2)]
     assert len(runs) == len(set(runs))
@@ -229,11 +242,11 @@ def test_three_words_in_a_row_are_not_said_twice():
 def test_bad_endings_and_banned_words_are_not_said():
     toy = Toy(5, 2)
     state = toy.start(20)
-    marks = Marks(banned=(3,), weak=(4, 5))
+    special_tokens = SpecialTokens(banned=(3,), bad_endings=(4, 5))
     for found in (
-        beam_search(toy.step, state, marks=marks, beams=4, n_best=4, longest=12),
-        decode_greedy(toy.step, state, marks=marks, longest=12),
-        decode_samples(toy.step, state, marks=marks, count=5, longest=12),
+        beam_search(toy.step, state, special_tokens=special_tokens, beams=4, n_best=4, max_length=12),
+        decode_greedy(toy.step, state, special_tokens=special_tokens, max_length=12),
+        decode_samples(toy.step, state, special_tokens=special_tokens, count=5, max_length=12),
     ):
         sentences = [_said(row) for row in found.tokens.flatten(0, 1)]
         assert not any(3 in s or 0 in s or 1 in s for s in sentences)
@@ -244,7 +257,7 @@ def test_bad_endings_and_banned_words_are_not_said():
 def test_groups_say_different_things():
     toy = Toy(8, 4, sharpness=4.0)
     state = toy.start(10)
-    options = {"marks": Marks(weak=(1,)), "n_best": 3, "longest": 8}
+    options = {"special_tokens": SpecialTokens(bad_endings=(1,)), "n_best": 3, "max_length": 8}
     plain = beam_search(toy.step, state, beams=3, **options)
     diverse = beam_search(toy.step, state, beams=1, groups=3, diversity=1000.0, **options)
     assert all(len(set(rows[:, 0].tolist())) == 3 for rows in diverse.tokens)
@@ -254,29 +267,40 @@ def test_groups_say_different_things():
 def test_groups_that_agree_give_the_sentence_once():
     toy = Toy(3, 7)
     found = beam_search(
-        toy.step, toy.start(6), marks=_MARKS, beams=3, groups=3, n_best=9, longest=4, diversity=0.0
+        toy.step,
+        toy.start(6),
+        special_tokens=_SPECIAL,
+        beams=3,
+        groups=3,
+        n_best=9,
+        max_length=4,
+        diversity=0.0,
     )
     for rows, scores in zip(found.tokens, found.scores):
         said = [tuple(_said(row)) for row, score in zip(rows, scores) if score > float("-inf")]
         assert len(said) == len(set(said)) == 3
-        assert (rows[3:] == _MARKS.pad).all()
+        assert (rows[3:] == _SPECIAL.pad).all()
 
 
 def test_draws_follow_the_probabilities_and_repeat_with_the_generator():
     toy = Toy(4, 5)
     state = toy.start(1)
     generator = torch.Generator().manual_seed(1)
-    drawn = decode_samples(toy.step, state, marks=_MARKS, count=20_000, longest=1, generator=generator)
+    drawn = decode_samples(
+        toy.step, state, special_tokens=_SPECIAL, count=20_000, max_length=1, generator=generator
+    )
     assert drawn.tokens.shape == (1, 20_000, 1)
     share = torch.bincount(drawn.tokens.flatten(), minlength=7) / 20_000
     log_probs, _, _ = toy.step(torch.tensor([1]), state)
-    wanted = _MARKS.bar(log_probs, torch.tensor([1])).softmax(-1)[0].float()
+    wanted = _SPECIAL.mask(log_probs, torch.tensor([1])).softmax(-1)[0].float()
     assert torch.allclose(share, wanted, atol=0.015)
     generator.manual_seed(1)
-    again = decode_samples(toy.step, state, marks=_MARKS, count=20_000, longest=1, generator=generator)
+    again = decode_samples(
+        toy.step, state, special_tokens=_SPECIAL, count=20_000, max_length=1, generator=generator
+    )
     assert torch.equal(drawn.tokens, again.tokens)
-    cold = decode_samples(toy.step, state, marks=_MARKS, count=50, longest=6, temperature=1e-3)
-    greedy = decode_greedy(toy.step, state, marks=_MARKS, longest=6)
+    cold = decode_samples(toy.step, state, special_tokens=_SPECIAL, count=50, max_length=6, temperature=1e-3)
+    greedy = decode_greedy(toy.step, state, special_tokens=_SPECIAL, max_length=6)
     assert all(_said(row) == _said(greedy.tokens[0, 0]) for row in cold.tokens[0])
 
 
@@ -292,32 +316,34 @@ def test_settings_out_of_range_are_refused():
     toy = Toy(3, 0)
     state = toy.start(1)
     with pytest.raises(InputError, match=r"n_best to be in 1 \.\. beams \* groups = 4, but got 5"):
-        beam_search(toy.step, state, marks=_MARKS, beams=2, groups=2, n_best=5)
+        beam_search(toy.step, state, special_tokens=_SPECIAL, beams=2, groups=2, n_best=5)
     with pytest.raises(InputError, match="at least 1"):
-        beam_search(toy.step, state, marks=_MARKS, beams=0)
+        beam_search(toy.step, state, special_tokens=_SPECIAL, beams=0)
     with pytest.raises(InputError, match="length_penalty to be at least 0"):
-        beam_search(toy.step, state, marks=_MARKS, length_penalty=-1)
+        beam_search(toy.step, state, special_tokens=_SPECIAL, length_penalty=-1)
     with pytest.raises(InputError, match=r"above 0, but got 0\. For 0, use decode_greedy"):
-        decode_samples(toy.step, state, marks=_MARKS, temperature=0)
+        decode_samples(toy.step, state, special_tokens=_SPECIAL, temperature=0)
     with pytest.raises(InputError, match=r"top_p to be in \(0, 1\]"):
-        decode_samples(toy.step, state, marks=_MARKS, top_p=0.0)
-    with pytest.raises(InputError, match="longest to be at least 1"):
-        decode_greedy(toy.step, state, marks=_MARKS, longest=0)
+        decode_samples(toy.step, state, special_tokens=_SPECIAL, top_p=0.0)
+    with pytest.raises(InputError, match="max_length to be at least 1"):
+        decode_greedy(toy.step, state, special_tokens=_SPECIAL, max_length=0)
 
 
 def test_draws_by_given_numbers_are_a_images_own():
     toy = Toy(6, seed=3, sharpness=0.7)
     state = toy.start(12)
     numbers = torch.rand(12, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    together = decode_samples(toy.step, state, marks=_MARKS, count=1, longest=7, uniforms=numbers)
+    together = decode_samples(
+        toy.step, state, special_tokens=_SPECIAL, count=1, max_length=7, uniforms=numbers
+    )
     lengths = set()
     for row in range(12):
         alone = decode_samples(
             toy.step,
             (state[0][row : row + 1],),
-            marks=_MARKS,
+            special_tokens=_SPECIAL,
             count=1,
-            longest=7,
+            max_length=7,
             uniforms=numbers[row : row + 1],
         )
         kept = alone.tokens.shape[-1]
@@ -326,17 +352,19 @@ def test_draws_by_given_numbers_are_a_images_own():
         lengths.add(kept)
     assert len(lengths) > 1
     first = decode_samples(
-        toy.step, (state[0][:1],), marks=_MARKS, count=4000, longest=1,
+        toy.step, (state[0][:1],), special_tokens=_SPECIAL, count=4000, max_length=1,
         uniforms=(torch.arange(4000, dtype=torch.float64) / 4000).unsqueeze(1),
     )  # fmt: skip
-    log_probs, _, _ = toy.step(torch.tensor([_MARKS.bos]), (state[0][:1],))
-    chances = _MARKS.bar(log_probs, torch.tensor([_MARKS.bos]))[0].softmax(-1)
+    log_probs, _, _ = toy.step(torch.tensor([_SPECIAL.bos]), (state[0][:1],))
+    chances = _SPECIAL.mask(log_probs, torch.tensor([_SPECIAL.bos]))[0].softmax(-1)
     counts = torch.bincount(first.tokens.flatten(), minlength=toy.words) / 4000
     assert torch.allclose(counts.double(), chances, atol=1e-3), (
         "even numbers give the probabilities themselves"
     )
     with pytest.raises(InputError, match=r"uniforms to be of shape \(12, 7\)"):
-        decode_samples(toy.step, state, marks=_MARKS, count=1, longest=7, uniforms=numbers[:, :3])
+        decode_samples(
+            toy.step, state, special_tokens=_SPECIAL, count=1, max_length=7, uniforms=numbers[:, :3]
+        )
 
 
 def test_the_first_step_is_made_once_a_image():
@@ -347,6 +375,6 @@ def test_the_first_step_is_made_once_a_image():
         rows.append(len(tokens))
         return toy.step(tokens, state)
 
-    beam_search(step, toy.start(3), marks=_MARKS, beams=4, longest=5)
+    beam_search(step, toy.start(3), special_tokens=_SPECIAL, beams=4, max_length=5)
     assert rows[0] == 3
     assert set(rows[1:]) == {12}

@@ -9,12 +9,12 @@ from torch import nn
 from visionkit.compat import onednn_computes_bf16
 from visionkit.nn.captioning.attention import AdditiveAttention
 from visionkit.nn.captioning.decoder import CaptionDecoder
-from visionkit.nn.captioning.decoding import Marks
+from visionkit.nn.captioning.decoding import SpecialTokens
 from visionkit.nn.captioning.prepacked import PackedCell, PackedLinear, packed
 from visionkit.nn.captioning.recurrent import RecurrentCell
 from visionkit.nn.captioning.rnn_cores import CORES
 from visionkit.task_config import Decoding
-from visionkit.tasks.captioning.generate import say
+from visionkit.tasks.captioning.generate import generate
 
 _KINDS = [(name, "lstm") for name in CORES] + [
     (n, "gru") for n in ("show_and_tell", "show_attend_tell", "up_down")
@@ -31,12 +31,12 @@ def _decoder(name: str, cell: str) -> CaptionDecoder:
 def test_a_packed_decoder_says_what_the_decoder_says(name, cell):
     decoder = _decoder(name, cell)
     before = {key: value.clone() for key, value in decoder.state_dict().items()}
-    grid, how = torch.randn(5, 9, 24), Decoding(beams=4, longest=8)
+    grid, how = torch.randn(5, 9, 24), Decoding(beams=4, max_length=8)
     with torch.inference_mode():
         twin = packed(decoder, rows=20)
         assert sum(isinstance(part, (PackedLinear, PackedCell)) for part in twin.modules()) >= 2
         assert not any(isinstance(part, (nn.LSTM, nn.GRU)) for part in twin.modules())
-        one, other = (say(each, grid, Marks(), how, n_best=4) for each in (decoder, twin))
+        one, other = (generate(each, grid, SpecialTokens(), how, n_best=4) for each in (decoder, twin))
     assert torch.equal(one.tokens, other.tokens)
     assert torch.allclose(one.scores, other.scores, atol=1e-5)
     if one.attention is not None:

@@ -47,7 +47,7 @@ def finished(segment, tmp_path_factory):
             segment,
             out,
             loss="ce + dice",
-            auxiliary=0.4,
+            aux_loss_weight=0.4,
             views=SegmentationViews(boundary_tolerance=0.02),
             lr=5e-3,
         )
@@ -99,7 +99,7 @@ def test_the_same_command_continues_what_is_finished(segment, finished, capsys):
             segment,
             out,
             loss="ce + dice",
-            auxiliary=0.4,
+            aux_loss_weight=0.4,
             views=SegmentationViews(boundary_tolerance=0.02),
             lr=5e-3,
         )

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import segmentation
 
 from visionkit.errors import InputError
-from visionkit.tasks.segmentation.from_torchvision import segmenter_from_torchvision
+from visionkit.tasks import Segmenter
 
 NAMES = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
 
@@ -26,11 +26,11 @@ def _theirs(name, *, aux=True):
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_equal(name):
     theirs = _theirs(name)
-    ours = segmenter_from_torchvision(theirs.state_dict(), name=name).eval()
+    ours = Segmenter.from_torchvision(theirs.state_dict(), name=name).eval()
     images = torch.rand(1, 3, 97, 131, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wanted = theirs(ours.normalize(images))
-        logits, auxiliary = ours._logits(images, extra=True)
+        logits, auxiliary = ours._logits(images, auxiliary=True)
     assert logits.shape == (1, 5, 97, 131)
     for mine, reference in ((logits, wanted["out"]), (auxiliary, wanted["aux"])):
         scale = reference.abs().max()
@@ -41,7 +41,7 @@ def test_logits_are_equal(name):
 def test_without_auxiliary_and_from_a_file(tmp_path):
     theirs = _theirs("fcn_resnet50", aux=False)
     torch.save(theirs.state_dict(), tmp_path / "fcn.pth")
-    ours = segmenter_from_torchvision(tmp_path / "fcn.pth", name="fcn_resnet50").eval()
+    ours = Segmenter.from_torchvision(tmp_path / "fcn.pth", name="fcn_resnet50").eval()
     assert ours.auxiliary_head is None
     images = torch.rand(1, 3, 33, 41)
     with torch.no_grad():
@@ -52,8 +52,8 @@ def test_without_auxiliary_and_from_a_file(tmp_path):
 def test_other_weights_are_refused():
     state = _theirs("fcn_resnet50").state_dict()
     with pytest.raises(InputError, match=r"torchvision's deeplabv3_resnet50, but \d+ keys are missing"):
-        segmenter_from_torchvision(state, name="deeplabv3_resnet50")
+        Segmenter.from_torchvision(state, name="deeplabv3_resnet50")
     with pytest.raises(InputError, match=r"no key 'classifier.4.weight'"):
-        segmenter_from_torchvision({"a": torch.zeros(1)}, name="fcn_resnet50")
+        Segmenter.from_torchvision({"a": torch.zeros(1)}, name="fcn_resnet50")
     with pytest.raises(InputError, match="Did you mean 'fcn_resnet50'"):
-        segmenter_from_torchvision(state, name="fcn_resnet5")
+        Segmenter.from_torchvision(state, name="fcn_resnet5")

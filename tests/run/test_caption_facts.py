@@ -58,7 +58,7 @@ def test_facts_are_counted_once_and_drawn(tmp_path):
     sentences = {f"pair-{index}": right if index < 3 else wrong for index in range(5)}
 
     def evaluate(batch):
-        task.said = [
+        task.predictions = [
             CaptionPrediction(" ".join(sentences[name]), tuple(sentences[name]), -7.0, (), maps, name)
             for name in batch["ids"]
         ]
@@ -97,7 +97,7 @@ def test_what_was_just_said_is_not_said_again():
     batch = collate([Pairs(2)[index] for index in range(2)])
     task._evaluate(batch)
     first = said_of(task, batch)
-    assert first == task.said
+    assert first == task.predictions
     task.predict_step = lambda batch: pytest.fail("it was said already")
     assert said_of(task, batch) == first
     looked = attention_in_boxes(first[0].attention, [], batch["boxes"][0], ["dark", "bright"], size=(8, 8))

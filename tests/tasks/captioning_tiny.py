@@ -78,7 +78,7 @@ def captioner(decoder: str = "show_attend_tell", backbone: nn.Module | None = No
     torch.manual_seed(0)
     given = {
         "init": "scratch", "vocabulary": WORDS, "embed": 8, "hidden": 16, "attention": 8, "dropout": 0.2,
-        "optim": FLAT, "lr": 1e-2, "decoding": Decoding(beams=2, longest=6),
+        "optim": FLAT, "lr": 1e-2, "decoding": Decoding(beams=2, max_length=6),
         "frequency": training_frequency(Bright(24, 1).captions),
     }  # fmt: skip
     return Captioner(backbone or Tiny(), decoder=decoder, **{**given, **settings})

@@ -14,7 +14,12 @@ from visionkit.task_config import RCNNConfig
 from visionkit.tasks import Detector
 
 SMALL = RCNNConfig(
-    head_width=16, anchor_scales=(2.0,), proposals_train=20, proposals_eval=10, box_samples=8, detections=5
+    head_width=16,
+    anchor_scales=(2.0,),
+    proposals_train=20,
+    proposals_eval=10,
+    box_samples=8,
+    detections_per_img=5,
 )
 ALL = (4, 8, 16, 32)
 # What a refusal must say: which reductions there are, or why there is none.

@@ -70,13 +70,13 @@ def test_each_decoder_learns_speaks_and_reloads(decoder, tmp_path):
 
 
 def test_the_chosen_map_is_the_grid_and_n_best_is_ordered():
-    task = captioner(reduction=2, decoding=Decoding(beams=4, n_best=3, longest=6))
+    task = captioner(reduction=2, decoding=Decoding(beams=4, n_best=3, max_length=6))
     said = task.predict_step(batch())[0]
     assert said.attention.shape[1:] == (4, 4)
     assert captioner(positions=True)._encode(batch()["images"])[0][0, :, -2:].tolist() == [
         [-1, -1], [-1, 1], [1, -1], [1, 1]
     ]  # fmt: skip
-    with pytest.raises(InputError, match="for decoders that look at places"):
+    with pytest.raises(InputError, match="for decoders that attend to a map"):
         captioner("fc", Pooled(), positions=True)
     assert len({text for text, _ in said.n_best}) == 3
     assert [p for _, p in said.n_best] == sorted((p for _, p in said.n_best), reverse=True)
@@ -122,7 +122,7 @@ def test_training_through_the_switch_resumes_bit_for_bit(tmp_path):
         part = make()
         run = trainer(max_steps=stop, limit_val_batches=0)
         # The ramp of scheduled sampling belongs to the whole training, so a part must know its length.
-        part.on_train_start = lambda part=part: setattr(part, "_images", (4, 20.0))
+        part.on_train_start = lambda part=part: vars(part).update(_images_per_step=4, _total_images=20.0)
         run.fit(part, datamodule=data())
         run.save_checkpoint(tmp_path / f"{stop}.ckpt")
         rest = make()
@@ -192,7 +192,7 @@ def test_a_checkpoint_speaks_on_a_machine_without_a_network(tmp_path, monkeypatc
     task = Captioner(
         "timm/resnet10t", init=str(tmp_path / "weights.pt"), vocabulary=WORDS, reduction=4, embed=8, hidden=8,
         attention=8, optim=FLAT, frequency=training_frequency(Bright(24, 1).captions),
-        self_critical=SelfCritical(samples=2), decoding=Decoding(beams=2, n_best=2, longest=5),
+        self_critical=SelfCritical(samples=2), decoding=Decoding(beams=2, n_best=2, max_length=5),
     )  # fmt: skip
     run = trainer(max_steps=1, limit_val_batches=0)
     run.fit(task, datamodule=data())
@@ -216,7 +216,7 @@ def test_a_checkpoint_speaks_on_a_machine_without_a_network(tmp_path, monkeypatc
         ({"label_smoothing": 1.0}, "label_smoothing to be at least 0 and below 1"),
         ({"scheduled_sampling": -0.1}, "scheduled_sampling to be"),
         ({"coverage": -1.0}, "coverage to be at least 0"),
-        ({"decoding": Decoding(beams=0)}, "beams, groups and longest"),
+        ({"decoding": Decoding(beams=0)}, "beams, groups and max_length"),
         ({"decoding": Decoding(beams=2, n_best=3)}, r"n_best to be in 1 \.\. beams \* groups = 2"),
         ({"decoding": {"beam": 3}}, "Did you mean 'beams'"),
         ({"self_critical": SelfCritical(samples=1)}, "samples for baseline 'mean' to be at least 2"),
@@ -253,7 +253,7 @@ def test_batches_that_cannot_be_right_are_named():
 def critic(**settings):
     return SelfCritic(
         WORDS, training_frequency(Bright(24, 1).captions), SelfCritical(**settings),
-        marks=captioner(decoding=Decoding(bad_endings=True)).marks, longest=4,
+        special_tokens=captioner(decoding=Decoding(bad_endings=True)).special_tokens, max_length=4,
     )  # fmt: skip
 
 
@@ -313,7 +313,7 @@ def _draw(decoder, grid, numbers, judge):
         word, said, total = torch.tensor([WORDS.bos]), [], grid.new_zeros(())
         for number in row:
             log_probs, state, _ = decoder.step(word, state, memory)
-            barred = judge.marks.bar(log_probs, word)[0].log_softmax(-1)
+            barred = judge.special_tokens.mask(log_probs, word)[0].log_softmax(-1)
             sums = barred.detach().exp().double().cumsum(0)
             chosen = int((sums <= number * sums[-1]).sum())
             total, word = total + barred[chosen], torch.tensor([chosen])
@@ -327,7 +327,7 @@ def _draw(decoder, grid, numbers, judge):
 def test_learning_from_own_sentences_raises_their_expected_reward():
     """The expectation over every sentence of up to three words, before and after."""
     task, judge = captioner("show_and_tell", Pooled(), dropout=0.0), critic(baseline="mean", samples=8)
-    judge.longest = 3
+    judge.max_length = 3
     parts = batch(count=3)
     optimizer = torch.optim.Adam(task.parameters(), lr=2e-2)
 
@@ -344,7 +344,7 @@ def test_learning_from_own_sentences_raises_their_expected_reward():
                     words = words[:cut]
                 tokens = torch.tensor([[WORDS.bos, *words]] * 3)
                 taught = task.decoder(grid, tokens)
-                log_probs = judge._barred(taught.logits, taught.targets).log_softmax(-1)
+                log_probs = judge._masked(taught.logits).log_softmax(-1)
                 chance = log_probs.gather(1, taught.targets[:, None]).view(3, -1).sum(1).exp()
                 for row in range(3):
                     cut_refs = [judge._reference(t) for t in parts["references"][row]]

@@ -89,7 +89,7 @@ def _tiny(**settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"decoder": "unet", "loss": "ce+dice", "auxiliary": 0.4, "class_names": ("ground", "square")},
+        {"decoder": "unet", "loss": "ce+dice", "aux_loss_weight": 0.4, "class_names": ("ground", "square")},
         {"decoder": "fcn", "num_classes": 1, "loss": "ce+lovasz"},
         {"decoder": "deeplabv3plus", "loss": {"ohem": 1.0}, "class_weights": (1.0, 2.0)},
     ],
@@ -116,7 +116,7 @@ def test_learns_and_scores_at_native_size(tmp_path, settings):
 
 
 def test_terms_are_named_and_sum_to_the_loss():
-    task = _tiny(loss="ce+0.5*dice", auxiliary=0.4)
+    task = _tiny(loss="ce+0.5*dice", aux_loss_weight=0.4)
     out = task.training_step(mask_batch([_data().train_data[index] for index in range(2)]), 0)
     assert set(out) == {"loss", "ce", "dice", "auxiliary"}
     assert out["loss"].requires_grad
@@ -187,7 +187,7 @@ def test_an_empty_shard_and_nothing_counted_are_survived(tmp_path):
 def test_a_checkpoint_reloads_with_the_same_answers(tmp_path):
     torch.manual_seed(0)
     task = Segmenter(
-        "timm/resnet18", init="scratch", num_classes=2, decoder="unet", channels=16, auxiliary=0.4
+        "timm/resnet18", init="scratch", num_classes=2, decoder="unet", channels=16, aux_loss_weight=0.4
     )
     trainer = _trainer(tmp_path, max_steps=1, limit_val_batches=1)
     trainer.fit(task, datamodule=_data())

@@ -1,4 +1,4 @@
-"""Tasks: each one file that turns levels into a loss and a score."""
+"""Tasks: each turns the levels of a backbone into a loss and a score."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPre
 from visionkit.tasks.classification.task import Classifier
 from visionkit.tasks.detection.image_batch import Detections
 from visionkit.tasks.detection.task import Detector
-from visionkit.tasks.segmentation.from_torchvision import segmenter_from_torchvision
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 from visionkit.tasks.segmentation.task import Segmenter
 
@@ -28,6 +27,5 @@ __all__ = [
     "Segmenter",
     "SelfCritical",
     "ValuesPrediction",
-    "segmenter_from_torchvision",
     "training_frequency",
 ]

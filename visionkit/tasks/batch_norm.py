@@ -1,4 +1,4 @@
-"""One image in a training batch, under batch norm over a map of one pixel: said before it happens."""
+"""Batches of one image under batch norm over a map of one pixel: refused before the first update."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import nn
 
 from visionkit.errors import InputError
 
-__all__ = ["explained", "least_batch", "probe_one_image"]
+__all__ = ["explained", "min_batch", "probe_one_image"]
 
 StepT = TypeVar("StepT", bound=Callable[..., Any])
-_TORCHS = "Expected more than 1 value per channel"
+_TORCH_MESSAGE = "Expected more than 1 value per channel"
 
 
 def explained(step: StepT) -> StepT:
-    """Let a training step say what to do where torch's batch norm refuses a single value a channel.
+    """Name the fix where torch's batch norm refuses a single value a channel in a training step.
 
     Raises:
-        InputError: From the step, in place of torch's ValueError.
+        InputError: From the step, in place of the ValueError of torch.
     """
 
     @functools.wraps(step)
@@ -31,17 +31,17 @@ def explained(step: StepT) -> StepT:
         try:
             return step(*args, **kwargs)
         except ValueError as error:
-            if _TORCHS not in str(error):
+            if _TORCH_MESSAGE not in str(error):
                 raise
-            raise InputError(_text("this batch")) from None
+            raise InputError(_refusal("this batch")) from None
 
     return inner  # type: ignore[return-value]
 
 
-def least_batch(trainer: lightning.Trainer, first: int) -> int:
-    """Return how many images the smallest training batch of a process holds, as far as its loader says.
+def min_batch(trainer: lightning.Trainer, first: int) -> int:
+    """Return how many images the smallest training batch of a process holds, as far as its loader knows it.
 
-    Loaders that a run leaves before their last batch (`limit_train_batches`, `max_steps`) have no short one.
+    Runs that end before the last batch of a loader (`limit_train_batches`, `max_steps`) have no short one.
 
     Args:
         trainer: Has the training loader.
@@ -79,16 +79,16 @@ def probe_one_image(module: nn.Module, run: Callable[[], Any], trainer: lightnin
         with torch.no_grad(), torch.random.fork_rng(), trainer.precision_plugin.forward_context():
             run()
     except ValueError as error:
-        if _TORCHS not in str(error):
+        if _TORCH_MESSAGE not in str(error):
             raise
-        raise InputError(_text("the smallest batch of an epoch")) from None
+        raise InputError(_refusal("the smallest batch of an epoch")) from None
     finally:
         with torch.no_grad():
-            for buffer, kept in before:
-                buffer.copy_(kept)
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
-def _text(what: str) -> str:
+def _refusal(what: str) -> str:
     return (
         f"Expected more than one value a channel for batch norm to learn from, but {what} holds one image, "
         "whose coarsest map is one pixel. Use a larger batch (--batch_size), leave a last batch of one out "

@@ -1,4 +1,4 @@
-"""A batch taken apart: images, what is known of them, and their ids, in the forms that loaders give."""
+"""Batches in the forms that loaders give, taken apart into images, targets and ids."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
+from visionkit.distributed import rank, world_size
 from visionkit.errors import InputError, expected
 from visionkit.tasks.image_inputs import is_image
 from visionkit.types import as_ids
 
-__all__ = ["Parts", "is_empty", "named_batch", "read_parts"]
+__all__ = ["Parts", "is_empty", "move_batch", "named_batch", "read_parts", "unnamed"]
 
 # What others call the same field. The first is that of a sample, as torch's default collate leaves it;
-# another name counts where the field's own two are missing and no second one fits.
+# another name counts where the two of the field are missing and no second one fits.
 _ALIASES = {
     "images": ("image", "pixel_values", "img"),
     "ids": ("id",),
@@ -31,7 +33,7 @@ class Parts(NamedTuple):
     """A batch taken apart."""
 
     images: Any  # (B, C, H, W), or a list of (C, H, W)
-    target: Any  # what is known of them; None where the batch has nothing
+    target: Any  # None where the batch has none
     ids: list[str] | None
 
 
@@ -42,7 +44,7 @@ def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
         batch: A dict (`images`, `target`, `ids`; or the names that torchgeo and Hugging Face use, where they
             are unambiguous; one image `(C, H, W)` is a batch of one); a pair `(images, target)`, tuple or
             list; or images alone.
-        target: Name of what is known: "labels", "masks", "targets" or "tokens".
+        target: Name of the target: "labels", "masks", "targets" or "tokens".
         needed: Whether the batch must hold it. In prediction it need not, and a list of images is just that.
 
     Raises:
@@ -51,9 +53,9 @@ def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
     if isinstance(batch, Mapping):
         images, known, ids = (_field(batch, name) for name in ("images", target, "ids"))
         if images is None:
-            raise InputError(_lacks(batch, "images", target))
+            raise InputError(_missing(batch, "images", target))
         if known is None and needed:
-            raise InputError(_lacks(batch, target, target))
+            raise InputError(_missing(batch, target, target))
         names = as_ids(ids)
         if is_image(images):  # a sample as a reader gives it: one image, and one of everything else
             if target == "targets":
@@ -70,8 +72,8 @@ def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
         return Parts(_sized(batch[0]), batch[1], None)
     if needed:
         raise InputError(
-            f"Expected a batch with '{target}', but got {_said(batch)}: a dict with 'images' and '{target}', "
-            f"or a pair (images, {target}). Use predict for images alone."
+            f"Expected a batch with '{target}', but got {_describe(batch)}: a dict with 'images' and "
+            f"'{target}', or a pair (images, {target}). Use predict for images alone."
         )
     if isinstance(batch, tuple | list) and len(batch) == 1 and not is_image(batch[0]):
         return Parts(_sized(batch[0]), None, None)  # what a TensorDataset of images gives
@@ -85,7 +87,7 @@ def _sized(images: Any) -> Any:
 
 
 def is_empty(batch: Any) -> bool:
-    """Return whether a batch holds no image (the share of a process that has none)."""
+    """Return whether a batch holds no image (the part of a process that has none)."""
     if isinstance(batch, Mapping):
         images = _field(batch, "images")
         if images is None:
@@ -115,6 +117,31 @@ def named_batch(batch: Any, target: str) -> Any:
     return renamed
 
 
+def move_batch(batch: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on `device`; names and other plain values are left as they are.
+
+    Lightning's function visits every string of a batch, which costs more than a small network's forward.
+
+    Args:
+        batch: A tensor, or dicts, lists and tuples of tensors and plain values.
+        device: Where the tensors go.
+    """
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=device.type != "cpu")
+    if isinstance(batch, dict):
+        return {name: move_batch(value, device) for name, value in batch.items()}
+    if isinstance(batch, list | tuple) and batch and not isinstance(batch[0], str):
+        moved = [move_batch(item, device) for item in batch]
+        return moved if isinstance(batch, list) else tuple(moved)
+    return batch
+
+
+def unnamed(first: int, count: int) -> list[str]:
+    """Return names for images without: their numbers, after that of the process where there are several."""
+    prefix = f"{rank()}/" if world_size() > 1 else ""
+    return [f"{prefix}{first + index}" for index in range(count)]
+
+
 def _field(batch: Mapping[str, Any], name: str) -> Any:
     if name in batch:
         return batch[name]
@@ -123,13 +150,13 @@ def _field(batch: Mapping[str, Any], name: str) -> Any:
 
 
 def _alias(batch: Mapping[str, Any], name: str) -> str | None:
-    found = [alias for alias in _ALIASES[name] if alias in batch]
-    if name not in batch and len(found) > 1 and found[0] != _ALIASES[name][0]:
+    present = [alias for alias in _ALIASES[name] if alias in batch]
+    if name not in batch and len(present) > 1 and present[0] != _ALIASES[name][0]:
         raise InputError(
-            f"Expected the batch to hold '{name}', but it holds {' and '.join(map(repr, found))}, and either "
-            f"may be meant. Call the right one '{name}'."
+            f"Expected the batch to hold '{name}', but it holds {' and '.join(map(repr, present))}, and "
+            f"either may be meant. Call the right one '{name}'."
         )
-    return found[0] if found else None
+    return present[0] if present else None
 
 
 def _is_pair(batch: Any, *, needed: bool) -> bool:
@@ -139,9 +166,9 @@ def _is_pair(batch: Any, *, needed: bool) -> bool:
     if needed:
         return True
     first, second = batch[0], batch[1]
-    several = isinstance(first, list | tuple) or (isinstance(first, Tensor | np.ndarray) and first.ndim == 4)
+    is_batch = isinstance(first, list | tuple) or (isinstance(first, Tensor | np.ndarray) and first.ndim == 4)
     if (
-        several
+        is_batch
         and isinstance(second, Tensor | np.ndarray)
         and second.ndim == 4
         and second.shape == first.shape
@@ -150,18 +177,18 @@ def _is_pair(batch: Any, *, needed: bool) -> bool:
             "Expected images, or a batch (images, targets), but got two batches of images of one shape. "
             "Join them with torch.cat, or give them one at a time."
         )
-    return several
+    return is_batch
 
 
-def _lacks(batch: Mapping[str, Any], name: str, target: str) -> str:
-    found = ", ".join(repr(key) for key in batch) or "none"
+def _missing(batch: Mapping[str, Any], name: str, target: str) -> str:
+    present = ", ".join(repr(key) for key in batch) or "none"
     known = ", ".join(repr(alias) for alias in _ALIASES[name])
     use = " Use predict for images alone." if name == target else ""
-    text = f"Expected a batch with '{name}' (or {known}), but its keys are {found}."
+    text = f"Expected a batch with '{name}' (or {known}), but its keys are {present}."
     return f"{text} Rename the key in the collate.{use}"
 
 
-def _said(batch: Any) -> str:
+def _describe(batch: Any) -> str:
     if isinstance(batch, Tensor | np.ndarray):
         return f"images alone {tuple(batch.shape)}"
     if isinstance(batch, Sequence) and not isinstance(batch, str):

@@ -1,43 +1,52 @@
-"""What Lightning asks of every task, the same for all; the arithmetic of a task stands in its own file."""
+"""The mixin of all tasks: their Lightning hooks. The arithmetic of a task is in its own file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import lightning
 import torch
+import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from visionkit.compat import ignore_buffers_in_ddp
 from visionkit.config import OptimConfig, TransferConfig
+from visionkit.distributed import world_size
+from visionkit.errors import InputError
+from visionkit.metrics import RunningSums
+from visionkit.metrics.segmentation import SegmentationMeter
 from visionkit.nn import Normalize
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
-from visionkit.tasks.batch_norm import least_batch, probe_one_image
-from visionkit.tasks.batch_parts import is_empty, named_batch, read_parts
-from visionkit.tasks.image_inputs import check_images
-from visionkit.tasks.wiring import (
-    check_callbacks,
-    move_batch,
-    refuse_foreign,
-    refuse_other_task,
-    share_buffers,
-    task_name,
-)
+from visionkit.tasks.backbones import BackboneBuilder
+from visionkit.tasks.batch_norm import min_batch, probe_one_image
+from visionkit.tasks.batch_parts import is_empty, move_batch, named_batch, read_parts
+from visionkit.tasks.image_inputs import check_images, image_stack
+from visionkit.tasks.saved_settings import plain_settings, refuse_other_task, refuse_unsafe, task_name
 
 __all__ = ["TaskHooks"]
 
 
 class TaskHooks(lightning.LightningModule):
-    """A task under a Trainer: what happens around its steps.
+    """The Lightning hooks that all tasks share.
 
-    Several loaders may be evaluated at once. Each has running scores of its own, exact on any number of
+    Multiple loaders may be evaluated at once. Each has its own running scores, exact on any number of
     processes, and its names end in Lightning's `/dataloader_idx_N`; the monitored name is the first loader's
     too, so that checkpoints and early stopping find it.
 
+    A task has `training_step`, `predict_step` and the methods that are declared here: `_evaluate(batch)` adds
+    a batch to the scores, `_read(batch)` takes a batch apart and refuses what cannot be right while it is on
+    the host, `_make_scores()` returns new running scores by the names of `scored`, and `_compute_scores()`
+    returns the values of an evaluation, by name without its split, and resets the scores.
+
     Attributes:
-        truth: Name of what a batch tells of its images ("labels", "masks", "targets", "tokens").
+        truth: Name of the targets in a batch ("labels", "masks", "targets", "tokens").
         scored: Names of the attributes that hold an evaluation's running scores.
+        monitor: Logged name by which weights are chosen, and "min" or "max".
+        train_sums: Sums over training images, with at least "loss" and "count".
+        loss_terms: The loss of the last training step and its terms, detached.
     """
 
     truth: ClassVar[str]
@@ -48,6 +57,12 @@ class TaskHooks(lightning.LightningModule):
     optim: OptimConfig
     transfer: TransferConfig
     lr: float
+    train_sums: RunningSums
+    loss_terms: dict[str, Tensor]
+    _evaluate: Callable[[Any], None]
+    _read: Callable[[Any], Any]
+    _make_scores: Callable[[], dict[str, Any]]
+    _compute_scores: Callable[[], dict[str, float]]
     _loader: int = 0
     _probed: bool = True
 
@@ -62,8 +77,8 @@ class TaskHooks(lightning.LightningModule):
         self._evaluate(batch)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin with no image, in every loader."""
-        self.__dict__["_parked"] = {}
+        """Begin new scores for every loader."""
+        self.__dict__["_other_scores"] = {}
         self.__dict__["_loader"] = 0
         for name, fresh in self._fresh_scores().items():
             setattr(self, name, fresh)
@@ -98,18 +113,18 @@ class TaskHooks(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by `optim.clip_norm`, unless the Trainer was told otherwise."""
+        """Clip by `optim.clip_norm`, unless the Trainer has a value of its own."""
         value = gradient_clip_val or self.optim.clip_norm
         self.clip_gradients(optimizer, value, gradient_clip_algorithm)
 
     def setup(self, stage: str) -> None:
         """Keep running statistics out of the processes' messages."""
-        ignore_buffers_in_ddp(self)  # `share_buffers` keeps them equal where it matters
+        ignore_buffers_in_ddp(self)  # `broadcast_buffers` keeps them equal where it matters
 
     def on_fit_start(self) -> None:
         """Refuse settings without their callback; begin with equal buffers."""
         check_callbacks(self.trainer, self.optim, self.transfer)
-        share_buffers(self)
+        broadcast_buffers(self)
         self._probed = False
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
@@ -124,15 +139,21 @@ class TaskHooks(lightning.LightningModule):
         if is_empty(batch):
             return
         images = read_parts(batch, self.truth).images
-        if least_batch(self.trainer, len(images)) == 1:
+        if min_batch(self.trainer, len(images)) == 1:
             probe_one_image(self, lambda: self._probe(images[:1]), self.trainer)
 
     def on_validation_start(self) -> None:
         """Evaluate the same running statistics on every process."""
-        share_buffers(self)
+        broadcast_buffers(self)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means of the epoch."""
+        sums = self.train_sums.close_epoch()
+        if sums["count"]:
+            self.log_dict(self._training_means(sums), on_step=False, on_epoch=True)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Give the fields of a batch their names, and look at it while it is still on the host."""
+        """Give the fields of a batch their names, and check it while it is still on the host."""
         batch = named_batch(batch, self.truth)
         if self.device.type != "cpu" and not is_empty(batch):
             predicts = self._trainer is not None and self._trainer.predicting
@@ -147,7 +168,7 @@ class TaskHooks(lightning.LightningModule):
         return move_batch(batch, device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say whose checkpoint it is."""
+        """Name the task in its checkpoint."""
         checkpoint.setdefault("visionkit", {})["task"] = task_name(type(self))
 
     @classmethod
@@ -174,7 +195,7 @@ class TaskHooks(lightning.LightningModule):
             InputError: An address was given, the checkpoint is another task's, or the backbone is your own
                 module and was not passed.
         """
-        refuse_foreign(checkpoint_path, weights_only, hparams_file)
+        refuse_unsafe(checkpoint_path, weights_only, hparams_file)
         refuse_other_task(checkpoint_path, cls)
         kwargs |= {"map_location": map_location, "strict": strict, "weights_only": True}
         return super().load_from_checkpoint(checkpoint_path, **kwargs)
@@ -184,14 +205,67 @@ class TaskHooks(lightning.LightningModule):
         """How many channels an image has."""
         return int(self.normalize.mean.shape[0])
 
+    def _take_backbone(self, builder: BackboneBuilder, backbone: Any) -> None:
+        """Keep a backbone that a builder made, with the transfer settings that it was built by."""
+        self.transfer, self.backbone = builder.transfer, backbone
+        self.normalize = Normalize(backbone.mean, backbone.std)
+
+    def _save_settings(self, arguments: Mapping[str, Any], **changed: Any) -> None:
+        """Keep what a checkpoint needs to build this task again.
+
+        Args:
+            arguments: The `locals()` at the beginning of `__init__`.
+            changed: Arguments whose values differ from those given.
+        """
+        given = {name: arguments[name] for name in arguments if name not in ("self", "__class__")}
+        self.save_hyperparameters(plain_settings({**given, **changed}))
+
+    def _as_batch(self, images: Any) -> Tensor:
+        """Return images of one size as `(B, C, H, W)` on this module's device, a batch as it comes."""
+        if isinstance(images, Tensor) and images.ndim == 4:
+            return images
+        return image_stack(images, channels=self.channels, device=self.device)
+
+    def _sum_loss(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of a training step's terms, and keep both in `loss_terms`."""
+        loss = torch.stack(list(terms.values())).sum()
+        self.loss_terms = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+        return loss
+
+    @torch.no_grad()
+    def _log_training(self, **sums: Tensor | float) -> None:
+        """Add to the sums of training, and log their means after every `log_every_n_steps` updates."""
+        self.train_sums.add(**sums)
+        trainer: Any = self._trainer
+        if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
+            return
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            means = self._training_means(self.train_sums.close_window())
+            self.log_dict(means, on_step=True, on_epoch=False)
+
+    def _training_means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Return what is logged of the sums of training."""
+        return {"train/loss": (sums["loss"] / sums["count"]).item()}
+
+    @contextmanager
+    def _predicting(self) -> Iterator[None]:
+        """Evaluate inside the block, without gradients; the mode of before comes back after it."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self.train(training)
+
     def _use_loader(self, index: int) -> None:
-        """Put the running scores of a loader in place; the first time, fresh ones."""
+        """Switch to the running scores of a loader; the first time, new ones."""
         if index == self._loader:
             return
-        parked = self.__dict__.setdefault("_parked", {})
-        parked[self._loader] = {name: getattr(self, name) for name in self.scored}
-        held = parked.pop(index, None) or self._fresh_scores()
-        for name, value in held.items():
+        others = self.__dict__.setdefault("_other_scores", {})
+        others[self._loader] = {name: getattr(self, name) for name in self.scored}
+        scores = others.pop(index, None) or self._fresh_scores()
+        for name, value in scores.items():
             setattr(self, name, value)
         self._loader = index
 
@@ -201,12 +275,12 @@ class TaskHooks(lightning.LightningModule):
         if trainer is not None:
             counts = trainer.num_test_batches if split == "test" else trainer.num_val_batches
             counts = trainer.num_sanity_val_batches if trainer.sanity_checking else counts
-        # Every process takes part for every loader, and the first comes last: its scores stay at hand.
-        several = isinstance(counts, list) and len(counts) > 1
-        for index in reversed(range(len(counts) if several else 1)):
+        # Every process takes part for every loader, and the first comes last: its scores stay in the attributes.
+        multiple = isinstance(counts, list) and len(counts) > 1
+        for index in reversed(range(len(counts) if multiple else 1)):
             self._use_loader(index)
-            values = {f"{split}/{name}": value for name, value in self._scores_now().items()}
-            if several:
+            values = {f"{split}/{name}": value for name, value in self._compute_scores().items()}
+            if multiple:
                 monitored = {
                     name: value for name, value in values.items() if name == self.monitor[0] and not index
                 }
@@ -226,22 +300,49 @@ class TaskHooks(lightning.LightningModule):
                     value.to(self.device)
         return made
 
-    def _make_scores(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def _scores_now(self) -> dict[str, float]:
-        """Return what an evaluation gave, by name without its split, and begin anew."""
-        raise NotImplementedError
-
-    def _evaluate(self, batch: Any) -> None:
-        raise NotImplementedError
-
-    def _read(self, batch: Any) -> Any:
-        """Take a batch apart and refuse what cannot be right while it lies on the host."""
-        raise NotImplementedError
-
     def _probe(self, images: Any) -> Tensor | Any:
-        """Run what norms are in on one image."""
+        """Run the layers that may hold norms on one image."""
         return self.backbone(
             self.normalize(torch.stack(list(images)) if isinstance(images, list) else images)
         )
+
+
+def check_callbacks(trainer: lightning.Trainer, optim: OptimConfig, transfer: TransferConfig) -> None:
+    """Refuse settings that only a callback can carry out when the Trainer does not have it.
+
+    Raises:
+        InputError: A staged unfreezing without `Unfreeze`, or a moving average without `EMA`.
+    """
+    # The callbacks are in a later layer: each names the setting that it carries out.
+    present = {getattr(callback, "carries_out", None) for callback in trainer.callbacks}  # type: ignore[attr-defined]
+    needs = {
+        "transfer.unfreeze_at": (bool(transfer.unfreeze_at), "Unfreeze", "unfreeze.Unfreeze()"),
+        "optim.ema": (optim.ema > 0, "EMA", f"ema.EMA({optim.ema})"),
+    }
+    for setting, (needed, name, make) in needs.items():
+        if needed and setting not in present:
+            fix = f"Give it visionkit.run.callbacks.{make}."
+            raise InputError(f"{setting} is set, but the Trainer has no {name} callback. {fix}")
+
+
+def broadcast_buffers(module: nn.Module) -> None:
+    """Give every process the first one's buffers (running statistics): one broadcast for each type.
+
+    Running sums are no buffers, and a strategy that shards parameters moves only parameters and buffers: the
+    sums are moved to the module's device here.
+    """
+    device = getattr(module, "device", None)
+    for part in module.modules():
+        if isinstance(part, RunningSums | SegmentationMeter) and device is not None:
+            part.to(device)
+    if world_size() == 1:
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in module.buffers():
+        by_type.setdefault(buffer.dtype, []).append(buffer)
+    with torch.no_grad():
+        for buffers in by_type.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(flat, 0)
+            for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers])):
+                buffer.copy_(part.view(buffer.shape))

@@ -1,4 +1,4 @@
-"""Images in the forms that people have them in, as the tensors that a network takes."""
+"""Tensors, numpy arrays and PIL images as the tensors that a network takes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def as_image(value: Any, *, channels: int = 3) -> Tensor:
 
     Args:
         value: A tensor `(C, H, W)`; a numpy array `(H, W, C)` (or `(C, H, W)` where only that fits); or a PIL
-            image, which is turned as its EXIF says and converted to RGB (over white where it is transparent)
+            image, which is turned by its EXIF and converted to RGB (over white where it is transparent)
             or, for one channel, to grey: as `visionkit.data.read_image` reads a file.
         channels: How many channels the network takes.
 
@@ -41,9 +41,9 @@ def as_image(value: Any, *, channels: int = 3) -> Tensor:
             array = array.transpose(2, 0, 1)
         value = torch.from_numpy(np.ascontiguousarray(array))
     if not isinstance(value, Tensor):
-        wanted = f"a tensor ({channels}, H, W), a numpy array (H, W, {channels}) or a PIL image"
+        allowed = f"a tensor ({channels}, H, W), a numpy array (H, W, {channels}) or a PIL image"
         fix = "Read files with visionkit.data.read_image(path)." if isinstance(value, str) else ""
-        raise InputError(expected("an image", wanted, _said(value), fix=fix))
+        raise InputError(expected("an image", allowed, _describe(value), fix=fix))
     if value.ndim != 3 or value.shape[0] != channels or 0 in value.shape:
         fix = "Channels come first in tensors, and grey images have to be made RGB."
         raise InputError(expected("an image", f"({channels}, H, W)", tuple(value.shape), fix=fix))
@@ -59,7 +59,7 @@ def image_list(images: Any, *, channels: int = 3, device: torch.device | None = 
         device: Where they go.
 
     Raises:
-        InputError: Something is no image; the text says which.
+        InputError: Something is no image; the text names it.
     """
     if is_image(images) or not isinstance(images, Sequence | Tensor | np.ndarray) or isinstance(images, str):
         images = [images]
@@ -100,7 +100,7 @@ def image_stack(images: Any, *, channels: int = 3, device: torch.device | None =
 
 
 def check_images(images: Any, ids: Sequence[str] | None = None) -> None:
-    """Refuse images whose pixels are not what tasks take; only what lies on the host is looked at.
+    """Refuse images whose pixels are not what tasks take; only what is on the host is checked.
 
     Args:
         images: A batch, or a list of images.
@@ -110,12 +110,12 @@ def check_images(images: Any, ids: Sequence[str] | None = None) -> None:
         InputError: A pixel is NaN, or float pixels are not in [0, 1].
     """
     if isinstance(images, Tensor):
-        if images.device.type == "cpu" and (fault := pixel_fault(images)):
-            raise InputError(fault)
+        if images.device.type == "cpu" and (error := pixel_fault(images)):
+            raise InputError(error)
         return
     for index, image in enumerate(images):
-        if isinstance(image, Tensor) and image.device.type == "cpu" and (fault := pixel_fault(image)):
-            raise InputError(f"{ids[index] if ids else f'image {index} of the batch'}: {fault}")
+        if isinstance(image, Tensor) and image.device.type == "cpu" and (error := pixel_fault(image)):
+            raise InputError(f"{ids[index] if ids else f'image {index} of the batch'}: {error}")
 
 
 def _from_pil(image: Image.Image, channels: int) -> Tensor:
@@ -130,5 +130,5 @@ def _from_pil(image: Image.Image, channels: int) -> Tensor:
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1)
 
 
-def _said(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"{value!r}" if isinstance(value, str | int | float) else type(value).__name__

@@ -1,34 +1,28 @@
-"""What a task's images are: channels, size and statistics; and the backbone that is built for them."""
+"""Channels, size and statistics of a task's images."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import nn
-
-from visionkit.backbones.norms import convert_norms
 from visionkit.backbones.probe import make_plan
 from visionkit.backbones.registry import resolve
 from visionkit.backbones.sources.base import Plan, Request, Size
-from visionkit.backbones.weights import WeightsInfo
-from visionkit.config import NormPolicy, TransferConfig, check_number, check_numbers, limits
-from visionkit.errors import InputError, expected
-from visionkit.tasks.own_module import OwnModule, PooledMaps, own_module_name
-from visionkit.types import Init
+from visionkit.config import check_number, check_numbers, limits
+from visionkit.errors import InputError
 
-__all__ = ["ImageSpec", "saved_origin", "warn_other_size"]
+__all__ = ["ImageSpec", "warn_other_size"]
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a task's images are.
+    """Channels, size and statistics of a task's images.
 
     Args:
         in_channels: Channels of an image.
-        image_size: Side, or `(H, W)`, of the images that reach the network; None if it is not said. A network
+        image_size: Side, or `(H, W)`, of the images that reach the network; None if not given. A network
             of fixed size is built for it; others only remember it.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel.
@@ -43,7 +37,7 @@ class ImageSpec:
     std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        """Look at the numbers before anything is built."""
+        """Check the numbers before anything is built."""
         check_number("in_channels", self.in_channels, limits(min=1), whole=True)
         size = self.image_size
         if isinstance(size, Sequence):
@@ -60,17 +54,15 @@ class ImageSpec:
 
     @property
     def size(self) -> Size | None:
-        """`(H, W)` of the images, where it is said."""
+        """`(H, W)` of the images, where it is given."""
         size = self.image_size
         if isinstance(size, Sequence):
             return (int(size[0]), int(size[1]))
         return None if size is None else (int(size), int(size))
 
-    def settings(self, backbone: str | nn.Module | Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a checkpoint remembers: these settings, and the backbone's name or how it was made."""
-        made_by = backbone if isinstance(backbone, str | Mapping) else own_module_name(backbone)
+    def settings(self) -> dict[str, Any]:
+        """Return these settings as a checkpoint holds them."""
         return {
-            "backbone": made_by,
             "in_channels": self.in_channels,
             "image_size": None if self.size is None else list(self.size),
             "mean": None if self.mean is None else list(self.mean),
@@ -78,11 +70,11 @@ class ImageSpec:
         }
 
     def plan(self, backbone: str, output_stride: int | None = None) -> Plan:
-        """Return what a named network turns out to be for these images."""
+        """Return what is known of a named network for these images, before it is built."""
         fixed = self._plan(backbone, output_stride, None).fixed_size is not None
         return self._plan(backbone, output_stride, self.size if fixed else None)
 
-    def built_for(self, backbone: str) -> Size | None:
+    def size_to_build(self, backbone: str) -> Size | None:
         """Return the size to build a network for: None where it takes images of any size anyway."""
         if self.size is None or self._plan(backbone, None, None).fixed_size is None:
             return None
@@ -92,58 +84,21 @@ class ImageSpec:
         source, request = resolve(backbone, Request("", "", self.in_channels, output_stride, size))
         return make_plan(cast(Any, source), request)
 
-    @staticmethod
-    def norm(transfer: TransferConfig, origin: Mapping[str, Any] | None) -> NormPolicy:
-        """Return the norms to build with: those that a checkpoint fills may only be frozen afterwards."""
-        late = origin is not None and transfer.norm == "frozen"
-        return "batch" if late else transfer.norm or "batch"
-
-    def finish(self, source: Any, *, transfer: TransferConfig, origin: Mapping[str, Any] | None) -> Any:
-        """Return a backbone with the statistics given, and when reloading with the record it had.
-
-        Args:
-            source: A backbone or an encoder, or a user's module as one.
-            transfer: Resolved: its norm.
-            origin: What the checkpoint says of the weights; None when nothing is reloaded.
-
-        Raises:
-            InputError: The user's module has statistics for other channels.
-        """
-        if len(source.mean) != self.in_channels and (self.in_channels != 3 or self.mean is not None):
-            raise InputError(
-                expected(
-                    "in_channels", f"{len(source.mean)}, as your own backbone has means", self.in_channels
-                )
-            )
-        if origin:
-            if transfer.norm == "frozen" and not isinstance(source, OwnModule | PooledMaps):
-                convert_norms(source, "frozen", trained=True)
-            source.weights = WeightsInfo.from_dict(origin["weights"])
-        if self.mean is not None and self.std is not None:
-            source.mean, source.std = tuple(self.mean), tuple(self.std)
-        return source
-
-
-def saved_origin(backbone: Any, brought: Init) -> dict[str, Any]:
-    """Return what a checkpoint remembers of the weights; a path says nothing on another machine."""
-    kind = brought if brought in ("pretrained", "scratch") else "file"
-    return {"init": kind, "weights": backbone.weights.as_dict()}
-
 
 def warn_other_size(task: Any, images: Any) -> None:
-    """Say, once, that images differ in size from those that a task was trained on: its scores would fall.
+    """Warn once if images differ in size from those that a task was trained on: its scores would fall.
 
     Args:
         task: Has `image_size`, `(H, W)` or None.
         images: `(B, C, H, W)`.
     """
     given = tuple(images.shape[-2:])
-    if task.image_size is None or given == task.image_size or task.__dict__.get("_size_said"):
+    if task.image_size is None or given == task.image_size or task.__dict__.get("_warned_size"):
         return
-    task.__dict__["_size_said"] = True
+    task.__dict__["_warned_size"] = True
     height, width = task.image_size
     warnings.warn(
         f"These images are {given[0]} x {given[1]} (height x width), but {type(task).__name__} was trained "
-        f"on {height} x {width}: its answers may be near to chance. Resize them as for training.",
+        f"on {height} x {width}: its predictions may be near to chance. Resize them as for training.",
         stacklevel=3,
     )

@@ -274,9 +274,8 @@ def note_crowded(splits: Splits, most: int) -> Splits:
     crowded = [each for each in counts if each[0] > most]
     if not crowded:
         return splits
-    text = (
-        f"{crowded[0][1]!r} has {crowded[0][0]} objects, but at most {most} are detected (--rcnn.detections)"
-    )
+    limit = f"at most {most} are detected (--rcnn.detections_per_img)"
+    text = f"{crowded[0][1]!r} has {crowded[0][0]} objects, but {limit}"
     what = "images with more objects than are detected in one"
     notice = Notice(what, len(crowded), len(counts), text)
     return replace(splits, notices=(*splits.notices, notice))

@@ -12,7 +12,7 @@ __all__ = ["AdditiveAttention", "doubly_stochastic"]
 
 
 class AdditiveAttention(nn.Module):
-    """Look at a grid with a query: `score . tanh(key + query)`, softmax over places.
+    """Attend to the cells of a grid: `score . tanh(key + query)`, softmax over cells.
 
     The grid's projection does not depend on the words, so it is made once an image (`keys`) and not once a
     word. Beams and samples of one image share it without a copy.
@@ -20,7 +20,7 @@ class AdditiveAttention(nn.Module):
     Args:
         channels: Channels of the grid.
         query: Width of the query.
-        hidden: Width in which grid and query meet.
+        hidden: Hidden size of the attention: that of projected grid and query.
 
     Bahdanau et al., ICLR 2015; for captions Xu et al., "Show, Attend and Tell", ICML 2015.
     """
@@ -36,7 +36,7 @@ class AdditiveAttention(nn.Module):
         return self.key(grid)  # type: ignore[no-any-return]
 
     def forward(self, query: Tensor, grid: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is seen and where.
+        """Return the weighted mean of the grid and its weights.
 
         Args:
             query: `(B * K, Q)`, the K sentences of an image next to each other.
@@ -46,18 +46,18 @@ class AdditiveAttention(nn.Module):
         Returns:
             Context `(B * K, C)` and weights `(B * K, L)`, which sum to one.
         """
-        images, places, _ = grid.shape
-        asked = self.query(query).view(images, -1, 1, keys.shape[-1])  # (B, K, 1, A)
+        images, cells, _ = grid.shape
+        projected = self.query(query).view(images, -1, 1, keys.shape[-1])  # (B, K, 1, A)
         if keys.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            scores = _scores_in_turn(asked, keys, self.score.weight[0])
+            scores = _scores_by_image(projected, keys, self.score.weight[0])
         else:
-            scores = self.score(_meet(asked, keys.unsqueeze(1))).squeeze(-1)  # (B, K, L)
+            scores = self.score(_tanh_of_sum(projected, keys.unsqueeze(1))).squeeze(-1)  # (B, K, L)
         weights = scores.softmax(dim=-1)
         context = torch.bmm(weights.to(grid.dtype), grid)  # (B, K, C)
-        return context.flatten(0, 1), weights.view(-1, places)
+        return context.flatten(0, 1), weights.view(-1, cells)
 
 
-def _scores_in_turn(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
+def _scores_by_image(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     """Return `weight . tanh(query + keys)` `(B, K, L)` in 32 bits or more, an image at a time, in cache.
 
     As `tanh(x) = 2 sigmoid(2x) - 1`, the sum over sigmoids is scaled and shifted once (see `_TanhOfHalf`).
@@ -66,11 +66,11 @@ def _scores_in_turn(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
         dtype = torch.promote_types(keys.dtype, torch.float32)
         doubled, weight = 2 * query.to(dtype), weight.to(dtype)
         pairs = zip(doubled, keys.to(dtype).unsqueeze(1), strict=True)  # (K, 1, A) and (1, L, A)
-        sums = [torch.add(asked, key, alpha=2).sigmoid_() @ weight for asked, key in pairs]
+        sums = [torch.add(query_row, key, alpha=2).sigmoid_() @ weight for query_row, key in pairs]
         return 2 * torch.stack(sums) - weight.sum()
 
 
-def _meet(query: Tensor, keys: Tensor) -> Tensor:
+def _tanh_of_sum(query: Tensor, keys: Tensor) -> Tensor:
     """Return `tanh(query + keys)`, the largest tensor of a step: made in place, and quickly on CPUs."""
     if keys.device.type != "cpu" or keys.dtype != torch.float32 or torch.compiler.is_compiling():
         return (keys + query).tanh_()
@@ -96,16 +96,16 @@ class _TanhOfHalf(torch.autograd.Function):
 
 
 def doubly_stochastic(weights: Tensor, valid: Tensor) -> Tensor:
-    """Return the penalty that asks a sentence to look at every place about once.
+    """Return the penalty for cells to which a sentence attends more or less than once.
 
     Args:
         weights: `(B, T, L)` attention of each word.
         valid: `(B, T)` bool, true where there is a word.
 
     Returns:
-        `()`: mean over images of the sum over places of `(1 - sum over words) ** 2`.
+        `()`: mean over images of the sum over cells of `(1 - sum over words) ** 2`.
 
     Xu et al., "Show, Attend and Tell", ICML 2015, section 4.2.1.
     """
-    looked = (weights * valid.unsqueeze(-1)).sum(dim=1)  # (B, L)
-    return (1 - looked).square().sum(dim=1).mean()
+    coverage = (weights * valid.unsqueeze(-1)).sum(dim=1)  # (B, L)
+    return (1 - coverage).square().sum(dim=1).mean()

@@ -1,4 +1,4 @@
-"""Grids to words: embedding, a core, and one vocabulary product."""
+"""Caption decoder: word embedding, a recurrent core, and one product with the vocabulary."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor, nn
 
 from visionkit.errors import InputError, expected
 from visionkit.nn.captioning.recurrent import CellKind, State
-from visionkit.nn.captioning.rnn_cores import Memory, make_core, widen
+from visionkit.nn.captioning.rnn_cores import EncodedImages, make_core, widen
 
 __all__ = ["CaptionDecoder", "TeacherForcingOutput"]
 
 
 class TeacherForcingOutput(NamedTuple):
-    """What teacher forcing gives."""
+    """Logits of every word given the true words before it."""
 
     logits: Tensor  # (M, V) for the M words that are not padding
     targets: Tensor  # (M,)
-    valid: Tensor  # (B, T) bool: where those words stand
+    valid: Tensor  # (B, T) bool: the positions of those words
     attention: Tensor | None  # (B, T, L)
 
 
 class CaptionDecoder(nn.Module):
-    """Say what a grid shows.
+    """Predict the words of a caption from a grid of image features.
 
-    Teacher forcing runs the whole sentence and then multiplies by the vocabulary once, over the words that
+    Teacher forcing runs the full sentence and then multiplies by the vocabulary once, over the words that
     exist. `step` is pure: it changes nothing, so greedy search, sampling and beams all use it.
 
     Args:
@@ -35,9 +35,9 @@ class CaptionDecoder(nn.Module):
         words: Size of the vocabulary; id 0 is padding.
         embed: Width of embedded words.
         hidden: Width of the state.
-        attention: Width in which grid and query meet.
+        attention: Hidden size of the attention.
         cell: LSTM or GRU.
-        dropout: Share of embedded words' and outputs' entries dropped while training.
+        dropout: Fraction of embedded words' and outputs' entries dropped while training.
         vectors: `(words, embed)` word vectors to begin with; None draws them.
         freeze_vectors: Keep the word vectors as they are.
 
@@ -83,61 +83,67 @@ class CaptionDecoder(nn.Module):
         return self.core.attends
 
     def forward(self, grid: Tensor, tokens: Tensor, *, sampled: float = 0.0) -> TeacherForcingOutput:
-        """Teach: predict each word from the true words before it.
+        """Predict each word from the true words before it (teacher forcing).
 
         Args:
             grid: `(B, L, C)`.
             tokens: `(B * K, T + 1)` ids: begin, words, end, padding (0); the K sentences of an image next to
                 each other. The grid is projected once an image.
-            sampled: Share of input words that the model draws itself (scheduled sampling, Bengio et al.
+            sampled: Fraction of input words that are drawn from the model (scheduled sampling, Bengio et al.
                 2015).
         """
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
-        memory = self.core.memory(grid)
+        images = self.core.encode(grid)
         if sampled > 0:
-            hidden, attention = self._own_words(inputs, memory, sampled)
+            hidden, attention = self._scheduled_sampling(inputs, images, sampled)
         else:
-            hidden, attention = self.core.sequence(self._embed(inputs), memory)
+            hidden, attention = self.core.sequence(self._embed(inputs), images)
         valid = targets != 0
         return TeacherForcingOutput(
             self.output(self.dropout(hidden[valid])), targets[valid], valid, attention
         )
 
-    def start(self, grid: Tensor) -> tuple[Memory, State]:
+    def start(self, grid: Tensor) -> tuple[EncodedImages, State]:
         """Prepare images `(B, L, C)` for `step`: what does not change, and the first state."""
-        memory = self.core.memory(grid)
-        return memory, self.core.begin(memory)
+        images = self.core.encode(grid)
+        return images, self.core.begin(images)
 
-    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
-        """Say the next word.
+    def step(
+        self, tokens: Tensor, state: State, images: EncodedImages
+    ) -> tuple[Tensor, State, Tensor | None]:
+        """Predict the next word.
 
         Args:
             tokens: `(B * K,)` the words before, the K sentences of an image next to each other.
             state: One row for each sentence.
-            memory: From `start`, one row for each image.
+            images: From `start`, one row for each image.
 
         Returns:
             Log-probabilities `(B * K, V)`, the next state, and attention `(B * K, L)` if the core attends.
         """
-        hidden, state, weights = self.core.step(self._embed(tokens), state, memory)
+        hidden, state, weights = self.core.step(self._embed(tokens), state, images)
         return self.output(self.dropout(hidden)).float().log_softmax(dim=-1), state, weights
 
     def _embed(self, tokens: Tensor) -> Tensor:
         return self.dropout(self.words(tokens))  # type: ignore[no-any-return]
 
-    def _own_words(self, inputs: Tensor, memory: Memory, share: float) -> tuple[Tensor, Tensor | None]:
-        state = widen(self.core.begin(memory), len(inputs))
+    def _scheduled_sampling(
+        self, inputs: Tensor, images: EncodedImages, fraction: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return hidden `(N, T, H)` and attention `(N, T, L)`, with a `fraction` of drawn inputs."""
+        state = widen(self.core.begin(images), len(inputs))
         outputs: list[Tensor] = []
-        looks: list[Tensor] = []
-        for place, truth in enumerate(inputs.unbind(dim=1)):
+        attention_weights: list[Tensor] = []
+        for position, truth in enumerate(inputs.unbind(dim=1)):
             word = truth
-            if place:
+            if position:
                 with torch.no_grad():
                     drawn = torch.multinomial(self.output(outputs[-1]).float().softmax(-1), 1).squeeze(1)
-                    own = (torch.rand_like(truth, dtype=torch.float32) < share) & (truth != 0)
-                    word = torch.where(own, drawn, truth)
-            hidden, state, weights = self.core.step(self._embed(word), state, memory)
+                    replaced = (torch.rand_like(truth, dtype=torch.float32) < fraction) & (truth != 0)
+                    word = torch.where(replaced, drawn, truth)
+            hidden, state, weights = self.core.step(self._embed(word), state, images)
             outputs.append(hidden)
             if weights is not None:
-                looks.append(weights)
-        return torch.stack(outputs, dim=1), torch.stack(looks, dim=1) if looks else None
+                attention_weights.append(weights)
+        attention = torch.stack(attention_weights, dim=1) if attention_weights else None
+        return torch.stack(outputs, dim=1), attention

@@ -1,4 +1,4 @@
-"""Weights laid out once for the many small products of an evaluation on a CPU."""
+"""Weights packed once for the many small products of a beam search on a CPU."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from visionkit.compat import (
 )
 from visionkit.nn.captioning.recurrent import CellKind, RecurrentCell, State
 
-__all__ = ["PackedCell", "PackedLinear", "packed"]
+__all__ = ["PackedCell", "PackedCopy", "PackedLinear", "packed"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
-# A product with fewer outputs gains nothing.
-_LEAST = 16
+_MIN_OUTPUTS = 16  # a product with fewer gains nothing
 
 
 def packed(module: _Module, *, rows: int) -> _Module:
-    """Return a twin of a module whose linear layers and recurrent cells hold packed copies of their weights.
+    """Return a copy of a module whose linear layers and recurrent cells hold packed copies of their weights.
 
     torch multiplies by a matrix as it lies in memory, and lays it out anew for the processor each time. For
     the few rows of a beam search that costs as much as the product. Inductor's frozen graphs pack weights
     once with the same operators of oneDNN (`torch/_inductor/fx_passes/mkldnn_fusion.py`).
 
-    The twin knows nothing of later changes to the weights: make it for one evaluation and let it go. It gives
-    no gradients. Everything that is not packed is shared. Under autocast weights are packed in its type.
+    The copy does not follow later changes of the weights: make it for one evaluation. It gives no gradients.
+    Everything that is not packed is shared. Under autocast weights are packed in its type.
 
     Args:
         module: On a CPU; elsewhere, and where torch has no oneDNN or it has no bfloat16, it is returned as
@@ -47,7 +46,32 @@ def packed(module: _Module, *, rows: int) -> _Module:
         return module
     if dtype == torch.bfloat16 and not onednn_computes_bf16():
         return module
-    return _twin(module, dtype, rows)  # type: ignore[return-value]
+    return _packed(module, dtype, rows)  # type: ignore[return-value]
+
+
+class PackedCopy:
+    """The packed copy of a module for as long as its weights do not change, such as one evaluation.
+
+    It is no module: what is saved, moved and counted of its owner does not include the copy.
+    """
+
+    def __init__(self) -> None:
+        self._copy: nn.Module | None = None
+
+    def of(self, module: _Module, *, rows: int) -> _Module:
+        """Return the packed copy of a module, made at the first call after `clear`.
+
+        Args:
+            module: The same one at each call.
+            rows: How many rows a product will have, about.
+        """
+        if self._copy is None:
+            self._copy = packed(module, rows=rows)
+        return self._copy  # type: ignore[return-value]
+
+    def clear(self) -> None:
+        """Forget the copy: the weights are about to change."""
+        self._copy = None
 
 
 class PackedLinear(nn.Module):
@@ -93,17 +117,18 @@ class PackedCell(nn.Module):
         new, old = self.of_input(inputs), self.of_hidden(state[0])
         if self.kind == "lstm":
             enter, forget, candidate, leave = new.add_(old).chunk(4, dim=1)
-            kept = forget.sigmoid() * state[1] + enter.sigmoid() * candidate.tanh()
-            return leave.sigmoid() * kept.tanh(), kept
+            memory = forget.sigmoid() * state[1] + enter.sigmoid() * candidate.tanh()
+            return leave.sigmoid() * memory.tanh(), memory
         reset, update, candidate = new.chunk(3, dim=1)
         old_reset, old_update, old_candidate = old.chunk(3, dim=1)
         candidate = (candidate + (reset + old_reset).sigmoid() * old_candidate).tanh()
         return (candidate + (update + old_update).sigmoid() * (state[0] - candidate),)
 
 
-def _twin(module: nn.Module, dtype: torch.dtype, rows: int) -> nn.Module:
-    if isinstance(module, nn.Linear) and module.out_features >= _LEAST:
+def _packed(module: nn.Module, dtype: torch.dtype, rows: int) -> nn.Module:
+    if isinstance(module, nn.Linear) and module.out_features >= _MIN_OUTPUTS:
         return PackedLinear(module.weight, module.bias, dtype=dtype, rows=rows)
     if isinstance(module, RecurrentCell):
         return PackedCell(module, dtype=dtype, rows=rows)
-    return with_children(module, {name: _twin(child, dtype, rows) for name, child in module.named_children()})
+    children = {name: _packed(child, dtype, rows) for name, child in module.named_children()}
+    return with_children(module, children)

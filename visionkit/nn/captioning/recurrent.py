@@ -18,7 +18,7 @@ CellKind: TypeAlias = Literal["lstm", "gru"]
 
 
 class RecurrentCell(nn.Module):
-    """An LSTM or a GRU that runs a word at a time or over a whole sequence, with the same weights.
+    """An LSTM or a GRU that runs a word at a time or over a full sequence, with the same weights.
 
     Args:
         inputs: Width of the input.
@@ -34,7 +34,7 @@ class RecurrentCell(nn.Module):
         self.net: nn.LSTM | nn.GRU = (nn.LSTM if kind == "lstm" else nn.GRU)(inputs, hidden, batch_first=True)
         if kind == "lstm":
             _, _, bias, other = self.weights()
-            with torch.no_grad():  # begin by remembering (Jozefowicz et al., ICML 2015)
+            with torch.no_grad():  # forget gates begin open (Jozefowicz et al., ICML 2015)
                 bias.zero_()
                 other.zero_()
                 bias[hidden : 2 * hidden] = 1
@@ -57,7 +57,7 @@ class RecurrentCell(nn.Module):
         return (torch.gru_cell(inputs, state[0], *self.weights()),)
 
     def sequence(self, inputs: Tensor, state: State) -> Tensor:
-        """Run a whole sequence at once: `(B, T, E)` gives outputs `(B, T, H)`."""
+        """Run a full sequence at once: `(B, T, E)` gives outputs `(B, T, H)`."""
         first = tuple(part.unsqueeze(0).contiguous() for part in state)  # (1, B, H)
         lowered = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         if lowered and self.net.weight_ih_l0.dtype == torch.float32 and not onednn_computes_bf16():

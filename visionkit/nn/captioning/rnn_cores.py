@@ -1,11 +1,11 @@
-"""Five ways of saying what a grid shows, behind one step function.
+"""The recurrent cores of five caption decoders, behind one step function.
 
 A core knows neither words nor vocabularies: embedded words go in, one hidden vector a word comes out.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,11 @@ from visionkit.errors import InputError, unknown_name
 from visionkit.nn.captioning.attention import AdditiveAttention
 from visionkit.nn.captioning.recurrent import CellKind, MaxoutCell, RecurrentCell, State
 
-__all__ = ["CORES", "Core", "Memory", "make_core", "widen"]
+__all__ = ["CORES", "Core", "EncodedImages", "make_core", "widen"]
 
 
-class Memory(NamedTuple):
-    """What is known of the images before the first word; it does not change from word to word."""
+class EncodedImages(NamedTuple):
+    """What a core computes of the images once, before the first word."""
 
     grid: Tensor  # (B, L, C)
     mean: Tensor  # (B, C)
@@ -32,159 +32,141 @@ class Core(Protocol):
     hidden: int
     attends: bool
 
-    def memory(self, grid: Tensor) -> Memory:
+    def encode(self, grid: Tensor) -> EncodedImages:
         """Prepare images `(B, L, C)` once."""
         ...
 
-    def begin(self, memory: Memory) -> State:
+    def begin(self, images: EncodedImages) -> State:
         """Return the state before the first word, one row an image."""
         ...
 
-    def step(self, words: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
+    def step(self, words: Tensor, state: State, images: EncodedImages) -> tuple[Tensor, State, Tensor | None]:
         """Return hidden `(N, H)`, the next state and attention `(N, L)` for embedded words `(N, E)`."""
         ...
 
-    def sequence(self, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+    def sequence(self, words: Tensor, images: EncodedImages) -> tuple[Tensor, Tensor | None]:
         """Return hidden `(N, T, H)` and attention `(N, T, L)` for embedded words `(N, T, E)`."""
         ...
 
 
-class _Plain(nn.Module):
-    """Show and Tell: the image is the first word (Vinyals et al., CVPR 2015)."""
+class _ImageFirst(nn.Module):
+    """A core whose first word is the image."""
 
     attends = False
+    cell: RecurrentCell | MaxoutCell
 
-    def __init__(self, channels: int, *, embed: int, hidden: int, attention: int, cell: CellKind) -> None:
+    def __init__(self, channels: int, *, embed: int, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
         self.image = nn.Linear(channels, embed)
+
+    def encode(self, grid: Tensor) -> EncodedImages:
+        return EncodedImages(grid, grid.mean(dim=1), grid.new_zeros(*grid.shape[:2], 0))
+
+    def begin(self, images: EncodedImages) -> State:
+        image = self.image(images.mean)
+        return self.cell.step(image, self.cell.zeros(image))
+
+    def step(self, words: Tensor, state: State, images: EncodedImages) -> tuple[Tensor, State, Tensor | None]:
+        state = self.cell.step(words, state)
+        return state[0], state, None
+
+
+class _Plain(_ImageFirst):
+    """Show and Tell (Vinyals et al., CVPR 2015)."""
+
+    cell: RecurrentCell
+
+    def __init__(self, channels: int, *, embed: int, hidden: int, attention: int, cell: CellKind) -> None:
+        super().__init__(channels, embed=embed, hidden=hidden)
         self.cell = RecurrentCell(embed, hidden, kind=cell)
 
-    def memory(self, grid: Tensor) -> Memory:
-        return Memory(grid, grid.mean(dim=1), grid.new_zeros(*grid.shape[:2], 0))
-
-    def begin(self, memory: Memory) -> State:
-        image = self.image(memory.mean)
-        return self.cell.step(image, self.cell.zeros(image))
-
-    def step(self, words: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
-        state = self.cell.step(words, state)
-        return state[0], state, None
-
-    def sequence(self, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        return self.cell.sequence(words, widen(self.begin(memory), len(words))), None
+    def sequence(self, words: Tensor, images: EncodedImages) -> tuple[Tensor, Tensor | None]:
+        return self.cell.sequence(words, widen(self.begin(images), len(words))), None
 
 
-class _Maxout(nn.Module):
-    """FC: the image is the first word of a maxout LSTM (Rennie et al., CVPR 2017)."""
-
-    attends = False
+class _Maxout(_ImageFirst):
+    """FC: a maxout LSTM (Rennie et al., CVPR 2017)."""
 
     def __init__(self, channels: int, *, embed: int, hidden: int, attention: int, cell: CellKind) -> None:
-        super().__init__()
-        self.hidden = hidden
-        self.image = nn.Linear(channels, embed)
+        super().__init__(channels, embed=embed, hidden=hidden)
         self.cell = MaxoutCell(embed, hidden)
 
-    def memory(self, grid: Tensor) -> Memory:
-        return Memory(grid, grid.mean(dim=1), grid.new_zeros(*grid.shape[:2], 0))
-
-    def begin(self, memory: Memory) -> State:
-        image = self.image(memory.mean)
-        return self.cell.step(image, self.cell.zeros(image))
-
-    def step(self, words: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
-        state = self.cell.step(words, state)
-        return state[0], state, None
-
-    def sequence(self, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        return _unroll(self, words, memory)
+    def sequence(self, words: Tensor, images: EncodedImages) -> tuple[Tensor, Tensor | None]:
+        return _unroll(self, words, images)
 
 
-class _Attend(nn.Module):
-    """Show, Attend and Tell: gated soft attention joins each word (Xu et al., ICML 2015)."""
+class _Attending(nn.Module):
+    """A core that attends to the cells of the grid at each word."""
 
     attends = True
 
-    def __init__(self, channels: int, *, embed: int, hidden: int, attention: int, cell: CellKind) -> None:
+    def __init__(self, channels: int, *, hidden: int, attention: int) -> None:
         super().__init__()
         self.hidden = hidden
         self.attention = AdditiveAttention(channels, query=hidden, hidden=attention)
+
+    def encode(self, grid: Tensor) -> EncodedImages:
+        return EncodedImages(grid, grid.mean(dim=1), self.attention.keys(grid))
+
+    def sequence(self, words: Tensor, images: EncodedImages) -> tuple[Tensor, Tensor | None]:
+        return _unroll(cast(Core, self), words, images)
+
+
+class _Attend(_Attending):
+    """Show, Attend and Tell: gated soft attention joins each word (Xu et al., ICML 2015)."""
+
+    def __init__(self, channels: int, *, embed: int, hidden: int, attention: int, cell: CellKind) -> None:
+        super().__init__(channels, hidden=hidden, attention=attention)
         self.cell = RecurrentCell(embed + channels, hidden, kind=cell)
-        self.first = nn.Linear(channels, hidden * (2 if cell == "lstm" else 1))
+        self.initial_state = nn.Linear(channels, hidden * (2 if cell == "lstm" else 1))
         self.gate = nn.Linear(hidden, channels)
 
-    def memory(self, grid: Tensor) -> Memory:
-        return Memory(grid, grid.mean(dim=1), self.attention.keys(grid))
+    def begin(self, images: EncodedImages) -> State:
+        return tuple(self.initial_state(images.mean).tanh().split(self.hidden, dim=1))
 
-    def begin(self, memory: Memory) -> State:
-        return tuple(self.first(memory.mean).tanh().split(self.hidden, dim=1))
-
-    def step(self, words: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
-        context, weights = self.attention(state[0], memory.grid, memory.keys)
+    def step(self, words: Tensor, state: State, images: EncodedImages) -> tuple[Tensor, State, Tensor | None]:
+        context, weights = self.attention(state[0], images.grid, images.keys)
         context = self.gate(state[0]).sigmoid() * context
         state = self.cell.step(torch.cat((words, context), dim=1), state)
         return state[0], state, weights
 
-    def sequence(self, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        return _unroll(self, words, memory)
 
-
-class _Att2in(nn.Module):
+class _Att2in(_Attending):
     """Att2in: attention enters only the candidate of a maxout LSTM (Rennie et al., CVPR 2017)."""
 
-    attends = True
-
     def __init__(self, channels: int, *, embed: int, hidden: int, attention: int, cell: CellKind) -> None:
-        super().__init__()
-        self.hidden = hidden
-        self.attention = AdditiveAttention(channels, query=hidden, hidden=attention)
+        super().__init__(channels, hidden=hidden, attention=attention)
         self.cell = MaxoutCell(embed, hidden, context=channels)
 
-    def memory(self, grid: Tensor) -> Memory:
-        return Memory(grid, grid.mean(dim=1), self.attention.keys(grid))
+    def begin(self, images: EncodedImages) -> State:
+        return self.cell.zeros(images.mean)
 
-    def begin(self, memory: Memory) -> State:
-        return self.cell.zeros(memory.mean)
-
-    def step(self, words: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
-        context, weights = self.attention(state[0], memory.grid, memory.keys)
+    def step(self, words: Tensor, state: State, images: EncodedImages) -> tuple[Tensor, State, Tensor | None]:
+        context, weights = self.attention(state[0], images.grid, images.keys)
         state = self.cell.step(words, state, context)
         return state[0], state, weights
 
-    def sequence(self, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        return _unroll(self, words, memory)
 
-
-class _UpDown(nn.Module):
-    """Two layers: one decides where to look, the other what to say (Anderson et al., CVPR 2018)."""
-
-    attends = True
+class _UpDown(_Attending):
+    """Two layers: one drives the attention, the other the words (Anderson et al., CVPR 2018)."""
 
     def __init__(self, channels: int, *, embed: int, hidden: int, attention: int, cell: CellKind) -> None:
-        super().__init__()
-        self.hidden = hidden
-        self.attention = AdditiveAttention(channels, query=hidden, hidden=attention)
-        self.look = RecurrentCell(hidden + channels + embed, hidden, kind=cell)
-        self.say = RecurrentCell(channels + hidden, hidden, kind=cell)
+        super().__init__(channels, hidden=hidden, attention=attention)
+        self.attention_cell = RecurrentCell(hidden + channels + embed, hidden, kind=cell)
+        self.language_cell = RecurrentCell(channels + hidden, hidden, kind=cell)
 
-    def memory(self, grid: Tensor) -> Memory:
-        return Memory(grid, grid.mean(dim=1), self.attention.keys(grid))
+    def begin(self, images: EncodedImages) -> State:
+        return (*self.attention_cell.zeros(images.mean), *self.language_cell.zeros(images.mean))
 
-    def begin(self, memory: Memory) -> State:
-        return (*self.look.zeros(memory.mean), *self.say.zeros(memory.mean))
-
-    def step(self, words: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
+    def step(self, words: Tensor, state: State, images: EncodedImages) -> tuple[Tensor, State, Tensor | None]:
         half = len(state) // 2
-        look, say = state[:half], state[half:]
-        mean = memory.mean.repeat_interleave(words.shape[0] // memory.mean.shape[0], dim=0)
-        look = self.look.step(torch.cat((say[0], mean, words), dim=1), look)
-        context, weights = self.attention(look[0], memory.grid, memory.keys)
-        say = self.say.step(torch.cat((context, look[0]), dim=1), say)
-        return say[0], (*look, *say), weights
-
-    def sequence(self, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        return _unroll(self, words, memory)
+        attending, speaking = state[:half], state[half:]
+        mean = images.mean.repeat_interleave(words.shape[0] // images.mean.shape[0], dim=0)  # (N, C)
+        attending = self.attention_cell.step(torch.cat((speaking[0], mean, words), dim=1), attending)
+        context, weights = self.attention(attending[0], images.grid, images.keys)
+        speaking = self.language_cell.step(torch.cat((context, attending[0]), dim=1), speaking)
+        return speaking[0], (*attending, *speaking), weights
 
 
 def widen(state: State, rows: int) -> State:
@@ -193,16 +175,16 @@ def widen(state: State, rows: int) -> State:
     return state if times == 1 else tuple(part.repeat_interleave(times, dim=0) for part in state)
 
 
-def _unroll(core: Core, words: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-    state = widen(core.begin(memory), len(words))
+def _unroll(core: Core, words: Tensor, images: EncodedImages) -> tuple[Tensor, Tensor | None]:
+    state = widen(core.begin(images), len(words))
     outputs: list[Tensor] = []
-    looks: list[Tensor] = []
+    attention_weights: list[Tensor] = []
     for word in words.unbind(dim=1):
-        hidden, state, weights = core.step(word, state, memory)
+        hidden, state, weights = core.step(word, state, images)
         outputs.append(hidden)
         if weights is not None:
-            looks.append(weights)
-    return torch.stack(outputs, dim=1), torch.stack(looks, dim=1) if looks else None
+            attention_weights.append(weights)
+    return torch.stack(outputs, dim=1), torch.stack(attention_weights, dim=1) if attention_weights else None
 
 
 CORES = {
@@ -224,7 +206,7 @@ def make_core(
         channels: Channels of the grid.
         embed: Width of embedded words.
         hidden: Width of the state.
-        attention: Width in which grid and query meet.
+        attention: Hidden size of the attention.
         cell: LSTM or GRU; "fc" and "att2in" are LSTMs by definition.
 
     Raises:

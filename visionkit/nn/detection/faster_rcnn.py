@@ -97,7 +97,7 @@ class FasterRCNN(nn.Module):
             samples=config.box_samples,
             score_threshold=config.score_threshold,
             nms_threshold=config.nms_threshold,
-            detections=config.detections,
+            detections_per_img=config.detections_per_img,
         )
 
     def forward(

@@ -140,7 +140,7 @@ class RegionHeads(RoIHeads):
         positive_fraction: Share of them that may be objects.
         score_threshold: Detections below it are dropped.
         nms_threshold: Overlap above which the lower of two detections of a class is dropped.
-        detections: Most detections an image.
+        detections_per_img: Maximum number of detections an image.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class RegionHeads(RoIHeads):
         positive_fraction: float = 0.25,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
-        detections: int = 100,
+        detections_per_img: int = 100,
     ) -> None:
         if loss not in _LOSSES:
             raise unknown_name("box loss", loss, _LOSSES)
@@ -171,7 +171,7 @@ class RegionHeads(RoIHeads):
             None,
             score_threshold,
             nms_threshold,
-            detections,
+            detections_per_img,
             mask_pool,
             mask_head,
         )

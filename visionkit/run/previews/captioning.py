@@ -62,7 +62,7 @@ class CaptionPreview:
 
 def said_of(module: Any, batch: dict[str, Any]) -> Sequence[Any]:
     """Return what a captioner says of a batch: what it has just said in evaluation, where that is at hand."""
-    said = module.said
+    said = module.predictions
     if [prediction.id for prediction in said] == list(batch["ids"]):
         return list(said)
     return list(module.predict_step(batch))

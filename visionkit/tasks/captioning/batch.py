@@ -1,4 +1,4 @@
-"""What a captioner reads from a batch, and what it refuses."""
+"""A captioning batch taken apart and checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CaptionParts(NamedTuple):
 
 
 def read_captions(batch: Any, vocabulary: Vocabulary) -> CaptionParts:
-    """Take a batch apart and look at its tokens and references while they are on the host.
+    """Take a batch apart, and check its tokens and references while they are on the host.
 
     Args:
         batch: A dict with `images`, `tokens` `(B, L)` or `(B, K, L)` and perhaps `references` and `ids`; or a
@@ -46,29 +46,31 @@ def read_captions(batch: Any, vocabulary: Vocabulary) -> CaptionParts:
     num_images = len(images)
     fits = tokens.ndim in (2, 3) and len(tokens) == num_images and tokens.shape[-1] >= 2
     if not fits or tokens.dtype != torch.int64:
-        wanted = f"int64 ({num_images}, L) or ({num_images}, K, L)"
-        raise InputError(expected("tokens", wanted, (str(tokens.dtype), tuple(tokens.shape))))
+        allowed = f"int64 ({num_images}, L) or ({num_images}, K, L)"
+        raise InputError(expected("tokens", allowed, (str(tokens.dtype), tuple(tokens.shape))))
     flat = tokens.reshape(-1, tokens.shape[-1])
     if flat.device.type == "cpu":
         _check_tokens(flat, vocabulary, ids, flat.shape[0] // max(1, num_images))
     if references is None:
         rows = [flat.view(num_images, -1, flat.shape[-1])[i].tolist() for i in range(num_images)]
-        references = [[" ".join(vocabulary.decode(row)) for row in several] for several in rows]
+        references = [[" ".join(vocabulary.decode(row)) for row in captions] for captions in rows]
     else:
         _check_references(references, num_images, ids)
     return CaptionParts(images, flat, references, ids)
 
 
-def _check_tokens(tokens: Tensor, vocabulary: Vocabulary, ids: Sequence[str] | None, several: int) -> None:
+def _check_tokens(
+    tokens: Tensor, vocabulary: Vocabulary, ids: Sequence[str] | None, captions_per_image: int
+) -> None:
     bad = ((tokens < 0) | (tokens >= len(vocabulary))).any(dim=1) | (tokens[:, 0] != vocabulary.bos)
     if not bool(bad.any()):
         return
     row = int(bad.nonzero()[0])
-    wanted = f"ids in 0 .. {len(vocabulary) - 1} that begin with <bos> ({vocabulary.bos})"
+    allowed = f"ids in 0 .. {len(vocabulary) - 1} that begin with <bos> ({vocabulary.bos})"
     fix = "Encode captions with the task's own vocabulary: task.vocabulary.encode(sentence)."
     raise DataError(
-        expected("a caption's tokens", wanted, tokens[row].tolist(), fix=fix),
-        path=_name(ids, row // several),
+        expected("a caption's tokens", allowed, tokens[row].tolist(), fix=fix),
+        path=_name(ids, row // captions_per_image),
         field="tokens",
     )
 
@@ -76,11 +78,15 @@ def _check_tokens(tokens: Tensor, vocabulary: Vocabulary, ids: Sequence[str] | N
 def _check_references(references: Any, num_images: int, ids: Sequence[str] | None) -> None:
     if len(references) != num_images:
         raise InputError(expected("references", f"one list for each of {num_images} images", len(references)))
-    for row, several in enumerate(references):
-        good = isinstance(several, list | tuple) and several and all(isinstance(s, str) for s in several)
+    for row, captions in enumerate(references):
+        good = (
+            isinstance(captions, list | tuple)
+            and captions
+            and all(isinstance(text, str) for text in captions)
+        )
         if not good:
             raise DataError(
-                expected("an image's references", "one or more sentences of text", several),
+                expected("an image's references", "one or more sentences of text", captions),
                 path=_name(ids, row),
                 field="references",
             )

@@ -1,4 +1,4 @@
-"""How a caption decoder's sentences are found, and how its words are judged."""
+"""Sentences from a caption decoder, and the loss of its words."""
 
 from __future__ import annotations
 
@@ -9,55 +9,67 @@ from torch import Tensor
 
 from visionkit.nn.captioning.beam_search import beam_search
 from visionkit.nn.captioning.decoder import CaptionDecoder, TeacherForcingOutput
-from visionkit.nn.captioning.decoding import Decoded, Marks, StepFunction, decode_greedy
-from visionkit.nn.captioning.rnn_cores import Memory
+from visionkit.nn.captioning.decoding import Decoded, SpecialTokens, StepFunction, decode_greedy
+from visionkit.nn.captioning.rnn_cores import EncodedImages
 from visionkit.task_config import Decoding
 from visionkit.text.vocabulary import Vocabulary
 
-__all__ = ["caption_cross_entropy", "marks_of", "say"]
+__all__ = ["caption_cross_entropy", "generate", "special_tokens_of"]
 
 # Words after which no caption ends; only those that a vocabulary has count.
-_WEAK = ("a", "an", "the", "of", "in", "on", "at", "with", "and", "to", "for", "is", "are", "by")
+_BAD_ENDINGS = ("a", "an", "the", "of", "in", "on", "at", "with", "and", "to", "for", "is", "are", "by")
 
 
-def marks_of(vocabulary: Vocabulary, *, bad_endings: bool) -> Marks:
-    """Return what a decoder must know of a vocabulary; `<unk>` is never said.
+def special_tokens_of(vocabulary: Vocabulary, *, bad_endings: bool) -> SpecialTokens:
+    """Return the ids of a vocabulary that decoding treats specially; `<unk>` is never generated.
 
     Args:
         vocabulary: The words.
         bad_endings: Whether a sentence may end in "a", "of" and the like.
     """
-    weak = () if bad_endings else tuple(vocabulary.id(word) for word in _WEAK if word in vocabulary)
-    return Marks(
-        bos=vocabulary.bos, eos=vocabulary.eos, pad=vocabulary.pad, banned=(vocabulary.unk,), weak=weak
+    known = tuple(vocabulary.id(word) for word in _BAD_ENDINGS if word in vocabulary)
+    return SpecialTokens(
+        bos=vocabulary.bos,
+        eos=vocabulary.eos,
+        pad=vocabulary.pad,
+        banned=(vocabulary.unk,),
+        bad_endings=() if bad_endings else known,
     )
 
 
-def say(decoder: CaptionDecoder, grid: Tensor, marks: Marks, how: Decoding, *, n_best: int = 1) -> Decoded:
-    """Find the sentences of a batch.
+def generate(
+    decoder: CaptionDecoder,
+    grid: Tensor,
+    special_tokens: SpecialTokens,
+    decoding: Decoding,
+    *,
+    n_best: int = 1,
+) -> Decoded:
+    """Return the sentences of a batch.
 
     Args:
-        decoder: Says words.
+        decoder: Predicts words.
         grid: `(B, L, C)`.
-        marks: Begin, end, padding, bad endings.
-        how: Beams, lengths, penalties.
+        special_tokens: Begin, end, padding, bad endings.
+        decoding: Beams, lengths, penalties.
         n_best: Sentences an image.
     """
-    memory, state = decoder.start(grid)
+    encoded, state = decoder.start(grid)
 
     def narrow(images: Tensor) -> StepFunction:
-        return partial(decoder.step, memory=Memory(*(part[images] for part in memory)))
+        return partial(decoder.step, images=EncodedImages(*(part[images] for part in encoded)))
 
-    step = partial(decoder.step, memory=memory)
-    if how.beams == 1 and how.groups == 1 and not how.block_trigrams:
-        return decode_greedy(step, state, marks=marks, longest=how.longest)
+    step = partial(decoder.step, images=encoded)
+    if decoding.beams == 1 and decoding.groups == 1 and not decoding.block_trigrams:
+        return decode_greedy(step, state, special_tokens=special_tokens, max_length=decoding.max_length)
     return beam_search(
-        step, state, marks=marks, beams=how.beams, n_best=n_best, longest=how.longest,
-        length_penalty=how.length_penalty, block_trigrams=how.block_trigrams, groups=how.groups,
-        diversity=how.diversity, narrow=narrow,
+        step, state, special_tokens=special_tokens, beams=decoding.beams, n_best=n_best,
+        max_length=decoding.max_length, length_penalty=decoding.length_penalty,
+        block_trigrams=decoding.block_trigrams, groups=decoding.groups, diversity=decoding.diversity,
+        narrow=narrow,
     )  # fmt: skip
 
 
-def caption_cross_entropy(taught: TeacherForcingOutput, *, smoothing: float = 0.0) -> Tensor:
-    """Return the mean cross-entropy of the words that exist."""
-    return F.cross_entropy(taught.logits.float(), taught.targets, label_smoothing=smoothing)
+def caption_cross_entropy(output: TeacherForcingOutput, *, smoothing: float = 0.0) -> Tensor:
+    """Return the mean cross-entropy of the words that are not padding."""
+    return F.cross_entropy(output.logits.float(), output.targets, label_smoothing=smoothing)

@@ -1,4 +1,4 @@
-"""What a captioner says about one image, as plain values on the host."""
+"""Captions of one image as plain values on the host."""
 
 from __future__ import annotations
 
@@ -54,20 +54,19 @@ def caption_predictions(
         attention: Whether to keep the maps.
     """
     tokens, scores = decoded.tokens.cpu(), decoded.scores.float().cpu()
-    looks = decoded.attention.float().cpu() if attention and decoded.attention is not None else None
-    made = []
+    weights = decoded.attention.float().cpu() if attention and decoded.attention is not None else None
+    predictions = []
     for row in range(len(tokens)):
-        several = []
-        for said, score in zip(tokens[row].tolist(), scores[row].tolist()):
-            if math.isfinite(score):
-                several.append((" ".join(vocabulary.decode(said)), score))
-        several = several or [("", scores[row, 0].item())]
-        best = tuple(several[0][0].split())
+        captions = [
+            (" ".join(vocabulary.decode(words)), score)
+            for words, score in zip(tokens[row].tolist(), scores[row].tolist())
+            if math.isfinite(score)
+        ] or [("", scores[row, 0].item())]
+        best, log_prob = captions[0]
         length = int((tokens[row, 0] != vocabulary.pad).sum())
-        maps = None if looks is None else looks[row, 0, :length].reshape(length, *grid).clone()
-        made.append(
-            CaptionPrediction(
-                several[0][0], best, several[0][1], tuple(several), maps, ids[row] if ids else None
-            )
+        maps = None if weights is None else weights[row, 0, :length].reshape(length, *grid).clone()
+        name = ids[row] if ids else None
+        predictions.append(
+            CaptionPrediction(best, tuple(best.split()), log_prob, tuple(captions), maps, name)
         )
-    return made
+    return predictions

@@ -1,4 +1,4 @@
-"""Self-critical training: draw sentences, reward them with CIDEr-D, and make the better ones likelier."""
+"""Self-critical training: sentences are drawn, rewarded with CIDEr-D, and the better ones made likelier."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ from torch import Tensor
 from visionkit.errors import InputError
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.nn.captioning.decoder import CaptionDecoder
-from visionkit.nn.captioning.decoding import Decoded, Marks, decode_samples
+from visionkit.nn.captioning.decoding import Decoded, SpecialTokens, decode_samples
 from visionkit.rng import keyed_seed
 from visionkit.task_config import Decoding, SelfCritical
-from visionkit.tasks.captioning.generate import marks_of, say
+from visionkit.tasks.captioning.generate import generate, special_tokens_of
 from visionkit.text.tokenize import tokenize
 from visionkit.text.vocabulary import Vocabulary
 
-__all__ = ["SelfCritic", "SelfCriticLoss", "keyed_uniforms", "make_critic", "need", "training_frequency"]
+__all__ = [
+    "SelfCritic",
+    "SelfCriticLoss",
+    "keyed_uniforms",
+    "make_critic",
+    "require_critic",
+    "training_frequency",
+]
 
 _END = "<eos>"
-_MOST = 500_000
+_MAX_CACHED = 500_000  # references whose words are remembered
 
 
 class SelfCriticLoss(NamedTuple):
-    """What a step of self-critical training gives."""
+    """The loss of a step of self-critical training, and its rewards."""
 
     loss: Tensor  # ()
     reward: float  # mean CIDEr-D of the drawn sentences
-    baseline: float  # mean of what they were held against
+    baseline: float  # mean of what was taken off the rewards
 
 
 class SelfCritic:
@@ -45,8 +52,8 @@ class SelfCritic:
         vocabulary: What token ids stand for.
         frequency: Document frequencies of the training captions (`training_frequency`).
         settings: Baseline, number of draws.
-        marks: Begin, end, padding.
-        longest: Most words of a sentence.
+        special_tokens: Begin, end, padding.
+        max_length: Maximum number of words of a sentence.
 
     Rennie et al., "Self-critical Sequence Training for Image Captioning", CVPR 2017.
     """
@@ -57,12 +64,17 @@ class SelfCritic:
         frequency: DocumentFrequency,
         settings: SelfCritical,
         *,
-        marks: Marks,
-        longest: int,
+        special_tokens: SpecialTokens,
+        max_length: int,
     ) -> None:
-        self.vocabulary, self.settings, self.marks, self.longest = vocabulary, settings, marks, longest
+        self.vocabulary, self.settings, self.special_tokens, self.max_length = (
+            vocabulary,
+            settings,
+            special_tokens,
+            max_length,
+        )
         self.cider = CiderD(frequency)
-        self._known: dict[str, list[str]] = {}
+        self._reference_words: dict[str, list[str]] = {}
 
     def loss(
         self,
@@ -75,28 +87,28 @@ class SelfCritic:
     ) -> SelfCriticLoss:
         """Return the loss of a batch: minus the mean over draws of advantage times log-probability.
 
-        Every draw counts alike, whatever its length, so the mean over processes is that of one process. What
-        is drawn is what is learnt from: dropout is off in both.
+        Every draw counts alike, whatever its length, so the mean over processes is that of one process.
+        Dropout is off both when sentences are drawn and when they are learnt from.
 
         Args:
-            decoder: Says sentences.
+            decoder: Generates sentences.
             grid: `(B, L, C)`; gradients flow into it.
             references: Sentences of each image.
             update: The update's number, a key of the draws.
             ids: Names of the images, a key of the draws.
         """
-        was = decoder.training
+        training = decoder.training
         decoder.eval()
         samples = self.settings.samples
         with torch.no_grad():
-            memory, state = decoder.start(grid.detach())
-            numbers = keyed_uniforms(self.settings.seed, update, ids, samples, self.longest)
+            encoded, state = decoder.start(grid.detach())
+            numbers = keyed_uniforms(self.settings.seed, update, ids, samples, self.max_length)
             drawn = decode_samples(
-                lambda words, now: decoder.step(words, now, memory),
+                lambda words, now: decoder.step(words, now, encoded),
                 state,
-                marks=self.marks,
+                special_tokens=self.special_tokens,
                 count=samples,
-                longest=self.longest,
+                max_length=self.max_length,
                 temperature=self.settings.temperature,
                 uniforms=numbers,
             )
@@ -104,52 +116,50 @@ class SelfCritic:
             baseline = self._baseline(decoder, grid.detach(), references, rewards)
         advantage = (rewards - baseline).to(grid.device, torch.float32).flatten()  # (B * K,)
         tokens = drawn.tokens.flatten(0, 1)
-        begin = tokens.new_full((len(tokens), 1), self.marks.bos)
-        taught = decoder(grid, torch.cat((begin, tokens), dim=1))
-        decoder.train(was)
-        chosen = -F.cross_entropy(
-            self._barred(taught.logits, taught.targets), taught.targets, reduction="none"
-        )
-        weights = advantage.unsqueeze(1).expand(-1, tokens.shape[1])[taught.valid]
+        begin = tokens.new_full((len(tokens), 1), self.special_tokens.bos)
+        output = decoder(grid, torch.cat((begin, tokens), dim=1))
+        decoder.train(training)
+        chosen = -F.cross_entropy(self._masked(output.logits), output.targets, reduction="none")
+        weights = advantage.unsqueeze(1).expand(-1, tokens.shape[1])[output.valid]
         loss = -(weights * chosen).sum() / len(tokens)
         return SelfCriticLoss(loss, float(rewards.mean()), float(baseline.mean()))
 
-    def rewards(self, said: Decoded, references: Sequence[Sequence[str]]) -> list[list[float]]:
+    def rewards(self, decoded: Decoded, references: Sequence[Sequence[str]]) -> list[list[float]]:
         """Return the CIDEr-D of every sentence `(B, K)` against its image's references."""
-        images, several, _ = said.tokens.shape
-        rows = said.tokens.flatten(0, 1).tolist()
+        images, count, _ = decoded.tokens.shape
+        rows = decoded.tokens.flatten(0, 1).tolist()
         candidates = [self._words(row) for row in rows]
-        cut = [[self._reference(sentence) for sentence in sentences] for sentences in references]
-        scores = self.cider(candidates, [cut[row // several] for row in range(len(rows))])
-        return [scores[row * several : (row + 1) * several] for row in range(images)]
+        words = [[self._reference(sentence) for sentence in sentences] for sentences in references]
+        scores = self.cider(candidates, [words[row // count] for row in range(len(rows))])
+        return [scores[row * count : (row + 1) * count] for row in range(images)]
 
     def _baseline(
         self, decoder: CaptionDecoder, grid: Tensor, references: Sequence[Sequence[str]], rewards: Tensor
     ) -> Tensor:
-        """Return what every draw is held against, `(B, K)` or `(B, 1)`."""
+        """Return what is taken off the reward of every draw, `(B, K)` or `(B, 1)`."""
         if self.settings.baseline == "mean":
             others = rewards.shape[1] - 1
             return (rewards.sum(dim=1, keepdim=True) - rewards) / others
         beams = 1 if self.settings.baseline == "greedy" else 3
-        best = say(decoder, grid, self.marks, Decoding(beams=beams, longest=self.longest))
+        best = generate(decoder, grid, self.special_tokens, Decoding(beams=beams, max_length=self.max_length))
         return torch.tensor(self.rewards(best, references), dtype=torch.float64)
 
-    def _barred(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return logits as the draws saw them: what is never said is out, the temperature is in."""
+    def _masked(self, logits: Tensor) -> Tensor:
+        """Return the logits that were drawn from: what is never generated is out, the temperature is in."""
         out = logits.float() / self.settings.temperature
-        never = torch.tensor([self.marks.pad, self.marks.bos, *self.marks.banned], device=out.device)
+        never = torch.tensor(self.special_tokens.never_generated, device=out.device)
         return out.index_fill(1, never, float("-inf"))
 
     def _words(self, row: list[int]) -> list[str]:
         words = self.vocabulary.decode(row)
-        return [*words, _END] if self.marks.eos in row else words
+        return [*words, _END] if self.special_tokens.eos in row else words
 
     def _reference(self, sentence: str) -> list[str]:
-        known = self._known.get(sentence)
+        known = self._reference_words.get(sentence)
         if known is None:
-            if len(self._known) >= _MOST:
-                self._known.clear()
-            known = self._known[sentence] = [*tokenize(sentence), _END]
+            if len(self._reference_words) >= _MAX_CACHED:
+                self._reference_words.clear()
+            known = self._reference_words[sentence] = [*tokenize(sentence), _END]
         return known
 
 
@@ -158,18 +168,18 @@ def make_critic(
     frequency: DocumentFrequency | None,
     settings: SelfCritical | None,
     *,
-    longest: int,
+    max_length: int,
 ) -> SelfCritic | None:
     """Return a task's critic, or None where it has no settings or no document frequencies."""
     if settings is None or frequency is None:
         return None
-    # What ends badly is for the reward to say, so that draws and probabilities are of one kind.
-    marks = marks_of(vocabulary, bad_endings=True)
-    return SelfCritic(vocabulary, frequency, settings, marks=marks, longest=longest)
+    # Bad endings are for the reward to judge: draws and probabilities are then of one distribution.
+    special_tokens = special_tokens_of(vocabulary, bad_endings=True)
+    return SelfCritic(vocabulary, frequency, settings, special_tokens=special_tokens, max_length=max_length)
 
 
-def need(critic: SelfCritic | None) -> SelfCritic:
-    """Return the critic.
+def require_critic(critic: SelfCritic | None) -> SelfCritic:
+    """Return a critic that is needed.
 
     Raises:
         InputError: There is none, because the task was built without document frequencies.
@@ -191,22 +201,22 @@ def training_frequency(captions: Sequence[Sequence[str]]) -> DocumentFrequency:
     Args:
         captions: Every caption of each training image, and of no others.
     """
-    return DocumentFrequency.count([[[*tokenize(text), _END] for text in several] for several in captions])
+    return DocumentFrequency.count([[[*tokenize(text), _END] for text in texts] for texts in captions])
 
 
-def keyed_uniforms(seed: int, update: int, ids: Sequence[str], samples: int, longest: int) -> Tensor:
-    """Return `(B * samples, longest)` numbers in [0, 1) that are a function of (seed, update, image).
+def keyed_uniforms(seed: int, update: int, ids: Sequence[str], samples: int, max_length: int) -> Tensor:
+    """Return `(B * samples, max_length)` numbers in [0, 1) that are a function of (seed, update, image).
 
     Args:
         seed: Of all draws.
         update: The update's number.
         ids: Names of the images.
         samples: Sentences an image.
-        longest: Words a sentence.
+        max_length: Words a sentence.
     """
     rows = []
     for name in ids:
         key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
         rng = np.random.default_rng(keyed_seed(seed, update, key))
-        rows.append(rng.random((samples, longest)))
+        rows.append(rng.random((samples, max_length)))
     return torch.from_numpy(np.concatenate(rows))

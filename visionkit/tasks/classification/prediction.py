@@ -1,4 +1,4 @@
-"""What a classifier says about one image, as plain values on the host."""
+"""Predictions of a classifier for one image, as plain values on the host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ClassPrediction", "LabelsPrediction", "Prediction", "ValuesPredictio
 
 @dataclass
 class ClassPrediction:
-    """One class of several.
+    """One class.
 
     Args:
         probabilities: `(K,)`, summing to 1.

@@ -16,9 +16,9 @@ __all__ = ["fit_standard_units"]
 def fit_standard_units(standardize: Standardize, trainer: lightning.Trainer) -> None:
     """Take mean and standard deviation of the training targets, unless the task has its units already.
 
-    Given ones and those of a checkpoint stay. Every process finds the same ones, since each has the whole
+    Given ones and those of a checkpoint stay. Every process finds the same ones, since each has the full
     training set, and both arms of a comparison train on the same targets. Where they cannot be found (a
-    stream), the targets stay as they are, and a warning says so.
+    stream), the targets stay as they are, and there is a warning.
 
     Args:
         standardize: Of the task.
@@ -29,17 +29,17 @@ def fit_standard_units(standardize: Standardize, trainer: lightning.Trainer) -> 
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()
     loader: Any = trainer.train_dataloader
-    found = target_statistics(getattr(loader, "dataset", None), len(standardize.mean))
-    if found is None:
+    statistics = target_statistics(getattr(loader, "dataset", None), len(standardize.mean))
+    if statistics is None:
         rank_zero_warn(
-            "The training targets cannot be looked at before training, so they are learnt as they are. If "
+            "The training targets cannot be read before training, so they are learnt as they are. If "
             "they are far from 0 or vary by much more than 1 (years, prices), give target_mean= and "
             "target_std=."
         )
         return
-    standardize.fit(found.mean, found.std)
-    mean, std = ([f"{value:.6g}" for value in values[:4]] for values in (found.mean, found.std))
+    standardize.fit(statistics.mean, statistics.std)
+    mean, std = ([f"{value:.6g}" for value in values[:4]] for values in (statistics.mean, statistics.std))
     rank_zero_info(
         f"targets are learnt in standard units: mean {', '.join(mean)}, standard deviation {', '.join(std)} "
-        f"of {found.count} of {found.total} training targets"
+        f"of {statistics.count} of {statistics.total} training targets"
     )

@@ -1,4 +1,4 @@
-"""What a classifier is told: labels as its loss takes them, and the checks that name what cannot be right."""
+"""Labels of a classifier as its loss takes them, and the checks of labels and settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
     "check_names",
     "check_settings",
     "check_weights",
-    "mixed_share",
+    "mixed_labels",
     "shape_labels",
 ]
 
@@ -81,29 +81,29 @@ def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence
     """
     if target == "single":
         bad = (labels < 0) | (labels >= num_classes)
-        wanted, fix = f"in 0 .. {num_classes - 1}", "Correct the labels, or num_classes."
+        allowed, fix = f"in 0 .. {num_classes - 1}", "Correct the labels, or num_classes."
     elif target == "multi":
         bad = ~((labels >= 0) & (labels <= 1))
-        wanted, fix = "0 or 1", "Correct the labels; NaN is no label."
+        allowed, fix = "0 or 1", "Correct the labels; NaN is no label."
     else:
         bad = ~labels.isfinite()
-        wanted, fix = "finite", "Correct the targets, or leave those images out."
+        allowed, fix = "finite", "Correct the targets, or leave those images out."
     if not bool(bad.any()):
         return
     rows = bad.nonzero()
     named = []
-    for place in rows[:5].tolist():
-        image = f"'{ids[place[0]]}'" if ids else f"image {place[0]} of the batch"
-        column = f" column {place[1]}" if len(place) > 1 else ""
-        named.append(f"{image}{column} has {labels[tuple(place)].item():g}")
+    for position in rows[:5].tolist():
+        image = f"'{ids[position[0]]}'" if ids else f"image {position[0]} of the batch"
+        column = f" column {position[1]}" if len(position) > 1 else ""
+        named.append(f"{image}{column} has {labels[tuple(position)].item():g}")
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     raise DataError(
-        f"Expected every label to be {wanted}, but {', '.join(named)}{more}. {fix}", field="label"
+        f"Expected every label to be {allowed}, but {', '.join(named)}{more}. {fix}", field="label"
     )
 
 
-def mixed_share(batch: Mapping[str, Any], labels: Tensor) -> tuple[Tensor | None, Tensor | float]:
-    """Return the labels mixed in and the share of the first ones, as mixup and cutmix leave them."""
+def mixed_labels(batch: Mapping[str, Any], labels: Tensor) -> tuple[Tensor | None, Tensor | float]:
+    """Return the labels mixed in and the weight of the first ones, as mixup and cutmix leave them."""
     if "labels_b" not in batch:
         return None, 1.0
     lam = batch["lam"]
@@ -120,7 +120,7 @@ def check_names(names: Sequence[str] | None, count: int) -> None:
         return
     if len(names) != count:
         raise InputError(expected("class_names", f"{count} names", len(names)))
-    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    twice = [name for index, name in enumerate(names) if name in names[:index]]
     if twice:
         raise InputError(f"Expected class_names to be different, but {twice[0]!r} comes twice. Rename one.")
 
@@ -148,8 +148,8 @@ def check_settings(
     ):
         if value not in known:
             raise unknown_name(what, value, known)
-    least = 2 if target == "single" else 1
-    check_number(f"num_classes for target {target!r}", num_classes, limits(min=least), whole=True)
+    min_classes = 2 if target == "single" else 1
+    check_number(f"num_classes for target {target!r}", num_classes, limits(min=min_classes), whole=True)
     check_number("label_smoothing", label_smoothing, limits(min=0, below=1))
     check_number("lr", lr, limits(min=0))
     check_number("dropout", dropout, limits(min=0, max=1))

@@ -11,25 +11,26 @@ from torch import Tensor, nn
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError, expected
 from visionkit.metrics import MultiLabelScores, RegressionScores, RunningSums, SingleLabelScores
-from visionkit.nn import Normalize, label_losses, mixed_loss
+from visionkit.nn import label_losses, mixed_loss
 from visionkit.nn.standardize import Standardize
+from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
-from visionkit.tasks.classification.encoder import build_encoder, make_head
+from visionkit.tasks.classification.head import make_head
 from visionkit.tasks.classification.prediction import Prediction, predictions
 from visionkit.tasks.classification.standard_units import fit_standard_units
 from visionkit.tasks.classification.targets import (
     Target,
     check_labels,
     check_settings,
-    mixed_share,
+    mixed_labels,
     shape_labels,
 )
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import image_stack
-from visionkit.tasks.image_spec import ImageSpec, saved_origin, warn_other_size
-from visionkit.tasks.wiring import optim_from, plain_settings
-from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
+from visionkit.tasks.image_spec import ImageSpec, warn_other_size
+from visionkit.tasks.saved_settings import config_from
+from visionkit.transfer import apply_transfer
 from visionkit.types import Init
 
 __all__ = ["Classifier"]
@@ -53,7 +54,7 @@ class Classifier(TaskHooks):
     second label in.
 
     Logged: `train/loss`, `train/top1` and `train/top5` (single; top5 above five classes) every
-    `log_every_n_steps` updates over the updates since the last such row, and over the whole epoch at its end;
+    `log_every_n_steps` updates over the updates since the last such row, and over the full epoch at its end;
     for `val` and `test`: `loss` (without smoothing and class weights), and `top1 top5 macro_f1 ece`,
     `map micro_f1 macro_f1` or `mae rmse r2`.
 
@@ -62,7 +63,7 @@ class Classifier(TaskHooks):
     units, scores and predictions in yours.
 
     Labels that cannot be right are named with their images before they reach the device; labels that a
-    loader hands over on a GPU already are not looked at, because that would make every step wait for it.
+    loader hands over on a GPU already are not checked, because every step would wait for it.
 
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `dim`, giving
@@ -72,13 +73,13 @@ class Classifier(TaskHooks):
         num_classes: Classes, labels or outputs.
         target: What is predicted.
         head: "new" starts the last layer afresh; "pretrained" keeps that of the weights with its classes.
-        transfer: What is done with the weights.
-        optim: How parameters move.
+        transfer: Initialisation and freezing.
+        optim: Optimiser settings.
         lr: Peak learning rate of the head.
         class_weights: One weight a class; for "multi" the weight of each label's positives.
-        label_smoothing: Share of the target spread over all classes.
+        label_smoothing: Fraction of the target spread over all classes.
         loss: Cross-entropy, or one binary cross-entropy a class, for "single".
-        dropout: Share of features dropped before the head.
+        dropout: Fraction of features dropped before the head.
         class_names: Names of the classes, for predictions.
         in_channels: Channels of the images; trained input layers are adapted.
         image_size: Side, or `(H, W)`, of the images: a network of fixed size is built for it.
@@ -120,6 +121,7 @@ class Classifier(TaskHooks):
         target_std: float | Sequence[float] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
+        arguments = dict(locals())
         super().__init__()
         class_weights = check_settings(
             num_classes, target, head, class_weights, label_smoothing, loss, class_names, lr, dropout
@@ -127,51 +129,31 @@ class Classifier(TaskHooks):
         if target != "regression" and not (target_mean is None and target_std is None):
             raise InputError("target_mean and target_std are for target 'regression'. Leave them out.")
         self.num_classes, self.target, self.lr = num_classes, target, lr
-        self.optim = optim_from(optim)
-        brought = origin["init"] if origin else init
-        spec = ImageSpec(in_channels, image_size, mean, std)
-        self.image_size = spec.size
-        self.transfer = resolve_transfer("classification", brought, transfer_from(transfer))
-        self.backbone = build_encoder(backbone, init=init, transfer=self.transfer, images=spec, origin=origin)
-        self.normalize = Normalize(self.backbone.mean, self.backbone.std)
+        self.optim = config_from(OptimConfig, optim, name="optim")
+        images = ImageSpec(in_channels, image_size, mean, std)
+        self.image_size = images.size
+        builder = BackboneBuilder(
+            "classification", backbone, init=init, transfer=transfer, images=images, origin=origin
+        )
+        self._take_backbone(builder, builder.encoder())
         self.dropout = nn.Dropout(dropout)
         self.head = make_head(self.backbone, num_classes, kind=head, init=init)
-        apply_transfer(self.backbone, brought, self.transfer)
+        apply_transfer(self.backbone, builder.init, self.transfer)
         self.label_smoothing = label_smoothing
         self.loss = {"single": loss, "multi": "multi", "regression": "mse"}[target]
         self.class_names = None if class_names is None else tuple(class_names)
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
-        regresses = target == "regression"
-        self.standardize = Standardize(num_classes, mean=target_mean, std=target_std) if regresses else None
+        regression = target == "regression"
+        self.standardize = Standardize(num_classes, mean=target_mean, std=target_std) if regression else None
         scores = self.scores = self._make_scores()["scores"]
         self.monitor = (f"val/{scores.monitor[0]}", scores.monitor[1])
         self.confusion: Tensor | None = None
-        self.loss_terms: dict[str, Tensor] = {}
+        self.loss_terms = {}
         self._depth = min(5, num_classes)
-        self.tally = RunningSums({"loss": (), "count": (), "hits": (self._depth,)})
-        self.save_hyperparameters(
-            plain_settings(
-                {
-                    **spec.settings(backbone),
-                    "init": "scratch",
-                    "num_classes": num_classes,
-                    "target": target,
-                    "head": "new",
-                    "transfer": self.transfer,
-                    "optim": self.optim,
-                    "lr": lr,
-                    "class_weights": class_weights,
-                    "label_smoothing": label_smoothing,
-                    "loss": loss,
-                    "dropout": dropout,
-                    "class_names": class_names,
-                    "target_mean": target_mean,
-                    "target_std": target_std,
-                    "origin": saved_origin(self.backbone, brought),
-                }
-            )
-        )
+        self.train_sums = RunningSums({"loss": (), "count": (), "hits": (self._depth,)})
+        saved = builder.saved(self.backbone)
+        self._save_settings(arguments, optim=self.optim, class_weights=class_weights, head="new", **saved)
 
     def forward(self, images: Any, *, standard_units: bool = False) -> Tensor:
         """Return logits (for regression: values) `(B, K)`.
@@ -182,16 +164,15 @@ class Classifier(TaskHooks):
             standard_units: For regression: leave the values as they are learnt, and do not give them back in
                 the units of the targets.
         """
-        if not isinstance(images, Tensor) or images.ndim != 4:
-            images = image_stack(images, channels=self.channels, device=self.device)
-        outputs = cast(Tensor, self.head(self.dropout(self.backbone(self.normalize(images)))))
+        features = self.backbone(self.normalize(self._as_batch(images)))  # (B, dim)
+        outputs = cast(Tensor, self.head(self.dropout(features)))
         return outputs if self.standardize is None or standard_units else self.standardize.restore(outputs)
 
     @explained
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         images, labels, _ = self._read(batch)
-        labels_b, lam = mixed_share(batch, labels) if isinstance(batch, Mapping) else (None, 1.0)
+        labels_b, lam = mixed_labels(batch, labels) if isinstance(batch, Mapping) else (None, 1.0)
         labels_b = None if labels_b is None else shape_labels(labels_b, self.target, self.num_classes)
         logits = self(images, standard_units=True)
         loss = mixed_loss(
@@ -203,8 +184,11 @@ class Classifier(TaskHooks):
             labels_b=None if labels_b is None else self._units(labels_b),
             lam=lam,
         )
-        self._count(loss.detach(), logits.detach(), labels, labels_b, lam)
         self.loss_terms = {"loss": loss.detach()}
+        sums: dict[str, Tensor | float] = {"loss": loss.detach() * len(labels), "count": len(labels)}
+        if self.target == "single":
+            sums["hits"] = self._hits(logits.detach(), labels, labels_b, lam)
+        self._log_training(**sums)
         return {"loss": loss}
 
     def _evaluate(self, batch: Any) -> None:
@@ -219,12 +203,6 @@ class Classifier(TaskHooks):
     def _units(self, labels: Tensor) -> Tensor:
         """Return labels as they are learnt."""
         return labels if self.standardize is None else cast(Tensor, self.standardize(labels))
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's means."""
-        epoch = self.tally.close_epoch()
-        if epoch["count"]:
-            self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
 
     def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Prediction]:
         """Return one typed prediction an image, on the host.
@@ -243,10 +221,8 @@ class Classifier(TaskHooks):
         images, _, ids = read_parts(batch, self.truth, needed=False)
         images = image_stack(images, channels=self.channels, device=self.device)
         warn_other_size(self, images)
-        was = self.training
-        with torch.inference_mode():
-            values = self.eval()(images).float()
-        self.train(was)
+        with self._predicting():
+            values = self(images).float()
         return predictions(values.cpu(), self.target, names=self.class_names, ids=ids)
 
     def on_fit_start(self) -> None:
@@ -265,34 +241,27 @@ class Classifier(TaskHooks):
         return images, labels, ids
 
     @torch.no_grad()
-    def _count(
-        self, loss: Tensor, logits: Tensor, labels: Tensor, labels_b: Tensor | None, lam: Tensor | float
-    ) -> None:
-        self.tally.add(loss=loss * len(labels), count=len(labels))
-        if self.target == "single":
-            best = logits.topk(self._depth, dim=1).indices
-            right = best == labels[:, None]  # (B, 5)
-            if labels_b is not None:
-                share = lam[:, None] if isinstance(lam, Tensor) and lam.ndim else lam
-                right = share * right + (1 - share) * (best == labels_b[:, None])
-            self.tally.add(hits=right.sum(0))
-        trainer: Any = self._trainer
-        if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
-            return
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            self.log_dict(self._means(self.tally.close_window()), on_step=True, on_epoch=False)
+    def _hits(self, logits: Tensor, labels: Tensor, labels_b: Tensor | None, lam: Tensor | float) -> Tensor:
+        """Return how many labels are the first, second, ... of an image's classes, `(depth,)`."""
+        best = logits.topk(self._depth, dim=1).indices
+        hits = best == labels[:, None]  # (B, depth)
+        if labels_b is not None:
+            weight = lam[:, None] if isinstance(lam, Tensor) and lam.ndim else lam
+            hits = weight * hits + (1 - weight) * (best == labels_b[:, None])
+        return hits.sum(0)
 
-    def _means(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        count, hits = totals["count"].item(), totals["hits"]
-        sums = {"loss": totals["loss"], "top1": hits[0], "top5": hits.sum()}
-        names = ["loss", "top1", "top5"] if self.target == "single" else ["loss"]
-        names = names[:2] if self.num_classes <= 5 else names
-        return {f"train/{name}": sums[name].item() / count for name in names}
+    def _training_means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        means = super()._training_means(sums)
+        if self.target == "single":
+            means["train/top1"] = (sums["hits"][0] / sums["count"]).item()
+        if self.target == "single" and self.num_classes > 5:
+            means["train/top5"] = (sums["hits"].sum() / sums["count"]).item()
+        return means
 
     def _make_scores(self) -> dict[str, Any]:
         return {"scores": _SCORES[self.target](self.num_classes)}
 
-    def _scores_now(self) -> dict[str, float]:
+    def _compute_scores(self) -> dict[str, float]:
         values = self.scores.compute()
         self.confusion = self.scores.confusion
         return values

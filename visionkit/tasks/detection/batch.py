@@ -1,4 +1,4 @@
-"""A detection batch in its forms, looked at before it reaches compiled code."""
+"""Detection batches taken apart and checked before they reach compiled code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Parts = tuple[list[Tensor], Sequence[Mapping[str, Any]], Sequence[str] | None]
 def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) -> Parts:
     """Return images, targets and ids; boxes of torchvision's types as plain xyxy.
 
-    What lies on the host is checked; what a loader hands over on a GPU already is not looked at, because that
-    would make every step wait for it.
+    What is on the host is checked; what a loader hands over on a GPU already is not, because every step would
+    wait for it.
 
     Raises:
-        DataError: The first fault of the first image at fault.
+        DataError: The first error of the first faulty image.
         InputError: Targets are missing.
     """
     given, targets, ids = read_parts(batch, "targets")
@@ -38,11 +38,11 @@ def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) 
         if not isinstance(image, Tensor) or image.device.type == "cpu":
             carried = isinstance(target, Mapping) and "masks" in target.get("truth", {})
             required = masks and not carried
-            faults = check_boxes(
+            errors = check_boxes(
                 image, target, num_classes=num_classes, name=name, masks=required, channels=channels
             )
-            if faults:
-                raise faults[0]
+            if errors:
+                raise errors[0]
         plain.append(plain_target(target, image))
     return images, plain, ids
 

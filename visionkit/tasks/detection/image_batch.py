@@ -1,4 +1,4 @@
-"""Detection between frames: images into one padded batch, boxes back to the images they came from."""
+"""Images of any size as one padded batch, and detections back in the frames of the images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torchvision.ops import batched_nms
 
 from visionkit.errors import InputError
 
-__all__ = ["Detections", "Frames", "merge_views", "resize_image", "training_targets"]
+__all__ = ["Detections", "ImageBatch", "merge_views", "resize_image", "training_targets"]
 
-Found = dict[str, Tensor]
+DetectionDict = dict[str, Tensor]
 
 
 @dataclass
 class Detections:
-    """What was found in one image, best first, on the host.
+    """The detections of one image, best first, on the host.
 
     Args:
         boxes: `(D, 4)` absolute xyxy in the frame of the original image.
@@ -39,9 +39,24 @@ class Detections:
     masks: Tensor | None = None
     id: str | None = None
 
+    @classmethod
+    def on_host(
+        cls, detections: DetectionDict, *, class_names: Sequence[str] | None, name: str | None
+    ) -> Detections:
+        """Return the detections of one image, copied to the host.
+
+        Args:
+            detections: `boxes`, `scores`, `labels` and perhaps `masks`.
+            class_names: Names by label, if the task knows names.
+            name: The image's, if the batch names images.
+        """
+        host = {key: value.cpu() for key, value in detections.items()}
+        names = tuple(class_names[label] for label in host["labels"].tolist()) if class_names else ()
+        return cls(host["boxes"], host["scores"], host["labels"], names, host.get("masks"), name)
+
 
 @dataclass(frozen=True)
-class Frames:
+class ImageBatch:
     """Images as the network gets them, and the sizes they had before.
 
     Args:
@@ -64,8 +79,8 @@ class Frames:
         resize: tuple[int, int] | None = None,
         flip: bool = False,
         canvas: tuple[int, int] | None = None,
-    ) -> Frames:
-        """Return the frames of images `(C, H, W)`, normalised, perhaps resized and mirrored.
+    ) -> ImageBatch:
+        """Return images `(C, H, W)` as a batch, normalised, perhaps resized and mirrored.
 
         With a canvas `(H, W)`, the only size that the network takes, they are padded to it.
 
@@ -96,20 +111,20 @@ class Frames:
             dtype=ready[0].dtype,
             device=ready[0].device,
         ).contiguous(memory_format=torch.channels_last)
-        for place, image, (high, wide) in zip(batch, ready, sizes, strict=True):
-            place[:, :high, :wide] = image.flip(-1) if flip else image
+        for padded_image, image, (high, wide) in zip(batch, ready, sizes, strict=True):
+            padded_image[:, :high, :wide] = image.flip(-1) if flip else image
         return cls(batch, sizes, given)
 
     def restore(
         self,
-        found: Sequence[Found],
+        detections: Sequence[DetectionDict],
         *,
         originals: Sequence[tuple[int, int]] | None = None,
         flip: bool = False,
-    ) -> list[Found]:
-        """Return the detections in the frames of the original images (those given, if not told)."""
+    ) -> list[DetectionDict]:
+        """Return the detections in the frames of the original images; of those given, by default."""
         out = []
-        for each, size, target in zip(found, self.sizes, originals or self.given, strict=True):
+        for each, size, target in zip(detections, self.sizes, originals or self.given, strict=True):
             boxes = each["boxes"]
             if flip:
                 boxes = torch.stack(
@@ -126,7 +141,7 @@ class Frames:
 def resize_image(image: Tensor, resize: tuple[int, int] | None) -> Tensor:
     """Return a float image `(C, H, W)` whose short side is `resize[0]` and the long one at most `[1]`.
 
-    It is torchvision's own step (bilinear, not antialiased): its weights see what they were trained on.
+    It is torchvision's step (bilinear, not antialiased), on which its weights were trained.
     """
     if resize is None:
         return image
@@ -138,27 +153,31 @@ def resize_image(image: Tensor, resize: tuple[int, int] | None) -> Tensor:
     return resized[0]
 
 
-def training_targets(targets: Sequence[Mapping[str, Any]], frames: Frames, *, masks: bool) -> list[Found]:
+def training_targets(
+    targets: Sequence[Mapping[str, Any]], batch: ImageBatch, *, masks: bool
+) -> list[DetectionDict]:
     """Return boxes, labels and masks in the network's frame, without crowds: they are no objects to learn."""
     out = []
-    for target, given, size in zip(targets, frames.given, frames.sizes, strict=True):
-        kept = {name: target[name] for name in ("boxes", "labels", *(("masks",) if masks else ()))}
+    for target, given, size in zip(targets, batch.given, batch.sizes, strict=True):
+        objects = {name: target[name] for name in ("boxes", "labels", *(("masks",) if masks else ()))}
         if "iscrowd" in target:
             real = target["iscrowd"] == 0
-            kept = {name: value[real] for name, value in kept.items()}
-        kept["boxes"] = kept["boxes"].float() * _ratio(given, size, kept["boxes"])
+            objects = {name: value[real] for name, value in objects.items()}
+        objects["boxes"] = objects["boxes"].float() * _ratio(given, size, objects["boxes"])
         if masks and size != given:
-            kept["masks"] = F.interpolate(kept["masks"][:, None].float(), size=size)[:, 0]
-        out.append(kept)
+            objects["masks"] = F.interpolate(objects["masks"][:, None].float(), size=size)[:, 0]
+        out.append(objects)
     return out
 
 
-def merge_views(views: Sequence[Sequence[Found]], *, threshold: float, most: int) -> list[Found]:
-    """Join the detections of several views of the same images: one suppression a class over all of them."""
+def merge_views(
+    views: Sequence[Sequence[DetectionDict]], *, threshold: float, limit: int
+) -> list[DetectionDict]:
+    """Join the detections of multiple views of the same images: one suppression a class over all of them."""
     merged = []
     for parts in zip(*views, strict=True):
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        keep = batched_nms(joined["boxes"], joined["scores"], joined["labels"], threshold)[:most]
+        keep = batched_nms(joined["boxes"], joined["scores"], joined["labels"], threshold)[:limit]
         merged.append({name: value[keep] for name, value in joined.items()})
     return merged
 

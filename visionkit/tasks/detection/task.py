@@ -15,22 +15,22 @@ from visionkit.config import NormPolicy, OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.metrics import RunningSums
 from visionkit.metrics.detection import CocoAP, DetectionScores
-from visionkit.nn import Normalize
 from visionkit.nn.detection.faster_rcnn import FasterRCNN
 from visionkit.nn.fpn import PyramidSource
 from visionkit.rng import seeded_from_run
 from visionkit.task_config import RCNNConfig
+from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
-from visionkit.tasks.batch_parts import is_empty, read_parts
+from visionkit.tasks.batch_parts import is_empty, read_parts, unnamed
 from visionkit.tasks.detection.batch import in_original, original_size, read_batch
-from visionkit.tasks.detection.image_batch import Detections, Frames, merge_views, training_targets
-from visionkit.tasks.detection.settings import check_detector, rcnn_from
+from visionkit.tasks.detection.from_torchvision import read_detector
+from visionkit.tasks.detection.image_batch import Detections, ImageBatch, merge_views, training_targets
+from visionkit.tasks.detection.settings import check_detector
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list
-from visionkit.tasks.image_spec import ImageSpec, saved_origin
-from visionkit.tasks.maps import build_maps
-from visionkit.tasks.wiring import optim_from, plain_settings, unnamed
-from visionkit.transfer import apply_transfer, fit_default, resolve_transfer, transfer_from
+from visionkit.tasks.image_spec import ImageSpec
+from visionkit.tasks.saved_settings import config_from
+from visionkit.transfer import apply_transfer, fit_default, transfer_from
 from visionkit.types import Init
 
 __all__ = ["Detector"]
@@ -54,8 +54,8 @@ class Detector(TaskHooks):
     (`loss_mask`); for `val` and `test`: COCO's `map map50 map75 map_small ... ar1 ar10 ar100 ...`,
     `ap/<class>`, and the same under `mask_` with a mask head (`mask_ap/<class>`), all in the frame of the
     original images and against the boxes and masks of the file where a target carries them (`truth`). With
-    more than 100 detections an image (`rcnn.detections`) that limit takes the place of COCO's 100. Where
-    there was no object to find `map` is NaN, and the others are left out.
+    more than 100 detections an image (`rcnn.detections_per_img`) that limit takes the place of COCO's 100.
+    Where there was no object to find `map` is NaN, and the others are left out.
 
     Boxes and labels that cannot be right are named with their images before they reach compiled code.
 
@@ -66,22 +66,22 @@ class Detector(TaskHooks):
             can be built again by `load_from_checkpoint`.
         init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
             weights are.
-        num_classes: Foreground classes; the background is added inside.
         rcnn: Heads, proposals, thresholds and losses.
+        num_classes: Foreground classes; the background is added inside.
+        class_names: Names of the classes, for predictions and scores.
         pyramid_channels: Channels of the pyramid's levels.
-        transfer: What is done with the weights.
-        optim: How parameters move.
+        transfer: Initialisation and freezing.
+        optim: Optimiser settings.
         lr: Peak learning rate of everything but the backbone.
         head_norm: Norm of pyramid and convolutional heads; that of `transfer` if None ("frozen": none).
-        resize: `(short side, longest)`: resize images on the device; as they come if None.
-        tta_flip: Also look at the mirrored image when predicting and evaluating.
-        tta_sizes: Look at the image with each of these short sides instead.
-        class_names: Names of the classes, for predictions and scores.
-        reductions: Which maps of the backbone the pyramid stands on.
+        reductions: Which maps of the backbone the pyramid is built on.
         in_channels: Channels of the images; trained input layers are adapted.
-        image_size: Side, or `(H, W)`, that no image exceeds: a network of fixed size is built for it.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
+        image_size: Side, or `(H, W)`, that no image exceeds: a network of fixed size is built for it.
+        resize: `(short side, longest)`: resize images on the device; as they come if None.
+        tta_flip: Also detect in the mirrored image when predicting and evaluating.
+        tta_sizes: Detect in the image with each of these short sides instead.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -98,66 +98,54 @@ class Detector(TaskHooks):
         backbone: str | nn.Module | Mapping[str, Any],
         *,
         init: Init,
-        num_classes: int,
         rcnn: RCNNConfig | Mapping[str, Any] = _RCNN,
+        num_classes: int,
+        class_names: Sequence[str] | None = None,
         pyramid_channels: int = 256,
         transfer: TransferConfig = _TRANSFER,
         optim: OptimConfig = _OPTIM,
         lr: float = 1e-3,
         head_norm: NormPolicy | None = None,
+        reductions: Sequence[int] = (4, 8, 16, 32),
+        in_channels: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        image_size: int | Sequence[int] | None = None,
         resize: tuple[int, int] | None = None,
         tta_flip: bool = False,
         tta_sizes: Sequence[int] = (),
-        class_names: Sequence[str] | None = None,
-        reductions: Sequence[int] = (4, 8, 16, 32),
-        in_channels: int = 3,
-        image_size: int | Sequence[int] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
+        arguments = dict(locals())
         super().__init__()
+        self.num_classes, self.lr = num_classes, lr
+        self.rcnn = config_from(RCNNConfig, rcnn, name="rcnn")
+        self.optim = config_from(OptimConfig, optim, name="optim")
+        views = tta_flip or tta_sizes not in ((), [])
         check_detector(
-            num_classes, class_names, rcnn, tta_flip or tta_sizes not in ((), []),
+            num_classes, class_names, self.rcnn, views,
             lr=lr, resize=resize, tta_sizes=tta_sizes, pyramid_channels=pyramid_channels,
         )  # fmt: skip
-        self.num_classes, self.lr = num_classes, lr
-        self.rcnn = rcnn_from(rcnn)
-        self.optim = optim_from(optim)
-        brought = origin["init"] if origin else init
-        spec = ImageSpec(in_channels, image_size, mean, std)
-        self.transfer = resolve_transfer("detection", brought, transfer_from(transfer))
-        self.backbone = build_maps(
-            backbone, init=init, transfer=self.transfer, reductions=reductions, images=spec, origin=origin
+        images = ImageSpec(in_channels, image_size, mean, std)
+        builder = BackboneBuilder(
+            "detection", backbone, init=init, transfer=transfer, images=images, origin=origin
         )
-        self.normalize = Normalize(self.backbone.mean, self.backbone.std)
+        self._take_backbone(builder, builder.maps(reductions))
         policy = head_norm or self.transfer.norm or "batch"
-        norm = None if policy == "frozen" else partial(make_norm, policy)
-        # Heads are drawn from the seed alone, so that the arms of a comparison begin with the same ones.
-        with seeded_from_run():
-            source = PyramidSource(self.backbone, channels=pyramid_channels, norm=norm, extra="pool")
-            levels = len(self.backbone.levels)
-            self.model = FasterRCNN(
-                source, num_classes=num_classes, config=self.rcnn, norm=norm, region_levels=levels
-            )
+        self.model = self._make_model(pyramid_channels, None if policy == "frozen" else policy)
         self.divisor = max(level.reduction for level in self.backbone.levels)
         self.transfer = fit_default(self.backbone, transfer_from(transfer), self.transfer)
-        apply_transfer(self.backbone, brought, self.transfer)
+        apply_transfer(self.backbone, builder.init, self.transfer)
         self.resize = None if resize is None else (int(resize[0]), int(resize[1]))
         self.tta_flip, self.tta_sizes = tta_flip, tuple(tta_sizes)
         self.class_names = None if class_names is None else tuple(class_names)
         self.metric = self._make_scores()["metric"]
         self.detection_scores: DetectionScores | None = None
         self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
-        self.loss_terms: dict[str, Tensor] = {}
-        self.tally = RunningSums(("loss", *self.terms, "count"))
-        self.save_hyperparameters(plain_settings({
-            **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
-            "num_classes": num_classes, "rcnn": self.rcnn, "pyramid_channels": pyramid_channels,
-            "transfer": self.transfer, "optim": self.optim, "lr": lr, "head_norm": head_norm,
-            "resize": self.resize, "tta_flip": tta_flip, "tta_sizes": self.tta_sizes,
-            "class_names": class_names, "reductions": reductions,
-        }))  # fmt: skip
+        self.loss_terms = {}
+        self.train_sums = RunningSums(("loss", *self.terms, "count"))
+        saved = builder.saved(self.backbone) | {"transfer": self.transfer}
+        self._save_settings(arguments, optim=self.optim, rcnn=self.rcnn, resize=self.resize, **saved)
 
     def forward(self, images: Any) -> list[dict[str, Tensor]]:
         """Return the detections of each image in its own frame: `boxes`, `scores`, `labels` (`masks`).
@@ -167,7 +155,7 @@ class Detector(TaskHooks):
                 (`visionkit.tasks.image_inputs`).
 
         Raises:
-            InputError: Something is no image, or `torch.export` looks on: how many boxes come out depends on
+            InputError: Something is no image, or this is `torch.export`: how many boxes come out depends on
                 the values, which it cannot follow.
 
         `torch.onnx.export(task.eval(), ([image],), path, dynamo=False)` and `torch.jit.trace` give the same
@@ -188,12 +176,12 @@ class Detector(TaskHooks):
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         images, targets, _ = self._read(batch)
-        frames = self._frames(images, self.resize, flip=False)
-        wanted = training_targets(targets, frames, masks=self.rcnn.masks)
-        _, losses = self.model(frames.images, frames.sizes, wanted)
-        loss = torch.stack(list(losses.values())).sum()
-        self.loss_terms = {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
-        self._count(len(images))
+        batch = self._image_batch(images, self.resize, flip=False)
+        resized = training_targets(targets, batch, masks=self.rcnn.masks)
+        _, losses = self.model(batch.images, batch.sizes, resized)
+        loss = self._sum_loss(losses)
+        size = len(images)
+        self._log_training(count=size, **{name: value * size for name, value in self.loss_terms.items()})
         return {"loss": loss}
 
     def _evaluate(self, batch: Any) -> None:
@@ -201,23 +189,17 @@ class Detector(TaskHooks):
             return
         images, targets, ids = self._read(batch)
         originals = [original_size(target, image) for target, image in zip(targets, images, strict=True)]
-        found = self._detect(images, originals)
+        detections = self._detect(images, originals)
         truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
         names = ids or unnamed(len(self.metric._state.ids), len(images))
-        self.metric.update(found, truths, names)
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's means."""
-        epoch = self.tally.close_epoch()
-        if epoch["count"]:
-            self.log_dict(self._means(epoch), on_step=False, on_epoch=True)
+        self.metric.update(detections, truths, names)
 
     def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Detections]:
         """Return the detections of each image in the frame of the original, on the host.
 
         Args:
             batch: Images `(3, H, W)` of any size or `(B, 3, H, W)`; one image; numpy arrays or PIL images;
-                or a batch as in training, with or without targets. A target's `size` says how large the
+                or a batch as in training, with or without targets. A target's `size` is that of the
                 original was.
             batch_index: Not used.
             dataloader_idx: Not used.
@@ -232,19 +214,13 @@ class Detector(TaskHooks):
         check_images(images, ids)
         images = [image.to(self.device) for image in images]
         originals = [original_size(t, i) for t, i in zip(targets, images, strict=True)] if targets else None
-        was = self.training
-        with torch.inference_mode():
-            found = self.eval()._detect(images, originals)
-        self.train(was)
-        out = []
-        given_ids: Sequence[str | None] = ids or [None] * len(found)
-        for name, each in zip(given_ids, found, strict=True):
-            host = {key: value.cpu() for key, value in each.items()}
-            names = tuple(self.class_names[i] for i in host["labels"].tolist()) if self.class_names else ()
-            out.append(
-                Detections(host["boxes"], host["scores"], host["labels"], names, host.get("masks"), name)
-            )
-        return out
+        with self._predicting():
+            detections = self._detect(images, originals)
+        names: Sequence[str | None] = ids or [None] * len(detections)
+        return [
+            Detections.on_host(each, class_names=self.class_names, name=name)
+            for name, each in zip(names, detections, strict=True)
+        ]
 
     @classmethod
     def from_torchvision(
@@ -266,7 +242,7 @@ class Detector(TaskHooks):
             num_classes: Foreground classes of a new last layer; None keeps that of the weights (90 for COCO:
                 label i is the category with id i + 1).
             class_names: Names of the classes.
-            optim: How parameters move.
+            optim: Optimiser settings.
             lr: Peak learning rate.
             frozen_eps: Epsilon of frozen norms: 0 for torchvision's COCO weights, 1e-5 for a detector of your
                 own that began from its classification weights.
@@ -274,71 +250,74 @@ class Detector(TaskHooks):
         Raises:
             InputError: Another name, or weights of another model.
         """
-        from visionkit.tasks.detection.from_torchvision import build
-
-        return build(
-            cls,
-            weights,
-            name=name,
-            num_classes=num_classes,
+        detector = read_detector(weights, name)
+        task = cls(
+            num_classes=detector.num_classes if num_classes is None else num_classes,
             class_names=class_names,
             optim=optim,
             lr=lr,
-            frozen_eps=frozen_eps,
+            **detector.settings(),
         )
+        detector.fill(task, frozen_eps=frozen_eps)
+        return task
 
     def _read(self, batch: Any) -> Any:
         classes, channels = self.num_classes, len(self.backbone.mean)
         return read_batch(batch, num_classes=classes, masks=self.rcnn.masks, channels=channels)
 
-    def _frames(self, images: list[Tensor], resize: tuple[int, int] | None, *, flip: bool) -> Frames:
+    def _make_model(self, channels: int, policy: NormPolicy | None) -> FasterRCNN:
+        """Make pyramid and heads, drawn from torch's seed alone: the arms of a comparison begin alike.
+
+        Args:
+            channels: Of the pyramid's levels.
+            policy: Norm of pyramid and convolutional heads; None for none.
+        """
+        norm = None if policy is None else partial(make_norm, policy)
+        levels = len(self.backbone.levels)
+        with seeded_from_run():
+            source = PyramidSource(self.backbone, channels=channels, norm=norm, extra="pool")
+            return FasterRCNN(
+                source, num_classes=self.num_classes, config=self.rcnn, norm=norm, region_levels=levels
+            )
+
+    def _image_batch(self, images: list[Tensor], resize: tuple[int, int] | None, *, flip: bool) -> ImageBatch:
         canvas = getattr(self.backbone, "fixed_size", None)
-        return Frames.of(
+        return ImageBatch.of(
             images, normalize=self.normalize, divisor=self.divisor, resize=resize, flip=flip, canvas=canvas
         )
 
     def _detect(
         self, images: list[Tensor], originals: Sequence[tuple[int, int]] | None
     ) -> list[dict[str, Tensor]]:
-        longest = 0 if self.resize is None else self.resize[1]
-        sizes: list[tuple[int, int] | None] = [(size, max(longest, 2 * size)) for size in self.tta_sizes]
+        max_side = 0 if self.resize is None else self.resize[1]
+        sizes: list[tuple[int, int] | None] = [(size, max(max_side, 2 * size)) for size in self.tta_sizes]
         views = []
         for size in sizes or [self.resize]:
             for flip in (False, True) if self.tta_flip else (False,):
-                frames = self._frames(images, size, flip=flip)
-                found, _ = self.model(frames.images, frames.sizes)
-                views.append(frames.restore(found, originals=originals, flip=flip))
+                batch = self._image_batch(images, size, flip=flip)
+                detections, _ = self.model(batch.images, batch.sizes)
+                views.append(batch.restore(detections, originals=originals, flip=flip))
         if len(views) == 1:
             return views[0]
-        return merge_views(views, threshold=self.rcnn.nms_threshold, most=self.rcnn.detections)
+        return merge_views(views, threshold=self.rcnn.nms_threshold, limit=self.rcnn.detections_per_img)
 
-    @torch.no_grad()
-    def _count(self, size: int) -> None:
-        self.tally.add(count=size, **{name: value * size for name, value in self.loss_terms.items()})
-        trainer: Any = self._trainer
-        if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
-            return
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            self.log_dict(self._means(self.tally.close_window()), on_step=True, on_epoch=False)
-
-    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+    def _training_means(self, sums: dict[str, Tensor]) -> dict[str, float]:
         return {f"train/{name}": (sums[name] / sums["count"]).item() for name in ("loss", *self.terms)}
 
     def _probe(self, images: Any) -> Any:
-        frames = self._frames(list(images), self.resize, flip=False)
-        return self.model.get_submodule("source")(frames.images)
+        batch = self._image_batch(list(images), self.resize, flip=False)
+        return self.model.get_submodule("source")(batch.images)
 
     def _make_scores(self) -> dict[str, Any]:
         names = self.class_names or [str(index) for index in range(self.num_classes)]
-        limits = (1, 10, max(100, self.rcnn.detections))
+        limits = (1, 10, max(100, self.rcnn.detections_per_img))
         return {"metric": CocoAP(names, masks=self.rcnn.masks, max_dets=limits)}
 
-    def _scores_now(self) -> dict[str, float]:
+    def _compute_scores(self) -> dict[str, float]:
         scores = self.detection_scores = self.metric.reduce()
         if not scores.images:
             return {}
         values = scores.values | {f"ap/{name}": value for name, value in scores.per_class.items()}
         values |= {f"mask_ap/{name}": value for name, value in scores.mask_per_class.items()}
-        # -1 says that there was nothing to score; as a point of a curve it would mislead. `map` is monitored.
-        kept = {name: value for name, value in values.items() if value >= 0}
-        return {"map": float("nan")} | kept
+        # -1 stands for nothing to score; as a point of a curve it would mislead. `map` is monitored.
+        return {"map": float("nan")} | {name: value for name, value in values.items() if value >= 0}

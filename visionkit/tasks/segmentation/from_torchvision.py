@@ -1,19 +1,18 @@
-"""torchvision's trained segmentation networks as segmenters: FCN and DeepLabV3 over dilated ResNets."""
+"""The weights of torchvision's segmentation networks (FCN and DeepLabV3) under the names of a segmenter."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
 from visionkit.backbones import Level, read_state_dict
 from visionkit.errors import InputError, unknown_name
-from visionkit.tasks.segmentation.task import Segmenter
 
-__all__ = ["DilatedResNet", "segmenter_from_torchvision"]
+__all__ = ["DilatedResNet", "TorchvisionNetwork", "read_network"]
 
 _NAMES = {
     "deeplabv3_resnet101": ("deeplabv3", "resnet101"),
@@ -54,9 +53,11 @@ class DilatedResNet(nn.Module):
         super().__init__()
         from torchvision import models
 
-        whole = models.get_model(architecture, weights=None, replace_stride_with_dilation=[False, True, True])
+        network = models.get_model(
+            architecture, weights=None, replace_stride_with_dilation=[False, True, True]
+        )
         names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-        self.trunk = nn.ModuleDict({name: whole.get_submodule(name) for name in names})
+        self.trunk = nn.ModuleDict({name: network.get_submodule(name) for name in names})
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the maps of the third and the fourth stage for normalised images `(B, 3, H, W)`."""
@@ -66,19 +67,53 @@ class DilatedResNet(nn.Module):
         return features, cast(Tensor, self.trunk["layer4"](features))
 
 
-def segmenter_from_torchvision(weights: Mapping[str, Tensor] | str | Path, *, name: str) -> Segmenter:
-    """Build the segmenter whose logits are those of a torchvision network.
+class TorchvisionNetwork(NamedTuple):
+    """A torchvision network's weights under a segmenter's names.
 
     Args:
-        weights: Its state dict, or a local file of it (safetensors, or tensors that load with
-            `weights_only=True`), with or without the auxiliary classifier.
-        name: "fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50" or "deeplabv3_resnet101".
+        name: torchvision's name of the network.
+        decoder: Name of the segmenter's decoder.
+        architecture: Of the trunk.
+        num_classes: Classes of the weights.
+        state: The weights by the names of a segmenter over `DilatedResNet`.
+    """
 
-    Returns:
-        A `Segmenter` with the network's own classes, and its auxiliary head at weight 0.5 if there is one.
+    name: str
+    decoder: str
+    architecture: str
+    num_classes: int
+    state: dict[str, Tensor]
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether the weights have an auxiliary classifier."""
+        return any(key.startswith("auxiliary_head.") for key in self.state)
+
+    def fill(self, task: nn.Module) -> None:
+        """Load the weights into a segmenter that was built for them.
+
+        Raises:
+            InputError: The weights are not of that network; the keys are named.
+        """
+        target = task.state_dict()
+        given = self.state | {key: target[key] for key in ("normalize.mean", "normalize.std")}
+        missing, unexpected = sorted(target.keys() - given.keys()), sorted(given.keys() - target.keys())
+        unaligned = [key for key in target if key in given and target[key].shape != given[key].shape]
+        if missing or unexpected or unaligned:
+            listed = ", ".join((missing + unexpected + unaligned)[:5])
+            raise InputError(
+                f"Expected the state dict of torchvision's {self.name}, but {len(missing)} keys are missing, "
+                f"{len(unexpected)} do not belong to it and {len(unaligned)} have another shape, such as "
+                f"{listed}."
+            )
+        task.load_state_dict(given)
+
+
+def read_network(weights: Mapping[str, Tensor] | str | Path, name: str) -> TorchvisionNetwork:
+    """Return a torchvision network's weights under a segmenter's names; see `Segmenter.from_torchvision`.
 
     Raises:
-        InputError: The name is not known, or the weights are not of that network; the keys are named.
+        InputError: The name is not known, or the weights have no classifier.
     """
     if name not in _NAMES:
         raise unknown_name("torchvision segmentation network", name, _NAMES)
@@ -88,31 +123,13 @@ def segmenter_from_torchvision(weights: Mapping[str, Tensor] | str | Path, *, na
         raise InputError(
             f"Expected the state dict of torchvision's {name}, but it has no key 'classifier.4.weight'."
         )
-    own = {key: value for old, value in state.items() if (key := _renamed(old, decoder)) is not None}
-    auxiliary = any(key.startswith("auxiliary_head.") for key in own)
-    task = Segmenter(
-        DilatedResNet(architecture),
-        init="pretrained",
-        num_classes=state["classifier.4.weight"].shape[0],
-        decoder=decoder,
-        auxiliary=0.5 if auxiliary else 0.0,
-    )
-    wanted = task.state_dict()
-    given = own | {key: wanted[key] for key in ("normalize.mean", "normalize.std")}
-    missing, spare = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    unaligned = [k for k in wanted if k in given and wanted[k].shape != given[k].shape]
-    if missing or spare or unaligned:
-        listed = ", ".join((missing + spare + unaligned)[:5])
-        raise InputError(
-            f"Expected the state dict of torchvision's {name}, but {len(missing)} keys are missing, "
-            f"{len(spare)} do not belong to it and {len(unaligned)} have another shape, such as {listed}."
-        )
-    task.load_state_dict(given)
-    return task
+    renamed = {key: value for old, value in state.items() if (key := _renamed(old, decoder)) is not None}
+    classes = state["classifier.4.weight"].shape[0]
+    return TorchvisionNetwork(name, decoder, architecture, classes, renamed)
 
 
 def _renamed(key: str, decoder: str) -> str | None:
-    """Return our name of a torchvision key; None for the trunk's own classifier, which nothing reads."""
+    """Return the segmenter's name of a torchvision key; None for the unused classifier of the trunk."""
     if key.startswith("backbone."):
         rest = key.removeprefix("backbone.")
         return None if rest.startswith("fc.") else f"backbone.net.trunk.{rest}"
@@ -120,7 +137,7 @@ def _renamed(key: str, decoder: str) -> str | None:
         ("classifier.", "decoder", _DEEPLAB if decoder == "deeplabv3" else _FCN),
         ("aux_classifier.", "auxiliary_head", _FCN),
     ):
-        found = re.fullmatch(rf"{re.escape(prefix)}(.+)\.(\w+)", key)
-        if found and found[1] in table:
-            return f"{ours}.{table[found[1]]}.{found[2]}"
+        match = re.fullmatch(rf"{re.escape(prefix)}(.+)\.(\w+)", key)
+        if match and match[1] in table:
+            return f"{ours}.{table[match[1]]}.{match[2]}"
     return key

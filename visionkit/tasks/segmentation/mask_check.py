@@ -1,4 +1,4 @@
-"""What is refused of the masks that a segmenter is given, one by one and over several."""
+"""Checks of the masks that a segmenter is given, each alone and over the first ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from visionkit.tasks.segmentation.batch import check_mask
 
 __all__ = ["MaskCheck"]
 
-_MOST = 8  # masks of 0 and 255 before the first pixel of class 1
+_MAX_MASKS = 8  # masks of 0 and 255 before the first pixel of class 1
 _IGNORED = 255
 
 
@@ -18,7 +18,7 @@ class MaskCheck:
 
     One of the latter may be sound (background and pixels that do not count), so eight are waited for,
     without a pixel of class 1 before. Rows and columns that are ignored from end to end are the padding of a
-    crop and do not tell.
+    crop and do not count.
 
     Args:
         classes: Classes of the masks.
@@ -45,16 +45,16 @@ class MaskCheck:
         if not self.active:
             return
         if (mask == 1).any():
-            self.active = False  # the foreground is 1: nothing more to look at
+            self.active = False  # the foreground is 1: nothing more to check
             return
         ignored = mask == _IGNORED
         inner = ignored[~ignored.all(1)][:, ~ignored.all(0)]
         self.count += int(bool(inner.any()))
-        if self.count >= _MOST:
+        if self.count >= _MAX_MASKS:
             raise DataError(
-                f"Expected masks of 0 and 1, but {_MOST} of them hold 0 and 255 only, and none 1: 255 is "
-                "ignored, so nothing but background would be learnt. Give (mask == 255).long() if 255 is the "
-                "foreground; if these pixels are not to count, give them another value as ignore_index.",
+                f"Expected masks of 0 and 1, but {_MAX_MASKS} of them hold 0 and 255 only, and none 1: 255 "
+                "is ignored, so nothing but background would be learnt. Give (mask == 255).long() if 255 is "
+                "the foreground; if these pixels are not to count, give them another value as ignore_index.",
                 path=name,
                 field="mask",
             )

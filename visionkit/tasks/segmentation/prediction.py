@@ -1,4 +1,4 @@
-"""What a segmenter says about one image, as plain values on the host."""
+"""Predictions of a segmenter for one image, as plain values on the host."""
 
 from __future__ import annotations
 

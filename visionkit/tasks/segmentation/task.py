@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,24 +16,24 @@ from visionkit.config import OptimConfig, TransferConfig, check_numbers, limits
 from visionkit.errors import InputError, expected
 from visionkit.metrics import RunningSums
 from visionkit.metrics.segmentation import SegmentationMeter
-from visionkit.nn import Normalize
 from visionkit.nn.segmentation.decoders import create_decoder
 from visionkit.nn.segmentation.losses import SegmentationLoss, cross_entropy_loss
 from visionkit.nn.segmentation.sliding_window import Windows
 from visionkit.rng import seeded_from_run
+from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.classification.targets import check_names, check_weights
 from visionkit.tasks.hooks import TaskHooks
-from visionkit.tasks.image_inputs import check_images, image_list, image_stack
-from visionkit.tasks.image_spec import ImageSpec, saved_origin
-from visionkit.tasks.segmentation.batch import alike, check_segmenter, shape_masks
+from visionkit.tasks.image_inputs import check_images, image_list
+from visionkit.tasks.image_spec import ImageSpec
+from visionkit.tasks.saved_settings import config_from
+from visionkit.tasks.segmentation.batch import NUMBERS, check_segmenter, pad_to_size, shape_masks, stacks
+from visionkit.tasks.segmentation.from_torchvision import DilatedResNet, read_network
 from visionkit.tasks.segmentation.mask_check import MaskCheck
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
-from visionkit.tasks.segmentation.source import build_source, fill_canvas
 from visionkit.tasks.segmentation.views import Views, decide
-from visionkit.tasks.wiring import optim_from, plain_settings
-from visionkit.transfer import apply_transfer, resolve_transfer, transfer_from
+from visionkit.transfer import apply_transfer
 from visionkit.types import Init
 
 __all__ = ["Segmenter"]
@@ -51,36 +52,36 @@ class Segmenter(TaskHooks):
 
     Logged: `train/loss` every `log_every_n_steps` updates and at the end of an epoch; for `val` and `test`:
     `miou` of the data set at native size, `iou/<class>`, `pixel_accuracy`, `mean_accuracy`, `boundary_f` if
-    it is asked for, and `loss` (cross-entropy) where images are seen once and whole. Where no pixel counts
-    `miou` is NaN.
+    it is asked for, and `loss` (cross-entropy) where each image is seen once, undivided. Where no
+    pixel counts `miou` is NaN.
 
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`.
         init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
             weights are.
-        num_classes: Classes of the masks; 1 for foreground against background.
         decoder: "fcn", "deeplabv3", "deeplabv3plus", "unet", "semantic_fpn", "psp" or "upernet".
-        transfer: What is done with the weights.
-        optim: How parameters move.
+        num_classes: Classes of the masks; 1 for foreground against background.
+        class_names: Names of the classes, for scores and predictions.
+        transfer: Initialisation and freezing.
+        optim: Optimiser settings.
         lr: Peak learning rate of the decoder.
         loss: A weighted sum by name: "ce", "ohem + 0.5*dice"; terms ce, dice, focal, lovasz, ohem, tversky.
         class_weights: One weight a class (binary: background, foreground).
         ignore_index: Value of pixels that do not count; no class has it.
-        auxiliary: Weight of an FCN head's loss on the second coarsest map; 0 has none.
+        aux_loss_weight: Weight of an FCN head's loss on the second coarsest map; 0 has none.
         output_stride: Coarsest reduction, by dilation where the backbone can; the decoder's own if not given.
         channels: Width of the decoder; its own if not given.
-        dropout: Share dropped before the decoder's classifier; its own if not given.
-        scales: Scales of the views in evaluation, averaged.
-        flip: Whether evaluation sees each view mirrored too.
-        window: Side of the windows in which larger images are evaluated; 0 sees them whole.
-        window_stride: Pixels between windows; two thirds of the window if 0.
-        window_margin: Pixels along the inner borders of a window that do not count.
-        boundary_tolerance: Distance for the boundary score as a share of the diagonal (0.0075); 0 is off.
-        class_names: Names of the classes, for scores and predictions.
+        dropout: Fraction dropped before the decoder's classifier; its own if not given.
         in_channels: Channels of the images; trained input layers are adapted.
-        image_size: Side, or `(H, W)`, of training windows: a network of fixed size is built for it.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
+        image_size: Side, or `(H, W)`, of training windows: a network of fixed size is built for it.
+        window: Side of the windows in which larger images are evaluated; 0: the full image at once.
+        window_stride: Pixels between windows; two thirds of the window if 0.
+        window_margin: Pixels along the inner borders of a window that do not count.
+        scales: Scales of the views in evaluation, averaged.
+        flip: Whether evaluation sees each view mirrored too.
+        boundary_tolerance: Distance for the boundary score as a fraction of the diagonal (0.0075); 0 is off.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -90,85 +91,68 @@ class Segmenter(TaskHooks):
     monitor = ("val/miou", "max")
     truth = "masks"
     scored = ("scores", "eval_sums")
-    scores: SegmentationMeter
     eval_sums: RunningSums
+    scores: SegmentationMeter
 
     def __init__(
         self,
         backbone: str | nn.Module | Mapping[str, Any],
         *,
         init: Init,
-        num_classes: int,
         decoder: str = "unet",
+        num_classes: int,
+        class_names: Sequence[str] | None = None,
         transfer: TransferConfig = _TRANSFER,
         optim: OptimConfig = _OPTIM,
         lr: float = 1e-3,
         loss: str | Mapping[str, float] = "ce",
         class_weights: Sequence[float] | None = None,
         ignore_index: int = 255,
-        auxiliary: float = 0.0,
+        aux_loss_weight: float = 0.0,
         output_stride: int | None = None,
         channels: int | None = None,
         dropout: float | None = None,
-        scales: Sequence[float] = (1.0,),
-        flip: bool = False,
+        in_channels: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        image_size: int | Sequence[int] | None = None,
         window: int = 0,
         window_stride: int = 0,
         window_margin: int = 0,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
         boundary_tolerance: float = 0.0,
-        class_names: Sequence[str] | None = None,
-        in_channels: int = 3,
-        image_size: int | Sequence[int] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
+        arguments = dict(locals())
         super().__init__()
-        check_segmenter({"num_classes": num_classes, "lr": lr, "auxiliary": auxiliary, "dropout": dropout,
-                         "output_stride": output_stride, "channels": channels, "window": window,
-                         "window_stride": window_stride, "window_margin": window_margin,
-                         "boundary_tolerance": boundary_tolerance}, ignore_index)  # fmt: skip
+        check_segmenter({name: arguments[name] for name in NUMBERS}, ignore_index)
         mask_classes = max(2, num_classes)
         scales = check_numbers("scales", scales, limits(above=0))
         class_weights = check_weights(class_weights, mask_classes)
         check_names(class_names, mask_classes)
         self.num_classes, self.mask_classes, self.ignore_index = num_classes, mask_classes, ignore_index
-        self.lr, self.auxiliary, self.check_mask = lr, auxiliary, MaskCheck(mask_classes, ignore_index)
-        self.optim = optim_from(optim)
-        brought = origin["init"] if origin else init
-        spec = ImageSpec(in_channels, image_size, mean, std)
-        self.transfer = resolve_transfer("segmentation", brought, transfer_from(transfer))
-        self.backbone = build_source(
-            backbone,
-            decoder=decoder,
-            init=init,
-            transfer=self.transfer,
-            output_stride=output_stride,
-            auxiliary=auxiliary > 0,
-            images=spec,
-            origin=origin,
+        self.lr, self.aux_loss_weight = lr, aux_loss_weight
+        self.check_mask = MaskCheck(mask_classes, ignore_index)
+        self.optim = config_from(OptimConfig, optim, name="optim")
+        images = ImageSpec(in_channels, image_size, mean, std)
+        builder = BackboneBuilder(
+            "segmentation", backbone, init=init, transfer=transfer, images=images, origin=origin
         )
-        self.normalize = Normalize(self.backbone.mean, self.backbone.std)
+        maps = builder.segmentation_maps(decoder, output_stride=output_stride, auxiliary=aux_loss_weight > 0)
+        self._take_backbone(builder, maps)
         self.decoder, self.auxiliary_head = self._make_heads(decoder, channels, dropout)
-        apply_transfer(self.backbone, brought, self.transfer)
+        apply_transfer(self.backbone, builder.init, self.transfer)
         self.loss = SegmentationLoss(loss, ignore_index=ignore_index, class_weights=class_weights)
         self.class_names = None if class_names is None else tuple(class_names)
         self.views = Views(tuple(scales), flip, self._windows(window, window_stride, window_margin))
         self.boundary_tolerance = boundary_tolerance
         self.confusion: Tensor | None = None
-        self.loss_terms: dict[str, Tensor] = {}
-        self.tally = RunningSums(("loss", "count"))
+        self.loss_terms = {}
+        self.train_sums = RunningSums(("loss", "count"))
         self.scores, self.eval_sums = self._make_scores().values()
-        self.save_hyperparameters(plain_settings({
-            **spec.settings(backbone), "init": "scratch", "origin": saved_origin(self.backbone, brought),
-            "num_classes": num_classes,
-            "decoder": decoder, "transfer": self.transfer, "optim": self.optim, "lr": lr,
-            "loss": self.loss.terms, "class_weights": class_weights, "ignore_index": ignore_index,
-            "auxiliary": auxiliary, "output_stride": output_stride, "channels": channels, "dropout": dropout,
-            "scales": list(scales), "flip": flip, "window": window, "window_stride": window_stride,
-            "window_margin": window_margin, "boundary_tolerance": boundary_tolerance,
-            "class_names": class_names,
-        }))  # fmt: skip
+        saved = {**builder.saved(self.backbone), "optim": self.optim, "loss": self.loss.terms}
+        self._save_settings(arguments, class_weights=class_weights, scales=scales, **saved)
 
     def forward(self, images: Any) -> Tensor:
         """Return logits `(B, C, H, W)`.
@@ -177,9 +161,7 @@ class Segmenter(TaskHooks):
             images: `(B, 3, H, W)` uint8 or float in [0, 1]; or one image, or a list of images of one size
                 (`visionkit.tasks.image_inputs`).
         """
-        if not isinstance(images, Tensor) or images.ndim != 4:
-            images = image_stack(images, channels=self.channels, device=self.device)
-        return self._logits(images)[0]
+        return self._logits(self._as_batch(images))[0]
 
     @explained
     def training_step(self, batch: Any, batch_index: int) -> dict[str, Tensor]:
@@ -187,17 +169,16 @@ class Segmenter(TaskHooks):
         images, masks, _ = self._read(batch)
         if not isinstance(images, Tensor) or not isinstance(masks, Tensor):
             raise InputError(
-                "Expected training images of one size, but the batch holds several. Cut windows of one "
+                "Expected training images of one size, but the batch holds more sizes. Cut windows of one "
                 "size (visionkit.data.transforms.segmentation.segmentation_train)."
             )
-        logits, extra = self._logits(images, extra=True)
+        logits, auxiliary_logits = self._logits(images, auxiliary=True)
         terms = self.loss(logits, masks)
-        if extra is not None:
-            auxiliary = torch.stack(list(self.loss(extra, masks).values())).sum()
-            terms["auxiliary"] = self.auxiliary * auxiliary
-        loss = torch.stack(list(terms.values())).sum()
-        self.loss_terms = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
-        self._count(loss.detach(), len(images))
+        if auxiliary_logits is not None:
+            auxiliary = torch.stack(list(self.loss(auxiliary_logits, masks).values())).sum()
+            terms["auxiliary"] = self.aux_loss_weight * auxiliary
+        loss = self._sum_loss(terms)
+        self._log_training(loss=loss.detach() * len(images), count=len(images))
         return {**self.loss_terms, "loss": loss}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -210,10 +191,10 @@ class Segmenter(TaskHooks):
         if is_empty(batch):
             return
         images, masks, ids = self._read(batch)
-        if not self.views.plain:  # a resized view is clamped, which would hide what cannot be right
+        if not self.views.plain:  # clamping a resized view would hide what cannot be right
             check_images(images, ids)
         self.eval_sums.add(seen=len(images))
-        for stack, mask in alike(images, masks):
+        for stack, mask in stacks(images, masks):
             if self.views.plain:
                 logits = self(stack)
                 loss = cross_entropy_loss(logits, mask, ignore_index=self.ignore_index)
@@ -222,12 +203,6 @@ class Segmenter(TaskHooks):
             else:
                 labels = self.views.labels(self, stack)
             self.scores.update(labels, mask)
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean loss."""
-        epoch = self.tally.close_epoch()
-        if epoch["count"]:
-            self.log_dict(_mean(epoch), on_step=False, on_epoch=True)
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
@@ -241,21 +216,44 @@ class Segmenter(TaskHooks):
             dataloader_idx: Not used.
 
         Raises:
-            InputError: The images' pixels are not what the task takes.
+            InputError: Something is no image, or its pixels are not what the task takes.
         """
         if is_empty(batch):
             return []
         given, _, ids = read_parts(batch, self.truth, needed=False)
         images = image_list(given, channels=self.channels)
         check_images(images, ids)
-        was = self.training
-        with torch.inference_mode():
-            self.eval()
+        with self._predicting():
             maps = [self.views.labels(self, image[None].to(self.device))[0].cpu() for image in images]
-        self.train(was)
         names = self.class_names or ()
         labels: list[str] | list[None] = list(ids) if ids else [None] * len(maps)
         return [SegmentationPrediction(mask, names, label) for mask, label in zip(maps, labels)]
+
+    @classmethod
+    def from_torchvision(cls, weights: Mapping[str, Tensor] | str | Path, *, name: str) -> Segmenter:
+        """Build the segmenter whose logits are those of a torchvision network.
+
+        Args:
+            weights: Its state dict, or a local file of it (safetensors, or tensors that load with
+                `weights_only=True`), with or without the auxiliary classifier.
+            name: "fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50" or "deeplabv3_resnet101".
+
+        Returns:
+            A `Segmenter` with the network's classes, and its auxiliary head at weight 0.5 if there is one.
+
+        Raises:
+            InputError: The name is not known, or the weights are not of that network; the keys are named.
+        """
+        network = read_network(weights, name)
+        task = cls(
+            DilatedResNet(network.architecture),
+            init="pretrained",
+            num_classes=network.num_classes,
+            decoder=network.decoder,
+            aux_loss_weight=0.5 if network.has_auxiliary else 0.0,
+        )
+        network.fill(task)
+        return task
 
     def _make_heads(
         self, decoder: str, channels: int | None, dropout: float | None
@@ -271,12 +269,12 @@ class Segmenter(TaskHooks):
             main = create_decoder(
                 decoder, levels, num_classes=self.num_classes, channels=channels, norm=norm, dropout=dropout
             )
-            if self.auxiliary <= 0:
+            if self.aux_loss_weight <= 0:
                 return main, None
             if len(levels) < 2:
                 raise InputError(
-                    "The auxiliary head looks at the second coarsest map, but this backbone gives one only. "
-                    "Use auxiliary=0."
+                    "The auxiliary head needs the second coarsest map, but this backbone gives one only. "
+                    "Use aux_loss_weight=0."
                 )
             return main, create_decoder("fcn", levels[:-1], num_classes=self.num_classes, norm=norm)
 
@@ -288,15 +286,15 @@ class Segmenter(TaskHooks):
         multiple = self.backbone.levels[-1].reduction
         return Windows(size, stride or max(multiple, min(size * 2 // 3, size - 2 * margin)), margin, multiple)
 
-    def _logits(self, images: Tensor, *, extra: bool = False) -> tuple[Tensor, Tensor | None]:
+    def _logits(self, images: Tensor, *, auxiliary: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return logits (B, C, H, W) of the decoder and, if asked for, of the auxiliary head."""
-        seen = fill_canvas(self.normalize(images), self.backbone)
-        maps = self.backbone(seen)
+        padded = pad_to_size(self.normalize(images), getattr(self.backbone, "fixed_size", None))
+        maps = self.backbone(padded)
         height, width = images.shape[-2:]
         second = None
-        if extra and self.auxiliary_head is not None:
-            second = _resized(self.auxiliary_head(maps[:-1]), seen)[..., :height, :width]
-        return _resized(self.decoder(maps), seen)[..., :height, :width], second
+        if auxiliary and self.auxiliary_head is not None:
+            second = _resized(self.auxiliary_head(maps[:-1]), padded)[..., :height, :width]
+        return _resized(self.decoder(maps), padded)[..., :height, :width], second
 
     def _read(self, batch: Any) -> tuple[Any, Any, Sequence[str] | None]:
         images, masks, ids = read_parts(batch, self.truth)
@@ -310,16 +308,7 @@ class Segmenter(TaskHooks):
         return images, masks, ids
 
     def _probe(self, images: Any) -> Any:
-        return self._logits(images, extra=True)
-
-    @torch.no_grad()
-    def _count(self, loss: Tensor, size: int) -> None:
-        self.tally.add(loss=loss * size, count=size)
-        trainer: Any = self._trainer
-        if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
-            return
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            self.log_dict(_mean(self.tally.close_window()), on_step=True, on_epoch=False)
+        return self._logits(images, auxiliary=True)
 
     def _make_scores(self) -> dict[str, Any]:
         meter = SegmentationMeter(
@@ -327,7 +316,7 @@ class Segmenter(TaskHooks):
         )
         return {"scores": meter, "eval_sums": RunningSums(("loss", "count", "seen"))}
 
-    def _scores_now(self) -> dict[str, float]:
+    def _compute_scores(self) -> dict[str, float]:
         scores = self.scores.reduce()
         self.scores.reset()
         sums = self.eval_sums.reduce()
@@ -339,10 +328,6 @@ class Segmenter(TaskHooks):
         if sums["count"]:
             values["loss"] = sums["loss"] / sums["count"]
         return values
-
-
-def _mean(sums: dict[str, Tensor]) -> dict[str, float]:
-    return {"train/loss": (sums["loss"] / sums["count"]).item()}
 
 
 def _resized(logits: Tensor, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Logits of whole images at native size: one view, several scales, mirrored, in windows."""
+"""Class maps of images at native size: one view, or multiple scales, mirrored, in windows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Views", "decide"]
 
 @dataclass(frozen=True)
 class Views:
-    """How an image is looked at in evaluation and prediction.
+    """The views of an image in evaluation and prediction.
 
     Args:
         scales: Factors by which the image is resized; the probabilities are averaged at native size.
         flip: Whether each scale is seen mirrored too.
-        windows: How an image larger than a window is cut; None sees it whole.
+        windows: How an image larger than a window is cut; None: the full image at once.
 
     Raises:
         InputError: There is no scale, or one is not positive.
@@ -38,7 +38,7 @@ class Views:
 
     @property
     def plain(self) -> bool:
-        """Whether the image is seen once, as it is and whole."""
+        """Whether the only view is the full image as it is."""
         return tuple(self.scales) == (1.0,) and not self.flip and self.windows is None
 
     def labels(self, predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
