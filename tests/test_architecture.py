@@ -89,7 +89,7 @@ PLANTED = [
         "def f(trainer):\n    trainer._signal_connector.x()\n",
         "_signal_connector",
     ),
-    (private_touches, "nn/bad.py", "def f(m):\n    return getattr(m, '_trainer', None)\n", "_trainer"),
+    (private_touches, "nn/bad.py", "def f(m):\n    return getattr(m, '_hidden', None)\n", "_hidden"),
     (private_touches, "nn/bad.py", "def f(m):\n    m.__dict__['_modules'] = {}\n", "_modules"),
     (private_touches, "nn/bad.py", "from timm.models._registry import x\n", "_registry"),
     (private_touches, "nn/bad.py", "import torch\ntorch._C.x()\n", "_C is another"),

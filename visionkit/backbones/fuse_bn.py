@@ -58,7 +58,7 @@ def fuse_norms(module: nn.Module, *example: Any) -> nn.Module:
 
 def _watch(module: nn.Module, example: tuple[Any, ...]) -> tuple[dict[nn.Module, nn.Conv2d], list[Tensor]]:
     """Run once; return the norms that read what one convolution wrote, with it, and the outputs."""
-    from timm.layers import Conv2dSame
+    from timm.layers.conv2d_same import Conv2dSame
 
     written: list[tuple[nn.Conv2d, Tensor]] = []
     read: list[tuple[nn.Module, Tensor]] = []

@@ -1,0 +1,50 @@
+"""Every package that the library imports is declared, and bounded where its private parts are used."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+
+import pytest
+
+from tests.house_rules import PACKAGE, ROOT, parse
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# The import name of a distribution, where it is another.
+MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
+
+
+def modules(requirements):
+    names = [re.match(r"[\w-]+", text).group().lower() for text in requirements]
+    return {MODULES.get(name, name.replace("-", "_")) for name in names}
+
+
+def run_time_imports(node):
+    """Top packages that code imports when it runs, also in functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        if isinstance(child, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and not child.level:
+            yield child.module.split(".")[0]
+        else:
+            yield from run_time_imports(child)
+
+
+IMPORTED = {name for tree in parse(PACKAGE).values() for name in run_time_imports(tree)}
+
+
+def test_each_imported_package_is_declared():
+    extras = modules(text for extra in PROJECT["optional-dependencies"].values() for text in extra)
+    others = IMPORTED - sys.stdlib_module_names - {"visionkit", "recipes"}
+    assert len(others) >= 17
+    assert others - modules(PROJECT["dependencies"]) - extras == set()
+
+
+@pytest.mark.parametrize("name", ["torch", "lightning"])
+def test_libraries_whose_private_parts_are_used_end_before_their_next_major_version(name):
+    bound = next(text for text in PROJECT["dependencies"] if re.match(rf"{name}\b", text))
+    assert "<3" in bound.split(">=")[1].split(",")
