@@ -10,13 +10,13 @@ import lightning
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from visionkit.backbones.weights import check_file, checkpoint_record
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.distributed import rank, world_size
+from visionkit.distributed import world_size
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.metrics import RunningSums
-from visionkit.metrics.segmentation import SegmentationMeter
 
 __all__ = [
     "check_callbacks",
@@ -27,7 +27,6 @@ __all__ = [
     "refuse_other_task",
     "share_buffers",
     "task_name",
-    "unnamed",
 ]
 
 
@@ -39,7 +38,7 @@ def share_buffers(module: nn.Module) -> None:
     """
     device = getattr(module, "device", None)
     for part in module.modules():
-        if isinstance(part, RunningSums | SegmentationMeter) and device is not None:
+        if isinstance(part, RunningSums | Metric) and device is not None:
             part.to(device)
     if world_size() == 1:
         return
@@ -158,9 +157,3 @@ def refuse_other_task(path: Any, kind: type) -> None:
         f"Expected a checkpoint of a {wanted}, but {path} is of {whose}. {load}; to begin a {wanted} from "
         f"its backbone, give init={str(path)!r}."
     )
-
-
-def unnamed(first: int, count: int) -> list[str]:
-    """Return names for images without: their places, which tell the process too where there are several."""
-    prefix = f"{rank()}/" if world_size() > 1 else ""
-    return [f"{prefix}{first + index}" for index in range(count)]

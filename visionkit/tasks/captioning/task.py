@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.metrics import CaptionScores, RunningSums, caption_scores
+from visionkit.metrics import CaptionScores, RunningSums
 from visionkit.metrics.cider import DocumentFrequency
 from visionkit.nn import Normalize
 from visionkit.nn.captioning.attention import doubly_stochastic
@@ -242,9 +242,7 @@ class Captioner(Speaker):
         decoded = say(self.speaker(len(grid)), grid, self.marks, self.decoding)
         self.said = caption_predictions(decoded, self.vocabulary, grid=shape, ids=parts.ids)
         references = [[tokenize(sentence) for sentence in several] for several in parts.references]
-        start = len(self.scores)
-        names = parts.ids or [f"{self.global_rank}/{start + row}" for row in range(len(self.said))]
-        self.scores.update(names, [said.tokens for said in self.said], references)
+        self.scores.update([said.tokens for said in self.said], references, parts.ids or None)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
@@ -319,14 +317,12 @@ class Captioner(Speaker):
         return {"scores": CaptionScores(self.frequency), "eval_sums": RunningSums(("loss", "count"))}
 
     def _scores_now(self) -> dict[str, float]:
-        captions = self.scores.captions(self.device)
+        values = self.scores.compute_floats()
         self.scores.reset()
         sums = self.eval_sums.reduce()
         self.eval_sums.reset()
-        if not captions:
+        if not values:
             return {}
-        candidates, references = zip(*captions.values(), strict=True)
-        values = caption_scores(candidates, references, frequency=self.frequency)
         if sums["count"]:
             values["loss"] = sums["loss"] / sums["count"]
         return values

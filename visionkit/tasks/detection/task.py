@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from visionkit.backbones.norms import make_norm
 from visionkit.config import NormPolicy, OptimConfig, TransferConfig
 from visionkit.errors import InputError
-from visionkit.metrics import RunningSums
-from visionkit.metrics.detection import CocoAP, DetectionScores
+from visionkit.metrics import CocoAP, DetectionScores, RunningSums
 from visionkit.nn import Normalize
 from visionkit.nn.detection.faster_rcnn import FasterRCNN, RCNNConfig
 from visionkit.nn.fpn import PyramidSource
@@ -28,7 +27,7 @@ from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list
 from visionkit.tasks.image_spec import ImageSpec, saved_origin
 from visionkit.tasks.maps import build_maps
-from visionkit.tasks.wiring import optim_from, plain_settings, unnamed
+from visionkit.tasks.wiring import optim_from, plain_settings
 from visionkit.transfer import apply_transfer, fit_default, resolve_transfer, transfer_from
 from visionkit.types import Init
 
@@ -202,8 +201,7 @@ class Detector(TaskHooks):
         originals = [original_size(target, image) for target, image in zip(targets, images, strict=True)]
         found = self._detect(images, originals)
         truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
-        names = ids or unnamed(len(self.metric._state.ids), len(images))
-        self.metric.update(found, truths, names)
+        self.metric.update(found, truths, ids or None)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
@@ -333,11 +331,9 @@ class Detector(TaskHooks):
         return {"metric": CocoAP(names, masks=self.rcnn.masks, max_dets=limits)}
 
     def _scores_now(self) -> dict[str, float]:
-        scores = self.detection_scores = self.metric.reduce()
+        scores = self.detection_scores = self.metric.result()
         if not scores.images:
             return {}
-        values = scores.values | {f"ap/{name}": value for name, value in scores.per_class.items()}
-        values |= {f"mask_ap/{name}": value for name, value in scores.mask_per_class.items()}
         # -1 says that there was nothing to score; as a point of a curve it would mislead. `map` is monitored.
-        kept = {name: value for name, value in values.items() if value >= 0}
+        kept = {name: value for name, value in scores.named().items() if value >= 0}
         return {"map": float("nan")} | kept

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from visionkit.backbones import make_norm
 from visionkit.config import OptimConfig, TransferConfig, check_numbers, limits
 from visionkit.errors import InputError, expected
-from visionkit.metrics import RunningSums
-from visionkit.metrics.segmentation import SegmentationMeter
+from visionkit.metrics import RunningSums, SegmentationMetric
 from visionkit.nn import Normalize
 from visionkit.nn.segmentation.decoders import create_decoder
 from visionkit.nn.segmentation.losses import SegmentationLoss, cross_entropy_loss
@@ -90,7 +89,7 @@ class Segmenter(TaskHooks):
     monitor = ("val/miou", "max")
     truth = "masks"
     scored = ("scores", "eval_sums")
-    scores: SegmentationMeter
+    scores: SegmentationMetric
     eval_sums: RunningSums
 
     def __init__(
@@ -322,13 +321,13 @@ class Segmenter(TaskHooks):
             self.log_dict(_mean(self.tally.close_window()), on_step=True, on_epoch=False)
 
     def _make_scores(self) -> dict[str, Any]:
-        meter = SegmentationMeter(
+        metric = SegmentationMetric(
             self.mask_classes, ignore_index=self.ignore_index, boundary_tolerance=self.boundary_tolerance
         )
-        return {"scores": meter, "eval_sums": RunningSums(("loss", "count", "seen"))}
+        return {"scores": metric, "eval_sums": RunningSums(("loss", "count", "seen"))}
 
     def _scores_now(self) -> dict[str, float]:
-        scores = self.scores.reduce()
+        scores = self.scores.result()
         self.scores.reset()
         sums = self.eval_sums.reduce()
         self.eval_sums.reset()
