@@ -27,7 +27,7 @@ class ScoreMetric(Metric):
     The states are sums (`dist_reduce_fx="sum"`) and lists of rows ("cat"). Over the default process group all
     sums travel in one all-reduce, and rows are gathered in the order of the processes. Another
     `process_group` or a `dist_sync_fn` goes through torchmetrics' own gathering, which gives the same values.
-    States keep their types when the module that holds them is cast to half precision.
+    States keep their types: neither `set_dtype` nor a module that is cast to half precision changes them.
 
     Args:
         names: The scores that `compute` gives.
@@ -115,9 +115,7 @@ class ScoreMetric(Metric):
         return value.cpu()
 
     def _sums(self) -> dict[str, Tensor]:
-        return {
-            name: getattr(self, name) for name, default in self._defaults.items() if torch.is_tensor(default)
-        }
+        return {name: value for name, value in self.metric_state.items() if name not in self._empty_rows}
 
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
@@ -144,9 +142,7 @@ class ScoreMetric(Metric):
             setattr(self, name, [gather_rows(rows.view(-1, width)).view(-1, *empty.shape[1:])])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        """Move the states; change their types only for `set_dtype`."""
-        if self._dtype_convert:
-            return super()._apply(fn, exclude_state)
+        """Move the states, and keep their types."""
 
         def move(state: Tensor) -> Tensor:
             device = fn(torch.empty(0, device=state.device)).device
