@@ -115,7 +115,8 @@ class ScoreMetric(Metric):
         return value.cpu()
 
     def _sums(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self.metric_state.items() if name not in self._empty_rows}
+        state = self.metric_state.items()
+        return {n: v for n, v in state if n not in self._empty_rows and isinstance(v, Tensor)}
 
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None

@@ -298,8 +298,8 @@ def _image_order(records: Ints, ids: Tensor) -> Ints:
         entries.sort()
     order = np.full(len(names), -1, dtype=np.int64)
     images = 0
-    for position, (name, index) in enumerate(entries):
-        if position and entries[position - 1][0] == name:
+    for number, (name, index) in enumerate(entries):
+        if number and entries[number - 1][0] == name:
             continue
         order[index] = images
         images += 1
