@@ -178,7 +178,7 @@ def test_bad_settings_and_masks_are_refused():
 def test_an_empty_shard_and_nothing_counted_are_survived(tmp_path):
     task = _tiny()
     task._evaluate(mask_batch([]))
-    assert int(task.scores.counts.sum()) == 0
+    assert int(task.scores.confmat.sum()) == 0
     sample = Squares(1, 0)[0]
     task._evaluate(mask_batch([{**sample, "mask": torch.full_like(sample["mask"], 255)}]))
     assert task.predict_step(mask_batch([])) == []
