@@ -10,10 +10,10 @@ from torch import Tensor
 
 from visionkit.errors import InputError, expected
 
-__all__ = ["LookedAt", "attention_in_boxes", "box_cover", "words_of_things"]
+__all__ = ["AttentionSums", "attention_in_boxes", "box_cover", "words_of_things"]
 
 
-class LookedAt(NamedTuple):
+class AttentionSums(NamedTuple):
     """Sums over the words that name an object."""
 
     inside: float  # attention inside the object's box
@@ -29,7 +29,7 @@ def attention_in_boxes(
     names: Sequence[str],
     *,
     size: tuple[int, int],
-) -> LookedAt:
+) -> AttentionSums:
     """Sum the attention of every word that names one object, inside that object's box.
 
     A cell that is partly in the box counts with that part. A word counts if the caption has the full name and
@@ -58,7 +58,7 @@ def attention_in_boxes(
         elsewhere += float(in_boxes.sum() - in_boxes[index])
         chance += float(cover[index].mean())
         words += 1
-    return LookedAt(inside, chance, elsewhere, words)
+    return AttentionSums(inside, chance, elsewhere, words)
 
 
 def box_cover(boxes: Tensor, grid: Sequence[int], *, size: tuple[int, int]) -> Tensor:
