@@ -59,6 +59,13 @@ ALLOWED_CALLS = {
 # Public functions that take **kwargs, each with its reason.
 OPEN_KEYWORDS = {
     "metrics/running_sums.py:add": "the names are those that the tally was made with; others are refused",
+    **dict.fromkeys(
+        (
+            f"metrics/{name}.py:__init__"
+            for name in ("base", "captioning", "classification", "detection", "segmentation")
+        ),
+        "the settings of torchmetrics.Metric, which refuses others",
+    ),
     "tasks/hooks.py:load_from_checkpoint": "overrides Lightning's method of that signature",
     "tasks/detection/task.py:compile": "overrides torch's method of that signature",
     "tasks/segmentation/task.py:compile": "overrides torch's method of that signature",

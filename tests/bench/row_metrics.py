@@ -15,7 +15,7 @@ from torchmetrics.detection import MeanAveragePrecision
 from tests.bench.row import Row, Sides, Size, close, pick, same
 from tests.metrics.detections import reference_scores, to_coco
 from visionkit.metrics.detection import CocoAP
-from visionkit.metrics.segmentation import SegmentationMeter
+from visionkit.metrics.segmentation import SegmentationMetric
 
 CLASSES = 80
 
@@ -66,8 +66,8 @@ def coco(peer: str) -> Callable[[Size], Sides]:
             for start in range(0, images, 8):
                 part = slice(start, start + 8)
                 meter.update(predictions[part], targets[part], ids[part])
-            held = sum(a.nbytes for a in [*meter._state.detections, *meter._state.truths])
-            return meter.reduce().values["map"]
+            held = sum(a.nbytes for a in [*meter.detections, *meter.truths])
+            return meter.result().values["map"]
 
         def pycocotools() -> float:  # finds its dictionaries made already
             return float(reference_scores(truth, [dict(result) for result in results])[0]["map"])
@@ -97,13 +97,13 @@ def confusion(size: Size) -> Sides:
     truth = torch.randint(0, 21, (count, side, side), generator=rng)
     guess = torch.where(torch.rand(truth.shape, generator=rng) < 0.7, truth, (truth + 1) % 21)
     truth[:, :4] = 255
-    ours = SegmentationMeter(21)
+    ours = SegmentationMetric(21)
     theirs = torchmetrics.JaccardIndex("multiclass", num_classes=21, ignore_index=255)
 
     def run_ours() -> Tensor:
         ours.reset()
         ours.update(guess, truth)
-        return ours.counts[:, :21]
+        return ours.confmat
 
     def run_theirs() -> Tensor:
         theirs.reset()

@@ -39,7 +39,7 @@ def score(images: int, found: int) -> Callable[[], object]:
     def run() -> object:
         meter = CocoAP([str(i) for i in range(CLASSES)])
         meter.update(predictions, targets, ids)
-        return meter.reduce()
+        return meter.result()
 
     return run
 

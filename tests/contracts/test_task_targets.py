@@ -117,12 +117,12 @@ def test_what_could_not_be_scored_is_nan_and_never_0() -> None:
     assert np.isnan(values["val/miou"])
     scores = MultiLabelScores(2)
     scores.update(torch.full((3, 2), -1.0), torch.zeros(3, 2), torch.ones(3))
-    assert all(np.isnan(value) for name, value in scores.compute().items() if name != "loss")
+    assert all(np.isnan(value) for name, value in scores.compute_floats().items() if name != "loss")
     saver = SaveCheckpoints("unused", monitor=("val/map", "max"))
     assert saver._score(SimpleNamespace(callback_metrics={"val/map": torch.tensor(float("nan"))})) is None
     metric = CocoAP(("a",))
     metric.update([{**nothing, "scores": torch.zeros(0)}], [nothing], [1])
-    assert metric.reduce().images == 1
+    assert metric.result().images == 1
 
 
 def test_samples_to_predict_need_no_targets() -> None:

@@ -139,7 +139,7 @@ def test_ap_is_that_of_pycocotools_on_any_valid_file(tmp_path_factory, truths, s
         reader.ids,
     )
     want, _ = reference_scores(content, results)
-    got = metric.reduce().values
+    got = metric.result().values
     assert len(want) == 12
     assert {name: got[name] for name in want} == pytest.approx(want, abs=1e-9)
 

@@ -53,7 +53,7 @@ def test_the_truth_against_itself_is_one_at_every_size(size):
     found = {"boxes": sample["boxes"], "labels": sample["labels"], "masks": sample["masks"]}
     metric = CocoAP(("a", "b"), masks=True)
     metric.update([found | {"scores": torch.ones(len(RADII))}], truths, ids)
-    values = metric.reduce().values
+    values = metric.result().values
     checked = [name for name in values if name in ("map", "mask_map", "map_small", "mask_map_small", "ar100")]
     assert len(checked) == 5
     assert [values[name] for name in checked] == pytest.approx([1.0] * 5)

@@ -19,6 +19,6 @@ def main(rank: int, folder: str) -> None:
             metric.update(*shard)
             if rank == 0:  # an image that came twice
                 metric.update(*[part[3:5] for part in evaluation])
-            scores = metric.reduce()
+            scores = metric.result()
             told = {name: value.hex() for name, value in (scores.values | scores.per_class).items()}
         Path(folder, f"{world}-{rank}.json").write_text(json.dumps(told))

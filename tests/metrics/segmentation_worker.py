@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tests.processes import together
-from visionkit.metrics.segmentation import SegmentationMeter
+from visionkit.metrics.segmentation import SegmentationMetric
 
 
 def images(count: int):
@@ -22,8 +22,8 @@ def images(count: int):
 def main(rank: int, folder: str) -> None:
     for world in range(max(1, rank + 1), 4):
         with together(folder, rank, world):
-            meter = SegmentationMeter(7, boundary_tolerance=0.05)
+            meter = SegmentationMetric(7, boundary_tolerance=0.05)
             for prediction, truth in list(images(5))[rank::world]:
                 meter.update(prediction, truth)
-            scores = {name: value.hex() for name, value in meter.reduce().named().items()}
+            scores = {name: value.hex() for name, value in meter.result().named().items()}
         Path(folder, f"{world}-{rank}.json").write_text(json.dumps(scores))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visionkit.errors import InputError
-from visionkit.metrics.caption_scores import caption_scores
+from visionkit.metrics.captioning import caption_scores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.rouge import common_subsequence
 

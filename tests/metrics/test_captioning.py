@@ -9,8 +9,7 @@ import pytest
 
 from tests.processes import together
 from visionkit.errors import InputError
-from visionkit.metrics.caption_scores import caption_scores
-from visionkit.metrics.captioning import CaptionScores
+from visionkit.metrics.captioning import CaptionScores, caption_scores
 
 _IMAGES = 25
 
@@ -35,16 +34,16 @@ def work(rank: int, world: int, folder: str) -> None:
     if world == 3 and rank == 0:
         names += [name for i, name in enumerate(_corpus()) if i % world == 2]
     for name in names:
-        scores.update([name], [_corpus()[name][0]], [_corpus()[name][1]])
+        scores.update([_corpus()[name][0]], [_corpus()[name][1]], [name])
     with together(folder, rank, world):
-        values = scores.compute()
+        values = scores.compute_floats()
     Path(folder, f"{world}-{rank}").write_text(repr(sorted(values.items())))
 
 
 def _alone():
     corpus = _corpus()
     scores = CaptionScores()
-    scores.update(list(corpus), [c for c, _ in corpus.values()], [r for _, r in corpus.values()])
+    scores.update([c for c, _ in corpus.values()], [r for _, r in corpus.values()], list(corpus))
     return scores
 
 
@@ -52,20 +51,21 @@ def test_the_shell_scores_what_the_core_scores():
     corpus = _corpus()
     wanted = caption_scores([c for c, _ in corpus.values()], [r for _, r in corpus.values()])
     scores = _alone()
-    assert scores.compute() == wanted
-    scores.update(["p00"], [corpus["p00"][0]], [corpus["p00"][1]])  # seen again: counts once
-    assert scores.compute() == wanted
+    assert scores.compute_floats() == wanted
+    scores.update([corpus["p00"][0]], [corpus["p00"][1]], ["p00"])  # seen again: counts once
+    assert scores.compute_floats() == wanted
     scores.reset()
+    assert scores.compute_floats() == {}
     with pytest.raises(InputError, match="at least one caption"):
-        scores.compute()
+        caption_scores([], [])
     with pytest.raises(InputError, match=r"equally many, but got \(1, 2, 1\)"):
-        scores.update(["a"], [["x"], ["y"]], [[["x"]]])
+        scores.update([["x"], ["y"]], [[["x"]]], ["a"])
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("world", [2, 3])
 def test_every_process_gets_the_scores_of_one(zygote, tmp_path, world):
     zygote.ranks("tests.metrics.test_captioning:work", world, world, str(tmp_path))
-    wanted = repr(sorted(_alone().compute().items()))
+    wanted = repr(sorted(_alone().compute_floats().items()))
     told = [(tmp_path / f"{world}-{rank}").read_text() for rank in range(world)]
     assert told == [wanted] * world

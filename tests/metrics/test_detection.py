@@ -33,7 +33,7 @@ SHORT = [10.0, 10.0, 60.0, 51.0]  # IoU 0.82 with BOX
 def test_a_perfect_and_a_loose_box():
     metric = CocoAP(["cat", "dog", "cow"])
     metric.update([_found([BOX, SHORT], [0, 1], [0.9, 0.8])], [_target([BOX, BOX], [0, 1])], ["one"])
-    scores = metric.reduce()
+    scores = metric.result()
     assert scores.per_class == pytest.approx({"cat": 1.0, "dog": 0.7, "cow": -1.0})
     assert scores.values["map"] == pytest.approx(0.85)
     assert [scores.values["map50"], scores.values["map75"]] == pytest.approx([1.0, 1.0])
@@ -45,7 +45,7 @@ def test_a_perfect_and_a_loose_box():
 def test_the_annotated_area_decides_the_size():
     metric = CocoAP(["cat"])
     metric.update([_found([BOX], [0], [0.9])], [_target([BOX], [0], area=torch.tensor([900.0]))], ["one"])
-    values = metric.reduce().values
+    values = metric.result().values
     assert values["map_small"] == pytest.approx(1.0)
     assert values["map_medium"] == -1.0
 
@@ -58,7 +58,7 @@ def test_a_repeated_image_counts_once_and_order_does_not_matter():
         metric.update(*shuffled(evaluation, seed))
         if seed:
             metric.update(*[part[2 : 2 + seed] for part in evaluation])
-        scores.append(metric.reduce())
+        scores.append(metric.result())
     assert len(scores) == 4
     assert all(score == scores[0] for score in scores)
     assert 0.05 < scores[0].values["map"] < 0.95
@@ -66,14 +66,14 @@ def test_a_repeated_image_counts_once_and_order_does_not_matter():
 
 def test_nothing_detected_and_nothing_there():
     metric = CocoAP(["cat"])
-    assert set(metric.reduce().values.values()) == {-1.0}
+    assert set(metric.result().values.values()) == {-1.0}
     none = _found([], [], [])
     none["labels"] = none["labels"].long()
     metric.update([none], [_target([BOX], [0])], ["one"])
-    assert metric.reduce().values["map"] == 0.0
+    assert metric.result().values["map"] == 0.0
     metric.reset()
     metric.update([_found([BOX], [0], [0.5])], [_target([], [])], ["one"])
-    assert metric.reduce().values["map"] == -1.0
+    assert metric.result().values["map"] == -1.0
 
 
 def test_refusals_name_the_image():
@@ -93,7 +93,7 @@ def test_mask_scores_of_a_class_do_not_hide_another_class():
     found = _found([BOX], [0], [0.9]) | {"masks": mask}
     target = _target([BOX, SHORT], [0, 1], masks=torch.cat((mask, mask)))
     metric.update([found], [target], ["one"])
-    scores = metric.reduce()
+    scores = metric.result()
     assert scores.per_class == pytest.approx({"cat": 1.0, "mask_cat": 0.0})
     assert scores.mask_per_class == pytest.approx({"cat": 1.0, "mask_cat": 0.0})
     with pytest.raises(InputError, match=r"all different, but got 'a'.* once"):
@@ -107,7 +107,7 @@ def test_more_objects_than_a_hundred_need_a_higher_limit():
     for limits in ((1, 10, 100), (1, 10, 300)):
         metric = CocoAP(["cell"], max_dets=limits)
         metric.update([_found(boxes, [0] * 250, scores)], [_target(boxes, [0] * 250)], ["one"])
-        values.append(metric.reduce())
+        values.append(metric.result())
     assert [score.over_limit for score in values] == [1, 0]
     assert values[0].values["ar100"] == pytest.approx(0.4)
     assert values[0].values["map"] == pytest.approx(41 / 101)
@@ -161,7 +161,7 @@ def test_a_large_evaluation_equals_pycocotools_and_the_fast_backend():
     for begin in range(0, 1000, 8):
         metric.update(*[part[begin : begin + 8] for part in evaluation])
         theirs.update(evaluation[0][begin : begin + 8], evaluation[1][begin : begin + 8])
-    scores, fast = metric.reduce(), theirs.compute()
+    scores, fast = metric.result(), theirs.compute()
     want, _ = reference_scores(*to_coco(*evaluation, categories=categories, side=640))
     assert scores.values["map"] == pytest.approx(want["map"], abs=1e-9)
     assert scores.values["map"] == pytest.approx(float(fast["map"]), abs=1e-4)

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from visionkit.errors import InputError
 from visionkit.metrics.boundary import boundary_counts
-from visionkit.metrics.segmentation import SegmentationMeter, confusion_counts, segmentation_scores
+from visionkit.metrics.segmentation import SegmentationMetric, confusion_counts, segmentation_scores
 
 
 def _images(seed: int, classes: int, images: int, ignore: int, *, absent: bool = True):
@@ -37,7 +37,7 @@ def _images(seed: int, classes: int, images: int, ignore: int, *, absent: bool =
     ignore=st.sampled_from([255, 254, -1, -100, 1000]),
 )
 def test_scores_equal_scikit_learn(seed, classes, images, ignore):
-    meter = SegmentationMeter(classes, ignore_index=ignore)
+    meter = SegmentationMetric(classes, ignore_index=ignore)
     every_truth, every_prediction = [], []
     for prediction, truth in _images(seed, classes, images, ignore):
         meter.update(prediction, truth)
@@ -46,11 +46,11 @@ def test_scores_equal_scikit_learn(seed, classes, images, ignore):
         every_prediction.append(prediction[counted].numpy())
     truth, prediction = np.concatenate(every_truth), np.concatenate(every_prediction)
     if truth.size == 0:
-        assert math.isnan(meter.reduce().miou)
+        assert math.isnan(meter.result().miou)
         return
     table = confusion_matrix(truth, prediction, labels=range(classes))
-    assert (meter.counts[:, :classes].numpy() == table).all()
-    scores = meter.reduce()
+    assert (meter.confmat.numpy() == table).all()
+    scores = meter.result()
     seen = np.union1d(truth, prediction)
     assert abs(scores.miou - jaccard_score(truth, prediction, labels=seen, average="macro")) < 1e-12
     assert abs(scores.pixel_accuracy - accuracy_score(truth, prediction)) < 1e-12
@@ -61,16 +61,16 @@ def test_scores_equal_scikit_learn(seed, classes, images, ignore):
 
 def test_order_and_batching_do_not_matter():
     pairs = list(_images(3, 5, 6, 255))
-    forward, backward, batched = (SegmentationMeter(5) for _ in range(3))
+    forward, backward, batched = (SegmentationMetric(5) for _ in range(3))
     for prediction, truth in pairs:
         forward.update(prediction, truth)
     for prediction, truth in reversed(pairs):
         backward.update(prediction, truth)
-    assert forward.reduce().named() == backward.reduce().named()
+    assert forward.result().named() == backward.result().named()
     maps = torch.randint(0, 5, (2, 4, 9, 7), generator=torch.Generator().manual_seed(0))
     batched.update(maps[0], maps[1])
     single = sum(confusion_counts(p, t, num_classes=5) for p, t in zip(maps[0], maps[1]))
-    assert (batched.counts[:, :5] == single).all()
+    assert (batched.confmat == single).all()
 
 
 def test_absent_classes_are_left_out_and_false_classes_count_zero():
@@ -108,13 +108,13 @@ def test_wrong_predictions_and_shapes_are_refused():
 
 
 def test_nothing_counted_is_nan_and_reset_forgets():
-    meter = SegmentationMeter(3)
-    assert math.isnan(meter.reduce().miou)
+    meter = SegmentationMetric(3)
+    assert math.isnan(meter.result().miou)
     meter.update(torch.zeros(4, 4, dtype=torch.int64), torch.zeros(4, 4, dtype=torch.int64))
-    assert meter.reduce().miou == 1.0
+    assert meter.result().miou == 1.0
     meter.reset()
-    assert int(meter.counts.sum()) == 0
-    assert "counts" not in meter.state_dict()
+    assert int(meter.confmat.sum()) == 0
+    assert not meter.state_dict()
 
 
 def _brute_boundary(prediction, truth, index, ignore, reach):
@@ -158,12 +158,12 @@ def test_boundary_f_is_one_for_the_truth_and_falls_with_distance():
     truth[20:40, 20:60] = 1
     scores = []
     for shift in (0, 1, 5):
-        meter = SegmentationMeter(2, boundary_tolerance=0.02)
+        meter = SegmentationMetric(2, boundary_tolerance=0.02)
         meter.update(truth.roll(shift, 1), truth)
-        scores.append(meter.reduce().boundary_f)
+        scores.append(meter.result().boundary_f)
     assert scores[0] == scores[1] == 1.0
     assert 0.0 < scores[2] < 1.0
-    assert math.isnan(SegmentationMeter(2).reduce().boundary_f)
+    assert math.isnan(SegmentationMetric(2).result().boundary_f)
 
 
 def test_counts_of_full_size_equal_those_of_torchmetrics():
@@ -173,11 +173,11 @@ def test_counts_of_full_size_equal_those_of_torchmetrics():
     truth = torch.randint(0, 21, (8, 512, 512), generator=generator)
     prediction = torch.randint(0, 21, (8, 512, 512), generator=generator)
     truth[torch.rand(truth.shape, generator=generator) < 0.05] = 255
-    ours, theirs = SegmentationMeter(21), MulticlassJaccardIndex(21, ignore_index=255)
+    ours, theirs = SegmentationMetric(21), MulticlassJaccardIndex(21, ignore_index=255)
     for _ in range(2):
         ours.update(prediction, truth)
         theirs.update(prediction, truth)
-    assert abs(ours.reduce().miou - float(theirs.compute())) < 1e-6
+    assert abs(ours.result().miou - float(theirs.compute())) < 1e-6
 
 
 @pytest.mark.dist

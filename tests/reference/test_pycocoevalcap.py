@@ -7,7 +7,7 @@ import random
 import pytest
 
 from visionkit.metrics.bleu import bleu_scores
-from visionkit.metrics.caption_scores import caption_scores
+from visionkit.metrics.captioning import caption_scores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.rouge import rouge_l
 from visionkit.text.tokenize import tokenize

@@ -17,7 +17,7 @@ def _compare(seed: int, *, masks: bool, images: int, most: int) -> int:
     truth, results = to_coco(*evaluation, categories=CATEGORIES, masks=masks)
     metric = CocoAP([str(c) for c in CATEGORIES], masks=masks)
     metric.update(*shuffled(evaluation, seed))
-    scores = metric.reduce()
+    scores = metric.result()
     want, per_class = reference_scores(truth, results, "segm" if masks else "bbox")
     prefix = "mask_" if masks else ""
     for name in NAMES:

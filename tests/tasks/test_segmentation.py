@@ -15,7 +15,7 @@ from visionkit.config import OptimConfig
 from visionkit.data import DataModule, Splits, mask_batch
 from visionkit.data.transforms.segmentation import segmentation_eval, segmentation_train
 from visionkit.errors import DataError, InputError
-from visionkit.metrics.segmentation import SegmentationMeter
+from visionkit.metrics.segmentation import SegmentationMetric
 from visionkit.tasks.segmentation.task import Segmenter
 
 
@@ -105,14 +105,14 @@ def test_learns_and_scores_at_native_size(tmp_path, settings):
     assert {f"val/{name}" for name in wanted} | {"train/loss"} <= set(logged)
     # a map of reduction 8 cannot draw a square of 16 pixels finely
     assert logged["val/miou"] > (0.7 if settings["decoder"] == "fcn" else 0.85)
-    meter = SegmentationMeter(2)
+    meter = SegmentationMetric(2)
     for index in range(5):
         sample = data.splits.val[index]
         (found,) = task.predict_step({"images": [sample["image"]], "ids": [sample["id"]]})
         assert found.mask.shape == sample["mask"].shape
         assert found.id == sample["id"]
         meter.update(found.mask, sample["mask"])
-    assert meter.reduce().miou == pytest.approx(logged["val/miou"], abs=1e-6)
+    assert meter.result().miou == pytest.approx(logged["val/miou"], abs=1e-6)
 
 
 def test_terms_are_named_and_sum_to_the_loss():
@@ -178,7 +178,7 @@ def test_bad_settings_and_masks_are_refused():
 def test_an_empty_shard_and_nothing_counted_are_survived(tmp_path):
     task = _tiny()
     task._evaluate(mask_batch([]))
-    assert int(task.scores.counts.sum()) == 0
+    assert int(task.scores.confmat.sum()) == 0
     sample = Squares(1, 0)[0]
     task._evaluate(mask_batch([{**sample, "mask": torch.full_like(sample["mask"], 255)}]))
     assert task.predict_step(mask_batch([])) == []

@@ -16,9 +16,9 @@ _TINY = 1e-15
 
 
 def bleu_scores(
-    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]], *, longest: int = 4
+    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]], *, max_n: int = 4
 ) -> list[float]:
-    """Score a corpus with BLEU-1 .. BLEU-`longest`.
+    """Score a corpus with BLEU-1 .. BLEU-`max_n`.
 
     Counts are summed over the corpus before they are divided. The brevity penalty takes, for each candidate,
     the reference whose length is closest (the shorter one of two that are equally close).
@@ -26,10 +26,10 @@ def bleu_scores(
     Args:
         candidates: One token list for each image.
         references: One or more token lists for each image.
-        longest: The longest run of words.
+        max_n: Longest n-gram.
 
     Returns:
-        `longest` scores in [0, 1].
+        `max_n` scores in [0, 1].
 
     Raises:
         InputError: The captions cannot be scored (see `check_caption_sets`).
@@ -38,23 +38,23 @@ def bleu_scores(
     pycocoevalcap's `BleuScorer` with option "closest".
     """
     check_caption_sets(candidates, references)
-    guessed, correct = [0] * longest, [0] * longest
+    predicted, correct = [0] * max_n, [0] * max_n  # n-grams, by length
     candidate_length = reference_length = 0
-    for candidate, several in zip(candidates, references):
+    for candidate, image_references in zip(candidates, references):
         length = len(candidate)
         candidate_length += length
-        reference_length += min((abs(len(r) - length), len(r)) for r in several)[1]
-        most: Counter[NGram] = Counter()
-        for reference in several:
-            most |= count_ngrams(reference, longest)
-        for n in range(longest):
-            guessed[n] += max(0, length - n)
-        for ngram, count in count_ngrams(candidate, longest).items():
-            correct[len(ngram) - 1] += min(count, most[ngram])
+        reference_length += min((abs(len(r) - length), len(r)) for r in image_references)[1]
+        max_counts: Counter[NGram] = Counter()
+        for reference in image_references:
+            max_counts |= count_ngrams(reference, max_n)
+        for n in range(max_n):
+            predicted[n] += max(0, length - n)
+        for ngram, count in count_ngrams(candidate, max_n).items():
+            correct[len(ngram) - 1] += min(count, max_counts[ngram])
 
     scores, product = [], 1.0
-    for n in range(longest):
-        product *= (correct[n] + _TINY) / (guessed[n] + _SMALL)
+    for n in range(max_n):
+        product *= (correct[n] + _TINY) / (predicted[n] + _SMALL)
         scores.append(product ** (1 / (n + 1)))
     ratio = (candidate_length + _TINY) / (reference_length + _SMALL)
     if ratio < 1:

@@ -10,8 +10,8 @@ __all__ = ["boundary_counts"]
 
 
 def boundary_counts(
-    prediction: Tensor,
-    truth: Tensor,
+    preds: Tensor,
+    target: Tensor,
     *,
     num_classes: int,
     ignore_index: int | None = None,
@@ -24,32 +24,31 @@ def boundary_counts(
     map, at most `tolerance` times the image's diagonal away along either axis (at least one pixel).
 
     Args:
-        prediction: `(H, W)` class map.
-        truth: `(H, W)` class map.
+        preds: `(H, W)` class map.
+        target: `(H, W)` class map.
         num_classes: Number of classes C.
-        ignore_index: Pixels with this truth count in neither map.
-        tolerance: Largest distance, as a share of the diagonal (Csurka et al., "What is a good evaluation
+        ignore_index: Pixels with this target count in neither map.
+        tolerance: Largest distance, as a fraction of the diagonal (Csurka et al., "What is a good evaluation
             measure for semantic segmentation?", 2013, use 0.0075).
 
     Returns:
         `(C, 4)` int64: predicted boundary pixels, those with a partner, true boundary pixels, those with one.
     """
-    height, width = truth.shape
+    height, width = target.shape
     reach = max(1, round(tolerance * (height**2 + width**2) ** 0.5))
-    ignored = torch.zeros_like(truth, dtype=torch.bool) if ignore_index is None else truth == ignore_index
-    predicted_edge = _edges(prediction, ignored)
-    true_edge = _edges(truth, ignored)
-    counts = torch.zeros(num_classes, 4, dtype=torch.int64, device=truth.device)
+    ignored = torch.zeros_like(target, dtype=torch.bool) if ignore_index is None else target == ignore_index
+    pred_edges, target_edges = _edges(preds, ignored), _edges(target, ignored)
+    counts = torch.zeros(num_classes, 4, dtype=torch.int64, device=target.device)
     for index in range(num_classes):  # one class at a time: memory does not grow with the classes
-        ours = predicted_edge & (prediction == index)
-        theirs = true_edge & (truth == index)
-        rows = (
-            ours.sum(),
-            (ours & _dilate(theirs, reach)).sum(),
-            theirs.sum(),
-            (theirs & _dilate(ours, reach)).sum(),
+        pred_edge = pred_edges & (preds == index)  # (H, W)
+        target_edge = target_edges & (target == index)
+        row = (
+            pred_edge.sum(),
+            (pred_edge & _dilate(target_edge, reach)).sum(),
+            target_edge.sum(),
+            (target_edge & _dilate(pred_edge, reach)).sum(),
         )
-        counts[index] = torch.stack(rows)
+        counts[index] = torch.stack(row)
     return counts
 
 
@@ -68,7 +67,7 @@ def _edges(classes: Tensor, ignored: Tensor) -> Tensor:
 
 def _dilate(mask: Tensor, reach: int) -> Tensor:
     """Return which pixels of (H, W) have a set pixel within `reach` along both axes."""
-    wide = mask[None].float()
-    wide = F.max_pool2d(wide, (1, 2 * reach + 1), stride=1, padding=(0, reach))
-    wide = F.max_pool2d(wide, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
-    return wide[0] > 0
+    dilated = mask[None].float()
+    dilated = F.max_pool2d(dilated, (1, 2 * reach + 1), stride=1, padding=(0, reach))
+    dilated = F.max_pool2d(dilated, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
+    return dilated[0] > 0

@@ -1,92 +1,135 @@
-"""Caption scores over an evaluation on any number of processes."""
+"""Caption scores that need no Java: of token lists, and over an evaluation on any number of processes."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from visionkit.distributed import gather_rows
+from visionkit.distributed import rank
 from visionkit.errors import InputError, expected
-from visionkit.metrics.caption_scores import caption_scores
-from visionkit.metrics.cider import DocumentFrequency
+from visionkit.metrics.base import ScoreMetric
+from visionkit.metrics.bleu import bleu_scores
+from visionkit.metrics.cider import CiderD, DocumentFrequency
+from visionkit.metrics.ngrams import check_caption_sets
+from visionkit.metrics.rouge import rouge_l
+from visionkit.text.tokenize import tokenize
 from visionkit.types import as_ids
 
-__all__ = ["CaptionScores"]
+__all__ = ["CaptionScores", "caption_scores"]
+
+_NAMES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider", "cider_d")
 
 
-class CaptionScores:
-    """Collect captions on every process; score them once, by image.
+def caption_scores(
+    candidates: Sequence[Sequence[str]],
+    references: Sequence[Sequence[Sequence[str]]],
+    *,
+    frequency: DocumentFrequency | None = None,
+) -> dict[str, float]:
+    """Score captions with BLEU-1..4, ROUGE-L, CIDEr and CIDEr-D.
+
+    Args:
+        candidates: One token list for each image (`visionkit.text.tokenize` makes them).
+        references: One or more token lists for each image.
+        frequency: Document frequencies for `cider_d`, such as those of the training captions. None takes them
+            from `references`, and then `cider_d` equals `cider`, which always does so (the leaderboards'
+            protocol).
+
+    Returns:
+        `bleu1` .. `bleu4` and `rouge_l` in [0, 1], `cider` and `cider_d` in [0, 10]. Published tables show
+        all of them times 100.
+
+    Raises:
+        InputError: The captions cannot be scored (see `check_caption_sets`).
+
+    Equal to pycocoevalcap's `Bleu`, `Rouge` and `Cider` on the same tokens. Which number goes by which name
+    is in `visionkit.metrics.cider`.
+    """
+    check_caption_sets(candidates, references)
+    count = len(candidates)
+    cider = sum(CiderD.from_references(references)(candidates, references)) / count
+    values = (
+        *bleu_scores(candidates, references),
+        sum(rouge_l(candidates, references)) / count,
+        cider,
+        cider if frequency is None else sum(CiderD(frequency)(candidates, references)) / count,
+    )
+    return dict(zip(_NAMES, values, strict=True))
+
+
+class CaptionScores(ScoreMetric):
+    """bleu1 to bleu4, rouge_l, cider and cider_d of all captions.
 
     CIDEr needs the document frequencies of all references, so no running sum can give it: the captions
-    themselves are gathered (as text, not as pickled objects), an image that two processes saw counts once,
-    and the order of images is that of their names. So the scores do not depend on the number of processes.
+    themselves are gathered, as text. An image that two processes saw counts once, and images are ordered by
+    name, so the scores do not depend on the number of processes.
 
     Args:
         frequency: Document frequencies for `cider_d`; None takes them from the references.
+        score: The one score that `compute` returns, for `self.log`; by default a dict of all.
+        kwargs: As `torchmetrics.Metric` takes them.
     """
 
     monitor = ("cider", "max")
+    captions: list[Tensor]
 
-    def __init__(self, frequency: DocumentFrequency | None = None) -> None:
+    def __init__(
+        self, frequency: DocumentFrequency | None = None, *, score: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(_NAMES, score=score, **kwargs)
         self.frequency = frequency
-        self._captions: dict[str, tuple[list[str], list[list[str]]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._captions)
+        # Lines of JSON in UTF-8: process, name or null, caption, references.
+        self._add_rows("captions", None, torch.uint8)
 
     def update(
         self,
-        ids: Sequence[Any],
-        candidates: Sequence[Sequence[str]],
-        references: Sequence[Sequence[Sequence[str]]],
+        preds: Sequence[str | Sequence[str]],
+        target: Sequence[Sequence[str | Sequence[str]]],
+        ids: Sequence[Any] | None = None,
     ) -> None:
         """Add a batch.
 
         Args:
-            ids: One name for each image: text or a number.
-            candidates: One token list for each image.
-            references: One or more token lists for each image.
+            preds: One caption for each image: its tokens, or a sentence, which is tokenized here.
+            target: One or more references for each image, likewise.
+            ids: The name of each image, text or a number; by default its process and position. An image that
+                comes again replaces its caption.
 
         Raises:
             InputError: The three differ in length.
         """
-        if not len(ids) == len(candidates) == len(references):
-            lengths = (len(ids), len(candidates), len(references))
+        names: Sequence[str | None] = [None] * len(preds) if ids is None else as_ids(ids) or []
+        if not len(names) == len(preds) == len(target):
+            lengths = (len(names), len(preds), len(target))
             raise InputError(expected("ids, candidates and references", "equally many", lengths))
-        for name, candidate, several in zip(as_ids(ids) or (), candidates, references):
-            self._captions[name] = (list(candidate), [list(reference) for reference in several])
+        lines = [
+            json.dumps([rank(), name, _tokens(caption), [_tokens(reference) for reference in references]])
+            for name, caption, references in zip(names, preds, target, strict=True)
+        ]
+        data = "".join(f"{line}\n" for line in lines).encode()
+        self.captions.append(torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()))
 
-    def captions(self, device: torch.device | str = "cpu") -> dict[str, tuple[list[str], list[list[str]]]]:
-        """Return candidate and references of every image of every process, ordered by name.
-
-        Args:
-            device: Where the processes exchange tensors: the task's device.
-        """
-        text = json.dumps(self._captions).encode()
-        # One row a byte: the gather pads rows, and a length in front would be one more collective.
-        letters: Tensor = torch.frombuffer(bytearray(text + b"\n"), dtype=torch.uint8).to(device)
-        lines = bytes(gather_rows(letters.unsqueeze(1)).flatten().tolist()).decode().splitlines()
-        merged = {name: (pair[0], pair[1]) for line in lines for name, pair in json.loads(line).items()}
-        return dict(sorted(merged.items()))
-
-    def compute(self, device: torch.device | str = "cpu") -> dict[str, float]:
-        """Return `caption_scores` of all images, equal on every process.
-
-        Args:
-            device: Where the processes exchange tensors: the task's device.
-
-        Raises:
-            InputError: No process has a caption.
-        """
-        captions = self.captions(device)
-        candidates = [candidate for candidate, _ in captions.values()]
-        references = [several for _, several in captions.values()]
+    def _scores(self) -> dict[str, float]:
+        positions: Counter[int] = Counter()
+        captions: dict[str, tuple[list[str], list[list[str]]]] = {}
+        for line in self._rows("captions").numpy().tobytes().splitlines():
+            process, name, caption, references = json.loads(line)
+            captions[f"{process}/{positions[process]}" if name is None else name] = (caption, references)
+            positions[process] += 1
+        if not captions:
+            return {}
+        candidates, references = zip(*(captions[name] for name in sorted(captions)), strict=True)
         return caption_scores(candidates, references, frequency=self.frequency)
 
-    def reset(self) -> None:
-        """Forget every caption."""
-        self._captions.clear()
+    def _apply(self, fn: Any, exclude_state: Sequence[str] = "") -> nn.Module:
+        return super()._apply(fn, exclude_state=("captions",))  # scored on the host
+
+
+def _tokens(caption: str | Sequence[str]) -> list[str]:
+    return tokenize(caption) if isinstance(caption, str) else list(caption)

@@ -1,15 +1,15 @@
-"""CIDEr and CIDEr-D: how alike a caption and its references are, rare words counting more.
+"""CIDEr and CIDEr-D: similarity of a caption and its references, with more weight for rare words.
 
 Three numbers go by these names:
 
-* what the COCO caption evaluation and every published table since 2015 call **CIDEr** is CIDEr-D's arithmetic
+* what the COCO caption evaluation and published tables since 2015 call **CIDEr** is CIDEr-D's arithmetic
   (clipped counts, Gaussian penalty on the difference in length) with document frequencies from the
   references under evaluation. `CiderD.from_references(references)` is that number: pycocoevalcap's `Cider`;
 * **CIDEr-D** is the same arithmetic with document frequencies from any corpus. Self-critical training takes
   them from the training captions: `CiderD(DocumentFrequency.count(training_references))`;
 * the **plain CIDEr** of the paper's first sections has neither clipping nor penalty:
-  `CiderD(frequency, clip=False, sigma=None)`. The original package calls this "CIDEr"; nobody reports it on
-  COCO.
+  `CiderD(frequency, clip=False, sigma=None)`. The original package calls this "CIDEr"; it is not reported
+  on COCO.
 
 All three are means over n = 1..4 and references, times ten.
 """
@@ -27,18 +27,18 @@ from visionkit.metrics.ngrams import NGram, check_caption_sets, count_ngrams
 
 __all__ = ["CiderD", "DocumentFrequency"]
 
-_LONGEST = 4
-_REMEMBERED = 200_000
+_MAX_N = 4
+_CACHE_SIZE = 200_000
 _SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class DocumentFrequency:
-    """In how many images' references each run of words occurs.
+    """Document frequencies of n-grams: in how many images' references each occurs.
 
     Args:
         documents: How many images were counted.
-        counts: For each run of 1 to 4 words, the number of images with a reference that holds it.
+        counts: For each n-gram of 1 to 4 words, the number of images with a reference that has it.
     """
 
     documents: int
@@ -48,12 +48,14 @@ class DocumentFrequency:
     def count(cls, references: Sequence[Sequence[Sequence[str]]]) -> DocumentFrequency:
         """Count the references of a corpus: one or more token lists for each image."""
         counts: Counter[NGram] = Counter()
-        for several in references:
-            counts.update({ngram for reference in several for ngram in count_ngrams(reference, _LONGEST)})
+        for image_references in references:
+            counts.update(
+                {ngram for reference in image_references for ngram in count_ngrams(reference, _MAX_N)}
+            )
         return cls(len(references), dict(counts))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a plain dict that JSON can hold; runs of words are joined with spaces."""
+        """Return a plain dict for JSON; the words of an n-gram are joined with spaces."""
         counts = {" ".join(ngram): count for ngram, count in sorted(self.counts.items())}
         return {"schema": _SCHEMA, "documents": self.documents, "counts": counts}
 
@@ -72,18 +74,18 @@ class DocumentFrequency:
 class _Vector(NamedTuple):
     weights: tuple[dict[NGram, float], ...]  # one dict for each n
     norms: tuple[float, ...]
-    length: int  # counted in pairs of words, as the reference implementation does
+    length: int  # pairs of words, as the reference implementation counts it
 
 
 class CiderD:
     """Score captions against references with fixed document frequencies.
 
-    References are turned into vectors once and remembered, because self-critical training scores thousands of
-    captions against the same ones.
+    Vectors of references are cached, because self-critical training scores thousands of captions against the
+    same ones.
 
     Args:
         frequency: Document frequencies of a corpus.
-        clip: Count a run no more often than the reference has it.
+        clip: Count an n-gram no more often than the reference has it.
         sigma: Width, in words, of the Gaussian penalty on the difference in length; None for no penalty.
 
     Vedantam et al., "CIDEr: Consensus-based Image Description Evaluation", CVPR 2015; arithmetic of
@@ -95,7 +97,7 @@ class CiderD:
         self.clip = clip
         self.sigma = sigma
         self._log_documents = math.log(max(1, frequency.documents))
-        self._known: dict[tuple[str, ...], _Vector] = {}
+        self._cache: dict[tuple[str, ...], _Vector] = {}
 
     @classmethod
     def from_references(cls, references: Sequence[Sequence[Sequence[str]]]) -> CiderD:
@@ -119,43 +121,43 @@ class CiderD:
         """
         check_caption_sets(candidates, references)
         scores = []
-        for candidate, several in zip(candidates, references):
+        for candidate, image_references in zip(candidates, references):
             vector = self._vector(candidate)
-            total = sum(self._similarity(vector, self._remembered(r)) for r in several)
-            scores.append(10.0 * total / (_LONGEST * len(several)))
+            total = sum(self._similarity(vector, self._cached_vector(r)) for r in image_references)
+            scores.append(10.0 * total / (_MAX_N * len(image_references)))
         return scores
 
-    def _remembered(self, reference: Sequence[str]) -> _Vector:
+    def _cached_vector(self, reference: Sequence[str]) -> _Vector:
         key = tuple(reference)
-        vector = self._known.get(key)
+        vector = self._cache.get(key)
         if vector is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            vector = self._known[key] = self._vector(key)
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            vector = self._cache[key] = self._vector(key)
         return vector
 
     def _vector(self, tokens: Sequence[str]) -> _Vector:
-        weights: tuple[dict[NGram, float], ...] = tuple({} for _ in range(_LONGEST))
-        squares = [0.0] * _LONGEST
-        for ngram, count in count_ngrams(tokens, _LONGEST).items():
+        weights: tuple[dict[NGram, float], ...] = tuple({} for _ in range(_MAX_N))
+        squares = [0.0] * _MAX_N
+        for ngram, count in count_ngrams(tokens, _MAX_N).items():
             n = len(ngram) - 1
-            rarity = self._log_documents - math.log(max(1, self.frequency.counts.get(ngram, 0)))
-            weight = weights[n][ngram] = count * rarity
+            idf = self._log_documents - math.log(max(1, self.frequency.counts.get(ngram, 0)))
+            weight = weights[n][ngram] = count * idf
             squares[n] += weight * weight
         return _Vector(weights, tuple(math.sqrt(s) for s in squares), max(0, len(tokens) - 1))
 
     def _similarity(self, candidate: _Vector, reference: _Vector) -> float:
         total = 0.0
-        for n in range(_LONGEST):
+        for n in range(_MAX_N):
             norm = candidate.norms[n] * reference.norms[n]
             if norm == 0:
                 continue
-            other = reference.weights[n]
+            reference_weights = reference.weights[n]
             dot = 0.0
             for ngram, weight in candidate.weights[n].items():
-                theirs = other.get(ngram)
-                if theirs is not None:
-                    dot += (min(weight, theirs) if self.clip else weight) * theirs
+                reference_weight = reference_weights.get(ngram)
+                if reference_weight is not None:
+                    dot += (min(weight, reference_weight) if self.clip else weight) * reference_weight
             total += dot / norm
         if self.sigma is None:
             return total

@@ -1,9 +1,12 @@
 """COCO's average precision from flat arrays: match every image and class at once, then accumulate.
 
 The rules are those of the reference evaluation (Lin et al., "Microsoft COCO", 2014; `pycocotools.COCOeval`),
-to the order in which ties are broken. The reference walks images, classes, areas, thresholds and detections
-in Python; here pairs below the lowest threshold are dropped first, and the rest is matched rank by rank over
-all groups (a class in an image) together.
+to the order in which ties are broken. The reference loops over images, classes, areas, thresholds and
+detections in Python; here pairs below the lowest threshold are dropped first, and the rest is matched rank by
+rank over all groups together.
+
+Letters of the shapes: D detections, G ground-truth objects, A = 4 area ranges, T = 10 IoU thresholds, K
+classes, M limits of detections, R = 101 recall levels. A group is one class in one image.
 """
 
 from __future__ import annotations
@@ -14,12 +17,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AREAS", "IOUS", "MAX_DETS", "Accumulated", "Objects", "accumulate", "box_overlaps"]
+__all__ = [
+    "AREAS",
+    "IOUS",
+    "MAX_DETS",
+    "Accumulated",
+    "Bools",
+    "Floats",
+    "Ints",
+    "Objects",
+    "Overlap",
+    "accumulate",
+    "box_overlaps",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Overlap = Callable[[Ints, Ints], Floats]
+Overlap = Callable[[Ints, Ints], Floats]  # IoU of pairs: positions of detections (P,), of truths (P,) -> (P,)
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -49,12 +64,11 @@ class Objects:
 
 @dataclass(frozen=True)
 class Accumulated:
-    """What the reference calls `eval`; -1 where a class has no object.
+    """Precision and recall, the reference's `eval`; -1 where a class has no object.
 
     Args:
-        precision: `(T, 101, K, 4)` over IoU thresholds, recall levels, classes, areas, at the last limit of
-            detections (COCO: 100).
-        recall: `(T, K, 4, M)` over IoU thresholds, classes, areas, limits of detections (COCO: 1, 10, 100).
+        precision: `(T, R, K, A)` at the last limit of detections (COCO: 100).
+        recall: `(T, K, A, M)` at each limit of detections (COCO: 1, 10, 100).
     """
 
     precision: Floats
@@ -73,13 +87,13 @@ def box_overlaps(detections: Floats, truths: Floats, crowd: Bools) -> Overlap:
     """
 
     def overlap(d: Ints, g: Ints) -> Floats:
-        one, other = detections[d].T, truths[g].T
-        wide = np.minimum(one[2] + one[0], other[2] + other[0]) - np.maximum(one[0], other[0])
-        high = np.minimum(one[3] + one[1], other[3] + other[1]) - np.maximum(one[1], other[1])
-        shared = np.where((wide > 0) & (high > 0), wide * high, 0.0)
-        own = one[2] * one[3]
-        union = np.where(crowd[g], own, own + other[2] * other[3] - shared)
-        iou: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+        box, truth = detections[d].T, truths[g].T  # (4, P)
+        width = np.minimum(box[2] + box[0], truth[2] + truth[0]) - np.maximum(box[0], truth[0])
+        height = np.minimum(box[3] + box[1], truth[3] + truth[1]) - np.maximum(box[1], truth[1])
+        intersection = np.where((width > 0) & (height > 0), width * height, 0.0)
+        area = box[2] * box[3]
+        union = np.where(crowd[g], area, area + truth[2] * truth[3] - intersection)
+        iou: Floats = np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
         return iou
 
     return overlap
@@ -104,24 +118,29 @@ def accumulate(
         classes: Number of classes K.
         max_dets: Limits of detections a class and image, rising; the last one is that of precision.
     """
-    order = np.lexsort((-detections.value, detections.image, detections.label))
-    key = detections.label[order] * images + detections.image[order]
-    rank = _rank(key)
-    kept = rank < max_dets[-1]
-    order, key, rank = order[kept], key[kept], rank[kept]
-    ranges = np.array(list(AREAS.values()))
+    # 1. Sort detections by class, image and falling score, and keep the first ones of each group.
+    order = np.lexsort((-detections.value, detections.image, detections.label))  # (D,)
+    group = detections.label[order] * images + detections.image[order]
+    rank = _rank(group)
+    within = rank < max_dets[-1]
+    order, group, rank = order[within], group[within], rank[within]
+
+    # 2. Objects outside an area range, and crowds, are ignored: neither missed nor counted as matches.
+    ranges = np.array(list(AREAS.values()))  # (A, 2)
     outside = (truths.area[:, None] < ranges[:, 0]) | (truths.area[:, None] > ranges[:, 1])
     ignored_truth = outside | (truths.value[:, None] > 0)  # (G, A)
     area = detections.area[order]
-    beyond = (area[:, None] < ranges[:, 0]) | (area[:, None] > ranges[:, 1])  # (D, A)
+    outside = (area[:, None] < ranges[:, 0]) | (area[:, None] > ranges[:, 1])  # (D, A)
 
-    pairs = _pairs(key, order, truths.label * images + truths.image, overlap)
-    matched = np.zeros((len(order), len(AREAS), len(IOUS)), dtype=bool)
+    # 3. Match the pairs that overlap. An unmatched detection outside the range is ignored as well.
+    pairs = _pairs(group, order, truths.label * images + truths.image, overlap)
+    matched = np.zeros((len(order), len(AREAS), len(IOUS)), dtype=bool)  # (D, A, T)
     to_ignored = np.zeros_like(matched)
     _match(pairs, ignored_truth, truths.value > 0, matched, to_ignored)
-    ignored = np.where(matched, to_ignored, beyond[:, :, None])
+    ignored = np.where(matched, to_ignored, outside[:, :, None])
 
-    present = np.zeros((classes, len(AREAS)), dtype=np.int64)
+    # 4. Accumulate hits and misses over the data set.
+    present = np.zeros((classes, len(AREAS)), dtype=np.int64)  # (K, A) objects to detect
     np.add.at(present, truths.label, ~ignored_truth)
     hits = matched & ~ignored
     return Accumulated(
@@ -134,10 +153,10 @@ def accumulate(
 class _Pairs:
     """Pairs that overlap enough to match at some threshold, by group, then detection, then truth."""
 
-    group: Ints
-    detection: Ints
-    truth: Ints
-    iou: Floats
+    group: Ints  # (P,)
+    detection: Ints  # (P,) position among the sorted detections
+    truth: Ints  # (P,)
+    iou: Floats  # (P,)
 
 
 def _rank(key: Ints) -> Ints:
@@ -148,25 +167,32 @@ def _rank(key: Ints) -> Ints:
     return np.arange(len(key)) - np.repeat(starts, np.diff(np.r_[starts, len(key)]))
 
 
-def _pairs(key: Ints, order: Ints, truth_key: Ints, overlap: Overlap) -> _Pairs:
-    """Return every pair of a group with IoU of at least the lowest threshold."""
-    by_group = np.argsort(truth_key, kind="stable")
-    sorted_key = truth_key[by_group]
-    first = np.searchsorted(sorted_key, key, "left")
-    count = np.searchsorted(sorted_key, key, "right") - first
+def _pairs(group: Ints, order: Ints, truth_group: Ints, overlap: Overlap) -> _Pairs:
+    """Return every pair of a group with IoU of at least the lowest threshold.
+
+    Args:
+        group: `(D,)`, of the sorted detections.
+        order: `(D,)`, their positions as `overlap` counts them.
+        truth_group: `(G,)`.
+        overlap: IoU of pairs.
+    """
+    by_group = np.argsort(truth_group, kind="stable")
+    sorted_group = truth_group[by_group]
+    first = np.searchsorted(sorted_group, group, "left")  # (D,) first object of the detection's group
+    count = np.searchsorted(sorted_group, group, "right") - first  # (D,) objects in it
     parts = []
     ends = np.cumsum(count)
     start = 0
-    while start < len(key):
+    while start < len(group):  # a batch of detections with at most _PAIRS pairs
         done = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, done + _PAIRS, "right")))
-        many = count[start:stop]
-        d = np.repeat(np.arange(start, stop), many)
-        begin = np.repeat(np.cumsum(many) - many, many)
-        g = by_group[np.repeat(first[start:stop], many) + np.arange(len(d)) - begin]
+        counts = count[start:stop]
+        d = np.repeat(np.arange(start, stop), counts)
+        begin = np.repeat(np.cumsum(counts) - counts, counts)
+        g = by_group[np.repeat(first[start:stop], counts) + np.arange(len(d)) - begin]
         iou = overlap(order[d], g)
         near = iou >= IOUS[0]
-        parts.append((key[d[near]], d[near], g[near], iou[near]))
+        parts.append((group[d[near]], d[near], g[near], iou[near]))
         start = stop
     if not parts:
         none = np.zeros(0, dtype=np.int64)
@@ -175,106 +201,144 @@ def _pairs(key: Ints, order: Ints, truth_key: Ints, overlap: Overlap) -> _Pairs:
 
 
 def _match(pairs: _Pairs, ignored_truth: Bools, crowd: Bools, matched: Bools, to_ignored: Bools) -> None:
-    """Fill `matched` and `to_ignored`, both `(D, A, T)`, from the pairs."""
+    """Fill `matched` and `to_ignored`, both `(D, A, T)`, from the pairs.
+
+    Args:
+        pairs: Of all groups.
+        ignored_truth: `(G, A)`.
+        crowd: `(G,)`.
+        matched: Whether a detection has an object.
+        to_ignored: Whether that object is ignored.
+    """
     if not len(pairs.group):
         return
+    # 1. Number groups, and the detections (rows) and objects (columns) within each group.
     groups, group = np.unique(pairs.group, return_inverse=True)
-    detections, row = _compact(group, pairs.detection)  # row: the detection's rank within its group
+    detections, row = _compact(group, pairs.detection)
     truths, column = _compact(group, pairs.truth)
     height = np.bincount(detections[0], minlength=len(groups))
     width = np.bincount(truths[0], minlength=len(groups))
+    # 2. Batches of groups of similar size, of about _CELLS cells each: padding stays small.
     order = np.lexsort((height, width))
     cells = np.cumsum((width * len(AREAS) * len(IOUS))[order])
     batch = np.empty(len(groups), dtype=np.int64)
     batch[order] = cells // _CELLS
+    # 3. Scatter the pairs of a batch into padded tables (N, rows, columns), and match those.
     for number in np.unique(batch):
         chosen = batch == number
-        place = np.cumsum(chosen) - 1
-        here = chosen[group]
+        table = np.cumsum(chosen) - 1  # the group's table within the batch
+        pair = chosen[group]
+        at = table[group[pair]]
         shape = (int(chosen.sum()), int(height[chosen].max()), int(width[chosen].max()))
         iou = np.zeros(shape)
-        iou[place[group[here]], row[here], column[here]] = pairs.iou[here]
-        which = np.full(shape[:2], -1)
-        which[place[group[here]], row[here]] = pairs.detection[here]
+        iou[at, row[pair], column[pair]] = pairs.iou[pair]
+        detection = np.full(shape[:2], -1)
+        detection[at, row[pair]] = pairs.detection[pair]
         truth = np.full((shape[0], shape[2]), -1)
-        truth[place[group[here]], column[here]] = pairs.truth[here]
-        _match_groups(iou, which, truth, ignored_truth, crowd, matched, to_ignored)
+        truth[at, column[pair]] = pairs.truth[pair]
+        _match_groups(iou, detection, truth, ignored_truth, crowd, matched, to_ignored)
 
 
 def _compact(group: Ints, member: Ints) -> tuple[tuple[Ints, Ints], Ints]:
     """Return the distinct `(groups, members)`, and the number from 0 of each pair's member in its group."""
     span = int(member.max()) + 1
     keys, inverse = np.unique(group * span + member, return_inverse=True)
-    owner = keys // span
-    return (owner, keys % span), _rank(owner)[inverse]
+    groups = keys // span
+    return (groups, keys % span), _rank(groups)[inverse]
 
 
 def _match_groups(
     iou: Floats,
-    which: Ints,
+    detection: Ints,
     truth: Ints,
     ignored_truth: Bools,
     crowd: Bools,
     matched: Bools,
     to_ignored: Bools,
 ) -> None:
-    """Match rank by rank: iou `(N, d, g)`, which `(N, d)` detection, truth `(N, g)`; -1 pads."""
-    count, _, wide = iou.shape
+    """Match greedily, the best detection of every group first, then the second, and so on.
+
+    Args:
+        iou: `(N, d, g)` of N groups.
+        detection: `(N, d)`, by falling score; -1 pads.
+        truth: `(N, g)`; -1 pads.
+        ignored_truth: `(G, A)`.
+        crowd: `(G,)`: may be matched again and again.
+        matched: `(D, A, T)`, filled.
+        to_ignored: `(D, A, T)`, filled.
+    """
+    count, _, width = iou.shape
     ignore = ignored_truth[truth].transpose(0, 2, 1)[:, :, None]  # (N, A, 1, g)
     reusable = crowd[truth][:, None, None]  # (N, 1, 1, g)
-    taken = np.zeros((count, len(AREAS), len(IOUS), wide), dtype=bool)
-    limit = np.minimum(IOUS, 1 - 1e-10)[:, None]
-    backwards = np.arange(wide - 1, -1, -1)
+    taken = np.zeros((count, len(AREAS), len(IOUS), width), dtype=bool)
+    threshold = np.minimum(IOUS, 1 - 1e-10)[:, None]  # (T, 1)
+    backwards = np.arange(width - 1, -1, -1)
     for rank in range(iou.shape[1]):
-        rows = np.flatnonzero(which[:, rank] >= 0)
+        rows = np.flatnonzero(detection[:, rank] >= 0)  # (n,) groups with so many detections
         value = iou[rows, rank][:, None, None]  # (n, 1, 1, g)
-        free = (value >= limit) & (~taken[rows] | reusable[rows])
-        real = free & ~ignore[rows]
-        found = real.any(-1)
-        pool = np.where(found[..., None], real, free)
-        # Of equal overlaps the reference keeps the last: search from the back.
+        free = (value >= threshold) & (~taken[rows] | reusable[rows])  # (n, A, T, g)
+        # Objects that count come before ignored ones, whatever they overlap.
+        counted = free & ~ignore[rows]
+        pool = np.where(counted.any(-1)[..., None], counted, free)
+        # Of equal overlaps the reference takes the last: search from the back.
         best = backwards[np.where(pool, value, -1.0)[..., ::-1].argmax(-1)]  # (n, A, T)
         hit = pool.any(-1)
         n, a, t = np.nonzero(hit)
         g = best[n, a, t]
         taken[rows[n], a, t, g] = True
-        detection = which[rows, rank]
-        matched[detection] = hit
-        to_ignored[detection[n], a, t] = ignore[rows[n], a, 0, g]
+        current = detection[rows, rank]  # (n,)
+        matched[current] = hit
+        to_ignored[current[n], a, t] = ignore[rows[n], a, 0, g]
 
 
 def _precision(detections: Objects, order: Ints, hits: Bools, misses: Bools, present: Ints) -> Floats:
-    """Return `(T, 101, K, A)` interpolated precision at each recall level."""
+    """Return `(T, R, K, A)` interpolated precision at each recall level.
+
+    Args:
+        detections: All of them.
+        order: `(D,)`, positions of those that count, by class.
+        hits: `(D, A, T)`.
+        misses: `(D, A, T)`.
+        present: `(K, A)` objects to detect.
+    """
     classes = len(present)
     out = np.full((len(IOUS), len(RECALLS), classes, len(AREAS)), -1.0)
     label, score = detections.label[order], detections.value[order]
     bounds = np.searchsorted(label, np.arange(classes + 1))
     for index in np.flatnonzero(present.any(1)):
-        mine = np.arange(bounds[index], bounds[index + 1])
-        mine = mine[np.argsort(-score[mine], kind="stable")]
-        hit = hits[mine].transpose(1, 2, 0).cumsum(-1, dtype=np.float64)  # (A, T, n)
-        miss = misses[mine].transpose(1, 2, 0).cumsum(-1, dtype=np.float64)
+        rows = np.arange(bounds[index], bounds[index + 1])  # (n,) detections of the class
+        rows = rows[np.argsort(-score[rows], kind="stable")]
+        hit = hits[rows].transpose(1, 2, 0).cumsum(-1, dtype=np.float64)  # (A, T, n)
+        miss = misses[rows].transpose(1, 2, 0).cumsum(-1, dtype=np.float64)
         precision = hit / (miss + hit + np.spacing(1))
+        # The envelope: the highest precision at this recall or beyond.
         precision = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
         for area in np.flatnonzero(present[index]):
             for threshold in range(len(IOUS)):
                 recall = hit[area, threshold] / present[index, area]
-                at = np.searchsorted(recall, RECALLS, side="left")
-                inside = at < len(mine)
+                position = np.searchsorted(recall, RECALLS, side="left")  # (R,)
+                reached = position < len(rows)
                 out[threshold, :, index, area] = 0.0
-                out[threshold, inside, index, area] = precision[area, threshold, at[inside]]
+                out[threshold, reached, index, area] = precision[area, threshold, position[reached]]
     return out
 
 
 def _recall(label: Ints, rank: Ints, hits: Bools, present: Ints, max_dets: Sequence[int]) -> Floats:
-    """Return `(T, K, A, M)` recall among the first detections of each image, by limit."""
+    """Return `(T, K, A, M)` recall among the first detections of each image, by limit.
+
+    Args:
+        label: `(D,)`, class of each detection.
+        rank: `(D,)`, its number within its group.
+        hits: `(D, A, T)`.
+        present: `(K, A)` objects to detect.
+        max_dets: M limits.
+    """
     out = np.full((len(IOUS), *present.shape, len(max_dets)), -1.0)
     shape = (*present.shape, len(IOUS))
     detection, area, threshold = np.nonzero(hits)  # few: most detections are no hit
     cell = np.ravel_multi_index((label[detection], area, threshold), shape)
-    for place, limit in enumerate(max_dets):
+    for index, limit in enumerate(max_dets):
         counts = np.bincount(cell[rank[detection] < limit], minlength=int(np.prod(shape)))
-        found = counts.reshape(shape)
-        share = found / np.maximum(present, 1)[:, :, None]
-        out[..., place] = np.where(present[:, :, None] > 0, share, -1.0).transpose(2, 0, 1)
+        recall = counts.reshape(shape) / np.maximum(present, 1)[:, :, None]  # (K, A, T)
+        out[..., index] = np.where(present[:, :, None] > 0, recall, -1.0).transpose(2, 0, 1)
     return out

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionkit.config import check_numbers
-from visionkit.distributed import broadcast_object, gather_objects, world_size
+from visionkit.distributed import rank, world_size
 from visionkit.errors import InputError, expected
+from visionkit.metrics.base import ScoreMetric
 from visionkit.metrics.coco_core import (
     AREAS,
     IOUS,
     MAX_DETS,
     Accumulated,
+    Floats,
+    Ints,
     Objects,
+    Overlap,
     accumulate,
     box_overlaps,
+)
+from visionkit.metrics.coco_masks import (
+    encode_runs,
+    mask_areas,
+    mask_overlaps,
+    runs_from_bytes,
+    runs_to_bytes,
 )
 from visionkit.types import as_ids
 
 __all__ = ["CocoAP", "DetectionScores"]
 
-Floats = NDArray[np.float64]
+_HOST_STATES = ("images", "ids", "detections", "truths", "detection_masks", "truth_masks")
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class DetectionScores:
         images: How many images were scored, over all processes.
         mask_per_class: `map` of the masks of each class, by name; empty without masks.
         over_limit: Images with more objects of a class than the last limit of detections: not all of them
-            can be found.
+            can be detected.
     """
 
     values: dict[str, float]
@@ -55,19 +66,27 @@ class DetectionScores:
     mask_per_class: dict[str, float] = field(default_factory=dict)
     over_limit: int = 0
 
+    def named(self) -> dict[str, float]:
+        """Return `values`, then `ap/<class>` and `mask_ap/<class>` of each class."""
+        values = self.values | {f"ap/{name}": value for name, value in self.per_class.items()}
+        return values | {f"mask_ap/{name}": value for name, value in self.mask_per_class.items()}
 
-class CocoAP:
-    """Collects detections and truths of an evaluation and scores them by COCO's rules.
 
-    Everything is kept as flat arrays; `reduce` gathers once, scores on process 0 and tells the others. An
-    image that comes twice (its id says so) counts once, and ties are broken in the order of ids, so the
-    scores do not depend on how images were shared among processes.
+class CocoAP(ScoreMetric):
+    """Average precision and recall of boxes, and of masks, by COCO's rules.
+
+    The states are flat arrays on the host. `compute` gathers them once and scores them on every process. An
+    image that comes twice (its id shows it) counts once, and ties are broken in the order of ids, so the
+    scores do not depend on how images were divided among processes. `compute` gives the scores by name (-1
+    where there was nothing to score, as in the reference); `result` gives `DetectionScores`, with curves.
 
     Args:
         classes: Names of the classes; labels are positions in it.
         masks: Also score masks.
         max_dets: Rising limits of detections a class and image: recall is given at each, precision at the
             last. COCO's are 1, 10 and 100; images with more objects than that need a higher one.
+        score: The one score that `compute` returns, for `self.log`; by default a dict of all.
+        kwargs: As `torchmetrics.Metric` takes them.
 
     Raises:
         InputError: No class, a class named twice, or limits that do not rise from 1.
@@ -75,249 +94,277 @@ class CocoAP:
     Lin et al., Microsoft COCO, 2014. Reference: `pycocotools.cocoeval.COCOeval`.
     """
 
+    monitor = ("map", "max")
+    images: list[Tensor]
+    ids: list[Tensor]
+    detections: list[Tensor]
+    truths: list[Tensor]
+    detection_masks: list[Tensor]
+    truth_masks: list[Tensor]
+
     def __init__(
-        self, classes: Sequence[str], *, masks: bool = False, max_dets: Sequence[int] = MAX_DETS
+        self,
+        classes: Sequence[str],
+        *,
+        masks: bool = False,
+        max_dets: Sequence[int] = MAX_DETS,
+        score: str | None = None,
+        **kwargs: Any,
     ) -> None:
         if not classes:
             raise InputError("Expected at least one class name, but got none.")
-        twice = sorted({name for name in classes if list(classes).count(name) > 1})
-        if twice:
+        repeated = sorted({name for name in classes if list(classes).count(name) > 1})
+        if repeated:
             fix = "Scores go by the names: name each class once."
-            raise InputError(expected("class names", "all different", twice[0], fix=fix))
+            raise InputError(expected("class names", "all different", repeated[0], fix=fix))
         rising = tuple(check_numbers("max_dets", max_dets, whole=True))
         if not rising or rising[0] < 1 or any(b <= a for a, b in itertools.pairwise(rising)):
             raise InputError(expected("max_dets", "rising limits from 1 up, such as (1, 10, 100)", rising))
+        empty = dict.fromkeys(classes, -1.0)
+        summary = dict.fromkeys(_summary_names(rising), -1.0)
+        summary |= {f"mask_{name}": value for name, value in summary.items()} if masks else {}
+        result = DetectionScores(summary, empty, {}, mask_per_class=empty if masks else {})
+        super().__init__(list(result.named()), score=score, **kwargs)
         self.max_dets = rising
         self.classes = tuple(classes)
         self.masks = masks
-        self._state = _State()
+        # images: process (-1: the only one), whether it has a number, the number, objects, detections.
+        self._add_rows("images", 5, torch.int64)
+        self._add_rows("ids", None, torch.uint8)  # a line of JSON each: text, or null for a position
+        self._add_rows("truths", 7, torch.float64)  # x1, y1, x2, y2, label, crowd, area
+        self._add_rows("detections", 6, torch.float64)  # x1, y1, x2, y2, label, score
+        self._add_rows("truth_masks", None, torch.uint8)  # lines of `runs_to_bytes`
+        self._add_rows("detection_masks", None, torch.uint8)
+        self._result = result
 
     @torch.no_grad()
     def update(
         self,
-        predictions: Sequence[Mapping[str, Tensor]],
-        targets: Sequence[Mapping[str, Any]],
-        ids: Sequence[Any],
+        preds: Sequence[Mapping[str, Tensor]],
+        target: Sequence[Mapping[str, Any]],
+        ids: Sequence[Any] | None = None,
     ) -> None:
         """Add images.
 
         Args:
-            predictions: For each image `boxes` `(D, 4)` xyxy, `scores` `(D,)`, `labels` `(D,)`, and with
-                masks `masks` `(D, H, W)` 0/1.
-            targets: For each image `boxes` `(N, 4)`, `labels` `(N,)`, in the same frame, and optionally
+            preds: For each image `boxes` `(D, 4)` xyxy, `scores` `(D,)`, `labels` `(D,)`, and with masks
+                `masks` `(D, H, W)` 0/1.
+            target: For each image `boxes` `(N, 4)`, `labels` `(N,)`, in the same frame, and optionally
                 `iscrowd` `(N,)`, `area` `(N,)` (the annotated area; NaN: the box's or mask's own) and, with
                 masks, `masks`: `(N, H, W)`, or run lengths as pycocotools has them. Tensors or arrays. With
                 `image_id`, the file's own number, ties are broken in the order of these, as COCO does.
-            ids: What names each image: text or numbers.
+            ids: The name of each image, text or a number; by default its process and position.
 
         Raises:
             InputError: Lengths differ, or a label is not a class.
         """
-        if not len(predictions) == len(targets) == len(ids):
+        names: Sequence[str | None] = [None] * len(preds) if ids is None else as_ids(ids) or []
+        if not len(preds) == len(target) == len(names):
             raise InputError(
                 f"Expected as many predictions as targets and ids, but got "
-                f"{len(predictions)}, {len(targets)} and {len(ids)}."
+                f"{len(preds)}, {len(target)} and {len(names)}."
             )
-        for found, target, name in zip(predictions, targets, as_ids(ids) or (), strict=True):
-            index = len(self._state.ids)
-            count, size = len(target["labels"]), len(found["labels"])
-            for what, rows, known in (("target", target, count), ("prediction", found, size)):
-                for key in ("boxes", "scores", "iscrowd", "area"):
-                    if key in rows and len(rows[key]) != known and (what, key) != ("target", "scores"):
-                        raise InputError(
-                            f"Image {name!r}: expected one entry of '{key}' for each of {known} labels of "
-                            f"the {what}, but got {len(rows[key])}."
-                        )
-            crowd = target.get("iscrowd", np.zeros(count))
-            area = target.get("area", np.full(count, np.nan))
-            truth = _truth_rows(index, target["boxes"], target["labels"], crowd, area)
-            detection = _rows(index, found["boxes"], found["labels"], found["scores"], torch.zeros(size))
-            for what, table in (("target", truth), ("prediction", detection)):
-                if len(table) and not _within(table[:, 5], len(self.classes)):
-                    raise InputError(
-                        f"Image {name!r}: expected labels of the {what} in 0..{len(self.classes) - 1}, "
-                        f"but got {int(table[:, 5].min())}..{int(table[:, 5].max())}."
-                    )
-            self._state.ids.append(name)
-            number = target.get("image_id")
-            self._state.numbers.append(None if number is None else int(number))
-            self._state.truths.append(truth)
-            self._state.detections.append(detection)
-            if self.masks:
-                self._state.truth_masks.append(_encode(target["masks"]))
-                self._state.detection_masks.append(_encode(found["masks"]))
+        if not names:
+            return
+        labels = [index if name is None else name for index, name in enumerate(names)]  # for error texts
+        for label, truth, detected in zip(labels, target, preds, strict=True):
+            _check_lengths(label, truth, detected)
+        truths = [_truth_rows(truth) for truth in target]
+        sizes = [len(detected["labels"]) for detected in preds]
+        detections = _detection_rows(preds).split(sizes)
+        for label, truth_rows, rows in zip(labels, truths, detections, strict=True):
+            self._check_classes(label, "target", truth_rows[:, 4])
+            self._check_classes(label, "prediction", rows[:, 4].numpy())
+        process = rank() if world_size() > 1 else -1
+        numbers = [truth.get("image_id") for truth in target]
+        records = [
+            (process, number is not None, number or 0, len(truth_rows), size)
+            for number, truth_rows, size in zip(numbers, truths, sizes, strict=True)
+        ]
+        self.images.append(torch.tensor([[int(value) for value in record] for record in records]))
+        self.ids.append(_bytes_tensor("".join(f"{json.dumps(name)}\n" for name in names).encode()))
+        self.truths.append(torch.from_numpy(np.concatenate(truths)))
+        self.detections.append(torch.cat(detections))
+        if self.masks:
+            for state, images in ((self.truth_masks, target), (self.detection_masks, preds)):
+                text = b"".join(runs_to_bytes(encode_runs(image["masks"])) for image in images)
+                state.append(_bytes_tensor(text))
 
-    def reduce(self) -> DetectionScores:
-        """Return the scores over all processes; every process must call it."""
-        if world_size() == 1:
-            return self._score([self._state])
-        parts = gather_objects(self._state.packed())
-        scores: DetectionScores = broadcast_object(None if parts is None else self._score(parts))
-        return scores
+    def result(self) -> DetectionScores:
+        """Return the scores over all processes as one object; every process must call it."""
+        self.compute_floats()
+        return self._result
 
-    def reset(self) -> None:
-        """Forget every image."""
-        self._state = _State()
+    def _scores(self) -> dict[str, float]:
+        records = self._rows("images").numpy()  # (I, 5)
+        order = _image_order(records, self._rows("ids"))  # (I,)
+        parts = [
+            _in_order(order, records[:, column], self._rows(rows), self._rows(masks) if self.masks else None)
+            for column, rows, masks in ((3, "truths", "truth_masks"), (4, "detections", "detection_masks"))
+        ]
+        self._result = self._score(int(order.max(initial=-1)) + 1, *parts)
+        return self._result.named()
 
-    def _score(self, parts: Sequence[_State]) -> DetectionScores:
-        state = _merge(parts)
-        images, classes = len(state.ids), len(self.classes)
-        truths, detections = _stack(state.truths), _stack(state.detections)
-        crowd = truths[:, 6] > 0
-        boxes, found = _xywh(truths), _xywh(detections)
-        area = np.where(np.isnan(truths[:, 7]), boxes[:, 2] * boxes[:, 3], truths[:, 7])
-        result = accumulate(
-            _objects(detections, found[:, 2] * found[:, 3], detections[:, 6]),
-            _objects(truths, area, crowd.astype(float)),
-            box_overlaps(found, boxes, crowd),
+    def _score(self, images: int, truths: _Objects, detections: _Objects) -> DetectionScores:
+        # 1. Boxes. Where no area is annotated, the box's own decides whether an object is small.
+        crowd = truths.rows[:, 5] > 0  # (G,)
+        boxes, detected = _xywh(truths.rows), _xywh(detections.rows)  # (G, 4), (D, 4)
+        overlap = box_overlaps(detected, boxes, crowd)
+        areas = boxes[:, 2] * boxes[:, 3], detected[:, 2] * detected[:, 3]
+        result = self._accumulate(images, truths, detections, areas, overlap)
+        values = _summary(result, self.max_dets)
+        per_class = self._per_class(result)
+        curves = {name: result.precision[0, :, k, 0].tolist() for k, name in enumerate(self.classes)}
+        # 2. Images with more objects of a class than detections are scored.
+        groups = truths.image[~crowd] * len(self.classes) + truths.rows[~crowd, 4].astype(np.int64)
+        groups, counts = np.unique(groups, return_counts=True)
+        over_limit = np.unique(groups[counts > self.max_dets[-1]] // len(self.classes))
+        # 3. Masks: the same with their overlaps and areas.
+        mask_per_class: dict[str, float] = {}
+        if self.masks:
+            overlap = mask_overlaps(detections.masks, truths.masks, crowd)
+            areas = mask_areas(truths.masks), mask_areas(detections.masks)
+            result = self._accumulate(images, truths, detections, areas, overlap)
+            values |= {f"mask_{name}": value for name, value in _summary(result, self.max_dets).items()}
+            mask_per_class = self._per_class(result)
+        return DetectionScores(values, per_class, curves, images, mask_per_class, len(over_limit))
+
+    def _accumulate(
+        self,
+        images: int,
+        truths: _Objects,
+        detections: _Objects,
+        areas: tuple[Floats, Floats],
+        overlap: Overlap,
+    ) -> Accumulated:
+        annotated = truths.rows[:, 6]
+        area = np.where(np.isnan(annotated), areas[0], annotated)
+        crowd = (truths.rows[:, 5] > 0).astype(float)
+        return accumulate(
+            Objects(
+                detections.image, detections.rows[:, 4].astype(np.int64), areas[1], detections.rows[:, 5]
+            ),
+            Objects(truths.image, truths.rows[:, 4].astype(np.int64), area, crowd),
+            overlap,
             images=images,
-            classes=classes,
+            classes=len(self.classes),
             max_dets=self.max_dets,
         )
-        values = _summary(result, self.max_dets)
-        real = truths[~crowd]
-        groups, counts = np.unique(real[:, 0] * classes + real[:, 5], return_counts=True)
-        over = np.unique(groups[counts > self.max_dets[-1]] // classes)
-        mask_per_class: dict[str, float] = {}
-        per_class = {name: _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)}
-        curves = {name: result.precision[0, :, k, 0].tolist() for k, name in enumerate(self.classes)}
-        if self.masks:
-            truth_masks = [m for part in state.truth_masks for m in part]
-            masks = [m for part in state.detection_masks for m in part]
-            area = np.where(np.isnan(truths[:, 7]), _mask_areas(truth_masks), truths[:, 7])
-            result = accumulate(
-                _objects(detections, _mask_areas(masks), detections[:, 6]),
-                _objects(truths, area, crowd.astype(float)),
-                _mask_overlaps(masks, truth_masks, crowd),
-                images=images,
-                classes=classes,
-                max_dets=self.max_dets,
+
+    def _per_class(self, result: Accumulated) -> dict[str, float]:
+        return {name: _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)}
+
+    def _check_classes(self, image: str | int, what: str, labels: Floats) -> None:
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.classes)):
+            raise InputError(
+                f"Image {image!r}: expected labels of the {what} in 0..{len(self.classes) - 1}, "
+                f"but got {int(labels.min())}..{int(labels.max())}."
             )
-            values |= {f"mask_{name}": value for name, value in _summary(result, self.max_dets).items()}
-            mask_per_class = {
-                name: _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)
-            }
-        return DetectionScores(values, per_class, curves, images, mask_per_class, len(over))
+
+    def _apply(self, fn: Any, exclude_state: Sequence[str] = "") -> nn.Module:
+        return super()._apply(fn, exclude_state=_HOST_STATES)  # scored on the host
 
 
-@dataclass
-class _State:
-    """Rows of `image, x1, y1, x2, y2, label, score or crowd, area`, one array an image (or one in all)."""
+@dataclass(frozen=True)
+class _Objects:
+    """Annotated objects or detections of all images, ordered by image."""
 
-    ids: list[str] = field(default_factory=list)
-    numbers: list[int | None] = field(default_factory=list)
-    truths: list[Floats] = field(default_factory=list)
-    detections: list[Floats] = field(default_factory=list)
-    truth_masks: list[list[dict[str, Any]]] = field(default_factory=list)
-    detection_masks: list[list[dict[str, Any]]] = field(default_factory=list)
-
-    def packed(self) -> _State:
-        """Return the state with its rows in one array each: what travels."""
-        truths, detections = [_stack(self.truths)], [_stack(self.detections)]
-        return _State(self.ids, self.numbers, truths, detections, self.truth_masks, self.detection_masks)
+    image: Ints  # (N,)
+    rows: Floats  # (N, 7) or (N, 6), as the states have them
+    masks: list[dict[str, Any]]  # N run lengths; empty without masks
 
 
-def _merge(parts: Sequence[_State]) -> _State:
-    """Join the states, drop repeated images and number images in the order of their ids.
+def _image_order(records: Ints, ids: Tensor) -> Ints:
+    """Return the number of each image in the order that breaks ties; -1 for one that came before.
 
-    The files' own numbers decide the order where all images have one.
+    The order is that of the files' own numbers where all images have one, else that of the names.
+
+    Args:
+        records: `(I, 5)`, the state `images`.
+        ids: The state `ids`.
     """
-    names = [(name, rank, index) for rank, part in enumerate(parts) for index, name in enumerate(part.ids)]
-    numbers = [number for part in parts for number in part.numbers]
-    if numbers and all(number is not None for number in numbers):
-        names.sort(key=lambda entry: (parts[entry[1]].numbers[entry[2]], entry))
-    elif all(name.isdecimal() for name, _, _ in names):
-        names.sort(key=lambda entry: (int(entry[0]), entry))
+    positions: Counter[int] = Counter()
+    names = []
+    for process, line in zip(records[:, 0].tolist(), ids.numpy().tobytes().splitlines(), strict=True):
+        name, position = json.loads(line), str(positions[process])
+        positions[process] += 1
+        names.append(name if name is not None else position if process < 0 else f"{process}/{position}")
+    entries = [(name, index) for index, name in enumerate(names)]
+    if entries and records[:, 1].all():
+        entries.sort(key=lambda entry: (int(records[entry[1], 2]), entry))
+    elif all(name.isdecimal() for name in names):
+        entries.sort(key=lambda entry: (int(entry[0]), entry))
     else:
-        names.sort()
-    merged = _State()
-    number = [np.full(len(part.ids), -1, dtype=np.int64) for part in parts]
-    for position, (name, rank, index) in enumerate(names):
-        if position and names[position - 1][0] == name:
+        entries.sort()
+    order = np.full(len(names), -1, dtype=np.int64)
+    images = 0
+    for number, (name, index) in enumerate(entries):
+        if number and entries[number - 1][0] == name:
             continue
-        number[rank][index] = len(merged.ids)
-        merged.ids.append(name)
-        if parts[rank].truth_masks:
-            merged.truth_masks.append(parts[rank].truth_masks[index])
-            merged.detection_masks.append(parts[rank].detection_masks[index])
-    merged.truths = [_renumber([(part.truths, n) for part, n in zip(parts, number, strict=True)])]
-    merged.detections = [_renumber([(part.detections, n) for part, n in zip(parts, number, strict=True)])]
-    return merged
+        order[index] = images
+        images += 1
+    return order
 
 
-def _renumber(parts: list[tuple[list[Floats], NDArray[np.int64]]]) -> Floats:
-    """Return the rows of all parts with their new image numbers, by image, in their old order."""
-    out = []
-    for arrays, number in parts:
-        rows = _stack(arrays).copy()
-        rows[:, 0] = number[rows[:, 0].astype(np.int64)]
-        out.append(rows[rows[:, 0] >= 0])
-    joined = _stack(out)
-    return joined[np.argsort(joined[:, 0], kind="stable")]
+def _in_order(order: Ints, counts: Ints, rows: Tensor, masks: Tensor | None) -> _Objects:
+    """Return the objects of the images that count, by image, those of one image in their old order.
+
+    Args:
+        order: `(I,)` number of each image, -1 to leave it out.
+        counts: `(I,)` objects of each image.
+        rows: `(N, columns)` of all images, image after image.
+        masks: Bytes of `runs_to_bytes` of all images, or None.
+    """
+    image = np.repeat(order, counts)  # (N,)
+    chosen = np.argsort(image, kind="stable")
+    chosen = chosen[image[chosen] >= 0]
+    runs = [] if masks is None else runs_from_bytes(masks.numpy().tobytes())
+    return _Objects(image[chosen], rows.numpy()[chosen], [runs[index] for index in chosen] if runs else [])
 
 
-def _rows(index: int, boxes: Tensor, labels: Tensor, value: Tensor, area: Tensor) -> Floats:
-    columns = [boxes.double().view(-1, 4), labels.double()[:, None], value.double()[:, None]]
-    rows = torch.cat(columns, dim=1).cpu().numpy()
-    return np.column_stack((np.full(len(rows), float(index)), rows, area.double().cpu().numpy()))
+def _check_lengths(image: str | int, truth: Mapping[str, Any], detected: Mapping[str, Any]) -> None:
+    keys = {"target": ("boxes", "iscrowd", "area"), "prediction": ("boxes", "scores", "iscrowd", "area")}
+    for what, record in (("target", truth), ("prediction", detected)):
+        count = len(record["labels"])
+        for key in keys[what]:
+            if key in record and len(record[key]) != count:
+                raise InputError(
+                    f"Image {image!r}: expected one entry of '{key}' for each of {count} labels of "
+                    f"the {what}, but got {len(record[key])}."
+                )
 
 
-def _truth_rows(index: int, boxes: Any, labels: Any, crowd: Any, area: Any) -> Floats:
-    """Return rows of tensors or arrays; arrays keep what a file says to the last bit."""
-    boxes, labels, crowd, area = (
-        value.detach().double().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        for value in (boxes, labels, crowd, area)
+def _detection_rows(preds: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """Return `(D, 6)` float64 rows of all images on the host, in one copy."""
+    parts = []
+    for detected in preds:
+        label, score = detected["labels"].double()[:, None], detected["scores"].double()[:, None]
+        parts.append(torch.cat([detected["boxes"].double().view(-1, 4), label, score], dim=1))
+    return torch.cat(parts).cpu()
+
+
+def _truth_rows(truth: Mapping[str, Any]) -> Floats:
+    """Return `(N, 7)` rows of tensors or arrays; arrays keep their numbers to the last bit."""
+    count = len(truth["labels"])
+    columns = (
+        truth["boxes"],
+        truth["labels"],
+        truth.get("iscrowd", np.zeros(count)),
+        truth.get("area", np.full(count, np.nan)),
     )
-    first = np.full(len(labels), float(index))
-    columns = (first, boxes.astype(np.float64).reshape(-1, 4), labels, crowd, area)
-    return np.column_stack(columns).astype(np.float64, copy=False)
+    boxes, *others = (
+        value.detach().double().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        for value in columns
+    )
+    return np.column_stack((boxes.astype(np.float64).reshape(-1, 4), *others)).astype(np.float64, copy=False)
 
 
-def _within(labels: Floats, classes: int) -> bool:
-    return bool(labels.min() >= 0 and labels.max() < classes)
-
-
-def _stack(arrays: Sequence[Floats]) -> Floats:
-    return np.concatenate(arrays) if arrays else np.zeros((0, 8))
+def _bytes_tensor(data: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
 
 
 def _xywh(rows: Floats) -> Floats:
-    return np.concatenate((rows[:, 1:3], rows[:, 3:5] - rows[:, 1:3]), axis=1)
-
-
-def _objects(rows: Floats, area: Floats, value: Floats) -> Objects:
-    return Objects(rows[:, 0].astype(np.int64), rows[:, 5].astype(np.int64), area, value)
-
-
-def _encode(masks: Any) -> list[dict[str, Any]]:
-    """Return run lengths of masks `(N, H, W)`, or themselves if they are that."""
-    if isinstance(masks, list):
-        return masks
-    if not len(masks):
-        return []
-    stacked = np.asfortranarray(masks.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
-    runs: list[dict[str, Any]] = coco_mask.encode(stacked)
-    return runs
-
-
-def _mask_areas(masks: list[dict[str, Any]]) -> Floats:
-    return np.asarray(coco_mask.area(masks) if masks else [], dtype=np.float64)
-
-
-def _mask_overlaps(
-    masks: list[dict[str, Any]], truths: list[dict[str, Any]], crowd: NDArray[np.bool_]
-) -> Any:
-    def overlap(d: NDArray[np.int64], g: NDArray[np.int64]) -> Floats:
-        # Pairs come detection by detection: one call for each run of a detection.
-        out = np.zeros(len(d))
-        edges = [0, *(np.flatnonzero(d[1:] != d[:-1]) + 1).tolist(), len(d)]
-        for start, stop in itertools.pairwise(edges if len(d) else []):
-            mine = g[start:stop]
-            row = coco_mask.iou([masks[d[start]]], [truths[i] for i in mine], crowd[mine].astype(np.uint8))
-            out[start:stop] = row[0]
-        return out
-
-    return overlap
+    return np.concatenate((rows[:, :2], rows[:, 2:4] - rows[:, :2]), axis=1)
 
 
 def _mean(values: Floats) -> float:
@@ -325,11 +372,18 @@ def _mean(values: Floats) -> float:
     return float(valid.mean()) if valid.size else -1.0
 
 
+def _summary_names(max_dets: Sequence[int]) -> list[str]:
+    sizes = list(AREAS)[1:]
+    recalls = [f"ar{limit}" for limit in max_dets] + [f"ar_{size}" for size in sizes]
+    return ["map", "map50", "map75", *(f"map_{size}" for size in sizes), *recalls]
+
+
 def _summary(result: Accumulated, max_dets: Sequence[int]) -> dict[str, float]:
-    names = list(AREAS)
-    at = {round(float(iou), 2): index for index, iou in enumerate(IOUS)}
-    out = {"map": _mean(result.precision[..., 0])}
-    out |= {f"map{int(t * 100)}": _mean(result.precision[at[t], ..., 0]) for t in (0.5, 0.75)}
-    out |= {f"map_{name}": _mean(result.precision[..., names.index(name)]) for name in names[1:]}
-    out |= {f"ar{m}": _mean(result.recall[:, :, 0, i]) for i, m in enumerate(max_dets)}
-    return out | {f"ar_{name}": _mean(result.recall[:, :, names.index(name), -1]) for name in names[1:]}
+    thresholds = {round(float(iou), 2): index for index, iou in enumerate(IOUS)}
+    sizes = range(1, len(AREAS))
+    precisions = [result.precision[..., 0]]
+    precisions += [result.precision[thresholds[t], ..., 0] for t in (0.5, 0.75)]
+    precisions += [result.precision[..., size] for size in sizes]
+    recalls = [result.recall[:, :, 0, limit] for limit in range(len(max_dets))]
+    recalls += [result.recall[:, :, size, -1] for size in sizes]
+    return dict(zip(_summary_names(max_dets), map(_mean, precisions + recalls), strict=True))

@@ -1,7 +1,7 @@
-"""METEOR and SPICE through their Java tools: an optional extra, because nothing else scores as they do.
+"""METEOR and SPICE through their Java tools, an optional extra.
 
-Everything else in this package needs no Java. The tools come with the package pycocoevalcap (104 MB); SPICE
-needs Stanford's CoreNLP 3.6.0 besides, which is not fetched unasked.
+The tools come with the package pycocoevalcap (104 MB); SPICE also needs Stanford's CoreNLP 3.6.0, which is
+not downloaded unasked. Everything else in this package needs no Java.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def java_scores(
 
     Raises:
         InputError: An unknown score, captions that cannot be scored, no `java`, no pycocoevalcap, or no
-            CoreNLP for SPICE; the text says how to get what is missing.
+            CoreNLP for SPICE; with how to get what is missing.
         RunError: The Java tool failed.
 
     Denkowski and Lavie, "Meteor Universal", WMT 2014; Anderson et al., "SPICE", ECCV 2016.
@@ -53,25 +53,25 @@ def java_scores(
         if name not in _SCORES:
             raise unknown_name("Java score", name, _SCORES)
     if shutil.which("java") is None:
-        wanted = "METEOR and SPICE are Java tools. Install a Java runtime (SPICE: version 8), and try again."
-        raise InputError(expected("java", "a program on the path", "none", fix=wanted))
+        fix = "METEOR and SPICE are Java tools. Install a Java runtime (SPICE: version 8), and try again."
+        raise InputError(expected("java", "a program on the path", "none", fix=fix))
     if importlib.util.find_spec("pycocoevalcap") is None:
         raise InputError(
-            "Expected the package pycocoevalcap, which brings METEOR and SPICE, but it is not installed. "
+            "Expected the package pycocoevalcap, which contains METEOR and SPICE, but it is not installed. "
             "pip install 'lightning-visionkit[java-scores]'."
         )
-    told = {place: [_line(candidate)] for place, candidate in enumerate(candidates)}
-    known = {place: [_line(r) for r in several] for place, several in enumerate(references)}
-    return {name: _score(name, known, told) for name in scores}
+    lines = {index: [_line(candidate)] for index, candidate in enumerate(candidates)}
+    reference_lines = {index: [_line(r) for r in image] for index, image in enumerate(references)}
+    return {name: _score(name, reference_lines, lines) for name in scores}
 
 
-def _score(name: str, known: dict[int, list[str]], told: dict[int, list[str]]) -> float:
+def _score(name: str, references: dict[int, list[str]], candidates: dict[int, list[str]]) -> float:
     module, kind = _SCORES[name]
     if name == "spice":
         _refuse_download()
     try:
         tool: Any = getattr(importlib.import_module(module), kind)()
-        score, _ = tool.compute_score(known, told)
+        score, _ = tool.compute_score(references, candidates)
     except Exception as error:
         raise RunError(
             f"The Java tool of {name.upper()} stopped: {type(error).__name__}: {error}. Does `java -version` "
@@ -94,5 +94,5 @@ def _refuse_download() -> None:
 
 
 def _line(tokens: Sequence[str]) -> str:
-    # The tools read a line a sentence, with bars between sentences.
+    # The tools read one sentence a line, with bars between sentences.
     return " ".join(" ".join(tokens).replace("|||", " ").split())

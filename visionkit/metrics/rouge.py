@@ -14,15 +14,15 @@ _BETA = 1.2
 def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
     """Return the length of the longest common subsequence of two token lists.
 
-    One machine word holds 64 columns of the table (Hyyro 2004), so that very long captions stay cheap.
+    Bit-parallel: one machine word holds 64 columns of the table (Hyyro 2004), for very long captions.
     """
-    where: dict[str, int] = {}
+    bits: dict[str, int] = {}  # for each token, its positions in `a`
     for i, token in enumerate(a):
-        where[token] = where.get(token, 0) | (1 << i)
+        bits[token] = bits.get(token, 0) | (1 << i)
     full = (1 << len(a)) - 1
     row = full
     for token in b:
-        match = row & where.get(token, 0)
+        match = row & bits.get(token, 0)
         row = ((row + match) | (row - match)) & full
     return len(a) - row.bit_count()
 
@@ -50,12 +50,12 @@ def rouge_l(
     """
     check_caption_sets(candidates, references)
     return [
-        _one(candidate or [""], [r or [""] for r in several])
-        for candidate, several in zip(candidates, references)
+        _best_f(candidate or [""], [r or [""] for r in image_references])
+        for candidate, image_references in zip(candidates, references)
     ]
 
 
-def _one(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+def _best_f(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     common = [common_subsequence(candidate, reference) for reference in references]
     precision = max(common) / len(candidate)
     recall = max(c / len(reference) for c, reference in zip(common, references))

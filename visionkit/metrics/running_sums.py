@@ -1,4 +1,4 @@
-"""Running sums on the device: nothing is read back until the end of a window or an epoch."""
+"""Running sums on the device, read back at the end of a window or an epoch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ __all__ = ["RunningSums"]
 class RunningSums(nn.Module):
     """Named float64 sums in one tensor on the device; one all-reduce and one host copy give their values.
 
-    The sums are no registered buffer on purpose: `DistributedDataParallel` broadcasts buffers from the first
-    process at every forward, which would overwrite what the others have counted. They follow the module's
-    device. Python numbers are summed on the host and join at the reduction, so that a batch's size costs no
-    copy to the device.
+    They are for means that are logged in a training loop: of windows within an epoch, and of an epoch that
+    continues after a restart. The scores of an evaluation are metrics (`ScoreMetric`).
+
+    The sums are not a registered buffer: `DistributedDataParallel` broadcasts buffers from the first process
+    at every forward, which would overwrite the counts of the others. They follow the module's device. Python
+    numbers are summed on the host and added at the reduction, so that a batch's size needs no copy to the
+    device.
 
     Args:
         names: The sums; a mapping gives each a shape (`()` is a scalar, `(K, K)` a matrix).
@@ -29,31 +32,31 @@ class RunningSums(nn.Module):
     def __init__(self, names: Sequence[str] | Mapping[str, tuple[int, ...]]) -> None:
         super().__init__()
         shapes = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, ())
-        self._places: dict[str, tuple[int, int, tuple[int, ...]]] = {}
+        self._slices: dict[str, tuple[int, int, tuple[int, ...]]] = {}
         start = 0
         for name, shape in shapes.items():
             length = int(torch.Size(shape).numel())
-            self._places[name] = (start, start + length, shape)
+            self._slices[name] = (start, start + length, shape)
             start += length
-        self._numbers = dict.fromkeys(self._places, 0.0)
+        self._numbers = dict.fromkeys(self._slices, 0.0)
         self.sums = torch.zeros(start, dtype=torch.float64)
         self.epoch = self._zeros()
 
     @torch.no_grad()
     def add(self, **values: Tensor | float) -> None:
         """Add to the sums named by the keywords; tensors must have the sum's number of elements."""
-        if not values.keys() <= self._places.keys():
-            raise KeyError(f"Expected sums among {list(self._places)}, but got {list(values)}.")
+        if not values.keys() <= self._slices.keys():
+            raise KeyError(f"Expected sums among {list(self._slices)}, but got {list(values)}.")
         for name, value in values.items():
             if isinstance(value, Tensor):
-                start, stop, _ = self._places[name]
+                start, stop, _ = self._slices[name]
                 self.sums[start:stop].add_(value.reshape(-1))
             else:
                 self._numbers[name] += value
 
     def view(self, name: str) -> Tensor:
         """Return the sum as a view `shape` of the one tensor, to be added to in place."""
-        start, stop, shape = self._places[name]
+        start, stop, shape = self._slices[name]
         return self.sums[start:stop].view(shape)
 
     def totals(self) -> dict[str, Tensor]:
@@ -61,17 +64,17 @@ class RunningSums(nn.Module):
         sums = self.sums.clone()
         for name, number in self._numbers.items():
             if number:
-                start, stop, _ = self._places[name]
+                start, stop, _ = self._slices[name]
                 sums[start:stop] += number
         host = all_reduce(sums).cpu().double()
-        return {name: host[start:stop].view(shape) for name, (start, stop, shape) in self._places.items()}
+        return {name: host[start:stop].view(shape) for name, (start, stop, shape) in self._slices.items()}
 
     def reduce(self) -> dict[str, float]:
         """Return the scalar sums over all processes."""
         return {name: total.item() for name, total in self.totals().items() if total.ndim == 0}
 
     def close_window(self) -> dict[str, Tensor]:
-        """Return what `totals` gives and begin again; the totals join those of the epoch (`epoch`)."""
+        """Return `totals`, add them to those of the epoch (`epoch`), and begin again."""
         totals = self.totals()
         self.reset()
         for name, total in totals.items():
@@ -88,29 +91,33 @@ class RunningSums(nn.Module):
         """Set every sum to zero, but for those of the epoch."""
         # In place: a new tensor made in inference mode could not be added to while training.
         self.sums.zero_()
-        self._numbers = dict.fromkeys(self._places, 0.0)
+        self._numbers = dict.fromkeys(self._slices, 0.0)
 
     def restore(
-        self, totals: Mapping[str, Tensor], epoch: Mapping[str, Tensor] | None = None, *, share: bool = True
+        self,
+        totals: Mapping[str, Tensor],
+        epoch: Mapping[str, Tensor] | None = None,
+        *,
+        add_totals: bool = True,
     ) -> None:
-        """Go on from what `totals` gave and from `epoch`; sums of other names or shapes are left at zero.
+        """Continue from the results of `totals` and `epoch`; sums of other names or shapes are left at zero.
 
         Args:
-            totals: One process takes them (`share`), the others begin at zero.
-            epoch: The totals of the closed windows, which every process holds.
-            share: Whether this process takes the totals.
+            totals: Added on one process (`add_totals`); the others begin at zero.
+            epoch: The totals of the closed windows, equal on every process.
+            add_totals: Whether this process adds the totals.
         """
         self.reset()
         self.epoch = self._zeros()
-        for kept, given in ((self.epoch, epoch or {}), ({n: self.view(n) for n in self._places}, totals)):
-            for name, total in given.items():
-                fits = name in kept and total.shape == kept[name].shape
-                if fits and (share or kept is self.epoch):
-                    kept[name].copy_(total)
+        sums = {name: self.view(name) for name in self._slices}
+        for target, saved in ((self.epoch, epoch or {}), (sums, totals if add_totals else {})):
+            for name, total in saved.items():
+                if name in target and total.shape == target[name].shape:
+                    target[name].copy_(total)
 
     def _zeros(self) -> dict[str, Tensor]:
         """Return a zero for each sum, on the host."""
-        return {name: torch.zeros(shape, dtype=torch.float64) for name, (_, _, shape) in self._places.items()}
+        return {name: torch.zeros(shape, dtype=torch.float64) for name, (_, _, shape) in self._slices.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningSums:
         super()._apply(fn, recurse)

@@ -49,16 +49,16 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
     order = scores.argsort(dim=0, descending=True, stable=True)
     ranked = scores.gather(0, order)
     hits = targets.gather(0, order).double()
-    found = hits.cumsum(0)  # (N, K)
-    precision = found / torch.arange(1, len(scores) + 1, dtype=torch.float64).unsqueeze(1)
+    true_positives = hits.cumsum(0)  # (N, K)
+    precision = true_positives / torch.arange(1, len(scores) + 1, dtype=torch.float64).unsqueeze(1)
     # A threshold is the last of a run of equal scores.
     last = torch.ones_like(ranked, dtype=torch.bool)
     last[:-1] = ranked[:-1] != ranked[1:]
     average = torch.full((scores.shape[1],), float("nan"), dtype=torch.float64)
     for label in range(scores.shape[1]):
-        if not len(scores) or not found[-1, label]:
+        if not len(scores) or not true_positives[-1, label]:
             continue
-        at = last[:, label]
-        gains = torch.diff(found[at, label], prepend=torch.zeros(1, dtype=torch.float64))
-        average[label] = (gains * precision[at, label]).sum() / found[-1, label]
+        chosen = last[:, label]
+        gains = torch.diff(true_positives[chosen, label], prepend=torch.zeros(1, dtype=torch.float64))
+        average[label] = (gains * precision[chosen, label]).sum() / true_positives[-1, label]
     return average

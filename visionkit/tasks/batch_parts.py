@@ -10,12 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from visionkit.distributed import rank, world_size
 from visionkit.errors import InputError, expected
 from visionkit.tasks.image_inputs import is_image
 from visionkit.types import as_ids
 
-__all__ = ["Parts", "is_empty", "move_batch", "named_batch", "read_parts", "unnamed"]
+__all__ = ["Parts", "is_empty", "move_batch", "named_batch", "read_parts"]
 
 # What others call the same field. The first is that of a sample, as torch's default collate leaves it;
 # another name counts where the two of the field are missing and no second one fits.
@@ -134,12 +133,6 @@ def move_batch(batch: Any, device: torch.device) -> Any:
         moved = [move_batch(item, device) for item in batch]
         return moved if isinstance(batch, list) else tuple(moved)
     return batch
-
-
-def unnamed(first: int, count: int) -> list[str]:
-    """Return names for images without: their numbers, after that of the process where there are several."""
-    prefix = f"{rank()}/" if world_size() > 1 else ""
-    return [f"{prefix}{first + index}" for index in range(count)]
 
 
 def _field(batch: Mapping[str, Any], name: str) -> Any:

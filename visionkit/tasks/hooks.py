@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from visionkit.compat import ignore_buffers_in_ddp
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.distributed import world_size
 from visionkit.errors import InputError
 from visionkit.metrics import RunningSums
-from visionkit.metrics.segmentation import SegmentationMeter
 from visionkit.nn import Normalize
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
 from visionkit.tasks.backbones import BackboneBuilder
@@ -333,7 +333,7 @@ def broadcast_buffers(module: nn.Module) -> None:
     """
     device = getattr(module, "device", None)
     for part in module.modules():
-        if isinstance(part, RunningSums | SegmentationMeter) and device is not None:
+        if isinstance(part, RunningSums | Metric) and device is not None:
             part.to(device)
     if world_size() == 1:
         return

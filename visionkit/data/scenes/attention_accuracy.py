@@ -1,4 +1,4 @@
-"""Does a captioner look at what it is saying? The share of attention inside the box of the word."""
+"""Attention accuracy of a captioner: the fraction of attention inside the box of the object being named."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from visionkit.errors import InputError, expected
 
-__all__ = ["LookedAt", "attention_in_boxes", "box_cover", "words_of_things"]
+__all__ = ["AttentionSums", "attention_in_boxes", "box_cover", "words_of_things"]
 
 
-class LookedAt(NamedTuple):
-    """Sums over the words that name a thing."""
+class AttentionSums(NamedTuple):
+    """Sums over the words that name an object."""
 
-    inside: float  # attention inside the thing's box
-    chance: float  # what attention spread evenly would have there: the box's share of the image
-    elsewhere: float  # attention inside the boxes of the other things
+    inside: float  # attention inside the object's box
+    chance: float  # attention there if spread evenly: the box's fraction of the image
+    elsewhere: float  # attention inside the boxes of the other objects
     words: int
 
 
@@ -29,17 +29,17 @@ def attention_in_boxes(
     names: Sequence[str],
     *,
     size: tuple[int, int],
-) -> LookedAt:
-    """Sum the attention of every word that names one thing, inside that thing's box.
+) -> AttentionSums:
+    """Sum the attention of every word that names one object, inside that object's box.
 
-    A cell of the map that lies partly in the box counts with the part that does. A word counts if the whole
-    name is said and only one thing of the image has that name.
+    A cell that is partly in the box counts with that part. A word counts if the caption has the full name and
+    only one object of the image has that name.
 
     Args:
         attention: `(T, h, w)`, each map summing to one.
         tokens: The words, at most T.
         boxes: `(N, 4)` xyxy in pixels.
-        names: Of the N things.
+        names: Of the N objects.
         size: `(H, W)` of the image.
 
     Raises:
@@ -52,17 +52,17 @@ def attention_in_boxes(
     cover = box_cover(boxes, attention.shape[-2:], size=size)  # (N, h, w)
     inside = chance = elsewhere = 0.0
     words = 0
-    for place, thing in words_of_things(tokens, names).items():
-        shares = (attention[place].double() * cover).flatten(1).sum(dim=1)
-        inside += float(shares[thing])
-        elsewhere += float(shares.sum() - shares[thing])
-        chance += float(cover[thing].mean())
+    for position, index in words_of_things(tokens, names).items():
+        in_boxes = (attention[position].double() * cover).flatten(1).sum(dim=1)  # (N,)
+        inside += float(in_boxes[index])
+        elsewhere += float(in_boxes.sum() - in_boxes[index])
+        chance += float(cover[index].mean())
         words += 1
-    return LookedAt(inside, chance, elsewhere, words)
+    return AttentionSums(inside, chance, elsewhere, words)
 
 
 def box_cover(boxes: Tensor, grid: Sequence[int], *, size: tuple[int, int]) -> Tensor:
-    """Return which part of every cell of a grid lies in each box: `(N, h, w)` in [0, 1].
+    """Return the fraction of every cell of a grid that is in each box: `(N, h, w)` in [0, 1].
 
     Args:
         boxes: `(N, 4)` xyxy in pixels.
@@ -79,20 +79,20 @@ def box_cover(boxes: Tensor, grid: Sequence[int], *, size: tuple[int, int]) -> T
 
 
 def words_of_things(tokens: Sequence[str], names: Sequence[str]) -> dict[int, int]:
-    """Return which thing the word at each place names.
+    """Return the index of the object that each word names, by the word's position.
 
     Args:
         tokens: The words.
-        names: Of the things, words joined by spaces; a name that two things have is no thing's.
+        names: Of the objects, words joined by spaces; a name that two objects have counts for neither.
     """
-    found: dict[int, int] = {}
-    # Long names first: "dog face" must not be taken for a "dog".
-    for thing in sorted(range(len(names)), key=lambda number: -len(names[number].split())):
-        words = names[thing].split()
-        if list(names).count(names[thing]) > 1:
+    objects: dict[int, int] = {}
+    # Long names first: a "dog face" must not be taken for a "dog".
+    for index in sorted(range(len(names)), key=lambda number: -len(names[number].split())):
+        words = names[index].split()
+        if list(names).count(names[index]) > 1:
             continue
-        for place in range(len(tokens) - len(words) + 1):
-            run = range(place, place + len(words))
-            if list(tokens[place : place + len(words)]) == words and not any(p in found for p in run):
-                found.update(dict.fromkeys(run, thing))
-    return found
+        for start in range(len(tokens) - len(words) + 1):
+            span = range(start, start + len(words))
+            if list(tokens[start : start + len(words)]) == words and not any(p in objects for p in span):
+                objects.update(dict.fromkeys(span, index))
+    return objects

@@ -1,4 +1,4 @@
-"""Captions of two things and how they stand: are the things right, and is the relation?"""
+"""Scores of captions of two objects and their relation: are the objects right, and is the relation?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from visionkit.metrics.ngrams import check_caption_sets
 
 __all__ = ["Relation", "parse_relation", "relation_scores"]
 
-# What is said, and what it means; the longest phrase that fits is taken.
+# Phrases and their relations; a longer phrase comes before its part.
 _PHRASES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("to", "the", "left", "of"), "left of"),
     (("to", "the", "right", "of"), "right of"),
@@ -25,7 +25,7 @@ _ARTICLES = frozenset({"a", "an", "the"})
 
 
 class Relation(NamedTuple):
-    """Two things and how they stand, in one form: "a right of b" is "b left of a"."""
+    """Two objects and their relation in canonical form: "a right of b" is "b left of a"."""
 
     first: str
     relation: str  # "left of" or "above"
@@ -33,17 +33,17 @@ class Relation(NamedTuple):
 
 
 def parse_relation(tokens: Sequence[str]) -> Relation | None:
-    """Return what a sentence says of two things, or None where it is of another form.
+    """Return the relation that a sentence states, or None where it has another form.
 
     Args:
         tokens: The words ("a red apple to the left of a dog face").
     """
     words = tuple(tokens)
-    for place in range(1, len(words)):
+    for start in range(1, len(words)):
         for phrase, meaning in _PHRASES:
-            if words[place : place + len(phrase)] != phrase:
+            if words[start : start + len(phrase)] != phrase:
                 continue
-            first, second = _name(words[:place]), _name(words[place + len(phrase) :])
+            first, second = _name(words[:start]), _name(words[start + len(phrase) :])
             if not first or not second:
                 return None
             if meaning in _OPPOSITE:
@@ -55,7 +55,7 @@ def parse_relation(tokens: Sequence[str]) -> Relation | None:
 def relation_scores(
     candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> list[tuple[float, float, float]]:
-    """Mark each caption: share of the true things that it names, both named, and all of it true.
+    """Score each caption: fraction of the true objects that it names, both named, and all of it true.
 
     Args:
         candidates: One token list for each image.
@@ -63,26 +63,22 @@ def relation_scores(
             truth. An image without one is left out.
 
     Returns:
-        `(things, both things, relation too)` for each image that counts.
+        `(objects, both objects, relation too)` for each image that counts.
     """
     check_caption_sets(candidates, references)
-    marks = []
-    for candidate, several in zip(candidates, references):
-        truth = next((found for found in map(parse_relation, several) if found), None)
+    scores = []
+    for candidate, image_references in zip(candidates, references):
+        truth = next((relation for relation in map(parse_relation, image_references) if relation), None)
         if truth is None:
             continue
-        said = parse_relation(candidate)
-        named = _named(candidate, said)
-        things = [truth.first, truth.second]
-        found = sum(thing in named for thing in things)
-        both = said is not None and {said.first, said.second} == set(things)
-        marks.append((found / 2, float(both), float(said == truth)))
-    return marks
+        stated = parse_relation(candidate)
+        named = {_name(candidate)} if stated is None else {stated.first, stated.second}
+        objects = [truth.first, truth.second]
+        both = stated is not None and named == set(objects)
+        correct = sum(name in named for name in objects)
+        scores.append((correct / 2, float(both), float(stated == truth)))
+    return scores
 
 
 def _name(words: Sequence[str]) -> str:
     return " ".join(word for word in words if word not in _ARTICLES)
-
-
-def _named(candidate: Sequence[str], said: Relation | None) -> set[str]:
-    return {_name(candidate)} if said is None else {said.first, said.second}

@@ -155,7 +155,7 @@ class SaveCheckpoints(Checkpoint):
         tally = getattr(pl_module, "tally", None)
         if isinstance(tally, RunningSums) and trainer.state.fn == "fit":
             held = checkpoint.get("visionkit", {})
-            tally.restore(held.get("tally", {}), held.get("epoch_tally"), share=trainer.is_global_zero)
+            tally.restore(held.get("tally", {}), held.get("epoch_tally"), add_totals=trainer.is_global_zero)
 
     def _check_batch(self, now: int) -> None:
         # The position in the data is counted in batches: with others, samples would be missed and repeated.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.metrics import CaptionScores, RunningSums, caption_scores
+from visionkit.metrics import CaptionScores, RunningSums
 from visionkit.metrics.cider import DocumentFrequency
 from visionkit.nn.captioning.attention import doubly_stochastic
 from visionkit.nn.captioning.decoder import CaptionDecoder, TeacherForcingOutput
@@ -225,9 +225,7 @@ class Captioner(TaskHooks):
         decoded = self._generate(grid)
         self.predictions = caption_predictions(decoded, self.vocabulary, grid=shape, ids=parts.ids)
         references = [[tokenize(text) for text in captions] for captions in parts.references]
-        start = len(self.scores)
-        names = parts.ids or [f"{self.global_rank}/{start + row}" for row in range(len(self.predictions))]
-        self.scores.update(names, [prediction.tokens for prediction in self.predictions], references)
+        self.scores.update([item.tokens for item in self.predictions], references, parts.ids or None)
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
@@ -316,14 +314,12 @@ class Captioner(TaskHooks):
         return {"scores": CaptionScores(self.frequency), "eval_sums": RunningSums(("loss", "count"))}
 
     def _compute_scores(self) -> dict[str, float]:
-        captions = self.scores.captions(self.device)
+        values = self.scores.compute_floats()
         self.scores.reset()
         sums = self.eval_sums.reduce()
         self.eval_sums.reset()
-        if not captions:
+        if not values:
             return {}
-        candidates, references = zip(*captions.values(), strict=True)
-        values = caption_scores(candidates, references, frequency=self.frequency)
         if sums["count"]:
             values["loss"] = sums["loss"] / sums["count"]
         return values

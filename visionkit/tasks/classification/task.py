@@ -262,6 +262,7 @@ class Classifier(TaskHooks):
         return {"scores": _SCORES[self.target](self.num_classes)}
 
     def _compute_scores(self) -> dict[str, float]:
-        values = self.scores.compute()
+        values = self.scores.compute_floats()
         self.confusion = self.scores.confusion
+        self.scores.reset()
         return values

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from visionkit.backbones.norms import make_norm
 from visionkit.config import NormPolicy, OptimConfig, TransferConfig
 from visionkit.errors import InputError
-from visionkit.metrics import RunningSums
-from visionkit.metrics.detection import CocoAP, DetectionScores
+from visionkit.metrics import CocoAP, DetectionScores, RunningSums
 from visionkit.nn.detection.faster_rcnn import FasterRCNN
 from visionkit.nn.fpn import PyramidSource
 from visionkit.rng import seeded_from_run
 from visionkit.task_config import RCNNConfig
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
-from visionkit.tasks.batch_parts import is_empty, read_parts, unnamed
+from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.detection.batch import in_original, original_size, read_batch
 from visionkit.tasks.detection.from_torchvision import read_detector
 from visionkit.tasks.detection.image_batch import Detections, ImageBatch, merge_views, training_targets
@@ -191,8 +190,7 @@ class Detector(TaskHooks):
         originals = [original_size(target, image) for target, image in zip(targets, images, strict=True)]
         detections = self._detect(images, originals)
         truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
-        names = ids or unnamed(len(self.metric._state.ids), len(images))
-        self.metric.update(detections, truths, names)
+        self.metric.update(detections, truths, ids or None)
 
     def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Detections]:
         """Return the detections of each image in the frame of the original, on the host.
@@ -314,10 +312,8 @@ class Detector(TaskHooks):
         return {"metric": CocoAP(names, masks=self.rcnn.masks, max_dets=limits)}
 
     def _compute_scores(self) -> dict[str, float]:
-        scores = self.detection_scores = self.metric.reduce()
+        scores = self.detection_scores = self.metric.result()
         if not scores.images:
             return {}
-        values = scores.values | {f"ap/{name}": value for name, value in scores.per_class.items()}
-        values |= {f"mask_ap/{name}": value for name, value in scores.mask_per_class.items()}
         # -1 stands for nothing to score; as a point of a curve it would mislead. `map` is monitored.
-        return {"map": float("nan")} | {name: value for name, value in values.items() if value >= 0}
+        return {"map": float("nan")} | {name: value for name, value in scores.named().items() if value >= 0}

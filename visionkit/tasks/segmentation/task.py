@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from visionkit.backbones import make_norm
 from visionkit.config import OptimConfig, TransferConfig, check_numbers, limits
 from visionkit.errors import InputError, expected
-from visionkit.metrics import RunningSums
-from visionkit.metrics.segmentation import SegmentationMeter
+from visionkit.metrics import RunningSums, SegmentationMetric
 from visionkit.nn.segmentation.decoders import create_decoder
 from visionkit.nn.segmentation.losses import SegmentationLoss, cross_entropy_loss
 from visionkit.nn.segmentation.sliding_window import Windows
@@ -92,7 +91,7 @@ class Segmenter(TaskHooks):
     truth = "masks"
     scored = ("scores", "eval_sums")
     eval_sums: RunningSums
-    scores: SegmentationMeter
+    scores: SegmentationMetric
 
     def __init__(
         self,
@@ -311,13 +310,13 @@ class Segmenter(TaskHooks):
         return self._logits(images, auxiliary=True)
 
     def _make_scores(self) -> dict[str, Any]:
-        meter = SegmentationMeter(
+        metric = SegmentationMetric(
             self.mask_classes, ignore_index=self.ignore_index, boundary_tolerance=self.boundary_tolerance
         )
-        return {"scores": meter, "eval_sums": RunningSums(("loss", "count", "seen"))}
+        return {"scores": metric, "eval_sums": RunningSums(("loss", "count", "seen"))}
 
     def _compute_scores(self) -> dict[str, float]:
-        scores = self.scores.reduce()
+        scores = self.scores.result()
         self.scores.reset()
         sums = self.eval_sums.reduce()
         self.eval_sums.reset()

@@ -1,0 +1,84 @@
+"""Every metric of the library with batches for it, for the contract that all of them keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from tests.metrics.detections import random_evaluation
+from visionkit.metrics import (
+    CaptionScores,
+    CocoAP,
+    MultiLabelScores,
+    RegressionScores,
+    ScoreMetric,
+    SegmentationMetric,
+    SingleLabelScores,
+)
+
+IMAGES = 9
+WORDS = ("a", "red", "dog", "left", "of", "the", "café")
+
+
+@dataclass(frozen=True)
+class MetricCase:
+    """A metric and the arguments of its `update` for nine images, each a sequence with one item an image."""
+
+    name: str
+    build: Callable[..., ScoreMetric]
+    arguments: tuple[Any, ...]
+    names: int  # scores
+
+    def batch(self, *positions: int) -> tuple[Any, ...]:
+        """The arguments of `update` for some of the images."""
+        index = list(positions)
+        return tuple(
+            value[index] if isinstance(value, torch.Tensor) else [value[i] for i in index]
+            for value in self.arguments
+        )
+
+
+def _cases() -> tuple[MetricCase, ...]:
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(IMAGES, 6, generator=rng)
+    classes = torch.randint(0, 6, (IMAGES,), generator=rng)
+    labels = (torch.rand(IMAGES, 6, generator=rng) < 0.4).float()
+    # Halves: sums of them do not depend on the order of the images.
+    losses = (cross_entropy(logits, classes, reduction="none") * 4).round() / 4
+    values = torch.randint(-9, 9, (2, IMAGES, 2), generator=rng) / 4
+    maps = torch.randint(0, 4, (2, IMAGES, 8, 9), generator=rng)
+    maps[1, :, :2] = 255
+    preds, targets, ids = random_evaluation(5, images=IMAGES, masks=True, side=96)
+
+    def sentence() -> list[str]:
+        chosen = torch.randint(0, len(WORDS), (int(torch.randint(2, 9, (), generator=rng)),), generator=rng)
+        return [WORDS[i] for i in chosen]
+
+    captions = [sentence() for _ in range(IMAGES)]
+    references = [[sentence() for _ in range(1 + i % 3)] for i in range(IMAGES)]
+    return (
+        MetricCase("single label", lambda **k: SingleLabelScores(6, **k), (logits, classes, losses), 5),
+        MetricCase("multi label", lambda **k: MultiLabelScores(6, **k), (logits, labels, losses), 4),
+        MetricCase("regression", lambda **k: RegressionScores(2, **k), (values[0], values[1], losses), 4),
+        MetricCase(
+            "class maps",
+            lambda **k: SegmentationMetric(4, boundary_tolerance=0.1, **k),
+            (maps[0], maps[1]),
+            8,
+        ),
+        MetricCase("boxes", lambda **k: CocoAP("abcd", **k), (preds, targets, ids), 16),
+        MetricCase("masks", lambda **k: CocoAP("abcd", masks=True, **k), (preds, targets, ids), 32),
+        MetricCase("captions", lambda **k: CaptionScores(**k), (captions, references, ids), 7),
+    )
+
+
+CASES = _cases()
+
+
+def hexes(scores: dict[str, Any]) -> dict[str, str]:
+    """Scores as text that keeps every bit."""
+    return {name: float(value).hex() for name, value in scores.items()}
