@@ -106,9 +106,9 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     )
     # The words come from the captions that are trained on: a smaller fraction has fewer of them.
     captions = captions_of(make_data(splits, collate=caption_batch).train_reader)
-    vocabulary = Vocabulary.build((text for several in captions for text in several), least=config.least)
+    vocabulary = Vocabulary.build((text for texts in captions for text in texts), min_count=config.least)
     splits = dataclasses.replace(
-        splits, notices=(*splits.notices, *vocabulary.notices(longest=config.longest))
+        splits, notices=(*splits.notices, *vocabulary.notices(max_length=config.longest))
     )
     vectors = None
     if config.words != "random":
@@ -120,7 +120,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
             notices=(*splits.notices, *vectors.notices()),
         )
     data = make_data(
-        splits, collate=partial(caption_batch, encode=vocabulary.encode, several=config.captions)
+        splits, collate=partial(caption_batch, encode=vocabulary.encode, captions_per_image=config.captions)
     )
     critic = SelfCritical(config.critic_from, config.baseline, config.draws, seed=config.seeds[0])
     task = Captioner(

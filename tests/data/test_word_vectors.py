@@ -45,7 +45,7 @@ def test_every_format_gives_the_same_table(tmp_path, kind, name):
     vectors = read_word_vectors(tmp_path / name, _VOCABULARY)
     assert vectors.table.shape == (8, 3)
     assert vectors.table[4:7].tolist() == [_WORDS["dog"], _WORDS["Paris"], _WORDS["café"]]
-    assert vectors.found.tolist() == [False] * 4 + [True] * 3 + [False]
+    assert vectors.matched.tolist() == [False] * 4 + [True] * 3 + [False]
     assert vectors.coverage == 0.75
     assert vectors.missing == ("zebra",)
     assert vectors.table[0].tolist() == [0, 0, 0]

@@ -74,8 +74,7 @@ NO_LOADERS = {
     "visionkit.data.formats.masks.read_mask:to_classes": "takes a decoded mask",
     "visionkit.data.pack.writer:pack": "writes what its reader reads",
     "visionkit.text.read_text:decode_text": "decodes bytes; the path is named in errors",
-    "visionkit.data.pack.layout:save_arrays": "writes",
-    "visionkit.data.pack.layout:write_bytes": "writes",
+    "visionkit.data.pack.layout:write_index": "writes",
     "visionkit.data.pack.reader:PackedReader.__init__": "called by `open_pack`",
 }
 
