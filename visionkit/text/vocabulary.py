@@ -98,7 +98,7 @@ class Vocabulary:
         if not words:
             longest = max(counts, key=len, default="")
             raise InputError(
-                f"No word occurs {min_count} times or more in the training captions ({len(counts)} words seen, "
+                f"No word occurs {min_count} times or more in the training captions ({len(counts)} words, "
                 f"such as {longest[:40]!r}). Set a smaller min_count. Words are found by "
                 "spaces: captions that are written without need them first."
             )

@@ -33,7 +33,7 @@ ROW = np.dtype([
     ("height", "<i4"), ("width", "<i4"), ("label", "<i8"),
     ("bytes", "<i8"), ("mtime", "<i8"), ("digest", "S32"),
 ])  # fmt: skip
-"""A record: position and check value; size and class (-1: none) of the image; size, time, digest of its file."""
+"""A record: position, check value; size and class (-1: none) of the image; size, time, digest of the file."""
 
 
 @dataclass(frozen=True)
