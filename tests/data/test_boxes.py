@@ -40,7 +40,7 @@ CASES = {
     "huge": (IMAGE, _target([[5.0, 5.0, 1e38, 30.0]]), "boxes", "reaches beyond"),
     "outside": (IMAGE, _target([[100.0, 5.0, 120.0, 30.0]]), "boxes", "lies outside"),
     "partly negative": (IMAGE, _target([[-9.0, 5.0, 20.0, 30.0]]), "boxes", "reaches beyond"),
-    "shares": (IMAGE, _target([[0.1, 0.1, 0.5, 0.9]]), "boxes", "shares of the image"),
+    "shares": (IMAGE, _target([[0.1, 0.1, 0.5, 0.9]]), "boxes", "fractions of the image"),
     "flat": (IMAGE, {"boxes": torch.zeros(0), "labels": torch.zeros(0).long()}, "boxes", r"\(N, 4\)"),
     "a list": (IMAGE, {"boxes": [GOOD], "labels": torch.zeros(1).long()}, "boxes", "but got list"),
     "integers": (IMAGE, _target() | {"boxes": torch.tensor([[1, 1, 9, 9]])}, "boxes", r"boxes\.float"),

@@ -1,10 +1,9 @@
-"""The order of data as a function: of (seed, epoch) for training, of nothing for evaluation.
+"""Batch samplers of training and evaluation, whose order is a function of (seed, epoch).
 
-Samplers here hold no random state. A training order asks, each time it is iterated, how many batches have
-been consumed in all, and computes from that where it stands; so a resumed run continues with the very
-batch that would have come next, for any number of workers (the restored progress of the Trainer is the only
-position there is). Evaluation shards neither pad nor repeat: the shards of all processes together hold every
-sample exactly once.
+They hold no random state. The training order reads, each time it is iterated, how many batches have been
+consumed since training began (the restored progress of the Trainer), and computes epoch and batch from that;
+so a resumed run continues with the batch that would have come next, for any number of workers. Evaluation
+shards neither pad nor repeat: together they hold every sample exactly once.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ Grouping = Callable[[list[int], int], list[list[int]]]
 
 
 class TrainOrder(Sampler[list[Key]]):
-    """Batches of keys whose global order is a function of (seed, epoch) only.
+    """Batches of keys in a global order that is a function of (seed, epoch) only.
 
     The permutation of an epoch is cut into global batches of `batch_size * world`; process `rank` takes its
-    contiguous part of each. What does not fill a global batch at the end of an epoch is left out of that
-    epoch (every epoch leaves out others). A data set smaller than one global batch gives one smaller batch.
+    contiguous part of each. The last samples of an epoch that do not fill a global batch are left out (others
+    in every epoch). A data set smaller than one global batch gives one smaller batch.
 
     Args:
         size: Number of samples.
@@ -37,8 +36,8 @@ class TrainOrder(Sampler[list[Key]]):
         seed: Seed of the order.
         rank: This process.
         world: Number of processes.
-        position: How many batches have been consumed since training began; asked whenever the order is
-            iterated. Without it the order counts its own passes.
+        position: Returns how many batches have been consumed since training began; called whenever the order
+            is iterated. Without it the order counts its own passes.
         grouping: Cuts the permutation into global batches in another way (must be a pure function).
 
     Raises:
@@ -101,7 +100,7 @@ class TrainOrder(Sampler[list[Key]]):
 
 
 class EvalOrder(Sampler[list[Key]]):
-    """Batches of keys of one process's share of an evaluation set: no padding, no repeats.
+    """Batches of keys of one process's part of an evaluation set: no padding, no repeats.
 
     A process without any sample yields one empty batch, so that the hooks of an evaluation run on every
     process; tasks return at once on a batch without ids.
@@ -111,7 +110,7 @@ class EvalOrder(Sampler[list[Key]]):
         batch_size: Samples a batch.
         rank: This process.
         world: Number of processes.
-        indices: The samples to walk, in place of all of them.
+        indices: The samples to use; all of them if not given.
     """
 
     def __init__(
