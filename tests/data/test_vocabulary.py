@@ -64,7 +64,7 @@ def test_what_a_vocabulary_leaves_out_is_counted():
     rare, long = vocabulary.notices(max_length=7)
     assert (rare.count, rare.total, rare.first) == (4, 19, "'below'")
     assert (long.count, long.total, long.first) == (1, 4, "one of 8 words")
-    assert rare.max_share is long.max_share is None
+    assert rare.max_fraction is long.max_fraction is None
     assert vocabulary.notices(max_length=8) == (rare,)
     assert Vocabulary(["a"]).notices(max_length=1) == ()
 

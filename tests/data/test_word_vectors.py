@@ -106,7 +106,7 @@ def test_text_is_told_by_its_content_and_read_from_archives(tmp_path, name, cont
     vectors = read_word_vectors(path, Vocabulary(["dog", "cat", "zebra"]))
     assert vectors.table[4:6].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     (notice,) = vectors.notices()
-    assert (notice.count, notice.total, notice.first, notice.max_share) == (1, 3, "'zebra'", None)
+    assert (notice.count, notice.total, notice.first, notice.max_fraction) == (1, 3, "'zebra'", None)
 
 
 def test_what_is_no_file_of_vectors_is_refused_with_the_reason(tmp_path):

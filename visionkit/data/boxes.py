@@ -124,8 +124,8 @@ def check_boxes(
                 add(text, "boxes", index)
         if not errors and size and len(boxes) and min(size) > 8 and float(boxes.max()) <= 1.0:
             add(
-                "Expected boxes in pixels, but all coordinates are at most 1: they look like fractions of the "
-                "image. Multiply them by its width and height.",
+                "Expected boxes in pixels, but all coordinates are at most 1: they look like fractions of "
+                "the image. Multiply them by its width and height.",
                 "boxes",
             )
     if not isinstance(labels, Tensor) or labels.ndim != 1:

@@ -57,10 +57,14 @@ class FaultList:
 
     def all(self) -> list[DataError]:
         """Return the listed errors, and for each kind with more of them how many more."""
-        more = {key: count - self.max_of_kind for key, count in self._count.items() if count >
-        self.max_of_kind} rest = [
-            DataError(f"And {count:,} more of this kind.", path=self.path, field=key.split("|")[0])
-            for key, count in more.items()
+        rest = [
+            DataError(
+                f"And {count - self.max_of_kind:,} more of this kind.",
+                path=self.path,
+                field=key.split("|")[0],
+            )
+            for key, count in self._count.items()
+            if count > self.max_of_kind
         ]
         return self._items + rest
 

@@ -209,7 +209,7 @@ class BoxCounts:
     """
 
     def __init__(self, max_dropped: float) -> None:
-        self.objects, self.images = (NoticeCounter(max_share=max_dropped) for _ in range(2))
+        self.objects, self.images = (NoticeCounter(max_fraction=max_dropped) for _ in range(2))
         self.object_total = self.image_total = 0
         self._max_cut = max(MAX_CUT, max_dropped)
 

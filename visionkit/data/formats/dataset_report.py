@@ -111,9 +111,9 @@ def _check(path: Path, each: Format, options: OpenOptions) -> DatasetReport:
             told = each.told(path, options)
             return DatasetReport(str(path), each.name, None, tuple(faults or [fault]), (), told)
         for notice in splits.notices:
-            if notice.max_share is not None:
+            if notice.max_fraction is not None:
                 try:
-                    check_share([replace(notice, max_share=options.max_dropped)], path=str(path))
+                    check_share([replace(notice, max_fraction=options.max_dropped)], path=str(path))
                 except DataError as fault:
                     faults.append(fault)
     return DatasetReport(

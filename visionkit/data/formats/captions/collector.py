@@ -142,8 +142,8 @@ class CaptionCollector:
         self.file = file
         self.faults: list[DataError] = []
         self.records: list[CaptionRecord] = []
-        self.images = NoticeCounter(max_share=max_dropped)
-        self.captions = NoticeCounter(max_share=max_dropped)
+        self.images = NoticeCounter(max_fraction=max_dropped)
+        self.captions = NoticeCounter(max_fraction=max_dropped)
         self.dropped: dict[str, list[DataError]] = {}
         self.seen = {"images": 0, "captions": 0}
         self.more: tuple[Notice, ...] = ()

@@ -166,7 +166,7 @@ def check_captions(
     limits = {notice.what: notice for notice in table.notices}
     for what, cases in table.dropped:
         notice = limits[what]
-        if notice.max_share is not None and notice.fraction > notice.max_share:
+        if notice.max_fraction is not None and notice.fraction > notice.max_fraction:
             faults += cases
     for index in range(len(reader)):
         try:

@@ -103,7 +103,7 @@ class CocoReader:
     ) -> None:
         self.path, self.root, self.masks = Path(path), Path(root), masks
         scan = scan_coco(path, masks=masks, max_dropped=max_dropped)
-        images = NoticeCounter(max_share=max_dropped)
+        images = NoticeCounter(max_fraction=max_dropped)
         self._files, missing = self._find(scan.records.names, scan.kept, images)
         faults = list(scan.faults)
         if bad_boxes == "raise":

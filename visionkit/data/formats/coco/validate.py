@@ -152,7 +152,7 @@ def size_fault(declared: tuple[int, ...], found: tuple[int, ...]) -> str:
 
 
 def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | None) -> Scan:
-    counter = NoticeCounter(max_share=max_dropped)
+    counter = NoticeCounter(max_fraction=max_dropped)
     faults, dropped, cut, notes = (FaultList(path, counter=counter) for _ in range(4))
     records = read_records(path, outlines=outlines, faults=faults, dropped=dropped, notes=notes)
     kept = _images(records, faults, notes)

@@ -106,7 +106,7 @@ class VocReader:
     ) -> None:
         self.root = part.root
         self.dropped: list[DataError] = []
-        objects, images = (NoticeCounter(max_share=max_dropped) for _ in range(2))
+        objects, images = (NoticeCounter(max_fraction=max_dropped) for _ in range(2))
         parsed: list[VocEntry] = []
         for name in part.names:
             found = parse_annotation(part, name, one_based=one_based)
