@@ -8,7 +8,7 @@ from typing import Any
 
 from visionkit.errors import DataError, InputError, expected
 
-__all__ = ["MAX_DROPPED", "Notice", "NoticeCounter", "check_share"]
+__all__ = ["MAX_DROPPED", "Notice", "NoticeCounter", "check_notices"]
 
 MAX_DROPPED = 0.1  # the fraction of a split's objects, captions or labels that a reader may leave out
 
@@ -97,7 +97,7 @@ class NoticeCounter:
         )
 
 
-def check_share(notices: Iterable[Notice], *, path: str | None = None) -> None:
+def check_notices(notices: Iterable[Notice], *, path: str | None = None) -> None:
     """Refuse a data set of which too much would be left out.
 
     Args:

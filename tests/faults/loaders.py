@@ -65,7 +65,7 @@ NO_LOADERS = {
     "visionkit.data.splits:holdout": "the path is named in errors",
     "visionkit.data.formats.box_splits:validation_split": "the path is named in errors",
     "visionkit.run.storage.disk:unwritable": "the path is named in errors",
-    "visionkit.notices:check_share": "the path is named in errors",
+    "visionkit.notices:check_notices": "the path is named in errors",
     "visionkit.data.read_image:to_rgb": "takes a decoded image",
     "visionkit.data.formats.csv.rows:row_notices": "takes rows that were read",
     "visionkit.data.formats.csv.rows:targets_of": "takes rows that were read",

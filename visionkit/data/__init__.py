@@ -76,7 +76,7 @@ from visionkit.data.transforms.segmentation import (
     segmentation_eval,
     segmentation_train,
 )
-from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
 from visionkit.rng import keyed_generator, keyed_seed
 
 __all__ = [
@@ -143,7 +143,7 @@ __all__ = [
     "check_masks",
     "check_pack",
     "check_reader",
-    "check_share",
+    "check_notices",
     "check_table",
     "check_voc",
     "check_yolo",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from visionkit.errors import DataError, InputError, expected
-from visionkit.notices import Notice, check_share
+from visionkit.notices import Notice, check_notices
 from visionkit.rng import Salt, keyed_seed
 from visionkit.types import Reader, Sample
 
@@ -56,7 +56,7 @@ class Splits:
 
     def __post_init__(self) -> None:
         """Refuse a data set of which too much would be left out."""
-        check_share(self.notices, path=str(self.facts.get("root", self.name)))
+        check_notices(self.notices, path=str(self.facts.get("root", self.name)))
 
 
 class Subset:

@@ -19,7 +19,7 @@ from visionkit.data.read_image import inside, read_image, read_size
 from visionkit.data.splits import Splits, Subset
 from visionkit.data.truth import make_truth
 from visionkit.errors import DataError
-from visionkit.notices import Notice, NoticeCounter, check_share
+from visionkit.notices import Notice, NoticeCounter, check_notices
 from visionkit.types import Sample
 
 __all__ = ["CUT", "DROPPED", "BoxCounts", "BoxReader", "BoxRecord", "box_splits", "note_crowded"]
@@ -247,7 +247,7 @@ def box_splits(
     """
     top = Path(root)
     notices = [notice for split, counted in counts.items() for notice in counted.notices(split)]
-    check_share(notices, path=str(top))
+    check_notices(notices, path=str(top))
     if "train" not in readers or not any(readers["train"].object_counts):
         raise DataError("Expected images with objects to train on, but there are none.", path=top)
     train, val, held = validation_split(readers["train"], readers.get("val"), top, seed=seed)

@@ -28,7 +28,7 @@ from visionkit.data.formats.folder.notices import (
 from visionkit.data.read_image import IMAGE_SUFFIXES, read_image
 from visionkit.data.splits import HOLDOUT, Splits, holdout
 from visionkit.errors import DataError, printable
-from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
 from visionkit.types import Reader, Sample
 
 __all__ = [
@@ -100,7 +100,7 @@ class ImageFolder:
             printable(Path(os.path.relpath(file, self.folder)).as_posix()) for file in self.files
         ]
         self.notices = self._count(counter, others)
-        check_share(self.notices, path=str(self.folder))
+        check_notices(self.notices, path=str(self.folder))
 
     def _count(self, counter: NoticeCounter, others: list[str]) -> tuple[Notice, ...]:
         """Return what is said of the files, those that are read and the others."""
