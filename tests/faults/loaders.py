@@ -52,7 +52,7 @@ NO_LOADERS = {
     "visionkit.transfer:apply_transfer": "asks what an init implies",
     "visionkit.transfer:is_trained": "asks what an init implies",
     "visionkit.transfer:resolve_transfer": "asks what an init implies",
-    "visionkit.data.formats.coco.records:FaultList.__init__": "names a file in texts",
+    "visionkit.data.formats.coco.records:ErrorList.__init__": "names a file in texts",
     "visionkit.data.formats.masks.cityscapes:cityscapes_labels": "called by `cityscapes_masks`",
     "visionkit.data.formats.masks.pairs:match_keys": "pairs names; opens nothing",
     "visionkit.data.formats.masks.statistics:mask_notices": "called by `mask_splits`",
@@ -122,7 +122,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
 
 
 def _faults() -> Any:
-    return importlib.import_module("visionkit.data.formats.coco.records").FaultList("x")
+    return importlib.import_module("visionkit.data.formats.coco.records").ErrorList("x")
 
 
 def is_path(parameter: inspect.Parameter) -> bool:

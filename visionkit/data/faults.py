@@ -7,10 +7,10 @@ from pathlib import Path
 from visionkit.errors import DataError
 from visionkit.notices import NoticeCounter
 
-__all__ = ["FaultList"]
+__all__ = ["ErrorList"]
 
 
-class FaultList:
+class ErrorList:
     """Errors in the order they are added; of one kind the first thousand, and how many more there are.
 
     Args:
