@@ -13,12 +13,12 @@ from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 from visionkit.errors import DataError, InputError
 from visionkit.pixels import pixel_fault
 
-__all__ = ["SLACK", "box_fault", "check_boxes", "plain_boxes"]
+__all__ = ["SLACK", "box_error", "check_boxes", "plain_boxes"]
 
 SLACK = 1.0  # pixels a box may reach beyond the image: annotators and 1-based formats round
 
 
-def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str | None:
+def box_error(box: Sequence[float], size: tuple[int, int] | None = None) -> str | None:
     """Return what is wrong with a box, or None.
 
     Args:
@@ -119,7 +119,7 @@ def check_boxes(
     else:
         size = None if text else (int(image.shape[-2]), int(image.shape[-1]))
         for index, box in enumerate(boxes.tolist()):
-            text = box_fault(box, size)
+            text = box_error(box, size)
             if text:
                 add(text, "boxes", index)
         if not errors and size and len(boxes) and min(size) > 8 and float(boxes.max()) <= 1.0:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from visionkit.data.boxes import box_fault
+from visionkit.data.boxes import box_error
 from visionkit.data.formats.box_splits import validation_split
 from visionkit.data.formats.coco.segmentations import OutlineBuilder
 from visionkit.data.formats.coco.validate import MAX_CUT, size_fault
@@ -69,13 +69,13 @@ class BoxRecord:
             where: The record, for the fault.
         """
         height, width = size or (1, 1)
-        fault = box_fault(box, size)
+        fault = box_error(box, size)
         if size is None and fault is None:
             low, high = -_SHARE_SLACK, 1 + _SHARE_SLACK
             if min(box) < low or max(box) > high:
                 fault = f"Expected shares of the image from 0 to 1, but got {[round(v, 4) for v in box]}."
         inner = [max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])]
-        cut = fault is not None and box_fault(box) is None and box_fault(inner) is None
+        cut = fault is not None and box_error(box) is None and box_error(inner) is None
         if size is None and max(map(abs, box), default=0.0) > 2:
             cut = False  # pixels, not shares
         if fault is None or cut:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.data.boxes import SLACK, box_fault
+from visionkit.data.boxes import SLACK, box_error
 from visionkit.data.faults import ErrorList
 from visionkit.data.formats.coco.records import (
     BAD_BOXES,
@@ -315,7 +315,7 @@ def _boxes(
         if width <= 0 or height <= 0:
             text = f"Expected a box with an area, but its width and height are {width:g} and {height:g}."
         else:
-            text = box_fault(full[row].tolist(), size) or "Expected a box with an area in its image."
+            text = box_error(full[row].tolist(), size) or "Expected a box with an area in its image."
         text = f"{text} Boxes are x, y, width, height."
         if over[row]:
             cut.add(text, record=_record(records, row), field="bbox", notice=CUT)
