@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SLACK", "pixel_fault"]
+__all__ = ["SLACK", "pixel_error"]
 
 SLACK = 0.25
 """How far floats may lie outside [0, 1]: sharp resampling (bicubic, Lanczos) overshoots at edges."""
 
 
-def pixel_fault(images: Tensor) -> str | None:
+def pixel_error(images: Tensor) -> str | None:
     """Return what is wrong with the pixels of images, with the range that they have, or None.
 
     Reads the lowest and the highest value, for which a batch on another device has to be waited for.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from visionkit.errors import DataError, InputError
-from visionkit.pixels import pixel_fault
+from visionkit.pixels import pixel_error
 
 __all__ = ["SLACK", "box_error", "check_boxes", "plain_boxes"]
 
@@ -165,7 +165,7 @@ def _image_error(image: Any, channels: int) -> str | None:
         return f"Expected an image ({channels}, H, W), but got {_shape_or_type(image)}. {fix}"
     if not image.numel():
         return f"Expected an image with pixels, but got {tuple(image.shape)}."
-    return pixel_fault(image)
+    return pixel_error(image)
 
 
 def _shape_or_type(value: Any) -> str:
