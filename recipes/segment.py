@@ -89,7 +89,10 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         splits,
         batch_size=config.batch_size,
         train_transform=segmentation_train(
-            (height, width), scale=(least, largest), cap=config.cap, photometric=config.photometric
+            (height, width),
+            scale=(least, largest),
+            max_class_ratio=config.cap,
+            photometric=config.photometric,
         ),
         eval_transform=segmentation_eval(),
         collate=mask_batch,

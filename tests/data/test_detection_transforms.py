@@ -60,7 +60,7 @@ def test_evaluation_keeps_the_shape_and_limits_the_long_side():
     out = detection_eval(30)(_sample(), keyed_generator(0))
     assert out["image"].shape == (3, 30, 50)
     assert out["boxes"].tolist() == [[10, 5, 30, 25]]
-    assert detection_eval(30, longest=40)(_sample(), keyed_generator(0))["image"].shape == (3, 24, 40)
+    assert detection_eval(30, max_size=40)(_sample(), keyed_generator(0))["image"].shape == (3, 24, 40)
 
 
 def test_copy_paste_covers_what_lies_below_and_drops_what_is_hidden():

@@ -180,7 +180,7 @@ def _read(job: _Job, index: int) -> tuple[Sample, bytes, tuple[int, int, str]]:
     scale = settings.short / min(height, width) if settings.short else 1.0
     if scale < 1:
         target = (max(1, round(height * scale)), max(1, round(width * scale)))
-        sample = crop_resize(sample, (0, 0, height, width), target, keep=0.0)
+        sample = crop_resize(sample, (0, 0, height, width), target, min_visibility=0.0)
     pixels = sample["image"].permute(1, 2, 0).contiguous().numpy()  # (3, H, W) -> (H, W, 3)
     # The status is read before the content: a file that changes in between is found to be out of date.
     status = None if file is None else Path(file).stat()

@@ -1,4 +1,4 @@
-"""Paint for scenes: textured grounds, plain shapes, and glyphs laid over them with their exact masks."""
+"""Drawing of scenes: textured backgrounds, plain shapes, and glyphs with their exact masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def ground(rng: np.random.Generator, size: int) -> Bytes:
-    """Paint a textured ground: clouds, stripes, checks, dots or a slope, in two or three random colours.
+    """Return a textured background: clouds, stripes, checks, dots or a gradient, in random colours.
 
     Args:
         rng: The draws.
@@ -77,13 +77,13 @@ def shapes(rng: np.random.Generator, image: Image.Image, count: int) -> None:
 
 
 def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: float = 12.0) -> Image.Image:
-    """Give a glyph a size, a small turn, a mirror and a change of light.
+    """Resize a glyph, and rotate, mirror and relight it at random.
 
     Args:
         rng: The draws.
-        glyph: RGBA, left as it is.
+        glyph: RGBA, not changed.
         side: Longer side of the upright glyph in pixels.
-        turn: Standard deviation of the turn in degrees.
+        turn: Standard deviation of the rotation in degrees.
 
     Returns:
         A new RGBA image.
@@ -106,7 +106,7 @@ def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: fl
 
 
 def lay(image: Image.Image, piece: Image.Image, left: int, top: int) -> None:
-    """Lay a piece over the image.
+    """Paste a piece onto the image.
 
     Args:
         image: RGB, changed in place.
