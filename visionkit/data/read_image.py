@@ -2,8 +2,8 @@
 
 The header is read first: only formats on a short list are opened, and an image above the pixel limit is
 refused before anything is decoded. Pillow decodes, because damaged files raise an exception there and can end
-the process in other decoders. Where simplejpeg is installed (the extra `fast`), it decodes intact JPEGs to the
-same bytes in two thirds of the time; files that it refuses go to Pillow.
+the process in other decoders. Where simplejpeg is installed (the extra `fast`), it decodes intact JPEGs to
+the same bytes in two thirds of the time; files that it refuses go to Pillow.
 """
 
 from __future__ import annotations
