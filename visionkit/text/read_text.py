@@ -11,7 +11,7 @@ from visionkit.errors import DataError
 
 __all__ = ["decode_text", "read_json", "read_lines", "read_text"]
 
-_BYTE_ORDER_MARKS = (
+_BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is the start of this one
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -51,7 +51,7 @@ def decode_text(data: bytes, *, path: str | Path) -> str:
     Raises:
         DataError: As `read_text`.
     """
-    bom, encoding = next((pair for pair in _BYTE_ORDER_MARKS if data.startswith(pair[0])), (b"", "utf-8"))
+    bom, encoding = next((pair for pair in _BOMS if data.startswith(pair[0])), (b"", "utf-8"))
     try:
         text = data[len(bom) :].decode(encoding)
     except UnicodeDecodeError as error:

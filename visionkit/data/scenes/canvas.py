@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-__all__ = ["covered", "ground", "lay", "patch", "shapes"]
+__all__ = ["augment_glyph", "background", "cover_mask", "paste", "shapes"]
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 
-def ground(rng: np.random.Generator, size: int) -> Bytes:
+def background(rng: np.random.Generator, size: int) -> Bytes:
     """Return a textured background: clouds, stripes, checks, dots or a gradient, in random colours.
 
     Args:
@@ -76,7 +76,9 @@ def shapes(rng: np.random.Generator, image: Image.Image, count: int) -> None:
             draw.polygon([tuple(corner) for corner in corners], fill=colour)
 
 
-def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: float = 12.0) -> Image.Image:
+def augment_glyph(
+    rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: float = 12.0
+) -> Image.Image:
     """Resize a glyph, and rotate, mirror and relight it at random.
 
     Args:
@@ -105,7 +107,7 @@ def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: fl
     return Image.fromarray(pixels, "RGBA")
 
 
-def lay(image: Image.Image, piece: Image.Image, left: int, top: int) -> None:
+def paste(image: Image.Image, piece: Image.Image, left: int, top: int) -> None:
     """Paste a piece onto the image.
 
     Args:
@@ -117,7 +119,7 @@ def lay(image: Image.Image, piece: Image.Image, left: int, top: int) -> None:
     image.paste(piece, (left, top), piece)
 
 
-def covered(size: int, piece: Image.Image, left: int, top: int) -> Bytes:
+def cover_mask(size: int, piece: Image.Image, left: int, top: int) -> Bytes:
     """Return where a piece covers a square image.
 
     Args:

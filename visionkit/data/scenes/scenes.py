@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from visionkit.data.scenes.canvas import covered, ground, lay, patch, shapes
+from visionkit.data.scenes.canvas import augment_glyph, background, cover_mask, paste, shapes
 from visionkit.data.scenes.glyphs import (
     CATEGORIES,
     CLUTTER,
@@ -250,19 +250,19 @@ def _base(size: int) -> int:
 
 def _single(rng: np.random.Generator, size: int, label: int, split: str) -> Scene:
     """Compose one main object over shapes and glyphs of no category."""
-    image = Image.fromarray(ground(rng, size))
+    image = Image.fromarray(background(rng, size))
     shapes(rng, image, int(rng.integers(0, 4)))
     for _ in range(int(rng.integers(0, 3))):
         clutter = glyph_image(CLUTTER[int(rng.integers(len(CLUTTER)))], _base(size))
-        piece = patch(rng, clutter, size * (0.12 + 0.16 * rng.random()))
-        lay(image, piece, int(rng.integers(0, size)), int(rng.integers(0, size)))
+        piece = augment_glyph(rng, clutter, size * (0.12 + 0.16 * rng.random()))
+        paste(image, piece, int(rng.integers(0, size)), int(rng.integers(0, size)))
     pool = glyph_split(_NAMES[label], split)
     glyph = pool[int(rng.integers(len(pool)))]
     side = size * (0.55 + 0.35 * rng.random())
-    piece = patch(rng, glyph_image(glyph, _base(size)), side)
+    piece = augment_glyph(rng, glyph_image(glyph, _base(size)), side)
     left, top = _draw_position(rng, size, piece)
-    lay(image, piece, left, top)
-    cover = covered(size, piece, left, top)
+    paste(image, piece, left, top)
+    cover = cover_mask(size, piece, left, top)
     box = _box(cover)
     item = SceneObject(glyph, glyph_name(glyph), label, box)
     return Scene(np.array(image), (item,), cover[None], None, ())
@@ -270,7 +270,7 @@ def _single(rng: np.random.Generator, size: int, label: int, split: str) -> Scen
 
 def _crowd(rng: np.random.Generator, size: int, split: str) -> Scene:
     """Compose two to five objects of any category; each stays mostly visible."""
-    image = Image.fromarray(ground(rng, size))
+    image = Image.fromarray(background(rng, size))
     shapes(rng, image, int(rng.integers(0, 3)))
     drawn: list[tuple[str, int]] = []
     full: list[np.ndarray] = []  # the mask of each object without the objects over it
@@ -279,13 +279,13 @@ def _crowd(rng: np.random.Generator, size: int, split: str) -> Scene:
         category = int(rng.integers(len(_NAMES)))
         pool = glyph_split(_NAMES[category], split)
         glyph = pool[int(rng.integers(len(pool)))]
-        piece = patch(rng, glyph_image(glyph, _base(size)), size * (0.22 + 0.23 * rng.random()))
+        piece = augment_glyph(rng, glyph_image(glyph, _base(size)), size * (0.22 + 0.23 * rng.random()))
         for _ in range(8):  # try positions that cover little; without one the object is left out
             left, top = _draw_position(rng, size, piece)
-            cover = covered(size, piece, left, top)
+            cover = cover_mask(size, piece, left, top)
             remaining = [np.where(cover > 0, np.uint8(0), below) for below in visible]
             if all(now.sum() >= 0.85 * mask.sum() for now, mask in zip(remaining, full, strict=True)):
-                lay(image, piece, left, top)
+                paste(image, piece, left, top)
                 visible, full = [*remaining, cover], [*full, cover]
                 drawn.append((glyph, category))
                 break
@@ -298,7 +298,7 @@ def _crowd(rng: np.random.Generator, size: int, split: str) -> Scene:
 
 def _pair(rng: np.random.Generator, size: int, split: str) -> Scene:
     """Compose two objects side by side or one above the other, with captions of their relation."""
-    image = Image.fromarray(ground(rng, size))
+    image = Image.fromarray(background(rng, size))
     pairs = _pairs()[split]
     first, second = pairs[int(rng.integers(len(pairs)))]
     if rng.random() < 0.5:
@@ -308,14 +308,16 @@ def _pair(rng: np.random.Generator, size: int, split: str) -> Scene:
     ahead = relation in ("left of", "above")
     covers = []
     for glyph, near in ((first, ahead), (second, not ahead)):
-        piece = patch(rng, glyph_image(glyph, _base(size)), size * (0.34 + 0.08 * rng.random()), turn=6.0)
+        piece = augment_glyph(
+            rng, glyph_image(glyph, _base(size)), size * (0.34 + 0.08 * rng.random()), turn=6.0
+        )
         free = (size - piece.width, size - piece.height)
         corner = [int(rng.integers(round(0.25 * room), round(0.75 * room) + 1)) for room in free]
         half = max(1, size // 2 - (piece.width, piece.height)[along])
         step = int(rng.integers(0, half))
         corner[along] = step if near else free[along] - step
-        lay(image, piece, *corner)
-        covers.append(covered(size, piece, *corner))
+        paste(image, piece, *corner)
+        covers.append(cover_mask(size, piece, *corner))
     covers[0] = np.where(covers[1] > 0, np.uint8(0), covers[0])
     objects = tuple(
         SceneObject(glyph, glyph_name(glyph), _CATEGORY[glyph], _box(cover))
