@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.run.tiny import TinyTask, tiny_data
-from visionkit.data.samplers import TrainOrder
+from visionkit.data.samplers import TrainBatchSampler
 
 pytestmark = pytest.mark.dist
 
@@ -39,7 +39,7 @@ def told(tmp_path_factory, root):
 
 
 def test_the_shares_make_the_global_order(told):
-    order = TrainOrder(30, batch_size=8, seed=5)
+    order = TrainBatchSampler(30, batch_size=8, seed=5)
     alone = [[f"noise-1-{i}" for i in batch] for epoch in (0, 1) for batch in order.global_batches(epoch)]
     both = [a[1] + b[1] for a, b in zip(told[0]["seen"], told[1]["seen"], strict=True)]
     assert both == alone

@@ -17,13 +17,13 @@ from visionkit.errors import InputError
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Key
 
-__all__ = ["EvalOrder", "TrainOrder"]
+__all__ = ["EvalOrder", "TrainBatchSampler"]
 
 Grouping = Callable[[list[int], int], list[list[int]]]
 """Cuts a permutation into global batches of the given size (aspect-ratio grouping); a pure function."""
 
 
-class TrainOrder(Sampler[list[Key]]):
+class TrainBatchSampler(Sampler[list[Key]]):
     """Batches of keys in a global order that is a function of (seed, epoch) only.
 
     The permutation of an epoch is cut into global batches of `batch_size * world`; process `rank` takes its
