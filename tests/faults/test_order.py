@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.children import digest, go_until
-from visionkit.data.samplers import EvalOrder, TrainBatchSampler
+from visionkit.data.samplers import EvalBatchSampler, TrainBatchSampler
 
 
 def walk(order: TrainBatchSampler, position: list[int], until: int) -> list[list[tuple[int, int]]]:
@@ -210,6 +210,6 @@ def test_scores_are_those_of_one_process(zygote, figure, grid):
 
 
 def test_a_share_may_be_empty():
-    shares = [list(EvalOrder(2, batch_size=4, rank=rank, world=3)) for rank in range(3)]
+    shares = [list(EvalBatchSampler(2, batch_size=4, rank=rank, world=3)) for rank in range(3)]
     assert [len(share) for share in shares] == [1, 1, 1]
     assert shares[2] == [[]]

@@ -36,7 +36,7 @@ from visionkit.data.pack.layout import PackSettings
 from visionkit.data.pack.reader import PackedReader, check_pack, is_pack, open_pack
 from visionkit.data.pack.writer import pack
 from visionkit.data.read_image import IMAGE_SUFFIXES, read_image, read_size
-from visionkit.data.samplers import EvalOrder, TrainBatchSampler
+from visionkit.data.samplers import EvalBatchSampler, TrainBatchSampler
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
 from visionkit.data.transforms.batch import (
@@ -100,7 +100,7 @@ __all__ = [
     "DetectionEval",
     "DrawCaptions",
     "EraseBatch",
-    "EvalOrder",
+    "EvalBatchSampler",
     "Flip",
     "FlipBatch",
     "Format",

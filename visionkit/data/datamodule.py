@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from visionkit.compat import batches_started, wraps_samplers
 from visionkit.data.keyed_dataset import Collate, KeyedDataset, SkipUnreadable, Transform, check_unreadable
-from visionkit.data.samplers import EvalOrder, Grouping, TrainBatchSampler
+from visionkit.data.samplers import EvalBatchSampler, Grouping, TrainBatchSampler
 from visionkit.data.splits import Splits, fingerprint, subset
 from visionkit.errors import InputError, expected
 from visionkit.rng import Salt, keyed_generator
@@ -210,11 +210,11 @@ class DataModule(lightning.LightningDataModule):
         data = KeyedDataset(
             reader, self._eval_transform, seed=self.seed, on_error="drop" if skips else "raise"
         )
-        order = EvalOrder(len(reader), batch_size=self.eval_batch_size, rank=rank, world=world_size)
+        order = EvalBatchSampler(len(reader), batch_size=self.eval_batch_size, rank=rank, world=world_size)
         return self._loader(data, order, split)
 
     def _loader(
-        self, data: KeyedDataset, order: TrainBatchSampler | EvalOrder, split: str
+        self, data: KeyedDataset, order: TrainBatchSampler | EvalBatchSampler, split: str
     ) -> DataLoader[Any]:
         return _LateLoader(
             data,

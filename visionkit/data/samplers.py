@@ -17,7 +17,7 @@ from visionkit.errors import InputError
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Key
 
-__all__ = ["EvalOrder", "TrainBatchSampler"]
+__all__ = ["EvalBatchSampler", "TrainBatchSampler"]
 
 Grouping = Callable[[list[int], int], list[list[int]]]
 """Cuts a permutation into global batches of the given size (aspect-ratio grouping); a pure function."""
@@ -99,7 +99,7 @@ class TrainBatchSampler(Sampler[list[Key]]):
             yield [Key(epoch, index) for index in batch[mine]]
 
 
-class EvalOrder(Sampler[list[Key]]):
+class EvalBatchSampler(Sampler[list[Key]]):
     """Batches of keys of one process's part of an evaluation set: no padding, no repeats.
 
     A process without any sample yields one empty batch, so that the hooks of an evaluation run on every
