@@ -23,7 +23,7 @@ __all__ = [
     "Augment",
     "CenterCrop",
     "Compose",
-    "Flip",
+    "RandomHorizontalFlip",
     "RandomResizedCrop",
     "Resize",
     "Transform",
@@ -136,7 +136,7 @@ class CenterCrop:
 
 
 @dataclass(frozen=True)
-class Flip:
+class RandomHorizontalFlip:
     """Mirror left to right. One draw.
 
     Args:
@@ -169,7 +169,7 @@ class Augment:
         if moved:
             raise InputError(
                 f"Expected a sample with an image only, but it has {', '.join(moved)}, which {self.name} "
-                "would not move. Use Flip and RandomResizedCrop there."
+                "would not move. Use RandomHorizontalFlip and RandomResizedCrop there."
             )
         seed = int(torch.randint(2**62, (), generator=rng))
         out = sample.copy()
@@ -203,7 +203,7 @@ def classification_train(
         InputError: The augmentation is not known, or the size is not positive.
     """
     _check_size(size)
-    basic = (RandomResizedCrop(size, scale=scale), Flip())
+    basic = (RandomResizedCrop(size, scale=scale), RandomHorizontalFlip())
     if augment == "basic":
         return Compose(basic)
     if augment == "randaugment":

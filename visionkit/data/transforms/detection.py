@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from visionkit.data.transforms.classification import Compose, Flip, Resize, Transform
+from visionkit.data.transforms.classification import Compose, RandomHorizontalFlip, Resize, Transform
 from visionkit.data.transforms.geometry import crop_resize
 from visionkit.data.truth import sample_truth
 from visionkit.errors import InputError, expected
@@ -163,7 +163,7 @@ def detection_train(size: int, *, max_size: int = 0, jitter: Sequence[float] = (
         raise InputError(expected("size and jitter", "positive", (size, tuple(jitter))))
     max_size = max_size or round(size * 5 / 3)
     sizes = tuple(max(1, round(size * factor)) for factor in jitter)
-    return Compose((ScaleJitter(sizes, max_size=round(max_size * max(jitter))), Flip()))
+    return Compose((ScaleJitter(sizes, max_size=round(max_size * max(jitter))), RandomHorizontalFlip()))
 
 
 @dataclass(frozen=True)

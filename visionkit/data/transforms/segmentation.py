@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from visionkit.data.formats.masks.label_map import IGNORE
-from visionkit.data.transforms.classification import Compose, Flip, Transform
+from visionkit.data.transforms.classification import Compose, RandomHorizontalFlip, Transform
 from visionkit.data.transforms.geometry import crop_resize
 from visionkit.errors import InputError, expected
 from visionkit.types import Sample
@@ -112,7 +112,10 @@ def segmentation_train(
     Raises:
         InputError: A number is out of range.
     """
-    steps: tuple[Transform, ...] = (ScaleCrop(size, scale=scale, max_class_ratio=max_class_ratio), Flip())
+    steps: tuple[Transform, ...] = (
+        ScaleCrop(size, scale=scale, max_class_ratio=max_class_ratio),
+        RandomHorizontalFlip(),
+    )
     return Compose((*steps, Photometric(photometric)) if photometric else steps)
 
 
