@@ -107,7 +107,7 @@ def write_index(file: Path, columns: Mapping[str, Any]) -> None:
 
     def write(part: Path) -> None:
         with part.open("wb") as stream:  # numpy would append .npz to a path
-            np.savez(stream, **arrays)
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
 
     write_atomic(file, write)
 
