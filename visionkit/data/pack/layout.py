@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,6 @@ class PackSettings:
             raise InputError(expected("quality", "1 to 100", self.quality))
         if self.records < 1:
             raise InputError(expected("records", "at least 1 a shard", self.records))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values."""
-        return asdict(self)
 
 
 def is_pack(path: str | os.PathLike[str]) -> bool:

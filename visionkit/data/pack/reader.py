@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visionkit.data.formats.validate import check_reader
 from visionkit.data.pack.layout import PackSettings, is_pack, read_index, read_pack
 from visionkit.data.pack.record import check_value, decode_record
 from visionkit.data.pack.writer import PARTS, pack_key
@@ -166,14 +167,8 @@ def check_pack(folder: str | os.PathLike[str]) -> list[DataError]:
         if now != shard["blake2b"]:
             text = f"Expected the digest {shard['blake2b']}, but it is {now}. Pack again to mend it."
             errors.append(DataError(text, path=file, field="shard"))
-    for reader in (splits.train, splits.val, splits.test):
-        for index in range(0 if reader is None else len(reader)):
-            try:
-                reader[index]  # type: ignore[index]
-            except DataError as error:
-                if error.field != "shard":
-                    errors.append(error)
-    return errors
+    readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
+    return errors + [e for reader in readers for e in check_reader(reader) if e.field != "shard"]
 
 
 def _compare_sources(pack: Path, files: Sequence[str], rows: NDArray[Any]) -> None:

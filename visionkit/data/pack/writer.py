@@ -11,7 +11,8 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,20 +91,16 @@ def pack(
     todo = [number for number in range(shards) if not _is_finished(path, number)]
     if len(todo) < shards:
         log(f"{shards - len(todo)} of {shards} shards are there already")
-    if workers:
-        with ProcessPoolExecutor(workers) as pool:
-            for number in pool.map(partial(_write_shard, job), todo):
-                log(f"shard {number + 1} of {shards}")
-    else:
-        for number in todo:
-            log(f"shard {_write_shard(job, number) + 1} of {shards}")
+    with ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
+        for number in (pool.map if pool else map)(partial(_write_shard, job), todo):
+            log(f"shard {number + 1} of {shards}")
     _finish(job, splits, key, shards)
     return path
 
 
 def pack_key(splits: Splits, settings: PackSettings) -> str:
     """Return the digest of what a pack is made from: settings, classes, names, labels and sizes of files."""
-    digest = hashlib.blake2b(json.dumps([PACK_FORMAT, settings.as_dict(), splits.classes]).encode())
+    digest = hashlib.blake2b(json.dumps([PACK_FORMAT, asdict(settings), splits.classes]).encode())
     for reader in _readers(splits).values():
         digest.update(fingerprint(reader).encode())
         for file in getattr(reader, "files", None) or ():
@@ -237,7 +234,7 @@ def _finish(job: _Job, splits: Splits, key: str, shards: int) -> None:
         "format": PACK_FORMAT,
         "key": key,
         "content": hashlib.blake2b(b"".join(rows["digest"].tolist()), digest_size=16).hexdigest(),
-        "settings": job.settings.as_dict(),
+        "settings": asdict(job.settings),
         "name": splits.name,
         "classes": list(splits.classes),
         "splits": {name: len(reader) for name, reader in readers.items()},
