@@ -103,7 +103,7 @@ def test_evaluation_changes_nothing():
 def test_numbers_out_of_range_are_refused():
     with pytest.raises(InputError, match="size of the window"):
         segmentation_train((0, 5))
-    with pytest.raises(InputError, match=r"scale to be \(least, largest\)"):
+    with pytest.raises(InputError, match=r"scale to be \(smallest, largest\)"):
         segmentation_train((5, 5), scale=(2.0, 1.0))
     with pytest.raises(InputError, match="cap to be a share"):
         segmentation_train((5, 5), max_class_ratio=0.0)

@@ -47,7 +47,7 @@ def test_files_come_back_and_damaged_ones_are_named(tmp_path):
 def test_refusals_say_what_to_do():
     with pytest.raises(InputError, match=r"No word occurs 9 times .* Set a smaller"):
         Vocabulary.build(_CAPTIONS, min_count=9)
-    with pytest.raises(InputError, match="'dog' stands twice"):
+    with pytest.raises(InputError, match="'dog' is repeated"):
         Vocabulary(["dog", "cat", "dog"])
     for bad in ("", "a b", "<eos>"):
         with pytest.raises(InputError, match="text without spaces"):
