@@ -31,7 +31,7 @@ def cut_runs(draw):
     world, batch = draw(st.integers(1, 4)), draw(st.integers(1, 5))
     size = draw(st.integers(world, 60))
     epochs = draw(st.integers(1, 4))
-    steps = TrainBatchSampler(size, batch_size=batch, seed=0, world=world).steps
+    steps = TrainBatchSampler(size, batch_size=batch, seed=0, world_size=world).steps
     cuts = draw(st.lists(st.tuples(st.integers(0, epochs * steps), st.integers(0, 3)), max_size=6))
     return world, batch, size, epochs, steps, sorted(cuts), draw(st.integers(0, 10**6))
 
@@ -48,7 +48,7 @@ def _each_sample_once(run):
     for rank in range(world):
         position = [0]
         order = TrainBatchSampler(
-            size, batch_size=batch, seed=seed, rank=rank, world=world, position=lambda p=position: p[0]
+            size, batch_size=batch, seed=seed, rank=rank, world_size=world, position=lambda p=position: p[0]
         )
         for until, lost in [*cuts, (epochs * steps, 0)]:
             start = position[0]
@@ -210,6 +210,6 @@ def test_scores_are_those_of_one_process(zygote, figure, grid):
 
 
 def test_a_share_may_be_empty():
-    shares = [list(EvalBatchSampler(2, batch_size=4, rank=rank, world=3)) for rank in range(3)]
+    shares = [list(EvalBatchSampler(2, batch_size=4, rank=rank, world_size=3)) for rank in range(3)]
     assert [len(share) for share in shares] == [1, 1, 1]
     assert shares[2] == [[]]

@@ -107,7 +107,9 @@ def test_empty_shards_and_fewer_samples_than_processes():
 
     for size in (0, 1, 2, 5, 11):
         for world in (1, 2, 3, 4):
-            shares = [list(EvalBatchSampler(size, batch_size=2, rank=r, world=world)) for r in range(world)]
+            shares = [
+                list(EvalBatchSampler(size, batch_size=2, rank=r, world_size=world)) for r in range(world)
+            ]
             got = sorted(key.index for share in shares for batch in share for key in batch)
             assert got == list(range(size))
             assert all(len(share) >= 1 for share in shares)

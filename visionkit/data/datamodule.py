@@ -134,7 +134,7 @@ class DataModule(lightning.LightningDataModule):
             batch_size=self.batch_size,
             seed=self.seed,
             rank=rank,
-            world=world_size,
+            world_size=world_size,
             position=None if self.trainer is None else self._consumed,
             grouping=self.grouping,
         )
@@ -210,7 +210,9 @@ class DataModule(lightning.LightningDataModule):
         data = KeyedDataset(
             reader, self._eval_transform, seed=self.seed, on_error="drop" if skips else "raise"
         )
-        order = EvalBatchSampler(len(reader), batch_size=self.eval_batch_size, rank=rank, world=world_size)
+        order = EvalBatchSampler(
+            len(reader), batch_size=self.eval_batch_size, rank=rank, world_size=world_size
+        )
         return self._loader(data, order, split)
 
     def _loader(
