@@ -17,9 +17,9 @@ from visionkit.data import (
     classification_train,
     crop_resize,
     flip,
-    keyed_generator,
 )
 from visionkit.errors import InputError
+from visionkit.rng import keyed_generator
 
 
 def _sample(height=40, width=60):

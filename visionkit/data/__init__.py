@@ -33,9 +33,9 @@ from visionkit.data.formats.voc.reader import check_voc, voc
 from visionkit.data.formats.yolo.reader import check_yolo, yolo
 from visionkit.data.keyed_dataset import KeyedDataset, drop_unreadable
 from visionkit.data.pack.layout import PackSettings
-from visionkit.data.pack.reader import PackedReader, check_pack, is_pack, open_pack
+from visionkit.data.pack.reader import PackedReader, check_pack, open_pack
 from visionkit.data.pack.writer import pack
-from visionkit.data.read_image import IMAGE_SUFFIXES, read_image, read_size
+from visionkit.data.read_image import read_image, read_size
 from visionkit.data.samplers import EvalBatchSampler, TrainBatchSampler
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
@@ -76,14 +76,11 @@ from visionkit.data.transforms.segmentation import (
     segmentation_eval,
     segmentation_train,
 )
-from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
-from visionkit.rng import keyed_generator, keyed_seed
+from visionkit.notices import Notice
 
 __all__ = [
     "FORMATS",
     "HOLDOUT",
-    "IMAGE_SUFFIXES",
-    "MAX_DROPPED",
     "SPLIT_ALIASES",
     "TASKS",
     "Augment",
@@ -108,7 +105,6 @@ __all__ = [
     "LargeScaleJitter",
     "MixupBatch",
     "Notice",
-    "NoticeCounter",
     "OneOfBatch",
     "OpenOptions",
     "PackSettings",
@@ -141,7 +137,6 @@ __all__ = [
     "check_folder",
     "check_images",
     "check_masks",
-    "check_notices",
     "check_pack",
     "check_reader",
     "check_table",
@@ -164,9 +159,6 @@ __all__ = [
     "image_counts",
     "image_folder",
     "image_table",
-    "is_pack",
-    "keyed_generator",
-    "keyed_seed",
     "labelme_boxes",
     "list_batch",
     "mask_batch",
