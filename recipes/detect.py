@@ -50,10 +50,10 @@ def open_splits(config: Config) -> Any:
 
 def train_geometry(config: Config, reader: Any) -> Any:
     """Return the training geometry that `--augment` names; other images to paste come from `reader`."""
-    from visionkit.data import Compose, CopyPaste, Flip, LargeScaleJitter, detection_train
+    from visionkit.data import Compose, CopyPaste, LargeScaleJitter, RandomHorizontalFlip, detection_train
 
     if config.augment in ("lsj", "paste"):
-        square = Compose((LargeScaleJitter(config.image_size), Flip()))
+        square = Compose((LargeScaleJitter(config.image_size), RandomHorizontalFlip()))
         return square if config.augment == "lsj" else CopyPaste(reader, square)
     jitter = (0.8, 0.9, 1.0, 1.1, 1.2) if config.augment == "jitter" else (1.0,)
     return detection_train(config.image_size, jitter=jitter)

@@ -1,4 +1,4 @@
-"""What a reader left out, changed or assumed: counted, with the first example, refused above a share."""
+"""Notices: what a reader left out, changed or assumed, counted, and refused above a fraction."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from visionkit.errors import DataError, InputError, expected
 
-__all__ = ["MAX_DROPPED", "Notice", "NoticeCounter", "check_share"]
+__all__ = ["MAX_DROPPED", "Notice", "NoticeCounter", "check_notices"]
 
-MAX_DROPPED = 0.1  # the share of a split's objects, captions or labels that a reader may leave out
+MAX_DROPPED = 0.1  # the fraction of a split's objects, captions or labels that a reader may leave out
 
 
 @dataclass(frozen=True)
@@ -22,28 +22,28 @@ class Notice:
     Args:
         what: The kind, in the plural ("boxes without an area left out", "files that are no images ignored").
         count: How often it occurred.
-        total: Out of how many; 0 for a choice, which has no share.
-        first: The first case, with file, record, field and reason (the text of its `DataError`, say).
-        max_share: The data set is refused when `count / total` is above this; None: it is never refused.
+        total: Out of how many; 0 for a choice, which has no fraction.
+        first: The first case, with file, record, field and reason, such as the text of its `DataError`.
+        max_fraction: The data set is refused when `count / total` is above this; None: never.
     """
 
     what: str
     count: int
     total: int
     first: str
-    max_share: float | None = None
+    max_fraction: float | None = None
 
     @property
-    def share(self) -> float:
+    def fraction(self) -> float:
         """Return `count / total`, 0 for a total of 0."""
         return self.count / self.total if self.total else 0.0
 
     def __str__(self) -> str:
-        """Return one line: the kind, the count, the share and the first case."""
+        """Return one line: the kind, the count, the fraction and the first case."""
         if not self.total:
             count = f"{self.count:,}. First: " if self.count != 1 else ""
             return f"{self.what}: {count}{self.first}"
-        return f"{self.what}: {self.count:,} of {self.total:,} ({self.share:.2%}). First: {self.first}"
+        return f"{self.what}: {self.count:,} of {self.total:,} ({self.fraction:.2%}). First: {self.first}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for `result.json`."""
@@ -54,13 +54,13 @@ class NoticeCounter:
     """Counts cases by kind while a reader scans its files; `notices` turns the counts into `Notice`s.
 
     Args:
-        max_share: The default limit of the kinds, see `Notice`.
+        max_fraction: The default limit of the kinds, see `Notice`.
     """
 
-    def __init__(self, *, max_share: float | None = MAX_DROPPED) -> None:
-        if max_share is not None and not 0 <= max_share <= 1:
-            raise InputError(expected("the share that may be left out", "in 0 .. 1", max_share))
-        self.max_share = max_share
+    def __init__(self, *, max_fraction: float | None = MAX_DROPPED) -> None:
+        if max_fraction is not None and not 0 <= max_fraction <= 1:
+            raise InputError(expected("the fraction that may be left out", "in 0 .. 1", max_fraction))
+        self.max_fraction = max_fraction
         self.counts: dict[str, int] = {}
         self.first: dict[str, str] = {}
         self.limits: dict[str, float | None] = {}
@@ -73,14 +73,15 @@ class NoticeCounter:
 
         Args:
             what: Its kind.
-            first: The case, kept (as text) if it is the first of its kind.
+            first: The case, recorded as text if it is the first of its kind.
             count: How many cases.
-            harmless: Never a reason to refuse the data set, whatever the share.
-            choice: It is about the whole, such as the folder that was chosen: harmless, and without a share.
+            harmless: Never a reason to refuse the data set, however many there are.
+            choice: It concerns the data set, such as the folder that was chosen: harmless, without a
+                fraction.
         """
         self.counts[what] = self.counts.get(what, 0) + count
         self.first.setdefault(what, str(first))
-        self.limits.setdefault(what, None if harmless or choice else self.max_share)
+        self.limits.setdefault(what, None if harmless or choice else self.max_fraction)
         if choice:
             self.choices.add(what)
 
@@ -88,7 +89,7 @@ class NoticeCounter:
         """Return a notice for each kind.
 
         Args:
-            total: Out of how many things the cases are.
+            total: Number of objects, files or rows that the cases are counted from.
         """
         return tuple(
             Notice(what, count, 0 if what in self.choices else total, self.first[what], self.limits[what])
@@ -96,7 +97,7 @@ class NoticeCounter:
         )
 
 
-def check_share(notices: Iterable[Notice], *, path: str | None = None) -> None:
+def check_notices(notices: Iterable[Notice], *, path: str | None = None) -> None:
     """Refuse a data set of which too much would be left out.
 
     Args:
@@ -104,12 +105,12 @@ def check_share(notices: Iterable[Notice], *, path: str | None = None) -> None:
         path: The file or folder that the error names.
 
     Raises:
-        DataError: The share of a notice is above its limit; the text gives count, share and first case.
+        DataError: The fraction of a notice is above its limit; the text gives count, fraction and first case.
     """
     for notice in notices:
-        if notice.max_share is not None and notice.share > notice.max_share:
+        if notice.max_fraction is not None and notice.fraction > notice.max_fraction:
             raise DataError(
-                f"Expected at most {notice.max_share:.1%} to be left out or changed, but {notice}\n"
+                f"Expected at most {notice.max_fraction:.1%} to be left out or changed, but {notice}\n"
                 "Repair the file, or raise the limit (max_dropped=..., --checks.max_dropped) if this "
                 "is what it should be.",
                 path=path,

@@ -1,4 +1,4 @@
-"""Whether pixels are what tasks take: uint8, or floats in [0, 1]."""
+"""Check of the pixels that tasks take: uint8, or floats in [0, 1]."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SLACK", "pixel_fault"]
+__all__ = ["SLACK", "pixel_error"]
 
 SLACK = 0.25
 """How far floats may lie outside [0, 1]: sharp resampling (bicubic, Lanczos) overshoots at edges."""
 
 
-def pixel_fault(images: Tensor) -> str | None:
-    """Return what is wrong with the pixels of images, or None; the text says which range was seen.
+def pixel_error(images: Tensor) -> str | None:
+    """Return what is wrong with the pixels of images, with the range that they have, or None.
 
-    Reads the lowest and the highest value: cheap where they lie on the host, a wait for the device elsewhere.
+    Reads the lowest and the highest value, for which a batch on another device has to be waited for.
 
     Args:
         images: One image `(C, H, W)` or a batch `(B, C, H, W)`.
@@ -32,7 +32,7 @@ def pixel_fault(images: Tensor) -> str | None:
     if not (math.isfinite(low) and math.isfinite(high)):
         return (
             f"Expected finite pixels, but {_where(images)} holds NaN or infinity. "
-            "Look at the transform that made it."
+            "Check the transform that made it."
         )
     if low >= -SLACK and high <= 1 + SLACK:
         return None

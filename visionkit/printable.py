@@ -1,4 +1,4 @@
-"""Text that any file, terminal and figure takes: names of files that are no UTF-8 shown with their bytes."""
+"""Text that every file, terminal and figure can show: bytes of file names that are no UTF-8 are escaped."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The values that cross package borders: keys, samples, batches and predictions, with their shapes.
+"""Types that several packages use: keys, samples, batches, readers, with their shapes.
 
-This module imports torch only for type checkers, so that configuration can name `Init` without it.
+torch is imported for type checkers only, so that configuration can use `Init` without it.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ Init: TypeAlias = str
 
 
 class Key(NamedTuple):
-    """What a sampler yields and a data set takes: the draw of augmentation is a function of both."""
+    """What a sampler yields and a data set takes; the draws of augmentation are a function of both."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # a field, as samplers call it; tuple.index is not used
 
 
 class Truth(TypedDict, total=False):
-    """What a file says of the objects of one image, for scores: nothing is cut, resized or left out.
+    """The objects of one image as the annotation file has them: nothing is cut, resized or left out.
 
-    Training boxes are cut at the border of the image and resized with it; scores are taken against these.
+    Training boxes are cut at the border of the image and resized with it; metrics compare with these.
     """
 
     boxes: NDArray[np.float64]  # (N, 4) absolute xyxy in the frame of the original image
     labels: NDArray[np.int64]  # (N,)
     iscrowd: NDArray[np.int64]  # (N,) 0/1
     area: NDArray[np.float64]  # (N,) annotated area; NaN: that of the box, or of the mask
-    masks: list[dict[str, Any]]  # N run lengths {"size": [H, W], "counts": bytes}, as pycocotools has them
-    image_id: int  # the file's own id of the image, where it has one
+    masks: list[dict[str, Any]]  # N run lengths {"size": [H, W], "counts": bytes}, of pycocotools
+    image_id: int  # the id of the image in the file, where it has one
 
 
 class Sample(TypedDict, total=False):
-    """One image with whatever is known of it. Geometry moves every spatial field together."""
+    """One image with its annotations. Geometry changes all spatial fields together."""
 
     image: Tensor  # (3, H, W) uint8, RGB
-    id: str  # names the image in errors, guards and predictions
+    id: str  # name of the image in errors and predictions
     label: Tensor  # () int64 class; (K,) float32 multi-label 0/1; (K,) float32 regression targets
     boxes: Tensor  # (N, 4) float32, absolute xyxy
     labels: Tensor  # (N,) int64, 0 .. num_classes-1 (foreground only; the detector adds background)
@@ -63,7 +63,7 @@ class Sample(TypedDict, total=False):
     iscrowd: Tensor  # (N,) int64 0/1
     area: Tensor  # (N,) float64, annotated area in the original image: small, medium or large
     mask: Tensor  # (H, W) int64 class map
-    truth: Truth  # the objects as the file has them, where the file can be asked
+    truth: Truth  # the objects as the annotation file has them, for metrics
     captions: list[str]  # every reference sentence
     size: tuple[int, int]  # (H, W) of the original image, before any geometry
 
@@ -77,7 +77,7 @@ class ClassificationBatch(TypedDict):
 
 
 class DetectionTarget(TypedDict, total=False):
-    """What is known of one image for `Detector`."""
+    """The objects of one image for `Detector`."""
 
     boxes: Tensor  # (N, 4) float32, absolute xyxy in the frame of the batch's image
     labels: Tensor  # (N,) int64, 0 .. num_classes-1
@@ -85,7 +85,7 @@ class DetectionTarget(TypedDict, total=False):
     iscrowd: Tensor  # (N,) int64
     area: Tensor  # (N,) float64, in the original image
     size: tuple[int, int]  # (H, W) of the original image
-    truth: Truth  # the objects in the original image, untouched; scores are taken against it
+    truth: Truth  # the objects in the original image, unchanged; metrics compare with it
 
 
 class DetectionBatch(TypedDict):
@@ -97,7 +97,7 @@ class DetectionBatch(TypedDict):
 
 
 class SegmentationBatch(TypedDict):
-    """A batch for `Segmenter`. Evaluation keeps native sizes: lists instead of stacks."""
+    """A batch for `Segmenter`. In evaluation images have their native sizes: lists instead of stacks."""
 
     images: Tensor | list[Tensor]  # (B, 3, H, W) uint8, or a list of (3, H, W)
     masks: Tensor | list[Tensor]  # (B, H, W) int64, or a list of (H, W)
@@ -115,7 +115,7 @@ class CaptionBatch(TypedDict):
 
 @runtime_checkable
 class Reader(Protocol):
-    """A data set as files know it: no augmentation, no epoch, no model."""
+    """A data set without augmentation: a sequence of samples."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -127,11 +127,11 @@ class Reader(Protocol):
 
 
 def as_ids(value: Any) -> list[str] | None:
-    """Return the ids of a batch as text, whatever kind they are of; None where there are none at all.
+    """Return the ids of a batch as text, whatever their type; None where the batch has none.
 
     Args:
-        value: None, one id, or several: text, whole numbers, paths, a tensor or an array of numbers (as
-            torch's default collate makes of them).
+        value: None, one id, or a sequence of them: text, integers, paths, a tensor or an array of numbers, as
+            torch's default collate makes them.
 
     Returns:
         One text an image; an empty list for an empty batch. The number 0 is an id as any other.

@@ -26,14 +26,15 @@ from visionkit.data import (
     classification_eval,
     classification_train,
     image_folder,
-    keyed_generator,
     open_pack,
     pack,
     stack_batch,
 )  # fmt: skip
 from visionkit.nn import Normalize
+from visionkit.rng import keyed_generator
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 SIDE, SEED = 224, 0
 
 

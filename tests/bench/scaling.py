@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tests.bench.row_metrics import CLASSES, evaluation
-from visionkit.data.samplers import TrainOrder
+from visionkit.data.samplers import TrainBatchSampler
 from visionkit.metrics.detection import CocoAP
 from visionkit.metrics.segmentation import confusion_counts
 from visionkit.nn.detection.roi_align import RoIPool
@@ -59,7 +59,7 @@ def pool(regions: int) -> Callable[[], object]:
 
 
 def order(samples: int) -> Callable[[], object]:
-    made = TrainOrder(samples, batch_size=32, seed=0)
+    made = TrainBatchSampler(samples, batch_size=32, seed=0)
     return lambda: made.epoch_order(0)
 
 

@@ -11,9 +11,9 @@ from visionkit.data import (
     FlipBatch,
     MixupBatch,
     batch_transform,
-    keyed_generator,
 )
 from visionkit.errors import InputError
+from visionkit.rng import keyed_generator
 
 
 def _batch(count=6, many=False):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visionkit.data.boxes import box_fault, check_boxes
+from visionkit.data.boxes import box_error, check_boxes
 
 IMAGE = torch.zeros(3, 40, 60, dtype=torch.uint8)
 GOOD = [5.0, 5.0, 20.0, 30.0]
@@ -40,7 +40,7 @@ CASES = {
     "huge": (IMAGE, _target([[5.0, 5.0, 1e38, 30.0]]), "boxes", "reaches beyond"),
     "outside": (IMAGE, _target([[100.0, 5.0, 120.0, 30.0]]), "boxes", "lies outside"),
     "partly negative": (IMAGE, _target([[-9.0, 5.0, 20.0, 30.0]]), "boxes", "reaches beyond"),
-    "shares": (IMAGE, _target([[0.1, 0.1, 0.5, 0.9]]), "boxes", "shares of the image"),
+    "shares": (IMAGE, _target([[0.1, 0.1, 0.5, 0.9]]), "boxes", "fractions of the image"),
     "flat": (IMAGE, {"boxes": torch.zeros(0), "labels": torch.zeros(0).long()}, "boxes", r"\(N, 4\)"),
     "a list": (IMAGE, {"boxes": [GOOD], "labels": torch.zeros(1).long()}, "boxes", "but got list"),
     "integers": (IMAGE, _target() | {"boxes": torch.tensor([[1, 1, 9, 9]])}, "boxes", r"boxes\.float"),
@@ -109,7 +109,7 @@ def test_all_faults_of_a_image_come_at_once():
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(width=32), min_size=4, max_size=4))
 def test_a_box_without_a_fault_is_finite_upright_and_inside(box):
-    if box_fault(box, (40, 60)) is None:
+    if box_error(box, (40, 60)) is None:
         x1, y1, x2, y2 = box
         assert -1 <= x1 < x2 <= 61
         assert -1 <= y1 < y2 <= 41
@@ -125,6 +125,6 @@ def test_every_box_on_an_edge_is_judged_by_each_condition_in_turn():
             right = all(map(math.isfinite, (x1, x2, *y))) and x1 < x2 and y[0] < y[1]
             if size:
                 right = right and 0 < x2 <= 61 and -1 <= x1 < 60 and y[0] >= -1
-            assert (box_fault([x1, y[0], x2, y[1]], size) is None) == right
+            assert (box_error([x1, y[0], x2, y[1]], size) is None) == right
             judged += 1
     assert judged == len(EDGES) ** 2 * 8

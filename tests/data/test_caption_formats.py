@@ -48,7 +48,7 @@ def test_images_that_no_list_names_are_in_no_split(tmp_path):
     splits = caption_data(tmp_path)
     assert [len(splits.train), len(splits.val), splits.test] == [6, 2, None]
     (notice,) = splits.notices
-    assert (notice.count, notice.total, notice.max_share) == (4, 12, None)
+    assert (notice.count, notice.total, notice.max_fraction) == (4, 12, None)
     assert "no list" in notice.what
     (tmp_path / "Flickr_8k.trainImages.txt").unlink()
     with pytest.raises(DataError, match="Add the list of the training images"):
@@ -175,7 +175,7 @@ def test_only_lists_of_images_are_taken_for_splits(tmp_path):
     splits = caption_data(tmp_path)
     assert len(splits.train) + len(splits.val) == 12
     (notice,) = splits.notices
-    assert (notice.count, notice.max_share) == (2, None)
+    assert (notice.count, notice.max_fraction) == (2, None)
     (tmp_path / "trainImages.txt").write_text("Images/p0.jpg\np1\n./p2.jpg\n")
     (tmp_path / "VALID.txt").write_text("p3.jpg#0\n")
     splits = caption_data(tmp_path)
@@ -257,7 +257,7 @@ def test_marks_in_captions_are_taken_off_or_named(tmp_path):
     captions = every(root)
     assert [captions[f"p{i}.jpg"][0] for i in range(5)] == [*["a dog"] * 3, "a <unk> dog", lines[4][7:]]
     found = list(caption_data(root).notices)
-    assert [(notice.count, notice.max_share) for notice in found] == [(3, None), (1, None)]
+    assert [(notice.count, notice.max_fraction) for notice in found] == [(3, None), (1, None)]
     assert "captions.txt, record line 5" in found[1].first
 
 

@@ -173,12 +173,12 @@ def test_the_command_checks_captions(tmp_path, capsys):
 
 def test_captions_are_drawn_and_taught_several_at_a_time(tmp_path):
     reader = caption_data(karpathy(tmp_path)).train
-    words = Vocabulary.build(["a dog number one more 0 1 2"], least=1)
+    words = Vocabulary.build(["a dog number one more 0 1 2"], min_count=1)
     draws = [
         DrawCaptions()(reader[0], torch.Generator().manual_seed(seed))["captions"][0] for seed in range(20)
     ]
     assert set(draws) == {"A dog, number 0.", "one more"}
-    batch = caption_batch([reader[0], reader[1]], encode=words.encode, several=3)
+    batch = caption_batch([reader[0], reader[1]], encode=words.encode, captions_per_image=3)
     assert batch["tokens"].shape == (2, 3, 6)
     assert words.decode(batch["tokens"][1, 0].tolist()) == ["a", "dog", "number", "1"]
     assert torch.equal(batch["tokens"][0, 2], batch["tokens"][0, 0])  # two captions: the first comes again

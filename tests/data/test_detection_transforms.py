@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from visionkit.data.samplers import TrainOrder
+from visionkit.data.samplers import TrainBatchSampler
 from visionkit.data.transforms.detection import (
     CopyPaste,
     LargeScaleJitter,
@@ -60,7 +60,7 @@ def test_evaluation_keeps_the_shape_and_limits_the_long_side():
     out = detection_eval(30)(_sample(), keyed_generator(0))
     assert out["image"].shape == (3, 30, 50)
     assert out["boxes"].tolist() == [[10, 5, 30, 25]]
-    assert detection_eval(30, longest=40)(_sample(), keyed_generator(0))["image"].shape == (3, 24, 40)
+    assert detection_eval(30, max_size=40)(_sample(), keyed_generator(0))["image"].shape == (3, 24, 40)
 
 
 def test_copy_paste_covers_what_lies_below_and_drops_what_is_hidden():
@@ -89,7 +89,7 @@ def test_copy_paste_covers_what_lies_below_and_drops_what_is_hidden():
 def test_aspect_groups_are_pure_and_keep_every_sample_and_the_keyed_order():
     sizes = [(40, 60) if index % 3 else (60, 40) for index in range(50)]
     group = aspect_groups(sizes)
-    order = TrainOrder(50, batch_size=4, seed=3, grouping=group)
+    order = TrainBatchSampler(50, batch_size=4, seed=3, grouping=group)
     batches = order.global_batches(1)
     assert batches == order.global_batches(1)
     assert batches != order.global_batches(2)

@@ -13,21 +13,24 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.data import coco_folder
 from visionkit import cli
 from visionkit.data import (
     DataModule,
     PackSettings,
+    caption_data,
     check_pack,
     classification_eval,
     classification_train,
+    coco,
     image_folder,
     image_table,
+    mask_folder,
     open_pack,
     pack,
     stack_batch,
+    voc,
 )
-from visionkit.data.formats.masks.reader import mask_folder
-from visionkit.data.formats.voc.reader import voc
 from visionkit.data.pack.layout import shard_name
 from visionkit.data.pack.writer import _write_shard
 from visionkit.data.truth import plain_truth
@@ -97,6 +100,16 @@ def masks(root: Path) -> Path:
     return root
 
 
+def captions(root: Path) -> Path:
+    root.mkdir()
+    for number in range(4):
+        smooth(40, 50, number).save(root / f"{number}.jpg")
+    (root / "captions.txt").write_text(
+        "".join(f"{n}.jpg,image {n}, näher\n{n}.jpg,no {n}\n" for n in range(4))
+    )
+    return root
+
+
 def assert_same(ours: dict, theirs: dict) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
@@ -130,6 +143,8 @@ def test_unshrunk_packs_give_the_same_samples_and_batches_for_every_kind_of_targ
         "table": image_table(table(tmp_path), kind="multi"),
         "voc": voc(boxes(tmp_path / "voc")),
         "masks": mask_folder(masks(tmp_path / "masks")),
+        "coco": coco(coco_folder.write(tmp_path / "coco", coco_folder.document()), masks=True),
+        "captions": caption_data(captions(tmp_path / "captions"), held_out=0.25),
     }
     checked = 0
     for name, splits in sources.items():
@@ -142,7 +157,7 @@ def test_unshrunk_packs_give_the_same_samples_and_batches_for_every_kind_of_targ
                 assert_same(ours[index], theirs[index])
                 checked += 1
         assert check_pack(tmp_path / f"{name}.pack") == []
-    assert checked == 20 + 6 + 4 + 5
+    assert checked == 20 + 6 + 4 + 5 + 3 + 4
     ours = open_pack(tmp_path / "folder.pack")
     assert ours.train.labels == sources["folder"].train.labels
     pairs = list(zip(batches(ours), batches(sources["folder"]), strict=True))

@@ -34,7 +34,7 @@ def _sample(height=40, width=60, classes=4):
     cap=st.sampled_from([0.5, 1.0]),
 )
 def test_every_image_gives_a_window_of_the_size(height, width, rows, columns, seed, cap):
-    out = ScaleCrop((rows, columns), cap=cap)(_sample(height, width), keyed_generator(seed))
+    out = ScaleCrop((rows, columns), max_class_ratio=cap)(_sample(height, width), keyed_generator(seed))
     assert out["image"].shape == (3, rows, columns)
     assert out["mask"].shape == (rows, columns)
     assert out["image"].dtype == torch.uint8
@@ -76,7 +76,8 @@ def test_the_cap_avoids_windows_of_one_class():
 
     def mixed(cap):
         crops = [
-            ScaleCrop((30, 30), scale=(1.0, 1.0), cap=cap)(sample, keyed_generator(i)) for i in range(60)
+            ScaleCrop((30, 30), scale=(1.0, 1.0), max_class_ratio=cap)(sample, keyed_generator(i))
+            for i in range(60)
         ]
         return sum(float((crop["mask"] == 1).float().mean()) not in (0.0, 1.0) for crop in crops)
 
@@ -102,9 +103,9 @@ def test_evaluation_changes_nothing():
 def test_numbers_out_of_range_are_refused():
     with pytest.raises(InputError, match="size of the window"):
         segmentation_train((0, 5))
-    with pytest.raises(InputError, match=r"scale to be \(least, largest\)"):
+    with pytest.raises(InputError, match=r"scale to be \(smallest, largest\)"):
         segmentation_train((5, 5), scale=(2.0, 1.0))
     with pytest.raises(InputError, match="cap to be a share"):
-        segmentation_train((5, 5), cap=0.0)
+        segmentation_train((5, 5), max_class_ratio=0.0)
     with pytest.raises(InputError, match="strength to be from 0 to 1"):
         segmentation_train((5, 5), photometric=2.0)

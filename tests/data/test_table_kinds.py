@@ -74,7 +74,7 @@ def test_each_number_keeps_its_meaning(numbers):
 
     made = [Row(Path("t.csv"), i, "x", "train", (str(number),)) for i, number in enumerate(numbers)]
     names, understand = understanding(
-        Path("t.csv"), "single", ("label",), None, None, made, NoticeCounter(max_share=None)
+        Path("t.csv"), "single", ("label",), None, None, made, NoticeCounter(max_fraction=None)
     )
     assert [int(name) for name in names] == sorted(Counter(numbers))
     for row, number in zip(made, numbers, strict=True):

@@ -17,9 +17,9 @@ from visionkit.data import (
     classification_train,
     crop_resize,
     flip,
-    keyed_generator,
 )
 from visionkit.errors import InputError
+from visionkit.rng import keyed_generator
 
 
 def _sample(height=40, width=60):
@@ -97,9 +97,9 @@ def test_evaluation_takes_the_middle():
     image = torch.arange(60, dtype=torch.uint8).repeat(3, 40, 1)
     rng = keyed_generator(0)
     assert torch.equal(CenterCrop(40)({"image": image}, rng)["image"], image[:, :, 10:50])
-    assert classification_eval(20, share=0.5)({"image": image}, rng)["image"].shape == (3, 20, 20)
+    assert classification_eval(20, fraction=0.5)({"image": image}, rng)["image"].shape == (3, 20, 20)
     assert Resize(20)({"image": image}, rng)["image"].shape == (3, 20, 30)
-    assert Resize(80, longest=90)({"image": image}, rng)["image"].shape == (3, 60, 90)
+    assert Resize(80, max_size=90)({"image": image}, rng)["image"].shape == (3, 60, 90)
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,7 +12,7 @@ from tests.nn.detectors import TinySource
 from visionkit.config import TransferConfig
 from visionkit.data.collate import list_batch
 from visionkit.data.pack.record import decode_record, encode_record
-from visionkit.data.transforms.classification import CenterCrop, Flip
+from visionkit.data.transforms.classification import CenterCrop, RandomHorizontalFlip
 from visionkit.data.transforms.detection import CopyPaste, LargeScaleJitter, detection_eval
 from visionkit.data.truth import encode_masks, make_truth, plain_truth, sample_truth, truth_from_plain
 from visionkit.metrics.detection import CocoAP
@@ -98,7 +98,7 @@ def test_the_truth_goes_where_it_no_longer_fits():
     ]
     assert len(left) == 9
     assert not any("truth" in out for out in left)
-    mirrored = [Flip()(sample, keyed_generator(seed)) for seed in range(8)]
+    mirrored = [RandomHorizontalFlip()(sample, keyed_generator(seed)) for seed in range(8)]
     assert {"truth" in out for out in mirrored} == {True, False}
     for out in mirrored:
         assert ("truth" in out) == torch.equal(out["boxes"], sample["boxes"])

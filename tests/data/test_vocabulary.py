@@ -13,14 +13,14 @@ _CAPTIONS = ["A red apple left of a dog face.", "A dog face below a red apple!",
 
 
 def test_frequent_words_come_first_and_rare_ones_are_unknown():
-    vocabulary = Vocabulary.build(_CAPTIONS, least=2)
+    vocabulary = Vocabulary.build(_CAPTIONS, min_count=2)
     assert vocabulary.words == ("<pad>", "<bos>", "<eos>", "<unk>", "a", "apple", "dog", "face", "red")
     assert vocabulary.encode("A tree, a dog") == [1, 4, 3, 4, 6, 2]
-    assert vocabulary.encode(["a", "dog", "face"], longest=2) == [1, 4, 6, 2]
+    assert vocabulary.encode(["a", "dog", "face"], max_length=2) == [1, 4, 6, 2]
     assert vocabulary.decode([1, 4, 6, 2, 5, 0]) == ["a", "dog"]
     assert "dog" in vocabulary
     assert "tree" not in vocabulary
-    assert len(Vocabulary.build(_CAPTIONS, least=1, most=3)) == 7
+    assert len(Vocabulary.build(_CAPTIONS, min_count=1, max_words=3)) == 7
 
 
 @given(st.lists(st.text("abcdefg", min_size=1, max_size=4), min_size=1, unique=True))
@@ -31,7 +31,7 @@ def test_known_words_come_back(words):
 
 
 def test_files_come_back_and_damaged_ones_are_named(tmp_path):
-    vocabulary = Vocabulary.build(["ein süßer Hund"], least=1)
+    vocabulary = Vocabulary.build(["ein süßer Hund"], min_count=1)
     vocabulary.save(tmp_path / "words.json")
     assert Vocabulary.load(tmp_path / "words.json") == vocabulary
     (tmp_path / "bad.json").write_text('{"schema": 9, "words": []}')
@@ -46,8 +46,8 @@ def test_files_come_back_and_damaged_ones_are_named(tmp_path):
 
 def test_refusals_say_what_to_do():
     with pytest.raises(InputError, match=r"No word occurs 9 times .* Set a smaller"):
-        Vocabulary.build(_CAPTIONS, least=9)
-    with pytest.raises(InputError, match="'dog' stands twice"):
+        Vocabulary.build(_CAPTIONS, min_count=9)
+    with pytest.raises(InputError, match="'dog' is repeated"):
         Vocabulary(["dog", "cat", "dog"])
     for bad in ("", "a b", "<eos>"):
         with pytest.raises(InputError, match="text without spaces"):
@@ -59,18 +59,18 @@ def test_refusals_say_what_to_do():
 
 
 def test_what_a_vocabulary_leaves_out_is_counted():
-    vocabulary = Vocabulary.build([*_CAPTIONS, "a <unk> dog <pad>"], least=2)
+    vocabulary = Vocabulary.build([*_CAPTIONS, "a <unk> dog <pad>"], min_count=2)
     assert "tree" not in vocabulary
-    rare, long = vocabulary.notices(longest=7)
+    rare, long = vocabulary.notices(max_length=7)
     assert (rare.count, rare.total, rare.first) == (4, 19, "'below'")
     assert (long.count, long.total, long.first) == (1, 4, "one of 8 words")
-    assert rare.max_share is long.max_share is None
-    assert vocabulary.notices(longest=8) == (rare,)
-    assert Vocabulary(["a"]).notices(longest=1) == ()
+    assert rare.max_fraction is long.max_fraction is None
+    assert vocabulary.notices(max_length=8) == (rare,)
+    assert Vocabulary(["a"]).notices(max_length=1) == ()
 
 
 def test_a_mark_that_a_caption_spells_is_an_unknown_word():
-    vocabulary = Vocabulary.build(["a <unk> dog <pad>"], least=1)
+    vocabulary = Vocabulary.build(["a <unk> dog <pad>"], min_count=1)
     assert vocabulary.encode("a <unk> dog <pad> <eos>") == [1, 4, 3, 5, 3, 3, 2]
 
 

@@ -45,7 +45,7 @@ def test_every_format_gives_the_same_table(tmp_path, kind, name):
     vectors = read_word_vectors(tmp_path / name, _VOCABULARY)
     assert vectors.table.shape == (8, 3)
     assert vectors.table[4:7].tolist() == [_WORDS["dog"], _WORDS["Paris"], _WORDS["café"]]
-    assert vectors.found.tolist() == [False] * 4 + [True] * 3 + [False]
+    assert vectors.matched.tolist() == [False] * 4 + [True] * 3 + [False]
     assert vectors.coverage == 0.75
     assert vectors.missing == ("zebra",)
     assert vectors.table[0].tolist() == [0, 0, 0]
@@ -106,7 +106,7 @@ def test_text_is_told_by_its_content_and_read_from_archives(tmp_path, name, cont
     vectors = read_word_vectors(path, Vocabulary(["dog", "cat", "zebra"]))
     assert vectors.table[4:6].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     (notice,) = vectors.notices()
-    assert (notice.count, notice.total, notice.first, notice.max_share) == (1, 3, "'zebra'", None)
+    assert (notice.count, notice.total, notice.first, notice.max_fraction) == (1, 3, "'zebra'", None)
 
 
 def test_what_is_no_file_of_vectors_is_refused_with_the_reason(tmp_path):

@@ -151,10 +151,10 @@ def skipping_on_ranks(folder: str) -> dict[str, Any]:
     joined = [first + second for first, second in zip(*parts, strict=True)]
     from tests.faults.test_skips import BAD, Broken
     from visionkit.data.keyed_dataset import KeyedDataset
-    from visionkit.data.samplers import TrainOrder
+    from visionkit.data.samplers import TrainBatchSampler
 
     data = KeyedDataset(Broken(32, 1, BAD), _keep, seed=5, on_error="replace")
-    order, wanted = TrainOrder(32, batch_size=8, seed=5), []
+    order, wanted = TrainBatchSampler(32, batch_size=8, seed=5), []
     for epoch in range(3):
         for batch in order.global_batches(epoch):
             read = [data[(epoch, index)] for index in batch]

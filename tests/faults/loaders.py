@@ -49,7 +49,7 @@ NO_LOADERS = {
     "visionkit.transfer:apply_transfer": "asks what an init implies",
     "visionkit.transfer:is_trained": "asks what an init implies",
     "visionkit.transfer:resolve_transfer": "asks what an init implies",
-    "visionkit.data.formats.coco.records:FaultList.__init__": "names a file in texts",
+    "visionkit.data.formats.coco.records:ErrorList.__init__": "names a file in texts",
     "visionkit.data.formats.masks.cityscapes:cityscapes_labels": "called by `cityscapes_masks`",
     "visionkit.data.formats.masks.pairs:match_keys": "pairs names; opens nothing",
     "visionkit.data.formats.masks.statistics:mask_notices": "called by `mask_splits`",
@@ -62,7 +62,7 @@ NO_LOADERS = {
     "visionkit.data.splits:holdout": "the path is named in errors",
     "visionkit.data.formats.box_splits:validation_split": "the path is named in errors",
     "visionkit.run.storage.disk:unwritable": "the path is named in errors",
-    "visionkit.notices:check_share": "the path is named in errors",
+    "visionkit.notices:check_notices": "the path is named in errors",
     "visionkit.data.read_image:to_rgb": "takes a decoded image",
     "visionkit.data.formats.csv.rows:row_notices": "takes rows that were read",
     "visionkit.data.formats.csv.rows:targets_of": "takes rows that were read",
@@ -71,8 +71,7 @@ NO_LOADERS = {
     "visionkit.data.formats.masks.read_mask:to_classes": "takes a decoded mask",
     "visionkit.data.pack.writer:pack": "writes what its reader reads",
     "visionkit.text.read_text:decode_text": "decodes bytes; the path is named in errors",
-    "visionkit.data.pack.layout:save_arrays": "writes",
-    "visionkit.data.pack.layout:write_bytes": "writes",
+    "visionkit.data.pack.layout:write_index": "writes",
     "visionkit.data.pack.reader:PackedReader.__init__": "called by `open_pack`",
 }
 
@@ -120,7 +119,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
 
 
 def _faults() -> Any:
-    return importlib.import_module("visionkit.data.formats.coco.records").FaultList("x")
+    return importlib.import_module("visionkit.data.formats.coco.records").ErrorList("x")
 
 
 def is_path(parameter: inspect.Parameter) -> bool:

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.children import digest, go_until
-from visionkit.data.samplers import EvalOrder, TrainOrder
+from visionkit.data.samplers import EvalBatchSampler, TrainBatchSampler
 
 
-def walk(order: TrainOrder, position: list[int], until: int) -> list[list[tuple[int, int]]]:
+def walk(order: TrainBatchSampler, position: list[int], until: int) -> list[list[tuple[int, int]]]:
     """Take batches as a Trainer does, a new iterator each epoch, and count them in `position`."""
     taken = []
     while position[0] < until:
@@ -31,7 +31,7 @@ def cut_runs(draw):
     world, batch = draw(st.integers(1, 4)), draw(st.integers(1, 5))
     size = draw(st.integers(world, 60))
     epochs = draw(st.integers(1, 4))
-    steps = TrainOrder(size, batch_size=batch, seed=0, world=world).steps
+    steps = TrainBatchSampler(size, batch_size=batch, seed=0, world_size=world).steps
     cuts = draw(st.lists(st.tuples(st.integers(0, epochs * steps), st.integers(0, 3)), max_size=6))
     return world, batch, size, epochs, steps, sorted(cuts), draw(st.integers(0, 10**6))
 
@@ -47,8 +47,8 @@ def _each_sample_once(run):
     kept: list[dict[int, list]] = [{} for _ in range(world)]
     for rank in range(world):
         position = [0]
-        order = TrainOrder(
-            size, batch_size=batch, seed=seed, rank=rank, world=world, position=lambda p=position: p[0]
+        order = TrainBatchSampler(
+            size, batch_size=batch, seed=seed, rank=rank, world_size=world, position=lambda p=position: p[0]
         )
         for until, lost in [*cuts, (epochs * steps, 0)]:
             start = position[0]
@@ -161,7 +161,7 @@ def test_order_is_that_of_one_process(zygote, tmp_path, figure, grid):
         assert [rank.wait(240) for rank in ranks] == [0] * world, ranks[0].said()[-3000:]
         told = [rank.result() for rank in ranks]
         for size, valid in SIZES:
-            reference = TrainOrder(size, batch_size=12, seed=5)
+            reference = TrainBatchSampler(size, batch_size=12, seed=5)
             wanted = [sorted(b) for epoch in range(3) for b in reference.global_batches(epoch)]
             got = [part[str(size)]["train"] for part in told]
             assert [sorted(itertools.chain(*step)) for step in zip(*got, strict=True)] == wanted
@@ -210,6 +210,6 @@ def test_scores_are_those_of_one_process(zygote, figure, grid):
 
 
 def test_a_share_may_be_empty():
-    shares = [list(EvalOrder(2, batch_size=4, rank=rank, world=3)) for rank in range(3)]
+    shares = [list(EvalBatchSampler(2, batch_size=4, rank=rank, world_size=3)) for rank in range(3)]
     assert [len(share) for share in shares] == [1, 1, 1]
     assert shares[2] == [[]]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.run.tiny import TinyTask, tiny_data
-from visionkit.data.samplers import TrainOrder
+from visionkit.data.samplers import TrainBatchSampler
 
 pytestmark = pytest.mark.dist
 
@@ -39,7 +39,7 @@ def told(tmp_path_factory, root):
 
 
 def test_the_shares_make_the_global_order(told):
-    order = TrainOrder(30, batch_size=8, seed=5)
+    order = TrainBatchSampler(30, batch_size=8, seed=5)
     alone = [[f"noise-1-{i}" for i in batch] for epoch in (0, 1) for batch in order.global_batches(epoch)]
     both = [a[1] + b[1] for a, b in zip(told[0]["seen"], told[1]["seen"], strict=True)]
     assert both == alone
@@ -103,11 +103,13 @@ def test_a_nan_on_one_process_stops_both(told):
 
 
 def test_empty_shards_and_fewer_samples_than_processes():
-    from visionkit.data.samplers import EvalOrder
+    from visionkit.data.samplers import EvalBatchSampler
 
     for size in (0, 1, 2, 5, 11):
         for world in (1, 2, 3, 4):
-            shares = [list(EvalOrder(size, batch_size=2, rank=r, world=world)) for r in range(world)]
+            shares = [
+                list(EvalBatchSampler(size, batch_size=2, rank=r, world_size=world)) for r in range(world)
+            ]
             got = sorted(key.index for share in shares for batch in share for key in batch)
             assert got == list(range(size))
             assert all(len(share) >= 1 for share in shares)

@@ -69,7 +69,7 @@ def data(*, batch_size: int = 4, several: int = 2, train: int = 24) -> DataModul
         batch_size=batch_size,
         train_transform=DrawCaptions(),
         eval_transform=keep,
-        collate=partial(caption_batch, encode=WORDS.encode, several=several),
+        collate=partial(caption_batch, encode=WORDS.encode, captions_per_image=several),
         seed=3,
     )
 

@@ -65,7 +65,7 @@ def _data(batch_size=4):
     return DataModule(
         Splits(Squares(16, 0), Squares(5, 100), None, ("ground", "square"), "squares"),
         batch_size=batch_size,
-        train_transform=segmentation_train((32, 40), cap=1.0, photometric=0.0),
+        train_transform=segmentation_train((32, 40), max_class_ratio=1.0, photometric=0.0),
         eval_transform=segmentation_eval(),
         collate=mask_batch,
     )

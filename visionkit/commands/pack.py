@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     settings = PackSettings(short=short, form=args.form, quality=args.quality)
     out = Path(args.out or f"{args.data.rstrip('/')}.pack")
 
-    pack(splits, out, settings=settings, workers=args.workers, say=say)
+    pack(splits, out, settings=settings, workers=args.workers, log=say)
     described = read_pack(out)
     count, size = sum(described["splits"].values()), sum(shard["bytes"] for shard in described["shards"])
     sys.stdout.write(f"{out}: {count:,} samples, {size / 1e6:,.1f} MB, content {described['content']}\n")

@@ -33,10 +33,10 @@ from visionkit.data.formats.voc.reader import check_voc, voc
 from visionkit.data.formats.yolo.reader import check_yolo, yolo
 from visionkit.data.keyed_dataset import KeyedDataset, drop_unreadable
 from visionkit.data.pack.layout import PackSettings
-from visionkit.data.pack.reader import PackedReader, check_pack, is_pack, open_pack
+from visionkit.data.pack.reader import PackedReader, check_pack, open_pack
 from visionkit.data.pack.writer import pack
-from visionkit.data.read_image import IMAGE_SUFFIXES, read_image, read_size
-from visionkit.data.samplers import EvalOrder, TrainOrder
+from visionkit.data.read_image import read_image, read_size
+from visionkit.data.samplers import EvalBatchSampler, TrainBatchSampler
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
 from visionkit.data.transforms.batch import (
@@ -53,7 +53,7 @@ from visionkit.data.transforms.classification import (
     Augment,
     CenterCrop,
     Compose,
-    Flip,
+    RandomHorizontalFlip,
     RandomResizedCrop,
     Resize,
     Transform,
@@ -76,14 +76,11 @@ from visionkit.data.transforms.segmentation import (
     segmentation_eval,
     segmentation_train,
 )
-from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
-from visionkit.rng import keyed_generator, keyed_seed
+from visionkit.notices import Notice
 
 __all__ = [
     "FORMATS",
     "HOLDOUT",
-    "IMAGE_SUFFIXES",
-    "MAX_DROPPED",
     "SPLIT_ALIASES",
     "TASKS",
     "Augment",
@@ -100,8 +97,7 @@ __all__ = [
     "DetectionEval",
     "DrawCaptions",
     "EraseBatch",
-    "EvalOrder",
-    "Flip",
+    "EvalBatchSampler",
     "FlipBatch",
     "Format",
     "ImageFolder",
@@ -109,12 +105,12 @@ __all__ = [
     "LargeScaleJitter",
     "MixupBatch",
     "Notice",
-    "NoticeCounter",
     "OneOfBatch",
     "OpenOptions",
     "PackSettings",
     "PackedReader",
     "Photometric",
+    "RandomHorizontalFlip",
     "RandomResizedCrop",
     "Resize",
     "ScaleCrop",
@@ -127,7 +123,7 @@ __all__ = [
     "Subset",
     "Table",
     "Task",
-    "TrainOrder",
+    "TrainBatchSampler",
     "Transform",
     "aspect_groups",
     "balanced_weights",
@@ -143,7 +139,6 @@ __all__ = [
     "check_masks",
     "check_pack",
     "check_reader",
-    "check_share",
     "check_table",
     "check_voc",
     "check_yolo",
@@ -164,9 +159,6 @@ __all__ = [
     "image_counts",
     "image_folder",
     "image_table",
-    "is_pack",
-    "keyed_generator",
-    "keyed_seed",
     "labelme_boxes",
     "list_batch",
     "mask_batch",

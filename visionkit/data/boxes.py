@@ -11,14 +11,14 @@ from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from visionkit.errors import DataError, InputError
-from visionkit.pixels import pixel_fault
+from visionkit.pixels import pixel_error
 
-__all__ = ["SLACK", "box_fault", "check_boxes", "plain_boxes"]
+__all__ = ["SLACK", "box_error", "check_boxes", "plain_boxes"]
 
 SLACK = 1.0  # pixels a box may reach beyond the image: annotators and 1-based formats round
 
 
-def box_fault(box: Sequence[float], size: tuple[int, int] | None = None) -> str | None:
+def box_error(box: Sequence[float], size: tuple[int, int] | None = None) -> str | None:
     """Return what is wrong with a box, or None.
 
     Args:
@@ -82,91 +82,91 @@ def plain_boxes(boxes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
 def check_boxes(
     image: Any, target: Any, *, num_classes: int, name: str = "", masks: bool = False, channels: int = 3
 ) -> list[DataError]:
-    """Return every fault of one image and its objects; nothing is repaired.
+    """Return every error of one image and its objects; nothing is repaired.
 
     Args:
         image: `(C, H, W)` uint8, or float in [0, 1].
         target: A dict of `boxes` `(N, 4)` xyxy float (or torchvision's `BoundingBoxes`), `labels` `(N,)`
             int64 from 0, and perhaps `masks` and `iscrowd`. An image without objects has boxes `(0, 4)`.
         num_classes: Foreground classes.
-        name: What names the image in the faults.
+        name: Name of the image in the errors.
         masks: Whether masks are required.
         channels: Channels of an image.
     """
-    faults: list[DataError] = []
+    errors: list[DataError] = []
 
-    def fault(message: str, field: str, record: int | None = None) -> None:
-        faults.append(DataError(message, path=name or None, record=record, field=field))
+    def add(message: str, field: str, record: int | None = None) -> None:
+        errors.append(DataError(message, path=name or None, record=record, field=field))
 
-    text = _image_fault(image, channels)
+    text = _image_error(image, channels)
     if text:
-        fault(text, "image")
+        add(text, "image")
     if not isinstance(target, Mapping):
-        fault(f"Expected a dict of boxes and labels, but got {type(target).__name__}.", "target")
-        return faults
+        add(f"Expected a dict of boxes and labels, but got {type(target).__name__}.", "target")
+        return errors
     boxes, labels = target.get("boxes"), target.get("labels")
     if isinstance(boxes, BoundingBoxes):
         try:
             boxes = plain_boxes(boxes, None if text else (int(image.shape[-2]), int(image.shape[-1])))
         except InputError as error:
-            fault(str(error), "boxes")
-            return faults
+            add(str(error), "boxes")
+            return errors
     if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
         fix = "An image without objects has torch.zeros(0, 4)."
-        fault(f"Expected boxes (N, 4), but got {_said(boxes)}. {fix}", "boxes")
+        add(f"Expected boxes (N, 4), but got {_shape_or_type(boxes)}. {fix}", "boxes")
     elif not boxes.is_floating_point():
-        fault(f"Expected boxes in floating point, but got {boxes.dtype}. Use boxes.float().", "boxes")
+        add(f"Expected boxes in floating point, but got {boxes.dtype}. Use boxes.float().", "boxes")
     else:
         size = None if text else (int(image.shape[-2]), int(image.shape[-1]))
         for index, box in enumerate(boxes.tolist()):
-            text = box_fault(box, size)
+            text = box_error(box, size)
             if text:
-                fault(text, "boxes", index)
-        if not faults and size and len(boxes) and min(size) > 8 and float(boxes.max()) <= 1.0:
-            fault(
-                "Expected boxes in pixels, but all coordinates are at most 1: they look like shares of the "
-                "image. Multiply them by its width and height.",
+                add(text, "boxes", index)
+        if not errors and size and len(boxes) and min(size) > 8 and float(boxes.max()) <= 1.0:
+            add(
+                "Expected boxes in pixels, but all coordinates are at most 1: they look like fractions of "
+                "the image. Multiply them by its width and height.",
                 "boxes",
             )
     if not isinstance(labels, Tensor) or labels.ndim != 1:
-        fault(f"Expected labels (N,), but got {_said(labels)}.", "labels")
-        return faults
+        add(f"Expected labels (N,), but got {_shape_or_type(labels)}.", "labels")
+        return errors
     if labels.dtype != torch.int64:
-        fault(f"Expected labels in int64, but got {labels.dtype}. Use labels.long().", "labels")
-        return faults
+        add(f"Expected labels in int64, but got {labels.dtype}. Use labels.long().", "labels")
+        return errors
     if isinstance(boxes, Tensor) and len(boxes) != len(labels):
-        fault(f"Expected one label for each of {len(boxes)} boxes, but got {len(labels)}.", "labels")
+        add(f"Expected one label for each of {len(boxes)} boxes, but got {len(labels)}.", "labels")
     for index, label in enumerate(labels.tolist()):
         if not 0 <= label < num_classes:
             fix = "Labels begin at 0; the detector adds the background itself."
-            fault(f"Expected a label in 0..{num_classes - 1}, but got {label}. {fix}", "labels", index)
-    _extras(image, target, len(labels), masks, fault)
-    return faults
+            add(f"Expected a label in 0..{num_classes - 1}, but got {label}. {fix}", "labels", index)
+    _check_extras(image, target, len(labels), masks, add)
+    return errors
 
 
-def _extras(image: Any, target: Mapping[str, Any], count: int, required: bool, fault: Any) -> None:
+def _check_extras(image: Any, target: Mapping[str, Any], count: int, required: bool, add: Any) -> None:
     crowd, masks = target.get("iscrowd"), target.get("masks")
     if isinstance(crowd, Tensor) and (
         crowd.shape != (count,) or not bool(((crowd == 0) | (crowd == 1)).all())
     ):
-        fault(f"Expected iscrowd ({count},) of 0 and 1, but got {_said(crowd)}.", "iscrowd")
+        add(f"Expected iscrowd ({count},) of 0 and 1, but got {_shape_or_type(crowd)}.", "iscrowd")
     if masks is None and not required:
         return
     if not isinstance(masks, Tensor):
-        fault(f"Expected masks (N, H, W) for the mask head, but got {_said(masks)}.", "masks")
+        add(f"Expected masks (N, H, W) for the mask head, but got {_shape_or_type(masks)}.", "masks")
     elif isinstance(image, Tensor) and masks.shape != (count, *image.shape[-2:]):
-        wanted = (count, *image.shape[-2:])
-        fault(f"Expected masks {tuple(wanted)}, but got {tuple(masks.shape)}.", "masks")
+        shape = (count, *image.shape[-2:])
+        add(f"Expected masks {tuple(shape)}, but got {tuple(masks.shape)}.", "masks")
 
 
-def _image_fault(image: Any, channels: int) -> str | None:
+def _image_error(image: Any, channels: int) -> str | None:
     if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != channels:
         fix = "Make it RGB, channels first." if channels == 3 else "Channels come first."
-        return f"Expected an image ({channels}, H, W), but got {_said(image)}. {fix}"
+        return f"Expected an image ({channels}, H, W), but got {_shape_or_type(image)}. {fix}"
     if not image.numel():
         return f"Expected an image with pixels, but got {tuple(image.shape)}."
-    return pixel_fault(image)
+    return pixel_error(image)
 
 
-def _said(value: Any) -> str:
+def _shape_or_type(value: Any) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else f"{type(value).__name__}"

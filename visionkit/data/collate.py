@@ -1,6 +1,6 @@
-"""Samples become a batch: one preallocated uint8 tensor, or lists where images differ in size.
+"""Collates: samples to a batch, of one preallocated uint8 tensor, or of lists where images differ in size.
 
-Every collate gives a batch with `ids == []` for no samples: the share of a process that has none.
+Without samples, as for a process that has none in an evaluation, a collate returns `{"ids": []}`.
 """
 
 from __future__ import annotations
@@ -79,37 +79,43 @@ def mask_batch(samples: Sequence[Sample]) -> Batch:
 
 
 def caption_batch(
-    samples: Sequence[Sample], *, encode: Callable[[str], Sequence[int]], pad: int = 0, several: int = 1
+    samples: Sequence[Sample],
+    *,
+    encode: Callable[[str], Sequence[int]],
+    pad: int = 0,
+    captions_per_image: int = 1,
 ) -> Batch:
     """Make a `CaptionBatch`; bind `encode` with `functools.partial` to get a collate.
 
     Args:
         samples: Images of one size with `captions`, or all without; the first of each give the tokens (a
             transform may choose others by moving them to the front, see `DrawCaptions`).
-        encode: Turns a sentence into token ids, with its begin and end marks.
+        encode: Turns a sentence into token ids, with begin and end tokens.
         pad: The id that fills short rows.
-        several: Sentences taught for each image, which is encoded once; an image with fewer repeats them.
+        captions_per_image: Sentences of each image in the loss; the image is encoded once, and one with fewer
+            sentences repeats them.
 
     Returns:
-        `images` (B, 3, H, W) uint8, `ids` and, where samples have captions, `tokens` (B, L) or, for several,
-        (B, K, L) int64, `references` every caption of each image, and `boxes` and `labels`, one of each
-        an image. Without samples: `{"ids": []}`.
+        `images` (B, 3, H, W) uint8, `ids` and, where samples have captions, `tokens` (B, L) or, with K > 1
+        captions an image, (B, K, L) int64, `references` every caption of each image, and `boxes` and
+        `labels`, one of each an image. Without samples: `{"ids": []}`.
     """
     if not samples:
         return {"ids": []}
     if not _all_have(samples, "captions"):
         return {"images": _stack_images(samples), "ids": _ids(samples)}
     rows = [
-        list(encode(sample["captions"][place % len(sample["captions"])]))
+        list(encode(sample["captions"][number % len(sample["captions"])]))
         for sample in samples
-        for place in range(several)
+        for number in range(captions_per_image)
     ]
     tokens = torch.full((len(rows), max(len(row) for row in rows)), pad, dtype=torch.int64)
     for target, row in zip(tokens, rows, strict=True):
         target[: len(row)] = torch.as_tensor(row, dtype=torch.int64)
     batch: Batch = {
         "images": _stack_images(samples),
-        "tokens": tokens if several == 1 else tokens.view(len(samples), several, -1),  # (B, K, L)
+        # (B, L) or (B, K, L)
+        "tokens": tokens if captions_per_image == 1 else tokens.view(len(samples), captions_per_image, -1),
         "references": [list(sample["captions"]) for sample in samples],
         "ids": _ids(samples),
     }
@@ -120,18 +126,16 @@ def caption_batch(
 
 
 def _all_have(samples: Sequence[Sample], field: str) -> bool:
-    """Return whether the samples have a field: all of them, or none (to be predicted)."""
-    lacking = [
-        sample.get("id", f"sample {place}") for place, sample in enumerate(samples) if field not in sample
-    ]
-    if 0 < len(lacking) < len(samples):
+    """Return True where all samples have a field, False where none has (predictions); refuse a mix."""
+    missing = [sample.get("id", f"sample {i}") for i, sample in enumerate(samples) if field not in sample]
+    if 0 < len(missing) < len(samples):
         raise DataError(
-            f"Expected all samples of a batch to have '{field}', or none, but {len(lacking)} of "
-            f"{len(samples)} lack it. Leave those out, or predict them apart.",
-            path=lacking[0],
+            f"Expected all samples of a batch to have '{field}', or none, but {len(missing)} of "
+            f"{len(samples)} lack it. Leave those out, or predict them separately.",
+            path=missing[0],
             field=field,
         )
-    return not lacking
+    return not missing
 
 
 def _ids(samples: Sequence[Sample]) -> list[str]:

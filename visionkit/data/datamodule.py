@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from visionkit.compat import batches_started, wraps_samplers
 from visionkit.data.keyed_dataset import Collate, KeyedDataset, SkipUnreadable, Transform, check_unreadable
-from visionkit.data.samplers import EvalOrder, Grouping, TrainOrder
+from visionkit.data.samplers import EvalBatchSampler, Grouping, TrainBatchSampler
 from visionkit.data.splits import Splits, fingerprint, subset
 from visionkit.errors import InputError, expected
 from visionkit.rng import Salt, keyed_generator
@@ -126,15 +126,15 @@ class DataModule(lightning.LightningDataModule):
             for split, messages in sorted(self.skipped.items())
         }
 
-    def train_order(self) -> TrainOrder:
+    def train_order(self) -> TrainBatchSampler:
         """Return the order of the training batches of this process."""
         rank, world_size = self._rank_and_world_size()
-        return TrainOrder(
+        return TrainBatchSampler(
             len(self.train_data),
             batch_size=self.batch_size,
             seed=self.seed,
             rank=rank,
-            world=world_size,
+            world_size=world_size,
             position=None if self.trainer is None else self._consumed,
             grouping=self.grouping,
         )
@@ -210,10 +210,14 @@ class DataModule(lightning.LightningDataModule):
         data = KeyedDataset(
             reader, self._eval_transform, seed=self.seed, on_error="drop" if skips else "raise"
         )
-        order = EvalOrder(len(reader), batch_size=self.eval_batch_size, rank=rank, world=world_size)
+        order = EvalBatchSampler(
+            len(reader), batch_size=self.eval_batch_size, rank=rank, world_size=world_size
+        )
         return self._loader(data, order, split)
 
-    def _loader(self, data: KeyedDataset, order: TrainOrder | EvalOrder, split: str) -> DataLoader[Any]:
+    def _loader(
+        self, data: KeyedDataset, order: TrainBatchSampler | EvalBatchSampler, split: str
+    ) -> DataLoader[Any]:
         return _LateLoader(
             data,
             batch_sampler=order,

@@ -1,4 +1,4 @@
-"""Faults of one file, and the notices that they make."""
+"""The list of the errors of one file, which also counts them as notices."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 from visionkit.errors import DataError
 from visionkit.notices import NoticeCounter
 
-__all__ = ["FaultList"]
+__all__ = ["ErrorList"]
 
 
-class FaultList:
-    """Faults in the order they are found; of one kind, the first thousand, and how many more there are.
+class ErrorList:
+    """Errors in the order they are added; of one kind the first thousand, and how many more there are.
 
     Args:
         path: The file they are in.
-        counter: Takes the faults that are notices.
-        most: How many of a kind are kept.
+        counter: Counts the errors that are notices.
+        max_of_kind: How many of a kind are listed.
     """
 
-    def __init__(self, path: Path, *, counter: NoticeCounter | None = None, most: int = 1000) -> None:
+    def __init__(self, path: Path, *, counter: NoticeCounter | None = None, max_of_kind: int = 1000) -> None:
         self.path = path
         self.counter = counter
-        self.most = most
+        self.max_of_kind = max_of_kind
         self._items: list[DataError] = []
         self._count: dict[str, int] = {}
 
@@ -36,15 +36,15 @@ class FaultList:
         notice: str = "",
         harmless: bool = False,
     ) -> None:
-        """Keep a fault.
+        """Add an error.
 
         Args:
             message: What was expected, what came.
-            record: The record at fault.
-            field: The field at fault.
-            kind: Faults of one kind and field are counted together.
-            notice: What is counted, in the plural; "" if the fault is no notice.
-            harmless: It never is a reason to refuse the file.
+            record: The record that has the error.
+            field: The field that has the error.
+            kind: Errors of one kind and field are counted together.
+            notice: What is counted, in the plural; "" if the error is no notice.
+            harmless: Whether it is never a reason to refuse the file.
         """
         if notice and self.counter is not None:
             first = self.counter.first.get(notice)
@@ -52,15 +52,19 @@ class FaultList:
             self.counter.add(notice, text, harmless=harmless)
         key = f"{field}|{kind}"
         self._count[key] = self._count.get(key, 0) + 1
-        if self._count[key] <= self.most:
+        if self._count[key] <= self.max_of_kind:
             self._items.append(DataError(message, path=self.path, record=record, field=field))
 
     def all(self) -> list[DataError]:
-        """Return the faults, and for each kind with more of them how many more."""
-        more = {key: count - self.most for key, count in self._count.items() if count > self.most}
+        """Return the listed errors, and for each kind with more of them how many more."""
         rest = [
-            DataError(f"And {count:,} more of this kind.", path=self.path, field=key.split("|")[0])
-            for key, count in more.items()
+            DataError(
+                f"And {count - self.max_of_kind:,} more of this kind.",
+                path=self.path,
+                field=key.split("|")[0],
+            )
+            for key, count in self._count.items()
+            if count > self.max_of_kind
         ]
         return self._items + rest
 

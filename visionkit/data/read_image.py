@@ -1,9 +1,9 @@
-"""The one decoder: any usual image file becomes `(3, H, W)` uint8 RGB, or an error that names the file.
+"""The image decoder: any usual image file to `(3, H, W)` uint8 RGB, or an error that names the file.
 
 The header is read first: only formats on a short list are opened, and an image above the pixel limit is
-refused before anything is decoded. Pillow decodes, because damaged files end there in an exception where
-other decoders end the process. Where simplejpeg is installed (the extra `fast`), it decodes whole JPEGs to
-the same bytes in two thirds of the time; whatever it will not take, Pillow judges.
+refused before anything is decoded. Pillow decodes, because damaged files raise an exception there and can end
+the process in other decoders. Where simplejpeg is installed (the extra `fast`), it decodes intact JPEGs to
+the same bytes in two thirds of the time; files that it refuses go to Pillow.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 MAX_PIXELS = 64_000_000
-"""Largest image that is decoded, in pixels, unless a caller says otherwise."""
+"""Largest image that is decoded, in pixels, by default."""
 
 IMAGE_SUFFIXES = frozenset({
     ".apng", ".bmp", ".gif", ".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm",
@@ -76,10 +76,10 @@ def read_image(
     and grey are converted, transparent pixels are laid over white. Of an animation the first frame is read.
 
     Args:
-        path: A regular file in JPEG, PNG, WebP, BMP, GIF, TIFF or PPM (PGM, PBM) format (told by content,
-            not by name).
+        path: A regular file in JPEG, PNG, WebP, BMP, GIF, TIFF or PPM (PGM, PBM) format, which is
+            detected from the content, not from the name.
         root: The file must lie inside this folder, once links and `..` are resolved; relative paths are
-            taken from it. (A hard link cannot be told from a file of the folder's own.)
+            taken from it. (A hard link cannot be distinguished from a file of the folder.)
         max_pixels: Larger images are refused from their header.
 
     Returns:
@@ -102,7 +102,7 @@ def decode_image(
         data: The file's bytes.
         name: What the image is called in errors.
         max_pixels: Larger images are refused from their header.
-        plain: It is an upright JPEG in RGB of this library's own: its header need not be judged first.
+        plain: It is an upright JPEG in RGB that this library wrote: its header is not checked first.
 
     Returns:
         `(3, H, W)` uint8, channels last.
@@ -120,7 +120,7 @@ def decode_image(
 
 
 def jpeg_decoder() -> str:
-    """Return what decodes JPEGs here, with its version."""
+    """Return the name and version of the library that decodes JPEGs."""
     name = "pillow" if _fast_decoder() is None else "simplejpeg"
     return f"{name} {metadata.version(name)}"
 
@@ -136,7 +136,7 @@ def read_size(
         max_pixels: Larger images are refused.
 
     Raises:
-        DataError: As `read_image`, except for damage behind the header.
+        DataError: As `read_image`, except for damage after the header.
     """
     file = regular_file(path, root)
     with _opened(file, file, max_pixels) as image:
@@ -149,7 +149,7 @@ def inside(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
 
     Args:
         root: The folder that may be read.
-        name: A path from a file that is not trusted; relative ones are taken from `root`.
+        name: A path from an untrusted file; relative ones are taken from `root`.
 
     Raises:
         DataError: The path leaves the folder, or is no path at all.
@@ -170,7 +170,7 @@ def inside(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
 
 
 def regular_file(path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> str:
-    """Return the path to open; refuse all but regular files before any of them is opened.
+    """Return the path to open; anything but a regular file is refused before it is opened.
 
     Args:
         path: A file.
@@ -184,7 +184,7 @@ def regular_file(path: str | os.PathLike[str], root: str | os.PathLike[str] | No
         mode = os.stat(file).st_mode  # noqa: PTH116 (a worker calls this for each image)
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        what = "there is none by this name" if missing else f"it cannot be reached ({_said(error)})"
+        what = "there is none by this name" if missing else f"it cannot be reached ({_reason(error)})"
         raise DataError(f"Expected an image file, but {what}.", path=file, field="path") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "no regular file (a pipe, socket or device)"
@@ -212,7 +212,7 @@ def _decoded(source: str | io.BytesIO, file: str, max_pixels: int) -> Tensor:
             ) from error
         except Exception as error:
             raise DataError(
-                f"Expected a whole image, but decoding stopped: {_said(error)}. The file is truncated or "
+                f"Expected a whole image, but decoding stopped: {_reason(error)}. The file is truncated or "
                 "damaged; fetch it again or remove it.",
                 path=file,
                 field="pixels",
@@ -230,18 +230,18 @@ def _fast_decoder() -> Callable[..., np.ndarray] | None:
 
 
 def _fast_jpeg(image: Image.Image) -> np.ndarray | None:
-    """Return the pixels `(H, W, 3)` of a usual JPEG; None for whatever Pillow must judge."""
+    """Return the pixels `(H, W, 3)` of a usual JPEG; None for all other files, which go to Pillow."""
     decode, stream = _fast_decoder(), image.fp  # type: ignore[attr-defined]
     if decode is None or image.format != "JPEG" or image.mode not in ("RGB", "L"):
         return None
-    place = stream.tell()
+    position = stream.tell()
     stream.seek(0)
     try:
         return decode(stream.read(), colorspace="RGB")
     except Exception:
         return None
     finally:
-        stream.seek(place)
+        stream.seek(position)
 
 
 @contextmanager
@@ -252,7 +252,7 @@ def _opened(source: str | io.BytesIO, file: str, max_pixels: int) -> Iterator[Im
     try:
         image = Image.open(source, formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{limit}, but {_said(error)}. {fix}", path=file, field="header") from error
+        raise DataError(f"{limit}, but {_reason(error)}. {fix}", path=file, field="header") from error
     except Exception as error:
         raise DataError(_unreadable(source, error), path=file, field="header") from error
     try:
@@ -269,13 +269,13 @@ def _opened(source: str | io.BytesIO, file: str, max_pixels: int) -> Iterator[Im
 
 
 def _unreadable(source: str | io.BytesIO, error: Exception) -> str:
-    """Say what the file is instead of an image."""
+    """Return the error text, which says what the file is instead of an image."""
     try:
         with Path(source).open("rb") if isinstance(source, str) else source as stream:
             stream.seek(0)
             head = stream.read(512)
     except OSError as reason:
-        return f"Expected a readable file, but {_said(reason)}."
+        return f"Expected a readable file, but {_reason(reason)}."
     if not head:
         got = "it is empty (0 bytes). Fetch it again or remove it"
     elif head.lstrip()[:1] == b"<":
@@ -285,12 +285,12 @@ def _unreadable(source: str | io.BytesIO, error: Exception) -> str:
     elif isinstance(error, UnidentifiedImageError):
         got = f"it starts with {head[:8]!r}. Convert it, or remove it"
     else:
-        got = f"its header is damaged ({_said(error)}). Fetch it again or remove it"
+        got = f"its header is damaged ({_reason(error)}). Fetch it again or remove it"
     return f"Expected an image in {', '.join(_FORMATS)} format, but {got}."
 
 
-def _said(error: BaseException) -> str:
-    """Return what an exception says on one line, or its kind when it says nothing."""
+def _reason(error: BaseException) -> str:
+    """Return the message of an exception on one line, or its type when it has none."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split()).rstrip(".")
 
@@ -329,7 +329,7 @@ def to_rgb(image: Image.Image, file: str) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Lay the image over white: the colour under transparent pixels is arbitrary and must not show."""
+    """Blend the image over white: the colour of transparent pixels is arbitrary and must not be visible."""
     rgba = np.asarray(image).astype(np.uint32)
     alpha = rgba[..., 3:]
     mixed = (rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255

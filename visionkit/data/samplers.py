@@ -1,10 +1,9 @@
-"""The order of data as a function: of (seed, epoch) for training, of nothing for evaluation.
+"""Batch samplers of training and evaluation, whose order is a function of (seed, epoch).
 
-Samplers here hold no random state. A training order asks, each time it is iterated, how many batches have
-been consumed in all, and computes from that where it stands; so a resumed run continues with the very
-batch that would have come next, for any number of workers (the restored progress of the Trainer is the only
-position there is). Evaluation shards neither pad nor repeat: the shards of all processes together hold every
-sample exactly once.
+They hold no random state. The training order reads, each time it is iterated, how many batches have been
+consumed since training began (the restored progress of the Trainer), and computes epoch and batch from that;
+so a resumed run continues with the batch that would have come next, for any number of workers. Evaluation
+shards neither pad nor repeat: together they hold every sample exactly once.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from visionkit.errors import InputError
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Key
 
-__all__ = ["EvalOrder", "TrainOrder"]
+__all__ = ["EvalBatchSampler", "TrainBatchSampler"]
 
 Grouping = Callable[[list[int], int], list[list[int]]]
 """Cuts a permutation into global batches of the given size (aspect-ratio grouping); a pure function."""
 
 
-class TrainOrder(Sampler[list[Key]]):
-    """Batches of keys whose global order is a function of (seed, epoch) only.
+class TrainBatchSampler(Sampler[list[Key]]):
+    """Batches of keys in a global order that is a function of (seed, epoch) only.
 
-    The permutation of an epoch is cut into global batches of `batch_size * world`; process `rank` takes its
-    contiguous part of each. What does not fill a global batch at the end of an epoch is left out of that
-    epoch (every epoch leaves out others). A data set smaller than one global batch gives one smaller batch.
+    The permutation of an epoch is cut into global batches of `batch_size * world_size`; process `rank` takes
+    its contiguous part of each. The last samples of an epoch that do not fill a global batch are left out
+    (others in every epoch). A data set smaller than one global batch gives one smaller batch.
 
     Args:
         size: Number of samples.
         batch_size: Samples a batch of one process.
         seed: Seed of the order.
         rank: This process.
-        world: Number of processes.
-        position: How many batches have been consumed since training began; asked whenever the order is
-            iterated. Without it the order counts its own passes.
+        world_size: Number of processes.
+        position: Returns how many batches have been consumed since training began; called whenever the order
+            is iterated. Without it the order counts its own passes.
         grouping: Cuts the permutation into global batches in another way (must be a pure function).
 
     Raises:
@@ -52,23 +51,23 @@ class TrainOrder(Sampler[list[Key]]):
         batch_size: int,
         seed: int,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         position: Callable[[], int] | None = None,
         grouping: Grouping | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"Expected batch_size to be at least 1, but got {batch_size}.")
-        if size < world:
+        if size < world_size:
             raise InputError(
-                f"Expected at least one training sample for each of {world} processes, but the training "
+                f"Expected at least one training sample for each of {world_size} processes, but the training "
                 f"split holds {size}. Use fewer devices, a larger fraction, or check the data folder."
             )
         self.size = size
         self.seed = seed
         self.rank = rank
-        self.world = world
-        self.batch_size = min(batch_size, size // world)
-        self.steps = max(1, size // (self.batch_size * world))
+        self.world_size = world_size
+        self.batch_size = min(batch_size, size // world_size)
+        self.steps = max(1, size // (self.batch_size * world_size))
         self._position = position
         self._grouping = grouping
         self._passes = 0
@@ -82,7 +81,7 @@ class TrainOrder(Sampler[list[Key]]):
 
     def global_batches(self, epoch: int) -> list[list[int]]:
         """Return the batches of `epoch` over all processes, in order."""
-        order, width = self.epoch_order(epoch), self.batch_size * self.world
+        order, width = self.epoch_order(epoch), self.batch_size * self.world_size
         if self._grouping is not None:
             return self._grouping(order, width)[: self.steps]
         return [order[step * width : (step + 1) * width] for step in range(self.steps)]
@@ -100,8 +99,8 @@ class TrainOrder(Sampler[list[Key]]):
             yield [Key(epoch, index) for index in batch[mine]]
 
 
-class EvalOrder(Sampler[list[Key]]):
-    """Batches of keys of one process's share of an evaluation set: no padding, no repeats.
+class EvalBatchSampler(Sampler[list[Key]]):
+    """Batches of keys of one process's part of an evaluation set: no padding, no repeats.
 
     A process without any sample yields one empty batch, so that the hooks of an evaluation run on every
     process; tasks return at once on a batch without ids.
@@ -110,8 +109,8 @@ class EvalOrder(Sampler[list[Key]]):
         size: Number of samples over all processes.
         batch_size: Samples a batch.
         rank: This process.
-        world: Number of processes.
-        indices: The samples to walk, in place of all of them.
+        world_size: Number of processes.
+        indices: The samples to use; all of them if not given.
     """
 
     def __init__(
@@ -120,13 +119,13 @@ class EvalOrder(Sampler[list[Key]]):
         *,
         batch_size: int,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         indices: Sequence[int] | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"Expected batch_size to be at least 1, but got {batch_size}.")
         every = range(size) if indices is None else indices
-        self.indices = list(every[rank::world])
+        self.indices = list(every[rank::world_size])
         self.batch_size = batch_size
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Training, validation and test samples; fractions and hold-outs that are functions of a seed."""
+"""The splits of a data set, and seeded subsets and hold-outs of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from visionkit.errors import DataError, InputError, expected
-from visionkit.notices import Notice, check_share
+from visionkit.notices import Notice, check_notices
 from visionkit.rng import Salt, keyed_seed
 from visionkit.types import Reader, Sample
 
@@ -26,24 +26,24 @@ SPLIT_ALIASES = {
 """Names of files, folders and columns that mean a split, in lower case; every reader takes them all."""
 
 HOLDOUT = 0.2
-"""Share of the training samples held out for validation where a data set has no validation split."""
+"""Fraction of the training samples held out for validation where a data set has no validation split."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set as a run sees it.
+    """The training, validation and test samples of a data set, with its classes and facts.
 
     Args:
         train: The training samples.
-        val: The samples that choices are made on.
-        test: The samples that are looked at last, if there are any.
+        val: The samples that checkpoints and settings are chosen on.
+        test: The samples of the final score, if there are any.
         classes: Names of the classes, by label.
-        name: What the data set is called in results.
-        facts: What a reader of a result should know of it (hold-outs made, licence).
+        name: Name of the data set in results.
+        facts: What results record of it (hold-outs made, licence).
         notices: What the reader left out, changed or assumed, counted.
 
     Raises:
-        DataError: The share of a notice is above its limit.
+        DataError: The fraction of a notice is above its limit.
     """
 
     train: Reader
@@ -56,7 +56,7 @@ class Splits:
 
     def __post_init__(self) -> None:
         """Refuse a data set of which too much would be left out."""
-        check_share(self.notices, path=str(self.facts.get("root", self.name)))
+        check_notices(self.notices, path=str(self.facts.get("root", self.name)))
 
 
 class Subset:
@@ -91,14 +91,14 @@ class Subset:
 
 
 def subset(reader: Reader, fraction: float, *, seed: int = 0) -> Reader:
-    """Return a seeded share of a reader: nested, and even over the classes.
+    """Return a seeded, stratified subset of a reader.
 
-    The choice of a smaller fraction lies inside the choice of a larger one with the same seed. Where the
-    reader offers integer `labels`, each class keeps its share to within one sample.
+    With the same seed the subset of a smaller fraction is part of that of a larger one. Where the reader
+    offers integer `labels`, each class has the same fraction of its samples, to within one sample.
 
     Args:
         reader: The samples to choose from.
-        fraction: The share, above 0 and up to 1 (at least one sample is kept).
+        fraction: Fraction of the samples, above 0 and up to 1; at least one sample.
         seed: Seed of the choice.
 
     Raises:
@@ -111,22 +111,22 @@ def subset(reader: Reader, fraction: float, *, seed: int = 0) -> Reader:
     if fraction == 1:
         return reader
     count = max(1, round(fraction * len(reader)))
-    return Subset(reader, sorted(_spread(reader, seed, Salt.SUBSET)[:count]))
+    return Subset(reader, sorted(_stratified_order(reader, seed, Salt.SUBSET)[:count]))
 
 
 def holdout(
     reader: Reader, fraction: float, *, seed: int = 0, path: str | os.PathLike[str] | None = None
 ) -> tuple[Reader, Reader]:
-    """Cut a reader in two: what is kept, and what is held out; even over the classes.
+    """Split a reader in two, stratified by class: the samples to train on, and those held out.
 
     Args:
-        reader: The samples to cut.
-        fraction: The share held out, between 0 and 1 (at least one sample on either side).
+        reader: The samples to split.
+        fraction: Fraction held out, between 0 and 1; at least one sample on either side.
         seed: Seed of the choice.
         path: The file or folder of the samples, for the error.
 
     Returns:
-        `(kept, held)`, without a common sample.
+        `(remaining, held_out)`, without a common sample.
 
     Raises:
         DataError: There are fewer than two samples.
@@ -139,36 +139,36 @@ def holdout(
         raise DataError(
             f"{text} Add samples, or a validation split.", path=None if path is None else Path(path)
         )
-    order = _spread(reader, seed, Salt.HOLDOUT)
+    order = _stratified_order(reader, seed, Salt.HOLDOUT)
     count = min(len(reader) - 1, max(1, round(fraction * len(reader))))
     return Subset(reader, sorted(order[count:])), Subset(reader, sorted(order[:count]))
 
 
-def _spread(reader: Reader, seed: int, purpose: int) -> list[int]:
-    """Order all samples so that every prefix is even over the classes.
+def _stratified_order(reader: Reader, seed: int, purpose: int) -> list[int]:
+    """Order all samples at random so that every prefix is stratified by class.
 
-    Member j of the n of a class stands at (j + 1/2) / n; the samples sorted by that, ties by chance.
+    Member j of the n of a class gets the position (j + 1/2) / n; samples are sorted by it, ties at random.
     """
     size = len(reader)
     labels = getattr(reader, "labels", None)
-    flat = labels is not None and all(isinstance(label, int | np.integer) for label in labels)
+    single = labels is not None and all(isinstance(label, int | np.integer) for label in labels)
     rng = np.random.default_rng(keyed_seed(seed, purpose))
     shuffled = rng.permutation(size)
-    if not flat or labels is None:
+    if not single or labels is None:
         return [int(index) for index in shuffled]
     classes = np.asarray(labels)[shuffled]
-    place = np.empty(size)
+    position = np.empty(size)
     for label in np.unique(classes):
         members = np.flatnonzero(classes == label)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return [int(index) for index in shuffled[np.argsort(place, kind="stable")]]
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return [int(index) for index in shuffled[np.argsort(position, kind="stable")]]
 
 
 def fingerprint(reader: Reader) -> str:
     """Return a SHA-256 that changes when samples are added, removed, renamed, relabelled or replaced.
 
-    It covers what the reader offers without decoding: `ids`, `labels`, `sizes`, `file_sizes` and its own
-    `recipe`. A reader that offers none of them is fingerprinted by eight of its images.
+    It covers what the reader offers without decoding: `recipe` (how it makes its samples), `ids`, `labels`,
+    `sizes` and `file_sizes`. A reader that offers none of them is fingerprinted by eight of its images.
 
     Args:
         reader: Any reader.

@@ -1,4 +1,4 @@
-"""The objects of an image as its file has them: carried beside the resized image, for scores alone."""
+"""Ground truth as it is in the annotation file: carried unchanged beside the resized image, for metrics."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def make_truth(
     masks: Sequence[Mapping[str, Any]] | None = None,
     image_id: int | None = None,
 ) -> Truth:
-    """Return the truth of an image.
+    """Return the ground truth of an image.
 
     Args:
         boxes: `(N, 4)` absolute xyxy in the frame of the original image.
         labels: `(N,)` from 0.
         iscrowd: `(N,)` 0/1; all 0 if not given.
-        area: `(N,)` annotated areas; NaN, or not given: the box's own.
+        area: `(N,)` annotated areas; NaN, or not given: the area of the box.
         masks: N run lengths.
-        image_id: The file's own id of the image.
+        image_id: The id of the image in the file.
     """
-    named = np.asarray(labels, dtype=np.int64).reshape(-1)
+    class_ids = np.asarray(labels, dtype=np.int64).reshape(-1)
     truth: Truth = {
         "boxes": np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
-        "labels": named,
-        "iscrowd": np.zeros_like(named) if iscrowd is None else np.asarray(iscrowd, dtype=np.int64),
-        "area": np.full(len(named), np.nan) if area is None else np.asarray(area, dtype=np.float64),
+        "labels": class_ids,
+        "iscrowd": np.zeros_like(class_ids) if iscrowd is None else np.asarray(iscrowd, dtype=np.int64),
+        "area": np.full(len(class_ids), np.nan) if area is None else np.asarray(area, dtype=np.float64),
     }
     if masks is not None:
         truth["masks"] = [dict(mask) for mask in masks]
@@ -50,7 +50,7 @@ def make_truth(
 
 
 def sample_truth(sample: Sample) -> Truth:
-    """Return the truth of a sample: the reader's, or else its boxes and masks before any geometry.
+    """Return the `truth` of a sample, or else its boxes and masks, which no geometry may have changed.
 
     Args:
         sample: A sample with `boxes` and `labels`, not yet resized.
@@ -80,10 +80,10 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
 
 
 def plain_truth(truth: Truth) -> dict[str, Any]:
-    """Return lists, numbers and texts that JSON keeps exactly.
+    """Return a truth as lists, numbers and texts, which JSON stores exactly.
 
     Args:
-        truth: Any truth.
+        truth: The ground truth of an image.
     """
     plain: dict[str, Any] = {
         name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in truth.items()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.errors import InputError, expected
-from visionkit.pixels import pixel_fault
+from visionkit.pixels import pixel_error
 
 __all__ = ["Normalize"]
 
@@ -94,7 +94,7 @@ class Normalize(nn.Module):
                 return
             self._looks -= 1
         try:
-            fault = pixel_fault(images)
+            fault = pixel_error(images)
         except RuntimeError:  # values that are not there to be read: vmap, fake tensors
             return
         if fault:

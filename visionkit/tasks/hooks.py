@@ -275,7 +275,7 @@ class TaskHooks(lightning.LightningModule):
         if trainer is not None:
             counts = trainer.num_test_batches if split == "test" else trainer.num_val_batches
             counts = trainer.num_sanity_val_batches if trainer.sanity_checking else counts
-        # Every process takes part for every loader, and the first comes last: its scores stay in the attributes.
+        # Every process takes part for every loader, the first loader last: its scores stay in the attributes.
         multiple = isinstance(counts, list) and len(counts) > 1
         for index in reversed(range(len(counts) if multiple else 1)):
             self._use_loader(index)

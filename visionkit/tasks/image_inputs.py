@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from visionkit.errors import InputError, expected
-from visionkit.pixels import pixel_fault
+from visionkit.pixels import pixel_error
 
 __all__ = ["as_image", "check_images", "image_list", "image_stack", "is_image"]
 
@@ -110,11 +110,11 @@ def check_images(images: Any, ids: Sequence[str] | None = None) -> None:
         InputError: A pixel is NaN, or float pixels are not in [0, 1].
     """
     if isinstance(images, Tensor):
-        if images.device.type == "cpu" and (error := pixel_fault(images)):
+        if images.device.type == "cpu" and (error := pixel_error(images)):
             raise InputError(error)
         return
     for index, image in enumerate(images):
-        if isinstance(image, Tensor) and image.device.type == "cpu" and (error := pixel_fault(image)):
+        if isinstance(image, Tensor) and image.device.type == "cpu" and (error := pixel_error(image)):
             raise InputError(f"{ids[index] if ids else f'image {index} of the batch'}: {error}")
 
 

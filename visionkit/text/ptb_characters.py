@@ -1,22 +1,33 @@
-"""The kinds of characters that the COCO caption evaluation's tokenizer knows.
+"""Character classes of the COCO caption evaluation's tokenizer.
 
-The Stanford tokenizer 3.4.1 was built from an older table of characters than Python has: it knows the words
-of many scripts with their marks (decomposed accents, vowel signs of Devanagari, Thai, Arabic, Hebrew), cuts
-at the marks of some (Kannada, Khmer, Myanmar), and drops what it does not know: most emoji, joiners,
-variation selectors, and every letter above U+FFFF. The table below was read off its answers, a line a code
-point, and `tests/reference/test_ptb_tokenizer.py` compares it with them.
+The Stanford tokenizer 3.4.1 uses an older table of characters than Python: it takes the combining characters
+of many scripts as parts of words (decomposed accents, vowel signs of Devanagari, Thai, Arabic, Hebrew), cuts
+words at those of others (Kannada, Khmer, Myanmar), and drops characters that it does not know: most emoji,
+joiners, variation selectors, and every letter above U+FFFF. The table was recorded from its output for every
+code point; `tests/reference/test_ptb_tokenizer.py` compares them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 
-__all__ = ["APOSTROPHE", "DIGIT", "HYPHEN", "INDEX", "LETTER", "MARK", "QUOTE", "SYMBOL", "UNKNOWN", "shadow"]
+__all__ = [
+    "APOSTROPHE",
+    "COMBINING",
+    "DIGIT",
+    "HYPHEN",
+    "INDEX",
+    "LETTER",
+    "QUOTE",
+    "SYMBOL",
+    "UNKNOWN",
+    "shadow",
+]
 
-# What stands for each kind of character in a shadow.
+# The stand-in of each class of characters in a shadow.
 LETTER = "\u01c0"
 DIGIT = "\u0660"
-MARK = "\u01bb"  # a letter that does not go on after a digit
+COMBINING = "\u01bb"  # a letter that does not continue a word after a digit
 SYMBOL = "\u00a4"  # a word of its own
 INDEX = "\u00b0"  # superscript and subscript digits: a run is a word
 HYPHEN = "\u2010"
@@ -63,7 +74,7 @@ _DIGITS = """
     1A80-1A89 1A90-1A99 1B50-1B59 1BB0-1BB9 1C40-1C49 1C50-1C59 A620-A629 A8D0-A8D9 A900-A909 A9D0-A9D9
     AA50-AA59 ABF0-ABF9 FF10-FF19
 """
-_MARKS = """
+_COMBINING = """
     2C2-2C5 2D2-2DF 2E5-2EB 2ED 2EF-36F 375 384-385 3F6 483-487 55A-55F 591-5BD 5BF 5C1-5C2 5C4-5C5 5C7
     615-61A 64B-65E 670 6D6-6E4 6E7-6ED 6FD-6FE 70F 711 730-74A 7A6-7B0 7EB-7F3 900-903 93C 93E-94E
     951-955 962-963 981-983 9BC 9BE-9C4 9C7-9C8 9CB-9CD 9D7 9E2-9E3 A01-A03 A3C A3E-A42 A47-A48 A4B-A4D
@@ -80,10 +91,10 @@ _SYMBOLS = """
 _INDICES = """
     B2-B3 B9 201A 201E-201F 2070 2074-2079 2080-2089
 """
-_OWN = {"\u058a": HYPHEN, "\u2010": HYPHEN, "\u2011": HYPHEN, "\u2044": "\u2044"}
-_OWN |= dict.fromkeys("’\u0092", APOSTROPHE)
-_OWN |= dict.fromkeys("“”«»\u0093\u0094", QUOTE)
-_OWN |= {"\u066b": "\u066b", "\u066c": "\u066b"}  # decimal and thousands separators of Arabic numbers
+_SINGLE = {"\u058a": HYPHEN, "\u2010": HYPHEN, "\u2011": HYPHEN, "\u2044": "\u2044"}
+_SINGLE |= dict.fromkeys("’\u0092", APOSTROPHE)
+_SINGLE |= dict.fromkeys("“”«»\u0093\u0094", QUOTE)
+_SINGLE |= {"\u066b": "\u066b", "\u066c": "\u066b"}  # decimal and thousands separators of Arabic numbers
 
 
 def _table() -> tuple[list[int], list[int], list[str]]:
@@ -91,7 +102,7 @@ def _table() -> tuple[list[int], list[int], list[str]]:
     for kind, text in (
         (LETTER, _LETTERS),
         (DIGIT, _DIGITS),
-        (MARK, _MARKS),
+        (COMBINING, _COMBINING),
         (SYMBOL, _SYMBOLS),
         (INDEX, _INDICES),
     ):
@@ -106,16 +117,16 @@ _STARTS, _ENDS, _KINDS = _table()
 
 
 class _Kinds(dict[int, str]):
-    """The stand-in of each code point that was asked for; printable ASCII stands for itself."""
+    """The stand-in of each code point, computed at its first use; that of printable ASCII is itself."""
 
     def __missing__(self, code: int) -> str:
         if code < 128:
             kind = chr(code) if chr(code).isprintable() else UNKNOWN
-        elif (own := _OWN.get(chr(code))) is not None:
-            kind = own
+        elif (single := _SINGLE.get(chr(code))) is not None:
+            kind = single
         else:
-            place = bisect_right(_STARTS, code) - 1
-            kind = _KINDS[place] if place >= 0 and code <= _ENDS[place] else UNKNOWN
+            index = bisect_right(_STARTS, code) - 1
+            kind = _KINDS[index] if index >= 0 and code <= _ENDS[index] else UNKNOWN
         self[code] = kind
         return kind
 
@@ -124,5 +135,5 @@ _KIND = _Kinds()
 
 
 def shadow(text: str) -> str:
-    """Return a text of the same length, in which each character outside printable ASCII is its kind."""
+    """Return a text of the same length in which each character outside printable ASCII is its stand-in."""
     return text if text.isascii() and text.isprintable() else text.translate(_KIND)

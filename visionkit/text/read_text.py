@@ -1,4 +1,4 @@
-"""Text files as people save them: UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one."""
+"""Reading of text and JSON files: UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from visionkit.errors import DataError
 
 __all__ = ["decode_text", "read_json", "read_lines", "read_text"]
 
-_MARKS = (
+_BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is the start of this one
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -21,7 +21,7 @@ _MARKS = (
 
 
 def read_text(path: str | Path) -> str:
-    r"""Read a text file: UTF-8, or what its byte order mark says; the mark is not part of the text.
+    r"""Read a text file in UTF-8, or in the encoding of its byte order mark, which is not part of the text.
 
     Line ends `\r\n` and `\r` become `\n`.
 
@@ -35,8 +35,8 @@ def read_text(path: str | Path) -> str:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        said = getattr(error, "strerror", None) or error
-        what = "there is none by this name" if missing else f"it cannot be read ({said})"
+        reason = getattr(error, "strerror", None) or error
+        what = "there is none by this name" if missing else f"it cannot be read ({reason})"
         raise DataError(f"Expected a text file, but {what}.", path=path) from error
     return decode_text(data, path=path)
 
@@ -51,13 +51,13 @@ def decode_text(data: bytes, *, path: str | Path) -> str:
     Raises:
         DataError: As `read_text`.
     """
-    mark, encoding = next((pair for pair in _MARKS if data.startswith(pair[0])), (b"", "utf-8"))
+    bom, encoding = next((pair for pair in _BOMS if data.startswith(pair[0])), (b"", "utf-8"))
     try:
-        text = data[len(mark) :].decode(encoding)
+        text = data[len(bom) :].decode(encoding)
     except UnicodeDecodeError as error:
-        line = data[len(mark) : len(mark) + error.start].decode(encoding, "replace").count("\n") + 1
+        line = data[len(bom) : len(bom) + error.start].decode(encoding, "replace").count("\n") + 1
         raise DataError(
-            f"Expected text in UTF-8, but line {line} holds the byte 0x{data[len(mark) + error.start]:02x}, "
+            f"Expected text in UTF-8, but line {line} holds the byte 0x{data[len(bom) + error.start]:02x}, "
             f"which is none in {encoding.upper()}. Save the file as UTF-8.",
             path=path,
             record=line,

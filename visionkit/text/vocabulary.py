@@ -1,4 +1,4 @@
-"""Words to numbers and back, from the training captions only."""
+"""The vocabulary of a captioner: words to ids and back, built from the training captions only."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ from visionkit.text.tokenize import tokenize
 __all__ = ["Vocabulary"]
 
 _SCHEMA = 1
-_MARKS = ("<pad>", "<bos>", "<eos>", "<unk>")
+_SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """What was counted in the captions: words, those too rare, the most frequent of them, lengths."""
+class _CaptionCounts:
+    """Counts of the captions a vocabulary was built from.
+
+    Args:
+        words: All words.
+        rare: Words that are not in the vocabulary.
+        first: The most frequent of those.
+        lengths: Captions of each number of words.
+    """
 
     words: int
     rare: int
@@ -33,38 +40,47 @@ class _Counted:
 class Vocabulary:
     """The words a captioner knows.
 
-    Ids 0 to 3 are `<pad>`, `<bos>` (begin), `<eos>` (end) and `<unk>` (a word that is not known); the words
-    follow.
+    Ids 0 to 3 are the special tokens `<pad>`, `<bos>` (begin), `<eos>` (end) and `<unk>` (unknown word); the
+    words follow.
 
     Args:
-        words: The words after the four marks, each once.
+        words: The words after the special tokens, each once.
 
     Raises:
-        InputError: A word stands twice, is empty, has a space in it, or is one of the marks.
+        InputError: A word is repeated, empty, has a space in it, or is a special token.
     """
 
     pad, bos, eos, unk = range(4)
 
     def __init__(self, words: Sequence[str]) -> None:
         for word in words:
-            if not isinstance(word, str) or not word or any(c.isspace() for c in word) or word in _MARKS:
-                text = expected("a word of a vocabulary", "text without spaces that is no mark", word)
+            if (
+                not isinstance(word, str)
+                or not word
+                or any(c.isspace() for c in word)
+                or word in _SPECIAL_TOKENS
+            ):
+                text = expected(
+                    "a word of a vocabulary", "text without spaces that is no special token", word
+                )
                 raise InputError(text)
-        self.words = (*_MARKS, *words)
-        self.counted: _Counted | None = None
+        self.words = (*_SPECIAL_TOKENS, *words)
+        self.counted: _CaptionCounts | None = None
         self._ids = {word: i for i, word in enumerate(self.words)}
         if len(self._ids) != len(self.words):
-            twice = Counter(self.words).most_common(1)[0][0]
-            raise InputError(f"Expected each word of a vocabulary once, but {twice!r} stands twice.")
+            repeated = Counter(self.words).most_common(1)[0][0]
+            raise InputError(f"Expected each word of a vocabulary once, but {repeated!r} is repeated.")
 
     @classmethod
-    def build(cls, captions: Iterable[str], *, least: int = 5, most: int | None = None) -> Vocabulary:
-        """Count the words of training captions; keep the frequent ones, the most frequent first.
+    def build(
+        cls, captions: Iterable[str], *, min_count: int = 5, max_words: int | None = None
+    ) -> Vocabulary:
+        """Build the vocabulary of training captions: their frequent words, the most frequent first.
 
         Args:
             captions: Every caption of the training images, and of no others.
-            least: How often a word must occur to be kept.
-            most: Keep at most this many words.
+            min_count: Occurrences of a word below which it is left out.
+            max_words: Largest number of words.
 
         Raises:
             InputError: No word is left.
@@ -75,39 +91,40 @@ class Vocabulary:
             tokens = tokenize(caption)
             counts.update(tokens)
             lengths[len(tokens)] += 1
-        for mark in _MARKS:
-            counts.pop(mark, None)  # "<unk>" in a caption is taught as an unknown word
-        kept = sorted((w for w, n in counts.items() if n >= least), key=lambda w: (-counts[w], w))[:most]
-        if not kept:
+        for token in _SPECIAL_TOKENS:
+            counts.pop(token, None)  # "<unk>" in a caption is encoded as an unknown word
+        frequent = (word for word, count in counts.items() if count >= min_count)
+        words = sorted(frequent, key=lambda word: (-counts[word], word))[:max_words]
+        if not words:
             longest = max(counts, key=len, default="")
             raise InputError(
-                f"No word occurs {least} times or more in the training captions ({len(counts)} words seen, "
-                f"such as {longest[:40]!r}). Set a smaller least number of occurrences. Words are found by "
+                f"No word occurs {min_count} times or more in the training captions ({len(counts)} words, "
+                f"such as {longest[:40]!r}). Set a smaller min_count. Words are found by "
                 "spaces: captions that are written without need them first."
             )
-        vocabulary = cls(kept)
+        vocabulary = cls(words)
         rare = {word: number for word, number in counts.items() if word not in vocabulary}
         first = min(rare, key=lambda word: (-rare[word], word), default="")
-        vocabulary.counted = _Counted(sum(counts.values()), sum(rare.values()), first, lengths)
+        vocabulary.counted = _CaptionCounts(sum(counts.values()), sum(rare.values()), first, lengths)
         return vocabulary
 
-    def notices(self, *, longest: int | None = None) -> tuple[Notice, ...]:
-        """Return what a vocabulary leaves of the captions that it was built from; none for another one.
+    def notices(self, *, max_length: int | None = None) -> tuple[Notice, ...]:
+        """Return what the vocabulary leaves out of the captions it was built from; nothing if it was loaded.
 
         Args:
-            longest: How many words a generated caption has at most.
+            max_length: Largest number of words of a generated caption.
         """
         if self.counted is None:
             return ()
         counted, notices = self.counted, []
         if counted.rare:
-            what = "words too rare for the vocabulary, taught as unknown"
+            what = "words too rare for the vocabulary, trained as unknown"
             notices.append(Notice(what, counted.rare, counted.words, repr(counted.first)))
-        cut = {} if longest is None else {size: n for size, n in counted.lengths.items() if size > longest}
-        if cut:
-            what = f"captions longer than the {longest} words that are said at most"
-            first = f"one of {max(cut)} words"
-            notices.append(Notice(what, sum(cut.values()), sum(counted.lengths.values()), first))
+        long = {} if max_length is None else {n: k for n, k in counted.lengths.items() if n > max_length}
+        if long:
+            what = f"captions longer than the {max_length} words that are generated at most"
+            first = f"one of {max(long)} words"
+            notices.append(Notice(what, sum(long.values()), sum(counted.lengths.values()), first))
         return tuple(notices)
 
     def __len__(self) -> int:
@@ -124,18 +141,18 @@ class Vocabulary:
 
     def id(self, word: str) -> int:
         """Return the number of a word, or that of `<unk>`."""
-        # Text that spells a mark is no mark: "<pad>" in a caption is not padding.
+        # Text that spells a special token is none: "<pad>" in a caption is not padding.
         return max(self._ids.get(word, self.unk), self.unk)
 
-    def encode(self, sentence: str | Sequence[str], *, longest: int | None = None) -> list[int]:
+    def encode(self, sentence: str | Sequence[str], *, max_length: int | None = None) -> list[int]:
         """Return `<bos> words <eos>` as ids.
 
         Args:
             sentence: Text, or tokens already cut.
-            longest: Keep at most this many words.
+            max_length: Words after this many are cut off.
         """
         tokens = tokenize(sentence) if isinstance(sentence, str) else sentence
-        return [self.bos, *(self.id(token) for token in tokens[:longest]), self.eos]
+        return [self.bos, *(self.id(token) for token in tokens[:max_length]), self.eos]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Return the words up to the first `<eos>`, without `<bos>` and `<pad>`.
@@ -155,7 +172,7 @@ class Vocabulary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dict for JSON and checkpoints."""
-        return {"schema": _SCHEMA, "words": list(self.words[len(_MARKS) :])}
+        return {"schema": _SCHEMA, "words": list(self.words[len(_SPECIAL_TOKENS) :])}
 
     @classmethod
     def from_dict(cls, record: Any) -> Vocabulary:

@@ -1,4 +1,4 @@
-"""Word vectors trained elsewhere: GloVe text, word2vec text and word2vec binary files."""
+"""Reading of pretrained word vectors: GloVe text, word2vec text and word2vec binary files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from visionkit.text.vocabulary import Vocabulary
 
 __all__ = ["WordVectors", "check_word_vectors", "read_word_vectors"]
 
-_LONGEST_WORD = 4096
-_WIDEST = 10_000
-_OTHERS = {
+_MAX_WORD_BYTES = 4096
+_MAX_WIDTH = 10_000
+_OTHER_FORMATS = {
     b"\xba\x16\x4f\x2f": "fastText's own model. Give the .vec file that lies beside it.",
     b"\x80": "a pickle (gensim's?). Write the vectors with `save_word2vec_format`.",
     b"\x93NUMPY": "a NumPy array, which has no words.",
@@ -43,14 +43,14 @@ class WordVectors:
     """A table of vectors for a vocabulary.
 
     Args:
-        table: `(V, D)` float32; words that were not found have small random rows, `<pad>` has zeros.
-        found: `(V,)` bool: whose vector came from the file.
-        coverage: Share of the vocabulary's words (its marks apart) that were found.
-        missing: The words that were not found, most frequent first.
+        table: `(V, D)` float32; words without a vector in the file have small random rows, `<pad>` has zeros.
+        matched: `(V,)` bool: whether a word's vector came from the file.
+        coverage: Fraction of the vocabulary's words, without special tokens, whose vector is in the file.
+        missing: The other words, most frequent first.
     """
 
     table: Tensor
-    found: Tensor
+    matched: Tensor
     coverage: float
     missing: tuple[str, ...]
 
@@ -58,20 +58,20 @@ class WordVectors:
         """Return how many words have no vector, where some have none."""
         if not self.missing:
             return ()
-        words = len(self.found) - len(self.table[: Vocabulary.unk + 1])
-        what = "words of the vocabulary without a vector, begun at random"
+        words = len(self.table) - (Vocabulary.unk + 1)
+        what = "words of the vocabulary without a vector, initialised at random"
         return (Notice(what, len(self.missing), words, repr(self.missing[0])),)
 
 
 def read_word_vectors(path: str | Path, vocabulary: Vocabulary, *, seed: int = 0) -> WordVectors:
-    """Read the vectors of a vocabulary's words from a file of any size, a word at a time.
+    """Read the vectors of a vocabulary's words from a file of any size, one word at a time.
 
-    The format is seen from the content: a first line of two numbers is word2vec's (text or binary) and
+    The format is detected from the content: a first line of two numbers is word2vec's (text or binary) or
     fastText's .vec, anything else is GloVe's. Spaces and tabs separate; .gz, .bz2, .xz and .zip are read.
 
     Args:
         path: The file.
-        vocabulary: Whose words to keep; a word's capitalised form serves where the word itself is absent.
+        vocabulary: The words to read; where a word is absent, its capitalised form is used.
         seed: Draws the rows of words that are not in the file, with the spread of those that are.
 
     Raises:
@@ -83,32 +83,32 @@ def read_word_vectors(path: str | Path, vocabulary: Vocabulary, *, seed: int = 0
     exact: set[int] = set()
     with _opened(path) as file:
         for word, vector in _records(file, path):
-            place = vocabulary.id(word)
-            same = place != vocabulary.unk
+            index = vocabulary.id(word)
+            same = index != vocabulary.unk
             if not same:
-                place = vocabulary.id(word.lower())
-            if place <= vocabulary.unk or place in exact or (place in rows and not same):
+                index = vocabulary.id(word.lower())
+            if index <= vocabulary.unk or index in exact or (index in rows and not same):
                 continue
-            rows[place] = vector
+            rows[index] = vector
             if same:
-                exact.add(place)
+                exact.add(index)
     if not rows:
         fix = "Is it a file of vectors for another language?"
         raise InputError(expected(f"vectors of the vocabulary's words in {path}", "at least one", 0, fix=fix))
     known = np.stack(list(rows.values()))
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn(len(vocabulary), known.shape[1], generator=generator) * float(known.std())
-    found = torch.zeros(len(vocabulary), dtype=torch.bool)
-    for place, vector in rows.items():
-        table[place], found[place] = torch.from_numpy(vector.copy()), True
+    matched = torch.zeros(len(vocabulary), dtype=torch.bool)
+    for index, vector in rows.items():
+        table[index], matched[index] = torch.from_numpy(vector.copy()), True
     table[vocabulary.pad] = 0
     words = range(vocabulary.unk + 1, len(vocabulary))
     missing = tuple(vocabulary.words[i] for i in words if i not in rows)
-    return WordVectors(table, found, len(rows) / len(words), missing)
+    return WordVectors(table, matched, len(rows) / len(words), missing)
 
 
 def check_word_vectors(path: str | Path) -> None:
-    """Read the first vectors of a file, so that what is no file of vectors is refused before anything runs.
+    """Read the first vectors of a file, so that any other file is refused before training.
 
     Args:
         path: As `read_word_vectors` takes it.
@@ -123,7 +123,7 @@ def check_word_vectors(path: str | Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file of vectors, compressed or not; whatever fails while it is read names the file."""
+    """Open a file of vectors, compressed or not; errors while it is read name the file."""
     if path.is_dir():
         names = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
         raise DataError(f"Expected a file of word vectors, but it is a folder (with {names}).", path=path)
@@ -166,8 +166,8 @@ def _member(archive: zipfile.ZipFile, path: Path) -> str:
 
 
 def _records(file: BinaryIO, path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    first = file.readline(_LONGEST_WORD * 64)
-    for magic, what in _OTHERS.items():
+    first = file.readline(_MAX_WORD_BYTES * 64)
+    for magic, what in _OTHER_FORMATS.items():
         if first.startswith(magic):
             raise DataError(
                 f"Expected word vectors as text, or word2vec's binary file, but it is {what}", path=path
@@ -177,11 +177,11 @@ def _records(file: BinaryIO, path: Path) -> Iterator[tuple[str, np.ndarray]]:
     lines: Iterator[bytes]
     if len(head) == 2 and all(part.isdigit() for part in head):
         count, width = int(head[0]), int(head[1])
-        if not 1 <= width <= _WIDEST:
+        if not 1 <= width <= _MAX_WIDTH:
             raise DataError(
-                expected("the width of the vectors", f"in 1 .. {_WIDEST}", width), path=path, record=1
+                expected("the width of the vectors", f"in 1 .. {_MAX_WIDTH}", width), path=path, record=1
             )
-        second = file.readline(_LONGEST_WORD * 64)
+        second = file.readline(_MAX_WORD_BYTES * 64)
         if not _is_text(second, width):
             yield from _binary(_Joined(second, file), path, count, width)
             return
@@ -197,7 +197,7 @@ def _records(file: BinaryIO, path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 class _Joined:
-    """A stream whose first bytes were read already."""
+    """A stream that begins with bytes that were read from the file already."""
 
     def __init__(self, start: bytes, file: BinaryIO) -> None:
         self.start, self.file = start, file
@@ -216,15 +216,15 @@ def _is_number(part: bytes) -> bool:
 
 
 def _is_text(line: bytes, width: int) -> bool:
-    """Return whether the line behind word2vec's header is a word and `width` numbers as text."""
+    """Return whether the line after word2vec's header is a word and `width` numbers as text."""
     parts = line.split()
     return len(parts) > width and all(_is_number(part) for part in parts[-width:])
 
 
 def _width(parts: list[bytes]) -> int:
-    """Return how many numbers end the first line: its word may have spaces in it, or be a number."""
+    """Return how many numbers end the first line; its word may contain spaces or be a number."""
     numbers = next(
-        (place for place, part in enumerate(reversed(parts)) if not _is_number(part)), len(parts) - 1
+        (index for index, part in enumerate(reversed(parts)) if not _is_number(part)), len(parts) - 1
     )
     return max(numbers, 0)
 
@@ -246,8 +246,8 @@ def _text(line: bytes, path: Path, number: int, width: int) -> tuple[str, np.nda
     except ValueError as error:
         raise DataError(f"Expected numbers after the word: {error}.", path=path, record=number) from error
     if cut < 1 or not np.isfinite(vector).all():
-        wanted = f"{width} finite numbers" if width else "finite numbers"
-        raise DataError(expected("the vector", wanted, len(parts) - 1), path=path, record=number)
+        needed = f"{width} finite numbers" if width else "finite numbers"
+        raise DataError(expected("the vector", needed, len(parts) - 1), path=path, record=number)
     return b" ".join(parts[:cut]).decode("utf-8", errors="replace"), vector
 
 
@@ -256,7 +256,7 @@ def _binary(file: _Joined, path: Path, count: int, width: int) -> Iterator[tuple
     for number in range(1, count + 1):
         letters = bytearray()
         while (letter := file.read(1)) != b" ":
-            if not letter or len(letters) > _LONGEST_WORD:
+            if not letter or len(letters) > _MAX_WORD_BYTES:
                 raise DataError(
                     f"Expected {count} words, but word {number} has no end.", path=path, record=number
                 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from visionkit.data.boxes import box_fault
+from visionkit.data.boxes import box_error
 from visionkit.data.formats.box_splits import validation_split
 from visionkit.data.formats.coco.segmentations import OutlineBuilder
 from visionkit.data.formats.coco.validate import MAX_CUT, size_fault
@@ -19,7 +19,7 @@ from visionkit.data.read_image import inside, read_image, read_size
 from visionkit.data.splits import Splits, Subset
 from visionkit.data.truth import make_truth
 from visionkit.errors import DataError
-from visionkit.notices import Notice, NoticeCounter, check_share
+from visionkit.notices import Notice, NoticeCounter, check_notices
 from visionkit.types import Sample
 
 __all__ = ["CUT", "DROPPED", "BoxCounts", "BoxReader", "BoxRecord", "box_splits", "note_crowded"]
@@ -69,13 +69,13 @@ class BoxRecord:
             where: The record, for the fault.
         """
         height, width = size or (1, 1)
-        fault = box_fault(box, size)
+        fault = box_error(box, size)
         if size is None and fault is None:
             low, high = -_SHARE_SLACK, 1 + _SHARE_SLACK
             if min(box) < low or max(box) > high:
                 fault = f"Expected shares of the image from 0 to 1, but got {[round(v, 4) for v in box]}."
         inner = [max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])]
-        cut = fault is not None and box_fault(box) is None and box_fault(inner) is None
+        cut = fault is not None and box_error(box) is None and box_error(inner) is None
         if size is None and max(map(abs, box), default=0.0) > 2:
             cut = False  # pixels, not shares
         if fault is None or cut:
@@ -209,7 +209,7 @@ class BoxCounts:
     """
 
     def __init__(self, max_dropped: float) -> None:
-        self.objects, self.images = (NoticeCounter(max_share=max_dropped) for _ in range(2))
+        self.objects, self.images = (NoticeCounter(max_fraction=max_dropped) for _ in range(2))
         self.object_total = self.image_total = 0
         self._max_cut = max(MAX_CUT, max_dropped)
 
@@ -247,7 +247,7 @@ def box_splits(
     """
     top = Path(root)
     notices = [notice for split, counted in counts.items() for notice in counted.notices(split)]
-    check_share(notices, path=str(top))
+    check_notices(notices, path=str(top))
     if "train" not in readers or not any(readers["train"].object_counts):
         raise DataError("Expected images with objects to train on, but there are none.", path=top)
     train, val, held = validation_split(readers["train"], readers.get("val"), top, seed=seed)

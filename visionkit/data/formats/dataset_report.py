@@ -11,7 +11,7 @@ from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.formats.validate import check_reader
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError
-from visionkit.notices import Notice, check_share
+from visionkit.notices import Notice, check_notices
 
 __all__ = ["DatasetReport", "check_dataset", "counted"]
 
@@ -111,9 +111,9 @@ def _check(path: Path, each: Format, options: OpenOptions) -> DatasetReport:
             told = each.told(path, options)
             return DatasetReport(str(path), each.name, None, tuple(faults or [fault]), (), told)
         for notice in splits.notices:
-            if notice.max_share is not None:
+            if notice.max_fraction is not None:
                 try:
-                    check_share([replace(notice, max_share=options.max_dropped)], path=str(path))
+                    check_notices([replace(notice, max_fraction=options.max_dropped)], path=str(path))
                 except DataError as fault:
                     faults.append(fault)
     return DatasetReport(

@@ -15,7 +15,7 @@ from visionkit.data.formats.folder.layout import folder_layout, foreign_layout
 from visionkit.data.formats.folder.reader import class_folders, classes_differ, images_below, open_folders
 from visionkit.data.read_image import MAX_PIXELS, read_image
 from visionkit.errors import DataError
-from visionkit.notices import MAX_DROPPED, check_share
+from visionkit.notices import MAX_DROPPED, check_notices
 from visionkit.types import Reader
 
 __all__ = [
@@ -127,7 +127,7 @@ def check_rows(table: TableRows) -> list[DataError]:
     """
     faults = list(table.faults)
     try:
-        check_share(table.notices, path=str(table.file))
+        check_notices(table.notices, path=str(table.file))
     except DataError as fault:
         faults.append(fault)
     for row in table.rows:

@@ -1,1 +1,1 @@
-"""Packs: a data set read and resized once, in files that are mapped into memory."""
+"""Packs: a data set read and resized once, in a few files that are mapped into memory."""

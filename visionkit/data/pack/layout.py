@@ -1,55 +1,48 @@
-"""What a pack is on disk: shards of records, an index of arrays, and `pack.json`, which is written last."""
+"""Files of a pack: settings, the description `pack.json`, and the index of its records."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from visionkit.data.pack.record import Form
 from visionkit.errors import DataError, InputError, expected
 from visionkit.files import write_atomic
 
 __all__ = [
-    "COLUMNS",
     "PACK_FORMAT",
-    "Arrays",
+    "ROW",
     "PackSettings",
     "is_pack",
-    "open_index",
-    "pack_texts",
+    "read_index",
     "read_pack",
-    "save_arrays",
     "shard_name",
-    "unpack_texts",
-    "write_bytes",
+    "write_index",
 ]
 
-PACK_FORMAT = 1
-COLUMNS: tuple[str, ...] = (
-    *("shard", "offset", "length", "check", "height", "width"),
-    *("bytes", "mtime", "digest"),
-)
-"""What the index holds of each sample: where it is, its check value, its original's size; and of the file
-that it came from: bytes, time, digest."""
+PACK_FORMAT = 2
 
-Arrays: TypeAlias = dict[str, NDArray[Any]]
+ROW = np.dtype([
+    ("shard", "<i4"), ("offset", "<i8"), ("length", "<i8"), ("check", "<u8"),
+    ("height", "<i4"), ("width", "<i4"), ("label", "<i8"),
+    ("bytes", "<i8"), ("mtime", "<i8"), ("digest", "S32"),
+])  # fmt: skip
+"""A record: position, check value; size and class (-1: none) of the image; size, time, digest of the file."""
 
 
 @dataclass(frozen=True)
 class PackSettings:
-    """How images are kept.
+    """How images are stored.
 
     Args:
         short: Largest short side in pixels; larger images are shrunk, 0 shrinks none.
-        form: "jpeg" keeps files that need no shrinking as they are and writes the others as JPEG; "raw"
-            keeps pixels.
+        form: "jpeg" copies files that need no shrinking and writes the others as JPEG; "raw" stores pixels.
         quality: Of the JPEGs that are written.
         records: Samples a shard.
     """
@@ -69,10 +62,6 @@ class PackSettings:
         if self.records < 1:
             raise InputError(expected("records", "at least 1 a shard", self.records))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values."""
-        return asdict(self)
-
 
 def is_pack(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is a finished pack."""
@@ -87,17 +76,17 @@ def read_pack(folder: Path) -> dict[str, Any]:
     """
     file = folder / "pack.json"
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        form = int(found["format"])
+        description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = int(description["format"])
     except FileNotFoundError as error:
         text = "Expected a finished pack, but there is no pack.json. Run `visionkit pack` to the end."
         raise DataError(text, path=folder) from error
     except (ValueError, KeyError, TypeError, OSError) as error:
         text = f"Expected the description of a pack, but it cannot be read ({error}). Pack again."
         raise DataError(text, path=file) from error
-    if form != PACK_FORMAT:
-        raise DataError(expected("the format", PACK_FORMAT, form, fix="Pack again."), path=file)
-    return found
+    if version != PACK_FORMAT:
+        raise DataError(expected("the format", PACK_FORMAT, version, fix="Pack again."), path=file)
+    return description
 
 
 def shard_name(number: int) -> str:
@@ -105,46 +94,30 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.bin"
 
 
-def save_arrays(path: Path, arrays: Arrays) -> None:
-    """Write arrays as an index file, atomically."""
+def write_index(file: Path, columns: Mapping[str, Any]) -> None:
+    """Write arrays and lists of texts as a .npz file, atomically."""
+    arrays = {
+        name: np.frombuffer(json.dumps(column).encode(), np.uint8) if isinstance(column, list) else column
+        for name, column in columns.items()
+    }
 
     def write(part: Path) -> None:
         with part.open("wb") as stream:  # numpy would append .npz to a path
             np.savez(stream, **arrays)  # type: ignore[arg-type]
 
-    write_atomic(path, write)
+    write_atomic(file, write)
 
 
-def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file part by part, atomically."""
-
-    def write(part: Path) -> None:
-        with part.open("wb") as stream:
-            stream.writelines(parts)
-
-    write_atomic(path, write)
-
-
-def pack_texts(texts: Sequence[str]) -> NDArray[np.uint8]:
-    """Return texts as an array of bytes."""
-    return np.frombuffer(json.dumps(list(texts), ensure_ascii=False).encode(), np.uint8)
-
-
-def unpack_texts(array: NDArray[np.uint8]) -> list[str]:
-    """Return the texts of such an array."""
-    texts: list[str] = json.loads(array.tobytes())
-    return texts
-
-
-def open_index(file: Path) -> Arrays:
-    """Return the arrays of an index file; nothing in it can run.
+def read_index(file: Path) -> dict[str, Any]:
+    """Return the arrays and lists of texts that `write_index` wrote; nothing in the file can run.
 
     Raises:
         DataError: It cannot be read.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            columns = {name: arrays[name] for name in arrays.files}
+        return {name: json.loads(a.tobytes()) if a.dtype == np.uint8 else a for name, a in columns.items()}
     except (OSError, ValueError, KeyError, EOFError) as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"Expected the index of a pack, but {said}. Pack again.", path=file) from error
+        text = " ".join(str(error).split())
+        raise DataError(f"Expected the index of a pack, but {text}. Pack again.", path=file) from error

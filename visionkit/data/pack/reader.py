@@ -1,4 +1,4 @@
-"""Read a pack: random access into mapped files, which all processes of a machine share."""
+"""Reader of packs: random access into memory-mapped shards, which all processes of a machine share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visionkit.data.pack.layout import (
-    Arrays,
-    PackSettings,
-    is_pack,
-    open_index,
-    read_pack,
-    unpack_texts,
-)
+from visionkit.data.formats.validate import check_reader
+from visionkit.data.pack.layout import PackSettings, is_pack, read_index, read_pack
 from visionkit.data.pack.record import check_value, decode_record
 from visionkit.data.pack.writer import PARTS, pack_key
 from visionkit.data.splits import Splits
@@ -32,31 +26,34 @@ __all__ = ["PackedReader", "check_pack", "is_pack", "open_pack"]
 class PackedReader:
     """A reader of one split of a pack; made by `open_pack`.
 
-    Every record is checked when it is read. It offers `labels` where each sample has one class, `ids`,
-    `sizes`, the originals', and `targets` and `object_counts` where the source did when it was packed.
+    Every record is checked when it is read. It offers `ids`, the `sizes` of the originals, `labels` where
+    each sample has one class, and `targets` and `object_counts` where the packed reader did.
 
     Args:
         folder: The pack.
-        described: What its `pack.json` holds.
-        arrays: The index of this split.
+        description: The content of its `pack.json`.
+        columns: The index of this split.
     """
 
     labels: Sequence[int]
+    targets: Sequence[Any]
+    object_counts: Sequence[int]
 
-    def __init__(self, folder: Path, described: dict[str, Any], arrays: Arrays) -> None:
+    def __init__(self, folder: Path, description: dict[str, Any], columns: dict[str, Any]) -> None:
         self.folder = folder
-        self.ids: Sequence[str] = arrays["ids"].tolist()
-        self.sizes: Sequence[tuple[int, int]] = list(zip(arrays["height"].tolist(), arrays["width"].tolist()))
-        if "labels" in arrays:
-            self.labels = arrays["labels"].tolist()
-        if "targets" in arrays:
-            self.targets: Sequence[Any] = arrays["targets"].tolist()
-        if "object_counts" in arrays:
-            self.object_counts: Sequence[int] = arrays["object_counts"].tolist()
-        self.recipe = f"{described['key']}|{described['content']}"
-        self._form = described["settings"]["form"]
-        self._shards = described["shards"]
-        self._where = arrays["shard"], arrays["offset"], arrays["length"], arrays["check"]
+        rows = columns["rows"]
+        self.ids: Sequence[str] = columns["ids"]
+        self.sizes: Sequence[tuple[int, int]] = list(zip(rows["height"].tolist(), rows["width"].tolist()))
+        if (rows["label"] >= 0).all():
+            self.labels = rows["label"].tolist()
+        for name in ("targets", "object_counts"):
+            if name in columns:
+                setattr(self, name, columns[name].tolist())
+        self.recipe = f"{description['key']}|{description['content']}"
+        self._form = description["settings"]["form"]
+        self._shards = description["shards"]
+        fields = ("shard", "offset", "length", "check")
+        self._records = np.stack([rows[name].astype(np.uint64) for name in fields], axis=1)  # (N, 4)
         self._open: dict[int, NDArray[np.uint8]] = {}
 
     def __len__(self) -> int:
@@ -64,7 +61,7 @@ class PackedReader:
 
     def __getitem__(self, index: int) -> Sample:
         """Read sample `index`; raise `DataError` naming the shard when it is damaged."""
-        shard, offset, length, check = (int(column[index]) for column in self._where)
+        shard, offset, length, check = self._records[index].tolist()
         mapped = self._open.get(shard)
         if mapped is None:
             mapped = self._open[shard] = self._map(shard)
@@ -80,7 +77,7 @@ class PackedReader:
         return decode_record(record, self.ids[index])
 
     def __getstate__(self) -> dict[str, Any]:
-        # A process maps the files itself: sent along, their bytes would travel.
+        # A process maps the files itself: pickled, their bytes would travel.
         return self.__dict__ | {"_open": {}}
 
     def _map(self, number: int) -> NDArray[np.uint8]:
@@ -94,7 +91,7 @@ class PackedReader:
             return np.memmap(file, np.uint8, mode="r").view(np.ndarray)
         except OSError as error:
             raise DataError(
-                f"Expected a whole shard, but {error.strerror or error}. Run the same `visionkit pack` "
+                f"Expected a complete shard, but {error.strerror or error}. Run the same `visionkit pack` "
                 "again; it mends what is damaged.",
                 path=file,
                 field="shard",
@@ -118,89 +115,81 @@ def open_pack(
         DataError: The pack is unfinished, damaged, or out of date: the file and both digests are named.
         InputError: Its samples lack a field.
     """
-    place = Path(folder)
-    described = read_pack(place)
-    arrays = open_index(place / "index.npz")
-    lacking = [field for field in fields if field not in described["fields"]]
-    if lacking:
+    path = Path(folder)
+    description = read_pack(path)
+    columns = read_index(path / "index.npz")
+    if not set(fields) <= set(description["fields"]):
         raise InputError(
-            f"Expected a pack whose samples have {', '.join(fields)}, but {place} has "
-            f"{', '.join(described['fields'])}. Pack a data set that has them."
+            f"Expected a pack whose samples have {', '.join(fields)}, but {path} has "
+            f"{', '.join(description['fields'])}. Pack a data set that has them."
         )
-    if source is not None:
-        now = pack_key(source, PackSettings(**described["settings"]))
-        if now != described["key"]:
-            raise DataError(
-                f"The pack is out of date: its digest is {described['key']}, that of {source.name!r} "
-                f"is {now} now. Remove the folder and pack again.",
-                path=place,
-                field="key",
-            )
-    ids = np.array(unpack_texts(arrays.pop("ids")), dtype=object)
-    files = unpack_texts(arrays.pop("files")) if "files" in arrays else []
-    _compare_sources(place, files, arrays)
+    settings = description["settings"]
+    now = description["key"] if source is None else pack_key(source, PackSettings(**settings))
+    if source is not None and now != description["key"]:
+        raise DataError(
+            f"The pack is out of date: its digest is {description['key']}, that of {source.name!r} "
+            f"is {now} now. Remove the folder and pack again.",
+            path=path,
+            field="key",
+        )
+    _compare_sources(path, columns.pop("files", ()), columns["rows"])
     readers: dict[str, PackedReader] = {}
     start = 0
-    for name, size in described["splits"].items():
-        part = {key: column[start : start + size] for key, column in arrays.items()}
-        readers[name] = PackedReader(place, described, part | {"ids": ids[start : start + size]})
+    for name, size in description["splits"].items():
+        part = {key: column[start : start + size] for key, column in columns.items()}
+        readers[name] = PackedReader(path, description, part)
         start += size
-    settings = described["settings"]
-    kept = f"short side {settings['short']}" if settings["short"] else "full size"
-    facts = described["facts"] | {"packed": f"{settings['form']}, {kept}", "pack": described["content"]}
     train, val, test = (readers.get(name) for name in PARTS)
     if train is None or val is None:
-        raise DataError("Expected training and validation samples in the pack. Pack again.", path=place)
-    notices = tuple(Notice(**plain) for plain in described.get("notices", ()))
-    return Splits(train, val, test, tuple(described["classes"]), described["name"], facts, notices)
+        raise DataError("Expected training and validation samples in the pack. Pack again.", path=path)
+    size_text = f"short side {settings['short']}" if settings["short"] else "full size"
+    facts = {"packed": f"{settings['form']}, {size_text}", "pack": description["content"]}
+    notices = tuple(Notice(**plain) for plain in description["notices"])
+    classes = tuple(description["classes"])
+    return Splits(train, val, test, classes, description["name"], description["facts"] | facts, notices)
 
 
 def check_pack(folder: str | os.PathLike[str]) -> list[DataError]:
-    """Read a pack from end to end and return every fault: shards by their digests, records by their checks.
+    """Read a pack from end to end and return every error: shards by their digests, records by their checks.
 
     Args:
         folder: The pack.
     """
-    place = Path(folder)
+    path = Path(folder)
     try:
-        described, splits = read_pack(place), open_pack(place)
-    except DataError as fault:
-        return [fault]
-    faults: list[DataError] = []
-    for shard in described["shards"]:
-        file = place / shard["name"]
+        description, splits = read_pack(path), open_pack(path)
+    except DataError as error:
+        return [error]
+    errors: list[DataError] = []
+    for shard in description["shards"]:
+        file = path / shard["name"]
         now = file_digest(file, algorithm="blake2b-128") if file.is_file() else "missing"
         if now != shard["blake2b"]:
             text = f"Expected the digest {shard['blake2b']}, but it is {now}. Pack again to mend it."
-            faults.append(DataError(text, path=file, field="shard"))
-    for reader in (splits.train, splits.val, splits.test):
-        for index in range(0 if reader is None else len(reader)):
-            try:
-                reader[index]  # type: ignore[index]
-            except DataError as fault:
-                if fault.field != "shard":
-                    faults.append(fault)
-    return faults
+            errors.append(DataError(text, path=file, field="shard"))
+    readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
+    return errors + [e for reader in readers for e in check_reader(reader) if e.field != "shard"]
 
 
-def _compare_sources(place: Path, files: Sequence[str], arrays: Arrays) -> None:
-    """Refuse a pack whose files have changed since; files that are not on this machine are not asked."""
+def _compare_sources(pack: Path, files: Sequence[str], rows: NDArray[Any]) -> None:
+    """Refuse a pack whose files have changed since; files that are not on this machine are not compared."""
     if not files or not Path(files[0]).parent.is_dir():
         return
-    rows = zip(files, arrays["bytes"].tolist(), arrays["mtime"].tolist(), arrays["digest"].tolist())
-    for file, size, time, digest in rows:
+    for file, size, time, digest in zip(
+        files, *(rows[name].tolist() for name in ("bytes", "mtime", "digest"))
+    ):
         try:
-            found = os.stat(file)  # noqa: PTH116 (called for each image)
+            status = os.stat(file)  # noqa: PTH116 (called for each image)
         except OSError:
             now = "missing"
         else:
-            if (found.st_size, found.st_mtime_ns) == (size, time):
+            if (status.st_size, status.st_mtime_ns) == (size, time):
                 continue
             now = file_digest(file, algorithm="blake2b-128")
         if now != digest.decode():
             raise DataError(
                 f"The pack is out of date: {file} had the digest {digest.decode()}, now it is {now}. Remove "
                 "the folder and pack again.",
-                path=place,
+                path=pack,
                 field="digest",
             )

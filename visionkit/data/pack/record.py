@@ -1,8 +1,7 @@
-"""One sample as bytes: a header in JSON, the image, and every other field, each with its shape and type.
+"""A sample as bytes: a header in JSON, the image, and every other field, each with its shape and type.
 
-A record is laid out in words of eight bytes and carries nothing that could run. Its check value finds damage
-when it is read: CRC-32 for compressed images, the sum of its words for raw ones (which a CRC would slow by
-half).
+Each part begins at a multiple of eight bytes, and none can run. A check value finds damage when a record is
+read: CRC-32 for compressed images, the sum of its 8-byte words for raw ones, which a CRC would slow by half.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def encode_record(sample: Sample, image: tuple[str, bytes], *, compress: bool) -
     """Return a sample as a record.
 
     Args:
-        sample: Any sample; its image is not looked at.
+        sample: Any sample; of its image only the shape is used.
         image: "file" and the bytes of any image file, "jpeg" and those of an upright one in RGB,
             or "raw" and the pixels of `sample["image"]`.
         compress: Compress large fields (class maps, masks).
@@ -52,8 +51,8 @@ def encode_record(sample: Sample, image: tuple[str, bytes], *, compress: bool) -
         if name == "truth":
             plain[name] = plain_truth(cast(Truth, value))
         elif isinstance(value, Tensor):
-            described, data = _field(name, value, compress)
-            fields.append(described)
+            description, data = _field(name, value, compress)
+            fields.append(description)
             parts.append(data)
         elif isinstance(value, str | int | float | list | tuple):
             plain[name] = value
@@ -68,7 +67,7 @@ def encode_record(sample: Sample, image: tuple[str, bytes], *, compress: bool) -
 
 
 def decode_record(record: Bytes, name: str) -> Sample:
-    """Return the sample of a record; raw pixels are copied, so that the record may go away.
+    """Return the sample of a record; raw pixels are copied, so that the record may be freed.
 
     Args:
         record: The record's bytes, as they were written.
@@ -76,54 +75,54 @@ def decode_record(record: Bytes, name: str) -> Sample:
     """
     length = int.from_bytes(record[:4].tobytes(), "little")
     head = json.loads(record[4 : 4 + length].tobytes())
-    place = _up(4 + length)
+    start = _up(4 + length)
     kind, height, width, size = head["image"]
-    pixels = record[place : place + size]
+    pixels = record[start : start + size]
     if kind == "raw":
         image = torch.from_numpy(pixels.reshape(height, width, 3).copy()).permute(2, 0, 1)
     else:
         image = decode_image(pixels.data, name=name, plain=kind == "jpeg")
-    place += _up(size)
+    start += _up(size)
     sample: dict[str, Any] = {"image": image, **head["plain"]}
     if "size" in sample:
         sample["size"] = tuple(sample["size"])
     if "truth" in sample:
         sample["truth"] = truth_from_plain(sample["truth"])
-    for field, kept, coding, dtype, shape, size in head["fields"]:
-        sample[field] = _tensor(record[place : place + size], kept, coding, dtype, shape)
-        place += _up(size)
+    for field, stored, coding, dtype, shape, size in head["fields"]:
+        sample[field] = _tensor(record[start : start + size], stored, coding, dtype, shape)
+        start += _up(size)
     return cast(Sample, sample)
 
 
 def check_value(record: Bytes, form: Form) -> int:
-    """Return the value that tells whether a record is as it was written."""
+    """Return the check value of a record, which changes when its bytes do."""
     if form == "jpeg":
         return zlib.crc32(record.data)
     return int(record.view(np.uint64).sum(dtype=np.uint64))
 
 
 def _field(name: str, value: Tensor, compress: bool) -> tuple[list[Any], bytes]:
-    """Return how a tensor is kept, and its bytes: class maps and masks narrow, long ones compressed."""
+    """Return how a tensor is stored, and its bytes: class maps and masks narrow, long ones compressed."""
     array = value.detach().cpu().contiguous().numpy()
     dtype = str(array.dtype)
     if dtype not in _TYPES:
         raise DataError(f"Expected a field of type {', '.join(_TYPES)}, but got {dtype}.", field=name)
-    kept, coding = dtype, "plain"
+    stored, coding = dtype, "plain"
     if dtype == "int64" and array.nbytes > _SMALL and array.min() >= 0 and array.max() <= 255:
-        array, kept = array.astype(np.uint8), "uint8"
+        array, stored = array.astype(np.uint8), "uint8"
     if dtype == "uint8" and array.nbytes > _SMALL and array.max(initial=0) <= 1:
         array, coding = np.packbits(array), "bits"
     data = array.tobytes()
     if compress and len(data) > _SMALL:
         data, coding = zlib.compress(data, 1), f"{coding}+zlib"
-    return [name, kept, coding, dtype, list(value.shape), len(data)], data
+    return [name, stored, coding, dtype, list(value.shape), len(data)], data
 
 
-def _tensor(data: Bytes, kept: str, coding: str, dtype: str, shape: list[int]) -> Tensor:
+def _tensor(data: Bytes, stored: str, coding: str, dtype: str, shape: list[int]) -> Tensor:
     if coding.endswith("+zlib"):
         data = np.frombuffer(bytearray(zlib.decompress(data.data)), np.uint8)
     bits = coding.startswith("bits")
-    array = np.unpackbits(data, count=int(np.prod(shape))) if bits else data.view(kept)
+    array = np.unpackbits(data, count=int(np.prod(shape))) if bits else data.view(stored)
     return torch.from_numpy(array.reshape(shape).astype(dtype))
 
 

@@ -1,4 +1,4 @@
-"""Paint for scenes: textured grounds, plain shapes, and glyphs laid over them with their exact masks."""
+"""Drawing of scenes: textured backgrounds, plain shapes, and glyphs with their exact masks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-__all__ = ["covered", "ground", "lay", "patch", "shapes"]
+__all__ = ["augment_glyph", "background", "cover_mask", "paste", "shapes"]
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 
-def ground(rng: np.random.Generator, size: int) -> Bytes:
-    """Paint a textured ground: clouds, stripes, checks, dots or a slope, in two or three random colours.
+def background(rng: np.random.Generator, size: int) -> Bytes:
+    """Return a textured background: clouds, stripes, checks, dots or a gradient, in random colours.
 
     Args:
         rng: The draws.
@@ -76,14 +76,16 @@ def shapes(rng: np.random.Generator, image: Image.Image, count: int) -> None:
             draw.polygon([tuple(corner) for corner in corners], fill=colour)
 
 
-def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: float = 12.0) -> Image.Image:
-    """Give a glyph a size, a small turn, a mirror and a change of light.
+def augment_glyph(
+    rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: float = 12.0
+) -> Image.Image:
+    """Resize a glyph, and rotate, mirror and relight it at random.
 
     Args:
         rng: The draws.
-        glyph: RGBA, left as it is.
+        glyph: RGBA, not changed.
         side: Longer side of the upright glyph in pixels.
-        turn: Standard deviation of the turn in degrees.
+        turn: Standard deviation of the rotation in degrees.
 
     Returns:
         A new RGBA image.
@@ -105,8 +107,8 @@ def patch(rng: np.random.Generator, glyph: Image.Image, side: float, *, turn: fl
     return Image.fromarray(pixels, "RGBA")
 
 
-def lay(image: Image.Image, piece: Image.Image, left: int, top: int) -> None:
-    """Lay a piece over the image.
+def paste(image: Image.Image, piece: Image.Image, left: int, top: int) -> None:
+    """Paste a piece onto the image.
 
     Args:
         image: RGB, changed in place.
@@ -117,7 +119,7 @@ def lay(image: Image.Image, piece: Image.Image, left: int, top: int) -> None:
     image.paste(piece, (left, top), piece)
 
 
-def covered(size: int, piece: Image.Image, left: int, top: int) -> Bytes:
+def cover_mask(size: int, piece: Image.Image, left: int, top: int) -> Bytes:
     """Return where a piece covers a square image.
 
     Args:

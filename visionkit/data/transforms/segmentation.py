@@ -1,4 +1,4 @@
-"""Geometry and colour of an image with its class map; every draw comes from the generator that is given."""
+"""Transforms of an image with its class map: scaled crops and colour changes."""
 
 from __future__ import annotations
 
@@ -9,54 +9,55 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from visionkit.data.formats.masks.label_map import IGNORE
-from visionkit.data.transforms.classification import Compose, Flip, Transform
+from visionkit.data.transforms.classification import Compose, RandomHorizontalFlip, Transform
 from visionkit.data.transforms.geometry import crop_resize
 from visionkit.errors import InputError, expected
 from visionkit.types import Sample
 
 __all__ = ["Photometric", "ScaleCrop", "segmentation_eval", "segmentation_train"]
 
-_TRIES = 10
+_MAX_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class ScaleCrop:
-    """Scale at random and cut a window of fixed size, in one antialiased step.
+    """Scale at random and crop a window of fixed size, in one antialiased step.
 
-    A window in which one class has more than `cap` of the counted pixels is drawn again, up to ten times, so
-    that road or sky does not fill the batches (`cat_max_ratio` in MMSegmentation). Where the scaled image
-    is smaller than the window, it lies at the top left; the rest is grey and ignored. One draw for the
-    scale and twenty for the places, whatever the image.
+    A window in which one class has more than `max_class_ratio` of the counted pixels is drawn again, up to
+    ten times, so that road or sky does not fill the batches (`cat_max_ratio` in MMSegmentation). Where the
+    scaled image is smaller than the window, it is placed at the top left; the rest is grey and ignored. One
+    draw for the scale and twenty for the positions, for every image.
 
     Args:
         size: `(height, width)` of the window in pixels.
-        scale: Least and largest factor.
-        cap: Largest share of one class; 1 takes every window.
+        scale: Smallest and largest factor.
+        max_class_ratio: Largest fraction of one class; 1 takes every window.
     """
 
     size: tuple[int, int]
     scale: tuple[float, float] = (0.5, 2.0)
-    cap: float = 0.75
+    max_class_ratio: float = 0.75
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
             raise InputError(expected("the size of the window", "at least 1 pixel a side", self.size))
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(expected("scale", "(least, largest), above 0", self.scale))
-        if not 0 < self.cap <= 1:
-            raise InputError(expected("cap", "a share above 0 and up to 1", self.cap))
+            raise InputError(expected("scale", "(smallest, largest), above 0", self.scale))
+        if not 0 < self.max_class_ratio <= 1:
+            raise InputError(expected("max_class_ratio", "above 0 and up to 1", self.max_class_ratio))
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the window, `(3, height, width)`."""
         height, width = sample["image"].shape[-2:]
         factor = self.scale[0] + (self.scale[1] - self.scale[0]) * float(torch.rand((), generator=rng))
-        places = torch.rand(_TRIES, 2, generator=rng).tolist()
+        positions = torch.rand(_MAX_ATTEMPTS, 2, generator=rng).tolist()
         tall = min(height, max(1, round(self.size[0] / factor)))
         wide = min(width, max(1, round(self.size[1] / factor)))
         top, left, mask = 0, 0, sample["mask"]
-        for down, right in places:
+        for down, right in positions:
             top, left = int(down * (height - tall + 1)), int(right * (width - wide + 1))
-            if self.cap >= 1 or _largest_share(mask[top : top + tall, left : left + wide]) <= self.cap:
+            window = mask[top : top + tall, left : left + wide]
+            if self.max_class_ratio >= 1 or _largest_class_ratio(window) <= self.max_class_ratio:
                 break
         # a side that the window spans ends at the window's; a shorter one at its scaled length
         rows = self.size[0] if tall < height else min(self.size[0], max(1, round(tall * factor)))
@@ -97,31 +98,34 @@ def segmentation_train(
     size: tuple[int, int],
     *,
     scale: tuple[float, float] = (0.5, 2.0),
-    cap: float = 0.75,
+    max_class_ratio: float = 0.75,
     photometric: float = 0.4,
 ) -> Transform:
-    """Return the usual training geometry: scale, capped crop, mirror, colours.
+    """Return the usual training transform: scaled crop, mirror, colour changes.
 
     Args:
         size: `(height, width)` of the windows in pixels.
-        scale: Least and largest factor.
-        cap: Largest share of one class in a window.
+        scale: Smallest and largest factor.
+        max_class_ratio: Largest fraction of one class in a window.
         photometric: Strength of the changes of colour; 0 is none.
 
     Raises:
         InputError: A number is out of range.
     """
-    steps: tuple[Transform, ...] = (ScaleCrop(size, scale=scale, cap=cap), Flip())
+    steps: tuple[Transform, ...] = (
+        ScaleCrop(size, scale=scale, max_class_ratio=max_class_ratio),
+        RandomHorizontalFlip(),
+    )
     return Compose((*steps, Photometric(photometric)) if photometric else steps)
 
 
 def segmentation_eval() -> Transform:
-    """Return the evaluation geometry: none, scores are taken at native size."""
+    """Return the evaluation transform, which changes nothing: scores are taken at native size."""
     return Compose(())
 
 
-def _largest_share(mask: Tensor) -> float:
-    """Return the share of the commonest class among the counted pixels, 1 where none counts."""
+def _largest_class_ratio(mask: Tensor) -> float:
+    """Return the fraction of the commonest class among the counted pixels, 1 where none counts."""
     # every second pixel each way is enough to judge a window, and a quarter of the time
     values = mask[::2, ::2].reshape(-1)
     counts = torch.bincount(values, minlength=IGNORE + 1)[:IGNORE]
@@ -130,11 +134,11 @@ def _largest_share(mask: Tensor) -> float:
 
 def _padded(sample: Sample, size: tuple[int, int]) -> Sample:
     height, width = sample["image"].shape[-2:]
-    spare = (0, size[1] - width, 0, size[0] - height)
-    if not any(spare):
+    padding = (0, size[1] - width, 0, size[0] - height)
+    if not any(padding):
         return sample
     out = sample.copy()
-    out["image"] = pad(sample["image"], spare, value=124)
+    out["image"] = pad(sample["image"], padding, value=124)
     if "mask" in sample:
-        out["mask"] = pad(sample["mask"], spare, value=IGNORE)
+        out["mask"] = pad(sample["mask"], padding, value=IGNORE)
     return out

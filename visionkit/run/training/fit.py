@@ -280,7 +280,7 @@ class _Clock(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         order = trainer.datamodule.train_order()  # type: ignore[attr-defined]
-        self._width = order.batch_size * order.world
+        self._width = order.batch_size * order.world_size
         self._count(trainer)
         self.table.rewind(self.images)
 

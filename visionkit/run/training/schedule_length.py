@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from visionkit.data.datamodule import DataModule
-from visionkit.data.samplers import TrainOrder
+from visionkit.data.samplers import TrainBatchSampler
 from visionkit.run.config import RunConfig
 
 __all__ = ["Length", "length"]
@@ -52,7 +52,9 @@ def length(config: RunConfig, data: DataModule, world: int) -> Length:
     `config.images`, when set, is rounded up to full epochs, so that subsets train for the same number of
     images. Validation comes about twelve times a run, and always after the last epoch.
     """
-    order = TrainOrder(len(data.train_data), batch_size=data.batch_size, seed=data.seed, world=world)
+    order = TrainBatchSampler(
+        len(data.train_data), batch_size=data.batch_size, seed=data.seed, world_size=world
+    )
     batches, width = len(order), order.batch_size * world
     epochs = config.epochs
     if config.images:

@@ -13,7 +13,7 @@ from visionkit.data.read_image import IMAGE_SUFFIXES, inside
 from visionkit.data.splits import SPLIT_ALIASES
 from visionkit.errors import DataError, expected
 from visionkit.notices import Notice, NoticeCounter
-from visionkit.text.ptb_characters import DIGIT, LETTER, MARK, SYMBOL, shadow
+from visionkit.text.ptb_characters import COMBINING, DIGIT, LETTER, SYMBOL, shadow
 
 __all__ = ["SPLIT_OF", "CaptionCollector", "CaptionFormat", "CaptionRecord", "CaptionRecords", "ImageFolder"]
 
@@ -24,7 +24,7 @@ SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias i
 
 _MAX_CAPTION = 20_000  # characters: more is a page, or a file without line ends
 _MAX_CASES = 1000  # of each kind that are kept to be listed
-_WORD = re.compile(f"[A-Za-z0-9{LETTER}{DIGIT}{MARK}{SYMBOL}]")
+_WORD = re.compile(f"[A-Za-z0-9{LETTER}{DIGIT}{COMBINING}{SYMBOL}]")
 _ENDS = re.compile(
     r"^(?:\s*(?:<(?:start|bos|s|sos|begin)>|\[(?:start|bos|cls)\]|startseq\b))+"
     r"|(?:(?:<(?:end|eos|/s|stop)>|<pad>|\[(?:end|eos|sep|pad)\]|\bendseq)\s*)+$",
@@ -142,8 +142,8 @@ class CaptionCollector:
         self.file = file
         self.faults: list[DataError] = []
         self.records: list[CaptionRecord] = []
-        self.images = NoticeCounter(max_share=max_dropped)
-        self.captions = NoticeCounter(max_share=max_dropped)
+        self.images = NoticeCounter(max_fraction=max_dropped)
+        self.captions = NoticeCounter(max_fraction=max_dropped)
         self.dropped: dict[str, list[DataError]] = {}
         self.seen = {"images": 0, "captions": 0}
         self.more: tuple[Notice, ...] = ()

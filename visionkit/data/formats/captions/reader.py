@@ -13,7 +13,7 @@ from visionkit.data.formats.captions.records import CaptionRecords, is_captions,
 from visionkit.data.read_image import read_image
 from visionkit.data.splits import Splits, Subset, holdout
 from visionkit.errors import DataError, InputError
-from visionkit.notices import MAX_DROPPED, check_share
+from visionkit.notices import MAX_DROPPED, check_notices
 from visionkit.types import Reader, Sample
 
 __all__ = ["Captions", "DrawCaptions", "caption_data", "captions_of", "check_captions", "is_captions"]
@@ -100,7 +100,7 @@ def caption_data(
         first, more = table.faults[0], len(table.faults) - 1
         also = f" {more} more records are at fault; `visionkit check` lists them all." if more else ""
         raise DataError(first.message + also, path=first.path, record=first.record, field=first.field)
-    check_share(table.notices, path=str(table.file))
+    check_notices(table.notices, path=str(table.file))
     whole = Captions(table)
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": [], "none": []}
     for place, record in enumerate(table.records):
@@ -166,7 +166,7 @@ def check_captions(
     limits = {notice.what: notice for notice in table.notices}
     for what, cases in table.dropped:
         notice = limits[what]
-        if notice.max_share is not None and notice.share > notice.max_share:
+        if notice.max_fraction is not None and notice.fraction > notice.max_fraction:
             faults += cases
     for index in range(len(reader)):
         try:

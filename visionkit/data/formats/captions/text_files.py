@@ -248,7 +248,7 @@ def _listed(
         for key in (base, base.rpartition(".")[0]):
             stems.setdefault(key, []).append(name)
     lines_of_lists = 0
-    counter = NoticeCounter(max_share=found.images.max_share)
+    counter = NoticeCounter(max_fraction=found.images.max_fraction)
     for path in sorted(file.parent.glob("*.txt")):
         split = _split_of(path.stem)
         if not split or path == file:

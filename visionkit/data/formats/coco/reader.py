@@ -22,7 +22,7 @@ from visionkit.data.read_image import read_image
 from visionkit.data.splits import Splits
 from visionkit.data.truth import make_truth
 from visionkit.errors import DataError, InputError
-from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
 from visionkit.types import Sample, Truth
 
 __all__ = ["CocoReader", "check_coco", "coco", "coco_files", "coco_results", "is_coco"]
@@ -103,7 +103,7 @@ class CocoReader:
     ) -> None:
         self.path, self.root, self.masks = Path(path), Path(root), masks
         scan = scan_coco(path, masks=masks, max_dropped=max_dropped)
-        images = NoticeCounter(max_share=max_dropped)
+        images = NoticeCounter(max_fraction=max_dropped)
         self._files, missing = self._find(scan.records.names, scan.kept, images)
         faults = list(scan.faults)
         if bad_boxes == "raise":
@@ -116,7 +116,7 @@ class CocoReader:
         self.notices = (*scan.notices(), *images.notices(int(scan.kept.sum())))
         if not drop_missing:
             self.notices = tuple(each for each in self.notices if each.what != MISSING)
-        check_share(self.notices, path=str(path))
+        check_notices(self.notices, path=str(path))
         records, self.parents = scan.records, scan.parents
         order = np.argsort(records.category_ids, kind="stable")
         self._category_ids: list[int] = records.category_ids[order].tolist()

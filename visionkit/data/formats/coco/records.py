@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.data.faults import FaultList
+from visionkit.data.faults import ErrorList
 from visionkit.data.formats.coco.json_stream import stream_records
 from visionkit.data.formats.coco.segmentations import OutlineBuilder, Outlines
 from visionkit.errors import DataError
@@ -78,7 +78,7 @@ class Records:
 
 
 def read_records(
-    path: Path, *, outlines: bool, faults: FaultList, dropped: FaultList, notes: FaultList
+    path: Path, *, outlines: bool, faults: ErrorList, dropped: ErrorList, notes: ErrorList
 ) -> Records:
     """Read a file, record by record, in memory for the arrays alone.
 
@@ -119,7 +119,7 @@ def read_records(
 class _Builder:
     """Arrays that grow by a record at a time. Types are looked at here, values of whole columns later."""
 
-    def __init__(self, faults: FaultList, dropped: FaultList, notes: FaultList, outlines: bool) -> None:
+    def __init__(self, faults: ErrorList, dropped: ErrorList, notes: ErrorList, outlines: bool) -> None:
         self.faults, self.dropped, self.notes = faults, dropped, notes
         self.count = 0
         self._read = ""
@@ -291,7 +291,7 @@ class _Builder:
             self.notes.add(text, record=where, field="bbox", notice=TEXT_BOXES, harmless=True)
         return [float(number) for number in numbers if number is not None]
 
-    def _fields(self, record: Any, where: str, names: Sequence[str], faults: FaultList) -> list[Any] | None:
+    def _fields(self, record: Any, where: str, names: Sequence[str], faults: ErrorList) -> list[Any] | None:
         if not isinstance(record, dict):
             got = type(record).__name__
             self.faults.add(f"Expected an object, but got {got}.", record=where, field=None)
@@ -308,7 +308,7 @@ class _Builder:
         return None if missing else [record[name] for name in names]
 
     def _whole(
-        self, value: Any, field: str, where: str, what: str, faults: FaultList, *, least: int, most: int
+        self, value: Any, field: str, where: str, what: str, faults: ErrorList, *, least: int, most: int
     ) -> int | None:
         number = whole_number(value)
         if number is None or not least <= number <= most:

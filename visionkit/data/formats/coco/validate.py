@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.data.boxes import SLACK, box_fault
-from visionkit.data.faults import FaultList
+from visionkit.data.boxes import SLACK, box_error
+from visionkit.data.faults import ErrorList
 from visionkit.data.formats.coco.records import (
     BAD_BOXES,
     BAD_OUTLINES,
@@ -120,7 +120,7 @@ def check_coco_file(
     except DataError as fault:
         return 0, [fault]
     records = scan.records
-    faults = FaultList(Path(path))
+    faults = ErrorList(Path(path))
     finder = ImageFinder(root)
     for index in np.flatnonzero(scan.kept).tolist():
         name = records.names[index]
@@ -152,8 +152,8 @@ def size_fault(declared: tuple[int, ...], found: tuple[int, ...]) -> str:
 
 
 def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | None) -> Scan:
-    counter = NoticeCounter(max_share=max_dropped)
-    faults, dropped, cut, notes = (FaultList(path, counter=counter) for _ in range(4))
+    counter = NoticeCounter(max_fraction=max_dropped)
+    faults, dropped, cut, notes = (ErrorList(path, counter=counter) for _ in range(4))
     records = read_records(path, outlines=outlines, faults=faults, dropped=dropped, notes=notes)
     kept = _images(records, faults, notes)
     if not len(records.category_ids) and not len(faults):
@@ -202,7 +202,7 @@ def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | No
     )
 
 
-def _images(records: Records, faults: FaultList, notes: FaultList) -> Bools:
+def _images(records: Records, faults: ErrorList, notes: ErrorList) -> Bools:
     """Return which records of images are kept: all but exact repetitions."""
     kept = np.ones(len(records.image_ids), dtype=bool)
     values, counts = np.unique(records.image_ids, return_counts=True)
@@ -238,7 +238,7 @@ def _parents(records: Records) -> frozenset[int]:
     )
 
 
-def _twice(ids: Ints, section: str, what: str, faults: FaultList) -> None:
+def _twice(ids: Ints, section: str, what: str, faults: ErrorList) -> None:
     values, counts = np.unique(ids, return_counts=True)
     for value, count in zip(values[counts > 1].tolist(), counts[counts > 1].tolist()):
         text = f"Expected each {what} once, but {value} comes {count} times. Number them anew."
@@ -246,7 +246,7 @@ def _twice(ids: Ints, section: str, what: str, faults: FaultList) -> None:
 
 
 def _twice_names(
-    names: Sequence[str], ids: Ints, kept: Bools, section: str, field: str, faults: FaultList
+    names: Sequence[str], ids: Ints, kept: Bools, section: str, field: str, faults: ErrorList
 ) -> None:
     first: dict[str, int] = {}
     for row in np.flatnonzero(kept).tolist():
@@ -261,7 +261,7 @@ def _twice_names(
         first.setdefault(name, row)
 
 
-def _annotation_ids(records: Records, notes: FaultList) -> None:
+def _annotation_ids(records: Records, notes: ErrorList) -> None:
     given = records.ids != -1
     zero = np.flatnonzero(records.ids == 0)
     if len(zero) < 2:
@@ -293,8 +293,8 @@ def _boxes(
     full: npt.NDArray[np.float64],
     image: Ints,
     known: Bools,
-    dropped: FaultList,
-    cut: FaultList,
+    dropped: ErrorList,
+    cut: ErrorList,
 ) -> tuple[npt.NDArray[np.float64], Bools, Bools]:
     """Return the boxes cut at the border, which of them have an area there, and which count in scores."""
     boxes = records.boxes
@@ -315,7 +315,7 @@ def _boxes(
         if width <= 0 or height <= 0:
             text = f"Expected a box with an area, but its width and height are {width:g} and {height:g}."
         else:
-            text = box_fault(full[row].tolist(), size) or "Expected a box with an area in its image."
+            text = box_error(full[row].tolist(), size) or "Expected a box with an area in its image."
         text = f"{text} Boxes are x, y, width, height."
         if over[row]:
             cut.add(text, record=_record(records, row), field="bbox", notice=CUT)
@@ -329,8 +329,8 @@ def _outlines(
     image: Ints,
     known: npt.NDArray[np.bool_],
     required: bool,
-    faults: FaultList,
-    dropped: FaultList,
+    faults: ErrorList,
+    dropped: ErrorList,
 ) -> npt.NDArray[np.bool_]:
     outlines = records.outlines
     sound = np.ones(len(records.ids), dtype=bool)

@@ -116,7 +116,7 @@ def read_table(
         raise unknown_name("kind of table", kind, _KINDS)
     file = Path(path)
     table = read_delimited(file, known=(image or "", *_IMAGE_COLUMNS))
-    counter = NoticeCounter(max_share=max_dropped)
+    counter = NoticeCounter(max_fraction=max_dropped)
     header, lines = table.header, table.lines
     image_column = _image_column(file, header, image)
     columns = _target_columns(file, header, image_column, target, kind, counter)
@@ -198,7 +198,7 @@ def row_notices(
         max_dropped: Largest share of the rows that may contradict another row.
     """
     first: dict[str, tuple[Row, Target]] = {}
-    leaks = NoticeCounter(max_share=max_dropped)
+    leaks = NoticeCounter(max_fraction=max_dropped)
     for row, target in zip(rows, targets, strict=True):
         name = os.path.normpath(row.image)
         if name not in first:

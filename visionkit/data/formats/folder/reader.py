@@ -28,7 +28,7 @@ from visionkit.data.formats.folder.notices import (
 from visionkit.data.read_image import IMAGE_SUFFIXES, read_image
 from visionkit.data.splits import HOLDOUT, Splits, holdout
 from visionkit.errors import DataError, printable
-from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
 from visionkit.types import Reader, Sample
 
 __all__ = [
@@ -81,7 +81,7 @@ class ImageFolder:
             raise DataError(
                 f"Expected one sub-folder for each class, but found\n{tree(self.folder)}", path=self.folder
             )
-        counter = NoticeCounter(max_share=max_dropped)
+        counter = NoticeCounter(max_fraction=max_dropped)
         self.classes: tuple[str, ...] = tuple(printable(name) for name in names)
         self.files: list[str] = []
         self.labels: Sequence[int] = []
@@ -100,7 +100,7 @@ class ImageFolder:
             printable(Path(os.path.relpath(file, self.folder)).as_posix()) for file in self.files
         ]
         self.notices = self._count(counter, others)
-        check_share(self.notices, path=str(self.folder))
+        check_notices(self.notices, path=str(self.folder))
 
     def _count(self, counter: NoticeCounter, others: list[str]) -> tuple[Notice, ...]:
         """Return what is said of the files, those that are read and the others."""
@@ -233,11 +233,11 @@ def open_folders(
     }
     several = len(readers) > 1
     notices = [
-        Notice(f"{split}: {n.what}" if several else n.what, n.count, n.total, n.first, n.max_share)
+        Notice(f"{split}: {n.what}" if several else n.what, n.count, n.total, n.first, n.max_fraction)
         for split, reader in readers.items()
         for n in reader.notices
     ]
-    beside = NoticeCounter(max_share=max_dropped)
+    beside = NoticeCounter(max_fraction=max_dropped)
     for split, folder in layout.unlabelled.items():
         count = len(images_below(folder)[0])
         text = f"{printable(str(folder))} has no class folders, so that there is no {split} split"

@@ -95,7 +95,7 @@ def _read(
         raise metadata.faults[0]
     columns = _columns(root, metadata.columns, target)
     faults = list(metadata.faults)
-    counter = NoticeCounter(max_share=max_dropped)
+    counter = NoticeCounter(max_fraction=max_dropped)
     rows: list[Row] = []
     lists = False
     for row in metadata.rows:

@@ -233,7 +233,7 @@ def mask_splits(
 
 def _left_out(found: Mapping[str, MaskSplit], max_dropped: float) -> tuple[Notice, ...]:
     """Return what lies in the folders of a layout and is not read."""
-    counter = NoticeCounter(max_share=max_dropped)
+    counter = NoticeCounter(max_fraction=max_dropped)
     masks = 0
     for split in found.values():
         masks += len(split.pairs) + len(split.without_image)

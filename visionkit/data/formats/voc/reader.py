@@ -18,7 +18,7 @@ from visionkit.data.read_image import inside, read_image
 from visionkit.data.splits import Splits
 from visionkit.data.truth import make_truth
 from visionkit.errors import DataError
-from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_share
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
 from visionkit.types import Sample
 
 __all__ = ["VocReader", "check_voc", "is_voc", "voc"]
@@ -106,7 +106,7 @@ class VocReader:
     ) -> None:
         self.root = part.root
         self.dropped: list[DataError] = []
-        objects, images = (NoticeCounter(max_share=max_dropped) for _ in range(2))
+        objects, images = (NoticeCounter(max_fraction=max_dropped) for _ in range(2))
         parsed: list[VocEntry] = []
         for name in part.names:
             found = parse_annotation(part, name, one_based=one_based)
@@ -139,7 +139,7 @@ class VocReader:
         total = len(part.names) + len(part.lacking) + len(part.twice) + len(part.unlabelled)
         number = sum(entry.objects for entry in parsed)
         self.notices = (*objects.notices(number), *images.notices(total))
-        check_share(self.notices, path=str(part.root))
+        check_notices(self.notices, path=str(part.root))
         self._entries = parsed
         self.ids: Sequence[str] = [entry.id for entry in parsed]
         self.sizes: Sequence[tuple[int, int]] = [entry.size for entry in parsed]

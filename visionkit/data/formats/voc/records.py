@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from visionkit.data.boxes import box_fault
+from visionkit.data.boxes import box_error
 from visionkit.data.formats.voc.layout import VocPart
 from visionkit.data.formats.voc.xml import read_voc_xml
 from visionkit.data.read_image import inside
@@ -78,8 +78,8 @@ def parse_annotation(part: VocPart, name: str, *, one_based: bool) -> VocAnnotat
                 box[:2] = [value - 1 for value in box[:2]]
             height, width = entry.size
             inner = [max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])]
-            wrong = box_fault(box, entry.size)
-            cut = wrong and box_fault(box) is None and box_fault(inner) is None
+            wrong = box_error(box, entry.size)
+            cut = wrong and box_error(box) is None and box_error(inner) is None
             if wrong and not cut:
                 raise DataError(wrong, path=path, record=index, field="bndbox")
             if wrong:
