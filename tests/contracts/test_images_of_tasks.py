@@ -239,12 +239,9 @@ def test_a_network_of_ones_own_of_other_channels():
 
     knows = Classifier(Knows(), init="pretrained", num_classes=3, transfer=TransferConfig(freeze_through=2))
     assert [n for n, p in knows.backbone.named_parameters() if not p.requires_grad] == [
-        "source.net.one.weight", "source.net.one.bias"
+        "net.one.weight", "net.one.bias"
     ]  # fmt: skip
-    assert [s.parameters[0] for s in knows.backbone.stages()] == [
-        "source.net.one.weight",
-        "source.net.two.weight",
-    ]
+    assert [s.parameters[0] for s in knows.backbone.stages()] == ["net.one.weight", "net.two.weight"]
     with pytest.raises(InputError, match="in_channels"):
         Classifier(Knows(), init="pretrained", num_classes=3, in_channels=4)
 
