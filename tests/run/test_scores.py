@@ -146,7 +146,7 @@ def test_a_run_goes_on_with_another_machine_and_names_what_changed(tmp_path, cap
     capsys.readouterr()
     again = trained(tmp_path, epochs=2, validate_every=2, timeout=60, deterministic=True)
     text = " ".join(capsys.readouterr().out.split())
-    assert f"{tmp_path.name} goes on with other machine settings: --validate_every was 0, is 2. " in text
+    assert f"{tmp_path.name} goes on with other machine settings: --validate_every was 0, is 2." in text
     assert again["metrics"] == first["metrics"]
     assert (again["roles"]["workers"], again["roles"]["init"]) == ("machine", "arm")
     assert "lr" not in again["roles"]
