@@ -74,14 +74,14 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     )
     # The words come from the captions that are trained on: a smaller fraction has fewer of them.
     captions = captions_of(make_data(splits, collate=caption_batch).train_reader)
-    vocabulary = Vocabulary.build((text for texts in captions for text in texts), least=config.min_count)
-    notices, facts, vectors = vocabulary.notices(longest=config.decoding.max_length), {}, None
+    vocabulary = Vocabulary.build((text for texts in captions for text in texts), min_count=config.min_count)
+    notices, facts, vectors = vocabulary.notices(max_length=config.decoding.max_length), {}, None
     if config.vectors.use != "random":
         vectors = read_word_vectors(config.vectors.file, vocabulary, seed=seed)
         notices = (*notices, *vectors.notices())
         facts = {"word_vectors": {**vars(config.vectors), "coverage": vectors.coverage}}
     splits = replace(splits, facts={**splits.facts, **facts}, notices=(*splits.notices, *notices))
-    encode = partial(caption_batch, encode=vocabulary.encode, several=config.captions_per_image)
+    encode = partial(caption_batch, encode=vocabulary.encode, captions_per_image=config.captions_per_image)
     attention, critic = config.attention, config.self_critical
     rnn = config.rnn if vectors is None else replace(config.rnn, embed=vectors.table.shape[1])
     task = Captioner(

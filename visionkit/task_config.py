@@ -101,12 +101,12 @@ class SegmentationAugment:
 
     Args:
         scale: Smallest and largest random scale of the windows.
-        cap: Largest fraction of one class in a window.
+        max_class_ratio: Largest fraction of one class in a window.
         photometric: Strength of the changes of colour.
     """
 
     scale: tuple[float, float] = field(default=(0.5, 2.0), metadata=limits(above=0))
-    cap: float = field(default=0.75, metadata=limits(above=0, max=1))
+    max_class_ratio: float = field(default=0.75, metadata=limits(above=0, max=1))
     photometric: float = field(default=0.4, metadata=limits(min=0, max=1))
 
 

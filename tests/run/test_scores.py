@@ -86,10 +86,9 @@ class StopsAfterOne(Callback):
         trainer.should_stop = True
 
 
-def trained(folder, *callbacks, test=None, epochs=3):
-    config = RunConfig(
-        accelerator="cpu", precision="32-true", progress=False, epochs=epochs, init="scratch", seeds=[5]
-    )
+def trained(folder, *callbacks, test=None, **changes):
+    settings = {"accelerator": "cpu", "precision": "32-true", "progress": False, "epochs": 3}
+    config = RunConfig(**settings | changes, init="scratch", seeds=[5])
     torch.manual_seed(0)
     splits = Splits(Noise(30, 1), Noise(11, 2), test, ("a", "b", "c"), "noise", {})
     data = DataModule(splits, batch_size=4, train_transform=keep, eval_transform=keep, collate=stack, seed=5)
@@ -140,3 +139,20 @@ def test_more_epochs_are_refused_with_the_way_to_go_on(tmp_path):
     trained(tmp_path, epochs=1)
     with pytest.raises(InputError, match=r"epochs was 1, is 2.*--init .*best\.ckpt --out OTHER_FOLDER"):
         trained(tmp_path, epochs=2)
+
+
+def test_a_run_goes_on_with_another_machine_and_names_what_changed(tmp_path, capsys):
+    first = trained(tmp_path, epochs=2)
+    capsys.readouterr()
+    again = trained(tmp_path, epochs=2, validate_every=2, timeout=60, deterministic=True)
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{tmp_path.name} goes on with other machine settings: --validate_every was 0, is 2." in text
+    assert again["metrics"] == first["metrics"]
+    assert (again["roles"]["workers"], again["roles"]["init"]) == ("machine", "arm")
+    assert "lr" not in again["roles"]
+
+
+def test_a_setting_of_the_machine_that_changes_the_length_is_refused(tmp_path):
+    trained(tmp_path, images=80)
+    with pytest.raises(InputError, match=r"another one: images in all was 84, is 112\."):
+        trained(tmp_path, images=80, validate_every=4)
