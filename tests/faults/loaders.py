@@ -31,7 +31,7 @@ NO_LOADERS = {
     "visionkit.files:file_digest": "reads bytes and interprets none",
     "visionkit.run.storage.disk:write_file": "writes",
     "visionkit.run.storage.disk:check_writable": "writes",
-    "visionkit.compare.report.figures:to_png": "writes",
+    "visionkit.compare.report.plot_style:to_png": "writes",
     "visionkit.run.callbacks.finite_guard:FiniteGuard.__init__": "names where batches are written",
     "visionkit.run.previews.callback:Preview.__init__": "names where images are written",
     "visionkit.compare.report.report:write_report": "writes; what it shows was read by `compare`",

@@ -27,9 +27,10 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse(argv)
     from visionkit.compare.comparison import compare
     from visionkit.compare.report.report import write_report
+    from visionkit.compare.summary import print_summary
 
     comparison = compare(args.folders, allow=args.allow)
-    comparison.print()
+    print_summary(comparison)
     if args.out:
         sys.stdout.write(f"\nreport  {write_report(comparison, Path(args.out))}\n")
     else:

@@ -1,4 +1,4 @@
-"""Curves over images seen: their mean over seeds, where one reaches a score, how far one leads another."""
+"""Learning curves over images seen: mean over seeds, images to reach a score, mean lead over another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Curve", "Reach", "images_to_reach", "mean_curve", "mean_lead"]
+__all__ = ["Curve", "ImagesToReach", "images_to_reach", "mean_curve", "mean_lead"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Reach:
+class ImagesToReach:
     """When a curve reached a score.
 
     Args:
@@ -63,7 +63,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return Curve(tuple(grid), tuple(float(value) for value in mean))
 
 
-def images_to_reach(curve: Curve, target: float, *, mode: str = "max") -> Reach:
+def images_to_reach(curve: Curve, target: float, *, mode: str = "max") -> ImagesToReach:
     """Return how many images `curve` needs to reach `target` for the first time.
 
     Args:
@@ -73,15 +73,15 @@ def images_to_reach(curve: Curve, target: float, *, mode: str = "max") -> Reach:
     """
     sign = 1.0 if mode == "max" else -1.0
     values, goal = [sign * value for value in curve.values], sign * target
-    for position, value in enumerate(values):
+    for idx, value in enumerate(values):
         if value < goal:
             continue
-        if position == 0:
-            return Reach(target, float(curve.images[0]), "at most")
-        before, left, right = values[position - 1], curve.images[position - 1], curve.images[position]
-        share = (goal - before) / (value - before)
-        return Reach(target, left + share * (right - left), "exact")
-    return Reach(target, None, "not reached")
+        if idx == 0:
+            return ImagesToReach(target, float(curve.images[0]), "at most")
+        before, left, right = values[idx - 1], curve.images[idx - 1], curve.images[idx]
+        part = (goal - before) / (value - before)
+        return ImagesToReach(target, left + part * (right - left), "exact")
+    return ImagesToReach(target, None, "not reached")
 
 
 def mean_lead(first: Curve, second: Curve) -> float | None:
