@@ -233,8 +233,8 @@ def test_low_data_reads_the_curve() -> None:
     found = low_data("p", "s", [(0.01, 0.4), (0.1, 0.6), (1.0, 0.8)], 0.7, gaps)
     assert found.meets == 0.5
     assert found.matches == pytest.approx(10**-0.5)
-    assert not found.at_most
-    assert low_data("p", "s", [(0.01, 0.9)], 0.7, gaps[:2]).at_most
+    assert not found.is_upper_bound
+    assert low_data("p", "s", [(0.01, 0.9)], 0.7, gaps[:2]).is_upper_bound
     assert low_data("p", "s", [(0.01, 0.9)], 0.7, gaps[:2]).meets is None
     noisy = low_data(
         "p", "s", [(0.01, 0.9)], 0.7, [(0.01, gap(0.1, 0.2)), (0.1, gap(0.2, 0.1)), (1.0, gap(0.2, 0.1))]

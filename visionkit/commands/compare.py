@@ -1,4 +1,4 @@
-"""`visionkit compare`: finished runs side by side."""
+"""`visionkit compare`: compare finished runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compare finished runs: print the table, write the report where --out says."""
+    """Compare finished runs: print the tables, write the report to --out."""
     parser = VerbParser(
         "compare",
         "Put finished runs side by side: who wins, by how much, how much sooner, how little data.\n"

@@ -144,8 +144,8 @@ class Comparison:
 
     def weights_of(self, split: str) -> str:
         """Return which weights the final metrics of a split ("val", "test") are of: "last" or "best"."""
-        usual = {"val": "last", "test": "best"}
-        weights = {(r.result.get("metrics_of") or usual).get(split, "last") for r in self.records}
+        default = {"val": "last", "test": "best"}
+        weights = {(r.result.get("metrics_of") or default).get(split, "last") for r in self.records}
         return " or ".join(sorted(weights))
 
     def notices(self) -> list[str]:
@@ -333,8 +333,8 @@ def _low_data(
     for arm in arms[:-1]:
         scores = [(f, cells[arm, f].metrics[monitor].mean) for f in fractions if (arm, f) in cells]
         gaps = [(c.fraction, c.metrics[monitor]) for c in contrasts if c.arm == arm]
-        goal = reference.metrics[monitor].mean
-        rows.append(low_data(arm, arms[-1], scores, goal, gaps, mode=mode))
+        target = reference.metrics[monitor].mean
+        rows.append(low_data(arm, arms[-1], scores, target, gaps, mode=mode))
     return tuple(rows)
 
 

@@ -26,8 +26,8 @@ class Curve:
     @classmethod
     def of(cls, points: Mapping[int, float]) -> Curve:
         """Return the curve through `points` (images seen to value)."""
-        rising = sorted(points.items())
-        return cls(tuple(images for images, _ in rising), tuple(value for _, value in rising))
+        pairs = sorted(points.items())
+        return cls(tuple(images for images, _ in pairs), tuple(value for _, value in pairs))
 
     def at(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the linearly interpolated values at `images`, `(N,)`."""
@@ -72,14 +72,14 @@ def images_to_reach(curve: Curve, target: float, *, mode: str = "max") -> Images
         mode: Whether "max" or "min" of the value is better.
     """
     sign = 1.0 if mode == "max" else -1.0
-    values, goal = [sign * value for value in curve.values], sign * target
+    values, signed = [sign * value for value in curve.values], sign * target
     for idx, value in enumerate(values):
-        if value < goal:
+        if value < signed:
             continue
         if idx == 0:
             return ImagesToReach(target, float(curve.images[0]), "at most")
         before, left, right = values[idx - 1], curve.images[idx - 1], curve.images[idx]
-        part = (goal - before) / (value - before)
+        part = (signed - before) / (value - before)
         return ImagesToReach(target, left + part * (right - left), "exact")
     return ImagesToReach(target, None, "not reached")
 

@@ -256,7 +256,7 @@ def _low_data_sentences(comparison: Comparison, arm: str) -> list[str]:
     if result.matches is None:
         sentences = [f"With no share of the data does {arm} match {result.baseline} with {largest}."]
     else:
-        about = f"{'at most' if result.at_most else 'about'} {_percent(result.matches)}"
+        about = f"{'at most' if result.is_upper_bound else 'about'} {_percent(result.matches)}"
         sentences = [f"{_name(arm)} with {about} of the data matches {result.baseline} with {largest}."]
     few = ", ".join(map(_percent, result.unshown))
     if result.meets is None and not few:

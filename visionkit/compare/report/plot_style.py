@@ -31,7 +31,9 @@ __all__ = [
 ]
 
 DPI = 120
-INK, MUTED, RULE = "#24292f", "#57606a", "#d0d7de"
+INK = "#24292f"
+MUTED = "#57606a"
+RULE = "#d0d7de"
 
 
 class ArmStyle(NamedTuple):

@@ -43,7 +43,7 @@ from visionkit.run.storage.disk import check_writable
 from visionkit.run.storage.lock import hold
 from visionkit.run.storage.result import TEST_FAILED, environment, write_result
 from visionkit.run.training.banner import print_banner
-from visionkit.run.training.careful import problems_of
+from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.run.training.run_facts import run_facts, run_result
 from visionkit.run.training.schedule_length import Length, length

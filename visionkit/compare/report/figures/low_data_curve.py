@@ -32,18 +32,18 @@ def low_data_curve(comparison: Comparison) -> Figure:
     for arm in comparison.arms:
         cells = [c for c in comparison.cells if c.arm == arm and comparison.monitor in c.metrics]
         style = arm_style(arm, comparison.arms)
-        spreads = [cell.metrics[comparison.monitor] for cell in cells]
+        statistics = [cell.metrics[comparison.monitor] for cell in cells]
         percents = [100 * cell.fraction for cell in cells]
-        means, bars = [s.mean for s in spreads], [s.sd or 0.0 for s in spreads]
+        means, bars = [s.mean for s in statistics], [s.sd or 0.0 for s in statistics]
         axes.errorbar(
             percents, means, yerr=bars, label=arm, color=style.color, linestyle=style.line,
             marker=style.marker, markersize=6, linewidth=2, capsize=4, elinewidth=1.2,
         )  # fmt: skip
         for cell, percent in zip(cells, percents, strict=True):
-            finals = [
+            scores = [
                 r.score for r in comparison.records if r.fraction == cell.fraction and arm_name(r.init) == arm
             ]
-            axes.plot([percent] * len(finals), finals, ".", color=style.color, alpha=0.45, markersize=5)
+            axes.plot([percent] * len(scores), scores, ".", color=style.color, alpha=0.45, markersize=5)
     axes.set_xscale("log")
     axes.set_xticks([100 * fraction for fraction in comparison.fractions])
     axes.set_xticks([], minor=True)
