@@ -8,10 +8,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from visionkit.distributed import ordered_mean
 
-__all__ = ["OrderedSum"]
+__all__ = ["DeterministicAllReduce"]
 
 
-class OrderedSum(Callback):
+class DeterministicAllReduce(Callback):
     """Makes the mean of the gradients independent of the position of a gradient in its bucket.
 
     A ring all-reduce adds the parts of a bucket in orders that depend on their position, and DDP rebuilds its

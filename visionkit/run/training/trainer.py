@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from visionkit.compat import skip_signal_handlers, skip_sigterm_broadcast
 from visionkit.errors import InputError, unknown_name
-from visionkit.run.callbacks.deterministic_all_reduce import OrderedSum
+from visionkit.run.callbacks.deterministic_all_reduce import DeterministicAllReduce
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import Processes, find_processes
 from visionkit.run.processes.lifetime import destroy_group_at_exit
@@ -70,7 +70,7 @@ def build_trainer(
     if processes.world > 1:
         destroy_group_at_exit()
     _quiet()
-    summing = [OrderedSum()] if policy.accelerator == "cpu" and processes.world > 2 else []
+    summing = [DeterministicAllReduce()] if policy.accelerator == "cpu" and processes.world > 2 else []
     trainer = lightning.Trainer(
         accelerator=policy.accelerator,
         devices=processes.devices,
