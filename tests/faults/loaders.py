@@ -38,7 +38,7 @@ NO_LOADERS = {
     "visionkit.run.storage.result:write_result": "writes",
     "visionkit.run.callbacks.save_checkpoints:SaveCheckpoints.__init__": "where checkpoints are written",
     "visionkit.run.callbacks.skipped_samples:SkippedSamples.__init__": "names where lines are written",
-    "visionkit.run.callbacks.metrics_csv:TableLogger.__init__": "names where rows are written",
+    "visionkit.run.callbacks.metrics_csv:MetricsCSVLogger.__init__": "names where rows are written",
     "visionkit.run.training.trainer:build_trainer": "names where a Trainer writes",
     "visionkit.run.callbacks.trackers:make_logger": "names where a logger writes",
     "visionkit.run.previews.caption_grounding:CaptionFacts.__init__": "names where a file is written",

@@ -12,12 +12,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit.files import write_atomic
 
-__all__ = ["TableLogger"]
+__all__ = ["MetricsCSVLogger"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 
 
-class TableLogger(Logger):
+class MetricsCSVLogger(Logger):
     """Writes `metrics.csv`: step, epoch, images, split, name, value.
 
     Args:

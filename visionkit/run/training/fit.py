@@ -27,7 +27,7 @@ from visionkit.data.datamodule import DataModule
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.files import remove_parts
 from visionkit.run.callbacks.finite_guard import FiniteGuard
-from visionkit.run.callbacks.metrics_csv import TableLogger
+from visionkit.run.callbacks.metrics_csv import MetricsCSVLogger
 from visionkit.run.callbacks.preempt import Preemption
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 from visionkit.run.callbacks.skipped_samples import SkippedSamples
@@ -270,7 +270,7 @@ class _Clock(Callback):
     """Counts images seen, exactly, and the images a second of the training steps; keeps the table by them."""
 
     def __init__(self, path: Path) -> None:
-        self.table = TableLogger(path, images=lambda: self.images)
+        self.table = MetricsCSVLogger(path, images=lambda: self.images)
         self.images = 0
         self.speed = 0.0
         self._spent = 0.0
