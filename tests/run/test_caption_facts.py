@@ -16,7 +16,7 @@ from captioning_tiny import WORDS, captioner, trainer
 
 from visionkit.data import DataModule, Splits, caption_batch
 from visionkit.data.scenes import attention_in_boxes
-from visionkit.run import CaptionFacts, CaptionPreview, Preview
+from visionkit.run import CaptionGrounding, CaptionPreview, Preview
 from visionkit.run.previews.captioning import captions_of
 from visionkit.tasks import CaptionPrediction
 
@@ -68,7 +68,7 @@ def test_facts_are_counted_once_and_drawn(tmp_path):
         Splits(Pairs(4), Pairs(5), Pairs(5), NAMES, "pairs"), batch_size=2, train_transform=lambda s, _: s,
         eval_transform=lambda s, _: s, collate=collate,
     )  # fmt: skip
-    facts = CaptionFacts(tmp_path, NAMES, num_images=3)
+    facts = CaptionGrounding(tmp_path, NAMES, num_images=3)
     run = trainer(max_epochs=1, callbacks=[facts, Preview(tmp_path, CaptionPreview())])
     run.fit(task, datamodule=data)
     said = {name.removeprefix("val/"): float(value) for name, value in run.callback_metrics.items()}

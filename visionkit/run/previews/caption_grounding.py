@@ -22,13 +22,13 @@ from visionkit.run.previews.image_grid import caption_panel, join_grid, to_pil
 from visionkit.run.training.best_effort import BestEffort
 from visionkit.text.tokenize import tokenize
 
-__all__ = ["CaptionFacts", "attention_panels"]
+__all__ = ["CaptionGrounding", "attention_panels"]
 
 _SUMS = ("things", "both", "relation", "images", "inside", "chance", "elsewhere", "words")
 _MAX_WORDS = 10
 
 
-class CaptionFacts(BestEffort, Callback):
+class CaptionGrounding(BestEffort, Callback):
     """Logs whether captions of scenes are true, and whether attention lies on the object that a word names.
 
     For captions of the form "a RELATION b": `val/objects` (fraction of the true objects that are named),
