@@ -61,7 +61,7 @@ def train_geometry(config: Config) -> Any:
 def train(config: Config, folder: Path) -> dict[str, Any]:
     """Train one run in `folder` and return its result."""
     from visionkit.data import DataModule, caption_batch, captions_of, classification_eval
-    from visionkit.run import CaptionFacts, CaptionPreview, Preview, fit
+    from visionkit.run import CaptionGrounding, CaptionPreview, Preview, fit
     from visionkit.tasks import Captioner, training_frequency
     from visionkit.text import Vocabulary, read_word_vectors
 
@@ -107,7 +107,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         decoding=config.decoding,
         frequency=training_frequency(captions),
     )
-    callbacks = [CaptionFacts(folder, splits.classes), Preview(folder, CaptionPreview())]
+    callbacks = [CaptionGrounding(folder, splits.classes), Preview(folder, CaptionPreview())]
     return fit(config, task, make_data(splits, collate=encode), folder=folder, callbacks=callbacks)
 
 

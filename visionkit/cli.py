@@ -1,6 +1,6 @@
 """`visionkit ls | describe | cp | run | compare | check | pack | tune`: recipes, runs, data from a shell.
 
-Nothing heavy is imported before a verb needs it. Status 2: something given is wrong. 1: something failed.
+Heavy packages are imported only when a verb needs them. Exit status 2: wrong input; 1: failed while running.
 """
 
 from __future__ import annotations
@@ -47,27 +47,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process if not given.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    # Before a recipe's name --debug is ours; after it, it may be the recipe's own.
     debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
+    # After a recipe's name it is a flag of the recipe too.
+    of_recipe = args[:1] == ["run"] and "--debug" in args[2:]
+    args = [arg for arg in args if arg != "--debug"] + ["--debug"] * of_recipe
     try:
         return _dispatch(args)
     except InputError as error:
-        return _say(error, 2, debug)
+        return _print_error(error, 2, debug)
     except SystemExit as end:
-        # argparse leaves this way after --help.
+        # argparse exits this way after --help.
         return int(end.code or 0)
     except KeyboardInterrupt:
         sys.stderr.write("\nvisionkit: interrupted by the keyboard.\n")
         return 130
     except BrokenPipeError:
-        # `visionkit ls | head` is no failure.
+        # `visionkit ls | head` is not an error.
         sys.stderr.close()
         return 0
     except (RunError, OSError) as error:
-        return _say(error, 1, debug)
+        return _print_error(error, 1, debug)
     except Exception as error:
-        code = _say(error, 1, debug)
+        code = _print_error(error, 1, debug)
         if not debug:
             sys.stderr.write("This was not foreseen. Run it again with --debug to see where it came from.\n")
         return code
@@ -86,7 +87,7 @@ def _dispatch(args: list[str]) -> int:
     return VERBS[args[0]][0](args[1:])
 
 
-def _say(error: Exception, code: int, debug: bool) -> int:
+def _print_error(error: Exception, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     name = "" if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "

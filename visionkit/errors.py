@@ -1,7 +1,7 @@
-"""The house error texts: what was expected, what came, the nearest valid value, what to do.
+"""Errors and their texts: what was expected, what came, the nearest valid value, what to do.
 
-Everything a user can put right is an `InputError` (a `ValueError`; the command line ends with status 2).
-Everything that goes wrong in a run is a `RunError` (a `RuntimeError`; status 1).
+What a user can correct is an `InputError` (a `ValueError`; exit status 2). What fails in a run
+is a `RunError` (a `RuntimeError`; status 1).
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+
+from visionkit.printable import printable
 
 __all__ = [
     "DataError",
@@ -24,31 +26,31 @@ __all__ = [
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the text says what, why, and what to do."""
+    """Wrong input; the text names what is wrong, why, and what to do."""
 
 
 class RunError(RuntimeError):
-    """Something failed while running; the text says what, why, and what to do."""
+    """A failure while running; the text names what failed, why, and what to do."""
 
 
 class PreemptedError(RunError):
     """The run was asked to stop, saved its state and can be continued by the same command.
 
     Attributes:
-        by_keyboard: Whether Ctrl-C asked.
+        by_keyboard: Whether it was Ctrl-C.
     """
 
     by_keyboard = False
 
 
 class DataError(InputError):
-    """A fault in a data set, named by file, record and field.
+    """An error in a data set, with its file, record and field.
 
     Args:
         message: What was expected, what came, what to do.
-        path: The file at fault.
+        path: The file with the error.
         record: The record in the file (annotation id, line number, object index), if there is one.
-        field: The field at fault ("bbox", "label", "mask", "header"), if there is one.
+        field: The field with the error ("bbox", "label", "mask", "header"), if there is one.
     """
 
     def __init__(
@@ -80,36 +82,19 @@ def _rebuild_data_error(
     return DataError(message, path=path, record=record, field=field)
 
 
-def expected(what: str, wanted: object, got: object, *, fix: str = "") -> str:
-    """One sentence: expected `what` to be `wanted`, but got `got`; then the fix."""
-    text = f"Expected {what} to be {wanted}, but got {got!r}."
+def expected(what: str, valid: object, got: object, *, fix: str = "") -> str:
+    """Return a sentence: expected `what` to be `valid`, but got `got`; then the fix."""
+    text = f"Expected {what} to be {valid}, but got {got!r}."
     return f"{text} {fix}" if fix else text
 
 
-def printable(text: str) -> str:
-    r"""Return a text that can be printed and written: a byte of a file name that is no UTF-8 becomes `\xe9`.
-
-    Args:
-        text: A name as the operating system gives it, or a text with such names.
-    """
-    if text.isascii():
-        return text
-    return "".join(_shown(char) if "\ud800" <= char <= "\udfff" else char for char in text)
-
-
-def _shown(surrogate: str) -> str:
-    """Write half of a surrogate pair: one for a byte of a file name, or one from a JSON file."""
-    code = ord(surrogate)
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
-
-
 def first_line(error: BaseException, *, prefer: tuple[str, ...] = (), limit: int = 200) -> str:
-    """Return the first line of an error's text, cut at `limit`; the error's class where it has no text.
+    """Return the first line of an error's text, or its class if it has no text.
 
     Args:
-        error: Any exception; those of libraries may go over many lines.
-        prefer: The first line that holds one of these words is taken instead, if there is one.
-        limit: Most characters.
+        error: Any exception; texts of libraries may have many lines.
+        prefer: The first line with one of these words is taken instead, if there is one.
+        limit: Maximum number of characters.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = next((line for line in lines if any(word in line for word in prefer)), lines[0])
@@ -124,13 +109,13 @@ def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> InputError:
-    """Return the error for a name that is not known: the nearest names, or all of them when few.
+    """Return the error for an unknown name, with the nearest names, or all if they are few.
 
     Args:
-        kind: What is named, in the singular ("backbone", "optimizer").
-        name: What came.
+        kind: Kind of thing, in the singular ("backbone", "optimizer").
+        name: The unknown name.
         known: Every valid name.
-        hint: One more sentence on where to find names.
+        hint: A sentence on where valid names are listed.
     """
     pool = sorted(known)
     close = nearest(name, pool)

@@ -8,16 +8,19 @@ __all__ = ["printable", "printable_values"]
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with every byte that is no UTF-8 written out: the file caf\xe9.jpg reads so.
+    r"""Return `text` with every byte of a file name that is no UTF-8 written out: the file `caf\xe9.jpg`.
 
-    Python gives such bytes of a file's name as lone surrogates, which no encoding takes.
+    Python has such bytes as lone surrogates, which no encoding takes.
     """
     if text.isascii():
         return text
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # surrogates that stand for no byte of a file name
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(_escaped(char) if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
+def _escaped(surrogate: str) -> str:
+    r"""Return `\xe9` for a byte of a file name, `\ud83d` for any other surrogate (from a JSON file)."""
+    code = ord(surrogate)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def printable_values(value: Any) -> Any:

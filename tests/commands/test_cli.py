@@ -194,6 +194,11 @@ def test_run_starts_a_file_as_python_would(tmp_path, capsys) -> None:
     assert capsys.readouterr().out == "__main__ ['3', '--lr', '1']\n"
     assert sys.argv == before
     assert cli.main(["run", str(script), "0"]) == 0
+    for args in (["--debug", "run", str(script), "0"], ["run", "--debug", str(script), "0"]):
+        assert cli.main(args) == 0
+        assert capsys.readouterr().out.endswith("__main__ ['0']\n")
+    assert cli.main(["run", str(script), "0", "--debug"]) == 0
+    assert capsys.readouterr().out == "__main__ ['0', '--debug']\n"
 
 
 def test_compare_prints_and_writes_where_told(tmp_path, capsys) -> None:

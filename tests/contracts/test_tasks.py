@@ -8,6 +8,8 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import lightning
 import pytest
@@ -21,6 +23,7 @@ from task_cases import TASKS, TaskCase
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.metrics import RunningSums
+from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 
 FLAT = OptimConfig(warmup=0.0, schedule="constant")
 EVERY = pytest.mark.parametrize("case", TASKS, ids=[case.name for case in TASKS])
@@ -218,3 +221,20 @@ def test_counters_come_to_a_device_that_parameters_alone_were_moved_to(case: Tas
             [counter.sums] if isinstance(counter, RunningSums) else [counter, *counter.metric_state.values()]
         )
         assert {value.device.type for value in held if not isinstance(value, list)} == {"meta"}
+
+
+@EVERY
+def test_the_sums_of_training_are_in_a_checkpoint_and_restored(case: TaskCase) -> None:
+    task = case.build("scratch", TransferConfig(), FLAT)
+    task.train_sums.add(loss=torch.tensor(2.5), count=4)
+    saver = SaveCheckpoints("unused", monitor=("val/loss", "min"))
+    stub = mock.Mock(is_global_zero=True)
+    stub.state.fn = "test"
+    stub.fit_loop.epoch_loop.batch_progress.total.ready = 3
+    checkpoint: dict[str, Any] = {}
+    saver.on_save_checkpoint(stub, task, checkpoint)
+    task.train_sums.reset()
+    stub.state.fn = "fit"
+    saver.on_load_checkpoint(stub, task, checkpoint)
+    totals = task.train_sums.totals()
+    assert (float(totals["loss"]), float(totals["count"])) == (2.5, 4.0)

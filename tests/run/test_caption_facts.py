@@ -16,8 +16,8 @@ from captioning_tiny import WORDS, captioner, trainer
 
 from visionkit.data import DataModule, Splits, caption_batch
 from visionkit.data.scenes import attention_in_boxes
-from visionkit.run import CaptionFacts, CaptionPreview, Preview
-from visionkit.run.previews.captioning import said_of
+from visionkit.run import CaptionGrounding, CaptionPreview, Preview
+from visionkit.run.previews.captioning import captions_of
 from visionkit.tasks import CaptionPrediction
 
 NAMES = ("dark", "bright")
@@ -68,7 +68,7 @@ def test_facts_are_counted_once_and_drawn(tmp_path):
         Splits(Pairs(4), Pairs(5), Pairs(5), NAMES, "pairs"), batch_size=2, train_transform=lambda s, _: s,
         eval_transform=lambda s, _: s, collate=collate,
     )  # fmt: skip
-    facts = CaptionFacts(tmp_path, NAMES, drawn=3)
+    facts = CaptionGrounding(tmp_path, NAMES, num_images=3)
     run = trainer(max_epochs=1, callbacks=[facts, Preview(tmp_path, CaptionPreview())])
     run.fit(task, datamodule=data)
     said = {name.removeprefix("val/"): float(value) for name, value in run.callback_metrics.items()}
@@ -96,9 +96,9 @@ def test_what_was_just_said_is_not_said_again():
     task = captioner()
     batch = collate([Pairs(2)[index] for index in range(2)])
     task._evaluate(batch)
-    first = said_of(task, batch)
+    first = captions_of(task, batch)
     assert first == task.predictions
     task.predict_step = lambda batch: pytest.fail("it was said already")
-    assert said_of(task, batch) == first
+    assert captions_of(task, batch) == first
     looked = attention_in_boxes(first[0].attention, [], batch["boxes"][0], ["dark", "bright"], size=(8, 8))
     assert looked.words == 0

@@ -12,8 +12,8 @@ from tests.run.make_runs import curve, make_comparison, make_run, write_metrics
 from visionkit.compare.comparison import compare
 from visionkit.compare.curves import Curve, images_to_reach, mean_curve, mean_lead
 from visionkit.compare.low_data import low_data
-from visionkit.compare.statistics import Difference, difference, spread
-from visionkit.compare.summary import headline, share_rows, summary_rows, summary_text
+from visionkit.compare.statistics import Difference, difference, seed_statistics
+from visionkit.compare.summary import headline, low_data_rows, summary_rows, summary_text
 from visionkit.errors import InputError
 
 FAST = [(100, 0.2), (200, 0.6), (300, 0.8)]
@@ -233,8 +233,8 @@ def test_low_data_reads_the_curve() -> None:
     found = low_data("p", "s", [(0.01, 0.4), (0.1, 0.6), (1.0, 0.8)], 0.7, gaps)
     assert found.meets == 0.5
     assert found.matches == pytest.approx(10**-0.5)
-    assert not found.at_most
-    assert low_data("p", "s", [(0.01, 0.9)], 0.7, gaps[:2]).at_most
+    assert not found.is_upper_bound
+    assert low_data("p", "s", [(0.01, 0.9)], 0.7, gaps[:2]).is_upper_bound
     assert low_data("p", "s", [(0.01, 0.9)], 0.7, gaps[:2]).meets is None
     noisy = low_data(
         "p", "s", [(0.01, 0.9)], 0.7, [(0.01, gap(0.1, 0.2)), (0.1, gap(0.2, 0.1)), (1.0, gap(0.2, 0.1))]
@@ -260,7 +260,7 @@ def test_text_is_plain_away_from_a_terminal(tmp_path) -> None:
     ):
         assert word in text
     assert "\x1b" in summary_text(found, color=True)
-    assert len(share_rows(found)) == 3
+    assert len(low_data_rows(found)) == 3
 
 
 @pytest.mark.parametrize(("points", "rows"), [(3, 1), (1, 0)])
@@ -285,8 +285,8 @@ def test_curve_arithmetic() -> None:
 
 
 def test_spread_and_difference_against_known_values() -> None:
-    assert spread([1.0]).sd is None
-    assert spread([1.0, 2.0, 4.0]).sd == pytest.approx(1.5275252)
+    assert seed_statistics([1.0]).sd is None
+    assert seed_statistics([1.0, 2.0, 4.0]).sd == pytest.approx(1.5275252)
     welch = difference({0: 1.0, 1: 2.0, 2: 3.0}, {5: 2.0, 6: 4.0, 7: 6.0})
     assert welch.pairing == "unpaired"
     # Welch: variances 1 and 4, n = 3: standard error 1.29099, 2.94 degrees of freedom, rounded down to 2.

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run.callbacks.ema import EMA, average_share
+from visionkit.run.callbacks.ema import EMA, lerp_weight
 from visionkit.run.callbacks.unfreeze import Unfreeze
 from visionkit.tasks import Classifier
 
@@ -85,7 +85,7 @@ class Watch(Callback):
         self.average = {n: v.detach().clone() for n, v in pl_module.named_parameters()}
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        share = average_share(0.9, trainer.global_step * 8, 8)
+        share = lerp_weight(0.9, trainer.global_step * 8, 8)
         for name, value in pl_module.named_parameters():
             self.average[name] += share * (value.detach() - self.average[name])
         self.trained.append(pl_module.backbone.net.filters.weight.requires_grad)
@@ -105,9 +105,9 @@ def test_the_average_is_what_is_validated_and_what_the_task_ends_with(tmp_path: 
 
 def test_the_decay_does_not_depend_on_the_batch() -> None:
     late = 10**9
-    assert (1 - average_share(0.9, late, 8)) ** 8 == pytest.approx(1 - average_share(0.9, late, 64))
-    assert 1 - average_share(0.999, late, 32) == pytest.approx(0.999)
-    assert average_share(0.999, 32, 32) == pytest.approx(1 - 2 / 11), "early on the average follows closely"
+    assert (1 - lerp_weight(0.9, late, 8)) ** 8 == pytest.approx(1 - lerp_weight(0.9, late, 64))
+    assert 1 - lerp_weight(0.999, late, 32) == pytest.approx(0.999)
+    assert lerp_weight(0.999, 32, 32) == pytest.approx(1 - 2 / 11), "early on the average follows closely"
     with pytest.raises(ValueError, match="below 1"):
         EMA(1.0)
 

@@ -20,7 +20,7 @@ from visionkit.run.processes.launcher import find_processes, is_first
 from visionkit.run.training import banner
 from visionkit.run.training.banner import print_banner
 from visionkit.run.training.device_policy import choose_policy
-from visionkit.run.training.schedule_length import Length, length
+from visionkit.run.training.schedule_length import ScheduleLength, schedule_length
 from visionkit.run.training.trainer import build_trainer
 
 TORCHRUN = {
@@ -233,7 +233,7 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
         )
         data, task = tiny_data(size=100, batch_size=8), TinyTask()
         trainer = build_trainer(one, folder=tmp_path)
-        plan = length(one, data, processes)
+        plan = schedule_length(one, data, processes)
         print_banner(one, task, data, trainer, choose_policy(one), tmp_path, plan, None)
         told = capsys.readouterr().out
         wide = 8 * processes * accumulate
@@ -246,7 +246,7 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
     # Fewer samples than a batch for each: the batch shrinks, and the banner with it.
     one = config(devices="4", batch_size=8, optim=OptimConfig(), lr=0.1)
     data, trainer = tiny_data(size=30, batch_size=8), build_trainer(one, folder=tmp_path)
-    plan = length(one, data, 4)
+    plan = schedule_length(one, data, 4)
     print_banner(one, TinyTask(), data, trainer, choose_policy(one), tmp_path, plan, None)
     told = capsys.readouterr().out
     assert "batch     7 x 4 process(es) x 1 accumulated = 28" in told
@@ -254,9 +254,9 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
 
 
 def test_the_banner_counts_in_words_that_fit():
-    assert Length(1, 1, 4, 4).describe(19) == "1 epoch = 16 of 19 images (full batches of 4)"
-    assert Length(1, 1, 4, 4).describe(16) == "1 epoch = 16 images"
-    assert Length(3, 1, 4, 4).describe(16) == "3 epochs = 48 images"
+    assert ScheduleLength(1, 1, 4, 4).describe(19) == "1 epoch = 16 of 19 images (full batches of 4)"
+    assert ScheduleLength(1, 1, 4, 4).describe(16) == "1 epoch = 16 images"
+    assert ScheduleLength(3, 1, 4, 4).describe(16) == "3 epochs = 48 images"
     task = TinyTask()
     assert banner._targets(task, ()) == ""
     assert banner._targets(task, ("a",)) == ", 1 class"

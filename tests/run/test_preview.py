@@ -71,7 +71,7 @@ def train(folder, callback: Callback, epochs: int = 2) -> lightning.Trainer:
 
 
 def test_writes_what_the_contract_names(tmp_path) -> None:
-    train(tmp_path, Preview(tmp_path, ClassPreview(CLASSES), worst=4, drawn=3))
+    train(tmp_path, Preview(tmp_path, ClassPreview(CLASSES), num_worst=4, num_random=3))
     rows = [json.loads(line) for line in (tmp_path / "predictions/val.jsonl").read_text().splitlines()]
     assert len(rows) == 20
     assert len({row["id"] for row in rows}) == 20
@@ -153,7 +153,7 @@ def test_rows_of_several_labels_and_of_numbers() -> None:
     assert numbers[0]["truth"] == [1.5, 2.0, 3.0]
     assert numbers[0]["confidence"] is None
     assert numbers[0]["right"] is None  # near or far, not right or wrong
-    assert numbers[0]["said"].endswith(f"off by {9 - 1.5:g}, 11, 6")
+    assert numbers[0]["answer"].endswith(f"off by {9 - 1.5:g}, 11, 6")
     assert numbers[0]["loss"] == pytest.approx(((9 - 1.5) ** 2 + 11**2 + 6**2) / 3)
 
 

@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from visionkit.compare.report.detection_figures import detection_figures, read_curves
-from visionkit.compare.report.figures import to_png
+from visionkit.compare.report.figures.precision_recall import detection_figures
+from visionkit.compare.report.plot_style import to_png
+from visionkit.compare.report.predictions import read_curves
 from visionkit.run.previews.detection import BoxPreview
 from visionkit.tasks.detection.image_batch import Detections
 

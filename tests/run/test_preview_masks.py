@@ -11,10 +11,10 @@ import torch
 
 from tests.run.make_runs import make_run
 from visionkit.compare.comparison import compare
-from visionkit.compare.report.class_scores import class_scores
+from visionkit.compare.report.figures.class_scores import class_scores
 from visionkit.compare.report.report import write_report
 from visionkit.run.previews.image_grid import join_grid, to_pil
-from visionkit.run.previews.segmentation import MaskPreview, class_colours, paint
+from visionkit.run.previews.segmentation import MaskPreview, class_colors, paint
 
 CLASSES = ["sky", "road", "car"]
 
@@ -48,8 +48,8 @@ def test_rows_say_what_is_there_and_how_well_it_was_found():
     assert first["prediction"] == ["sky", "road"]
     # IoU: sky 1, road 280 / 300, car 0
     assert first["loss"] == pytest.approx(1 - (1 + 280 / 300) / 3)
-    assert first["said"] == "mIoU 0.64, 97% of the pixels"
-    assert (second["loss"], second["said"], second["truth"]) == (None, "nothing counts here", [])
+    assert first["answer"] == "mIoU 0.64, 97% of the pixels"
+    assert (second["loss"], second["answer"], second["truth"]) == (None, "nothing counts here", [])
     json.dumps([first, second])
     strip = preview.image(batch, 0, first)
     one = to_pil(batch["images"][0], side=220)
@@ -61,10 +61,10 @@ def test_rows_say_what_is_there_and_how_well_it_was_found():
 
 
 def test_colours_are_apart_and_ignored_pixels_grey():
-    colours = np.array(class_colours(40), dtype=float)
+    colours = np.array(class_colors(40), dtype=float)
     apart = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(40)
     assert apart.min() > 12
-    assert class_colours(3) == class_colours(21)[:3]
+    assert class_colors(3) == class_colors(21)[:3]
     plain = to_pil(torch.zeros(3, 2, 4, dtype=torch.uint8), side=4)
     mask = torch.tensor([[0, 1, 2, 255], [0, 1, 2, 9]])
     drawn = np.asarray(paint(plain, mask, 3))

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +16,19 @@ from PIL import Image
 
 from tests.run.make_runs import CLASSES, make_comparison, make_run
 from visionkit.compare.comparison import compare
-from visionkit.compare.report import report
-from visionkit.compare.report.class_figures import class_bars, confusion_matrix
-from visionkit.compare.report.figures import arm_style, gap_bars, learning_curves, low_data_curve, to_png
-from visionkit.compare.report.predictions import confusion, read_predictions, thumbnail
+from visionkit.compare.report import figures, report
+from visionkit.compare.report.figure_table import FIGURES
+from visionkit.compare.report.figures import worst_predictions
+from visionkit.compare.report.figures.class_bars import class_bars
+from visionkit.compare.report.figures.confusion_matrix import confusion, confusion_matrix
+from visionkit.compare.report.figures.gap_bars import gap_bars
+from visionkit.compare.report.figures.learning_curves import learning_curves
+from visionkit.compare.report.figures.low_data_curve import low_data_curve
+from visionkit.compare.report.plot_style import arm_style, to_png
+from visionkit.compare.report.predictions import read_predictions, thumbnail
 from visionkit.compare.report.report import write_report
+from visionkit.compare.report.sections import Panel, ReportFigure, Section
+from visionkit.errors import RunError
 
 EVIL = '<script>alert("x")</script><img src=http://evil.example/x.png>'
 
@@ -171,7 +180,38 @@ def test_odd_numbers_in_predictions_do_not_stop_the_report(tmp_path, value) -> N
     assert write_report(compare([tmp_path]), tmp_path).exists()
 
 
+def test_a_new_figure_is_one_row(tmp_path, monkeypatch) -> None:
+    def broken(data):
+        raise ZeroDivisionError(data.name)
+
+    make_comparison(tmp_path)
+    found = compare([tmp_path])
+    section = Section([Panel(lambda: gap_bars(found), "more gaps", file="more")], note="A note & more.")
+    rows = (
+        ReportFigure("Never", lambda data: False, broken),
+        ReportFigure("Broken", lambda data: True, broken),
+        ReportFigure("New", lambda data: True, lambda data: section),
+    )
+    monkeypatch.setattr(report, "FIGURES", (*FIGURES, *rows))
+    with pytest.raises(RunError, match="Broken: ZeroDivisionError: scenes"):
+        write_report(found, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Summary", "Learning curves", "The gap at the end", "New",
+                                                  "What was held equal", "The record", "Reproduce"]  # fmt: skip
+    assert "A note &amp; more." in text
+    assert 'alt="more gaps"' in text
+    assert (tmp_path / "figures" / "more.png").is_file()
+
+
+def test_every_figure_is_in_the_table() -> None:
+    modules = [
+        path.stem for path in Path(figures.__file__).parent.glob("*.py") if "def draw(" in path.read_text()
+    ]
+    assert len(modules) == len(FIGURES) >= 8
+    assert {row.draw.__module__.rpartition(".")[2] for row in FIGURES} == set(modules)
+
+
 def test_an_empty_caption_says_nothing() -> None:
-    assert [report._answer(value) for value in ("", None, [], "a", ["", "a"])] == [
+    assert [worst_predictions._answer_text(value) for value in ("", None, [], "a", ["", "a"])] == [
         "(nothing)", "none", "none", "a", "(nothing), a"
     ]  # fmt: skip

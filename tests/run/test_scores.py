@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from tests.run.make_runs import make_run
 from tests.run.tiny import Noise, TinyTask, keep, stack
 from visionkit.compare.comparison import compare
-from visionkit.compare.report.class_figures import class_bars
-from visionkit.compare.report.detection_figures import detection_figures
+from visionkit.compare.report.figures.class_bars import class_bars
+from visionkit.compare.report.figures.precision_recall import detection_figures
 from visionkit.compare.report.report import write_report
 from visionkit.compare.summary import headline, summary_rows, summary_text
 from visionkit.data import DataModule, Splits

@@ -13,9 +13,10 @@ from matplotlib.text import Text
 
 from tests.run.make_runs import make_run
 from visionkit.compare.comparison import compare
-from visionkit.compare.report.class_figures import class_bars, confusion_matrix
-from visionkit.compare.report.detection_figures import precision_recall
-from visionkit.compare.report.figures import to_png
+from visionkit.compare.report.figures.class_bars import class_bars
+from visionkit.compare.report.figures.confusion_matrix import confusion_matrix
+from visionkit.compare.report.figures.precision_recall import precision_recall
+from visionkit.compare.report.plot_style import to_png
 from visionkit.compare.report.report import write_report
 from visionkit.compare.summary import summary_text
 from visionkit.printable import printable, printable_values

@@ -1,4 +1,4 @@
-"""One module a verb of the command line: `main(argv) -> exit status`, importing what it needs late."""
+"""One module for each verb of the command line: `main(argv) -> exit status`, with heavy imports inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags of a verb: argparse with the house's error texts, so that a typo gets the nearest valid flag."""
+"""Flags of a verb: argparse with errors that name the nearest valid flag."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["VerbParser", "add_table", "table_config"]
 
 
 class VerbParser(argparse.ArgumentParser):
-    """A parser that raises `InputError` instead of printing usage and leaving."""
+    """An `ArgumentParser` that raises `InputError` instead of exiting."""
 
     def __init__(self, verb: str, description: str, *, epilog: str = "") -> None:
         super().__init__(
@@ -41,16 +41,16 @@ class VerbParser(argparse.ArgumentParser):
         return self.parse_args(list(argv))
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse found wrong."""
+        """Raise an error of argparse as an `InputError`."""
         raise InputError(f"{self.prog}: {message}. See {self.prog} --help.")
 
 
 def add_table(parser: VerbParser, default: str) -> None:
-    """Add the flags that say how a table of images is to be read.
+    """Add the flags of how a table of images is read.
 
     Args:
         parser: The verb's flags.
-        default: What the targets are without `--target`, for the help.
+        default: Kind of the targets without `--target`, for the help text.
     """
     parser.add_argument(
         "--target",
@@ -63,20 +63,20 @@ def add_table(parser: VerbParser, default: str) -> None:
     parser.add_argument(
         "--table.target", default=[], nargs="+", metavar="NAME", help="the columns of targets"
     )
-    parser.add_argument("--table.separator", default="", metavar="TEXT", help="what stands between names")
+    parser.add_argument("--table.separator", default="", metavar="TEXT", help="the text between names")
     parser.add_argument("--table.root", default="", metavar="FOLDER", help="the folder of the images")
 
 
 def table_config(args: argparse.Namespace) -> TableConfig:
-    """Return what the flags of `add_table` say.
+    """Return the values of the flags of `add_table`.
 
     Args:
         args: The verb's values.
     """
-    given = vars(args)
+    values = vars(args)
     return TableConfig(
-        image=given["table.image"],
-        target=list(given["table.target"]),
-        separator=given["table.separator"],
-        root=given["table.root"],
+        image=values["table.image"],
+        target=list(values["table.target"]),
+        separator=values["table.separator"],
+        root=values["table.root"],
     )

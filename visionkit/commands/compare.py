@@ -1,4 +1,4 @@
-"""`visionkit compare`: finished runs side by side."""
+"""`visionkit compare`: compare finished runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compare finished runs: print the table, write the report where --out says."""
+    """Compare finished runs: print the tables, write the report to --out."""
     parser = VerbParser(
         "compare",
         "Put finished runs side by side: who wins, by how much, how much sooner, how little data.\n"
@@ -27,9 +27,10 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse(argv)
     from visionkit.compare.comparison import compare
     from visionkit.compare.report.report import write_report
+    from visionkit.compare.summary import print_summary
 
     comparison = compare(args.folders, allow=args.allow)
-    comparison.print()
+    print_summary(comparison)
     if args.out:
         sys.stdout.write(f"\nreport  {write_report(comparison, Path(args.out))}\n")
     else:

@@ -1,4 +1,4 @@
-"""`visionkit describe`: a backbone before it is built."""
+"""`visionkit describe`: levels, size and licence of a backbone, without building it."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def main(argv: Sequence[str]) -> int:
         return 0
     width = max(map(len, table)) + 2
     for name, value in table.items():
-        for position, line in enumerate(_lines(value)):
-            sys.stdout.write(f"{name if position == 0 else '':<{width}}{line}\n")
+        for idx, line in enumerate(_lines(value)):
+            sys.stdout.write(f"{name if idx == 0 else '':<{width}}{line}\n")
     return 0
 
 
 def _lines(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [", ".join(f"{key} {_word(item)}" for key, item in value.items())]
+        return [", ".join(f"{key} {_text(item)}" for key, item in value.items())]
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [line for item in value for line in _lines(item)]
     if isinstance(value, list):
-        return [", ".join(map(_word, value)) or "none"]
-    return [_word(value)]
+        return [", ".join(map(_text, value)) or "none"]
+    return [_text(value)]
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

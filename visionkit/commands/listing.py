@@ -1,4 +1,4 @@
-"""`visionkit ls`: what there is."""
+"""`visionkit ls`: list backbones, recipes and data formats."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse(argv)
     if args.kind and args.kind not in KINDS:
         raise unknown_name("kind of thing to list", args.kind, KINDS)
-    pattern = args.pattern if any(sign in args.pattern for sign in "*?[") else f"*{args.pattern}*"
+    pattern = args.pattern if any(char in args.pattern for char in "*?[") else f"*{args.pattern}*"
     if args.kind == "backbones":
         return _backbones(pattern, args.source)
     if args.kind in ("", "recipes"):

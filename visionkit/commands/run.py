@@ -1,4 +1,4 @@
-"""`visionkit run`: a recipe with its own flags, as if started with python."""
+"""`visionkit run`: start a recipe with its flags, as `python recipe.py` would."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
         )
     path = str(find_recipe(argv[0]))
     before = sys.argv
-    # More processes of a run are started from sys.argv: it must name a script, as with python.
+    # The other processes of a run are started from sys.argv, which must name a script as with python.
     sys.argv = [path, *argv[1:]]
     try:
         runpy.run_path(path, run_name="__main__")

@@ -1,4 +1,4 @@
-"""`visionkit tune`: a command, started with the CPU's memory allocator set for training."""
+"""`visionkit tune`: start a command with glibc's memory allocator set for training."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["main"]
 
 USAGE = """usage: visionkit tune COMMAND [its arguments]
 
-Start a command, in place of this one, with glibc's memory allocator told to keep what it frees:
+Start a command, in place of this one, with glibc's memory allocator set to keep what it frees:
 {settings}
 
 Batches of floats above 32 MiB then cost no page faults, which on a CPU can outweigh the arithmetic on them;
-the process holds on to its peak memory instead. What is set in the environment already is left as it is.
-Systems with another C library (macOS, Alpine) ignore it, and it says so.
+the process keeps its peak memory instead. Variables that are set already are not changed.
+On systems with another C library (macOS, Alpine) it prints that the settings have no effect.
 
 example:
   visionkit tune python recipes/classify.py --data photos/
@@ -27,7 +27,7 @@ example:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start a command; it takes this process's place."""
+    """Replace this process by the command."""
     from visionkit.run.processes.malloc import RAISED, tuned_environment
 
     if not argv or argv[0] in ("-h", "--help"):

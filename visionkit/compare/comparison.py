@@ -1,27 +1,25 @@
-"""Put finished runs side by side: who wins, by how much, how many images sooner, with how little data."""
+"""Compare finished runs: the scores of each arm over seeds, and its differences to the baseline."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from visionkit.compare.compatibility import require_alike, unlike
-from visionkit.compare.curves import Curve, Reach, images_to_reach, mean_curve, mean_lead
+from visionkit.compare.curves import Curve, ImagesToReach, images_to_reach, mean_curve, mean_lead
 from visionkit.compare.low_data import LowData, low_data
-from visionkit.compare.run_record import Record, find_runs, read_record
-from visionkit.compare.statistics import Difference, Spread, difference, spread
+from visionkit.compare.run_record import RunRecord, find_runs, read_run
+from visionkit.compare.statistics import Difference, SeedStatistics, difference, seed_statistics
 from visionkit.config import flatten
 from visionkit.errors import InputError, RunError
 from visionkit.files import finite, to_plain
 from visionkit.printable import printable_values
 
-__all__ = ["Cell", "Comparison", "Contrast", "arm_name", "compare"]
+__all__ = ["ArmDifference", "Cell", "Comparison", "arm_name", "compare"]
 
 
 @dataclass(frozen=True)
@@ -30,45 +28,45 @@ class Cell:
 
     Args:
         arm: "pretrained", "scratch" or the name of a weights file.
-        fraction: Share of the training data, in (0, 1].
-        train_size: Training images, where the runs say.
-        seeds: The seeds, rising.
+        fraction: Fraction of the training data, in (0, 1].
+        train_size: Training images; None if the runs have no record of it.
+        seeds: The seeds, ascending.
         metrics: Every final metric over seeds: of the validation split with the last weights, of the test
-            split with those of the best validation.
-        best: Every validation metric of the best weights, where the runs say.
+            split with the weights of the best validation.
+        best: Every validation metric of the best weights; empty if the runs have no record of it.
         curve: The mean learning curve of the monitored metric.
         runs: The learning curve of each seed, in the order of `seeds`.
         seconds: Seconds of training.
         images_per_second: Training throughput.
-        peak_memory_mb: Largest memory in use, MB.
+        peak_memory_mb: Peak memory, MB.
     """
 
     arm: str
     fraction: float
     train_size: int | None
     seeds: tuple[int, ...]
-    metrics: dict[str, Spread]
-    best: dict[str, Spread]
+    metrics: dict[str, SeedStatistics]
+    best: dict[str, SeedStatistics]
     curve: Curve
     runs: tuple[Curve, ...]
-    seconds: Spread | None
-    images_per_second: Spread | None
-    peak_memory_mb: Spread | None
+    seconds: SeedStatistics | None
+    images_per_second: SeedStatistics | None
+    peak_memory_mb: SeedStatistics | None
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """An arm against the baseline at one fraction.
+class ArmDifference:
+    """The difference of an arm to the baseline at one fraction of the training data.
 
     Args:
         arm: The arm.
-        baseline: The arm it is held against.
-        fraction: Share of the training data.
-        metrics: Arm less baseline, for every metric that both have.
-        best: The same of the best weights' validation.
+        baseline: The arm it is compared with.
+        fraction: Fraction of the training data.
+        metrics: Arm minus baseline, for every metric that both have.
+        best: The same for the validation metrics of the best weights.
         arm_reaches: When the arm's mean curve reached the baseline's final score.
         baseline_reaches: When the baseline's mean curve reached the arm's final score.
-        lead: Area between the mean curves divided by its width (arm less baseline).
+        lead: Area between the mean curves divided by its width (arm minus baseline).
     """
 
     arm: str
@@ -76,14 +74,14 @@ class Contrast:
     fraction: float
     metrics: dict[str, Difference]
     best: dict[str, Difference]
-    arm_reaches: Reach
-    baseline_reaches: Reach
+    arm_reaches: ImagesToReach
+    baseline_reaches: ImagesToReach
     lead: float | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Finished runs side by side.
+    """Finished runs, compared.
 
     Args:
         task: The task of all runs.
@@ -91,15 +89,15 @@ class Comparison:
         monitor: The metric that decides.
         mode: Whether "max" or "min" of it is better.
         arms: The arms; the baseline is the last one.
-        fractions: Shares of the training data, rising.
+        fractions: Fractions of the training data, ascending.
         cells: One for each arm and fraction that has runs.
-        contrasts: Every other arm against the baseline, for each fraction that both have.
-        low_data: With how little data each arm does what the baseline does; empty with one fraction.
-        equal: What the runs say was held equal.
-        allowed: Differences beyond init, seed and fraction that were allowed by name.
+        contrasts: The difference of every other arm to the baseline, for each fraction that both have.
+        low_data: The fraction of the data with which each arm matches the baseline; empty with one fraction.
+        equal: What was held equal, as the runs recorded it.
+        allowed: Differences in other settings than init, seed and fraction that were allowed by name.
         skipped: Folders that were left out, each with its reason.
-        notes: What was odd in runs that were used.
-        records: The runs themselves.
+        notes: Remarks on runs that were used (stopped early, rows of metrics.csv left out).
+        records: The runs.
     """
 
     task: str
@@ -109,30 +107,21 @@ class Comparison:
     arms: tuple[str, ...]
     fractions: tuple[float, ...]
     cells: tuple[Cell, ...]
-    contrasts: tuple[Contrast, ...]
+    contrasts: tuple[ArmDifference, ...]
     low_data: tuple[LowData, ...]
     equal: dict[str, Any]
     allowed: tuple[str, ...]
     skipped: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
-    records: tuple[Record, ...]
+    records: tuple[RunRecord, ...]
 
     def cell(self, arm: str, fraction: float) -> Cell | None:
         """Return the cell of an arm at a fraction, or None where nothing was run."""
         return next((c for c in self.cells if c.arm == arm and c.fraction == fraction), None)
 
-    def contrast(self, arm: str, fraction: float) -> Contrast | None:
-        """Return the contrast of an arm with the baseline at a fraction, or None."""
+    def contrast(self, arm: str, fraction: float) -> ArmDifference | None:
+        """Return the difference of an arm to the baseline at a fraction, or None."""
         return next((c for c in self.contrasts if c.arm == arm and c.fraction == fraction), None)
-
-    def print(self) -> None:
-        """Print headline and tables on standard output, coloured on a terminal."""
-        # Here, because the words are made from a comparison and not the other way round.
-        from visionkit.compare.summary import summary_text
-
-        terminal = sys.stdout.isatty()
-        width = shutil.get_terminal_size().columns if terminal else 100
-        sys.stdout.write(summary_text(self, width=width, color=terminal))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain names, numbers and lists: the content of `comparison.json`."""
@@ -155,18 +144,18 @@ class Comparison:
 
     def weights_of(self, split: str) -> str:
         """Return which weights the final metrics of a split ("val", "test") are of: "last" or "best"."""
-        usual = {"val": "last", "test": "best"}
-        told = {(r.result.get("metrics_of") or usual).get(split, "last") for r in self.records}
-        return " or ".join(sorted(told))
+        default = {"val": "last", "test": "best"}
+        weights = {(r.result.get("metrics_of") or default).get(split, "last") for r in self.records}
+        return " or ".join(sorted(weights))
 
     def notices(self) -> list[str]:
         """Return what the data's reader left out, changed or assumed: a line each."""
-        found = []
+        lines = []
         for item in self.data.get("notices") or ():
             count, total = item.get("count", 0), item.get("total", 0)
-            share = f" ({count / total:.2%})" if total else ""
-            found.append(f"{item.get('what')}: {count:,} of {total:,}{share}. First: {item.get('first')}")
-        return found
+            percent = f" ({count / total:.2%})" if total else ""
+            lines.append(f"{item.get('what')}: {count:,} of {total:,}{percent}. First: {item.get('first')}")
+        return lines
 
 
 def compare(
@@ -177,7 +166,7 @@ def compare(
     Args:
         folders: Run folders, or folders that hold run folders.
         allow: Dotted names of what else may differ ("lr"); recorded in the comparison.
-        others: Run folders that join where they can be compared with the first, and are named where not.
+        others: Run folders that are added if they can be compared with the first, else listed as skipped.
 
     Raises:
         InputError: A folder holds no run, no run is usable, or runs differ in more than they may.
@@ -190,11 +179,11 @@ def compare(
         raise InputError(f"No finished run to compare.\n{named}")
     _refuse_repeats(records)
     allowed = require_alike(records, allow=allow)
-    more, left = _read(sorted({Path(one).resolve() for one in others} - {r.folder for r in records}))
+    more, unread = _read(sorted({Path(path).resolve() for path in others} - {r.folder for r in records}))
     known = {item["folder"] for item in skipped}
-    skipped += [item for item in left if item["folder"] not in known]
+    skipped += [item for item in unread if item["folder"] not in known]
     for record in more:
-        reason = _unfit(records, record)
+        reason = _reason_to_skip(records, record)
         if reason:
             skipped.append({"folder": str(record.folder), "reason": reason})
         else:
@@ -206,19 +195,19 @@ def compare(
     return _build(records, allowed, skipped)
 
 
-def _read(folders: Iterable[Path]) -> tuple[list[Record], list[dict[str, str]]]:
+def _read(folders: Iterable[Path]) -> tuple[list[RunRecord], list[dict[str, str]]]:
     records, skipped = [], []
     for folder in folders:
         try:
-            records.append(read_record(folder))
+            records.append(read_run(folder))
         except RunError as error:
             skipped.append({"folder": str(folder), "reason": str(error)})
     records.sort(key=lambda r: (r.fraction, r.init, r.seed))
     return records, skipped
 
 
-def _unfit(records: Sequence[Record], record: Record) -> str:
-    """Return why a run cannot join others, or an empty text."""
+def _reason_to_skip(records: Sequence[RunRecord], record: RunRecord) -> str:
+    """Return why a run cannot be compared with others, or an empty text."""
     for other in records:
         if (other.init, other.seed, other.fraction) == (record.init, record.seed, record.fraction):
             return f"has the init, seed and fraction of {other.folder.name}"
@@ -229,15 +218,15 @@ def _unfit(records: Sequence[Record], record: Record) -> str:
 
 
 def arm_name(init: str) -> str:
-    """Return what an arm is called: its init, or the name of its weights file."""
+    """Return the name of an arm: its init, or the name of its weights file."""
     return init if init in ("pretrained", "scratch") else Path(init).name or init
 
 
-def _build(records: list[Record], allowed: list[str], skipped: list[dict[str, str]]) -> Comparison:
+def _build(records: list[RunRecord], allowed: list[str], skipped: list[dict[str, str]]) -> Comparison:
     inits = {arm_name(record.init): record.init for record in records}
     if len(inits) < len({record.init for record in records}):
         raise InputError(
-            "Two weights files of the same name are two arms: rename one so that they can be told apart."
+            "Two weights files of the same name are two arms: rename one so that they can be distinguished."
         )
     # The order of arms gives each its colour: pretrained first, files by name, scratch (the baseline) last.
     arms = tuple(sorted(inits, key=lambda arm: (arm == "scratch", arm != "pretrained", arm)))
@@ -251,11 +240,11 @@ def _build(records: list[Record], allowed: list[str], skipped: list[dict[str, st
     }
     baseline = arms[-1]
     contrasts = tuple(
-        _contrast(cells[arm, fraction], cells[baseline, fraction], records, monitor, mode)
+        _arm_difference(cells[arm, fraction], cells[baseline, fraction], records, monitor, mode)
         for fraction in fractions
         for arm in arms[:-1]
         if all(
-            (one, fraction) in cells and monitor in cells[one, fraction].metrics for one in (arm, baseline)
+            (name, fraction) in cells and monitor in cells[name, fraction].metrics for name in (arm, baseline)
         )
     )
     largest = records[-1].result
@@ -277,7 +266,7 @@ def _build(records: list[Record], allowed: list[str], skipped: list[dict[str, st
     )
 
 
-def _cell(arm: str, fraction: float, records: Sequence[Record], monitor: str) -> Cell:
+def _cell(arm: str, fraction: float, records: Sequence[RunRecord], monitor: str) -> Cell:
     names = [
         n for n in records[0].result["metrics"] if all(_number(r, "metrics", n) is not None for r in records)
     ]
@@ -287,9 +276,11 @@ def _cell(arm: str, fraction: float, records: Sequence[Record], monitor: str) ->
         fraction=fraction,
         train_size=records[0].train_size,
         seeds=tuple(record.seed for record in records),
-        metrics={name: spread([float(r.result["metrics"][name]) for r in records]) for name in names},
+        metrics={
+            name: seed_statistics([float(r.result["metrics"][name]) for r in records]) for name in names
+        },
         best={
-            name: spread([record.best[name] for record in records])
+            name: seed_statistics([record.best[name] for record in records])
             for name in records[0].best
             if all(name in record.best for record in records)
         },
@@ -301,24 +292,26 @@ def _cell(arm: str, fraction: float, records: Sequence[Record], monitor: str) ->
     )
 
 
-def _contrast(cell: Cell, base: Cell, records: Sequence[Record], monitor: str, mode: str) -> Contrast:
-    def runs(of: Cell) -> list[Record]:
-        return [r for r in records if arm_name(r.init) == of.arm and r.fraction == of.fraction]
+def _arm_difference(
+    cell: Cell, base: Cell, records: Sequence[RunRecord], monitor: str, mode: str
+) -> ArmDifference:
+    def runs_of(cell: Cell) -> list[RunRecord]:
+        return [r for r in records if arm_name(r.init) == cell.arm and r.fraction == cell.fraction]
 
-    def by_seed(of: Cell, name: str) -> dict[int, float]:
-        return {r.seed: float(r.result["metrics"][name]) for r in runs(of)}
+    def by_seed(cell: Cell, name: str) -> dict[int, float]:
+        return {r.seed: float(r.result["metrics"][name]) for r in runs_of(cell)}
 
-    def best(of: Cell, name: str) -> dict[int, float]:
-        return {r.seed: r.best[name] for r in runs(of)}
+    def best_by_seed(cell: Cell, name: str) -> dict[int, float]:
+        return {r.seed: r.best[name] for r in runs_of(cell)}
 
     shared = [name for name in cell.metrics if name in base.metrics]
-    both = [name for name in cell.best if name in base.best]
-    return Contrast(
+    shared_best = [name for name in cell.best if name in base.best]
+    return ArmDifference(
         arm=cell.arm,
         baseline=base.arm,
         fraction=cell.fraction,
         metrics={name: difference(by_seed(cell, name), by_seed(base, name)) for name in shared},
-        best={name: difference(best(cell, name), best(base, name)) for name in both},
+        best={name: difference(best_by_seed(cell, name), best_by_seed(base, name)) for name in shared_best},
         arm_reaches=images_to_reach(cell.curve, base.metrics[monitor].mean, mode=mode),
         baseline_reaches=images_to_reach(base.curve, cell.metrics[monitor].mean, mode=mode),
         lead=mean_lead(cell.curve, base.curve),
@@ -329,24 +322,24 @@ def _low_data(
     arms: tuple[str, ...],
     fractions: tuple[float, ...],
     cells: dict[tuple[str, float], Cell],
-    contrasts: Sequence[Contrast],
+    contrasts: Sequence[ArmDifference],
     monitor: str,
     mode: str,
 ) -> tuple[LowData, ...]:
-    found = []
-    whole = cells.get((arms[-1], fractions[-1]))
-    if whole is None or len(fractions) == 1:
+    rows = []
+    reference = cells.get((arms[-1], fractions[-1]))  # the baseline with the largest fraction
+    if reference is None or len(fractions) == 1:
         return ()
     for arm in arms[:-1]:
         scores = [(f, cells[arm, f].metrics[monitor].mean) for f in fractions if (arm, f) in cells]
         gaps = [(c.fraction, c.metrics[monitor]) for c in contrasts if c.arm == arm]
-        goal = whole.metrics[monitor].mean
-        found.append(low_data(arm, arms[-1], scores, goal, gaps, mode=mode))
-    return tuple(found)
+        target = reference.metrics[monitor].mean
+        rows.append(low_data(arm, arms[-1], scores, target, gaps, mode=mode))
+    return tuple(rows)
 
 
-def _refuse_repeats(records: Sequence[Record]) -> None:
-    seen: dict[tuple[str, int, float], Record] = {}
+def _refuse_repeats(records: Sequence[RunRecord]) -> None:
+    seen: dict[tuple[str, int, float], RunRecord] = {}
     for record in records:
         key = (record.init, record.seed, record.fraction)
         other = seen.setdefault(key, record)
@@ -357,17 +350,17 @@ def _refuse_repeats(records: Sequence[Record]) -> None:
             )
 
 
-def _environments(records: Sequence[Record]) -> tuple[str, ...]:
+def _environments(records: Sequence[RunRecord]) -> tuple[str, ...]:
     tables = [flatten(record.result.get("env") or {}) for record in records]
-    found = []
+    notes = []
     for name in dict.fromkeys(name for table in tables for name in table):
         values = list(dict.fromkeys(str(table.get(name)) for table in tables))
         if len(values) > 1:
-            found.append(f"environments differ in {name}: {', '.join(values)}")
-    return tuple(found)
+            notes.append(f"environments differ in {name}: {', '.join(values)}")
+    return tuple(notes)
 
 
-def _number(record: Record, *path: str) -> float | None:
+def _number(record: RunRecord, *path: str) -> float | None:
     value: Any = record.result
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
@@ -376,6 +369,6 @@ def _number(record: Record, *path: str) -> float | None:
     return float(value)
 
 
-def _measured(records: Sequence[Record], *path: str) -> Spread | None:
+def _measured(records: Sequence[RunRecord], *path: str) -> SeedStatistics | None:
     values = [value for r in records if (value := _number(r, *path)) is not None]
-    return spread(values) if values else None
+    return seed_statistics(values) if values else None

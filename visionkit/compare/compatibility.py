@@ -12,19 +12,19 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import partial
 from typing import Any
 
-from visionkit.compare.run_record import Record
+from visionkit.compare.run_record import RunRecord
 from visionkit.config import flatten
 from visionkit.errors import InputError, nearest
 
 __all__ = ["require_alike", "unlike"]
 
-Value = Callable[[Record], Any]
-Group = Callable[[Record], Hashable]
+Value = Callable[[RunRecord], Any]
+Group = Callable[[RunRecord], Hashable]
 # Not compared as settings: init, seed and fraction are what varies, and data count by their fingerprint.
 BY_RECORD = frozenset({"init", "seeds", "fractions", "data"})
 
 
-def unlike(records: Sequence[Record], *, allow: Iterable[str] = ()) -> tuple[list[str], list[str]]:
+def unlike(records: Sequence[RunRecord], *, allow: Iterable[str] = ()) -> tuple[list[str], list[str]]:
     """Return what differs between runs beyond init, seed and fraction.
 
     Args:
@@ -56,7 +56,7 @@ def unlike(records: Sequence[Record], *, allow: Iterable[str] = ()) -> tuple[lis
     )
 
 
-def require_alike(records: Sequence[Record], *, allow: Iterable[str] = ()) -> list[str]:
+def require_alike(records: Sequence[RunRecord], *, allow: Iterable[str] = ()) -> list[str]:
     """Return the differences that do not forbid a comparison; refuse all others.
 
     Args:
@@ -78,7 +78,7 @@ def require_alike(records: Sequence[Record], *, allow: Iterable[str] = ()) -> li
     return allowed
 
 
-def _compared(records: Sequence[Record]) -> Iterator[tuple[str, Value, Group]]:
+def _compared(records: Sequence[RunRecord]) -> Iterator[tuple[str, Value, Group]]:
     """Yield what is compared: its name, its value of a run, and the group of runs that must share it."""
     for name in ("task", "monitor"):
         yield name, partial(_entry, name), _all
@@ -98,73 +98,73 @@ def _compared(records: Sequence[Record]) -> Iterator[tuple[str, Value, Group]]:
     yield "images_seen", _planned, _same_fraction
 
 
-def _all(record: Record) -> Hashable:
+def _all(record: RunRecord) -> Hashable:
     return ()
 
 
-def _same_init(record: Record) -> Hashable:
+def _same_init(record: RunRecord) -> Hashable:
     return record.init
 
 
-def _same_fraction(record: Record) -> Hashable:
+def _same_fraction(record: RunRecord) -> Hashable:
     return record.fraction
 
 
-def _same_draws(record: Record) -> Hashable:
+def _same_draws(record: RunRecord) -> Hashable:
     return record.fraction, record.seed
 
 
-def _entry(name: str, record: Record) -> Any:
+def _entry(name: str, record: RunRecord) -> Any:
     return record.result.get(name)
 
 
-def _settings(record: Record) -> dict[str, Any]:
+def _settings(record: RunRecord) -> dict[str, Any]:
     return flatten(record.result["config"])
 
 
-def _setting(name: str, record: Record) -> Any:
+def _setting(name: str, record: RunRecord) -> Any:
     return _settings(record).get(name)
 
 
-def _roles(records: Sequence[Record]) -> dict[str, str]:
+def _roles(records: Sequence[RunRecord]) -> dict[str, str]:
     return {name: role for record in records for name, role in record.result["roles"].items()}
 
 
-def _equal(record: Record) -> Mapping[str, Any]:
+def _equal(record: RunRecord) -> Mapping[str, Any]:
     return record.result.get("equal") or {}
 
 
-def _held_equal(name: str, record: Record) -> Any:
+def _held_equal(name: str, record: RunRecord) -> Any:
     return _equal(record).get(name)
 
 
-def _planned(record: Record) -> Any:
+def _planned(record: RunRecord) -> Any:
     # A run that its own rule ended early was to see as many images as the others; that is noted, not refused.
     early = record.result.get("stopped_early")
     return early["planned_images"] if isinstance(early, dict) else record.result["images_seen"]
 
 
-def _fingerprints(record: Record) -> dict[str, Any]:
+def _fingerprints(record: RunRecord) -> dict[str, Any]:
     prints = record.result["data"].get("fingerprint")
     return prints if isinstance(prints, dict) else {"all": prints}
 
 
-def _fingerprint(name: str, record: Record) -> Any:
+def _fingerprint(name: str, record: RunRecord) -> Any:
     return _fingerprints(record).get(name)
 
 
-def _names(records: Sequence[Record], table: Callable[[Record], Mapping[str, Any]]) -> list[str]:
+def _names(records: Sequence[RunRecord], table: Callable[[RunRecord], Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in table(record)))
 
 
-def _names_to_allow(records: Sequence[Record]) -> list[str]:
+def _names_to_allow(records: Sequence[RunRecord]) -> list[str]:
     equal = [f"equal.{name}" for name in _names(records, _equal)]
     return [*_names(records, _settings), *equal, "data.fingerprint", "data.classes", "images_seen"]
 
 
-def _difference(records: Sequence[Record], name: str, value: Value, group: Group) -> str:
+def _difference(records: Sequence[RunRecord], name: str, value: Value, group: Group) -> str:
     """Return the first difference between a run and the first one of its group, with both values; or ""."""
-    first: dict[Hashable, Record] = {}
+    first: dict[Hashable, RunRecord] = {}
     for record in records:
         other = first.setdefault(group(record), record)
         here, there = json.dumps(value(record), sort_keys=True), json.dumps(value(other), sort_keys=True)

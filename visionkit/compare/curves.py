@@ -1,4 +1,4 @@
-"""Curves over images seen: their mean over seeds, where one reaches a score, how far one leads another."""
+"""Learning curves over images seen: mean over seeds, images to reach a score, mean lead over another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Curve", "Reach", "images_to_reach", "mean_curve", "mean_lead"]
+__all__ = ["Curve", "ImagesToReach", "images_to_reach", "mean_curve", "mean_lead"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Curve:
     @classmethod
     def of(cls, points: Mapping[int, float]) -> Curve:
         """Return the curve through `points` (images seen to value)."""
-        rising = sorted(points.items())
-        return cls(tuple(images for images, _ in rising), tuple(value for _, value in rising))
+        pairs = sorted(points.items())
+        return cls(tuple(images for images, _ in pairs), tuple(value for _, value in pairs))
 
     def at(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the linearly interpolated values at `images`, `(N,)`."""
@@ -36,7 +36,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Reach:
+class ImagesToReach:
     """When a curve reached a score.
 
     Args:
@@ -63,7 +63,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return Curve(tuple(grid), tuple(float(value) for value in mean))
 
 
-def images_to_reach(curve: Curve, target: float, *, mode: str = "max") -> Reach:
+def images_to_reach(curve: Curve, target: float, *, mode: str = "max") -> ImagesToReach:
     """Return how many images `curve` needs to reach `target` for the first time.
 
     Args:
@@ -72,16 +72,16 @@ def images_to_reach(curve: Curve, target: float, *, mode: str = "max") -> Reach:
         mode: Whether "max" or "min" of the value is better.
     """
     sign = 1.0 if mode == "max" else -1.0
-    values, goal = [sign * value for value in curve.values], sign * target
-    for position, value in enumerate(values):
-        if value < goal:
+    values, signed = [sign * value for value in curve.values], sign * target
+    for idx, value in enumerate(values):
+        if value < signed:
             continue
-        if position == 0:
-            return Reach(target, float(curve.images[0]), "at most")
-        before, left, right = values[position - 1], curve.images[position - 1], curve.images[position]
-        share = (goal - before) / (value - before)
-        return Reach(target, left + share * (right - left), "exact")
-    return Reach(target, None, "not reached")
+        if idx == 0:
+            return ImagesToReach(target, float(curve.images[0]), "at most")
+        before, left, right = values[idx - 1], curve.images[idx - 1], curve.images[idx]
+        part = (signed - before) / (value - before)
+        return ImagesToReach(target, left + part * (right - left), "exact")
+    return ImagesToReach(target, None, "not reached")
 
 
 def mean_lead(first: Curve, second: Curve) -> float | None:

@@ -1,4 +1,4 @@
-"""With how little data: what share of it matches the baseline with all, and where the arms meet."""
+"""The low-data curve: which fraction matches the baseline with all data, and where the arms meet."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["LowData", "low_data"]
 
 @dataclass(frozen=True)
 class LowData:
-    """What the low-data curve of an arm says against the baseline.
+    """The low-data curve of an arm, compared with the baseline's.
 
     Args:
         arm: The arm.
-        baseline: The arm it is held against.
-        matches: Share of the data at which the arm scores what the baseline scores with the largest share
-            (interpolated on the logarithm of the share); None when it never does.
-        at_most: Whether `matches` is only an upper bound: the smallest share was already enough.
-        meets: The share from which on the arm is not shown to be better; None when it is at the largest.
-        unshown: The smaller shares at which the arm is not shown to be better either.
+        baseline: The arm it is compared with.
+        matches: Fraction of the data at which the arm has the baseline's score with the largest fraction
+            (interpolated on the logarithm of the fraction); None if it never does.
+        is_upper_bound: Whether `matches` is only an upper bound: the smallest fraction was already enough.
+        meets: The fraction from which on the arm is not shown to be better; None when it is at the largest.
+        unshown: The smaller fractions at which the arm is not shown to be better either.
     """
 
     arm: str
     baseline: str
     matches: float | None
-    at_most: bool
+    is_upper_bound: bool
     meets: float | None
     unshown: tuple[float, ...] = ()
 
@@ -37,39 +37,39 @@ def low_data(
     arm: str,
     baseline: str,
     scores: Sequence[tuple[float, float]],
-    goal: float,
+    target: float,
     gaps: Sequence[tuple[float, Difference]],
     *,
     mode: str = "max",
 ) -> LowData:
-    """Read a low-data curve.
+    """Return where a low-data curve matches and where it meets the baseline's.
 
     Args:
         arm: The arm.
-        baseline: The arm it is held against.
-        scores: The arm's share of the data and mean score, shares rising.
-        goal: The baseline's mean score with its largest share.
-        gaps: Share of the data and arm less baseline, shares rising.
+        baseline: The arm it is compared with.
+        scores: `(fraction of the data, mean score)` of the arm, fractions rising.
+        target: The baseline's mean score with its largest fraction.
+        gaps: `(fraction of the data, arm minus baseline)`, fractions rising.
         mode: Whether "max" or "min" of the score is better.
     """
     sign = 1.0 if mode == "max" else -1.0
-    matches, at_most = _first_share(scores, goal, sign)
+    matches, is_upper_bound = _first_match(scores, target, sign)
     ahead = [sign * gap.mean > 0 and (gap.shown or gap.pairing == "single") for _, gap in gaps]
-    last = max((position for position, better in enumerate(ahead) if better), default=-1)
+    last = max((idx for idx, better in enumerate(ahead) if better), default=-1)
     meets = gaps[last + 1][0] if last + 1 < len(gaps) else None
-    unshown = tuple(share for (share, _), better in zip(gaps[:last], ahead, strict=False) if not better)
-    return LowData(arm, baseline, matches, at_most, meets, unshown if last >= 0 else ())
+    unshown = tuple(fraction for (fraction, _), better in zip(gaps[:last], ahead, strict=False) if not better)
+    return LowData(arm, baseline, matches, is_upper_bound, meets, unshown if last >= 0 else ())
 
 
-def _first_share(
-    scores: Sequence[tuple[float, float]], goal: float, sign: float
+def _first_match(
+    scores: Sequence[tuple[float, float]], target: float, sign: float
 ) -> tuple[float | None, bool]:
-    for position, (share, score) in enumerate(scores):
-        if sign * score < sign * goal:
+    for idx, (fraction, score) in enumerate(scores):
+        if sign * score < sign * target:
             continue
-        if position == 0:
-            return share, True
-        before, low = scores[position - 1]
-        part = (goal - low) / (score - low)
-        return math.exp(math.log(before) + part * (math.log(share) - math.log(before))), False
+        if idx == 0:
+            return fraction, True
+        before, low = scores[idx - 1]
+        part = (target - low) / (score - low)
+        return math.exp(math.log(before) + part * (math.log(fraction) - math.log(before))), False
     return None, False

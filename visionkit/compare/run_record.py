@@ -1,4 +1,4 @@
-"""One finished run as its folder tells it: `result.json` and the curves of `metrics.csv`. No torch."""
+"""One finished run, read from its folder: `result.json` and the curves of `metrics.csv`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 from visionkit.compare.curves import Curve
 from visionkit.errors import InputError, RunError
 
-__all__ = ["Record", "find_runs", "read_record", "runs_inside"]
+__all__ = ["RunRecord", "find_runs", "read_run", "runs_inside"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "roles", "data", "status")
-GIVE = "Give run folders, or a folder that holds run folders."
-MARKS = ("result.json", "config.yaml", "metrics.csv", "cmd.txt")
+HINT = "Give run folders, or a folder that holds run folders."
+RUN_FILES = ("result.json", "config.yaml", "metrics.csv", "cmd.txt")
 
 
 @dataclass(frozen=True)
-class Record:
-    """A finished run, read back.
+class RunRecord:
+    """A finished run, read from its folder.
 
     Args:
         folder: The run's folder.
@@ -49,7 +49,7 @@ class Record:
 
     @property
     def fraction(self) -> float:
-        """Return the share of the training data that was used, in (0, 1]."""
+        """Return the fraction of the training data that was used, in (0, 1]."""
         return float(self.result.get("fraction", 1.0))
 
     @property
@@ -75,14 +75,14 @@ class Record:
     @property
     def best(self) -> dict[str, float]:
         """Return the validation metrics of `best.ckpt`; of older runs the monitored one alone."""
-        held = self.result.get("best") or {}
-        found = held.get("metrics") or {held.get("name"): held.get("value")}
-        numbers = {str(k): v for k, v in found.items() if isinstance(v, int | float) and math.isfinite(v)}
+        best = self.result.get("best") or {}
+        metrics = best.get("metrics") or {best.get("name"): best.get("value")}
+        numbers = {str(k): v for k, v in metrics.items() if isinstance(v, int | float) and math.isfinite(v)}
         return {name: float(value) for name, value in numbers.items()}
 
     @property
     def train_size(self) -> int | None:
-        """Return the number of training images that this run drew from, if its record says."""
+        """Return the number of training images that this run drew from; None if `result.json` has none."""
         sizes = self.result["data"].get("sizes") or {}
         size = sizes.get("train")
         return None if size is None else int(size)
@@ -91,8 +91,7 @@ class Record:
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     """Return the run folders among `folders` and directly inside them, each once, in order.
 
-    Files, and folders without a run, may be among several (`runs/x/*`): what is no run is passed over where
-    another one is.
+    Files and folders without a run are skipped where at least one run is among the others (`runs/x/*`).
 
     Args:
         folders: Run folders, or folders that hold run folders.
@@ -100,36 +99,36 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     Raises:
         InputError: A folder does not exist, or there is no run at all.
     """
-    found: dict[Path, None] = {}
-    passed: list[str] = []
+    runs: dict[Path, None] = {}
+    skipped: list[str] = []
     for given in map(Path, folders):
         if not given.is_dir():
             if not given.exists():
-                raise InputError(f"{given} does not exist. {GIVE}")
-            passed.append(f"{given} is not a folder. {GIVE}")
+                raise InputError(f"{given} does not exist. {HINT}")
+            skipped.append(f"{given} is not a folder. {HINT}")
         elif _is_run(given):
-            found.setdefault(given.resolve())
+            runs.setdefault(given.resolve())
         else:
             inside = runs_inside(given)
-            found |= dict.fromkeys(inside)
+            runs |= dict.fromkeys(inside)
             if not inside:
-                passed.append(
-                    f"{given} holds no run: expected {MARKS[0]} in it, or in a folder directly inside it. "
-                    "Give the folder that was passed as --out."
+                skipped.append(
+                    f"{given} holds no run: expected {RUN_FILES[0]} in it, or in a folder directly inside "
+                    "it. Give the folder that was passed as --out."
                 )
-    if not found:
-        raise InputError(passed[0] if passed else f"Expected folders to compare, but got none. {GIVE}")
-    return list(found)
+    if not runs:
+        raise InputError(skipped[0] if skipped else f"Expected folders to compare, but got none. {HINT}")
+    return list(runs)
 
 
 def runs_inside(folder: str | Path) -> list[Path]:
     """Return the run folders directly inside a folder, in order; none where it does not exist."""
-    place = Path(folder)
-    inside = sorted(place.iterdir()) if place.is_dir() else []
+    parent = Path(folder)
+    inside = sorted(parent.iterdir()) if parent.is_dir() else []
     return [child.resolve() for child in inside if child.is_dir() and _is_run(child)]
 
 
-def read_record(folder: str | Path) -> Record:
+def read_run(folder: str | Path) -> RunRecord:
     """Read one finished run.
 
     Args:
@@ -143,8 +142,8 @@ def read_record(folder: str | Path) -> Record:
     if not path.exists():
         error = folder / "error.txt"
         if error.is_file():
-            said = " ".join(error.read_text(encoding="utf-8", errors="replace")[:300].split())
-            raise RunError(f"failed: {said} Run it again with --resume auto.")
+            text = " ".join(error.read_text(encoding="utf-8", errors="replace")[:300].split())
+            raise RunError(f"failed: {text} Run it again with --resume auto.")
         raise RunError("unfinished: there is no result.json. Run it again with --resume auto.")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -154,7 +153,7 @@ def read_record(folder: str | Path) -> Record:
         ) from error
     _check_result(result)
     curves, notes = _read_curves(folder / "metrics.csv")
-    return Record(folder, result, curves, (*notes, *_odd(result)))
+    return RunRecord(folder, result, curves, (*notes, *_run_notes(result)))
 
 
 def _is_run(folder: Path) -> bool:
@@ -164,9 +163,9 @@ def _is_run(folder: Path) -> bool:
     if (folder / "result.json").exists() or (folder / "metrics.csv").exists():
         return True
     holds_runs = any(
-        (child / mark).exists() for child in folder.iterdir() if child.is_dir() for mark in MARKS
+        (child / name).exists() for child in folder.iterdir() if child.is_dir() for name in RUN_FILES
     )
-    return not holds_runs and any((folder / mark).exists() for mark in MARKS)
+    return not holds_runs and any((folder / name).exists() for name in RUN_FILES)
 
 
 def _check_result(result: object) -> None:
@@ -190,22 +189,22 @@ def _check_result(result: object) -> None:
         raise RunError(f"damaged: its {monitor[0]} is {value!r}, not a number.")
 
 
-def _odd(result: dict[str, Any]) -> list[str]:
-    """Return what a reader of the scores should know: a run that ended early, what went wrong beside it."""
+def _run_notes(result: dict[str, Any]) -> list[str]:
+    """Return notes on a run: that it ended early, and what failed beside the training."""
     early = result.get("stopped_early")
-    found = []
+    notes = []
     if isinstance(early, dict):
-        found.append(
+        notes.append(
             f"stopped early, after {early.get('images'):,} of {early.get('planned_images'):,} images"
         )
-    return [*found, *map(str, result.get("problems") or ())]
+    return [*notes, *map(str, result.get("problems") or ())]
 
 
 def _read_curves(path: Path) -> tuple[dict[str, Curve], list[str]]:
     if not path.exists():
         return {}, ["metrics.csv is missing: no learning curve"]
     points: dict[str, dict[int, float]] = {}
-    spoiled = 0
+    unreadable = 0
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.reader(file)
         header = tuple(next(rows, ()))
@@ -214,12 +213,12 @@ def _read_curves(path: Path) -> tuple[dict[str, Curve], list[str]]:
         for row in rows:
             parsed = _parse_row(row)
             if parsed is None:
-                spoiled += 1
+                unreadable += 1
                 continue
             name, images, value = parsed
-            # A resumed run may log a point twice; the later one stands.
+            # A resumed run may log a point twice; the later one counts.
             points.setdefault(name, {})[images] = value
-    notes = [f"metrics.csv: {spoiled} unreadable or non-finite rows left out"] if spoiled else []
+    notes = [f"metrics.csv: {unreadable} unreadable or non-finite rows left out"] if unreadable else []
     return {name: Curve.of(series) for name, series in points.items()}, notes
 
 

@@ -1,4 +1,4 @@
-"""How much seeds scatter, and what the difference of two arms can be told to be."""
+"""Statistics over seeds: mean, standard deviation, and the difference of two arms with its 95% interval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Difference", "Spread", "difference", "spread"]
+__all__ = ["Difference", "SeedStatistics", "difference", "seed_statistics"]
 
 # Two-sided 95% quantiles of Student's t for 1 .. 30 degrees of freedom.
 _T95 = (
@@ -20,7 +20,7 @@ _Z95 = 1.959964
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedStatistics:
     """A quantity over seeds.
 
     Args:
@@ -40,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """The first arm less the second.
+    """The first arm minus the second.
 
     Args:
         mean: The difference of the means.
@@ -62,10 +62,10 @@ class Difference:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def spread(values: Sequence[float]) -> Spread:
+def seed_statistics(values: Sequence[float]) -> SeedStatistics:
     """Return mean, sample standard deviation and range of at least one value."""
     sd = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(statistics.fmean(values), sd, len(values), min(values), max(values))
+    return SeedStatistics(statistics.fmean(values), sd, len(values), min(values), max(values))
 
 
 def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
@@ -97,6 +97,6 @@ def _welch_half_width(first: Sequence[float], second: Sequence[float]) -> float:
 
 def _t95(freedom: float) -> float:
     if freedom <= len(_T95):
-        # Rounding the degrees of freedom down widens the interval: the honest side.
+        # Rounding the degrees of freedom down widens the interval, so it never claims too much.
         return _T95[max(int(freedom), 1) - 1]
     return _Z95 + (_Z95**3 + _Z95) / (4 * freedom)

@@ -1,33 +1,38 @@
-"""A comparison in words and as a table: the sentences that answer the question, the rows that back them."""
+"""The text of a comparison: headline sentences, and tables of scores, differences and costs."""
 
 from __future__ import annotations
 
 import io
+import shutil
+import sys
 
-from visionkit.compare.comparison import Cell, Comparison, Contrast
-from visionkit.compare.curves import Reach
-from visionkit.compare.statistics import Difference, Spread
+from visionkit.compare.comparison import ArmDifference, Cell, Comparison
+from visionkit.compare.curves import ImagesToReach
+from visionkit.compare.statistics import Difference, SeedStatistics
 from visionkit.printable import printable
 
 __all__ = [
-    "OF_WEIGHTS",
+    "WEIGHTS_NOTE",
     "fraction_title",
     "headline",
+    "low_data_rows",
     "metric_label",
-    "share_rows",
+    "print_summary",
     "summary_rows",
     "summary_text",
 ]
 
 
-OF_WEIGHTS = "(last): the weights at the end of training; (best): those of the best validation, in best.ckpt"
+WEIGHTS_NOTE = (
+    "(last): the weights at the end of training; (best): those of the best validation, in best.ckpt"
+)
 
 
 def headline(comparison: Comparison) -> list[str]:
-    """Return the honest answer in sentences: who wins, by how much, how much sooner, with how little data.
+    """Return the result in sentences: which arm wins, by how much, how early, with how little data.
 
     Args:
-        comparison: The runs side by side; each arm is held against the baseline at the largest fraction.
+        comparison: The runs; each arm is compared with the baseline at the largest fraction that both have.
     """
     sentences = []
     if all(record.unscored for record in comparison.records):
@@ -41,11 +46,11 @@ def headline(comparison: Comparison) -> list[str]:
         if contrast is None:
             sentences.append(f"{_name(arm)} and {comparison.arms[-1]} share no fraction: nothing to compare.")
             continue
-        sentences += [_who_wins(comparison, contrast), *_how_soon(comparison, contrast)]
-        sentences += _how_little(comparison, arm)
+        sentences += [_verdict(comparison, contrast), *_images_sentences(comparison, contrast)]
+        sentences += _low_data_sentences(comparison, arm)
     if len(comparison.arms) == 1:
         cell = comparison.cells[-1]
-        score = format_spread(cell.metrics[comparison.monitor])
+        score = format_statistics(cell.metrics[comparison.monitor])
         where = f"{comparison.data.get('name', 'the data')} ({_seeds(len(cell.seeds))})"
         sentences.append(f"One arm only: {cell.arm} reads {comparison.monitor} {score} on {where}.")
         sentences.append("Run the other init to compare.")
@@ -56,7 +61,7 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
     """Return the table of one fraction: a header, then a row a quantity; columns are arms and differences.
 
     Args:
-        comparison: The runs side by side.
+        comparison: The runs.
         fraction: One of `comparison.fractions`.
     """
     arms = [arm for arm in comparison.arms if comparison.cell(arm, fraction)]
@@ -66,16 +71,16 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
     names = list(dict.fromkeys(name for cell in cells for name in cell.metrics))
     names.sort(key=lambda name: name != comparison.monitor)
     for name in names:
-        values = [format_spread(cell.metrics.get(name)) for cell in cells]
+        values = [format_statistics(cell.metrics.get(name)) for cell in cells]
         label = metric_label(comparison, name)
         rows.append([label, *values, *(format_difference(c.metrics.get(name)) for c in contrasts)])
         if name == comparison.monitor and any(name in cell.best for cell in cells):
-            values = [format_spread(cell.best.get(name)) for cell in cells]
+            values = [format_statistics(cell.best.get(name)) for cell in cells]
             rows.append(
                 [f"{name} (best)", *values, *(format_difference(c.best.get(name)) for c in contrasts)]
             )
     for contrast in contrasts:
-        rows.append(_reach_row(contrast, arms, len(contrasts)))
+        rows.append(_images_row(contrast, arms, len(contrasts)))
         if contrast.lead is not None:  # a single evaluation has none
             lead, blank = f"{contrast.lead:+.3f}", ["" for _ in arms]
             rows.append(
@@ -90,11 +95,11 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
 
 
 def metric_label(comparison: Comparison, name: str) -> str:
-    """Return what a row of a metric is called: "val/top1 (last)" says which weights it is of."""
+    """Return the label of a metric's row, with the weights that it is of: "val/top1 (last)"."""
     return f"{name} ({comparison.weights_of(name.partition('/')[0])})"
 
 
-def share_rows(comparison: Comparison) -> list[list[str]]:
+def low_data_rows(comparison: Comparison) -> list[list[str]]:
     """Return the low-data table: a header, then a row a fraction with the monitored metric of every arm."""
     gaps = [f"{arm} - {comparison.arms[-1]}" for arm in comparison.arms[:-1]]
     rows = [["training data", *comparison.arms, *gaps]]
@@ -104,7 +109,7 @@ def share_rows(comparison: Comparison) -> list[list[str]]:
         contrasts = [comparison.contrast(arm, fraction) for arm in comparison.arms[:-1]]
         rows.append(
             [
-                f"{_share(fraction)}{f' ({sizes[0]:,})' if sizes else ''}",
+                f"{_percent(fraction)}{f' ({sizes[0]:,})' if sizes else ''}",
                 *(_score(comparison, cell) for cell in cells),
                 *(format_difference(c.metrics[comparison.monitor]) if c else "-" for c in contrasts),
             ]
@@ -113,10 +118,10 @@ def share_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def summary_text(comparison: Comparison, *, width: int = 100, color: bool = False) -> str:
-    """Return headline and tables as text that reads well in a log file.
+    """Return tables and headline as text.
 
     Args:
-        comparison: The runs side by side.
+        comparison: The runs.
         width: Columns of the terminal.
         color: Whether to emit terminal colours.
     """
@@ -130,8 +135,8 @@ def summary_text(comparison: Comparison, *, width: int = 100, color: bool = Fals
     for fraction in comparison.fractions:
         header, *rows = summary_rows(comparison, fraction)
         table = Table(title=fraction_title(comparison, fraction), title_justify="left", box=box.SIMPLE)
-        for position, name in enumerate(header):
-            table.add_column(Text(name), justify="left" if position == 0 else "right")
+        for idx, name in enumerate(header):
+            table.add_column(Text(name), justify="left" if idx == 0 else "right")
         for row in rows:
             style = "bold" if row[0] == metric_label(comparison, comparison.monitor) else ""
             table.add_row(*map(Text, row), style=style)
@@ -139,7 +144,7 @@ def summary_text(comparison: Comparison, *, width: int = 100, color: bool = Fals
     for sentence in headline(comparison):
         console.print(Text(sentence))
     console.print(Text("mean ± sample sd over seeds; [95% interval of the difference]", style="dim"))
-    console.print(Text(OF_WEIGHTS, style="dim"))
+    console.print(Text(WEIGHTS_NOTE, style="dim"))
     for item in comparison.skipped:
         console.print(Text(f"left out: {item['folder']}: {item['reason']}"))
     for note in (*(f"not held equal: {text}" for text in comparison.allowed), *comparison.notes):
@@ -149,7 +154,14 @@ def summary_text(comparison: Comparison, *, width: int = 100, color: bool = Fals
     return printable(out.getvalue())
 
 
-def format_spread(value: Spread | None, digits: int = 3) -> str:
+def print_summary(comparison: Comparison) -> None:
+    """Print tables and headline on standard output, coloured on a terminal."""
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 100
+    sys.stdout.write(summary_text(comparison, width=width, color=terminal))
+
+
+def format_statistics(value: SeedStatistics | None, digits: int = 3) -> str:
     """Return "mean ± sd", the mean alone for one seed, a dash for nothing."""
     if value is None:
         return "-"
@@ -166,8 +178,8 @@ def format_difference(value: Difference | None) -> str:
     return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
 
 
-def format_reach(reach: Reach) -> str:
-    """Return the images at which a score was reached, in words."""
+def format_images(reach: ImagesToReach) -> str:
+    """Return the number of images at which a score was reached: "1,200", "at most 992" or "not reached"."""
     if reach.images is None:
         return "not reached"
     count = f"{reach.images:,.0f}"
@@ -175,13 +187,13 @@ def format_reach(reach: Reach) -> str:
 
 
 def fraction_title(comparison: Comparison, fraction: float) -> str:
-    """Return what a table of one fraction is titled: data, share, images."""
+    """Return the title of one fraction's table: data, percentage, images."""
     sizes = [cell.train_size for cell in comparison.cells if cell.fraction == fraction and cell.train_size]
     images = f", {sizes[0]:,} training images" if sizes else ""
-    return f"{comparison.data.get('name', 'data')}, {_share(fraction)} of the training data{images}"
+    return f"{comparison.data.get('name', 'data')}, {_percent(fraction)} of the training data{images}"
 
 
-def _who_wins(comparison: Comparison, contrast: Contrast) -> str:
+def _verdict(comparison: Comparison, contrast: ArmDifference) -> str:
     gap = contrast.metrics[comparison.monitor]
     ahead, behind = _order(comparison, contrast)
     verdict, caveat = f"{_name(ahead)} is ahead of {behind}", ""
@@ -194,7 +206,7 @@ def _who_wins(comparison: Comparison, contrast: Contrast) -> str:
     else:
         caveat = ", though these seeds do not show that it is better"
     where = comparison.data.get("name", "this data")
-    where += "" if contrast.fraction == 1 else f" with {_share(contrast.fraction)} of the training data"
+    where += "" if contrast.fraction == 1 else f" with {_percent(contrast.fraction)} of the training data"
     first, second = (_score(comparison, comparison.cell(arm, contrast.fraction)) for arm in (ahead, behind))
     size = f" by {abs(gap.mean):.3f}{_interval(gap)}" if gap.mean else ""
     return (
@@ -202,7 +214,7 @@ def _who_wins(comparison: Comparison, contrast: Contrast) -> str:
     )
 
 
-def _order(comparison: Comparison, contrast: Contrast) -> tuple[str, str]:
+def _order(comparison: Comparison, contrast: ArmDifference) -> tuple[str, str]:
     sign = 1 if comparison.mode == "max" else -1
     names = (contrast.arm, contrast.baseline)
     return names if sign * contrast.metrics[comparison.monitor].mean >= 0 else names[::-1]
@@ -212,12 +224,12 @@ def _interval(gap: Difference) -> str:
     if gap.low is None or gap.high is None:
         return ""
     how = f"paired over {_seeds(gap.n)}" if gap.pairing == "paired" else "seeds not paired"
-    # Told from the side of the one that is ahead, like the number before it.
+    # With the sign of the arm that is ahead, like the number before it.
     low, high = (gap.low, gap.high) if gap.mean > 0 else (-gap.high, -gap.low)
     return f" (95% interval {low:.3f} to {high:.3f}, {how})"
 
 
-def _how_soon(comparison: Comparison, contrast: Contrast) -> list[str]:
+def _images_sentences(comparison: Comparison, contrast: ArmDifference) -> list[str]:
     ahead, behind = _order(comparison, contrast)
     reaches = {contrast.arm: contrast.arm_reaches, contrast.baseline: contrast.baseline_reaches}
     sooner, later = reaches[ahead], reaches[behind]
@@ -236,48 +248,47 @@ def _how_soon(comparison: Comparison, contrast: Contrast) -> list[str]:
     return sentences
 
 
-def _how_little(comparison: Comparison, arm: str) -> list[str]:
-    found = next((item for item in comparison.low_data if item.arm == arm), None)
-    if found is None:
+def _low_data_sentences(comparison: Comparison, arm: str) -> list[str]:
+    result = next((item for item in comparison.low_data if item.arm == arm), None)
+    if result is None:
         return []
-    whole = _share(comparison.fractions[-1])
-    if found.matches is None:
-        sentences = [f"With no share of the data does {arm} match {found.baseline} with {whole}."]
+    largest = _percent(comparison.fractions[-1])
+    if result.matches is None:
+        sentences = [f"With no share of the data does {arm} match {result.baseline} with {largest}."]
     else:
-        about = "at most" if found.at_most else "about"
-        share = _share(found.matches)
-        sentences = [f"{_name(arm)} with {about} {share} of the data matches {found.baseline} with {whole}."]
-    few = ", ".join(map(_share, found.unshown))
-    if found.meets is None and not few:
-        sentences.append(f"The arms do not meet: {arm} is better at every share up to {whole}.")
-    elif found.meets is None:
-        sentences.append(f"The arms do not meet up to {whole}, though at {few} no difference is shown.")
-    elif found.meets == comparison.fractions[0]:
+        about = f"{'at most' if result.is_upper_bound else 'about'} {_percent(result.matches)}"
+        sentences = [f"{_name(arm)} with {about} of the data matches {result.baseline} with {largest}."]
+    few = ", ".join(map(_percent, result.unshown))
+    if result.meets is None and not few:
+        sentences.append(f"The arms do not meet: {arm} is better at every share up to {largest}.")
+    elif result.meets is None:
+        sentences.append(f"The arms do not meet up to {largest}, though at {few} no difference is shown.")
+    elif result.meets == comparison.fractions[0]:
         sentences.append(f"At no share of the data is {arm} shown to be better.")
     else:
-        sentences.append(f"The arms meet: from {_share(found.meets)} on, {arm} is not shown to be better.")
+        sentences.append(f"The arms meet: from {_percent(result.meets)} on, {arm} is not shown to be better.")
     return sentences
 
 
-def _reach_row(contrast: Contrast, arms: list[str], gaps: int) -> list[str]:
+def _images_row(contrast: ArmDifference, arms: list[str], gaps: int) -> list[str]:
     by_arm = {contrast.arm: contrast.arm_reaches, contrast.baseline: contrast.baseline_reaches}
-    cells = [format_reach(by_arm[arm]) if arm in by_arm else "" for arm in arms]
+    cells = [format_images(by_arm[arm]) if arm in by_arm else "" for arm in arms]
     return ["images to reach the other's score", *cells, *("" for _ in range(gaps))]
 
 
 def _score(comparison: Comparison, cell: Cell | None) -> str:
-    return format_spread(cell.metrics.get(comparison.monitor)) if cell else "-"
+    return format_statistics(cell.metrics.get(comparison.monitor)) if cell else "-"
 
 
-def _measure(value: Spread | None, digits: int) -> str:
-    return format_spread(value, digits)
+def _measure(value: SeedStatistics | None, digits: int) -> str:
+    return format_statistics(value, digits)
 
 
 def _seeds(count: int) -> str:
     return f"{count} seed{'' if count == 1 else 's'}"
 
 
-def _share(fraction: float) -> str:
+def _percent(fraction: float) -> str:
     return f"{100 * fraction:.3g}%"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from visionkit.run.command_line import parse
     from visionkit.run.config import RunConfig, setting
     from visionkit.run.previews.callback import Preview
-    from visionkit.run.previews.caption_grounding import CaptionFacts
+    from visionkit.run.previews.caption_grounding import CaptionGrounding
     from visionkit.run.previews.captioning import CaptionPreview
     from visionkit.run.previews.classification import ClassPreview
     from visionkit.run.previews.detection import BoxPreview, CurveFile
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BoxPreview",
-    "CaptionFacts",
+    "CaptionGrounding",
     "CaptionPreview",
     "ClassPreview",
     "CurveFile",
@@ -56,7 +56,7 @@ __all__ = [
 
 _HOME = {
     "BoxPreview": "previews.detection",
-    "CaptionFacts": "previews.caption_grounding",
+    "CaptionGrounding": "previews.caption_grounding",
     "CaptionPreview": "previews.captioning",
     "ClassPreview": "previews.classification",
     "CurveFile": "previews.detection",

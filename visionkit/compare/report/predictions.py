@@ -1,31 +1,31 @@
-"""What a run wrote of its predictions, read back for the report: rows, thumbnails, who was taken for whom."""
+"""The predictions that a run wrote, read for the report: rows, thumbnails, precision-recall curves."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["confusion", "read_predictions", "thumbnail"]
+__all__ = ["read_curves", "read_predictions", "thumbnail"]
 
-LARGEST_FILE = 64 * 2**20
+MAX_FILE_BYTES = 64 * 2**20
+MAX_CURVES_BYTES = 16 * 2**20
 SIDE = 160
 
 
 def read_predictions(folder: str | Path, name: str = "predictions/val.jsonl") -> list[dict[str, Any]]:
-    """Return the rows of a predictions file that can be read; none where there is no file.
+    """Return the rows of a predictions file that can be read; none if there is no file.
 
     Args:
         folder: The run's folder.
         name: Path of the file below it.
     """
     path = Path(folder) / name
-    if not path.is_file() or path.stat().st_size > LARGEST_FILE:
+    if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
         return []
     rows = []
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -40,17 +40,17 @@ def read_predictions(folder: str | Path, name: str = "predictions/val.jsonl") ->
 
 
 def thumbnail(folder: str | Path, row: dict[str, Any]) -> bytes | None:
-    """Return the image of a row as a small PNG, or None where there is none to show.
+    """Return the image of a row as a small PNG, or None if it has none.
 
     Args:
         folder: The run's folder; a path that leads out of it is not followed.
         row: A row of the predictions file.
     """
-    given = row.get("image")
-    if not isinstance(given, str):
+    name = row.get("image")
+    if not isinstance(name, str):
         return None
-    root, path = Path(folder).resolve(), (Path(folder) / given).resolve()
-    if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > LARGEST_FILE:
+    root, path = Path(folder).resolve(), (Path(folder) / name).resolve()
+    if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
         return None
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as opened:
@@ -61,27 +61,27 @@ def thumbnail(folder: str | Path, row: dict[str, Any]) -> bytes | None:
         return None
     # a strip of panels side by side keeps each of them as large as a single image
     panels = row.get("panels", 1)
-    wide = SIDE * (panels if panels in (1, 2, 3, 4) else 1)
-    image.thumbnail((wide, SIDE), Image.Resampling.LANCZOS)
+    width = SIDE * (panels if panels in (1, 2, 3, 4) else 1)
+    image.thumbnail((width, SIDE), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     image.save(out, format="PNG")
     return out.getvalue()
 
 
-def confusion(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> np.ndarray | None:
-    """Count which class was taken for which.
+def read_curves(folder: str | Path) -> dict[str, Any]:
+    """Return `curves` (class to 101 precisions) and `ap` (class to AP) of a run; empty where there are none.
 
     Args:
-        rows: Rows with "truth" and "prediction", each the name of one class.
-        classes: The K names.
-
-    Returns:
-        `(K, K)` int64, rows are the truth; None where the rows are not about single classes.
+        folder: The run's folder.
     """
-    index = {name: position for position, name in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    for row in rows:
-        truth, guess = row.get("truth"), row.get("prediction")
-        if isinstance(truth, str) and isinstance(guess, str) and truth in index and guess in index:
-            counts[index[truth], index[guess]] += 1
-    return counts if counts.any() else None
+    path = Path(folder) / "predictions" / "curves.json"
+    if not path.is_file() or path.stat().st_size > MAX_CURVES_BYTES:
+        return {}
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        curves = {str(name): [float(v) for v in values] for name, values in table["curves"].items()}
+        ap = {str(name): float(value) for name, value in table["ap"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    valid = all(len(values) == 101 for values in curves.values())
+    return {"curves": curves, "ap": ap} if valid and all(map(math.isfinite, ap.values())) else {}

@@ -1,4 +1,4 @@
-"""The moving average of the weights: validated, saved, and exact after a resume."""
+"""Exponential moving average (EMA) of the weights: validated, saved, and exact after a resume."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from visionkit.compat import lerp_all
 from visionkit.errors import InputError, expected
 from visionkit.optim import images_per_step
 
-__all__ = ["EMA", "average_share"]
+__all__ = ["EMA", "lerp_weight"]
 
 
 class EMA(Callback):
-    """Keeps a moving average of the weights and running statistics, and puts it in their place to be judged.
+    """Averages weights and running statistics, and swaps the average in for validation, test and checkpoints.
 
-    Validation and test see the average; a checkpoint's `state_dict` is the average, so whoever loads it gets
-    what was validated, and the training weights lie beside it under `ema` for the resume (a checkpoint of
-    weights only holds the training weights). When the fit ends the task holds the average.
+    A checkpoint's `state_dict` is the average, so that it holds what was validated; the training weights are
+    under `ema` for the resume (a checkpoint of weights only holds the training weights). When the fit ends
+    the task has the average.
 
     Args:
-        decay: Of the average per 32 images seen, so that batch size and devices do not change it. Early on
-            it is smaller: `(1 + n) / (10 + n)` after `n` times 32 images.
+        decay: Decay of the average per 32 images seen, independent of batch size and devices. Early on it is
+            smaller: `(1 + n) / (10 + n)` after `n` times 32 images.
 
     Raises:
         InputError: The decay is not between 0 and 1, or (when the fit starts) the weights are sharded.
@@ -45,14 +45,14 @@ class EMA(Callback):
         self._images = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin from the weights, or from the checkpoint's average."""
+        """Start from the weights, or from the checkpoint's average."""
         if isinstance(trainer.strategy, FSDPStrategy):
             raise InputError(
-                "The moving average needs whole weights on each process. Use strategy ddp, or ema=0."
+                "The moving average needs complete weights on each process. Use strategy ddp, or ema=0."
             )
         self._live = dict(pl_module.state_dict())
-        kept = self.average or {name: value.clone() for name, value in self._live.items()}
-        self.average = {name: kept[name].to(value.device) for name, value in self._live.items()}
+        average = self.average or {name: value.clone() for name, value in self._live.items()}
+        self.average = {name: average[name].to(value.device) for name, value in self._live.items()}
         self._step, self._images = trainer.global_step, images_per_step(trainer)
 
     def on_train_batch_end(
@@ -63,24 +63,24 @@ class EMA(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Move the average after an update."""
+        """Update the average after an optimizer step."""
         if self.average is None or trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        share = average_share(self.decay, self._step * self._images, self._images)
+        weight = lerp_weight(self.decay, self._step * self._images, self._images)
         with torch.no_grad():
             moving = [name for name, value in self._live.items() if value.is_floating_point()]
-            lerp_all([self.average[n] for n in moving], [self._live[n] for n in moving], share)
+            lerp_all([self.average[n] for n in moving], [self._live[n] for n in moving], weight)
             for name, value in self._live.items():
                 if not value.is_floating_point():
                     self.average[name].copy_(value)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Put the average in place."""
+        """Swap the average in."""
         self._swap(to_average=True)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Put the training weights back."""
+        """Swap the training weights in."""
         self._swap(to_average=False)
 
     def on_save_checkpoint(
@@ -99,7 +99,7 @@ class EMA(Callback):
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Continue with the training weights, and the average as it was."""
+        """Restore the training weights and the average."""
         if "ema" not in checkpoint or trainer.state.fn != "fit":
             return
         self.average = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
@@ -118,14 +118,14 @@ class EMA(Callback):
         if self.average is None or not self._live or self._swapped == to_average:
             return
         for name, value in self._live.items():
-            held = value.clone()
+            live = value.clone()
             value.copy_(self.average[name])
-            self.average[name].copy_(held)
+            self.average[name].copy_(live)
         self._swapped = to_average
 
 
-def average_share(decay: float, images: float, per_step: int) -> float:
-    """Return how far an update of `per_step` images, ending at `images`, moves the average to the weights."""
+def lerp_weight(decay: float, images: float, per_step: int) -> float:
+    """Return the weight of the new parameters in the average, after an update that ends at `images`."""
     count = images / 32
-    kept: float = min(decay, (1 + count) / (10 + count)) ** (per_step / 32)
-    return 1.0 - kept
+    decay_of_step: float = min(decay, (1 + count) / (10 + count)) ** (per_step / 32)
+    return 1.0 - decay_of_step

@@ -1,4 +1,4 @@
-"""Stop before a non-finite number reaches the weights: with the step, the loss terms and the images."""
+"""Stop before a non-finite number reaches the weights, and report the step, the loss terms and the images."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ class NonFiniteError(RunError):
 
 
 class FiniteGuard(Callback):
-    """Looks at the gradients just before each update, after they were averaged over the processes.
+    """Checks the gradients just before each update, after they were averaged over the processes.
 
-    A loss that is not finite makes its gradients NaN, whatever they would have been, and a non-finite
-    gradient on one process has by then reached those of all: every process decides the same without a message
-    of its own. The offending batch is saved; the weights stay as they were. An update that is left out leaves
-    the running statistics too as they were before its batches.
+    A non-finite loss makes its gradients NaN, and by then a non-finite gradient of one process is in those of
+    all, so every process decides the same without communication. The batch is saved; weights and running
+    statistics stay as they were before the update.
 
-    With a loss scale (16-mixed) a gradient too large for the scale is no fault: the scaler leaves the
-    update out and lowers the scale. Only `OVERFLOWS` of these in a row are one.
+    With a loss scale (16-mixed) a gradient too large for the scale is expected: the scaler skips the update
+    and lowers the scale. Only `OVERFLOWS` of these in a row are an error.
 
     Args:
         folder: Where the offending batch is written, as `step-N-rank-R.pt`.
-        skip: How many such updates are left out before the run is stopped; 0 stops at the first.
+        skip: Updates that may be skipped before the run is stopped; 0 stops at the first.
 
     Attributes:
-        skipped: How many were left out so far.
+        skipped: Updates skipped so far.
     """
 
     def __init__(self, folder: str | Path, *, skip: int = 0) -> None:
@@ -53,7 +52,7 @@ class FiniteGuard(Callback):
         self._overflows = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many updates were left out."""
+        """Return the number of skipped updates."""
         return {"skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -63,7 +62,7 @@ class FiniteGuard(Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the batches of this update at hand, and what its forward passes will change."""
+        """Remember the batches of this update, and the buffers before its forward passes."""
         if not self._batches and (self.skip or _scaled(trainer)):
             self._buffers = [(buffer, buffer.clone()) for buffer in pl_module.buffers()]
         self._batches.append(batch)
@@ -71,12 +70,12 @@ class FiniteGuard(Callback):
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        """Keep the losses of this update at hand, and let a non-finite one reach the gradients."""
-        kept = loss.detach()
-        self._losses.append(kept)
+        """Remember the losses of this update, and make the gradients of a non-finite one NaN."""
+        detached = loss.detach()
+        self._losses.append(detached)
         if loss.requires_grad:
             # Zero for a finite loss, NaN for any other.
-            loss.register_hook(lambda grad: grad + kept * 0.0)
+            loss.register_hook(lambda grad: grad + detached * 0.0)
 
     def on_before_optimizer_step(
         self,
@@ -84,36 +83,36 @@ class FiniteGuard(Callback):
         pl_module: lightning.LightningModule,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Decide on this update."""
+        """Let this update happen, skip it, or stop the run."""
         batches, losses = self._batches, self._losses
         self._batches, self._losses = [], []
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
             return
-        # One number decides, so that there is one wait for the device and not one a tensor.
+        # One number decides, so that the device is synchronized once and not once a tensor.
         total = torch.nn.utils.get_total_norm(grads)
-        # A sum of squares can overflow where every gradient is finite: then each is looked at.
-        sound = bool(total.isfinite()) or all(bool(grad.isfinite().all()) for grad in grads)
+        # A sum of squares can overflow although every gradient is finite: then check each.
+        finite = bool(total.isfinite()) or all(bool(grad.isfinite().all()) for grad in grads)
         if isinstance(trainer.strategy, FSDPStrategy):
-            # Each process holds a share of the gradients, and sees what is wrong with its own alone.
-            sound = trainer.strategy.reduce_boolean_decision(sound, all=True)
-        if sound:
+            # Each process has a shard of the gradients, and sees only non-finite values of its own.
+            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if finite:
             self._overflows = 0
             return
         if _scaled(trainer) and self._overflows < OVERFLOWS:
             self._overflows += 1
-            self._put_back()
+            self._restore_buffers()
             return
         text = self._report(trainer, pl_module, batches, losses)
         if self.skipped >= self.skip:
             raise NonFiniteError(text)
         self.skipped += 1
         optimizer.zero_grad(set_to_none=True)
-        self._put_back()
+        self._restore_buffers()
         lightning.pytorch.utilities.rank_zero_warn(f"{text} Update left out ({self.skipped} of {self.skip}).")
 
     @torch.no_grad()
-    def _put_back(self) -> None:
+    def _restore_buffers(self) -> None:
         for buffer, before in self._buffers:
             buffer.copy_(before)
 
@@ -134,11 +133,11 @@ class FiniteGuard(Callback):
             for name, p in module.named_parameters()
             if p.grad is not None and not p.grad.isfinite().all()
         ]
-        place = self.folder / f"step-{step}-rank-{rank}.pt"
-        kept = {"step": step, "rank": rank, "batches": to_plain(batches, _on_host)}
+        path = self.folder / f"step-{step}-rank-{rank}.pt"
+        content = {"step": step, "rank": rank, "batches": to_plain(batches, _on_host)}
         try:
-            write_file(place, lambda part: torch.save(kept, part))
-            where = f"the batch is in {place}"
+            write_file(path, lambda part: torch.save(content, part))
+            where = f"the batch is in {path}"
         except RunError as error:
             where = f"the batch could not be kept ({error})"
         shown = ", ".join(f"{name} = {float(value):.6g}" for name, value in terms.items())

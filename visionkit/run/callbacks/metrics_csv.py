@@ -1,4 +1,4 @@
-"""The log that is always written: one long table, a row a value, exact after any number of resumes."""
+"""The logger of `metrics.csv`, which every run writes: a row a value, exact after any number of resumes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit.files import write_atomic
 
-__all__ = ["TableLogger"]
+__all__ = ["MetricsCSVLogger"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 
 
-class TableLogger(Logger):
+class MetricsCSVLogger(Logger):
     """Writes `metrics.csv`: step, epoch, images, split, name, value.
 
     Args:
         path: The file.
-        images: Gives the images seen so far.
+        images: Returns the images seen so far.
     """
 
     def __init__(self, path: str | Path, *, images: Callable[[], int]) -> None:
@@ -33,12 +33,12 @@ class TableLogger(Logger):
 
     @property
     def name(self) -> str:
-        """The name Lightning asks for."""
+        """The name of the logger, for Lightning."""
         return "table"
 
     @property
     def version(self) -> str:
-        """The version Lightning asks for; a run has one table."""
+        """The version, for Lightning; a run has one table."""
         return ""
 
     @rank_zero_only
@@ -59,14 +59,14 @@ class TableLogger(Logger):
 
     @rank_zero_only
     def rewind(self, images: int) -> None:
-        """Drop the rows after `images` seen, and those of a test: a resumed run writes them again."""
+        """Drop the rows after `images` seen and those of the test split: a resumed run writes them again."""
         rows = [HEADER]
         if self.path.is_file():
             with self.path.open(newline="", encoding="utf-8") as handle:
                 table = [tuple(row) for row in csv.reader(handle)][1:]
-            # A row that a kill or a full disk cut is dropped with the rest.
-            whole = [row for row in table if len(row) == 6 and row[2].isdigit()]
-            rows += [row for row in whole if int(row[2]) <= images and row[3] != "test"]
+            # Rows that a kill or a full disk cut short are dropped too.
+            complete = [row for row in table if len(row) == 6 and row[2].isdigit()]
+            rows += [row for row in complete if int(row[2]) <= images and row[3] != "test"]
 
         def write(part: Path) -> None:
             with part.open("w", newline="", encoding="utf-8") as handle:

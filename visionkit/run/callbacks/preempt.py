@@ -1,4 +1,4 @@
-"""Preemption: a signal sets a flag, all processes save after the same update, and the run ends."""
+"""Preemption: after a signal all processes save a checkpoint after the same update, and the run ends."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Preemption(Callback):
 
     A process that was signalled writes the number of the next update into the process group's key-value
     store before it joins that update's gradients; every process reads the store after each update, and has
-    therefore seen it when that update ends. No collective is made for it. Who starts the run again is not
-    decided here: the program ends with a status of its own, which the batch script or the launcher acts on.
+    therefore seen it when that update ends. This needs no collective. Restarting is left to the batch script
+    or the launcher, which acts on the exit status.
 
     Args:
         saver: Writes the checkpoint.
@@ -40,7 +40,7 @@ class Preemption(Callback):
         self._key = ""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take the signals over from Lightning, whose handler saves in the handler."""
+        """Install the signal handlers in place of Lightning's, which save inside the handler."""
         self._key = store_key("stop", next(FITS))
         self._before = listen(keyboard=True)
 
@@ -52,7 +52,7 @@ class Preemption(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Agree on an update, and stop after it."""
+        """Agree on the update to stop after, and stop there."""
         if update_is_done(trainer):
             self._agree(trainer)
             if self._due(trainer) and at_boundary(trainer):
@@ -60,21 +60,21 @@ class Preemption(Callback):
                 self._leave(trainer)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop after an epoch whose last update it was: its checkpoint is written, its means are logged."""
+        """Stop between epochs if it was due at the last update: its checkpoint is written."""
         if self._due(trainer):
             self._leave(trainer)
 
     on_train_end = on_train_epoch_start
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         give_back(self._before)
         self._before = {}
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self.teardown(trainer, pl_module, "fit")
 
     def _agree(self, trainer: lightning.Trainer) -> None:
@@ -85,8 +85,8 @@ class Preemption(Callback):
         if self._stop_at is not None:
             return
         store = default_store()
-        # Look before asking: the signals of a queue come to the processes one after the other, and who asked
-        # in the update before this one is seen here by all. Those who ask in the same update ask the same.
+        # Read before writing: a queue signals the processes one after the other, and a request of the update
+        # before this one is seen by all here. Processes that write in the same update write the same.
         if store.check([self._key]):
             self._stop_at = int(store.get(self._key))
         elif stop_requested():

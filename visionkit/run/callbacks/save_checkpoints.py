@@ -1,4 +1,4 @@
-"""When checkpoints are written, and in a state from which a run continues bit for bit."""
+"""The callback that writes checkpoints, from which a run continues bit for bit."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["SaveCheckpoints"]
 class SaveCheckpoints(Checkpoint):
     """Writes `last.ckpt` every few updates and after each epoch, `best.ckpt` when the monitor improves.
 
-    Within an epoch a checkpoint is written after an update and never on the epoch's last batch: there the
-    validation is still to come, so the one after it serves. `previous.ckpt` is the one before `last.ckpt`.
+    Within an epoch a checkpoint is written after an update, never on the epoch's last batch: the checkpoint
+    after the validation that follows replaces it. `previous.ckpt` is the one before `last.ckpt`.
 
     Args:
         folder: Where the files go.
         monitor: Logged name and direction ("max" or "min").
         every: Updates between checkpoints within an epoch; 0 writes at ends of epochs only.
-        identity: What the run is (data, classes, batch, config); a resume with another one is refused.
+        identity: Data, classes, batch and config of the run; a resume with another identity is refused.
 
     Attributes:
         best_score: The best of the monitored values so far.
-        best_metrics: What the validation gave that `best.ckpt` was written after.
-        metrics: What the latest validation gave.
+        best_metrics: Metrics of the validation that `best.ckpt` was written after.
+        metrics: Metrics of the latest validation.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class SaveCheckpoints(Checkpoint):
         self._update = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score so far, and what its validation and the latest one gave."""
-        held = {"metrics": dict(self.metrics), "best_metrics": dict(self.best_metrics)}
-        return {"best_score": self.best_score} | held
+        """Return the best score, and the metrics of its validation and of the latest one."""
+        metrics = {"metrics": dict(self.metrics), "best_metrics": dict(self.best_metrics)}
+        return {"best_score": self.best_score} | metrics
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the scores: a run that ended without its result has them from its last checkpoint."""
+        """Restore the scores, for a run that ended before `result.json` was written."""
         self.best_score = state_dict["best_score"]
         self.metrics = dict(state_dict.get("metrics", {}))
         self.best_metrics = dict(state_dict.get("best_metrics", {}))
@@ -73,10 +73,10 @@ class SaveCheckpoints(Checkpoint):
         trainer.save_checkpoint(self.folder / "last.ckpt")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin a resumed epoch as a fresh one where the checkpoint lay between two epochs.
+        """Start a new epoch if the checkpoint was written between two epochs.
 
         Raises:
-            InputError: The processes would continue from different places, or an update was of another number
+            InputError: The processes would continue from different batches, or an update had another number
                 of images when the checkpoint was written.
         """
         done = batches_started(trainer)
@@ -93,7 +93,7 @@ class SaveCheckpoints(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Write `last.ckpt` when an update is done and the interval has passed."""
+        """Write `last.ckpt` after every `every` updates."""
         if self.every and at_boundary(trainer) and trainer.global_step % self.every == 0:
             self.save_last(trainer)
 
@@ -119,18 +119,18 @@ class SaveCheckpoints(Checkpoint):
         pl_module: lightning.LightningModule,
         checkpoint: dict[str, Any],
     ) -> None:
-        """Add what the run is, and write the loops as standing between epochs when they do."""
+        """Add the identity of the run, and mark the epoch as completed if this is between epochs."""
         checkpoint["visionkit"] = {
             "format": FORMAT,
             "identity": json.loads(json.dumps(self.identity)),
             "batches": batches_started(trainer),
             "update": images_per_step(trainer) if trainer.state.fn == "fit" else 0,
         }
-        tally = getattr(pl_module, "tally", None)
-        if isinstance(tally, RunningSums):
-            # What is logged next covers the steps before the checkpoint too: the curve of a resumed run is
+        sums = getattr(pl_module, "train_sums", None)
+        if isinstance(sums, RunningSums):
+            # The next logged value covers the steps before the checkpoint too: the curve of a resumed run is
             # that of an uninterrupted one.
-            checkpoint["visionkit"] |= {"tally": tally.totals(), "epoch_tally": tally.epoch}
+            checkpoint["visionkit"] |= {"train_sums": sums.totals(), "epoch_sums": sums.epoch}
         if self._between_epochs:
             _close_epoch(checkpoint["loops"]["fit_loop"])
 
@@ -140,7 +140,7 @@ class SaveCheckpoints(Checkpoint):
         pl_module: lightning.LightningModule,
         checkpoint: dict[str, Any],
     ) -> None:
-        """Refuse to continue a run that was another one; go on with its running sums."""
+        """Refuse to resume a run of another identity; restore the running sums."""
         saved = checkpoint.get("visionkit", {}).get("identity", {})
         self._update = int(checkpoint.get("visionkit", {}).get("update", 0))
         now = json.loads(json.dumps(self.identity))
@@ -152,10 +152,12 @@ class SaveCheckpoints(Checkpoint):
                 "Give the settings, data and code it was started with, or another --out. "
                 f"{new_run_hint(self.folder.parent)}"
             )
-        tally = getattr(pl_module, "tally", None)
-        if isinstance(tally, RunningSums) and trainer.state.fn == "fit":
-            held = checkpoint.get("visionkit", {})
-            tally.restore(held.get("tally", {}), held.get("epoch_tally"), add_totals=trainer.is_global_zero)
+        sums = getattr(pl_module, "train_sums", None)
+        if isinstance(sums, RunningSums) and trainer.state.fn == "fit":
+            table = checkpoint.get("visionkit", {})
+            sums.restore(
+                table.get("train_sums", {}), table.get("epoch_sums"), add_totals=trainer.is_global_zero
+            )
 
     def _check_batch(self, now: int) -> None:
         # The position in the data is counted in batches: with others, samples would be missed and repeated.
@@ -170,7 +172,7 @@ class SaveCheckpoints(Checkpoint):
     def _score(self, trainer: lightning.Trainer) -> float | None:
         value = trainer.callback_metrics.get(self.monitor[0])
         score = float(value) if isinstance(value, Tensor | float) else None
-        # NaN says that nothing could be scored: no checkpoint is the best for that.
+        # NaN means that nothing could be scored: such a checkpoint is not the best.
         return score if score is None or math.isfinite(score) else None
 
     def _improves(self, score: float) -> bool:
@@ -186,8 +188,8 @@ def at_boundary(trainer: lightning.Trainer) -> bool:
 
 
 def _check_same_start(trainer: lightning.Trainer, done: int, folder: Path) -> None:
-    # Each machine looks for the checkpoint itself. On folders that they do not share the first finds one and
-    # the others begin anew: other data in the same updates, without a word.
+    # Each machine searches for the checkpoint itself. If they do not share a folder, the first one resumes
+    # and the others start again: other data in the same updates, without an error.
     if trainer.world_size == 1:
         return
     first = int(trainer.strategy.broadcast(done))

@@ -1,4 +1,4 @@
-"""Samples that were left out because they cannot be read: kept on disk, counted alike by all processes."""
+"""Samples that were left out because they cannot be read: written to disk, counted over all processes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ Entry = tuple[str, int, str]
 class SkippedSamples(Callback):
     """Writes what a data module left out as `samples-rank-R.jsonl`, a line a sample: split, index, why.
 
-    The lines outlive a kill, and a resumed run begins with them: its counts are those of an uninterrupted
-    one. After each epoch and evaluation the processes join what they found, so that all of them decide alike
-    whether it is still within the limit.
+    A resumed run reads the lines first, so that its counts are those of an uninterrupted one. After each
+    epoch and evaluation the processes gather their lists, so that all of them decide the same on the limit.
 
     Args:
         folder: Where the lines are written.
@@ -34,43 +33,43 @@ class SkippedSamples(Callback):
         self._written: set[tuple[str, int]] = set()
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin with what earlier starts of this run found."""
+        """Read the samples that earlier starts of this run left out."""
         data = _data(trainer)
         if data is None:
             return
-        places = sorted(self.folder.glob("samples-rank-*.jsonl"))
+        paths = sorted(self.folder.glob("samples-rank-*.jsonl"))
         if trainer.ckpt_path is None:
             if trainer.is_global_zero:
-                for place in places:
-                    place.unlink(missing_ok=True)
+                for path in paths:
+                    path.unlink(missing_ok=True)
             return
-        entries = [entry for place in places for entry in _read(place)]
+        entries = [entry for path in paths for entry in _read(path)]
         self._written = {entry[:2] for entry in entries}
         data.note_skipped(entries)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Write what is new."""
+        """Write new entries."""
         self._write(trainer)
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Write what is new."""
+        """Write new entries."""
         self._write(trainer)
 
     def on_test_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Write what is new."""
+        """Write new entries."""
         self._write(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Join what all processes found."""
-        self._join(trainer)
+        """Gather the entries of all processes."""
+        self._gather(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Join what all processes found."""
-        self._join(trainer)
+        """Gather the entries of all processes."""
+        self._gather(trainer)
 
     def on_test_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Join what all processes found."""
-        self._join(trainer)
+        """Gather the entries of all processes."""
+        self._gather(trainer)
 
     def _write(self, trainer: lightning.Trainer) -> None:
         data = _data(trainer)
@@ -86,7 +85,7 @@ class SkippedSamples(Callback):
         with (self.folder / f"samples-rank-{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in new)
 
-    def _join(self, trainer: lightning.Trainer) -> None:
+    def _gather(self, trainer: lightning.Trainer) -> None:
         data = _data(trainer)
         if data is None or trainer.world_size == 1:
             return
@@ -100,15 +99,15 @@ def _data(trainer: lightning.Trainer) -> DataModule | None:
 
 
 def _entries(data: DataModule) -> list[Entry]:
-    return [(split, index, text) for split, found in data.skipped.items() for index, text in found.items()]
+    return [(split, index, text) for split, texts in data.skipped.items() for index, text in texts.items()]
 
 
-def _read(place: Path) -> list[Entry]:
+def _read(path: Path) -> list[Entry]:
     entries = []
-    for line in place.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             split, index, text = json.loads(line)
-        except ValueError:  # the line that a kill cut
+        except ValueError:  # a line that a kill cut short
             continue
         entries.append((str(split), int(index), str(text)))
     return entries

@@ -1,4 +1,4 @@
-"""Randomness inside a step as a function of (seed, batches consumed, process): nothing to save."""
+"""Random state of a step as a function of (seed, batches consumed, process): none has to be saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["StepSeed"]
 
 
 class StepSeed(Callback):
-    """Seeds torch before every training batch, so that dropout after a resume is what it would have been.
+    """Seeds torch before every training batch, so that dropout after a resume is the same as without.
 
     Args:
         seed: The run's seed.

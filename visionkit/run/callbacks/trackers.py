@@ -1,4 +1,4 @@
-"""TensorBoard, Weights & Biases and MLflow: a run of theirs for each run here, told what it truly is."""
+"""TensorBoard, Weights & Biases and MLflow: one tracker run for each run, with its hyper-parameters."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit.errors import InputError, unknown_name
-from visionkit.run.training.careful import Careful
+from visionkit.run.training.best_effort import BestEffort
 
 __all__ = ["LOGGERS", "Tracker", "make_logger"]
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")
-LONGEST = 250  # characters of a parameter: MLflow's oldest stores take no more
+MAX_LENGTH = 250  # characters of a parameter: the limit of MLflow's oldest stores
 
 
-class Tracker(Careful, Logger):
-    """A logger whose hyper-parameters are those of the run, and whose faults do not end it.
+class Tracker(BestEffort, Logger):
+    """A logger whose hyper-parameters are those of the run, and whose errors do not end the run.
 
-    Lightning would log the task's own: a task is saved with init "scratch", so that it can be loaded without
-    its weights file, whatever it began from.
+    Lightning would log those of the task, whose saved `init` is always "scratch", so that it can be loaded
+    without its weights file.
     """
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any) -> None:
-        """Do nothing: `log_facts` logs what is true of the run."""
+        """Do nothing: `log_facts` logs the hyper-parameters of the run."""
 
     @rank_zero_only
     def log_facts(self, facts: Mapping[str, Any]) -> None:
-        """Log what the run is, as its hyper-parameters.
+        """Log the hyper-parameters of the run.
 
         Args:
-            facts: Flat: init, seed, fraction, epochs, batch size, data, model and settings.
+            facts: Flat table of init, seed, fraction, epochs, batch size, data, model and settings.
         """
         parent: Any = super()
-        with self.careful():
+        with self.best_effort():
             parent.log_hyperparams({str(name): _short(value) for name, value in facts.items()})
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log values; after a fault no more."""
+        """Log values; after an error nothing."""
         parent: Any = super()
         if not self.problem:
-            with self.careful():
+            with self.best_effort():
                 parent.log_metrics(dict(metrics), step)
 
     def save(self) -> None:
         """Write what is buffered."""
         if not self.problem:
-            with self.careful():
+            with self.best_effort():
                 super().save()
 
     def finalize(self, status: str = "success") -> None:
-        """Say how a fit ended."""
+        """Log how a fit ended."""
         if not self.problem:
-            with self.careful():
+            with self.best_effort():
                 super().finalize(status)
 
     def end(self, status: str) -> None:
-        """End the tracker's run, so that the next one in this process begins one of its own.
+        """End the tracker's run, so that the next run in this process has a new one.
 
         Args:
             status: "success" or "failed".
@@ -84,7 +84,7 @@ class _Wandb(Tracker, WandbLogger):
     @rank_zero_only
     def end(self, status: str) -> None:
         """Finish the run: another one in this process would be written into it."""
-        with self.careful():
+        with self.best_effort():
             self.experiment.finish(exit_code=0 if status == "success" else 1)
 
 
@@ -93,11 +93,11 @@ class _MLflow(Tracker, MLFlowLogger):
 
 
 def make_logger(name: str, folder: str | Path, *, root: str | Path | None = None) -> Tracker:
-    """Return one of the loggers that go by name, besides the table that is always written.
+    """Return a logger by name; `metrics.csv` is written in any case.
 
-    MLflow writes to `MLFLOW_TRACKING_URI`, or to `mlflow.db` in the comparison's folder: both arms are runs
-    of one experiment. Weights & Biases goes online if the user is logged in (else its files wait in the run's
-    folder for `wandb sync`); the runs of a comparison are a group.
+    MLflow writes to `MLFLOW_TRACKING_URI`, or to `mlflow.db` in the comparison's folder: all runs of a
+    comparison are one experiment. Weights & Biases is online if the user is logged in (else its files are in
+    the run's folder for `wandb sync`); the runs of a comparison are a group.
 
     Args:
         name: "tensorboard", "wandb" or "mlflow".
@@ -107,16 +107,20 @@ def make_logger(name: str, folder: str | Path, *, root: str | Path | None = None
     Raises:
         InputError: The name is unknown, the logger's package is not installed, or it cannot be started.
     """
-    place = Path(folder).absolute()
-    whole = Path(root).absolute() if root else place
+    run_folder = Path(folder).absolute()
+    comparison_folder = Path(root).absolute() if root else run_folder
     if name not in LOGGERS:
         raise unknown_name("logger", name, LOGGERS, hint="csv is always written.")
     try:
         if name == "tensorboard":
-            return _started(_TensorBoard(str(place), name="tensorboard", version="", default_hp_metric=False))
-        return _started(_wandb(place, whole)) if name == "wandb" else _mlflow(place, whole)
+            return _started(
+                _TensorBoard(str(run_folder), name="tensorboard", version="", default_hp_metric=False)
+            )
+        if name == "wandb":
+            return _started(_wandb(run_folder, comparison_folder))
+        return _mlflow(run_folder, comparison_folder)
     except ModuleNotFoundError as error:
-        # Lightning's own refusal names no package.
+        # Lightning's error does not name the package.
         package = name if error.name is None or find_spec(name) is None else error.name
         raise InputError(
             f"The logger {name!r} needs the package {package!r}, which is not installed. Install it: "
@@ -134,15 +138,21 @@ def _started(logger: Tracker) -> Tracker:
     return logger
 
 
-def _wandb(place: Path, whole: Path) -> Tracker:
+def _wandb(run_folder: Path, comparison_folder: Path) -> Tracker:
     project = os.environ.get("WANDB_PROJECT", "visionkit")
     offline = "WANDB_MODE" not in os.environ and not _logged_in()
-    place.mkdir(parents=True, exist_ok=True)
-    return _Wandb(save_dir=str(place), name=place.name, group=whole.name, project=project, offline=offline)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    return _Wandb(
+        save_dir=str(run_folder),
+        name=run_folder.name,
+        group=comparison_folder.name,
+        project=project,
+        offline=offline,
+    )
 
 
 def _logged_in() -> bool:
-    """Return whether `wandb login` left a key, without asking the user or the network."""
+    """Return whether `wandb login` stored a key, without a prompt or the network."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -152,20 +162,20 @@ def _logged_in() -> bool:
         return False
 
 
-def _mlflow(place: Path, whole: Path) -> Tracker:
+def _mlflow(run_folder: Path, comparison_folder: Path) -> Tracker:
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     local = not address
     if local:
-        whole.mkdir(parents=True, exist_ok=True)
-        address = f"sqlite:///{whole / 'mlflow.db'}"
-    # The store's tables are made by the first that opens it, which two runs at a time must not do at once.
-    with _one_at_a_time(whole / "mlflow.lock") if local else contextlib.nullcontext():
+        comparison_folder.mkdir(parents=True, exist_ok=True)
+        address = f"sqlite:///{comparison_folder / 'mlflow.db'}"
+    # The first run that opens the store makes its tables: two runs must not do so at once.
+    with _one_at_a_time(comparison_folder / "mlflow.lock") if local else contextlib.nullcontext():
         return _started(
             _MLflow(
-                experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", whole.name),
-                run_name=place.name,
+                experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", comparison_folder.name),
+                run_name=run_folder.name,
                 tracking_uri=address,
-                artifact_location=(whole / "mlartifacts").as_uri() if local else None,
+                artifact_location=(comparison_folder / "mlartifacts").as_uri() if local else None,
             )
         )
 
@@ -182,4 +192,4 @@ def _short(value: Any) -> Any:
     if isinstance(value, bool | int | float) or value is None:
         return value
     text = str(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."

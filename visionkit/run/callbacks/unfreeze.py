@@ -1,4 +1,4 @@
-"""Staged unfreezing: levels begin to train when so many images have been seen."""
+"""Staged unfreezing: levels of the backbone start to train after a number of images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Unfreeze"]
 
 
 class Unfreeze(Callback):
-    """Unfreezes a task's backbone as its `transfer.unfreeze_at` says.
+    """Unfreezes a task's backbone at the images that its `transfer.unfreeze_at` lists.
 
-    What is frozen is a function of the images seen (updates times images an update), so nothing is saved, and
-    a resume stands where it should. The optimizer holds the groups of all levels from the start; parameters
-    without gradients do not move and have no state. Under DDP the task is wrapped anew at each unfreezing,
-    because the old wrapper does not know gradients of parameters that were frozen when it was made.
+    What is frozen is a function of the images seen (updates times images an update), so nothing is saved for
+    a resume. The optimizer has the groups of all levels from the start; parameters without gradients do not
+    change and have no state. Under DDP the task is wrapped again at each unfreezing, because DDP does not
+    reduce gradients of parameters that were frozen when it was constructed.
     """
 
     carries_out = "transfer.unfreeze_at"
@@ -36,7 +36,8 @@ class Unfreeze(Callback):
         """Freeze what is frozen at this point of the run."""
         if isinstance(trainer.strategy, FSDPStrategy):
             raise InputError(
-                "Staged unfreezing needs whole weights on each process. Use strategy ddp, or no unfreeze_at."
+                "Staged unfreezing needs complete weights on each process. Use strategy ddp, or no "
+                "unfreeze_at."
             )
         self._images = images_per_step(trainer)
         self._frozen = _policy(pl_module).freeze_through
@@ -45,18 +46,18 @@ class Unfreeze(Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Unfreeze if it is time."""
+        """Unfreeze if it is due."""
         self._apply(trainer, pl_module)
 
     def _apply(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        wanted = freeze_at(_policy(module), trainer.global_step * self._images)
+        freeze_through = freeze_at(_policy(module), trainer.global_step * self._images)
         # Accumulated batches belong to one update: nothing changes between them.
-        if wanted == self._frozen:
+        if freeze_through == self._frozen:
             return
-        module.backbone.freeze_through(wanted)  # type: ignore[operator, union-attr]
-        self._frozen = wanted
+        module.backbone.freeze_through(freeze_through)  # type: ignore[operator, union-attr]
+        self._frozen = freeze_through
         if isinstance(trainer.strategy, DDPStrategy):
-            _wrap_anew(trainer.strategy, module)
+            _rewrap(trainer.strategy, module)
 
 
 def _policy(module: lightning.LightningModule) -> TransferConfig:
@@ -68,11 +69,11 @@ def _policy(module: lightning.LightningModule) -> TransferConfig:
     return transfer
 
 
-def _wrap_anew(strategy: DDPStrategy, module: lightning.LightningModule) -> None:
+def _rewrap(strategy: DDPStrategy, module: lightning.LightningModule) -> None:
     for parameter in module.parameters():
         # Gradients may be views into the old wrapper's buckets.
         parameter.grad = None
     strategy.model = module
-    # The old wrapper's hooks leave the parameters only when it is gone.
+    # The hooks of the old wrapper are removed only when it is collected.
     gc.collect()
     strategy.configure_ddp()

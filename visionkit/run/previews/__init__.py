@@ -1,1 +1,1 @@
-"""Images of a run: training batches as the model gets them, and its predictions."""
+"""Preview images of a run: a training batch as the model receives it, and validation predictions."""

@@ -1,7 +1,7 @@
-"""Images of a run: the training batch as the model gets it, and what it says of validation images.
+"""The callback that writes preview images and the predictions file of a run.
 
-Drawing never fails the training: a fault is a warning, and previews stop. A task's own kind of image
-(boxes, masks, captions) is a `PreviewKind`; what is done with it is the same for all.
+An error while drawing does not end the training: it becomes a warning, and previews stop. How the images of a
+task are described and drawn (labels, boxes, masks, captions) is a `PreviewKind`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from visionkit.distributed import all_gather_objects
 from visionkit.files import finite, to_plain
 from visionkit.printable import printable_values
 from visionkit.run.previews.image_grid import join_grid
-from visionkit.run.training.careful import Careful
+from visionkit.run.training.best_effort import BestEffort
 
-__all__ = ["Preview", "PreviewKind", "is_last_validation"]
+__all__ = ["Preview", "PreviewKind", "is_last_validation", "random_order"]
 
 Row = dict[str, Any]
 
@@ -34,55 +34,57 @@ class PreviewKind(Protocol):
     """How one task's images are described and drawn. No method changes the batch or the model."""
 
     def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
-        """Return the first `count` images of a training batch, as the model gets them, with targets."""
+        """Return the first `count` images of a training batch, as the model receives them, with targets."""
         ...
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[Row]:
-        """Return one plain row an image: "id", "truth", "prediction", "confidence", "loss" (high is bad)."""
+        """Return one row of plain values an image: "id", "truth", "prediction", "confidence", "loss"."""
         ...
 
-    def image(self, batch: dict[str, Any], position: int, row: Row) -> Image.Image:
-        """Return the small image that the report shows for a row (boxes and masks drawn in)."""
+    def image(self, batch: dict[str, Any], index: int, row: Row) -> Image.Image:
+        """Return the small image that the report shows for a row, with boxes or masks drawn on it."""
         ...
 
     def panel(self, image: Image.Image, row: Row) -> Image.Image:
-        """Return that image with truth and prediction written to it, for the grid."""
+        """Return that image with truth and prediction below it, for the grid."""
         ...
 
 
 @dataclass
-class _Kept:
-    """Rows of all images, and the images of few: the worst, and a fixed draw."""
+class _Selection:
+    """Rows of all images; images of the worst and of a fixed random draw."""
 
-    worst: int
-    drawn: int
+    num_worst: int
+    num_random: int
     rows: list[Row] = field(default_factory=list)
     images: dict[str, Image.Image] = field(default_factory=dict)
-    top: list[Row] = field(default_factory=list)
-    sample: list[Row] = field(default_factory=list)
+    worst: list[Row] = field(default_factory=list)
+    random: list[Row] = field(default_factory=list)
 
     def add(self, rows: Sequence[Row], image: Callable[[int, Row], Image.Image]) -> None:
         self.rows += rows
-        # Only the few that are kept are ranked again: a batch must not sort the whole split.
-        self.top = sorted([*self.top, *rows], key=_badness)[: self.worst]
-        self.sample = sorted([*self.sample, *rows], key=_lot)[: self.drawn]
+        self._select(rows, rows)
         chosen = self.chosen()
-        for position, row in enumerate(rows):
+        for idx, row in enumerate(rows):
             if row["id"] in chosen:
-                self.images[row["id"]] = image(position, row)
-        self.images = {name: kept for name, kept in self.images.items() if name in chosen}
+                self.images[row["id"]] = image(idx, row)
+        self.images = {name: drawn for name, drawn in self.images.items() if name in chosen}
 
-    def merge(self, other: _Kept) -> None:
+    def merge(self, other: _Selection) -> None:
         self.rows += other.rows
         self.images |= other.images
-        self.top = sorted([*self.top, *other.top], key=_badness)[: self.worst]
-        self.sample = sorted([*self.sample, *other.sample], key=_lot)[: self.drawn]
+        self._select(other.worst, other.random)
 
     def chosen(self) -> set[str]:
-        return {row["id"] for row in (*self.top, *self.sample)}
+        return {row["id"] for row in (*self.worst, *self.random)}
+
+    def _select(self, worst: Sequence[Row], random: Sequence[Row]) -> None:
+        # Only the selected rows are sorted with the new ones: a batch must not sort all rows of the split.
+        self.worst = sorted([*self.worst, *worst], key=_worst_first)[: self.num_worst]
+        self.random = sorted([*self.random, *random], key=_random_key)[: self.num_random]
 
 
-class Preview(Careful, Callback):
+class Preview(BestEffort, Callback):
     """Writes `figures/` (train-batch.png, val-worst.png, val-random.png) and `predictions/val.jsonl`.
 
     The predictions are those of the last validation: the same weights that the final score is of.
@@ -90,38 +92,44 @@ class Preview(Careful, Callback):
     Args:
         folder: The run's folder.
         kind: How this task's images are described and drawn.
-        worst: How many of the worst validation images are kept.
-        drawn: How many drawn at random are kept: the same ones in every arm.
-        batch: How many images of the training batch are shown.
+        num_worst: Validation images with the highest loss that are drawn.
+        num_random: Validation images drawn at random: the same ones in every arm.
+        num_train: Images of the training batch that are drawn.
     """
 
     def __init__(
-        self, folder: str | Path, kind: PreviewKind, *, worst: int = 16, drawn: int = 16, batch: int = 32
+        self,
+        folder: str | Path,
+        kind: PreviewKind,
+        *,
+        num_worst: int = 16,
+        num_random: int = 16,
+        num_train: int = 32,
     ) -> None:
         self.folder = Path(folder)
         self.kind = kind
-        self.batch = batch
-        self._sizes = (worst, drawn)
-        self._kept: _Kept | None = None
+        self.num_train = num_train
+        self._sizes = (num_worst, num_random)
+        self._selection: _Selection | None = None
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Draw the first training batch, once a run."""
+        """Draw the first training batch of a run."""
         path = self.folder / "figures" / "train-batch.png"
         if batch_idx == 0 and trainer.current_epoch == 0 and trainer.is_global_zero and not path.exists():
-            with self.careful("Previews"):
+            with self.best_effort("Previews"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 named = (
                     {**batch, "ids": [_name(value) for value in batch["ids"]]} if "ids" in batch else batch
                 )
-                join_grid(self.kind.training(named, self.batch)).save(path)
+                join_grid(self.kind.training(named, self.num_train)).save(path)
 
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Begin to collect, if this is the last validation."""
-        self._kept = _Kept(*self._sizes) if is_last_validation(trainer) else None
+        """Start collecting, if this is the last validation."""
+        self._selection = _Selection(*self._sizes) if is_last_validation(trainer) else None
 
     def on_validation_batch_end(
         self,
@@ -129,33 +137,32 @@ class Preview(Careful, Callback):
         pl_module: lightning.LightningModule,
         outputs: Any,
         batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
-        """Collect what the model says of one batch."""
-        kept = self._kept
-        if kept is None or self.problem or "ids" not in batch or len(batch["ids"]) == 0:
+        """Collect the predictions for one batch."""
+        selection = self._selection
+        if selection is None or self.problem or "ids" not in batch or len(batch["ids"]) == 0:
             return
         batch = {**batch, "ids": [_name(value) for value in batch["ids"]]}
-        with self.careful("Previews"), torch.no_grad(), trainer.precision_plugin.forward_context():
+        with self.best_effort("Previews"), torch.no_grad(), trainer.precision_plugin.forward_context():
             rows = self.kind.rows(pl_module, batch)
-            kept.add(rows, lambda position, row: self.kind.image(batch, position, row))
+            selection.add(rows, lambda index, row: self.kind.image(batch, index, row))
 
     def on_validation_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Bring the processes together and write, on the first one."""
-        kept, self._kept = self._kept, None
-        if kept is None:
+        """Gather the selections of all processes, and write them on the first."""
+        selection, self._selection = self._selection, None
+        if selection is None:
             return
-        # Every process takes part, whatever happened before: a missing one would hang the others.
-        parts = all_gather_objects(kept)
+        # Every process takes part, whatever failed before: a missing one would hang the others.
+        parts = all_gather_objects(selection)
         if trainer.is_global_zero and not self.problem:
-            with self.careful("Previews"):
+            with self.best_effort("Previews"):
                 self._write(parts)
 
-    def _write(self, parts: list[_Kept]) -> None:
-        merged = _Kept(*self._sizes)
+    def _write(self, parts: list[_Selection]) -> None:
+        merged = _Selection(*self._sizes)
         for part in parts:
             merged.merge(part)
         if not merged.rows:
@@ -163,10 +170,10 @@ class Preview(Careful, Callback):
         figures = self.folder / "figures"
         (figures / "val").mkdir(parents=True, exist_ok=True)
         names: dict[str, str] = {}
-        for number, name in enumerate(sorted(merged.chosen() & set(merged.images))):
-            names[name] = f"figures/val/{number:03d}.png"
+        for idx, name in enumerate(sorted(merged.chosen() & set(merged.images))):
+            names[name] = f"figures/val/{idx:03d}.png"
             merged.images[name].save(self.folder / names[name])
-        for title, rows in (("worst", merged.top), ("random", merged.sample)):
+        for title, rows in (("worst", merged.worst), ("random", merged.random)):
             shown = [row for row in rows if row["id"] in merged.images]
             if shown:
                 panels = [self.kind.panel(merged.images[row["id"]], row) for row in shown]
@@ -177,27 +184,31 @@ class Preview(Careful, Callback):
                 {"id": row["id"], "image": names.get(row["id"])} | printable_values(to_plain(row, finite))
             )
             + "\n"
-            for row in sorted(merged.rows, key=_badness)
+            for row in sorted(merged.rows, key=_worst_first)
         ]
         (self.folder / "predictions" / "val.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def _badness(row: Row) -> tuple[float, str]:
+def _worst_first(row: Row) -> tuple[float, str]:
     value = row.get("loss")
     known = isinstance(value, int | float) and not math.isnan(value)
     return (-float(value or 0.0) if known else math.inf, str(row["id"]))
-
-
-def _lot(row: Row) -> bytes:
-    # The draw is a function of the id: the same images in every arm, on any number of processes.
-    return hashlib.sha256(str(row["id"]).encode("utf-8", "surrogateescape")).digest()
 
 
 def _name(value: Any) -> str:
     return str(value.item() if isinstance(value, torch.Tensor) else value)
 
 
+def _random_key(row: Row) -> bytes:
+    return random_order(row["id"])
+
+
+def random_order(name: Any) -> bytes:
+    """Return the sort key of an image for random draws: the same in every arm, on any processes."""
+    return hashlib.sha256(str(name).encode("utf-8", "surrogateescape")).digest()
+
+
 def is_last_validation(trainer: lightning.Trainer) -> bool:
-    """Return whether a validation is the last of a fit, or may be: where only updates are counted, any is."""
+    """Return whether a validation is the last of a fit; without a limit in epochs any may be, so all are."""
     last = trainer.max_epochs in (None, -1) or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
     return last and not trainer.sanity_checking

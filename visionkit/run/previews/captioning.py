@@ -1,4 +1,4 @@
-"""Previews of captioning: the canvas, what is said of it, and what people say."""
+"""Previews of captioning: the image with the generated caption and a reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from visionkit.metrics.rouge import rouge_l
 from visionkit.run.previews.image_grid import caption_panel, to_pil
 from visionkit.text.tokenize import tokenize
 
-__all__ = ["CaptionPreview", "said_of"]
+__all__ = ["CaptionPreview", "captions_of"]
 
 _LETTERS = 19
 
@@ -21,38 +21,36 @@ _LETTERS = 19
 class CaptionPreview:
     """Describes and draws the images of a `Captioner`; a `PreviewKind`.
 
-    The worst images are those whose caption is least like its references (1 - ROUGE-L, which, unlike CIDEr,
-    an image has by itself).
+    A row's "loss" is 1 - ROUGE-L of the caption: unlike CIDEr it is defined for a single image.
     """
 
     def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
-        """Return the first images of a training batch with the caption that is taught first."""
-        images, several = batch["images"][:count], batch["references"][:count]
-        return [
-            caption_panel(to_pil(image), _lines(texts[0], None))
-            for image, texts in zip(images, several, strict=True)
-        ]
+        """Return the first images of a training batch with the first of their captions."""
+        pairs = list(zip(batch["images"], batch["references"], strict=True))[:count]
+        return [caption_panel(to_pil(image), _lines(texts[0], None)) for image, texts in pairs]
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return references, caption, its probability a word and 1 - ROUGE-L of every canvas."""
-        said = said_of(module, batch)
-        references = [[tokenize(text) for text in several] for several in batch["references"]]
-        likeness = rouge_l([prediction.tokens for prediction in said], references)
+        """Return references, caption, its mean probability a word and 1 - ROUGE-L of every image."""
+        predictions = captions_of(module, batch)
+        references = [[tokenize(text) for text in texts] for texts in batch["references"]]
+        scores = rouge_l([prediction.tokens for prediction in predictions], references)
         return [
             {
                 "id": name,
-                "truth": " / ".join(batch["references"][place]),
-                "prediction": said[place].caption,
-                "confidence": math.exp(said[place].log_prob / (len(said[place].tokens) + 1)),
-                "right": list(said[place].tokens) in references[place],
-                "loss": 1.0 - likeness[place],
+                "truth": " / ".join(texts),
+                "prediction": prediction.caption,
+                "confidence": math.exp(prediction.log_prob / (len(prediction.tokens) + 1)),
+                "right": list(prediction.tokens) in tokens,
+                "loss": 1.0 - score,
             }
-            for place, name in enumerate(batch["ids"])
+            for name, texts, prediction, tokens, score in zip(
+                batch["ids"], batch["references"], predictions, references, scores, strict=True
+            )
         ]
 
-    def image(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+    def image(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> Image.Image:
         """Return the image itself, small."""
-        return to_pil(batch["images"][position])
+        return to_pil(batch["images"][index])
 
     def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
         """Return the image with the caption and the first reference below it."""
@@ -60,16 +58,16 @@ class CaptionPreview:
         return caption_panel(canvas, [*_lines(row["prediction"], row["right"]), *_lines(reference, None)])
 
 
-def said_of(module: Any, batch: dict[str, Any]) -> Sequence[Any]:
-    """Return what a captioner says of a batch: what it has just said in evaluation, where that is at hand."""
-    said = module.predictions
-    if [prediction.id for prediction in said] == list(batch["ids"]):
-        return list(said)
+def captions_of(module: Any, batch: dict[str, Any]) -> Sequence[Any]:
+    """Return the predictions for a batch: those of the evaluation that just ran, else new ones."""
+    latest = module.predictions
+    if [prediction.id for prediction in latest] == list(batch["ids"]):
+        return list(latest)
     return list(module.predict_step(batch))
 
 
 def _lines(text: str, right: bool | None) -> list[tuple[str, bool | None]]:
-    """Break a sentence into three lines; what does not fit is cut."""
+    """Break a sentence into three lines; the last one takes the rest and is cut when drawn."""
     lines = [""]
     for word in text.split():
         if len(lines[-1]) + len(word) > _LETTERS and lines[-1]:

@@ -1,4 +1,4 @@
-"""Previews of classification: one label, several, or numbers."""
+"""Previews of classification: single labels, multiple labels, or numbers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,10 @@ class ClassPreview:
         texts = [self._name_target(label) for label in labels]
         if "labels_b" in batch:
             others = [self._name_target(label) for label in batch["labels_b"][:count].detach().cpu()]
-            shares = (
-                torch.as_tensor(batch["lam"]).detach().float().cpu().expand(len(batch["images"])).tolist()
-            )
+            lam = torch.as_tensor(batch["lam"]).detach().float().cpu().expand(len(batch["images"])).tolist()
             texts = [
-                a if a == b or lam > 0.99 else f"{lam:.2f} {a} + {1 - lam:.2f} {b}"
-                for a, b, lam in zip(texts, others, shares[:count], strict=True)
+                a if a == b or weight > 0.99 else f"{weight:.2f} {a} + {1 - weight:.2f} {b}"
+                for a, b, weight in zip(texts, others, lam[:count], strict=True)
             ]
         return [
             caption_panel(to_pil(image), [(text, None)]) for image, text in zip(images, texts, strict=True)
@@ -50,44 +48,44 @@ class ClassPreview:
         if labels.dtype == torch.int64 and labels.dim() == 1:
             rows = self._single(logits, labels)
         elif _is_binary(labels) and len(self.classes) == labels.shape[-1]:
-            rows = self._several(logits, labels)
+            rows = self._multiple(logits, labels)
         else:
             units = getattr(module, "standardize", None)
-            spread = torch.ones(logits.shape[1]) if units is None else units.std.detach().float().cpu()
-            rows = _numbers(logits, labels, spread)
+            std = torch.ones(logits.shape[1]) if units is None else units.std.detach().float().cpu()
+            rows = _numbers(logits, labels, std)
         return [{"id": name} | row for name, row in zip(batch["ids"], rows, strict=True)]
 
-    def image(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+    def image(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> Image.Image:
         """Return the image itself, small."""
-        return to_pil(batch["images"][position])
+        return to_pil(batch["images"][index])
 
     def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
         """Return the image with truth and prediction below it."""
         right = row.get("right", row["prediction"] == row["truth"])
-        sure = "" if row["confidence"] is None else f" {100 * row['confidence']:.0f}%"
-        said = row.get("said") or _say(row["prediction"])
-        lines = [(f"is {_say(row['truth'])}", None), (f"said {said}{sure}", right)]
+        confidence = "" if row["confidence"] is None else f" {100 * row['confidence']:.0f}%"
+        answer = row.get("answer") or _text(row["prediction"])
+        lines = [(f"is {_text(row['truth'])}", None), (f"said {answer}{confidence}", right)]
         return caption_panel(canvas, lines)
 
     def _single(self, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
         losses = functional.cross_entropy(logits, labels, reduction="none").tolist()
-        sure, guesses = logits.softmax(dim=1).max(dim=1)
+        probs, preds = logits.softmax(dim=1).max(dim=1)
         return [
-            {"truth": self._name(truth), "prediction": self._name(guess), "confidence": p, "loss": loss}
-            for truth, guess, p, loss in zip(
-                labels.tolist(), guesses.tolist(), sure.tolist(), losses, strict=True
+            {"truth": self._name(truth), "prediction": self._name(pred), "confidence": prob, "loss": loss}
+            for truth, pred, prob, loss in zip(
+                labels.tolist(), preds.tolist(), probs.tolist(), losses, strict=True
             )
         ]
 
-    def _several(self, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+    def _multiple(self, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
         losses = functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
-        chances = logits.sigmoid()
-        # How sure of the whole answer: the least sure of its parts.
-        sure = torch.maximum(chances, 1 - chances).amin(dim=1).tolist()
+        probs = logits.sigmoid()
+        # The confidence of a set of labels is that of its least certain label.
+        confidences = torch.maximum(probs, 1 - probs).amin(dim=1).tolist()
         means = losses.mean(dim=1).tolist()
         return [
-            {"truth": self._names(truth), "prediction": self._names(guess), "confidence": p, "loss": loss}
-            for truth, guess, p, loss in zip(labels > 0.5, chances > 0.5, sure, means, strict=True)
+            {"truth": self._names(truth), "prediction": self._names(pred), "confidence": prob, "loss": loss}
+            for truth, pred, prob, loss in zip(labels > 0.5, probs > 0.5, confidences, means, strict=True)
         ]
 
     def _name(self, index: int) -> str:
@@ -100,7 +98,7 @@ class ClassPreview:
         if label.dim() == 0:
             return self._name(int(label))
         if len(self.classes) != label.numel():
-            return _say([round(value, 3) for value in label.flatten().tolist()])
+            return _text([round(value, 3) for value in label.flatten().tolist()])
         weights = [(float(w), self._name(index)) for index, w in enumerate(label.tolist()) if w > 0.01]
         parts = [name if w > 0.99 else f"{w:.2f} {name}" for w, name in sorted(weights, reverse=True)]
         return " + ".join(parts) or "none"
@@ -110,30 +108,30 @@ def _is_binary(labels: Tensor) -> bool:
     return bool(((labels == 0) | (labels == 1)).all())
 
 
-def _numbers(outputs: Tensor, labels: Tensor, spread: Tensor) -> list[dict[str, Any]]:
+def _numbers(outputs: Tensor, labels: Tensor, std: Tensor) -> list[dict[str, Any]]:
     outputs, labels = outputs.reshape(len(outputs), -1), labels.float().reshape(len(labels), -1)
-    losses = ((outputs - labels) / spread).square().mean(dim=1).tolist()
-    # Numbers are near or far, not right or wrong: the answer says how far off it is.
+    losses = ((outputs - labels) / std).square().mean(dim=1).tolist()
+    # A number is not right or wrong: its answer gives the error.
     return [
         {
             "truth": _rounded(truth),
-            "prediction": _rounded(guess),
-            "said": f"{_say(_rounded(guess))}, off by {_say(_off(guess, truth))}",
+            "prediction": _rounded(pred),
+            "answer": f"{_text(_rounded(pred))}, off by {_text(_errors(pred, truth))}",
             "right": None,
             "confidence": None,
             "loss": loss,
         }
-        for truth, guess, loss in zip(labels, outputs, losses, strict=True)
+        for truth, pred, loss in zip(labels, outputs, losses, strict=True)
     ]
 
 
-def _off(guess: Tensor, truth: Tensor) -> list[str]:
-    return [f"{value:.4g}" for value in (guess - truth).abs().tolist()]
+def _errors(pred: Tensor, truth: Tensor) -> list[str]:
+    return [f"{value:.4g}" for value in (pred - truth).abs().tolist()]
 
 
 def _rounded(values: Tensor) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def _say(value: Any) -> str:
+def _text(value: Any) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

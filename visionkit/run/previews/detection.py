@@ -1,4 +1,4 @@
-"""Previews of detection: true boxes dashed, found ones by whether they are right; precision-recall curves."""
+"""Previews of detection: true boxes, right and wrong detections; the file of precision-recall curves."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from visionkit.run.previews.image_grid import BAD, GOOD, caption_panel, to_pil
-from visionkit.run.training.careful import Careful
+from visionkit.run.training.best_effort import BestEffort
 
 __all__ = ["BoxPreview", "CurveFile"]
 
-SIDE = 256  # of a drawn image: boxes need more room than a label
+SIDE = 256  # pixels of the longer side; boxes need more than a label
 TRUE = "#ffd33d"
-_MOST = 30  # boxes an image that the predictions file lists
+_MAX_BOXES = 30  # boxes of an image in the predictions file
 
 
 class BoxPreview:
     """Describes and draws the images of a `Detector`; a `PreviewKind`.
 
-    A detection counts as right where it has the class of an object that no better one has found and overlaps
-    it by half. An image is as bad as the share of objects and detections without a partner.
+    A detection is right if it has the class of an object that no better one matches, and IoU 0.5 with it. The
+    "loss" of an image is the fraction of objects and detections without a match.
 
     Args:
         classes: The names, by label.
-        threshold: Least score of a detection that is shown and counted.
+        threshold: Minimum score of a detection that is drawn and counted.
     """
 
     def __init__(self, classes: Sequence[str], *, threshold: float = 0.5) -> None:
@@ -47,63 +47,65 @@ class BoxPreview:
             canvas = to_pil(image, side=SIDE)
             boxes = _scaled(target["boxes"], tuple(image.shape[-2:]), canvas)
             _draw(canvas, [(box, TRUE) for box in boxes])
-            panels.append(_small(canvas, [(self._count(target["labels"]), None)]))
+            panels.append(caption_panel(canvas, [(self._count(target["labels"]), None)], side=SIDE))
         return panels
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
         """Return truth, prediction, confidence and loss of every image of a batch, with their boxes."""
         rows = []
         sizes = [tuple(t.get("size", i.shape[-2:])) for t, i in zip(batch["targets"], batch["images"])]
-        for name, found, target, image, size in zip(
+        for name, detections, target, image, size in zip(
             batch["ids"], module.predict_step(batch, 0), batch["targets"], batch["images"], sizes, strict=True
         ):
             ratio = torch.tensor([size[1] / image.shape[-1], size[0] / image.shape[-2]] * 2)
             real = target.get("iscrowd", torch.zeros_like(target["labels"])).cpu() == 0
             truth, labels = target["boxes"].cpu()[real] * ratio, target["labels"].cpu()[real]
-            keep = found.scores >= self.threshold
-            boxes, guesses, scores = found.boxes[keep], found.labels[keep], found.scores[keep]
-            right = _pairs(boxes, guesses, truth, labels)
+            keep = detections.scores >= self.threshold
+            boxes, preds, scores = (
+                values[keep] for values in (detections.boxes, detections.labels, detections.scores)
+            )
+            right = _matches(boxes, preds, truth, labels)
             total = len(boxes) + len(truth)
             rows.append(
                 {
                     "id": name,
                     "truth": self._count(labels),
-                    "prediction": self._count(guesses),
+                    "prediction": self._count(preds),
                     "confidence": float(scores.mean()) if len(scores) else None,
                     "loss": 1 - 2 * sum(right) / total if total else 0.0,
                     "size": [int(size[0]), int(size[1])],
                     "true_boxes": _listed(truth),
                     "boxes": _listed(boxes),
-                    "labels": [self.classes[label] for label in guesses[:_MOST].tolist()],
-                    "scores": [round(score, 4) for score in scores[:_MOST].tolist()],
-                    "right": right[:_MOST],
+                    "labels": [self.classes[label] for label in preds[:_MAX_BOXES].tolist()],
+                    "scores": [round(score, 4) for score in scores[:_MAX_BOXES].tolist()],
+                    "right": right[:_MAX_BOXES],
                 }
             )
         return rows
 
-    def image(self, batch: dict[str, Any], position: int, row: dict[str, Any]) -> Image.Image:
+    def image(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> Image.Image:
         """Return the image with the true boxes in yellow, right ones in green and wrong ones in red."""
-        canvas = to_pil(batch["images"][position], side=SIDE)
+        canvas = to_pil(batch["images"][index], side=SIDE)
         size = (row["size"][0], row["size"][1])
         truth = _scaled(torch.tensor(row["true_boxes"]).view(-1, 4), size, canvas)
-        found = _scaled(torch.tensor(row["boxes"]).view(-1, 4), size, canvas)
+        detections = _scaled(torch.tensor(row["boxes"]).view(-1, 4), size, canvas)
         colors = [GOOD if right else BAD for right in row["right"]]
         _draw(canvas, [(box, TRUE) for box in truth], inset=2)
-        _draw(canvas, list(zip(found, colors, strict=True)))
+        _draw(canvas, list(zip(detections, colors, strict=True)))
         return canvas
 
     def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
         """Return the image with the counts of truth and prediction below it."""
-        said = (f"said {row['prediction']}", row["loss"] == 0)
-        return _small(canvas, [(f"is {row['truth']}", None), said])
+        lines = [(f"is {row['truth']}", None), (f"said {row['prediction']}", row["loss"] == 0)]
+        return caption_panel(canvas, lines, side=SIDE)
 
     def _count(self, labels: Tensor) -> str:
         counts = Counter(labels.tolist())
         return ", ".join(f"{counts[label]} {self.classes[label]}" for label in sorted(counts)) or "none"
 
 
-class CurveFile(Careful, Callback):
-    """Writes the precision-recall curves and the scores by class of the last validation for the report.
+class CurveFile(BestEffort, Callback):
+    """Writes the precision-recall curves and the AP by class of the last validation, for the report.
 
     Args:
         folder: The run's folder; the file is `predictions/curves.json`.
@@ -113,19 +115,19 @@ class CurveFile(Careful, Callback):
         self.path = Path(folder) / "predictions" / "curves.json"
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write what the task scored."""
+        """Write the scores of the task."""
         scores = getattr(pl_module, "detection_scores", None)
         if scores is None or not trainer.is_global_zero:
             return
-        with self.careful("The file of curves"):
+        with self.best_effort("The file of curves"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             content = {"curves": scores.curves, "ap": {k: v for k, v in scores.per_class.items() if v >= 0}}
             self.path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _pairs(boxes: Tensor, guesses: Tensor, truth: Tensor, labels: Tensor) -> list[bool]:
-    """Return for each detection, best first, whether it finds an object that no better one has found."""
-    overlap = box_iou(boxes, truth) * (guesses[:, None] == labels[None])
+def _matches(boxes: Tensor, preds: Tensor, truth: Tensor, labels: Tensor) -> list[bool]:
+    """Return for each detection, best first, whether it matches an object that no better one matches."""
+    overlap = box_iou(boxes, truth) * (preds[:, None] == labels[None])
     right = []
     for row in overlap:
         best = int(row.argmax()) if len(row) else -1
@@ -137,7 +139,7 @@ def _pairs(boxes: Tensor, guesses: Tensor, truth: Tensor, labels: Tensor) -> lis
 
 
 def _listed(boxes: Tensor) -> list[list[float]]:
-    return [[round(value, 1) for value in box] for box in boxes[:_MOST].tolist()]
+    return [[round(value, 1) for value in box] for box in boxes[:_MAX_BOXES].tolist()]
 
 
 def _scaled(boxes: Tensor, size: tuple[int, ...], canvas: Image.Image) -> list[list[float]]:
@@ -151,7 +153,3 @@ def _draw(canvas: Image.Image, boxes: Sequence[tuple[list[float], str]], *, inse
     for (x1, y1, x2, y2), color in boxes:
         if x2 - x1 > 2 * inset + 2 and y2 - y1 > 2 * inset + 2:
             draw.rectangle((x1 + inset, y1 + inset, x2 - inset, y2 - inset), outline=color, width=2)
-
-
-def _small(canvas: Image.Image, lines: list[tuple[str, bool | None]]) -> Image.Image:
-    return caption_panel(canvas, lines, side=SIDE)

@@ -1,4 +1,4 @@
-"""One image of a preview, drawn: a small function a kind of annotation, and the grid that joins them."""
+"""Drawing of previews: a tensor as an image, an image with text below it, and a grid of images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def to_pil(image: Tensor, *, side: int = SIDE) -> Image.Image:
     """Return a tensor as an image whose longer side is `side` pixels.
 
     Args:
-        image: `(C, H, W)` uint8, or float in [0, 1]. One channel is grey; of more than three the
-            first three are shown as red, green and blue, and of two both are, without blue.
+        image: `(C, H, W)` uint8, or float in [0, 1]. One channel is grey; two are red and green;
+            of more than three the first three are red, green and blue.
         side: Pixels of the longer side.
     """
     pixels = image.detach().cpu()[:3]
@@ -52,9 +52,9 @@ def caption_panel(
     panel.paste(canvas, ((side - canvas.width) // 2, (side - canvas.height) // 2))
     draw = ImageDraw.Draw(panel)
     font = ImageFont.load_default(size=11)
-    for number, (text, right) in enumerate(lines):
+    for idx, (text, right) in enumerate(lines):
         color = INK if right is None else GOOD if right else BAD
-        draw.text((2, side + 2 + LINE * number), _fit(draw, text, font, side), fill=color, font=font)
+        draw.text((2, side + 2 + LINE * idx), _fit(draw, text, font, side), fill=color, font=font)
     return panel
 
 
@@ -63,18 +63,18 @@ def join_grid(panels: Sequence[Image.Image], *, columns: int = 0, gap: int = GAP
 
     Args:
         panels: At least one canvas.
-        columns: Images in a row; 0 takes as many as are as wide as eight small ones.
+        columns: Images in a row; 0 takes as many as fit the width of eight small ones.
         gap: Pixels between them.
     """
-    wide = max(panel.width for panel in panels)
-    columns = min(columns or max(1, 8 * SIDE // wide), len(panels))
+    width = max(panel.width for panel in panels)
+    columns = min(columns or max(1, 8 * SIDE // width), len(panels))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     heights = [max(panel.height for panel in row) for row in rows]
-    grid = Image.new("RGB", (columns * (wide + gap) + gap, sum(heights) + gap * (len(rows) + 1)), PAPER)
+    grid = Image.new("RGB", (columns * (width + gap) + gap, sum(heights) + gap * (len(rows) + 1)), PAPER)
     top = gap
     for row, height in zip(rows, heights, strict=True):
         for column, panel in enumerate(row):
-            grid.paste(panel, (gap + column * (wide + gap), top))
+            grid.paste(panel, (gap + column * (width + gap), top))
         top += height + gap
     return grid
 

@@ -231,6 +231,7 @@ def _conclude(out: Path, folders: list[Path], seconds: float, failure: Exception
     from visionkit.compare.comparison import compare
     from visionkit.compare.report.report import write_report
     from visionkit.compare.run_record import runs_inside
+    from visionkit.compare.summary import print_summary
     from visionkit.run.storage.result import read_result
 
     results = [result for folder in folders if (result := read_result(folder)) is not None]
@@ -242,7 +243,7 @@ def _conclude(out: Path, folders: list[Path], seconds: float, failure: Exception
         comparison = compare(
             [path for path in inside if path in {f.resolve() for f in folders}], others=inside
         )
-        comparison.print()
+        print_summary(comparison)
         report = write_report(comparison, out)
     except Exception as error:
         if failure is not None:  # which is raised in the end

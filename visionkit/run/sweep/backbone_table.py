@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
-from visionkit.compare.report.figures import INK, arm_style, name_axes, new_figure, to_png
+from visionkit.compare.report.plot_style import INK, arm_style, name_axes, new_figure, to_png
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.run.config import RunConfig
 from visionkit.run.storage.result import read_result

@@ -15,7 +15,7 @@ from visionkit.run.config import RunConfig
 from visionkit.run.storage.result import environment
 from visionkit.run.sweep.announce import announce, notice_lines
 from visionkit.run.training.device_policy import Policy
-from visionkit.run.training.schedule_length import Length
+from visionkit.run.training.schedule_length import ScheduleLength
 
 __all__ = ["print_banner"]
 
@@ -28,7 +28,7 @@ def print_banner(
     trainer: lightning.Trainer,
     policy: Policy,
     folder: Path,
-    plan: Length,
+    plan: ScheduleLength,
     resume: str | None,
     changed: str = "",
 ) -> None:
@@ -37,7 +37,7 @@ def print_banner(
 
     env, world = environment(), trainer.world_size
     versions = env["versions"]
-    width = plan.width * config.accumulate
+    local_batch, update = plan.images_per_batch // world, plan.images_per_batch * config.accumulate
     sizes = data.facts()["sizes"]
     total = sum(p.numel() for p in task.parameters())
     trainable = sum(p.numel() for p in task.parameters() if p.requires_grad)
@@ -52,8 +52,8 @@ def print_banner(
         "device": f"{world} x {policy.accelerator} ({env['device']}), {policy.precision}"
         + (", channels-last" if policy.channels_last else "")
         + (", compiled" if policy.compile else ""),
-        "batch": f"{plan.width // world} x {world} process(es) x {config.accumulate} accumulated = {width}",
-        "rate": describe_rate(config.lr, config.optim, width),
+        "batch": f"{local_batch} x {world} process(es) x {config.accumulate} accumulated = {update}",
+        "rate": describe_rate(config.lr, config.optim, update),
         "data": f"{data.splits.name}: {sizes['train']} of {sizes['train_full']} train, {sizes['val']} val, "
         f"{sizes['test']} test" + _targets(task, data.splits.classes),
         "length": plan.describe(sizes["train"]),

@@ -27,7 +27,7 @@ from visionkit.data.datamodule import DataModule
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.files import remove_parts
 from visionkit.run.callbacks.finite_guard import FiniteGuard
-from visionkit.run.callbacks.metrics_csv import TableLogger
+from visionkit.run.callbacks.metrics_csv import MetricsCSVLogger
 from visionkit.run.callbacks.preempt import Preemption
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 from visionkit.run.callbacks.skipped_samples import SkippedSamples
@@ -43,10 +43,10 @@ from visionkit.run.storage.disk import check_writable
 from visionkit.run.storage.lock import hold
 from visionkit.run.storage.result import TEST_FAILED, environment, write_result
 from visionkit.run.training.banner import print_banner
-from visionkit.run.training.careful import problems_of
+from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.run.training.run_facts import run_facts, run_result
-from visionkit.run.training.schedule_length import Length, length
+from visionkit.run.training.schedule_length import ScheduleLength, schedule_length
 from visionkit.run.training.trainer import build_trainer
 
 __all__ = ["fit"]
@@ -95,7 +95,7 @@ def _fit(
     began = time.time()
     policy = _prepare(config, task, data)
     processes = find_processes(config, accelerator=policy.accelerator)
-    plan = length(config, data, processes.world)
+    plan = schedule_length(config, data, processes.world)
     monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
     parts = _Parts.of(config, data, plan, folder, monitor)
     trainer = build_trainer(
@@ -123,7 +123,7 @@ def _fit(
         best = folder / "checkpoints" / "best.ckpt"
         if data.splits.test is not None:
             metrics |= _test(trainer, task, data, best if best.exists() else None, problems)
-    came_out = parts.came_out() | {
+    outcome = parts.outcome() | {
         "metrics": metrics,
         # Which weights a split's metrics are of: those at the end, or those of the best validation.
         "metrics_of": {"val": "last", "test": "best" if best.exists() else "last"},
@@ -133,7 +133,7 @@ def _fit(
     }
     precision = str(trainer.precision)
     result = run_result(
-        config, task, data, plan=plan, policy=policy, precision=precision, folder=folder, came_out=came_out
+        config, task, data, plan=plan, policy=policy, precision=precision, folder=folder, outcome=outcome
     )
     if trainer.is_global_zero:
         write_result(folder, result)
@@ -154,7 +154,7 @@ class _Parts:
 
     @classmethod
     def of(
-        cls, config: RunConfig, data: DataModule, plan: Length, folder: Path, monitor: tuple[str, str]
+        cls, config: RunConfig, data: DataModule, plan: ScheduleLength, folder: Path, monitor: tuple[str, str]
     ) -> _Parts:
         saver = SaveCheckpoints(
             folder / "checkpoints",
@@ -177,7 +177,7 @@ class _Parts:
         last: list[Callback] = [self.guard, self.watchdog, Preemption(self.saver), self.saver]
         return [self.clock, *self.first, *callbacks, *last]
 
-    def came_out(self) -> dict[str, Any]:
+    def outcome(self) -> dict[str, Any]:
         """Return what the parts know of the finished training."""
         name, mode = self.saver.monitor
         best = {"name": name, "value": self.saver.best_score, "metrics": dict(self.saver.best_metrics)}
@@ -270,7 +270,7 @@ class _Clock(Callback):
     """Counts images seen, exactly, and the images a second of the training steps; keeps the table by them."""
 
     def __init__(self, path: Path) -> None:
-        self.table = TableLogger(path, images=lambda: self.images)
+        self.table = MetricsCSVLogger(path, images=lambda: self.images)
         self.images = 0
         self.speed = 0.0
         self._spent = 0.0
@@ -343,7 +343,7 @@ def _open_folder(config: RunConfig, folder: Path, saver: SaveCheckpoints) -> tup
     return None if checkpoint is None else str(checkpoint), changed
 
 
-def _identity(config: RunConfig, data: DataModule, plan: Length) -> dict[str, Any]:
+def _identity(config: RunConfig, data: DataModule, plan: ScheduleLength) -> dict[str, Any]:
     """Return what has to be the same when the run is continued, by name."""
     facts = data.facts()
     # After the settings, one of which is called "data" too: what counts is what lies there.

@@ -1,4 +1,4 @@
-"""A profiler that measures nothing, at no cost: Lightning enters its profiler some forty times a step."""
+"""A profiler that measures nothing at no cost: Lightning calls its profiler about forty times a step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class QuietProfiler(PassThroughProfiler):
-    """Lightning's own stand-in, without making a new context for every call."""
+    """Lightning's `PassThroughProfiler`, without a new context for every call."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         """Return a context that does nothing."""

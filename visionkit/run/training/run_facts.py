@@ -1,4 +1,4 @@
-"""What a run is, as one flat table for trackers, and what came of it, as `result.json` holds it."""
+"""The hyper-parameters of a run for trackers, as one flat table, and the content of its `result.json`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from visionkit.printable import printable_values
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.storage.result import environment, peak_memory_mb
 from visionkit.run.training.device_policy import Policy
-from visionkit.run.training.schedule_length import Length
+from visionkit.run.training.schedule_length import ScheduleLength
 
 __all__ = ["run_facts", "run_result"]
 
 
 def run_facts(
-    config: RunConfig, task: lightning.LightningModule, data: DataModule, plan: Length
+    config: RunConfig, task: lightning.LightningModule, data: DataModule, plan: ScheduleLength
 ) -> dict[str, Any]:
-    """Return the settings of one run by dotted names, with its init, seed and fraction as they are.
+    """Return the settings of one run by dotted names, with its one init, seed and fraction.
 
     Args:
         config: One run's settings.
-        task: What is trained.
-        data: What it is trained on.
-        plan: How long.
+        task: The task that is trained.
+        data: Its data.
+        plan: Its length.
     """
     left_out = {name for name, role in roles(config).items() if role == "free"} | {"seeds", "fractions"}
     settings = {name: v for name, v in flatten(to_dict(config)).items() if name not in left_out}
@@ -39,7 +39,7 @@ def run_facts(
         "task": type(task).__name__,
         "epochs": plan.epochs,
         "images": plan.images,
-        "images_per_update": plan.width * config.accumulate,
+        "images_per_update": plan.images_per_batch * config.accumulate,
         "data": config.data,
         "data_name": data.splits.name,
         "train_size": len(data.train_data),
@@ -55,35 +55,35 @@ def run_result(
     task: lightning.LightningModule,
     data: DataModule,
     *,
-    plan: Length,
+    plan: ScheduleLength,
     policy: Policy,
     precision: str,
     folder: Path,
-    came_out: Mapping[str, Any],
+    outcome: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what `result.json` holds of a finished run.
+    """Return the content of `result.json` of a finished run.
 
     Args:
         config: Its settings.
-        task: What was trained.
-        data: What it was trained on.
-        plan: How long it was to be.
-        policy: How it used its device.
-        precision: The precision that the Trainer computed in.
+        task: The task that was trained.
+        data: Its data.
+        plan: Its planned length.
+        policy: Its device policy.
+        precision: The precision of the Trainer.
         folder: Its folder.
-        came_out: What only the training knows: metrics, images seen, problems, seconds.
+        outcome: What only the training knows: metrics, images seen, problems, seconds.
     """
-    seen, predictions = came_out["images_seen"], "predictions/val.jsonl"
+    seen, predictions = outcome["images_seen"], "predictions/val.jsonl"
     return {
         "task": type(task).__name__,
         "init": config.init,
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
-        **came_out,
+        **outcome,
         "stopped_early": {"images": seen, "planned_images": plan.images} if seen < plan.images else None,
         "weights": _weights(task),
         "config": to_dict(config),
-        # A comparison reads them here: it knows no recipe. What is not named is "identity".
+        # For a comparison, which has no access to recipes. Settings that are not listed are "identity".
         "roles": {name: role for name, role in roles(config).items() if role != "identity"},
         "policy": policy.as_dict(),
         "env": environment(),
@@ -96,15 +96,15 @@ def run_result(
 
 
 def _equal(
-    config: RunConfig, task: lightning.LightningModule, data: DataModule, plan: Length, precision: str
+    config: RunConfig, task: lightning.LightningModule, data: DataModule, plan: ScheduleLength, precision: str
 ) -> dict[str, Any]:
-    """Return what has to be equal between the arms, as it turned out in this run."""
+    """Return what has to be equal between the arms, with its values in this run."""
     return {
         "norm": getattr(getattr(task, "transfer", None), "norm", None),
         "schedule": {
             "images": plan.images,
             "epochs": plan.epochs,
-            "global_batch": plan.width * config.accumulate,
+            "global_batch": plan.images_per_batch * config.accumulate,
             "shape": config.optim.schedule,
             "lr": config.lr,
         },

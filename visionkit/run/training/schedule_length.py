@@ -1,4 +1,4 @@
-"""How long a run is: epochs, the batches in them, and when it is validated."""
+"""The length of a run: epochs, batches an epoch, and epochs between validations."""
 
 from __future__ import annotations
 
@@ -8,60 +8,61 @@ from visionkit.data.datamodule import DataModule
 from visionkit.data.samplers import TrainBatchSampler
 from visionkit.run.config import RunConfig
 
-__all__ = ["Length", "length"]
+__all__ = ["ScheduleLength", "schedule_length"]
 
 
 @dataclass(frozen=True)
-class Length:
-    """How long a run is: full epochs, validated every `validate_every` and after the last.
+class ScheduleLength:
+    """The length of a run in full epochs; it is validated every `validate_every` and after the last.
 
     Args:
         epochs: Passes over the training split.
         validate_every: Epochs between validations.
-        batches: Batches of all processes together in an epoch.
-        width: Images in such a batch.
+        batches: Batches of an epoch, each over all processes.
+        images_per_batch: Images in such a batch.
     """
 
     epochs: int
     validate_every: int
     batches: int
-    width: int
+    images_per_batch: int
 
     @property
     def images(self) -> int:
         """The images of the run, over all processes."""
-        return self.epochs * self.batches * self.width
+        return self.epochs * self.batches * self.images_per_batch
 
     def describe(self, size: int) -> str:
-        """Return the length in words; it names where full batches leave some images out of an epoch.
+        """Return the length in words, with the images of an epoch if full batches leave some out.
 
         Args:
             size: Images of the training split.
         """
-        epochs, each = f"{self.epochs} epoch{'s' * (self.epochs != 1)}", self.batches * self.width
+        epochs, each = f"{self.epochs} epoch{'s' * (self.epochs != 1)}", self.batches * self.images_per_batch
         if each >= size:
             return f"{epochs} = {self.images} images"
+        batches = f"full batches of {self.images_per_batch}"
         if self.epochs == 1:
-            return f"{epochs} = {each} of {size} images (full batches of {self.width})"
-        return f"{epochs} = {self.images} images ({each} of {size} an epoch: full batches of {self.width})"
+            return f"{epochs} = {each} of {size} images ({batches})"
+        return f"{epochs} = {self.images} images ({each} of {size} an epoch: {batches})"
 
 
-def length(config: RunConfig, data: DataModule, world: int) -> Length:
+def schedule_length(config: RunConfig, data: DataModule, world: int) -> ScheduleLength:
     """Return the length of a run over `data` in `world` processes.
 
     `config.images`, when set, is rounded up to full epochs, so that subsets train for the same number of
-    images. Validation comes about twelve times a run, and always after the last epoch.
+    images. A run is validated about twelve times, and always after the last epoch.
     """
     order = TrainBatchSampler(
         len(data.train_data), batch_size=data.batch_size, seed=data.seed, world_size=world
     )
-    batches, width = len(order), order.batch_size * world
+    batches, images_per_batch = len(order), order.batch_size * world
     epochs = config.epochs
     if config.images:
-        epochs = max(1, -(-config.images // (batches * width)))
+        epochs = max(1, -(-config.images // (batches * images_per_batch)))
     every = config.validate_every or max(1, epochs // 12)
     if config.images:
         epochs = -(-epochs // every) * every
     while epochs % every:
         every -= 1
-    return Length(epochs, every, batches, width)
+    return ScheduleLength(epochs, every, batches, images_per_batch)

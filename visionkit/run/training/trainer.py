@@ -1,4 +1,4 @@
-"""The one function that builds a Trainer: exact order, exact shards, safe checkpoints, quiet log."""
+"""The function that builds every Trainer: exact data order, atomic checkpoints, DDP or FSDP, quiet log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from visionkit.compat import skip_signal_handlers, skip_sigterm_broadcast
 from visionkit.errors import InputError, unknown_name
-from visionkit.run.callbacks.deterministic_all_reduce import OrderedSum
+from visionkit.run.callbacks.deterministic_all_reduce import DeterministicAllReduce
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import Processes, find_processes
 from visionkit.run.processes.lifetime import destroy_group_at_exit
@@ -46,7 +46,7 @@ def build_trainer(
     validate_every: int = 1,
     log_every: int = 20,
 ) -> lightning.Trainer:
-    """Return a Trainer as every recipe uses it; anything it sets can be set by hand on a stock one.
+    """Return the Trainer of every recipe; all that it sets can be set on a stock Trainer.
 
     Args:
         config: Devices, nodes, strategy, precision, accumulation, clipping.
@@ -54,9 +54,9 @@ def build_trainer(
         policy: How the run uses its device; chosen from `config` if not given.
         processes: The processes of the run; found from `config` and the environment if not given.
         callbacks: Run in this order; checkpoint writers go last.
-        loggers: Where logged values go.
-        max_epochs: Passes over the data; -1 leaves the end to `max_steps`.
-        max_steps: Updates; -1 leaves the end to `max_epochs`.
+        loggers: Receive the logged values.
+        max_epochs: Maximum epochs; -1 for no limit.
+        max_steps: Maximum updates; -1 for no limit.
         validate_every: Epochs between validations.
         log_every: Updates between rows of training values.
 
@@ -70,14 +70,14 @@ def build_trainer(
     if processes.world > 1:
         destroy_group_at_exit()
     _quiet()
-    summing = [OrderedSum()] if policy.accelerator == "cpu" and processes.world > 2 else []
+    all_reduce = [DeterministicAllReduce()] if policy.accelerator == "cpu" and processes.world > 2 else []
     trainer = lightning.Trainer(
         accelerator=policy.accelerator,
         devices=processes.devices,
         num_nodes=processes.nodes,
         strategy=_strategy(config, policy, processes),
         **_precision(policy, processes),
-        callbacks=[*summing, *callbacks, *_progress(config)],
+        callbacks=[*all_reduce, *callbacks, *_progress(config)],
         logger=list(loggers) or False,
         max_epochs=max_epochs,
         max_steps=max_steps,
@@ -124,8 +124,10 @@ def _strategy(config: RunConfig, policy: Policy, processes: Processes) -> str | 
         from ray.train.lightning import RayDDPStrategy, RayFSDPStrategy
 
         # Ray has made the process group, with its own time-out.
-        made: Strategy = RayFSDPStrategy() if name == "fsdp" else RayDDPStrategy(gradient_as_bucket_view=True)
-        return made
+        strategy: Strategy = (
+            RayFSDPStrategy() if name == "fsdp" else RayDDPStrategy(gradient_as_bucket_view=True)
+        )
+        return strategy
     if name == "fsdp":
         return FSDPStrategy(timeout=timeout)
     if name == "auto" and processes.world == 1:
@@ -175,7 +177,7 @@ def _terminal() -> bool:
 
 
 def _quiet() -> None:
-    # Product tips and notes on what was set on purpose; everything else is shown.
+    # Product tips, and warnings about settings made on purpose; all others are shown.
     notes: list[Any] = [
         r".*does not have many workers.*",
         r".*number of training batches .* is smaller than the logging interval.*",

@@ -1,0 +1,29 @@
+"""The figures of a report, in its order: a new one is a module in `figures/` and a row here."""
+
+from __future__ import annotations
+
+from visionkit.compare.report.figures import (
+    attention,
+    class_scores,
+    confusion_matrix,
+    gap_bars,
+    learning_curves,
+    low_data_curve,
+    precision_recall,
+    worst_predictions,
+)
+from visionkit.compare.report.sections import ReportFigure
+
+__all__ = ["FIGURES"]
+
+# Rows of the same title share a section.
+FIGURES = (
+    ReportFigure("Learning curves", learning_curves.applies, learning_curves.draw),
+    ReportFigure("With less data", low_data_curve.applies, low_data_curve.draw),
+    ReportFigure("The gap at the end", gap_bars.applies, gap_bars.draw),
+    ReportFigure("Sample predictions, the worst first", worst_predictions.applies, worst_predictions.draw),
+    ReportFigure("Where it looked, word by word", attention.applies, attention.draw),
+    ReportFigure("By class", precision_recall.applies, precision_recall.draw),
+    ReportFigure("By class", confusion_matrix.applies, confusion_matrix.draw),
+    ReportFigure("By class", class_scores.applies, class_scores.draw),
+)

@@ -1,0 +1,61 @@
+"""What the report draws from: the comparison, and the predictions of one run of each arm."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.report.predictions import read_curves, read_predictions
+from visionkit.compare.run_record import RunRecord
+
+__all__ = ["ReportData", "one_run_each"]
+
+
+class ReportData:
+    """A comparison, with the sample predictions of one run of each arm at the arm's largest fraction.
+
+    Args:
+        comparison: The runs.
+
+    Attributes:
+        name: The name of the data.
+        runs: Arm to the run that its sample predictions are of; arms without predictions have none.
+        rows: Arm to image id to the row of the predictions file.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self.name = str(comparison.data.get("name", "data"))
+        self.runs = {arm: run for arm, run in one_run_each(comparison) if run.result.get("predictions")}
+        self.rows: dict[str, dict[str, dict[str, Any]]] = {
+            arm: {str(row["id"]): row for row in read_predictions(run.folder, run.result["predictions"])}
+            for arm, run in self.runs.items()
+        }
+
+    @property
+    def samples_of(self) -> str:
+        """Return which runs the sample predictions are of: seed and fraction."""
+        run = next(iter(self.runs.values()), None)
+        return "" if run is None else f"seed {run.seed}, {100 * run.fraction:.3g}% of the training data"
+
+    @property
+    def classes(self) -> list[str]:
+        """Return the names of the classes."""
+        return [str(name) for name in self.comparison.data.get("classes") or ()]
+
+    @cached_property
+    def curves(self) -> dict[str, dict[str, Any]]:
+        """Return arm to precision-recall curves and AP by class, for arms whose run has them."""
+        curves = {arm: read_curves(run.folder) for arm, run in self.runs.items()}
+        return {arm: table for arm, table in curves.items() if table}
+
+
+def one_run_each(comparison: Comparison) -> list[tuple[str, RunRecord]]:
+    """Return one run of each arm: the first at the arm's largest fraction."""
+    runs = []
+    for arm in comparison.arms:
+        records = [record for record in comparison.records if arm_name(record.init) == arm]
+        largest = max(record.fraction for record in records)
+        runs.append((arm, next(record for record in records if record.fraction == largest)))
+    return runs
