@@ -79,11 +79,11 @@ def test_packaged_weights_are_the_whole_network():
 
 def test_networks_that_share_modules_keep_their_weights():
     from visionkit.backbones.registry import resolve
-    from visionkit.backbones.sources.base import Request
+    from visionkit.backbones.sources.base import ModelSpec
     from visionkit.backbones.tracing import run_for_shapes
 
-    source, request = resolve("timm/coat_lite_tiny", Request(""))
-    model = source.build(request, None).eval()
+    source, spec = resolve("timm/coat_lite_tiny", ModelSpec(""))
+    model = source.build(spec, None).eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     ids = [id(p) for p in model.parameters()]
     run_for_shapes(model, (224, 224), 3)

@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from visionkit.backbones.probe import make_plan
+from torch import nn
+
+from visionkit.backbones.norms import convert_norms
+from visionkit.backbones.probe import probe_model
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.sources.base import Plan, Request, Size
-from visionkit.config import check_number, check_numbers, limits
-from visionkit.errors import InputError
+from visionkit.backbones.sources.base import ModelInfo, ModelSpec, Size
+from visionkit.backbones.weights import WeightsInfo
+from visionkit.config import NormPolicy, TransferConfig, check_number, check_numbers, limits
+from visionkit.errors import InputError, expected
+from visionkit.tasks.own_module import OwnModule, PooledMaps, own_module_name
+from visionkit.types import Init
 
 __all__ = ["ImageSpec", "warn_other_size"]
 
@@ -69,8 +75,8 @@ class ImageSpec:
             "std": None if self.std is None else list(self.std),
         }
 
-    def plan(self, backbone: str, output_stride: int | None = None) -> Plan:
-        """Return what is known of a named network for these images, before it is built."""
+    def plan(self, backbone: str, output_stride: int | None = None) -> ModelInfo:
+        """Return what a named network turns out to be for these images."""
         fixed = self._plan(backbone, output_stride, None).fixed_size is not None
         return self._plan(backbone, output_stride, self.size if fixed else None)
 
@@ -80,9 +86,9 @@ class ImageSpec:
             return None
         return self.size
 
-    def _plan(self, backbone: str, output_stride: int | None, size: Size | None) -> Plan:
-        source, request = resolve(backbone, Request("", "", self.in_channels, output_stride, size))
-        return make_plan(cast(Any, source), request)
+    def _plan(self, backbone: str, output_stride: int | None, size: Size | None) -> ModelInfo:
+        source, spec = resolve(backbone, ModelSpec("", "", self.in_channels, output_stride, size))
+        return probe_model(cast(Any, source), spec)
 
 
 def warn_other_size(task: Any, images: Any) -> None:

@@ -19,18 +19,57 @@ from visionkit.task_config import RCNNConfig
 
 __all__ = ["FasterRCNN"]
 
-_CONFIG = RCNNConfig()
+
+@dataclass(frozen=True)
+class RCNNConfig:
+    """Settings of a Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
+
+    Args:
+        masks: Add the mask head (Mask R-CNN).
+        head: "two_fc", or "four_conv" (four convolutions and one fully connected layer).
+        head_width: Outputs of the fully connected layers.
+        class_agnostic: One box a region instead of one for each class.
+        box_loss: Loss of the box head; the proposal network keeps smooth L1.
+        rpn_convs: Convolutions of the proposal network.
+        anchor_scales: Side of the anchors of each level, in its own positions.
+        anchor_ratios: Height over width of the anchors.
+        anchor_spacing: "reduction", or "grid" as torchvision (see `LevelAnchors`).
+        proposals_train: Proposals an image in training, before and after suppression.
+        proposals_eval: Proposals an image in evaluation; 300 is about three times faster on a CPU.
+        proposal_samples: Anchors an image in the proposal network's loss.
+        box_samples: Proposals an image in the box head's loss.
+        score_threshold: Detections below it are dropped.
+        nms_threshold: Overlap above which the lower of two detections of a class is dropped.
+        detections_per_img: Maximum number of detections an image.
+    """
+
+    masks: bool = False
+    head: Literal["two_fc", "four_conv"] = "two_fc"
+    head_width: int = 1024
+    class_agnostic: bool = False
+    box_loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"
+    rpn_convs: int = 1
+    anchor_scales: tuple[float, ...] = (8.0,)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_spacing: Literal["reduction", "grid"] = "reduction"
+    proposals_train: int = 2000
+    proposals_eval: int = 1000
+    proposal_samples: int = 256
+    box_samples: int = 512
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    detections_per_img: int = 100
 
 
 class FasterRCNN(nn.Module):
     """Two-stage detector over a source whose levels have equal channels (a pyramid).
 
     Proposals come from all levels; boxes are pooled from the first `region_levels` (a coarser level that only
-    repeats another one, as "pool" makes, serves proposals alone).
+    subsamples another, as "pool" does, is used for proposals only).
 
     Args:
         source: Normalised images to maps; all levels with the same channels.
-        num_classes: Foreground classes; background is added here.
+        num_classes: Foreground classes; the background class is added.
         config: See `RCNNConfig`.
         norm: Makes the norm of the convolutional heads; without it they have biases.
         region_levels: How many of the finest levels boxes are pooled from.
@@ -119,7 +158,7 @@ class FasterRCNN(nn.Module):
             mask head `masks` `(D, 1, 28, 28)` probabilities within the box; and the losses `loss_objectness`,
             `loss_proposal`, `loss_class`, `loss_box` and `loss_mask`.
         """
-        shifted = None
+        shifted = None  # targets with labels from 1: the background is class 0
         if self.training:
             if targets is None:
                 raise InputError("Expected targets in training, but got none.")
@@ -127,11 +166,11 @@ class FasterRCNN(nn.Module):
         shapes = [(int(h), int(w)) for h, w in sizes]
         maps = self.source(images)
         named = {str(index): m for index, m in enumerate(maps)}
-        proposals, first = self.rpn(ImageList(images, shapes), named, shifted)
-        found, losses = self.heads(maps, proposals, shapes, shifted)
-        for each in found:
-            each["labels"] = each["labels"] - 1
-        if first:
-            losses["loss_objectness"] = first["loss_objectness"]
-            losses["loss_proposal"] = first["loss_rpn_box_reg"]
-        return found, losses
+        proposals, rpn_losses = self.rpn(ImageList(images, shapes), named, shifted)
+        detections, losses = self.heads(maps, proposals, shapes, shifted)
+        for detection in detections:
+            detection["labels"] = detection["labels"] - 1
+        if rpn_losses:
+            losses["loss_objectness"] = rpn_losses["loss_objectness"]
+            losses["loss_proposal"] = rpn_losses["loss_rpn_box_reg"]
+        return detections, losses
