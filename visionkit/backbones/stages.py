@@ -288,8 +288,8 @@ def _repeated(net: nn.Module) -> tuple[str, list[str]]:
             break
         path, module = f"{path}{main}.", module.get_submodule(main)
     kinds = Counter(type(module.get_submodule(name)) for name in sizes)
-    most_common = max(kinds.values(), default=0)
-    return (path, list(sizes)) if most_common >= 3 and 2 * most_common >= len(sizes) else (path, [])
+    largest_kind = max(kinds.values(), default=0)
+    return (path, list(sizes)) if largest_kind >= 3 and 2 * largest_kind >= len(sizes) else (path, [])
 
 
 class Freezer:
