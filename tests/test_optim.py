@@ -35,12 +35,12 @@ def test_every_trained_parameter_is_in_one_group_with_its_rate_and_decay(name: s
     task = Task(name)
     transfer = resolve_transfer("classification", "pretrained", TransferConfig(layer_decay=0.5))
     groups = parameter_groups(task, task.backbone, OptimConfig(weight_decay=0.1), transfer, 1.0)
-    found = [id(p) for group in groups for p in group["params"]]
-    assert sorted(found) == sorted(id(p) for p in task.parameters())
+    result = [id(p) for group in groups for p in group["params"]]
+    assert sorted(result) == sorted(id(p) for p in task.parameters())
     bare = {id(p) for p in task.parameters() if p.ndim <= 1} | {id(task.words.weight)}
     for group in groups:
-        kept = {id(p) in bare for p in group["params"]}
-        assert kept == {group["weight_decay"] == 0.0}
+        remaining = {id(p) in bare for p in group["params"]}
+        assert remaining == {group["weight_decay"] == 0.0}
     rates = {group["name"].split("/no")[0]: group["lr"] for group in groups}
     reductions = [stage.reduction for stage in task.backbone.stages() if stage.parameters]
     assert len(reductions) >= 4

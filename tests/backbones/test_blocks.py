@@ -67,9 +67,9 @@ def test_networks_with_levels_keep_their_rates(name):
     encoder = _empty(create_encoder, name)
     assert encoder.blocks() == []
     stages = [stage.reduction for stage in encoder.stages() if stage.parameters]
-    wanted = {f"backbone/{r}": 0.5**depth for depth, r in enumerate(reversed(stages))}
-    assert _rates(encoder, 0.5) == wanted
-    assert len(wanted) >= 4
+    expected = {f"backbone/{r}": 0.5**depth for depth, r in enumerate(reversed(stages))}
+    assert _rates(encoder, 0.5) == expected
+    assert len(expected) >= 4
 
 
 def test_the_order_of_blocks_is_that_of_execution():
@@ -92,9 +92,9 @@ def test_a_share_of_the_blocks_is_frozen(make, share):
     numbers = {int(n.split("blocks.")[1].split(".")[0]) for n in frozen if "blocks." in n}
     assert numbers == set(range(int(12 * share)))
     assert "net.model.patch_embed.proj.weight" in frozen
-    held = [m.training for n, m in module.named_modules() if n.startswith("net.model.blocks.")]
-    assert all(held) == (share < 1 / 12)
-    assert any(held)
+    frozen_modules = [m.training for n, m in module.named_modules() if n.startswith("net.model.blocks.")]
+    assert all(frozen_modules) == (share < 1 / 12)
+    assert any(frozen_modules)
     module.freeze_through(0)
     assert all(p.requires_grad for p in module.parameters())
 

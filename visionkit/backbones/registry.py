@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import cast
 
@@ -19,12 +19,6 @@ from visionkit.errors import InputError, expected, nearest, unknown_name
 __all__ = ["list_backbones", "register_backbone", "registered", "resolve"]
 
 _USER = UserSource()
-
-
-@dataclass(frozen=True)
-class _Resolved:
-    source: Source
-    spec: ModelSpec
 
 
 def register_backbone(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
