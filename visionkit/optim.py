@@ -181,7 +181,7 @@ def images_per_step(trainer: lightning.Trainer) -> int:
     size = next((units for loader in _loaders(trainer.train_dataloader) if (units := _batch_size(loader))), 0)
     if not size:
         raise InputError(
-            "Expected a training loader that says its batch size, but found none. Use a DataLoader with "
+            "Expected a training loader with a batch size, but found none. Use a DataLoader with "
             "batch_size, or a batch sampler with the attribute batch_size."
         )
     return size * trainer.world_size * trainer.accumulate_grad_batches
@@ -292,13 +292,10 @@ class _Unit(NamedTuple):
 def _units(backbone: nn.Module) -> list[_Unit]:
     """Return the units of a backbone, first to last."""
     blocks: Callable[[], list[tuple[float, list[str]]]] | None = getattr(backbone, "blocks", None)
-    units = blocks() if blocks is not None else []
+    named = enumerate(blocks() if blocks is not None else [])
+    units = [_Unit(f"backbone/block {i}", fraction, names) for i, (fraction, names) in named if names]
     if units:
-        return [
-            _Unit(f"backbone/block {i}", fraction, names)
-            for i, (fraction, names) in enumerate(units)
-            if names
-        ]
+        return units
     return [_Unit(f"backbone/{reduction}", reduction, names) for reduction, names in _stages(backbone)]
 
 
@@ -318,8 +315,8 @@ def _undecayed(module: nn.Module) -> set[str]:
         no_decay: set[str] = set()
         if isinstance(part, nn.Embedding):
             no_decay.add("weight")
-        asked = getattr(part, "no_weight_decay", None)
-        if callable(asked):
-            no_decay |= set(asked())
+        listed = getattr(part, "no_weight_decay", None)
+        if callable(listed):
+            no_decay |= set(listed())
         names |= {f"{prefix}.{name}" if prefix else name for name in no_decay}
     return names

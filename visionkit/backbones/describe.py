@@ -31,7 +31,7 @@ class Description:
         tags: Names of its pretrained weights, the default first.
         tag: The weights that `init="pretrained"` loads.
         training_data: Data set that those weights were trained on.
-        licence: The licence of those weights, as far as the source says.
+        licence: The licence of those weights, as far as the source documents it.
         pretrained: Whether there are pretrained weights at all.
         weights_here: Whether they are on this machine, so that no hub is needed.
         weights_path: Path of their file.

@@ -50,13 +50,19 @@ def probe_model(source: Source, spec: ModelSpec) -> ModelInfo:
             "image. Take another backbone."
         ) from error
     nodes, unaligned = _deepest_nodes(measured, candidates, shapes)
-    fixed, multiple, step = _sizes(maps, model, nodes, candidates, size, native, spec.in_channels)
-    return ModelInfo(tuple(nodes), tuple(unaligned), fixed, multiple, step, parameters, kinds, size)
+    fixed, pad, divisor = _sizes(maps, model, nodes, candidates, size, native, spec.in_channels)
+    return ModelInfo(tuple(nodes), tuple(unaligned), fixed, pad, divisor, parameters, kinds, size)
 
 
 def _trace(
     source: Source, model: nn.Module, size: Size, channels: int
 ) -> tuple[nn.Module, list[FeatureNode], list[FeatureNode | None], list[tuple[int, ...]]]:
+    """Run all candidate nodes on an image of one size.
+
+    Returns:
+        The module that gives all candidates' outputs, the candidates, for each the node with its level (None
+        where its output is no aligned map), and the shape of its output.
+    """
     candidates = [FeatureNode(key, Level(1, 1)) for key in source.candidate_nodes(model, size)]
     maps = source.maps(model, candidates, prune=False)
     shapes = [tuple(x.shape) for x in run_for_shapes(maps, size, channels)]
@@ -72,7 +78,7 @@ def choose_nodes(model_info: ModelInfo, reductions: Sequence[int], name: str) ->
     """Return the nodes of the given reductions, fine to coarse.
 
     Raises:
-        InputError: The network lacks one of them; the text lists what it has.
+        InputError: The network lacks one of them; the message lists those it has.
     """
     if not reductions:
         raise InputError("Expected at least one reduction, but got none. Ask for some of (4, 8, 16, 32).")
@@ -166,6 +172,7 @@ def _traceable_size(model: nn.Module, native: Size, channels: int) -> Size:
 
 
 def _node_of_shape(key: int | str, shape: tuple[int, ...], size: Size) -> FeatureNode | None:
+    """Return the node of an output that is a map `(1, C, h, w)` or `(1, h, w, C)` aligned with the image."""
     if len(shape) == 4:
         for last, (h, w, c) in (
             (False, (shape[2], shape[3], shape[1])),
@@ -178,6 +185,7 @@ def _node_of_shape(key: int | str, shape: tuple[int, ...], size: Size) -> Featur
 
 
 def _reduction(h: int, w: int, size: Size) -> int:
+    """Return the side of the image divided by that of a map, if it is one integer for both sides; else 0."""
     if h < 1 or w < 1 or size[0] % h or size[1] % w or size[0] // h != size[1] // w:
         return 0
     return size[0] // h
@@ -188,13 +196,14 @@ def _deepest_nodes(
     candidates: Sequence[FeatureNode],
     shapes: Sequence[tuple[int, ...]],
 ) -> tuple[list[FeatureNode], list[tuple[int | str, tuple[int, ...]]]]:
+    """Return the last node of each reduction, fine to coarse, and key and size of unaligned maps."""
     best: dict[int, FeatureNode] = {}
     unaligned: list[tuple[int | str, tuple[int, ...]]] = []
     grid: FeatureNode | None = None
     grid_tokens = 0
     for node, candidate, shape in zip(measured, candidates, shapes):
         if node is None and len(shape) == 3 and grid is not None and 0 <= shape[1] - grid_tokens <= 8:
-            # tokens over the grid of the last map, after a few that stand for the whole image
+            # tokens (1, N, C): up to 8 prefix tokens (class, registers), then the positions of the last map
             level = Level(shape[2], grid.level.reduction)
             node = FeatureNode(candidate.key, level, num_prefix_tokens=shape[1] - grid_tokens)
         elif node is None and len(shape) == 4:
@@ -216,6 +225,10 @@ def _sizes(
     native: Size,
     channels: int,
 ) -> tuple[Size | None, int, int]:
+    """Return `fixed_size`, `pad_divisor` and `size_divisor` of a network (see `ModelInfo`).
+
+    Tried in turn: an image of odd sides, multiples of the coarsest reduction, multiples of twice that.
+    """
     coarsest = max((node.level.reduction for node in nodes), default=32)
     odd = (size[0] + 2 * coarsest + 5, size[1] + coarsest + 3)
     try:
@@ -224,16 +237,17 @@ def _sizes(
         outputs = None
     if outputs is not None and _runs(model, odd, channels):
         return None, 1 if _rounds_up(outputs, nodes, candidates, odd) else coarsest, 1
-    for step in (coarsest, 2 * coarsest):
-        other = (math.ceil(size[0] / step + 3) * step, math.ceil(size[1] / step + 1) * step)
+    for divisor in (coarsest, 2 * coarsest):
+        other = (math.ceil(size[0] / divisor + 3) * divisor, math.ceil(size[1] / divisor + 1) * divisor)
         if _runs(model, other, channels) and _runs(maps, other, channels):
-            return None, step, step
+            return None, divisor, divisor
     return native, 1, 1
 
 
 def _rounds_up(
     outputs: Sequence[Tensor], nodes: Sequence[FeatureNode], candidates: Sequence[FeatureNode], size: Size
 ) -> bool:
+    """Return whether the sides of all nodes' maps are ceil(side of the image / reduction)."""
     by_key = {c.key: o for c, o in zip(candidates, outputs)}
     for node in nodes:
         shape = by_key[node.key].shape

@@ -159,7 +159,7 @@ def test_wrong_settings_are_refused():
         create_decoder("fcn", FINE, num_classes=0)
     with pytest.raises(InputError, match="channels to be at least 1, but got -4"):
         create_decoder("fcn", FINE, num_classes=2, channels=-4)
-    with pytest.raises(InputError, match=r"dropout to be a share from 0 up to 1, but got 1\.5"):
+    with pytest.raises(InputError, match=r"dropout to be from 0 up to 1, but got 1\.5"):
         create_decoder("fcn", FINE, num_classes=2, dropout=1.5)
     with pytest.raises(InputError, match="gives none"):
         create_decoder("fcn", [], num_classes=2)

@@ -90,5 +90,5 @@ def create_decoder(
     if dropout is None:
         return chosen(levels, num_classes=num_classes, channels=channels, norm=norm)
     if not 0.0 <= dropout < 1.0:
-        raise InputError(expected("dropout", "a share from 0 up to 1", dropout))
+        raise InputError(expected("dropout", "from 0 up to 1", dropout))
     return chosen(levels, num_classes=num_classes, channels=channels, norm=norm, dropout=dropout)
