@@ -406,5 +406,5 @@ def public_surface(package: Path) -> list[str]:
 
 RULES: tuple[Rule, ...] = (
     layer_order, import_cycles, long_files, crowded_folders, banned_words, stray_fragments, all_lists,
-    documented, annotated, forbidden_calls, other_habits,
+    documented, annotated, forbidden_calls, private_touches, other_habits, public_surface,
 )  # fmt: skip

@@ -28,6 +28,8 @@ from tests.house_rules import (
     other_habits,
     page_imports,
     parse,
+    private_touches,
+    public_surface,
     stray_fragments,
 )
 

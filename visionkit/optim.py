@@ -70,9 +70,8 @@ def build_optimizer(
         optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=fused)
     else:
         raise InputError(expected("optimizer", "'adamw' or 'sgd'", config.optimizer))
-    if devices == {"cpu"} and hasattr(optimizer, "_accelerator_graph_capture_health_check"):
-        # It asks the CUDA driver for a GPU at every step; CPU parameters are in no CUDA graph.
-        optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
+    if devices == {"cpu"}:
+        skip_graph_capture_check(optimizer)
 
     def scale(step: int) -> float:
         return schedule_scale((step + 0.5) * global_batch, total_images, config)

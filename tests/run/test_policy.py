@@ -31,12 +31,11 @@ def test_arithmetic_is_counted_by_kind_and_leaves_the_network_as_it_was():
     )
     net[3].eval()
     state = torch.random.get_rng_state()
-    result = count_arithmetic(net, (3, 6, 7))
+    counts = count_multiply_adds(net, (3, 6, 7))
     pixels = 6 * 7
-    assert result.dense == pixels * 8 * 27 + 4 * 5
-    assert result.depthwise == pixels * 8 * 9
-    assert result.grouped == pixels * 4 * 4
-    assert result.moved == pixels * (8 + 8 + 8 + 4)
+    dense, grouped, depthwise = pixels * 8 * 27 + 4 * 5, pixels * 4 * 4, pixels * 8 * 9
+    assert counts == {"dense": dense, "grouped": grouped, "depthwise": depthwise}
+    assert moved_values(net, (3, 6, 7)) == pixels * (8 + 8 + 8 + 4)
     assert [part.training for part in net] == [True] * 3 + [False] + [True] * 3
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not any(part._forward_hooks for part in net)

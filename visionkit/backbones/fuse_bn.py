@@ -60,6 +60,8 @@ def _find_pairs(
     module: nn.Module, example: tuple[Any, ...]
 ) -> tuple[dict[nn.Module, nn.Conv2d], list[Tensor]]:
     """Run once; return each norm whose input is the output of one convolution, with it, and the outputs."""
+    from timm.layers import Conv2dSame
+
     written: list[tuple[nn.Conv2d, Tensor]] = []
     read: list[tuple[nn.Module, Tensor]] = []
 
@@ -72,7 +74,7 @@ def _find_pairs(
     handles: list[RemovableHandle] = []
     for part in module.modules():
         # Other subclasses may change their weights in forward; Conv2dSame only pads.
-        if type(part) is nn.Conv2d or type(part).__name__ == "Conv2dSame":
+        if type(part) in (nn.Conv2d, Conv2dSame):
             handles.append(part.register_forward_hook(after))
         elif isinstance(part, BatchNormBase | FrozenBatchNorm) and part.running_var is not None:
             handles.append(part.register_forward_pre_hook(before))

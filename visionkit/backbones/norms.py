@@ -78,7 +78,7 @@ class _SyncBatchNorm(nn.SyncBatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return _finish(self, super().forward(x))
-        synced = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        synced = self.training and world_size() > 1
         # torch's raises on CPUs whenever a process group exists, even one of a single process
         y = self._across_processes(x) if synced else super(nn.SyncBatchNorm, self).forward(x)
         return _finish(self, y)

@@ -46,7 +46,7 @@ def probe_model(source: Source, spec: ModelSpec) -> ModelInfo:
             raise _build_error(source, spec, error) from error
         raise InputError(
             f"'{source.prefix}/{spec.architecture}' cannot be traced for its shapes "
-            f"({_first_line(error)}): its layout depends on the values of the image, or it takes no plain "
+            f"({first_line(error)}): its layout depends on the values of the image, or it takes no plain "
             "image. Take another backbone."
         ) from error
     nodes, unaligned = _deepest_nodes(measured, candidates, shapes)
@@ -108,7 +108,7 @@ def choose_nodes(model_info: ModelInfo, reductions: Sequence[int], name: str) ->
 
 def _build_error(source: Source, spec: ModelSpec, error: Exception) -> InputError:
     name = f"{source.prefix}/{spec.architecture}"
-    why = _first_line(error)
+    why = first_line(error)
     if spec.output_stride is not None:
         strides = [s for s in output_strides(source, spec) if s != spec.output_stride]
         ways = (
@@ -126,10 +126,6 @@ def _build_error(source: Source, spec: ModelSpec, error: Exception) -> InputErro
     if spec.in_channels != 3:
         return InputError(f"{name!r} cannot be built for {spec.in_channels} channels ({why}). It takes 3.")
     return InputError(f"{name!r} cannot be built ({type(error).__name__}: {why}).")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def output_strides(source: Source, spec: ModelSpec) -> tuple[int, ...]:

@@ -124,23 +124,19 @@ def _from_hub(name: str) -> str:
 
 def _renamed(name: str) -> InputError | None:
     """Return the error for a deprecated timm name, with the new name of the same weights."""
-    from timm.models import list_models  # fills timm's registry
-    from timm.models._registry import get_deprecated_models
-
-    list_models()
-    old = get_deprecated_models()
-    names = next((key for key in (name, name.partition(".")[0]) if key in old), None)
-    if names is None:
+    old = timm_renames()
+    known = next((key for key in (name, name.partition(".")[0]) if key in old), None)
+    if known is None:
         return None
-    new = old[names]
+    new = old[known]
     if new is None:
-        return InputError(f"timm no longer has {names!r}, and names none in its place. See list_backbones().")
+        return InputError(f"timm no longer has {known!r}, and names none in its place. See list_backbones().")
     architecture, _, tag = new.partition(".")
     # timm's table of deprecated names lacks some of its tags
     tags = [t for t in _shipped()["timm"].tags(architecture) if t.startswith(tag)] if tag else []
     if tag and tag not in tags:
         new = f"{architecture}.{tags[0]}" if tags else architecture
-    return InputError(f"timm calls {names!r} by a new name now: 'timm/{new}'. These are the same weights.")
+    return InputError(f"timm calls {known!r} by a new name now: 'timm/{new}'. These are the same weights.")
 
 
 def _unknown(name: str) -> InputError:

@@ -55,8 +55,8 @@ def meta_parameters(module: nn.Module, *, grad: bool = False) -> Iterator[dict[s
         The replacements by the names of the parameters.
     """
     modules = list(module.modules())
-    tables: list[tuple[Any, bool]] = [(child._parameters, grad) for child in modules]
-    tables += [(child._buffers, False) for child in modules]
+    pairs = [tensor_tables(child) for child in modules]
+    tables = [(parameters, grad) for parameters, _ in pairs] + [(buffers, False) for _, buffers in pairs]
     originals = [dict(table) for table, _ in tables]
     modes = [child.training for child in modules]
     replacements: dict[int, Tensor] = {}

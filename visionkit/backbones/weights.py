@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _MAX_BYTES = 16 * 2**30
+_REFUSALS = ("Unsupported", "GLOBAL")  # in lines of torch's unpickler that name the reason
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "state_dict_ema")
 _LEGACY_PICKLES = 4  # magic number, protocol version, system facts, then the object itself
 
@@ -184,7 +185,7 @@ def read_state_dict(
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{file}: Refused to read this weights file: it holds more than tensors, and reading it could "
-            f"run code ({_first_line(error)}). Save only `model.state_dict()`, best with "
+            f"run code ({first_line(error, prefer=_REFUSALS)}). Save only `model.state_dict()`, best with "
             "safetensors.torch.save_file."
         ) from error
     except InputError:
@@ -192,7 +193,7 @@ def read_state_dict(
     except Exception as error:
         raise InputError(
             f"{file}: The weights file is damaged or incomplete ({type(error).__name__}: "
-            f"{_first_line(error)}). Fetch or save it again."
+            f"{first_line(error, prefer=_REFUSALS)}). Fetch or save it again."
         ) from error
     return _named_tensors(raw, file) if prefix is None else _part(raw, file, prefix)
 

@@ -120,11 +120,11 @@ def _depthwise_fraction(net: nn.Module, side: int) -> float:
     """Return the fraction of depthwise arithmetic; 0 for networks that do not run at this size."""
     size = getattr(net, "fixed_size", None) or (side, side)
     try:
-        arithmetic = count_arithmetic(net, (3, *size))
+        counts = count_multiply_adds(net, (3, *size))
     except Exception:
         # It takes other inputs than images of this size, so its arithmetic is unknown.
         return 0.0
-    return arithmetic.depthwise / max(1, arithmetic.total)
+    return counts["depthwise"] / max(1, sum(counts.values()))
 
 
 def _native_bf16(accelerator: str) -> bool:

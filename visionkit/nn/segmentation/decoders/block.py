@@ -90,15 +90,14 @@ def _within_image(norm: nn.Module) -> bool:
     return isinstance(norm, nn.GroupNorm | InstanceNormBase)
 
 
-def _has_one_value(norm: nn.Module, x: Tensor) -> TypeGuard[_BatchNorm]:
+def _has_one_value(norm: nn.Module, x: Tensor) -> TypeGuard[BatchNormBase]:
     """Return whether a batch norm in training would have one value a channel of `(B, C, ...)`.
 
     A sync norm has the values of all processes, each of which has at least one.
     """
     if not (norm.training and isinstance(norm, BatchNormBase) and x.numel() == x.shape[1]):
         return False
-    is_synced = isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and dist.is_initialized()
-    return not is_synced or dist.get_world_size() == 1
+    return not isinstance(norm, nn.SyncBatchNorm) or world_size() == 1
 
 
 def resize_to(features: Tensor, like: Tensor) -> Tensor:
