@@ -83,17 +83,17 @@ def test_the_order_of_blocks_is_that_of_execution():
 
 @pytest.mark.parametrize("make", [create_encoder, create_backbone])
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.75])
-def test_a_share_of_the_blocks_is_frozen(make, share):
+def test_a_fraction_of_the_blocks_is_frozen(make, fraction):
     options = {} if make is create_encoder else {"reductions": (16,)}
     module = _empty(make, "timm/vit_tiny_patch16_224", **options)
-    module.freeze_through(share)
+    module.freeze_through(fraction)
     module.train()
     frozen = {n for n, p in module.named_parameters() if not p.requires_grad}
     numbers = {int(n.split("blocks.")[1].split(".")[0]) for n in frozen if "blocks." in n}
-    assert numbers == set(range(int(12 * share)))
+    assert numbers == set(range(int(12 * fraction)))
     assert "net.model.patch_embed.proj.weight" in frozen
     frozen_modules = [m.training for n, m in module.named_modules() if n.startswith("net.model.blocks.")]
-    assert all(frozen_modules) == (share < 1 / 12)
+    assert all(frozen_modules) == (fraction < 1 / 12)
     assert any(frozen_modules)
     module.freeze_through(0)
     assert all(p.requires_grad for p in module.parameters())
