@@ -160,17 +160,10 @@ def att2in_scst(config: Config) -> Config:
     COCO, Karpathy's test split: CIDEr 104 to 106 with grid features (FC 104.5, ruotianluo's model zoo; 106.3
     in Rennie et al., CVPR 2017, which fine-tunes no CNN). Self-critical images cost about twice the others.
     """
-    config = _coco(config)
-    config.decoder, config.init, config.epochs, config.scheduled_sampling = "att2in", "pretrained", 45, 0.25
-    config.critic_from = 3_390_000
-    config.optim = OptimConfig(
-        schedule="steps",
-        milestones_before_end=(1_695_000,),
-        gamma=0.1,
-        warmup=0.02,
-        weight_decay=0.0,
-        clip_norm=0.1,
-    )
+    config = _coco(config, decoder="att2in")
+    config.epochs, config.scheduled_sampling = 45, 0.25
+    config.self_critical = replace(config.self_critical, start_images=3_390_000)
+    config.optim = replace(config.optim, schedule="steps", milestones_before_end=(1_695_000,), clip_norm=0.1)
     return config
 
 

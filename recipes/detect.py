@@ -77,17 +77,6 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     sizes = getattr(data.train_reader, "sizes", None)
     if sizes and config.augment in ("flip", "jitter"):
         data.grouping = aspect_groups(sizes)
-    rcnn = RCNNConfig(
-        masks=config.masks,
-        head=config.head,
-        box_loss=config.box_loss,
-        anchor_scales=(config.anchor_scale,),
-        box_samples=config.box_samples,
-        proposals_train=config.proposals,
-        proposals_eval=config.eval_proposals,
-        score_threshold=config.score_threshold,
-        detections_per_img=config.detections,
-    )
     # The longest side that the geometries above give: networks of fixed size are built for it.
     longest = round(config.image_size * 5 / 3 * (1.2 if config.augment == "jitter" else 1))
     task = Detector(

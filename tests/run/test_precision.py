@@ -64,8 +64,8 @@ def test_convolutions_of_one_position_train_as_matrix_products(name, layout):
     conv, product = POINTS[name]
     images = torch.randn(2, 16, 9, 7, generator=torch.Generator().manual_seed(0))
     images = images.contiguous(memory_format=layout).requires_grad_()
-    expected = conv(images)
-    expected.sum().backward()
+    wanted = conv(images)
+    wanted.sum().backward()
     grads = [images.grad.clone(), conv.weight.grad.clone()]
     images.grad = conv.weight.grad = None
     with CpuMixedPrecision().forward_context():
@@ -77,7 +77,7 @@ def test_convolutions_of_one_position_train_as_matrix_products(name, layout):
     assert trained.is_contiguous(memory_format=layout)
     product = product and layout == torch.channels_last
     assert ("Permute" in trained.grad_fn.name()) is product, trained.grad_fn.name()
-    torch.testing.assert_close(trained.float(), expected, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(trained.float(), wanted, atol=0.05, rtol=0.05)
     trained.float().sum().backward()
     torch.testing.assert_close(images.grad, grads[0], atol=0.05, rtol=0.05)
     torch.testing.assert_close(conv.weight.grad, grads[1], atol=0.2, rtol=0.05)

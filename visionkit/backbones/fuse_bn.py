@@ -60,7 +60,7 @@ def _find_pairs(
     module: nn.Module, example: tuple[Any, ...]
 ) -> tuple[dict[nn.Module, nn.Conv2d], list[Tensor]]:
     """Run once; return each norm whose input is the output of one convolution, with it, and the outputs."""
-    from timm.layers import Conv2dSame
+    from timm.layers.conv2d_same import Conv2dSame
 
     written: list[tuple[nn.Conv2d, Tensor]] = []
     read: list[tuple[nn.Module, Tensor]] = []

@@ -93,7 +93,7 @@ class Normalize(nn.Module):
                 return
             self._checks_left -= 1
         try:
-            error = pixel_fault(images)
+            error = pixel_error(images)
         except RuntimeError:  # no values to read: vmap, fake tensors
             return
         if error:

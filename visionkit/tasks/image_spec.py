@@ -7,17 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import nn
-
-from visionkit.backbones.norms import convert_norms
 from visionkit.backbones.probe import probe_model
 from visionkit.backbones.registry import resolve
 from visionkit.backbones.sources.base import ModelInfo, ModelSpec, Size
-from visionkit.backbones.weights import WeightsInfo
-from visionkit.config import NormPolicy, TransferConfig, check_number, check_numbers, limits
-from visionkit.errors import InputError, expected
-from visionkit.tasks.own_module import OwnModule, PooledMaps, own_module_name
-from visionkit.types import Init
+from visionkit.config import check_number, check_numbers, limits
+from visionkit.errors import InputError
 
 __all__ = ["ImageSpec", "warn_other_size"]
 
@@ -75,18 +69,18 @@ class ImageSpec:
             "std": None if self.std is None else list(self.std),
         }
 
-    def plan(self, backbone: str, output_stride: int | None = None) -> ModelInfo:
-        """Return what a named network turns out to be for these images."""
-        fixed = self._plan(backbone, output_stride, None).fixed_size is not None
-        return self._plan(backbone, output_stride, self.size if fixed else None)
+    def model_info(self, backbone: str, output_stride: int | None = None) -> ModelInfo:
+        """Return what is known of a named network for these images, before it is built."""
+        fixed = self._model_info(backbone, output_stride, None).fixed_size is not None
+        return self._model_info(backbone, output_stride, self.size if fixed else None)
 
     def size_to_build(self, backbone: str) -> Size | None:
         """Return the size to build a network for: None where it takes images of any size anyway."""
-        if self.size is None or self._plan(backbone, None, None).fixed_size is None:
+        if self.size is None or self._model_info(backbone, None, None).fixed_size is None:
             return None
         return self.size
 
-    def _plan(self, backbone: str, output_stride: int | None, size: Size | None) -> ModelInfo:
+    def _model_info(self, backbone: str, output_stride: int | None, size: Size | None) -> ModelInfo:
         source, spec = resolve(backbone, ModelSpec("", "", self.in_channels, output_stride, size))
         return probe_model(cast(Any, source), spec)
 

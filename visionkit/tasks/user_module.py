@@ -131,8 +131,8 @@ class _StagedModule(UserModule):
 
     def blocks(self) -> list[Block]:
         """Return the network's own blocks, where it is one of ours."""
-        found = self.net.blocks() if isinstance(self.net, Backbone | Encoder) else []
-        return [Block(block.fraction, [f"net.{n}" for n in block.parameters]) for block in found]
+        blocks = self.net.blocks() if isinstance(self.net, Backbone | Encoder) else []
+        return [Block(block.fraction, [f"net.{n}" for n in block.parameters]) for block in blocks]
 
     def pretrained_head(self) -> nn.Linear | None:
         """Return the weights' own classifier, where the network has it."""
@@ -144,18 +144,11 @@ def registered_name(backbone: str | nn.Module | Mapping[str, Any]) -> str | None
     return backbone if isinstance(backbone, str) and not backbone.startswith(_PREFIX) else None
 
 
-class _PooledLevels(PooledMaps):
-    """The same over a network that knows its stages."""
-
-    source: _OwnLevels
-
-    def stages(self) -> list[Stage]:
-        """Return the source's stages."""
-        return [Stage(s.reduction, [f"source.{n}" for n in s.parameters]) for s in self.source.stages()]
-
-    def blocks(self) -> list[Block]:
-        """Return the source's blocks."""
-        return [Block(b.fraction, [f"source.{n}" for n in b.parameters]) for b in self.source.blocks()]
+def module_record(net: nn.Module) -> str | dict[str, Any]:
+    """Return what a checkpoint saves of a module: how ours was made, or the class of a user's."""
+    if isinstance(net, Backbone | Encoder) and net.made_by:
+        return dict(net.made_by)
+    return _class_record(net)
 
 
 def wrap_module(

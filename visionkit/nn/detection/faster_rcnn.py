@@ -19,46 +19,7 @@ from visionkit.task_config import RCNNConfig
 
 __all__ = ["FasterRCNN"]
 
-
-@dataclass(frozen=True)
-class RCNNConfig:
-    """Settings of a Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
-
-    Args:
-        masks: Add the mask head (Mask R-CNN).
-        head: "two_fc", or "four_conv" (four convolutions and one fully connected layer).
-        head_width: Outputs of the fully connected layers.
-        class_agnostic: One box a region instead of one for each class.
-        box_loss: Loss of the box head; the proposal network keeps smooth L1.
-        rpn_convs: Convolutions of the proposal network.
-        anchor_scales: Side of the anchors of each level, in its own positions.
-        anchor_ratios: Height over width of the anchors.
-        anchor_spacing: "reduction", or "grid" as torchvision (see `LevelAnchors`).
-        proposals_train: Proposals an image in training, before and after suppression.
-        proposals_eval: Proposals an image in evaluation; 300 is about three times faster on a CPU.
-        proposal_samples: Anchors an image in the proposal network's loss.
-        box_samples: Proposals an image in the box head's loss.
-        score_threshold: Detections below it are dropped.
-        nms_threshold: Overlap above which the lower of two detections of a class is dropped.
-        detections_per_img: Maximum number of detections an image.
-    """
-
-    masks: bool = False
-    head: Literal["two_fc", "four_conv"] = "two_fc"
-    head_width: int = 1024
-    class_agnostic: bool = False
-    box_loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"
-    rpn_convs: int = 1
-    anchor_scales: tuple[float, ...] = (8.0,)
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    anchor_spacing: Literal["reduction", "grid"] = "reduction"
-    proposals_train: int = 2000
-    proposals_eval: int = 1000
-    proposal_samples: int = 256
-    box_samples: int = 512
-    score_threshold: float = 0.05
-    nms_threshold: float = 0.5
-    detections_per_img: int = 100
+_CONFIG = RCNNConfig()
 
 
 class FasterRCNN(nn.Module):

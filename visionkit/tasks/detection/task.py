@@ -297,7 +297,7 @@ class Detector(TaskHooks):
                 views.append(batch.restore(detections, originals=originals, flip=flip))
         if len(views) == 1:
             return views[0]
-        return merge_views(views, threshold=self.rcnn.nms_threshold, most=self.rcnn.detections_per_img)
+        return merge_views(views, threshold=self.rcnn.nms_threshold, limit=self.rcnn.detections_per_img)
 
     def _training_means(self, sums: dict[str, Tensor]) -> dict[str, float]:
         return {f"train/{name}": (sums[name] / sums["count"]).item() for name in ("loss", *self.terms)}
