@@ -163,7 +163,7 @@ def att2in_scst(config: Config) -> Config:
     config = _coco(config, decoder="att2in")
     config.epochs, config.scheduled_sampling = 45, 0.25
     config.self_critical = replace(config.self_critical, start_images=3_390_000)
-    config.optim = replace(config.optim, schedule="steps", tails=(1_695_000,), clip_norm=0.1)
+    config.optim = replace(config.optim, schedule="steps", milestones_before_end=(1_695_000,), clip_norm=0.1)
     return config
 
 

@@ -143,7 +143,7 @@ def lsj(config: Config) -> Config:
 
 
 def he2019(config: Config, schedule: int = 2) -> Config:
-    """Variant: "Rethinking ImageNet Pre-training": one trainable norm, nothing frozen, fixed tails.
+    """Variant: "Rethinking ImageNet Pre-training": one trainable norm, nothing frozen, fixed last stages.
 
     The learning rate is cut for the last 960,000 and the last 320,000 images, whatever the total; a longer
     `--schedule` (2 to 6) stretches only what comes before. Target: recipes/runs/he2019.sh, within 0.5 AP.
@@ -152,7 +152,12 @@ def he2019(config: Config, schedule: int = 2) -> Config:
     config.rcnn = replace(config.rcnn, head="four_conv", anchor_scales=(8.0,))
     config.pyramid_channels = 256
     config.optim = OptimConfig(
-        optimizer="sgd", schedule="steps", tails=(960_000, 320_000), weight_decay=1e-4, batch=16, warmup=0.003
+        optimizer="sgd",
+        schedule="steps",
+        milestones_before_end=(960_000, 320_000),
+        weight_decay=1e-4,
+        batch=16,
+        warmup=0.003,
     )
     config.lr, config.image_size, config.schedule = 0.02, 800, schedule
     return config

@@ -30,6 +30,7 @@ from tests.house_rules import (
     parse,
     private_touches,
     public_surface,
+    stray_fragments,
 )
 
 PLANTED = [
@@ -55,6 +56,12 @@ PLANTED = [
     (banned_words, "nn/bad.py", "def f(picture): ...\n", "picture: for 'picture' say 'image'"),
     (banned_words, "nn/bad.py", "class LeastScore: ...\n", "for 'least' say 'min'"),
     (banned_words, "nn/bad.py", "loss_tally = 1\n", "for 'tally'"),
+    (
+        stray_fragments,
+        "nn/bad.py",
+        "x = (\n    'a string of many words that '\n    f'goes '\n    'on and on'\n)\n",
+        "stands alone",
+    ),
     (long_files, "nn/bad.py", "\n" * 401, "401 lines"),
     (all_lists, "nn/bad.py", "x = 1\n", "no __all__"),
     (all_lists, "nn/bad.py", "__all__ = ['b', 'a']\na = b = 1\n", "not sorted"),

@@ -35,12 +35,12 @@ def test_every_trained_parameter_is_in_one_group_with_its_rate_and_decay(name: s
     task = Task(name)
     transfer = resolve_transfer("classification", "pretrained", TransferConfig(layer_decay=0.5))
     groups = parameter_groups(task, task.backbone, OptimConfig(weight_decay=0.1), transfer, 1.0)
-    found = [id(p) for group in groups for p in group["params"]]
-    assert sorted(found) == sorted(id(p) for p in task.parameters())
+    result = [id(p) for group in groups for p in group["params"]]
+    assert sorted(result) == sorted(id(p) for p in task.parameters())
     bare = {id(p) for p in task.parameters() if p.ndim <= 1} | {id(task.words.weight)}
     for group in groups:
-        kept = {id(p) in bare for p in group["params"]}
-        assert kept == {group["weight_decay"] == 0.0}
+        remaining = {id(p) in bare for p in group["params"]}
+        assert remaining == {group["weight_decay"] == 0.0}
     rates = {group["name"].split("/no")[0]: group["lr"] for group in groups}
     reductions = [stage.reduction for stage in task.backbone.stages() if stage.parameters]
     assert len(reductions) >= 4
@@ -83,8 +83,8 @@ def test_shapes_of_schedules() -> None:
     assert at(550, schedule="poly", warmup=0.1, power=2.0) == pytest.approx(0.25)
     steps = {"schedule": "steps", "warmup": 0.0}
     assert [at(i, **steps) for i in (600, 700, 950)] == pytest.approx([1, 0.1, 0.01])
-    fixed = OptimConfig(**steps, tails=(300, 100))
-    for total in (1000, 9000):  # the tails keep their length, the first stage stretches
+    fixed = OptimConfig(**steps, milestones_before_end=(300, 100))
+    for total in (1000, 9000):  # the milestones keep their distance from the end, the first stage stretches
         scales = [schedule_scale(total - left, total, fixed) for left in (301, 300, 101, 100)]
         assert scales == pytest.approx([1, 0.1, 0.1, 0.01])
 
@@ -121,10 +121,10 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="no end"):
         build(math.inf)
     build(math.inf, schedule="constant", warmup=0.0)
-    with pytest.raises(ValueError, match="longest tail"):
-        build(100, schedule="steps", tails=(200,))
-    with pytest.raises(ValueError, match="longest first"):
-        build(100, schedule="steps", tails=(10, 20))
+    with pytest.raises(ValueError, match="first milestone"):
+        build(100, schedule="steps", milestones_before_end=(200,))
+    with pytest.raises(ValueError, match="largest first"):
+        build(100, schedule="steps", milestones_before_end=(10, 20))
     with pytest.raises(ValueError, match="would never be unfrozen"):
         build(100, TransferConfig(freeze_through="all", unfreeze_at=((200, 0),)))
     with pytest.raises(ValueError, match="adamw"):

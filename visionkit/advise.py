@@ -1,4 +1,4 @@
-"""What to do with trained weights, from the amount of data and its similarity: a policy with its reasons."""
+"""`advise`: a transfer policy with reasons, from the amount of data and its similarity to ImageNet."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from visionkit.types import Init
 __all__ = ["Advice", "Reason", "advise"]
 
 LITTLE = 50
-"""Images a class up to which data count as little."""
+"""Up to so many images a class are little data."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a part of the advice was given.
+    """A reason for a part of the advice.
 
     Args:
         text: The reason.
@@ -30,12 +30,12 @@ class Reason:
 
 @dataclass(frozen=True)
 class Advice:
-    """A policy and why.
+    """A transfer policy with its reasons.
 
     Args:
-        init: What to start from.
+        init: The recommended `init`.
         transfer: The policy.
-        reasons: Why, each saying whether a measurement backs it.
+        reasons: The reasons, each with its measurement if there is one.
     """
 
     init: Init
@@ -56,18 +56,18 @@ def advise(
     num_classes: int | None = None,
     similarity: Literal["similar", "different"] = "similar",
 ) -> Advice:
-    """Return a policy for little or much data that is similar to, or different from, what the weights saw.
+    """Return a policy for little or much data that is similar to, or different from, the pretraining data.
 
     The table is the usual one of transfer-learning lectures (Stanford CS231n): little and similar, a linear
     classifier on the last features; little and different, one on earlier features; much and similar,
-    fine-tune a few layers or all; much and different, fine-tune all. It is where to begin:
-    `visionkit compare` tells.
+    fine-tune a few layers or all; much and different, fine-tune all. It is a starting point:
+    `visionkit compare` measures.
 
     Args:
-        images_per_class: Training images of a class; up to 50 are little.
-        images: All training images, together with `num_classes` in place of `images_per_class`.
+        images_per_class: Training images a class; up to 50 are little.
+        images: Number of training images, with `num_classes` in place of `images_per_class`.
         num_classes: Number of classes.
-        similarity: How near the images lie to those the weights were trained on.
+        similarity: Whether the images are like those that the weights were trained on.
 
     Raises:
         InputError: The amount of data is not given, or not above 0.

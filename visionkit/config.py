@@ -1,4 +1,4 @@
-"""The settings that cross package borders, as plain dataclasses. No torch: `--help` must not wait for it."""
+"""Dataclasses of settings used by several packages, and their limits. No torch: `--help` must be fast."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def limits(
     choices: Sequence[str] = (),
     unique: bool = False,
 ) -> dict[str, Any]:
-    """Return the metadata of a dataclass field that says which values it takes; `check_limits` reads it.
+    """Return metadata of a dataclass field with its limits, which `check_limits` reads.
 
     For a list the limits are those of each item.
 
@@ -58,12 +58,12 @@ def limits(
         max: The largest number, itself allowed.
         above: Numbers must be larger than this.
         below: Numbers must be smaller than this.
-        choices: The words that are allowed.
+        choices: The strings that are allowed.
         unique: Whether the items of a list must differ.
     """
     given = {"min": min, "max": max, "above": above, "below": below}
-    found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return found | ({"choices": tuple(choices)} if choices else {}) | ({"unique": True} if unique else {})
+    metadata: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return metadata | ({"choices": tuple(choices)} if choices else {}) | ({"unique": True} if unique else {})
 
 
 def roles(config: Any) -> dict[str, Role]:
@@ -98,7 +98,7 @@ def check_limits(config: Any, *, prefix: str = "") -> None:
 
     Args:
         config: An instance of a dataclass with fields made with `limits`.
-        prefix: What stands before the names in messages ("--", "optim.").
+        prefix: Prefix of the names in messages ("--", "optim.").
 
     Raises:
         InputError: A value is not allowed; the text names the field, the limits and the nearest valid value.
@@ -117,24 +117,24 @@ def check_limits(config: Any, *, prefix: str = "") -> None:
 
 
 def check_number(name: str, value: Any, limit: Mapping[str, Any] = _NO_LIMIT, *, whole: bool = False) -> None:
-    """Refuse a setting that is no finite number, or is outside its limits.
+    """Check that a setting is a finite number within its limits.
 
     Args:
-        name: Of the setting.
-        value: What came; a truth value or a text is no number.
-        limit: What `limits` gives.
-        whole: Whether only whole numbers are allowed.
+        name: Name of the setting.
+        value: Its value; booleans and strings are no numbers.
+        limit: Its limits, as `limits` returns them.
+        whole: Whether only integers are allowed.
 
     Raises:
-        InputError: The text names the setting, its limits and what came.
+        InputError: It is none; the message has the setting, its limits and the value.
     """
     kind = numbers.Integral if whole else numbers.Real
     if not isinstance(value, bool) and isinstance(value, kind) and math.isfinite(value):
         _check_value(name, value, limit, None)
         return
     allowed = _allowed(limit)
-    wanted = ("a whole number" if whole else "a finite number") + (f", {allowed}" if allowed else "")
-    raise InputError(expected(name, wanted, value))
+    expected_text = ("a whole number" if whole else "a finite number") + (f", {allowed}" if allowed else "")
+    raise InputError(expected(name, expected_text, value))
 
 
 def check_numbers(
@@ -145,26 +145,26 @@ def check_numbers(
     count: int | None = None,
     whole: bool = False,
 ) -> list[Any]:
-    """Return a setting of several numbers as a list of plain ones, from a sequence, an array or a tensor.
+    """Return a list of Python numbers from a sequence, an array or a tensor, after checking them.
 
     Args:
-        name: Of the setting.
-        values: What came.
-        limit: Of each number, as `limits` gives it.
+        name: Name of the setting.
+        values: The numbers.
+        limit: Limits of each number, as `limits` returns them.
         count: How many there must be; any number if not given.
-        whole: Whether only whole numbers are allowed.
+        whole: Whether only integers are allowed.
 
     Raises:
-        InputError: The text names the setting, and the first number that is not allowed.
+        InputError: A number is not allowed; the message has the setting and the first such number.
     """
     plain = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(plain, str) or not isinstance(plain, Sequence):
-        wanted = "a list of numbers" if count is None else f"a list of {count} numbers"
-        raise InputError(expected(name, wanted, values))
+        expected_text = "a list of numbers" if count is None else f"a list of {count} numbers"
+        raise InputError(expected(name, expected_text, values))
     if count is not None and len(plain) != count:
         raise InputError(expected(name, f"{count} numbers", list(plain)))
-    for place, value in enumerate(plain):
-        check_number(f"{name}[{place}]", value, limit, whole=whole)
+    for index, value in enumerate(plain):
+        check_number(f"{name}[{index}]", value, limit, whole=whole)
     return [value.item() if hasattr(value, "item") else value for value in plain]
 
 
@@ -181,14 +181,14 @@ def _check_value(name: str, value: Any, limit: Mapping[str, Any], default: Any) 
     low, high = limit.get("min", limit.get("above")), limit.get("max", limit.get("below"))
     if low is None and high is None:
         return
-    right = math.isfinite(value)
-    right = right and value >= limit.get("min", value) and value <= limit.get("max", value)
-    right = right and value > limit.get("above", -math.inf) and value < limit.get("below", math.inf)
-    if right:
+    valid = math.isfinite(value)
+    valid = valid and value >= limit.get("min", value) and value <= limit.get("max", value)
+    valid = valid and value > limit.get("above", -math.inf) and value < limit.get("below", math.inf)
+    if valid:
         return
     allowed = _allowed(limit)
-    near = limit.get("min") if low is not None and not value > low else limit.get("max")
-    close = f" The nearest valid value is {near}." if near is not None and value == value else ""
+    nearest = limit.get("min") if low is not None and not value > low else limit.get("max")
+    close = f" The nearest valid value is {nearest}." if nearest is not None and value == value else ""
     usual = f" The default is {default}." if isinstance(default, int | float) else ""
     raise InputError(f"Expected {name} to be {allowed}, but got {value}.{close or usual}")
 
@@ -200,22 +200,23 @@ def _default(item: dataclasses.Field[Any]) -> Any:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the parameters move. Lengths are counted in images, so subsets and batch sizes compare.
+    """Optimizer and learning-rate schedule. Lengths are in images, whatever the batch size.
 
     Args:
-        optimizer: Which update rule.
+        optimizer: "adamw" or "sgd".
         weight_decay: Decay of weights; norms, biases and embeddings are never decayed.
-        momentum: SGD's momentum.
-        schedule: Shape of the learning rate after warm-up. "steps" cuts by `gamma` where each tail begins.
-        warmup: Share of all images over which the rate rises linearly from zero.
-        tails: For "steps": the lengths, in images, of the low-rate tails counted back from the end, longest
-            first (He et al. keep them fixed and stretch only the first stage). Empty: at 2/3 and 8/9 of all.
-        gamma: For "steps": the factor of each cut.
+        momentum: Momentum of SGD.
+        schedule: Shape of the learning rate after warm-up. "steps" multiplies it by `gamma` at each
+            milestone.
+        warmup: Fraction of all images over which the rate rises linearly from zero.
+        milestones_before_end: For "steps": the milestones, in images before the end, largest first (He et al.
+            keep these fixed and stretch only the first stage). Empty: at 2/3 and 8/9 of all images.
+        gamma: For "steps": factor of the rate at each milestone.
         power: For "poly": the exponent.
-        min_lr_ratio: The rate at the end as a share of its peak, for "cosine", "linear" and "poly".
-        batch: The global batch that `lr` was chosen for: the rate is scaled linearly to the batch that runs.
-            0 leaves the rate alone.
-        clip_norm: Largest norm of the gradient; 0 is off.
+        min_lr_ratio: The rate at the end as a fraction of its peak, for "cosine", "linear" and "poly".
+        batch: The global batch that `lr` was chosen for: the rate is scaled linearly to the actual one. 0
+            does not scale it.
+        clip_norm: Maximum norm of the gradient; 0 is off.
         ema: Decay of the moving average of the weights per 32 images seen; 0 is off.
 
     Raises:
@@ -227,7 +228,7 @@ class OptimConfig:
     momentum: float = field(default=0.9, metadata=limits(min=0, below=1))
     schedule: Literal["cosine", "linear", "poly", "steps", "constant"] = "cosine"
     warmup: float = field(default=0.05, metadata=limits(min=0, below=1))
-    tails: tuple[int, ...] = field(default=(), metadata=limits(min=1))
+    milestones_before_end: tuple[int, ...] = field(default=(), metadata=limits(min=1))
     gamma: float = field(default=0.1, metadata=limits(above=0, max=1))
     power: float = field(default=0.9, metadata=limits(above=0))
     min_lr_ratio: float = field(default=0.0, metadata=limits(min=0, max=1))
@@ -242,19 +243,19 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """What is done with the weights that `init` brings. `None` asks for the task's own default.
+    """Freezing, norms and learning rates of a backbone. `None` is the default of the task and the `init`.
 
     Args:
         freeze_through: Freeze every stage up to this reduction (parameters and running statistics).
-            0 freezes nothing; "all" freezes the whole backbone: a linear probe. Where all blocks share one
-            reduction (ViT, Mixer): the share of blocks to freeze, such as 0.5.
-        norm: Normalisation of backbone and heads alike. Both arms of a comparison use the same one.
-        backbone_lr_scale: The backbone's learning rate as a share of the head's.
-        layer_decay: The rate of each level as a share of the next coarser one's; 1 is off. Where all blocks
-            share one reduction: of each block as a share of the next one's.
+            0 freezes nothing; "all" freezes the backbone (a linear probe). Where all blocks have one
+            reduction (ViT, Mixer): the fraction of blocks to freeze, such as 0.5.
+        norm: Norm layers of backbone and heads. Both arms of a comparison use the same.
+        backbone_lr_scale: The backbone's learning rate as a fraction of the head's.
+        layer_decay: The rate of each level as a fraction of the next coarser one's; 1 is off. Where all
+            blocks have one reduction: of each block as a fraction of the next one's.
         unfreeze_at: Staged unfreezing: at `images` seen, everything coarser than `reduction` trains;
-            pairs `(images, reduction)` (or `(images, share of blocks)`), 0 unfreezes all.
-        probe_level: Pool this reduction's map instead of the last one (a probe from a chosen level).
+            pairs `(images, reduction)` (or `(images, fraction of blocks)`), 0 unfreezes all.
+        probe_level: Pool the map of this reduction instead of the last one.
 
     Raises:
         InputError: A value is outside its limits.
@@ -274,13 +275,13 @@ class TransferConfig:
 
 @dataclass
 class TableConfig:
-    """Which columns of a table of images are read, and how; found by their usual names where left out.
+    """Columns of a table of images; recognised by their usual names where not given.
 
     Args:
         image: The column of paths.
         target: The column or columns of targets.
-        separator: What stands between the names in the one column of a multi-label table, such as "|".
-        root: The folder of the images; that of the table, or the one below it that holds them.
+        separator: Separator of the labels in the column of a multi-label table, such as "|".
+        root: The folder of the images; if empty that of the table, or the one below it with the images.
     """
 
     image: str = ""

@@ -1,4 +1,4 @@
-"""How parameters move: groups, update rules, and schedules counted in images.
+"""Optimizers, parameter groups, and learning-rate schedules counted in images.
 
 A schedule is a pure function of the images seen, so a subset, another batch size or another number of devices
 keeps its shape, and a resume needs no state but the number of updates.
@@ -39,17 +39,17 @@ def build_optimizer(
     total_images: float,
     global_batch: int,
 ) -> dict[str, Any]:
-    """Return what `configure_optimizers` gives Lightning: the optimizer and its schedule, stepped by update.
+    """Return the optimizer and its scheduler, stepped by update, as `configure_optimizers` returns them.
 
-    The rate of an update is the schedule's at the middle of its images, so neither the first nor the last
-    update is spent at rate zero.
+    The rate of an update is that of the schedule at the middle of its images, so neither the first nor the
+    last update has rate zero.
 
     Args:
         module: The task.
-        backbone: Its part with a rate of its own, if there is one.
-        config: How parameters move.
+        backbone: Its backbone, whose parameters have a rate of their own, if there is one.
+        config: Optimizer and schedule.
         transfer: Resolved: rates by level, and which levels unfreeze later.
-        lr: Peak rate of the head, for the batch `config.batch` (or for the running one when that is 0).
+        lr: Peak rate of the head, for the batch `config.batch` (for the actual one when that is 0).
         total_images: Images over all processes until the end; infinite only for schedule "constant".
         global_batch: Images an update over all processes.
 
@@ -81,10 +81,10 @@ def build_optimizer(
 
 
 def schedule_scale(images: float, total: float, config: OptimConfig) -> float:
-    """Return the rate as a share of its peak after `images` of `total` images: a pure function.
+    """Return the learning rate after `images` of `total` images as a fraction of its peak: a pure function.
 
-    "steps" cuts by `gamma` where each of `tails` begins, counted back from the end: longer training stretches
-    the first stage only (He et al., Rethinking ImageNet Pre-training, arXiv 1811.08883).
+    "steps" multiplies by `gamma` at each of `milestones_before_end`: longer training stretches the first
+    stage only (He et al., Rethinking ImageNet Pre-training, arXiv 1811.08883).
     """
     if config.schedule == "constant" and not math.isfinite(total):
         return 1.0
@@ -100,17 +100,19 @@ def schedule_scale(images: float, total: float, config: OptimConfig) -> float:
     if config.schedule == "poly":
         return low + (1 - low) * float((1 - done) ** config.power)
     if config.schedule == "steps":
-        return float(config.gamma ** sum(images >= total - tail for tail in _tails(config, total)))
+        return float(
+            config.gamma ** sum(images >= total - milestone for milestone in _milestones(config, total))
+        )
     return 1.0
 
 
 def scaled_rate(lr: float, config: OptimConfig, global_batch: int) -> float:
-    """Return the peak rate for the batch that runs: linear in it when `config.batch` is set."""
+    """Return the peak rate for the actual global batch: proportional to it when `config.batch` is set."""
     return lr * global_batch / config.batch if config.batch else lr
 
 
 def describe_rate(lr: float, config: OptimConfig, global_batch: int) -> str:
-    """Return one line that says which peak rate runs, and why."""
+    """Return one line with the peak rate and how it was computed."""
     rate = scaled_rate(lr, config, global_batch)
     if not config.batch:
         return f"learning rate {rate:g} as given, for {global_batch} images an update"
@@ -131,27 +133,27 @@ def parameter_groups(
 
     Args:
         module: The task.
-        backbone: Its part with a rate of its own, if there is one.
-        config: Decay.
+        backbone: Its backbone, whose parameters have a rate of their own, if there is one.
+        config: Weight decay.
         transfer: Resolved: `backbone_lr_scale`, `layer_decay`, `unfreeze_at`.
         lr: Peak rate of the head.
 
     Raises:
-        InputError: Nothing is to be trained, or a decay by level would do nothing.
+        InputError: No parameter is to be trained, or a decay by level would have no effect.
     """
-    levels, later = _backbone_levels(backbone, transfer)
+    levels, unfrozen_later = _backbone_levels(backbone, transfer)
     inside = set() if backbone is None else {id(p) for p in backbone.parameters()}
-    spared = _undecayed(module)
+    undecayed = _undecayed(module)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
-        if not (parameter.requires_grad or id(parameter) in later):
+        if not (parameter.requires_grad or id(parameter) in unfrozen_later):
             continue
         scale, group = 1.0, "head"
         if id(parameter) in inside:
             level, scale = levels.get(id(parameter), ("backbone", 1.0))
             group, scale = level, scale * (transfer.backbone_lr_scale or 1.0)
         decay = config.weight_decay
-        if parameter.ndim <= 1 or name in spared:
+        if parameter.ndim <= 1 or name in undecayed:
             group, decay = f"{group}/no decay", 0.0
         made = groups.setdefault(
             group, {"params": [], "lr": lr * scale, "weight_decay": decay, "name": group}
@@ -171,14 +173,14 @@ def images_per_step(trainer: lightning.Trainer) -> int:
     Images seen are counted as updates times this: a shorter last batch of an epoch counts as a full one.
 
     Raises:
-        InputError: The training loader does not say its batch size.
+        InputError: The training loader has no batch size.
     """
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()
-    size = next((found for loader in _loaders(trainer.train_dataloader) if (found := _batch_size(loader))), 0)
+    size = next((units for loader in _loaders(trainer.train_dataloader) if (units := _batch_size(loader))), 0)
     if not size:
         raise InputError(
-            "Expected a training loader that says its batch size, but found none. Use a DataLoader with "
+            "Expected a training loader with a batch size, but found none. Use a DataLoader with "
             "batch_size, or a batch sampler with the attribute batch_size."
         )
     return size * trainer.world_size * trainer.accumulate_grad_batches
@@ -210,8 +212,8 @@ def _loaders(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _tails(config: OptimConfig, total: float) -> tuple[float, ...]:
-    return config.tails or (total / 3, total / 9)
+def _milestones(config: OptimConfig, total: float) -> tuple[float, ...]:
+    return config.milestones_before_end or (total / 3, total / 9)
 
 
 def _check_length(config: OptimConfig, transfer: TransferConfig, total: float, *, epochs: int = -1) -> None:
@@ -230,35 +232,38 @@ def _check_length(config: OptimConfig, transfer: TransferConfig, total: float, *
             "training ends, but the Trainer has no end. Set max_epochs or max_steps, or use schedule "
             "'constant' with warmup 0."
         )
-    if config.schedule == "steps" and config.tails:
-        if list(config.tails) != sorted(config.tails, reverse=True):
-            raise InputError(expected("optim.tails", "longest first", config.tails))
-        if config.tails[0] > total * (1 - config.warmup):
+    if config.schedule == "steps" and config.milestones_before_end:
+        if list(config.milestones_before_end) != sorted(config.milestones_before_end, reverse=True):
             raise InputError(
-                f"The longest tail of the schedule is {config.tails[0]:,} images, but after warm-up only "
-                f"{total * (1 - config.warmup):,.0f} are run. Train longer or shorten optim.tails."
+                expected("optim.milestones_before_end", "largest first", config.milestones_before_end)
             )
-    late = [at for at, _ in transfer.unfreeze_at if at >= total]
-    if late:
+        if config.milestones_before_end[0] > total * (1 - config.warmup):
+            raise InputError(
+                f"The first milestone of the schedule is {config.milestones_before_end[0]:,} images before "
+                f"the end, but after warm-up only {total * (1 - config.warmup):,.0f} are run. Train longer, "
+                "or lower optim.milestones_before_end."
+            )
+    too_late = [at for at, _ in transfer.unfreeze_at if at >= total]
+    if too_late:
         raise InputError(
-            f"transfer.unfreeze_at names {late[0]:,} images, but training ends at {total:,.0f}: that level "
-            "would never be unfrozen. Train longer, or unfreeze it earlier."
+            f"transfer.unfreeze_at names {too_late[0]:,} images, but training ends at {total:,.0f}: that "
+            "level would never be unfrozen. Train longer, or unfreeze it earlier."
         )
 
 
 def _backbone_levels(
     backbone: nn.Module | None, transfer: TransferConfig
 ) -> tuple[dict[int, tuple[str, float]], set[int]]:
-    """Return each backbone parameter's group and decay by level, and which parameters train later."""
+    """Return group and rate factor of each backbone parameter by id, and the ids of those unfrozen later."""
     if backbone is None:
         return {}, set()
-    final = transfer.unfreeze_at[-1][1] if transfer.unfreeze_at else None
-    if transfer.layer_decay == 1.0 and not final:
-        return {}, set() if final is None else {id(p) for p in backbone.parameters()}
+    last_unfrozen = transfer.unfreeze_at[-1][1] if transfer.unfreeze_at else None
+    if transfer.layer_decay == 1.0 and not last_unfrozen:
+        return {}, set() if last_unfrozen is None else {id(p) for p in backbone.parameters()}
     units = _units(backbone)
     named = dict(backbone.named_parameters())
-    weighty = [1 for unit in units if any(named[name].ndim > 1 for name in unit.parameters)]
-    if transfer.layer_decay != 1.0 and len(weighty) < 2:
+    with_weights = [1 for unit in units if any(named[name].ndim > 1 for name in unit.parameters)]
+    if transfer.layer_decay != 1.0 and len(with_weights) < 2:
         raise InputError(
             f"layer_decay={transfer.layer_decay:g} would do nothing: all weights of "
             f"{getattr(backbone, 'name', type(backbone).__name__)!r} are one group, since its maps have one "
@@ -266,29 +271,30 @@ def _backbone_levels(
             "network that gives several levels."
         )
     levels: dict[int, tuple[str, float]] = {}
-    later: set[int] = set()
+    unfrozen_later: set[int] = set()
     for depth, unit in enumerate(reversed(units)):
         for name in unit.parameters:
             levels[id(named[name])] = (unit.label, transfer.layer_decay**depth)
-            if final is not None and (final == 0 or unit.place > final):
-                later.add(id(named[name]))
-    return levels, later
+            if last_unfrozen is not None and (last_unfrozen == 0 or unit.depth_order > last_unfrozen):
+                unfrozen_later.add(id(named[name]))
+    return levels, unfrozen_later
 
 
 class _Unit(NamedTuple):
-    """What has one rate: a level, or a block where all blocks share one reduction."""
+    """Parameters of one learning rate: a level, or a block where all blocks have one reduction."""
 
     label: str
-    place: float
+    depth_order: float
     parameters: list[str]
 
 
 def _units(backbone: nn.Module) -> list[_Unit]:
     """Return the units of a backbone, first to last."""
     blocks: Callable[[], list[tuple[float, list[str]]]] | None = getattr(backbone, "blocks", None)
-    found = blocks() if blocks is not None else []
-    if found:
-        return [_Unit(f"backbone/block {i}", share, names) for i, (share, names) in enumerate(found) if names]
+    named = enumerate(blocks() if blocks is not None else [])
+    units = [_Unit(f"backbone/block {i}", fraction, names) for i, (fraction, names) in named if names]
+    if units:
+        return units
     return [_Unit(f"backbone/{reduction}", reduction, names) for reduction, names in _stages(backbone)]
 
 
@@ -305,11 +311,11 @@ def _stages(backbone: nn.Module) -> list[tuple[int, list[str]]]:
 def _undecayed(module: nn.Module) -> set[str]:
     names: set[str] = set()
     for prefix, part in module.named_modules():
-        own: set[str] = set()
+        no_decay: set[str] = set()
         if isinstance(part, nn.Embedding):
-            own.add("weight")
-        asked = getattr(part, "no_weight_decay", None)
-        if callable(asked):
-            own |= set(asked())
-        names |= {f"{prefix}.{name}" if prefix else name for name in own}
+            no_decay.add("weight")
+        listed = getattr(part, "no_weight_decay", None)
+        if callable(listed):
+            no_decay |= set(listed())
+        names |= {f"{prefix}.{name}" if prefix else name for name in no_decay}
     return names

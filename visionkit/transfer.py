@@ -1,8 +1,9 @@
-"""What an init implies: the only code that says so.
+"""Freezing, norms and learning rates that follow from `init`: defaults of each task, checks, freezing.
 
-From scratch nothing is frozen, the norms are trainable and there is one learning rate; asking otherwise is an
-error, because random weights that never move are no baseline. With trained weights each task has defaults, in
-one table. Both arms of a comparison have the same norms.
+This is the only module that depends on `init` so. From scratch nothing is frozen, the norms are trainable and
+there is one learning rate; other settings are an error, because random weights that are not trained are no
+baseline. With trained weights each task has defaults, in one table. Both arms of a comparison have the same
+norms.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ __all__ = [
 
 Reduction = int | float | Literal["all"]
 
-# task: (frozen through, norm, backbone rate as a share of the head's), for trained weights. From scratch only
-# the norm holds. Detection sees few images a step, so its statistics are taken over all processes; the
+# task: (frozen through, norm, backbone rate as a fraction of the head's), for trained weights. From scratch
+# only the norm applies. Detection sees few images a step, so its statistics are taken over all processes; the
 # captioner's language model learns on fixed features first (Show, Attend and Tell, arXiv 1502.03044).
 _DEFAULTS: dict[str, tuple[Reduction, NormPolicy, float]] = {
     "classification": (0, "batch", 0.3),
@@ -43,7 +44,7 @@ _DEFAULTS: dict[str, tuple[Reduction, NormPolicy, float]] = {
 
 
 def is_trained(init: Init) -> bool:
-    """Return whether an init brings trained weights: everything but "scratch" does."""
+    """Return whether an init means trained weights: all but "scratch" do."""
     return init != "scratch"
 
 
@@ -53,7 +54,7 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
     Args:
         task: "classification", "detection", "segmentation" or "captioning".
         init: "pretrained", "scratch" or a path to weights.
-        transfer: What the user asked for.
+        transfer: The settings of the user.
 
     Raises:
         InputError: Random weights would be frozen, have frozen norms or a rate of their own; or the
@@ -80,24 +81,24 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
 
 
 def scratch_arm(transfer: TransferConfig) -> TransferConfig:
-    """Return what the scratch arm of a comparison keeps of the pretrained arm's settings.
+    """Return the settings of the scratch arm of a comparison, from those of the pretrained arm.
 
-    Norm and probe level belong to the network and stay; freezing, unfreezing and rates by level come with
-    trained weights and go.
+    Norm and probe level belong to the network and are the same; freezing, unfreezing and rates by level are
+    for trained weights and are dropped.
 
     Raises:
         InputError: The norms are frozen, which random weights cannot have.
     """
-    kept = TransferConfig(norm=transfer.norm, probe_level=transfer.probe_level)
-    _refuse_for_scratch(kept)
-    return kept
+    scratch = TransferConfig(norm=transfer.norm, probe_level=transfer.probe_level)
+    _refuse_for_scratch(scratch)
+    return scratch
 
 
 def apply_transfer(backbone: nn.Module, init: Init, transfer: TransferConfig) -> None:
-    """Freeze what a resolved policy freezes before the first image, and check that its unfreezing can happen.
+    """Freeze the backbone as a resolved policy does at the start, and check that its unfreezing is possible.
 
-    Freezing is the backbone's own: parameters and running statistics, through `.train()`, never beyond its
-    boundary.
+    Freezing covers the parameters and running statistics of the backbone, also after `.train()`, and nothing
+    outside it.
 
     Args:
         backbone: Has `freeze_through(reduction)`.
@@ -117,7 +118,7 @@ def apply_transfer(backbone: nn.Module, init: Init, transfer: TransferConfig) ->
                 "Build it with visionkit.backbones (yours: register_backbone)."
             )
         return
-    # From the last state to the first, so that a level that does not exist is named now, not hours later.
+    # From the last state to the first, so that a level that does not exist is reported now, not hours later.
     for _, reduction in reversed(transfer.unfreeze_at):
         freeze_through(reduction)
     if transfer.freeze_through or transfer.unfreeze_at:
@@ -125,15 +126,15 @@ def apply_transfer(backbone: nn.Module, init: Init, transfer: TransferConfig) ->
 
 
 def fit_default(backbone: nn.Module, given: TransferConfig, resolved: TransferConfig) -> TransferConfig:
-    """Return a resolved policy that freezes nothing where the task's default cannot be meant.
+    """Return a resolved policy that freezes nothing where the task's default does not apply.
 
-    A default names a reduction (detection: 4), which says nothing of a network whose blocks all share one
-    reduction. What the user asked for is kept, and refused by the backbone if it has no such level.
+    A default is a reduction (detection: 4), which does not fit a network whose blocks all have one reduction.
+    The user's setting is not changed; the backbone refuses it if it has no such level.
 
     Args:
         backbone: Has `blocks()` if it is one of `visionkit.backbones`.
-        given: What the user asked for.
-        resolved: What `resolve_transfer` made of it.
+        given: The settings of the user.
+        resolved: The result of `resolve_transfer` for them.
     """
     blocks = getattr(backbone, "blocks", None)
     default = given.freeze_through is None and not given.unfreeze_at and resolved.freeze_through != "all"
@@ -143,7 +144,7 @@ def fit_default(backbone: nn.Module, given: TransferConfig, resolved: TransferCo
 
 
 def freeze_at(transfer: TransferConfig, images: int) -> Reduction:
-    """Return how deep a resolved policy freezes after `images` seen: a pure function, nothing to save."""
+    """Return how much a resolved policy freezes after `images` images: a pure function, nothing to save."""
     state = cast(Reduction, transfer.freeze_through)
     for at, reduction in transfer.unfreeze_at:
         if images >= at:
@@ -153,12 +154,12 @@ def freeze_at(transfer: TransferConfig, images: int) -> Reduction:
 
 @dataclass(frozen=True)
 class LevelCount:
-    """How many parameters of one level train and how many are frozen.
+    """Number of trainable and frozen parameters of one level.
 
     Args:
         level: "reduction 4", ..., or "head" for everything outside the backbone.
-        trainable: Parameters that train now.
-        frozen: Parameters that do not.
+        trainable: Number of parameters that train.
+        frozen: Number of parameters that do not.
     """
 
     level: str
@@ -231,10 +232,10 @@ def _refuse_for_scratch(transfer: TransferConfig) -> None:
 
 def _check(transfer: TransferConfig) -> None:
     freeze = transfer.freeze_through
-    share = isinstance(freeze, float) and 0 < freeze < 1
-    if not (freeze == "all" or share or (isinstance(freeze, int) and freeze >= 0)):
-        wanted = "a reduction, a share of blocks (above 0, below 1), 0 or 'all'"
-        raise InputError(expected("transfer.freeze_through", wanted, freeze))
+    is_fraction = isinstance(freeze, float) and 0 < freeze < 1
+    if not (freeze == "all" or is_fraction or (isinstance(freeze, int) and freeze >= 0)):
+        expected_text = "a reduction, a fraction of blocks (above 0, below 1), 0 or 'all'"
+        raise InputError(expected("transfer.freeze_through", expected_text, freeze))
     scale, decay = transfer.backbone_lr_scale, transfer.layer_decay
     if scale is None or scale <= 0:
         raise InputError(
@@ -242,7 +243,7 @@ def _check(transfer: TransferConfig) -> None:
                 "transfer.backbone_lr_scale",
                 "above 0",
                 scale,
-                fix="To hold it still use freeze_through='all'.",
+                fix="To keep it fixed use freeze_through='all'.",
             )
         )
     if not 0 < decay <= 1:
@@ -250,9 +251,9 @@ def _check(transfer: TransferConfig) -> None:
     before: tuple[float, float] = (0, float(freeze) if isinstance(freeze, int | float) else float("inf"))
     for at, reduction in transfer.unfreeze_at:
         if at <= before[0] or not 0 <= reduction < before[1]:
-            wanted = (
+            expected_text = (
                 f"pairs (images, reduction), images rising from above 0, reduction falling from {freeze!r}"
             )
             fix = "For example ((5000, 16), (10000, 0))."
-            raise InputError(expected("transfer.unfreeze_at", wanted, transfer.unfreeze_at, fix=fix))
+            raise InputError(expected("transfer.unfreeze_at", expected_text, transfer.unfreeze_at, fix=fix))
         before = (at, reduction)

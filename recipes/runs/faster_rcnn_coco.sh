@@ -12,5 +12,5 @@ torchrun --nproc-per-node "${GPUS:-8}" recipes/detect.py \
   --image_size 800 --pyramid_channels 256 --rcnn.anchor_scales 8 --rcnn.proposals_train 2000 --rcnn.proposals_eval 1000 \
   --transfer.norm frozen --transfer.freeze_through 4 \
   --lr 0.02 --optim.optimizer sgd --optim.batch 16 --optim.weight_decay 1e-4 --optim.warmup 0.005 \
-  --optim.schedule steps --optim.tails '[1172660,469064]' \
+  --optim.schedule steps --optim.milestones_before_end '[1172660,469064]' \
   --out runs/faster_rcnn_coco "$@"

@@ -54,7 +54,7 @@ def test_blocks_of_one_reduction_have_a_rate_each(name):
     assert len(blocks) == count + 2
     listed = [n for block in blocks for n in block.parameters]
     assert sorted(listed) == sorted(n for n, _ in encoder.named_parameters())
-    assert [block.share for block in blocks] == sorted(block.share for block in blocks)
+    assert [block.fraction for block in blocks] == sorted(block.fraction for block in blocks)
     rates = _rates(encoder, 0.5)
     behind = int(bool(blocks[-1].parameters))
     assert rates[f"backbone/block {count}"] == 0.5**behind
@@ -67,9 +67,9 @@ def test_networks_with_levels_keep_their_rates(name):
     encoder = _empty(create_encoder, name)
     assert encoder.blocks() == []
     stages = [stage.reduction for stage in encoder.stages() if stage.parameters]
-    wanted = {f"backbone/{r}": 0.5**depth for depth, r in enumerate(reversed(stages))}
-    assert _rates(encoder, 0.5) == wanted
-    assert len(wanted) >= 4
+    expected = {f"backbone/{r}": 0.5**depth for depth, r in enumerate(reversed(stages))}
+    assert _rates(encoder, 0.5) == expected
+    assert len(expected) >= 4
 
 
 def test_the_order_of_blocks_is_that_of_execution():
@@ -82,19 +82,19 @@ def test_the_order_of_blocks_is_that_of_execution():
 
 
 @pytest.mark.parametrize("make", [create_encoder, create_backbone])
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.75])
-def test_a_share_of_the_blocks_is_frozen(make, share):
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.75])
+def test_a_fraction_of_the_blocks_is_frozen(make, fraction):
     options = {} if make is create_encoder else {"reductions": (16,)}
     module = _empty(make, "timm/vit_tiny_patch16_224", **options)
-    module.freeze_through(share)
+    module.freeze_through(fraction)
     module.train()
     frozen = {n for n, p in module.named_parameters() if not p.requires_grad}
     numbers = {int(n.split("blocks.")[1].split(".")[0]) for n in frozen if "blocks." in n}
-    assert numbers == set(range(int(12 * share)))
+    assert numbers == set(range(int(12 * fraction)))
     assert "net.model.patch_embed.proj.weight" in frozen
-    held = [m.training for n, m in module.named_modules() if n.startswith("net.model.blocks.")]
-    assert all(held) == (share < 1 / 12)
-    assert any(held)
+    frozen_modules = [m.training for n, m in module.named_modules() if n.startswith("net.model.blocks.")]
+    assert all(frozen_modules) == (fraction < 1 / 12)
+    assert any(frozen_modules)
     module.freeze_through(0)
     assert all(p.requires_grad for p in module.parameters())
 
@@ -102,7 +102,7 @@ def test_a_share_of_the_blocks_is_frozen(make, share):
 def test_what_cannot_tell_blocks_apart_is_refused_with_the_way():
     vit, resnet = _empty(create_encoder, "timm/test_vit"), _empty(create_encoder, "timm/test_resnet")
     with pytest.raises(
-        InputError, match=r"All 6 blocks of 'timm/test_vit' lie at reduction 16.*share of the"
+        InputError, match=r"All 6 blocks of 'timm/test_vit' lie at reduction 16.*fraction of the"
     ):
         vit.freeze_through(16)
     with pytest.raises(InputError, match=r"'timm/test_resnet' has levels\. Give the reduction of one \(\d"):
@@ -122,7 +122,7 @@ def test_the_default_of_a_task_freezes_nothing_where_it_names_no_level():
     assert fit_default(vit, asked, resolved) is resolved  # what was asked for is refused, not dropped
     apply_transfer(vit, "file.pt", fit_default(vit, default, resolved))
     assert all(p.requires_grad for p in vit.parameters())
-    with pytest.raises(InputError, match="share of the"):
+    with pytest.raises(InputError, match="fraction of the"):
         apply_transfer(vit, "file.pt", resolved)
 
 

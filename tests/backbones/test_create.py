@@ -60,18 +60,18 @@ def test_packaged_weights_are_the_whole_network():
     assert encoder.weights.digest.startswith("57934424")
     assert encoder.weights.licence == "Apache-2.0"
     assert (encoder.dim, encoder.mean, encoder.std) == (1280, (0.5,) * 3, (0.5,) * 3)
-    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    full = timm.create_model("tf_efficientnet_lite0").eval()
     head = encoder.pretrained_head()
     state = encoder.net.model.state_dict() | {f"classifier.{k}": v for k, v in head.state_dict().items()}
     assert len(state) == 296 + sum(k.endswith("num_batches_tracked") for k in state) - sum(
-        k.endswith("num_batches_tracked") for k in whole.state_dict()
+        k.endswith("num_batches_tracked") for k in full.state_dict()
     )
-    whole.load_state_dict(state, strict=True)
+    full.load_state_dict(state, strict=True)
     images = torch.randn(2, 3, 96, 128)
     with torch.no_grad():
-        assert torch.equal(whole(images), head(encoder(images)))
+        assert torch.equal(full(images), head(encoder(images)))
         backbone = create_backbone("packaged/efficientnet_lite0", init="pretrained").eval()
-        maps = whole.forward_intermediates(images, intermediates_only=True)
+        maps = full.forward_intermediates(images, intermediates_only=True)
     assert [lv.reduction for lv in backbone.levels] == [4, 8, 16, 32]
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(backbone(images), maps[1:], strict=True))
@@ -79,11 +79,11 @@ def test_packaged_weights_are_the_whole_network():
 
 def test_networks_that_share_modules_keep_their_weights():
     from visionkit.backbones.registry import resolve
-    from visionkit.backbones.sources.base import Request
+    from visionkit.backbones.sources.base import ModelSpec
     from visionkit.backbones.tracing import run_for_shapes
 
-    source, request = resolve("timm/coat_lite_tiny", Request(""))
-    model = source.build(request, None).eval()
+    source, spec = resolve("timm/coat_lite_tiny", ModelSpec(""))
+    model = source.build(spec, None).eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     ids = [id(p) for p in model.parameters()]
     run_for_shapes(model, (224, 224), 3)
@@ -138,8 +138,8 @@ def test_listing():
 
 def test_importing_needs_neither_timm_nor_torchvision():
     code = "import sys, visionkit.backbones; print([m for m in ('timm', 'torchvision') if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def test_a_plain_vit_is_refused_with_what_it_has():
@@ -187,11 +187,11 @@ def test_maps_are_the_networks_own():
     images = torch.randn(2, 3, 70, 93)
     with torch.no_grad():
         x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
-        for layer, found in zip(
+        for layer, result in zip(
             (net.layer1, net.layer2, net.layer3, net.layer4), backbone(images), strict=True
         ):
             x = layer(x)
-            assert torch.equal(x, found)
+            assert torch.equal(x, result)
 
 
 def test_fixed_sizes_are_said_and_changed():

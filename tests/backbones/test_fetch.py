@@ -78,8 +78,8 @@ def test_torchvision_weights_in_torchs_cache(hub, name):
     encoder = create_encoder(f"torchvision/{name}", init="pretrained").eval()
     images = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
-        wanted = donor(images)
-        assert torch.equal(encoder.pretrained_head()(encoder(images)), wanted)
+        expected = donor(images)
+        assert torch.equal(encoder.pretrained_head()(encoder(images)), expected)
     assert (encoder.weights.tag, encoder.weights.training_data) == ("IMAGENET1K_V1", "ImageNet-1K")
     assert describe_backbone(f"torchvision/{name}").weights_path == str(file)
 

@@ -123,19 +123,19 @@ def test_copies_and_pickles_are_independent_and_equal(name):
     backbone = _trained(create_backbone(name, init="scratch"))
     backbone.freeze_through(8)
     images = torch.randn(1, 3, 64, 64)
-    wanted = backbone.eval()(images)
-    for twin in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
-        assert all(torch.equal(a, b) for a, b in zip(twin(images), wanted, strict=True))
-        twin.train()
-        assert [p.requires_grad for p in twin.parameters()] == [
+    expected = backbone.eval()(images)
+    for copied in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
+        assert all(torch.equal(a, b) for a, b in zip(copied(images), expected, strict=True))
+        copied.train()
+        assert [p.requires_grad for p in copied.parameters()] == [
             p.requires_grad for p in backbone.parameters()
         ]
-        twin.freeze_through("all")
-        assert not any(p.requires_grad for p in twin.parameters())
-        twin.train()
-        before = _state(twin)
-        twin(images.repeat(2, 1, 1, 1))
-        assert all(torch.equal(before[k], v) for k, v in twin.state_dict().items())
+        copied.freeze_through("all")
+        assert not any(p.requires_grad for p in copied.parameters())
+        copied.train()
+        before = _state(copied)
+        copied(images.repeat(2, 1, 1, 1))
+        assert all(torch.equal(before[k], v) for k, v in copied.state_dict().items())
     assert any(p.requires_grad for p in backbone.parameters())
     encoder = copy.deepcopy(create_encoder(name, init="scratch"))
     assert encoder.stages()

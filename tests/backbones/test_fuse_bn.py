@@ -41,26 +41,26 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_stay_and_norms_go(name):
-    whole = drawn(create_backbone(name, init="scratch"))
+    full = drawn(create_backbone(name, init="scratch"))
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    before = {key: value.clone() for key, value in whole.state_dict().items()}
-    folded = fuse_norms(whole, images)
+    before = {key: value.clone() for key, value in full.state_dict().items()}
+    folded = fuse_norms(full, images)
     other = torch.randn(1, 3, 96, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        for ours, theirs in zip(folded(other), whole(other), strict=True):
+        for ours, theirs in zip(folded(other), full(other), strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
     assert left(folded) == CASES[name]
-    assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in full.state_dict().items())
 
 
 def test_frozen_norms_fold_too():
-    whole = drawn(create_backbone("torchvision/resnet18", init="scratch"))
+    full = drawn(create_backbone("torchvision/resnet18", init="scratch"))
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        wanted = whole(images)
-        frozen = convert_norms(whole, "frozen", trained=True)
+        expected = full(images)
+        frozen = convert_norms(full, "frozen", trained=True)
         folded = fuse_norms(frozen, images)
-        for ours, theirs in zip(folded(images), wanted, strict=True):
+        for ours, theirs in zip(folded(images), expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
     assert left(frozen) == 20
     assert left(folded) == 0
@@ -72,12 +72,12 @@ def test_a_task_folds_too():
         Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3),
         Segmenter("packaged/efficientnet_lite0", init="scratch", num_classes=4, decoder="unet", channels=16),
     ):
-        whole = drawn(task)
-        folded = fuse_norms(whole, images)
-        assert left(whole) >= 48
+        full = drawn(task)
+        folded = fuse_norms(full, images)
+        assert left(full) >= 48
         assert left(folded) == 0
         with torch.no_grad():
-            ours, theirs = folded(images), whole(images)
+            ours, theirs = folded(images), full(images)
         torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
 
 

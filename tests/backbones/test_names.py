@@ -8,13 +8,13 @@ import pytest
 
 from visionkit.backbones import list_backbones
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.sources.base import Request
+from visionkit.backbones.sources.base import ModelSpec
 from visionkit.errors import InputError
 
 
 def _error(name):
     with pytest.raises(InputError) as caught:
-        resolve(name, Request(""))
+        resolve(name, ModelSpec(""))
     return str(caught.value)
 
 
@@ -29,15 +29,15 @@ def test_every_old_name_of_timm_leads_to_the_same_weights():
         for spelled in (name, f"timm/{name}"):
             named = re.findall(r"'(timm/[^']+)'", _error(spelled))
             assert len(named) == 1
-            _, request = resolve(named[0], Request(""))
-            assert request.architecture == new.partition(".")[0]
-            assert request.tag.startswith(new.partition(".")[2])
+            _, spec = resolve(named[0], ModelSpec(""))
+            assert spec.architecture == new.partition(".")[0]
+            assert spec.tag.startswith(new.partition(".")[2])
 
 
 @pytest.mark.parametrize("scheme", ["hf-hub", "hf_hub", "HF-HUB"])
 def test_names_of_timms_collection_on_the_hub(scheme):
-    source, request = resolve(f"{scheme}:timm/resnet50.a1_in1k", Request(""))
-    assert (source.prefix, request.architecture, request.tag) == ("timm", "resnet50", "a1_in1k")
+    source, spec = resolve(f"{scheme}:timm/resnet50.a1_in1k", ModelSpec(""))
+    assert (source.prefix, spec.architecture, spec.tag) == ("timm", "resnet50", "a1_in1k")
     assert "Unknown tag 'a9'" in _error(f"{scheme}:timm/resnet50.a9")
 
 
@@ -55,7 +55,7 @@ def test_no_name_is_suggested_that_does_not_exist(name):
     suggested = re.findall(r"'((?:timm|torchvision|packaged)/[^']+)'", _error(name))
     assert suggested
     for each in suggested:
-        resolve(each, Request(""))
+        resolve(each, ModelSpec(""))
 
 
 def test_suggestions_keep_the_tag_that_was_asked_for():

@@ -63,10 +63,10 @@ def test_sync_in_one_process_is_batch(name):
     images = torch.randn(2, 3, size, size)
     for mode in (False, True):
         torch.manual_seed(1)
-        wanted = net.train(mode)(images)
+        expected = net.train(mode)(images)
         torch.manual_seed(1)
-        found = sync.train(mode)(images)
-        pairs = zip(*([w] if isinstance(w, torch.Tensor) else w for w in (wanted, found)), strict=True)
+        result = sync.train(mode)(images)
+        pairs = zip(*([w] if isinstance(w, torch.Tensor) else w for w in (expected, result)), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
     for (name_a, a), (_, b) in zip(net.named_buffers(), sync.named_buffers(), strict=True):
         assert torch.equal(a, b), name_a
@@ -129,8 +129,8 @@ def test_a_group_has_sixteen_channels_or_the_next_more_that_divide():
     assert {channels: group_count(channels) for channels in named} == named
     for channels in range(1, 1025):
         count = group_count(channels)
-        wanted = [n for n in range(1, channels + 1) if channels % n == 0 and channels // n >= 16]
-        assert count == max(wanted, default=1), channels
+        expected = [n for n in range(1, channels + 1) if channels % n == 0 and channels // n >= 16]
+        assert count == max(expected, default=1), channels
         if channels in named:  # what is made and what is converted follow the one rule
             made = make_norm("group", channels)
             turned = convert_norms(nn.BatchNorm2d(channels), "group", trained=False)
@@ -166,10 +166,12 @@ def _case(dtype):
 def across(rank, folder, world):
     warnings.simplefilter("ignore", FutureWarning)
     with together(folder, rank, world):
-        found = {str(dtype): _one_of_several(dtype, rank, world) for dtype in (torch.float32, torch.bfloat16)}
+        result = {
+            str(dtype): _one_of_several(dtype, rank, world) for dtype in (torch.float32, torch.bfloat16)
+        }
         if world == 2:
-            found["pooled"] = _pooled("sync", slice(0, 1) if rank == 0 else slice(1, 3))
-    torch.save(found, f"{folder}/{rank}.pt")
+            result["pooled"] = _pooled("sync", slice(0, 1) if rank == 0 else slice(1, 3))
+    torch.save(result, f"{folder}/{rank}.pt")
 
 
 def _one_of_several(dtype, rank, world):
@@ -196,16 +198,16 @@ def _pooled(policy, images):
 @pytest.mark.parametrize("world", [1, 2])
 def test_sync_over_processes_is_batch_over_all(zygote, tmp_path, world):
     zygote.ranks("tests.backbones.test_norms:across", world, str(tmp_path), world)
-    told = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
     if world == 2:
-        pooled = torch.cat([one["pooled"] for one in told])
+        pooled = torch.cat([one["pooled"] for one in results])
         torch.testing.assert_close(pooled, _pooled("batch", slice(None)), atol=1e-5, rtol=1e-5)
     for dtype, near in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
         norm, everything = _case(dtype)
         everything.requires_grad_()
         out = norm.train()(everything)
         (out * torch.arange(out[0].numel()).view(out[0].shape).remainder(7)).sum().backward()
-        parts = [one[str(dtype)] for one in told]
+        parts = [one[str(dtype)] for one in results]
         assert all(part[0].dtype == dtype for part in parts)
         torch.testing.assert_close(torch.cat([p[0] for p in parts]), out, atol=near, rtol=near)
         torch.testing.assert_close(torch.cat([p[1] for p in parts]), everything.grad, atol=near, rtol=near)

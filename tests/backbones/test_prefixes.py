@@ -36,9 +36,9 @@ def test_a_prefix_may_be_called_anything(state, before, other):
     if other != before[: len(other)] and before != other[: len(before)]:
         # what lies under another prefix is another network's
         saved |= {"".join(f"{part}." for part in other) + "head.weight": torch.zeros(2, 2)} if other else {}
-    found = without_prefixes(saved, state)
-    assert all(found[key] is value for key, value in state.items())
-    assert fill_missing(found, state, state, name=NAME).keys() == state.keys()
+    result = without_prefixes(saved, state)
+    assert all(result[key] is value for key, value in state.items())
+    assert fill_missing(result, state, state, name=NAME).keys() == state.keys()
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_equal_copies_are_one_network_and_unlike_sizes_tell_themselves_apart(sta
     twice = {f"{p}.{key}": value for p in ("net", "average") for key, value in state.items()}
     assert without_prefixes(twice, state).keys() == state.keys()
     small = {f"small.{key}": value[:1] if value.ndim else value for key, value in state.items()}
-    found = without_prefixes({**small, **{f"large.{k}": v for k, v in state.items()}}, state)
-    assert all(found[key] is value for key, value in state.items())
+    result = without_prefixes({**small, **{f"large.{k}": v for k, v in state.items()}}, state)
+    assert all(result[key] is value for key, value in state.items())
 
 
 def test_networks_wrapped_side_by_side(tmp_path, state):

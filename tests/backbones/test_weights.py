@@ -35,15 +35,15 @@ def tensors():
 @pytest.mark.parametrize("legacy", [False, True])
 def test_torch_files_round_trip(tmp_path, tensors, legacy):
     torch.save(tensors, tmp_path / "w.bin", _use_new_zipfile_serialization=not legacy)
-    found = read_state_dict(tmp_path / "w.bin")
-    assert list(found) == ["a", "b"]
-    assert all(torch.equal(found[k], tensors[k]) for k in tensors)
+    result = read_state_dict(tmp_path / "w.bin")
+    assert list(result) == ["a", "b"]
+    assert all(torch.equal(result[k], tensors[k]) for k in tensors)
 
 
 def test_safetensors_are_told_by_content_not_by_name(tmp_path, tensors):
     save_file(dict(tensors), tmp_path / "w.pth")
-    found = read_state_dict(tmp_path / "w.pth")
-    assert all(torch.equal(found[k], tensors[k]) for k in tensors)
+    result = read_state_dict(tmp_path / "w.pth")
+    assert all(torch.equal(result[k], tensors[k]) for k in tensors)
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "state_dict_ema"])
@@ -85,11 +85,11 @@ def test_a_storage_larger_than_the_file_is_refused_before_allocation(tmp_path, t
         entries = {e.filename: archive.read(e) for e in archive.infolist()}
     pickled = next(k for k in entries if k.endswith("data.pkl"))
     # the element count 6 of "a" stands behind its device; make it 2**40
-    grown = entries[pickled].replace(b"K\x06tq", b"\x8a\x06" + (2**40).to_bytes(6, "little") + b"tq")
-    assert grown != entries[pickled]
+    oversized = entries[pickled].replace(b"K\x06tq", b"\x8a\x06" + (2**40).to_bytes(6, "little") + b"tq")
+    assert oversized != entries[pickled]
     with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
         for name, data in entries.items():
-            archive.writestr(name, grown if name == pickled else data)
+            archive.writestr(name, oversized if name == pickled else data)
     with pytest.raises(InputError, match="claims a tensor of 1,099,511,627,776 elements"):
         read_state_dict(tmp_path / "w.pt")
 

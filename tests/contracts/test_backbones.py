@@ -17,17 +17,17 @@ from tests.contracts.quick_weights import quick_weights
 from visionkit.backbones import Level, check_backbone, describe_backbone, list_backbones
 from visionkit.errors import InputError, RunError
 
-BY_SHAPE = 12_000_000
+SHAPES_ONLY = 12_000_000
 LARGE = re.compile(r"_(3[3-9]\d|[4-9]\d\d|1\d\d\d)(_|$)|huge|giant|gigantic|enormous|so\d+m|xlarge")
 
 
 def _hold(name: str, reductions: tuple[int, ...]) -> None:
-    report = check_backbone(name, by_shape_above=BY_SHAPE)
+    report = check_backbone(name, shapes_only_above=SHAPES_ONLY)
     assert tuple(r for _, r in report.levels if r in ALL) == reductions
     assert bool(report.refusal) == (not reductions)
     assert not report.refusal or "no maps aligned with the image" in report.refusal
     assert report.dim > 0
-    assert report.arithmetic == (report.parameters <= BY_SHAPE)
+    assert report.computed == (report.parameters <= SHAPES_ONLY)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

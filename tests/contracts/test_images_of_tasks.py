@@ -13,7 +13,7 @@ from torch import nn
 from tests.contracts.task_cases import WORDS, halves, labelled, squares, told
 from visionkit.backbones import Level, create_backbone, create_encoder
 from visionkit.backbones.channels import adapt_statistics
-from visionkit.backbones.probe import make_plan
+from visionkit.backbones.probe import probe_model
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.run.previews.image_grid import to_pil
@@ -159,11 +159,11 @@ class _small_vit:
 
         small.__signature__ = __import__("inspect").signature(init)
         self.patch.setattr(module.VisionTransformer, "__init__", small)
-        make_plan.cache_clear()  # what other tests learnt of the network, and what they are to learn of it
+        probe_model.cache_clear()  # what other tests learnt of the network, and what they are to learn of it
 
     def __exit__(self, *_):
         self.patch.undo()
-        make_plan.cache_clear()
+        probe_model.cache_clear()
 
 
 def test_flexible_networks_only_remember_the_size():

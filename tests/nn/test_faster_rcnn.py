@@ -69,19 +69,19 @@ def test_a_few_steps_find_the_object():
         optimizer.step()
     model.eval()
     with torch.inference_mode():
-        found, losses = model(image, [(64, 64)])
+        result, losses = model(image, [(64, 64)])
     assert losses == {}
-    assert found[0]["labels"][0] == 2
-    assert found[0]["scores"][0] > 0.5
-    assert (found[0]["boxes"][0] - target["boxes"][0]).abs().max() < 6
+    assert result[0]["labels"][0] == 2
+    assert result[0]["scores"][0] > 0.5
+    assert (result[0]["boxes"][0] - target["boxes"][0]).abs().max() < 6
 
 
 def test_detections_lie_in_the_image_and_are_sorted_and_masks_are_small():
     model = _detector(masks=True, score_threshold=0.0).eval()
     with torch.inference_mode():
-        found, _ = model(torch.rand(2, 3, 64, 64), [(64, 64), (40, 33)])
-    assert len(found) == 2
-    for each, (height, width) in zip(found, [(64, 64), (40, 33)]):
+        result, _ = model(torch.rand(2, 3, 64, 64), [(64, 64), (40, 33)])
+    assert len(result) == 2
+    for each, (height, width) in zip(result, [(64, 64), (40, 33)]):
         boxes = each["boxes"]
         assert 0 < len(boxes) <= 100
         assert boxes.min() >= 0
@@ -95,8 +95,8 @@ def test_detections_lie_in_the_image_and_are_sorted_and_masks_are_small():
 def test_no_detection_gives_empty_tensors():
     model = _detector(masks=True, score_threshold=1.0).eval()
     with torch.inference_mode():
-        found, _ = model(torch.rand(1, 3, 32, 32), [(32, 32)])
-    assert {name: tuple(v.shape) for name, v in found[0].items()} == {
+        result, _ = model(torch.rand(1, 3, 32, 32), [(32, 32)])
+    assert {name: tuple(v.shape) for name, v in result[0].items()} == {
         "boxes": (0, 4),
         "scores": (0,),
         "labels": (0,),
@@ -108,9 +108,9 @@ def test_bfloat16_keeps_boxes_and_losses_in_32_bits():
     model = _detector(score_threshold=0.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _, losses = model(torch.rand(1, 3, 64, 64), [(64, 64)], random_targets([2], size=64, classes=3))
-        found, _ = model.eval()(torch.rand(1, 3, 64, 64), [(64, 64)])
+        result, _ = model.eval()(torch.rand(1, 3, 64, 64), [(64, 64)])
     assert {v.dtype for v in losses.values()} == {torch.float32}
-    assert found[0]["boxes"].dtype == torch.float32
+    assert result[0]["boxes"].dtype == torch.float32
 
 
 def test_generalised_iou_of_offsets_is_that_of_the_boxes():
@@ -127,15 +127,17 @@ def test_generalised_iou_of_offsets_is_that_of_the_boxes():
 def test_regions_meet_the_weight_in_the_layout_of_either_without_a_copy():
     layer = RegionLinear(6, 7, 5)
     regions = torch.randn(4, 6, 7, 7, requires_grad=True)
-    wanted = nn.functional.conv2d(regions, layer.weight, layer.bias).flatten(1)
-    wanted_grads = torch.autograd.grad(wanted.square().sum(), [regions, *layer.parameters()])
+    expected = nn.functional.conv2d(regions, layer.weight, layer.bias).flatten(1)
+    expected_grads = torch.autograd.grad(expected.square().sum(), [regions, *layer.parameters()])
     for layout in (torch.contiguous_format, torch.channels_last):
         layer.to(memory_format=layout)
         given = regions.detach().contiguous(memory_format=layout).requires_grad_()
-        found = layer(given)
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        result = layer(given)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
         for one, other in zip(
-            torch.autograd.grad(found.square().sum(), [given, *layer.parameters()]), wanted_grads, strict=True
+            torch.autograd.grad(result.square().sum(), [given, *layer.parameters()]),
+            expected_grads,
+            strict=True,
         ):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
         with torch.profiler.profile() as profile:

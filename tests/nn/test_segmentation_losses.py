@@ -133,14 +133,16 @@ def test_the_hardest_come_first(count, seed, levels):
 @pytest.mark.parametrize("channels", [1, 4])
 def test_lovasz_leaves_the_ignored_out(channels):
     logits, masks = torch.randn(2, channels, 6, 7, requires_grad=True), torch.randint(0, 2, (2, 6, 7))
-    kept = torch.rand(2, 6, 7) < 0.6
-    lovasz_loss(logits, torch.where(kept, masks, 255)).backward()
-    assert (logits.grad.movedim(1, -1)[~kept] == 0).all()
-    alone = logits.detach().movedim(1, -1)[kept].T[None, :, None].requires_grad_()  # (1, C, 1, N)
-    whole = lovasz_loss(logits, torch.where(kept, masks, 255))
-    assert float(whole.detach()) == pytest.approx(float(lovasz_loss(alone, masks[kept][None, None]).detach()))
-    lovasz_loss(alone, masks[kept][None, None]).backward()
-    assert torch.allclose(logits.grad.movedim(1, -1)[kept], alone.grad[0, :, 0].T, atol=1e-6)
+    remaining = torch.rand(2, 6, 7) < 0.6
+    lovasz_loss(logits, torch.where(remaining, masks, 255)).backward()
+    assert (logits.grad.movedim(1, -1)[~remaining] == 0).all()
+    alone = logits.detach().movedim(1, -1)[remaining].T[None, :, None].requires_grad_()  # (1, C, 1, N)
+    full = lovasz_loss(logits, torch.where(remaining, masks, 255))
+    assert float(full.detach()) == pytest.approx(
+        float(lovasz_loss(alone, masks[remaining][None, None]).detach())
+    )
+    lovasz_loss(alone, masks[remaining][None, None]).backward()
+    assert torch.allclose(logits.grad.movedim(1, -1)[remaining], alone.grad[0, :, 0].T, atol=1e-6)
 
 
 def test_lovasz_of_certain_predictions_is_one_minus_iou():

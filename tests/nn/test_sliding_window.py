@@ -63,13 +63,13 @@ def test_without_a_margin_borders_show():
     size=st.integers(1, 150),
     margin=st.integers(0, 40),
     multiple=st.sampled_from([1, 8, 32]),
-    share=st.floats(0, 1),
+    fraction=st.floats(0, 1),
 )
-def test_every_pixel_is_counted_by_a_whole_context(length, size, margin, multiple, share):
+def test_every_pixel_is_counted_by_a_whole_context(length, size, margin, multiple, fraction):
     reach = size - 2 * margin
     if reach < multiple:
         return
-    stride = multiple + int(share * (reach - multiple))
+    stride = multiple + int(fraction * (reach - multiple))
     spans = Windows(size=size, stride=stride, margin=margin, multiple=multiple).spans(length)
     counted = torch.zeros(length)
     for start, end in spans:
@@ -121,7 +121,7 @@ def large_image():
 
 
 def test_a_image_of_20_megapixels_takes_bounded_memory(zygote):
-    grown = zygote.run("tests.nn.test_sliding_window:large_image") / 1024
-    assert grown > 20  # the labels alone: the measure works
+    larger = zygote.run("tests.nn.test_sliding_window:large_image") / 1024
+    assert larger > 20  # the labels alone: the measure works
     # all logits at once would be 1,600 MiB; labels are 153 MiB, and twice that while they are joined
-    assert grown < 800, f"{grown:.0f} MiB"
+    assert larger < 800, f"{larger:.0f} MiB"

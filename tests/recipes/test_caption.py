@@ -80,7 +80,7 @@ def test_variants_keep_their_rules(caption):
     scst = made["att2in_scst"]
     # The rewarded part is the last stage of the schedule, whose rate is a tenth.
     epoch = 113_000 // scst.batch_size * scst.batch_size
-    assert scst.self_critical.start_images + scst.optim.tails[0] == pytest.approx(
+    assert scst.self_critical.start_images + scst.optim.milestones_before_end[0] == pytest.approx(
         scst.epochs * epoch, rel=1e-3
     )
     assert scst.optim.gamma == 0.1

@@ -79,8 +79,11 @@ def test_variants_keep_their_rules(detect):
     he = detect.he2019(detect.Config())
     assert he.transfer.norm == "sync"
     assert he.transfer.freeze_through == 0
-    assert he.optim.tails == (960_000, 320_000)
-    assert detect.he2019(detect.Config(images=8_640_000)).optim.tails == he.optim.tails
+    assert he.optim.milestones_before_end == (960_000, 320_000)
+    assert (
+        detect.he2019(detect.Config(images=8_640_000)).optim.milestones_before_end
+        == he.optim.milestones_before_end
+    )
     assert detect.he2019(detect.Config(), schedule=6).schedule * detect.IMAGES_OF_1X == 8_640_000
     assert len(detect.architecture_matters(detect.Config()).backbones) == 3
     assert detect.low_data(detect.Config()).fractions == [0.1, 0.25, 1.0]

@@ -94,7 +94,10 @@ def test_variant_then_file_then_flags(tmp_path):
 
 
 def test_what_is_saved_reads_back(tmp_path):
-    made = parse(Config, ["--lr", "0.25", "--optim.tails", "[100,10]", "--transfer.freeze_through", "4"])
+    made = parse(
+        Config,
+        ["--lr", "0.25", "--optim.milestones_before_end", "[100,10]", "--transfer.freeze_through", "4"],
+    )
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(to_dict(made)))
     assert to_dict(read_config(Config, file)) == to_dict(made)

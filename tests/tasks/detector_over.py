@@ -99,6 +99,6 @@ def _steps(task: Detector, size: int) -> None:
         raise ValueError(f"no gradient for {', '.join(idle[:3])}")
     task.eval()
     with torch.inference_mode():
-        found = task(images)
-    if len(found) != 2 or any(each["boxes"].shape[1] != 4 for each in found):
+        detections = task(images)
+    if len(detections) != 2 or any(detection["boxes"].shape[1] != 4 for detection in detections):
         raise ValueError("detections of another form")

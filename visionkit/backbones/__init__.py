@@ -1,4 +1,4 @@
-"""One registry of networks that give maps (`Backbone`) or vectors (`Encoder`)."""
+"""Backbones of timm, torchvision, packages and users: feature maps (`Backbone`) or vectors (`Encoder`)."""
 
 from __future__ import annotations
 

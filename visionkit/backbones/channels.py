@@ -1,4 +1,4 @@
-"""Trained input layers for other than three channels."""
+"""Pretrained input layers and image statistics for other than three channels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def adapt_first_conv(conv: nn.Conv2d, channels: int, *, trained: bool) -> nn.Con
 
     Trained weights: one channel gets the sum over red, green and blue (a grey image copied to three
     channels would give the same answer); more channels get the three kernels in turn, scaled by 3 / channels,
-    so that the size of the response stays. From scratch the layer is drawn anew.
+    so that the size of the response stays. Without trained weights the layer is initialised anew.
 
     Args:
         conv: The trained or fresh layer.
         channels: Channels of the new images.
-        trained: Whether its weights mean something.
+        trained: Whether its weights are trained.
     """
     new = nn.Conv2d(
         channels,
@@ -40,15 +40,15 @@ def adapt_first_conv(conv: nn.Conv2d, channels: int, *, trained: bool) -> nn.Con
         if channels == 1:
             new.weight.copy_(old.sum(1, keepdim=True))
         else:
-            turns = -(-channels // old.shape[1])
-            new.weight.copy_(old.repeat(1, turns, 1, 1)[:, :channels] * (old.shape[1] / channels))
+            repeats = -(-channels // old.shape[1])
+            new.weight.copy_(old.repeat(1, repeats, 1, 1)[:, :channels] * (old.shape[1] / channels))
         if new.bias is not None and conv.bias is not None:
             new.bias.copy_(conv.bias)
     return new
 
 
 def adapt_statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return a mean or deviation per channel: their average for one channel, in turn for more than three."""
+    """Return a mean or deviation per channel: their average for one channel, repeated for more than three."""
     if channels == len(values):
         return values
     if channels == 1:

@@ -1,4 +1,4 @@
-"""Making backbones and encoders by name."""
+"""`create_backbone` and `create_encoder`: networks by name, with pretrained, own or random weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from visionkit.backbones.backbone import Backbone
 from visionkit.backbones.channels import adapt_statistics
 from visionkit.backbones.encoder import Encoder, PooledLevel
 from visionkit.backbones.norms import convert_norms
-from visionkit.backbones.probe import choose_taps, make_plan
+from visionkit.backbones.probe import choose_nodes, probe_model
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.sources.base import Plan, Request, Size, Source, Tap
+from visionkit.backbones.sources.base import FeatureNode, ModelInfo, ModelSpec, Size, Source
 from visionkit.backbones.sources.user import UserSource
 from visionkit.backbones.tracing import on_meta_device, run_for_shapes
 from visionkit.backbones.weights import WeightsInfo, read_state_dict, split_init
@@ -37,17 +37,17 @@ def create_backbone(
     output_stride: int | None = None,
     image_size: int | Size | None = None,
 ) -> Backbone:
-    """Make a network that gives maps at the reductions asked for.
+    """Create a network that returns feature maps at some reductions.
 
     Args:
         name: "timm/resnet50", "timm/resnet50.a1_in1k", "torchvision/resnet50", "packaged/efficientnet_lite0",
             or a registered name.
         init: "pretrained", "scratch", or the path of a weights file of this architecture ("FILE#PREFIX" where
             it holds several networks).
-        reductions: Which maps: input pixels per map pixel. The deepest map of each reduction is taken.
+        reductions: Input pixels per map pixel of each map. The deepest map of each reduction is taken.
         norm: What its batch norms become: "batch", "frozen", "sync" or "group".
-        in_channels: Channels of the images. Trained input layers are summed (one channel) or repeated in
-            turn and scaled by 3 / channels.
+        in_channels: Channels of the images. Pretrained input layers are summed (one channel) or repeated
+            and scaled by 3 / channels.
         output_stride: Coarsest reduction, reached by dilation, where the network can; the default reductions
             are then those up to it.
         image_size: Side, or (height, width), to build a network of fixed image size for.
@@ -59,29 +59,31 @@ def create_backbone(
         InputError: An unknown name, a reduction or option the network does not have, weights that do not fit
             or cannot be fetched.
     """
-    source, request = _request(name, in_channels, output_stride, image_size)
-    plan = make_plan(source, request)
+    source, spec = _model_spec(name, in_channels, output_stride, image_size)
+    model_info = probe_model(source, spec)
     if output_stride is not None:
-        coarsest = plan.taps[-1].level.reduction if plan.taps else 0
+        coarsest = model_info.reductions[-1] if model_info.nodes else 0
         if coarsest != output_stride:
             raise InputError(
                 f"{name!r} keeps its coarsest reduction at {coarsest} for output_stride={output_stride}."
             )
         if tuple(reductions) == _REDUCTIONS:
             reductions = tuple(r for r in reductions if r <= output_stride)
-    taps = choose_taps(plan, reductions, name)
-    model, info = _model(source, request, init, taps)
-    net = source.maps(model, taps, prune=True)
+    nodes = choose_nodes(model_info, reductions, name)
+    model, info = _model(source, spec, init, nodes)
+    net = source.maps(model, nodes, prune=True)
     net = convert_norms(net, norm, trained=info.trained)
-    mean, std = _statistics(source, request)
-    stage_maps = _StageMaps(source, _up_to(plan, taps))
-    backbone = Backbone(net, taps, plan, name=name, mean=mean, std=std, weights=info, stage_maps=stage_maps)
+    mean, std = _statistics(source, spec)
+    stage_maps = _StageMaps(source, _stage_nodes(model_info, nodes))
+    backbone = Backbone(
+        net, nodes, model_info, name=name, mean=mean, std=std, weights=info, stage_maps=stage_maps
+    )
     backbone.made_by = {
-        "name": name, "reductions": [tap.level.reduction for tap in taps], "norm": norm,
+        "name": name, "reductions": [node.level.reduction for node in nodes], "norm": norm,
         "in_channels": in_channels, "output_stride": output_stride, "image_size": image_size,
     }  # fmt: skip
-    if plan.unaligned:
-        # a branch whose maps are not aligned is left out, and its layers get no gradient
+    if model_info.unaligned:
+        # a branch whose maps are not aligned is not used, and its layers get no gradient
         backbone.freeze_unused()
     return backbone
 
@@ -95,14 +97,14 @@ def create_encoder(
     level: int | None = None,
     image_size: int | Size | None = None,
 ) -> Encoder:
-    """Make a network that gives one vector per image, with every trained parameter before the classifier.
+    """Create a network that returns one vector per image, with all pretrained layers before the classifier.
 
     Args:
         name: As for `create_backbone`.
         init: "pretrained", "scratch", or the path of a weights file of this architecture.
         norm: What its batch norms become: "batch", "frozen", "sync" or "group".
         in_channels: Channels of the images.
-        level: Average the map of this reduction instead: a probe from a chosen level.
+        level: Average the map of this reduction instead (for a probe of that level).
         image_size: Side, or (height, width), to build a network of fixed image size for.
 
     Returns:
@@ -111,24 +113,24 @@ def create_encoder(
     Raises:
         InputError: As for `create_backbone`.
     """
-    source, request = _request(name, in_channels, None, image_size)
-    plan = make_plan(source, request)
-    mean, std = _statistics(source, request)
+    source, spec = _model_spec(name, in_channels, None, image_size)
+    model_info = probe_model(source, spec)
+    mean, std = _statistics(source, spec)
     if level is not None:
-        taps = choose_taps(plan, (level,), name)
-        model, info = _model(source, request, init, taps)
-        maps = convert_norms(source.maps(model, taps, prune=True), norm, trained=info.trained)
-        stage_maps = _StageMaps(source, _up_to(plan, taps))
+        nodes = choose_nodes(model_info, (level,), name)
+        model, info = _model(source, spec, init, nodes)
+        maps = convert_norms(source.maps(model, nodes, prune=True), norm, trained=info.trained)
+        stage_maps = _StageMaps(source, _stage_nodes(model_info, nodes))
         probed = Backbone(
-            maps, taps, plan, name=name, mean=mean, std=std, weights=info, stage_maps=stage_maps
+            maps, nodes, model_info, name=name, mean=mean, std=std, weights=info, stage_maps=stage_maps
         )
         encoder = Encoder(
-            PooledLevel(probed), plan, dim=taps[0].level.channels, name=name, mean=mean, std=std,
+            PooledLevel(probed), model_info, dim=nodes[0].level.channels, name=name, mean=mean, std=std,
             weights=info, head=None, stage_maps=stage_maps,
         )  # fmt: skip
     else:
-        model, info = _model(source, request, init)
-        encoder = assemble_encoder(source, request, plan, model, info, name=name, norm=norm)
+        model, info = _model(source, spec, init)
+        encoder = assemble_encoder(source, spec, model_info, model, info, name=name, norm=norm)
     encoder.made_by = {
         "name": name, "norm": norm, "in_channels": in_channels, "level": level, "image_size": image_size
     }  # fmt: skip
@@ -137,72 +139,82 @@ def create_encoder(
 
 def assemble_encoder(
     source: Source,
-    request: Request,
-    plan: Plan,
+    spec: ModelSpec,
+    model_info: ModelInfo,
     model: nn.Module,
     info: WeightsInfo,
     *,
     name: str,
     norm: NormPolicy = "batch",
 ) -> Encoder:
-    """Take the classifier off a whole network and wrap the rest as an encoder."""
-    mean, std = _statistics(source, request)
-    net, head = source.vector(model, plan.traced_size)
+    """Remove the classifier of a full network and wrap the rest as an encoder."""
+    mean, std = _statistics(source, spec)
+    net, head = source.pooled(model, model_info.traced_size)
     net = convert_norms(net, norm, trained=info.trained)
-    dim = int(run_for_shapes(net, plan.traced_size, request.in_channels).shape[1])
-    stage_maps = _StageMaps(source, plan.taps)
+    dim = int(run_for_shapes(net, model_info.traced_size, spec.in_channels).shape[1])
+    stage_maps = _StageMaps(source, model_info.nodes)
     return Encoder(
-        net, plan, dim=dim, name=name, mean=mean, std=std, weights=info, head=head, stage_maps=stage_maps
+        net,
+        model_info,
+        dim=dim,
+        name=name,
+        mean=mean,
+        std=std,
+        weights=info,
+        head=head,
+        stage_maps=stage_maps,
     )
 
 
 class _StageMaps:
-    """Makes the module whose maps group the parameters of a network; a class, so that it can be copied."""
+    """A `StageMaps`: the module whose maps group the parameters of a network; a class, to be picklable."""
 
-    def __init__(self, source: Source, taps: tuple[Tap, ...]) -> None:
-        self.source, self.taps = source, taps
+    def __init__(self, source: Source, nodes: tuple[FeatureNode, ...]) -> None:
+        self.source, self.nodes = source, nodes
 
     def __call__(self, net: nn.Module) -> tuple[nn.Module, list[int]]:
-        reductions = [tap.level.reduction for tap in self.taps]
-        return self.source.maps(net.get_submodule("model"), self.taps, prune=False), reductions
+        reductions = [node.level.reduction for node in self.nodes]
+        return self.source.maps(net.get_submodule("model"), self.nodes, prune=False), reductions
 
 
-def _up_to(plan: Plan, taps: Sequence[Tap]) -> tuple[Tap, ...]:
-    """Return the maps that group the parameters: its own, and the usual levels finer than the last."""
-    own = {tap.level.reduction for tap in taps}
-    wanted = own | {r for r in _REDUCTIONS if r < max(own)}
-    return tuple(tap for tap in plan.taps if tap.level.reduction in wanted)
+def _stage_nodes(model_info: ModelInfo, nodes: Sequence[FeatureNode]) -> tuple[FeatureNode, ...]:
+    """Return the nodes that group the parameters: those used, and the usual levels finer than the last."""
+    levels_used = {node.level.reduction for node in nodes}
+    grouping = levels_used | {r for r in _REDUCTIONS if r < max(levels_used)}
+    return tuple(node for node in model_info.nodes if node.level.reduction in grouping)
 
 
-def _request(
+def _model_spec(
     name: str, in_channels: int, output_stride: int | None, image_size: int | Size | None
-) -> tuple[Source, Request]:
+) -> tuple[Source, ModelSpec]:
     if in_channels < 1:
         raise InputError(expected("in_channels", "at least 1", in_channels))
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     return resolve(
-        name, Request("", "", in_channels, output_stride, None if size is None else (size[0], size[1]))
+        name, ModelSpec("", "", in_channels, output_stride, None if size is None else (size[0], size[1]))
     )
 
 
-def _statistics(source: Source, request: Request) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    card = source.card(request)
-    return adapt_statistics(card.mean, request.in_channels), adapt_statistics(card.std, request.in_channels)
+def _statistics(source: Source, spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    pretrained_cfg = source.pretrained_cfg(spec)
+    return adapt_statistics(pretrained_cfg.mean, spec.in_channels), adapt_statistics(
+        pretrained_cfg.std, spec.in_channels
+    )
 
 
 def _model(
-    source: Source, request: Request, init: Init, taps: Sequence[Tap] | None = None
+    source: Source, spec: ModelSpec, init: Init, nodes: Sequence[FeatureNode] | None = None
 ) -> tuple[nn.Module, WeightsInfo]:
-    """Build the whole network and fill it as `init` says."""
+    """Build the full network with the weights that `init` names, and return their record."""
     if init == "scratch":
-        return source.build(request, None), WeightsInfo(name=request.architecture)
+        return source.build(spec, None), WeightsInfo(name=spec.architecture)
     if init == "pretrained":
-        state, info = source.fetch(request)
+        state, info = source.fetch(spec)
         if isinstance(source, UserSource):
-            model = source.build_pretrained(request)
+            model = source.build_pretrained(spec)
             return model, getattr(model, "weights", info)
-        model = source.build(request, state)
-        return model, replace(info, adapted=_adapted(model, state or {}, request.in_channels))
+        model = source.build(spec, state)
+        return model, replace(info, adapted=_adapted(model, state or {}, spec.in_channels))
     path, prefix = split_init(init)
     if not path.exists() and "/" not in init and "." not in init:
         raise InputError(
@@ -215,18 +227,18 @@ def _model(
         )
     state = read_state_dict(path, prefix=prefix or None)
     needed: frozenset[str] | None = None
-    if taps is not None and not isinstance(source, UserSource):
-        # a file that holds what the maps need will do: a saved backbone has no conv head
-        cut = on_meta_device(lambda: source.maps(source.build(request, None), taps, prune=True))
+    if nodes is not None and not isinstance(source, UserSource):
+        # the file need hold only what the maps depend on: a saved backbone has no conv head
+        cut = on_meta_device(lambda: source.maps(source.build(spec, None), nodes, prune=True))
         needed = frozenset(key.removeprefix("model.") for key in cut.state_dict())
-    model = source.build(request, state, trusted=False, needed=needed)
-    info = WeightsInfo("file", request.architecture, prefix, "not stated", "not stated")
-    adapted = _adapted(model, state, request.in_channels)
+    model = source.build(spec, state, trusted=False, needed=needed)
+    info = WeightsInfo("file", spec.architecture, prefix, "not stated", "not stated")
+    adapted = _adapted(model, state, spec.in_channels)
     return model, replace(info, digest=file_digest(path), file=path.name, adapted=adapted)
 
 
 def _adapted(model: nn.Module, state: Mapping[str, Tensor], channels: int) -> str:
-    """Return what the record says of an input layer for other channels than the weights were trained on."""
+    """Return the remark in the weights record about an input layer adapted to other channels, if it was."""
     for name, parameter in model.named_parameters() if channels != 3 else ():
         if parameter.ndim == 4 and parameter.shape[1] == channels:
             old = next((v for k, v in state.items() if k == name or k.endswith(f".{name}")), None)

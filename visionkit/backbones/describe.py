@@ -1,4 +1,4 @@
-"""Saying what a backbone is before it is built."""
+"""`describe_backbone`: levels, sizes, statistics and weights of a backbone, without building it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from visionkit.backbones.level import Level
-from visionkit.backbones.probe import make_plan, output_strides
+from visionkit.backbones.probe import output_strides, probe_model
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.sources.base import Request, Size
+from visionkit.backbones.sources.base import ModelSpec, Size
 
 __all__ = ["Description", "describe_backbone"]
 
 
 @dataclass(frozen=True)
 class Description:
-    """A backbone before it is built.
+    """Properties of a backbone, known without building it.
 
     Args:
         name: The backbone.
-        levels: The maps it can give, fine to coarse; none when no map is aligned with the image.
+        levels: The feature maps it can give, fine to coarse; none when no map is aligned with the image.
         parameters: Number of parameters, with the classifier.
         input_size: Height and width of the images that its weights were trained or tested on.
-        image_sizes: Which sizes it takes, in words.
+        image_sizes: Image sizes that it takes, as text.
         mean: Mean per channel that images in [0, 1] are normalised by.
         std: Deviation per channel.
-        norms: Kinds of norms in it.
-        norm_policies: What `norm` may be, from scratch and with trained weights.
-        output_strides: What `output_stride` may be.
-        tags: Its trainings, the default first.
-        tag: The training that `init="pretrained"` takes.
-        training_data: What those weights were trained on.
-        licence: The licence of those weights, as far as the source says.
+        norms: Kinds of norm layers in it.
+        norm_policies: Valid values of `norm`, for "scratch" and "pretrained".
+        output_strides: Valid values of `output_stride`.
+        tags: Names of its pretrained weights, the default first.
+        tag: The weights that `init="pretrained"` loads.
+        training_data: Data set that those weights were trained on.
+        licence: The licence of those weights, as far as the source documents it.
         pretrained: Whether there are pretrained weights at all.
         weights_here: Whether they are on this machine, so that no hub is needed.
-        weights_path: Where they are.
+        weights_path: Path of their file.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Description:
 
 
 def describe_backbone(name: str) -> Description:
-    """Describe a backbone without weights, without a network and (nearly) without memory.
+    """Describe a backbone without weights, without network access and (nearly) without memory.
 
     Args:
         name: As for `create_backbone`.
@@ -69,34 +69,38 @@ def describe_backbone(name: str) -> Description:
     Raises:
         InputError: There is no such name; the text has the nearest.
     """
-    source, request = resolve(name, Request(""))
-    card, plan = source.card(request), make_plan(source, request)
-    batch = "batch" in plan.norms
+    source, spec = resolve(name, ModelSpec(""))
+    pretrained_cfg, model_info = source.pretrained_cfg(spec), probe_model(source, spec)
+    batch = "batch" in model_info.norms
     anything = ("batch", "frozen", "sync", "group")
     policies: dict[str, tuple[str, ...]] = {
         "scratch": ("batch", "sync", "group") if batch else anything,
         "pretrained": ("batch", "frozen", "sync") if batch else anything,
     }
-    if plan.fixed_size is not None:
-        sizes = f"{plan.fixed_size[0]}x{plan.fixed_size[1]} only"
+    if model_info.fixed_size is not None:
+        sizes = f"{model_info.fixed_size[0]}x{model_info.fixed_size[1]} only"
     else:
-        sizes = "any" if plan.step == 1 else f"sides that are multiples of {plan.step} (maps: any, padded)"
+        sizes = (
+            "any"
+            if model_info.size_divisor == 1
+            else f"sides that are multiples of {model_info.size_divisor} (maps: any, padded)"
+        )
     return Description(
         name=name,
-        levels=tuple(tap.level for tap in plan.taps),
-        parameters=plan.parameters,
-        input_size=card.input_size,
+        levels=tuple(node.level for node in model_info.nodes),
+        parameters=model_info.parameters,
+        input_size=pretrained_cfg.input_size,
         image_sizes=sizes,
-        mean=card.mean,
-        std=card.std,
-        norms=plan.norms,
+        mean=pretrained_cfg.mean,
+        std=pretrained_cfg.std,
+        norms=model_info.norms,
         norm_policies=policies,
-        output_strides=output_strides(source, request),
-        tags=card.tags,
-        tag=card.info.tag,
-        training_data=card.info.training_data,
-        licence=card.info.licence,
-        pretrained=card.info.trained,
-        weights_here=bool(card.local_weights),
-        weights_path=card.local_weights,
+        output_strides=output_strides(source, spec),
+        tags=pretrained_cfg.tags,
+        tag=pretrained_cfg.info.tag,
+        training_data=pretrained_cfg.info.training_data,
+        licence=pretrained_cfg.info.licence,
+        pretrained=pretrained_cfg.info.trained,
+        weights_here=bool(pretrained_cfg.local_weights),
+        weights_path=pretrained_cfg.local_weights,
     )

@@ -1,4 +1,4 @@
-"""Reading maps inside any network by hooks at named modules, with what lies behind them cut off."""
+"""Feature maps of any network by forward hooks at named modules; removal of layers that they do not need."""
 
 from __future__ import annotations
 
@@ -7,58 +7,58 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from visionkit.backbones.sources.base import Size, Tap
+from visionkit.backbones.sources.base import FeatureNode, Size
 from visionkit.backbones.tracing import record_calls, run_for_shapes
 
-__all__ = ["TappedMaps", "cut_behind", "ends_with", "last_layer"]
+__all__ = ["FeatureHookNet", "ends_with", "last_layer", "prune_after"]
 
 
-class TappedMaps(nn.Module):
-    """Any network, giving the outputs of named modules.
+class FeatureHookNet(nn.Module):
+    """Any network, returning the outputs of some of its modules.
 
     Args:
         model: The network.
-        taps: Where to read; keys are module names.
+        nodes: The modules whose outputs are returned; their keys are module names.
     """
 
-    def __init__(self, model: nn.Module, taps: Sequence[Tap]) -> None:
+    def __init__(self, model: nn.Module, nodes: Sequence[FeatureNode]) -> None:
         super().__init__()
         self.model = model
-        self._keys = tuple(str(tap.key) for tap in taps)
-        self._seen: dict[str, Tensor] = {}
+        self._keys = tuple(str(node.key) for node in nodes)
+        self._outputs: dict[str, Tensor] = {}
         modules = dict(model.named_modules())
         for key in self._keys:
-            modules[key].register_forward_hook(_Keep(self._seen, key))
+            modules[key].register_forward_hook(_StoreOutput(self._outputs, key))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the raw outputs of the tapped modules for `(B, C, H, W)`."""
-        self._seen["listening"] = images
+        """Return the outputs of the modules, in order, for `(B, C, H, W)`."""
+        self._outputs["listening"] = images
         self.model(images)
-        found = [self._seen[key] for key in self._keys]
-        self._seen.clear()
-        return found
+        features = [self._outputs[key] for key in self._keys]
+        self._outputs.clear()
+        return features
 
 
-class _Keep:
-    """A forward hook that is copied and pickled with the network, and keeps nothing between runs."""
+class _StoreOutput:
+    """A picklable forward hook that stores the output of its module during `FeatureHookNet.forward`."""
 
-    def __init__(self, seen: dict[str, Tensor], key: str) -> None:
-        self.seen, self.key = seen, key
+    def __init__(self, outputs: dict[str, Tensor], key: str) -> None:
+        self.outputs, self.key = outputs, key
 
     def __call__(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
-        if self.seen:
-            self.seen[self.key] = output
+        if self.outputs:
+            self.outputs[self.key] = output
 
 
-def cut_behind(model: nn.Module, keys: Sequence[str], size: Size, channels: int) -> None:
-    """Replace what runs only behind the last of `keys` by `nn.Identity`, if the network still runs then."""
+def prune_after(model: nn.Module, keys: Sequence[str], size: Size, channels: int) -> None:
+    """Replace modules that run only after the last of `keys` by `nn.Identity`, if the network runs so."""
     calls = record_calls(model, size, channels)
     last = max(call.end for call in calls if call.name in keys)
-    # what never runs by itself stays: attention reads the weights of a submodule without calling it
+    # modules that are never called stay: attention reads the weights of a submodule without calling it
     needed = {call.name for call in calls if call.begin < last}
-    behind = {call.name for call in calls} - needed
-    doomed = [name for name in behind if not any(name.startswith(f"{other}.") for other in behind)]
-    replaced = {name: _swap(model, name, nn.Identity()) for name in doomed if _has_parameters(model, name)}
+    after = {call.name for call in calls} - needed
+    removable = [name for name in after if not any(name.startswith(f"{other}.") for other in after)]
+    replaced = {name: _swap(model, name, nn.Identity()) for name in removable if _has_parameters(model, name)}
     try:
         run_for_shapes(model, size, channels)
     except Exception:
@@ -67,7 +67,7 @@ def cut_behind(model: nn.Module, keys: Sequence[str], size: Size, channels: int)
 
 
 def ends_with(model: nn.Module, layer: nn.Module, size: Size, channels: int) -> bool:
-    """Whether a layer is the last to run, so that what it gives is what the whole network gives."""
+    """Return whether a layer is the last to run, so that its output is the output of the network."""
     modules = dict(model.named_modules())
     leaves = [
         modules[c.name] for c in record_calls(model, size, channels) if not list(modules[c.name].children())

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them, for prediction."""
+"""`fuse_norms`: batch norms fused into the convolutions before them, for prediction."""
 
 from __future__ import annotations
 
@@ -20,44 +20,46 @@ _TOLERANCE = 1e-3
 
 
 def fuse_norms(module: nn.Module, *example: Any) -> nn.Module:
-    """Return a copy for prediction in which convolutions do the work of the batch norms that follow them.
+    """Return a copy for prediction in which batch norms are fused into the convolutions before them.
 
-    Which follow which is seen in a run on the example, and the outputs with and without are compared on it.
-    What has no batch norm right behind a convolution is copied as it is. The copy stands in evaluation mode,
-    has another state dict, and is not for training; in 16 bits its roundings are others too.
+    The pairs are found by running the example, and the outputs of both networks are compared on it. Batch
+    norms that do not directly follow a convolution stay. The copy is in evaluation mode, has another state
+    dict, and is not for training; in 16 bits it rounds differently.
 
     Args:
         module: A network or a task whose outputs are tensors, or lists or dicts of them. A detector's are
-            not: fold its `backbone`.
+            not: fuse its `backbone`.
         example: Positional arguments of its `forward`; for a backbone normalised images `(B, C, H, W)`.
 
     Raises:
         RunError: The outputs differ by more than a thousandth of their largest value: a convolution's output
             is used elsewhere too. Use the module as it is.
     """
-    folded = copy.deepcopy(module).eval()
-    pairs, wanted = _watch(folded, example)
-    for parent in [*folded.modules()]:
+    fused = copy.deepcopy(module).eval()
+    conv_of_norm, expected_outputs = _find_pairs(fused, example)
+    for parent in [*fused.modules()]:
         for name, child in [*parent.named_children()]:
-            if child in pairs:
-                _fold(pairs[child], child)
-                setattr(parent, name, nn.Sequential(*_fused(child)))
+            if child in conv_of_norm:
+                _fuse_into_conv(conv_of_norm[child], child)
+                setattr(parent, name, nn.Sequential(*_fused_layers(child)))
     with torch.no_grad():
-        got = _tensors(folded(*example))
-    for ours, theirs in zip(got, wanted, strict=True):
+        outputs = _tensors(fused(*example))
+    for ours, theirs in zip(outputs, expected_outputs, strict=True):
         scale = float(theirs.abs().max()) or 1.0
         worst = float((ours - theirs).abs().max()) / scale
         if not worst <= _TOLERANCE:
             raise RunError(
-                f"Expected the same outputs after folding {len(pairs)} norms of {type(module).__name__}, but "
-                f"they differ by {worst:.2g} of the largest value: a convolution's output is used elsewhere "
-                "too. Predict with the module as it is."
+                f"Expected the same outputs after fusing {len(conv_of_norm)} norms of "
+                f"{type(module).__name__}, but they differ by {worst:.2g} of the largest value: a "
+                "convolution's output is used elsewhere too. Predict with the module as it is."
             )
-    return folded
+    return fused
 
 
-def _watch(module: nn.Module, example: tuple[Any, ...]) -> tuple[dict[nn.Module, nn.Conv2d], list[Tensor]]:
-    """Run once; return the norms that read what one convolution wrote, with it, and the outputs."""
+def _find_pairs(
+    module: nn.Module, example: tuple[Any, ...]
+) -> tuple[dict[nn.Module, nn.Conv2d], list[Tensor]]:
+    """Run once; return each norm whose input is the output of one convolution, with it, and the outputs."""
     from timm.layers.conv2d_same import Conv2dSame
 
     written: list[tuple[nn.Conv2d, Tensor]] = []
@@ -71,32 +73,32 @@ def _watch(module: nn.Module, example: tuple[Any, ...]) -> tuple[dict[nn.Module,
 
     handles: list[RemovableHandle] = []
     for part in module.modules():
-        # A subclass may change its weights as it runs; those that only pad are known.
+        # Other subclasses may change their weights in forward; Conv2dSame only pads.
         if type(part) in (nn.Conv2d, Conv2dSame):
             handles.append(part.register_forward_hook(after))
         elif isinstance(part, BatchNormBase | FrozenBatchNorm) and part.running_var is not None:
             handles.append(part.register_forward_pre_hook(before))
     with torch.no_grad():
-        wanted = _tensors(module(*example))
+        expected_outputs = _tensors(module(*example))
     for handle in handles:
         handle.remove()
-    pairs: dict[nn.Module, nn.Conv2d] = {}
+    conv_of_norm: dict[nn.Module, nn.Conv2d] = {}
     for norm, value in read:
         writers = [conv for conv, output in written if output is value]
         alone = sum(other is norm for other, _ in read) == sum(v is value for _, v in read) == 1
         if writers and alone and sum(conv is writers[0] for conv, _ in written) == 1:
-            pairs[norm] = writers[0]
-    return pairs, wanted
+            conv_of_norm[norm] = writers[0]
+    return conv_of_norm, expected_outputs
 
 
-def _fold(conv: nn.Conv2d, norm: Any) -> None:
+def _fuse_into_conv(conv: nn.Conv2d, norm: Any) -> None:
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
 
 
-def _fused(norm: nn.Module) -> list[nn.Module]:
-    """Return what timm has fused into a norm: dropout, activation, anti-aliasing pool."""
+def _fused_layers(norm: nn.Module) -> list[nn.Module]:
+    """Return the layers that timm puts into a norm: dropout, activation, anti-aliasing pool."""
     parts = (getattr(norm, name, None) for name in ("drop", "act", "aa"))
     return [part for part in parts if isinstance(part, nn.Module)]
 

@@ -1,4 +1,4 @@
-"""What an image becomes, described: a level is (channels, reduction); a feature source gives levels."""
+"""`Level` (channels, reduction) of a feature map; `FeatureSource`, the protocol of networks with maps."""
 
 from __future__ import annotations
 

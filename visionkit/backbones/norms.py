@@ -1,18 +1,18 @@
-"""Norm policies, for backbones and heads alike: batch, frozen, sync, group.
+"""Norm layers of backbones and heads under one policy: batch, frozen, sync or group.
 
-Trained weights survive a conversion only where it is exact: batch to frozen (the same function as evaluation)
-and batch to sync (the same parameters, statistics over all processes). Group norm has other statistics, so
-trained batch-norm weights are refused there. He et al., "Rethinking ImageNet Pre-training" (2019), gives both
-arms of a comparison the same norm; this module is how.
+Trained weights may be converted only where this is exact: batch to frozen (the same function as in
+evaluation) and batch to sync (the same parameters, statistics over all processes). Group norm has other
+statistics, so trained batch norms cannot become group norms. Both arms of a comparison have the same norm, as
+in He et al., "Rethinking ImageNet Pre-training" (2019).
 
-A norm over few values takes away what they say. What each does where a map is one position (image pooling):
+Statistics of few values remove the information in them. Where a map has one position (after image pooling):
 
-- batch, sync: over the images, B values a channel (sync: of all processes). Two leave a sign only. One in
-  training leaves nothing, and the running statistics serve.
-- frozen: the stored statistics, wherever it is.
-- group: within an image, over at least 16 channels; where the map of a head always is one position, a bias
-  takes its place.
-- layer (the backbones' own): over all channels of each position, as anywhere else.
+- batch, sync: over the images, B values a channel (sync: of all processes). Normalising two values leaves a
+  sign. With one value in training the running statistics are used.
+- frozen: the stored statistics, as everywhere.
+- group: within an image, over at least 16 channels; where the map of a head always has one position, a bias
+  takes the place of the norm.
+- layer (in some backbones): over all channels of each position, as everywhere.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _GROUP_CHANNELS = 16  # Wu & He, "Group Normalization" (2018), table 4: the best
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm that only ever does what evaluation does: weight, bias and statistics are buffers.
+    """Batch norm in evaluation mode always: weight, bias and statistics are buffers.
 
     The names in the state dict are those of the batch norm it replaces.
 
     Args:
-        norm: The batch norm whose numbers (and fused dropout and activation, if any) it takes over.
+        norm: The batch norm whose values (and fused dropout and activation, if any) it takes over.
     """
 
     def __init__(self, norm: BatchNormBase) -> None:
@@ -68,7 +68,7 @@ class FrozenBatchNorm(nn.Module):
         return _finish(self, y)
 
     def extra_repr(self) -> str:
-        """Return what the module prints about itself."""
+        """Return the arguments shown in the module's repr."""
         return f"{self.num_features}, eps={self.eps}"
 
 
@@ -79,7 +79,7 @@ class _SyncBatchNorm(nn.SyncBatchNorm):
         if x.device.type != "cpu":
             return _finish(self, super().forward(x))
         synced = self.training and world_size() > 1
-        # torch's own refuses CPUs wherever there are processes, be it one
+        # torch's raises on CPUs whenever a process group exists, even one of a single process
         y = self._across_processes(x) if synced else super(nn.SyncBatchNorm, self).forward(x)
         return _finish(self, y)
 
@@ -115,11 +115,11 @@ class _SyncBatchNorm(nn.SyncBatchNorm):
 
 
 class _GroupNorm(nn.GroupNorm):
-    """Group norm that keeps the dropout and the activation fused into the batch norm it replaces."""
+    """Group norm with the dropout and the activation that were fused into the batch norm it replaces."""
 
     def forward(self, input: Tensor) -> Tensor:
         if self.num_channels == self.num_groups and input.shape[2:].numel() == 1:
-            # A group of one value less its mean is nothing, so only gain and bias act.
+            # One value less its mean is 0, so only gain and bias are applied.
             shape = [1, -1] + [1] * (input.dim() - 2)
             y = input if self.weight is None else input * self.weight.view(shape) + self.bias.view(shape)
             return _finish(self, y)
@@ -152,9 +152,9 @@ def _finish(norm: nn.Module, y: Tensor) -> Tensor:
 def make_norm(policy: NormPolicy, channels: int) -> nn.Module:
     """Return a new norm layer for maps `(B, channels, H, W)`.
 
-    A group norm has `group_count(channels)` groups. A new layer has no statistics worth freezing: under
-    "frozen" it does nothing (`nn.Identity`), as the pyramid and heads of the reference Faster R-CNN with
-    frozen norms have none.
+    A group norm has `group_count(channels)` groups. A new layer has no trained statistics to freeze: under
+    "frozen" it is `nn.Identity`, as pyramid and heads of the reference Faster R-CNN with frozen norms have
+    no norms.
 
     Args:
         policy: "batch", "frozen", "sync" or "group".
@@ -172,7 +172,7 @@ def make_norm(policy: NormPolicy, channels: int) -> nn.Module:
 
 
 def norm_kinds(module: nn.Module) -> tuple[str, ...]:
-    """Return which norms a network holds, sorted: "batch", "frozen", "sync", "group", "layer", "other"."""
+    """Return the kinds of norms in a network, sorted, of batch, frozen, group, layer, other and sync."""
     kinds = {_kind(child) for child in module.modules()}
     return tuple(sorted(kind for kind in kinds if kind))
 
@@ -201,7 +201,7 @@ def convert_norms(module: nn.Module, policy: NormPolicy, *, trained: bool) -> nn
     Args:
         module: The network; changed in place.
         policy: "batch", "frozen", "sync" or "group".
-        trained: Whether its weights are trained: decides which conversions are exact.
+        trained: Whether its weights are trained: then only exact conversions are allowed.
 
     Returns:
         The same network (a new module only when the network itself is a batch norm).
@@ -215,16 +215,13 @@ def convert_norms(module: nn.Module, policy: NormPolicy, *, trained: bool) -> nn
     if policy == "group" and trained:
         raise InputError(
             "Trained batch norms cannot become group norms: their statistics would be lost. With trained "
-            "weights the "
-            "norms are 'batch', 'frozen' or 'sync'. For 'group' start from scratch, or take a backbone "
-            "trained with "
-            "group norms."
+            "weights the norms are 'batch', 'frozen' or 'sync'. For 'group' start from scratch, or take a "
+            "backbone trained with group norms."
         )
     if policy == "frozen" and not trained:
         raise InputError(
             "Frozen batch norms on random weights do not normalise at all. From scratch the norms are "
-            "'batch', "
-            "'sync' or 'group'. For 'frozen' start from pretrained weights or a weights file."
+            "'batch', 'sync' or 'group'. For 'frozen' start from pretrained weights or a weights file."
         )
     return module if policy == "batch" else _convert(module, policy)
 

@@ -1,17 +1,17 @@
-"""One registry of architectures: timm, torchvision, packaged weights, and the user's own."""
+"""The registry of backbones: timm, torchvision, packaged weights, and networks of the user."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import cast
 
 from torch import nn
 
-from visionkit.backbones.sources.base import Request, Source
+from visionkit.backbones.sources.base import ModelSpec, Source
 from visionkit.backbones.sources.user import UserSource
 from visionkit.compat import timm_renames
 from visionkit.errors import InputError, expected, nearest, unknown_name
@@ -21,14 +21,8 @@ __all__ = ["list_backbones", "register_backbone", "registered", "resolve"]
 _USER = UserSource()
 
 
-@dataclass(frozen=True)
-class _Resolved:
-    source: Source
-    request: Request
-
-
 def register_backbone(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
-    """Give a network of yours a name, so that every task takes it.
+    """Register a network of your own under a name, to be used in any task.
 
     The decorated function is called as `function(pretrained=...)` and returns a `FeatureSource`: a module
     with `levels` and `forward(images) -> tuple of maps`. It may also take `in_channels`, and its module may
@@ -38,7 +32,7 @@ def register_backbone(name: str) -> Callable[[Callable[..., nn.Module]], Callabl
         name: The name; `"mine/tiny"` keeps it apart from others.
 
     Raises:
-        InputError: The name is taken.
+        InputError: The name is already used.
     """
 
     def register(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
@@ -55,7 +49,7 @@ def register_backbone(name: str) -> Callable[[Callable[..., nn.Module]], Callabl
 
 @contextmanager
 def registered(function: Callable[..., nn.Module]) -> Iterator[str]:
-    """Give a function a name for as long as the block lasts."""
+    """Register a function within a `with` block; yields its name."""
     name = f"{getattr(function, '__module__', 'user')}.{getattr(function, '__qualname__', 'backbone')}"
     _USER.functions[name] = function
     try:
@@ -77,22 +71,22 @@ def list_backbones(pattern: str = "*", *, source: str | None = None) -> list[str
     sources: dict[str, Source] = {**_shipped(), "user": _USER}
     if source is not None and source not in sources:
         raise unknown_name("source of backbones", source, sources)
-    found = [
+    names = [
         name for key, value in sources.items() if source in (None, key) for name in _full_names(key, value)
     ]
-    return sorted(fnmatch.filter(found, pattern))
+    return sorted(fnmatch.filter(names, pattern))
 
 
-def resolve(name: str, request: Request) -> tuple[Source, Request]:
-    """Return the source of a name, and the request with its architecture and tag filled in.
+def resolve(name: str, spec: ModelSpec) -> tuple[Source, ModelSpec]:
+    """Return the source of a name, and the spec with its architecture and tag filled in.
 
     Raises:
-        InputError: There is no such name, or no such tag; the text has the nearest.
+        InputError: There is no such name, or no such tag; the message suggests the nearest.
     """
     if not isinstance(name, str) or not name:
         raise InputError(expected("the backbone", "a name such as 'timm/resnet50'", name))
     if name in _USER.functions:
-        return cast(Source, _USER), replace(request, architecture=name)
+        return cast(Source, _USER), replace(spec, architecture=name)
     name = _from_hub(name)
     prefix, slash, rest = name.partition("/")
     sources = _shipped()
@@ -104,18 +98,18 @@ def resolve(name: str, request: Request) -> tuple[Source, Request]:
         raise (_renamed(rest) if prefix == "timm" else None) or _unknown(name)
     if tag and tag not in source.tags(architecture):
         tags = source.tags(architecture)
-        listed = f"Its tags are: {', '.join(tags)}." if tags else "It has no tags."
+        listing = f"Its tags are: {', '.join(tags)}." if tags else "It has no tags."
         close = nearest(tag, tags)
         hint = f" Did you mean {f'{prefix}/{architecture}.{close[0]}'!r}?" if close else ""
-        raise InputError(f"Unknown tag {tag!r} of backbone '{prefix}/{architecture}'.{hint} {listed}")
-    return source, replace(request, architecture=architecture, tag=tag)
+        raise InputError(f"Unknown tag {tag!r} of backbone '{prefix}/{architecture}'.{hint} {listing}")
+    return source, replace(spec, architecture=architecture, tag=tag)
 
 
 def _from_hub(name: str) -> str:
     """Return the registry's name of a model in timm's own collection on the hub ("hf-hub:timm/...").
 
     Raises:
-        InputError: It is another collection's, whose architecture only its own settings file knows.
+        InputError: It is in another collection: its architecture is only in its settings file there.
     """
     scheme, colon, path = name.partition(":")
     if not colon or scheme.lower() not in ("hf-hub", "hf_hub"):
@@ -129,20 +123,20 @@ def _from_hub(name: str) -> str:
 
 
 def _renamed(name: str) -> InputError | None:
-    """Return the error for a name that timm has given up, with the new name of the same weights."""
+    """Return the error for a deprecated timm name, with the new name of the same weights."""
     old = timm_renames()
-    found = next((key for key in (name, name.partition(".")[0]) if key in old), None)
-    if found is None:
+    known = next((key for key in (name, name.partition(".")[0]) if key in old), None)
+    if known is None:
         return None
-    new = old[found]
+    new = old[known]
     if new is None:
-        return InputError(f"timm no longer has {found!r}, and names none in its place. See list_backbones().")
+        return InputError(f"timm no longer has {known!r}, and names none in its place. See list_backbones().")
     architecture, _, tag = new.partition(".")
-    # timm's own table is a little behind its tags
+    # timm's table of deprecated names lacks some of its tags
     tags = [t for t in _shipped()["timm"].tags(architecture) if t.startswith(tag)] if tag else []
     if tag and tag not in tags:
         new = f"{architecture}.{tags[0]}" if tags else architecture
-    return InputError(f"timm calls {found!r} by a new name now: 'timm/{new}'. These are the same weights.")
+    return InputError(f"timm calls {known!r} by a new name now: 'timm/{new}'. These are the same weights.")
 
 
 def _unknown(name: str) -> InputError:
@@ -157,16 +151,16 @@ def _unknown(name: str) -> InputError:
         tags = [
             f"{key}/{architecture}.{t}" for key, source in sources.items() for t in source.tags(architecture)
         ]
-        listed = f"With a tag: {', '.join(repr(t) for t in tags[:8])}." if tags else "It has no tags."
+        listing = f"With a tag: {', '.join(repr(t) for t in tags[:8])}." if tags else "It has no tags."
         ways = " or ".join(repr(f"{key}/{architecture}") for key in sources)
         return InputError(
-            f"Unknown backbone {name!r}. Names say their source: {ways}; none has the tag {tag!r}. {listed}"
+            f"Unknown backbone {name!r}. Names say their source: {ways}; none has the tag {tag!r}. {listing}"
         )
     if not sources and prefix not in _shipped() and (old := _renamed(plain)) is not None:
         return old
     if spellings:
-        listed = " or ".join(repr(s) for s in spellings)
-        return InputError(f"Unknown backbone {name!r}. Names say their source: {listed}.")
+        listing = " or ".join(repr(s) for s in spellings)
+        return InputError(f"Unknown backbone {name!r}. Names say their source: {listing}.")
     known = list_backbones()
     if slash and prefix in _shipped():
         known = [k for k in known if k.startswith(f"{prefix}/")]
@@ -174,8 +168,8 @@ def _unknown(name: str) -> InputError:
         close = nearest(name, [k.partition("/")[2] or k for k in known])
         spelled = [k for c in close for k in known if k.partition("/")[2] == c]
         if spelled:
-            listed = " or ".join(repr(s) for s in spelled[:4])
-            return InputError(f"Unknown backbone {name!r}. Did you mean {listed}? See list_backbones().")
+            listing = " or ".join(repr(s) for s in spelled[:4])
+            return InputError(f"Unknown backbone {name!r}. Did you mean {listing}? See list_backbones().")
     return unknown_name("backbone", name, known, hint="See list_backbones().")
 
 

@@ -1,4 +1,4 @@
-"""Running a network for its shapes alone, and finding where a network can be tapped by watching it run."""
+"""Shapes of a network on the meta device, its module calls, and the nodes along its trunk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ __all__ = ["Call", "meta_parameters", "on_meta_device", "record_calls", "run_for
 
 @dataclass(frozen=True)
 class Call:
-    """One run of one module: its name, when it began and ended, and the shape it gave."""
+    """One call of one module.
+
+    Args:
+        name: Name of the module.
+        begin: Clock when the call began; the clock counts begins and ends of calls.
+        end: Clock when it ended.
+        shape: Shape of its output; None when that is not one tensor.
+    """
 
     name: str
     begin: int
@@ -26,7 +33,7 @@ class Call:
 
 
 def on_meta_device(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network on the meta device; one that computes while it is built is moved there afterwards."""
+    """Build a network on the meta device; one whose constructor computes values is moved there afterwards."""
     try:
         with torch.device("meta"):
             return build()
@@ -36,44 +43,45 @@ def on_meta_device(build: Callable[[], nn.Module]) -> nn.Module:
 
 @contextmanager
 def meta_parameters(module: nn.Module, *, grad: bool = False) -> Iterator[dict[str, Tensor]]:
-    """Put stand-ins without memory in the place of every parameter and buffer, for a while.
+    """Replace every parameter and buffer by a tensor on the meta device within a `with` block.
 
-    Done by hand: `torch.func.functional_call` does not put everything back in networks that share modules.
+    `torch.func.functional_call` does not restore everything in networks that share modules.
 
     Args:
         module: The network.
-        grad: Whether the stand-ins of parameters record gradients.
+        grad: Whether the replaced parameters record gradients.
 
     Yields:
-        The stand-ins by the names of the parameters.
+        The replacements by the names of the parameters.
     """
     modules = list(module.modules())
     pairs = [tensor_tables(child) for child in modules]
     tables = [(parameters, grad) for parameters, _ in pairs] + [(buffers, False) for _, buffers in pairs]
-    held = [dict(table) for table, _ in tables]
+    originals = [dict(table) for table, _ in tables]
     modes = [child.training for child in modules]
-    stand_ins: dict[int, Tensor] = {}
+    replacements: dict[int, Tensor] = {}
     named = {name: id(p) for name, p in module.named_parameters()}
 
-    def stand_in(value: Tensor, wants_grad: bool) -> Tensor:
-        if id(value) not in stand_ins:
-            stand_ins[id(value)] = torch.empty_like(value, device="meta").requires_grad_(wants_grad)
-        return stand_ins[id(value)]
+    # Shared parameters get one replacement.
+    def replace(value: Tensor, wants_grad: bool) -> Tensor:
+        if id(value) not in replacements:
+            replacements[id(value)] = torch.empty_like(value, device="meta").requires_grad_(wants_grad)
+        return replacements[id(value)]
 
     for table, wants_grad in tables:
-        table.update({n: stand_in(v, wants_grad) for n, v in table.items() if v is not None})
+        table.update({n: replace(v, wants_grad) for n, v in table.items() if v is not None})
     module.eval()
     try:
-        yield {name: stand_ins[key] for name, key in named.items()}
+        yield {name: replacements[key] for name, key in named.items()}
     finally:
-        for (table, _), values in zip(tables, held, strict=True):
+        for (table, _), values in zip(tables, originals, strict=True):
             table.update(values)
         for child, mode in zip(modules, modes, strict=True):
             child.training = mode
 
 
 def run_for_shapes(module: nn.Module, size: tuple[int, int], channels: int, *, batch: int = 1) -> Any:
-    """Run a network in evaluation mode on an image `(batch, channels, *size)`, for its shapes alone."""
+    """Run a network in evaluation mode on meta images `(batch, channels, *size)`; return its outputs."""
     with torch.no_grad(), meta_parameters(module):
         return module(torch.empty(batch, channels, *size, device="meta"))
 
@@ -81,9 +89,16 @@ def run_for_shapes(module: nn.Module, size: tuple[int, int], channels: int, *, b
 def record_calls(
     module: nn.Module, size: tuple[int, int], channels: int, run: Callable[..., Any] = run_for_shapes
 ) -> list[Call]:
-    """Run a network for its shapes and return every module call in the order in which they ended."""
+    """Run a network and return all calls of its modules, in the order in which they ended.
+
+    Args:
+        module: The network.
+        size: `(height, width)` of the image.
+        channels: Channels of the image.
+        run: Called as `run(module, size, channels)`.
+    """
     clock = 0
-    begun: dict[str, list[int]] = {}
+    started: dict[str, list[int]] = {}
     calls: list[Call] = []
     handles = []
 
@@ -91,7 +106,7 @@ def record_calls(
         def hook(_module: nn.Module, _args: Any) -> None:
             nonlocal clock
             clock += 1
-            begun.setdefault(name, []).append(clock)
+            started.setdefault(name, []).append(clock)
 
         return hook
 
@@ -100,7 +115,7 @@ def record_calls(
             nonlocal clock
             clock += 1
             shape = tuple(output.shape) if isinstance(output, Tensor) else None
-            calls.append(Call(name, begun[name].pop(), clock, shape))
+            calls.append(Call(name, started[name].pop(), clock, shape))
 
         return hook
 
@@ -115,30 +130,37 @@ def record_calls(
 
 
 def trunk(calls: Sequence[Call], size: tuple[int, int], root: str = "") -> list[Call]:
-    """Return the calls along the trunk; a module is opened where it shrinks by more than 2.
+    """Return the calls along the trunk of a network, whose outputs may be feature maps.
 
-    Watching the top level keeps branches inside blocks out of sight: the last call of each reduction is then
-    what the network itself hands on, not an inner activation of the next stage.
+    Children of the root are listed; a child is descended into only where it reduces the map by more than 2,
+    or returns several tensors. So branches inside blocks are not listed: the last call of each reduction is
+    the output of a stage, not an inner activation of the next stage.
+
+    Args:
+        calls: All calls of the network, as `record_calls` returns them.
+        size: `(height, width)` of the image.
+        root: Module whose children are listed; "" for the network.
     """
+    # Step 1: the last call of each child that is called itself (a ModuleList is not).
     by_name = {call.name: call for call in calls}
-    inside = [c for c in by_name.values() if c.name and _caller(c.name, by_name) == root]
-    found: list[Call] = []
-    shrunk = size[0]
-    for call in sorted(inside, key=lambda c: c.end):
-        side = _side(call.shape, size)
-        if side and shrunk > 2 * side:
-            found += trunk(calls, size, call.name)
-        if side or (call.shape is not None and len(call.shape) == 3):
-            found.append(call)
-        elif call.shape is None:
-            # gives several tensors: look inside
-            found += trunk(calls, size, call.name)
-        shrunk = side or shrunk
-    return found
+    children = [c for c in by_name.values() if c.name and _parent_call(c.name, by_name) == root]
+    # Step 2: in the order in which they ended, with the trunk of those that hold several stages.
+    nodes: list[Call] = []
+    previous = size[0]  # height of the map so far
+    for call in sorted(children, key=lambda c: c.end):
+        height = _map_height(call.shape, size)  # of (1, C, h, w) or (1, h, w, C); 0: no map
+        if height and previous > 2 * height:
+            nodes += trunk(calls, size, call.name)
+        if height or (call.shape is not None and len(call.shape) == 3):  # a map, or tokens (1, N, C)
+            nodes.append(call)
+        elif call.shape is None:  # several tensors
+            nodes += trunk(calls, size, call.name)
+        previous = height or previous
+    return nodes
 
 
-def _caller(name: str, by_name: Mapping[str, Call]) -> str:
-    """Return the nearest module above that ran itself: a list of modules does not."""
+def _parent_call(name: str, by_name: Mapping[str, Call]) -> str:
+    """Return the nearest enclosing module that is called itself: a ModuleList is not."""
     while name:
         name = name.rpartition(".")[0]
         if name in by_name:
@@ -146,8 +168,11 @@ def _caller(name: str, by_name: Mapping[str, Call]) -> str:
     return ""
 
 
-def _side(shape: tuple[int, ...] | None, size: tuple[int, int]) -> int:
-    """Return the height of a map, whichever way its channels lie; 0 when the shape is no map."""
+def _map_height(shape: tuple[int, ...] | None, size: tuple[int, int]) -> int:
+    """Return the height of a map `(1, C, h, w)` or `(1, h, w, C)`; 0 for other shapes.
+
+    A map has the aspect ratio of the image, up to rounding: that tells its sides from its channels.
+    """
     if shape is None or len(shape) != 4:
         return 0
     for height, width in ((shape[2], shape[3]), (shape[1], shape[2])):

@@ -1,4 +1,4 @@
-"""Where weights come from, as a record, and the one safe reader of weights files."""
+"""Provenance of weights (`WeightsInfo`), and the reader of weights files, which runs no code in them."""
 
 from __future__ import annotations
 
@@ -29,25 +29,26 @@ __all__ = [
     "split_init",
 ]
 
-_LIMIT = 16 * 2**30
-_REFUSALS = ("Unsupported", "GLOBAL")  # what the lines of torch's unpickler hold that name the reason
+_MAX_BYTES = 16 * 2**30
+_REFUSALS = ("Unsupported", "GLOBAL")  # in lines of torch's unpickler that name the reason
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "state_dict_ema")
 _LEGACY_PICKLES = 4  # magic number, protocol version, system facts, then the object itself
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where a network's weights came from.
+    """Provenance of a network's weights.
 
     Args:
         source: "none" (scratch), "timm", "torchvision", "package", "user" or "file".
         name: The architecture the weights belong to.
-        tag: Which training of it ("a1_in1k", "IMAGENET1K_V2"); empty when there is none.
-        training_data: What the weights were trained on, as far as the source says.
-        licence: The licence of the weights, as far as the source says.
+        tag: Name of the weights ("a1_in1k", "IMAGENET1K_V2"); empty when there is none.
+        training_data: Data set that the weights were trained on, as far as the source documents it.
+        licence: The licence of the weights, as far as the source documents it.
         digest: SHA-256 of the weights file, 64 hexadecimal digits; empty for scratch.
         file: Name of the weights file, without its folder: the record travels with checkpoints and results.
-        adapted: How they were changed to fit the images ("input layer from 3 to 13 channels"), if so.
+        adapted: Changes that were made to fit the images ("input layer from 3 to 13 channels"); empty if
+            none.
     """
 
     source: str = "none"
@@ -61,7 +62,7 @@ class WeightsInfo:
 
     @property
     def trained(self) -> bool:
-        """Whether there are weights at all: false for scratch."""
+        """Whether the weights are trained: false for scratch."""
         return self.source != "none"
 
     def as_dict(self) -> dict[str, str]:
@@ -70,7 +71,7 @@ class WeightsInfo:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, str]) -> WeightsInfo:
-        """Return the record of a plain dict, as checkpoints hold it; older ones have a whole path."""
+        """Return the record from a plain dict, as in checkpoints; older ones have a full path."""
         plain = dict(value)
         path = plain.pop("path", "")
         plain.setdefault("file", re.split(r"[/\\]", path)[-1])
@@ -90,7 +91,7 @@ def split_init(init: str) -> tuple[Path, str]:
 
 
 def portable_init(init: str) -> str:
-    """Return an `init` as it may travel: of a weights file the name and the digest, not the folder."""
+    """Return an `init` without machine paths: for a weights file its name and digest, not its folder."""
     if init in ("pretrained", "scratch"):
         return init
     path, prefix = split_init(init)
@@ -98,15 +99,15 @@ def portable_init(init: str) -> str:
     return f"{path.name}{'#' if prefix else ''}{prefix}{known}"
 
 
-def check_file(path: str | Path, *, max_bytes: int = _LIMIT) -> Path:
-    """Return a file that is fit to be read, after looking at its size and at what it would unpack to.
+def check_file(path: str | Path, *, max_bytes: int = _MAX_BYTES) -> Path:
+    """Return the path of a weights file after checking its size, packed and unpacked.
 
     Args:
-        path: A regular file on this machine; nothing of it is loaded.
-        max_bytes: Largest file, and largest sum of what is packed in it.
+        path: A regular file on this machine; none of it is loaded.
+        max_bytes: Largest size of the file, and of its unpacked content.
 
     Raises:
-        InputError: The path is an address or no regular file, or the file is empty, too large or a bomb.
+        InputError: The path is a URL or no regular file, or the file is empty, too large or a zip bomb.
     """
     file = _local_file(path, max_bytes)
     with file.open("rb") as stream:
@@ -122,7 +123,7 @@ def check_file(path: str | Path, *, max_bytes: int = _LIMIT) -> Path:
 
 
 def checkpoint_record(path: str | Path) -> dict[str, Any]:
-    """Return what a checkpoint says of itself, without its tensors: settings and the library's own entries.
+    """Return the hyper-parameters and the library's entries of a checkpoint, without its tensors.
 
     Args:
         path: A file that `check_file` has passed.
@@ -132,34 +133,34 @@ def checkpoint_record(path: str | Path) -> dict[str, Any]:
     """
     try:
         raw = torch.load(path, map_location="meta", weights_only=True)
-    except Exception:  # said where the whole file is read
+    except Exception:  # reported when the full file is read
         raw = {}
-    held = raw if isinstance(raw, dict) else {}
-    found = {name: held.get(name) for name in ("hyper_parameters", "visionkit")}
-    return {name: dict(value) if isinstance(value, dict) else {} for name, value in found.items()}
+    content = raw if isinstance(raw, dict) else {}
+    entries = {name: content.get(name) for name in ("hyper_parameters", "visionkit")}
+    return {name: dict(value) if isinstance(value, dict) else {} for name, value in entries.items()}
 
 
 def read_state_dict(
-    path: str | Path, *, max_bytes: int = _LIMIT, prefix: str | None = None
+    path: str | Path, *, max_bytes: int = _MAX_BYTES, prefix: str | None = None
 ) -> dict[str, Tensor]:
-    """Read a weights file without running anything in it.
+    """Read a weights file without running code in it.
 
-    Reads safetensors and `torch.save` files (through `torch.load(weights_only=True)`), told apart by content,
-    not by name. A file that wraps its tensors ("state_dict", "model", ...) or prefixes them ("module.") is
-    unwrapped; one that wraps several networks ("student", "teacher") gives names with those before them.
+    Reads safetensors and `torch.save` files (through `torch.load(weights_only=True)`), recognised by content,
+    not by file name. A file that wraps its tensors ("state_dict", "model", ...) or prefixes them ("module.")
+    is unwrapped; one that wraps several networks ("student", "teacher") gives names with those before them.
 
     Args:
         path: A regular file on this machine.
-        prefix: Give only what lies under this prefix ("teacher.backbone"), without it.
-        max_bytes: Largest file, and largest sum of what is packed in it, checked before anything is
+        prefix: Return only the tensors under this prefix ("teacher.backbone"), without it.
+        max_bytes: Largest size of the file, and of its unpacked content, checked before anything is
             allocated.
 
     Returns:
         Names to tensors, on the CPU.
 
     Raises:
-        InputError: The path is an address or no regular file, the file is too large, damaged, holds code, or
-            holds something else than named tensors.
+        InputError: The path is a URL or no regular file, the file is too large, damaged, contains code, or
+            contains something else than named tensors.
     """
     file = _local_file(path, max_bytes)
     with file.open("rb") as stream:
@@ -179,8 +180,7 @@ def read_state_dict(
         else:
             raise InputError(
                 f"{file}: Expected a safetensors file or one written by torch.save, but it begins with "
-                f"{head[:8]!r}. "
-                "Save the state dict again with safetensors.torch.save_file."
+                f"{head[:8]!r}. Save the state dict again with safetensors.torch.save_file."
             )
     except pickle.UnpicklingError as error:
         raise InputError(
@@ -246,7 +246,7 @@ def _check_zip(file: Path, max_bytes: int) -> None:
 
 
 def _check_pickle(stream: IO[bytes], size: int, pickles: int) -> None:
-    """Refuse a storage that claims more elements than the file has bytes, before anybody allocates it."""
+    """Refuse a storage that claims more elements than the file has bytes, before it is allocated."""
     for _ in range(pickles):
         last = 0
         for opcode, argument, _position in pickletools.genops(stream):
@@ -273,9 +273,9 @@ def _named_tensors(raw: Any, file: Path) -> dict[str, Tensor]:
         str(key) for key, value in raw.items() if not (isinstance(key, str) and isinstance(value, Tensor))
     ]
     if wrong:
-        several = {} if any(isinstance(value, Tensor) for value in raw.values()) else _flat(raw)
-        if several:
-            return several
+        flattened = {} if any(isinstance(value, Tensor) for value in raw.values()) else _flat(raw)
+        if flattened:
+            return flattened
         raise InputError(
             f"{file}: Expected named tensors (a state dict), but {json.dumps(wrong[0])} is no tensor. "
             "Save `model.state_dict()`."
@@ -286,14 +286,14 @@ def _named_tensors(raw: Any, file: Path) -> dict[str, Tensor]:
 
 
 def _flat(raw: Any) -> dict[str, Tensor]:
-    """Return the tensors of a file that wraps several state dicts, the wrappers' names before theirs."""
+    """Return the tensors of a file that wraps several state dicts, under WRAPPER.NAME."""
     if not isinstance(raw, Mapping):
         return {}
-    found = {key: value for key, value in raw.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    entries = {key: value for key, value in raw.items() if isinstance(key, str) and isinstance(value, Tensor)}
     for key, part in raw.items():
         if isinstance(part, Mapping) and part and all(isinstance(value, Tensor) for value in part.values()):
-            found |= {f"{key}.{name}": value for name, value in part.items()}
-    return found
+            entries |= {f"{key}.{name}": value for name, value in part.items()}
+    return entries
 
 
 def _part(raw: Any, file: Path, prefix: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Arithmetic: what models are made of besides backbones."""
+"""Heads, decoders, losses and preprocessing of the models, on top of the backbones."""
 
 from __future__ import annotations
 

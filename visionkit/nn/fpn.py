@@ -1,4 +1,4 @@
-"""Feature pyramids: every level sees the coarser ones; a source with a pyramid on it is a source again."""
+"""Feature pyramid networks (FPN) over the levels of any feature source."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from visionkit.errors import InputError, unknown_name
 __all__ = ["FeaturePyramid", "NormFactory", "PyramidSource"]
 
 NormFactory = Callable[[int], nn.Module]
-"""Makes the norm layer of a convolution with that many channels."""
+"""Returns a norm layer for so many channels."""
 
 _EXTRA = ("none", "pool", "p6p7")
 
 
 class FeaturePyramid(nn.Module):
-    """Give every level the same channels and the content of the levels coarser than it.
+    """Feature pyramid: every level gets the same channels, and the coarser levels added to it.
 
     Args:
-        levels: The levels of the maps that come, fine to coarse.
-        channels: Channels of every level that goes.
+        levels: The levels of the input maps, fine to coarse.
+        channels: Channels of every output map.
         norm: Makes the norm after each convolution; without it convolutions have a bias.
         extra: Coarser levels on top: "pool" subsamples the last one once (Faster R-CNN), "p6p7" convolves the
-            last incoming map twice with stride 2 (RetinaNet), "none" adds none.
+            last input map twice with stride 2 (RetinaNet), "none" adds none.
 
     Attributes:
-        levels: The levels of the maps that go.
+        levels: The levels of the output maps.
 
     Raises:
-        InputError: There is no level, levels do not run fine to coarse, or `extra` is unknown.
+        InputError: There is no level, levels are not sorted fine to coarse, or `extra` is unknown.
 
     Lin et al., Feature Pyramid Networks, 2017. Reference: `torchvision.ops.FeaturePyramidNetwork`.
     """
@@ -84,10 +84,10 @@ class FeaturePyramid(nn.Module):
 
 
 class PyramidSource(nn.Module):
-    """A feature source under a feature pyramid: images in, pyramid levels out.
+    """A feature source with a feature pyramid on top: images to pyramid levels.
 
     Args:
-        source: Any feature source that is a module (a backbone, or a network of your own).
+        source: A feature source that is a module (a backbone, or a network of your own).
         channels: Channels of every level.
         norm: See `FeaturePyramid`.
         extra: See `FeaturePyramid`.

@@ -1,4 +1,4 @@
-"""Losses of classification, one value an image, and their weighted mean."""
+"""Classification and regression losses: one value an image, and their weighted mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def label_losses(logits: Tensor, labels: Tensor, *, kind: str, smoothing: float 
         kind: "ce": cross-entropy over classes. "bce": one binary cross-entropy a class, the labels made
             one-hot, summed over classes (ResNet strikes back, arXiv 2110.00476). "multi": binary
             cross-entropy, mean over labels. "mse": squared error, mean over outputs.
-        smoothing: Share of the target spread evenly over the classes.
+        smoothing: Label smoothing: fraction of the target spread evenly over the classes.
 
     Returns:
         `(B,)` float32.
@@ -47,7 +47,7 @@ def mixed_loss(
     labels_b: Tensor | None = None,
     lam: Tensor | float = 1.0,
 ) -> Tensor:
-    """Return the mean loss of a batch, its images perhaps mixed of two and its classes weighted.
+    """Return the mean loss of a batch, optionally of mixed images (mixup, cutmix) and with class weights.
 
     Args:
         logits: `(B, K)`.
@@ -58,15 +58,15 @@ def mixed_loss(
             weights; a batch of weight 0 in all gives 0 and no gradient. For "multi": the weight of each
             label's positives.
         labels_b: The labels of the images mixed in (mixup, cutmix).
-        lam: Share of the first labels, a number or `(B,)`.
+        lam: Weight of the first labels, a number or `(B,)`.
 
     Returns:
         A scalar, float32.
     """
     if kind in ("multi", "mse"):
         if labels_b is not None:
-            share = lam.view(-1, *[1] * (labels.ndim - 1)) if isinstance(lam, Tensor) and lam.ndim else lam
-            labels = share * labels + (1 - share) * labels_b
+            fraction = lam.view(-1, *[1] * (labels.ndim - 1)) if isinstance(lam, Tensor) and lam.ndim else lam
+            labels = fraction * labels + (1 - fraction) * labels_b
         if weights is None or kind == "mse":
             return label_losses(logits, labels, kind=kind, smoothing=smoothing).mean()
         targets = labels * (1 - smoothing) + 0.5 * smoothing
@@ -87,5 +87,5 @@ def mixed_loss(
         counts = lam * counts + (1 - lam) * counts_b
     if weights is None:
         return losses.mean()
-    # Where nothing counts the sum is 0: over the least number it stays 0, and 0 / 0 would be NaN.
+    # Where all weights are 0 the loss is 0: without the clamp it would be 0 / 0 = NaN.
     return losses.sum() / counts.sum().clamp(min=torch.finfo(counts.dtype).tiny)

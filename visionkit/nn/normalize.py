@@ -1,4 +1,4 @@
-"""Pixels to what a backbone was trained on, once, on the device."""
+"""`Normalize`: uint8 or float images to the mean and deviation of a backbone, on the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from visionkit.pixels import pixel_error
 
 __all__ = ["Normalize"]
 
-_LOOKS = 4  # batches of floats on a device that are looked at: each look waits for it
+_DEVICE_CHECKS = 4  # batches of floats on a device whose range is checked: each check waits for the device
 
 
 class Normalize(nn.Module):
@@ -22,9 +22,8 @@ class Normalize(nn.Module):
     Both steps are one multiply-add. The statistics are buffers, so a checkpoint carries them. Floats of
     another precision (float64, float16) come out in that of the statistics, which is the network's.
 
-    Floats outside [0, 1] (0 .. 255, or normalised already) and NaN are refused wherever they can be read
-    without a wait: on the host always, on a device in the first calls only, and never while a graph is
-    traced, exported or compiled.
+    Floats outside [0, 1] (0 .. 255, or normalised already) and NaN are refused: on a CPU always, on a device
+    in the first calls only (a check waits for the device), and never while tracing, exporting or compiling.
 
     Args:
         mean: Mean of each channel, for pixels in [0, 1].
@@ -48,7 +47,7 @@ class Normalize(nn.Module):
         self.register_buffer("scale", 1 / (255 * self.std), persistent=False)
         self.register_buffer("shift", -self.mean / self.std, persistent=False)
         self.register_load_state_dict_post_hook(_refresh)
-        self._looks = _LOOKS
+        self._checks_left = _DEVICE_CHECKS
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise images.
@@ -78,33 +77,34 @@ class Normalize(nn.Module):
             raise InputError(
                 expected("images", "uint8, or float in [0, 1]", str(images.dtype).removeprefix("torch."))
             )
-        self._look(images)
+        self._check_range(images)
         return _scaled(images.to(self.scale.dtype), 255 * self.scale, self.shift)
 
-    def _look(self, images: Tensor) -> None:
+    def _check_range(self, images: Tensor) -> None:
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             return
         kind = images.device.type
         if kind != "cpu":
             if (
-                self._looks <= 0
+                self._checks_left <= 0
                 or kind == "meta"
                 or (kind == "cuda" and torch.cuda.is_current_stream_capturing())
             ):
                 return
-            self._looks -= 1
+            self._checks_left -= 1
         try:
-            fault = pixel_error(images)
-        except RuntimeError:  # values that are not there to be read: vmap, fake tensors
+            error = pixel_error(images)
+        except RuntimeError:  # no values to read: vmap, fake tensors
             return
-        if fault:
-            raise InputError(fault)
+        if error:
+            raise InputError(error)
 
 
 def _scaled(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return `images * scale + shift` with one new batch: another costs more than the sums."""
+    """Return `images * scale + shift`, allocating one batch: a second costs more than the arithmetic."""
     if images.ndim == 4 and images.device.type == "cpu" and images.permute(0, 2, 3, 1).is_contiguous():
-        # Rows of W * C numbers, so that the CPU's loops are long: by channel they would be of length three.
+        # (B, C, H, W) -> (B * H, W * C): the CPU's inner loops get W * C long; by channel they would be 3
+        # long.
         count, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1).reshape(-1, width * channels)
         rows = _affine(rows, scale.view(-1).repeat(width), shift.view(-1).repeat(width))
@@ -120,7 +120,7 @@ def _affine(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def _refresh(module: Any, keys: object) -> None:
-    """Follow statistics that were loaded."""
+    """Recompute scale and shift from loaded statistics."""
     with torch.no_grad():
         module.scale = 1 / (255 * module.std)
         module.shift = -module.mean / module.std

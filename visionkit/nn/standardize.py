@@ -1,4 +1,4 @@
-"""Numbers to regress, in units that a network learns in and back."""
+"""`Standardize`: regression targets to zero mean and unit deviation, and back."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["Standardize"]
 class Standardize(nn.Module):
     """Subtract the mean of the training targets and divide by their deviation, one of each an output.
 
-    A head begins near 0 and moves by little: years or prices as they are lie beyond its reach. Mean and
-    deviation are buffers, so a checkpoint carries them; a checkpoint from before there were any leaves the
-    numbers as they are. They stay in float32 whatever precision the network has: bfloat16 would round a year
-    to a multiple of 8.
+    The outputs of a new head are near 0 and change by small steps, far from raw years or prices. Mean and
+    deviation are buffers, so a checkpoint carries them; an older checkpoint without them leaves the targets
+    as they are. They stay in float32 at any precision of the network: bfloat16 would round a year to a
+    multiple of 8.
 
     Args:
-        outputs: How many numbers.
+        outputs: Number of targets K.
         mean: Mean of each (or one for all); with `std` unless both are fitted later.
-        std: Standard deviation of each; where targets never change (0), 1 is taken.
+        std: Standard deviation of each; 0 (a constant target) is replaced by 1.
 
     Raises:
         InputError: One of the two is missing, or they are not `outputs` finite numbers.
@@ -53,7 +53,11 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def fit(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        """Take mean and standard deviation; the buffers stay the same tensors."""
+        """Set mean and standard deviation in place.
+
+        Raises:
+            InputError: They are not as many finite numbers as there are outputs, or a deviation is negative.
+        """
         for what, values, buffer in (("target_mean", mean, self.mean), ("target_std", std, self.std)):
             plain: Any = values.tolist() if hasattr(values, "tolist") else values
             given = [float(value) for value in plain] if isinstance(plain, Sequence) else [float(plain)]
@@ -63,7 +67,7 @@ class Standardize(nn.Module):
             if what == "target_std" and min(given) < 0:
                 raise InputError(expected(what, "0 or more", values))
             if what == "target_std":
-                # What never changes is only shifted: there is nothing to divide by.
+                # A constant target is shifted only: its deviation is 0 up to rounding.
                 given = [value if value > max(1e-30, 1e-7 * abs(m)) else 1.0
                          for value, m in zip(given, self.mean.tolist(), strict=True)]  # fmt: skip
             buffer.copy_(torch.tensor(given))
@@ -74,14 +78,14 @@ class Standardize(nn.Module):
         return (targets - self.mean) / self.std
 
     def restore(self, values: Tensor) -> Tensor:
-        """Return outputs `(B, K)` in the units of the targets, in float32 or better."""
+        """Return outputs `(B, K)` in the units of the targets, in float32 or float64."""
         return values * self.std + self.mean
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Standardize:
-        kept = self.mean, self.std
+        original = self.mean, self.std
         super()._apply(fn, recurse)
-        if not kept[0].is_meta:
-            self.mean, self.std = (value.to(self.mean.device) for value in kept)
+        if not original[0].is_meta:
+            self.mean, self.std = (value.to(self.mean.device) for value in original)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

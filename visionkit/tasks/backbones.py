@@ -108,7 +108,7 @@ class BackboneBuilder:
         available, stride = self._reductions_up_to(limit, self._name, decoder)
         chosen = {reduction for reduction in kind.reductions if reduction in available}
         chosen |= set(available[-2:] if auxiliary else available[-1:])
-        if len(chosen) < kind.least_levels:
+        if len(chosen) < kind.min_levels:
             chosen.add(available[0])
         return self.maps(sorted(chosen), output_stride=stride)
 
@@ -196,7 +196,7 @@ class BackboneBuilder:
         return source
 
     def _reductions(self, name: str, output_stride: int | None = None) -> list[int]:
-        return [tap.level.reduction for tap in self.images.plan(name, output_stride).taps]
+        return self.images.model_info(name, output_stride).reductions
 
     def _reductions_up_to(self, limit: int | None, name: str, decoder: str) -> tuple[list[int], int | None]:
         """Return the reductions that are not above a limit, and the output stride to build the backbone with.
@@ -204,10 +204,10 @@ class BackboneBuilder:
         Raises:
             InputError: There are none, or too few for the decoder, or the backbone cannot be dilated so far.
         """
-        plan = self.images.plan(name)
-        if plan.fixed_size is not None and self.images.size is None:
+        model_info = self.images.model_info(name)
+        if model_info.fixed_size is not None and self.images.size is None:
             raise InputError(
-                f"{name!r} takes images of {plan.fixed_size[0]} x {plan.fixed_size[1]} only, but "
+                f"{name!r} takes images of {model_info.fixed_size[0]} x {model_info.fixed_size[1]} only, but "
                 "segmentation trains on windows and scores at native size. Give the size of the windows, "
                 "image_size=(height, width), or take a backbone without a fixed size."
             )
@@ -217,7 +217,7 @@ class BackboneBuilder:
                 f"{name!r} has no maps aligned with the image, which segmentation needs. Take another "
                 "backbone."
             )
-        levels = decoder_class(decoder).least_levels
+        levels = decoder_class(decoder).min_levels
         if len(undilated) < levels:
             raise InputError(
                 f"Decoder {decoder!r} joins maps of at least {levels} reductions, but {name!r} has "
@@ -240,7 +240,7 @@ def _decoders_for(reductions: Sequence[int]) -> str:
     for name in list_decoders():
         decoder = decoder_class(name)
         too_coarse = decoder.coarsest and reductions[-1] > decoder.coarsest
-        if len(reductions) < decoder.least_levels or too_coarse:
+        if len(reductions) < decoder.min_levels or too_coarse:
             continue
         fits = decoder.output_stride is None or reductions[-1] <= decoder.output_stride
         (plain if fits else strided).append(repr(name))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from visionkit.backbones.probe import make_plan
+from visionkit.backbones.probe import probe_model
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.sources.base import Plan, Request, Size
+from visionkit.backbones.sources.base import ModelInfo, ModelSpec, Size
 from visionkit.config import check_number, check_numbers, limits
 from visionkit.errors import InputError
 
@@ -69,20 +69,20 @@ class ImageSpec:
             "std": None if self.std is None else list(self.std),
         }
 
-    def plan(self, backbone: str, output_stride: int | None = None) -> Plan:
+    def model_info(self, backbone: str, output_stride: int | None = None) -> ModelInfo:
         """Return what is known of a named network for these images, before it is built."""
-        fixed = self._plan(backbone, output_stride, None).fixed_size is not None
-        return self._plan(backbone, output_stride, self.size if fixed else None)
+        fixed = self._model_info(backbone, output_stride, None).fixed_size is not None
+        return self._model_info(backbone, output_stride, self.size if fixed else None)
 
     def size_to_build(self, backbone: str) -> Size | None:
         """Return the size to build a network for: None where it takes images of any size anyway."""
-        if self.size is None or self._plan(backbone, None, None).fixed_size is None:
+        if self.size is None or self._model_info(backbone, None, None).fixed_size is None:
             return None
         return self.size
 
-    def _plan(self, backbone: str, output_stride: int | None, size: Size | None) -> Plan:
-        source, request = resolve(backbone, Request("", "", self.in_channels, output_stride, size))
-        return make_plan(cast(Any, source), request)
+    def _model_info(self, backbone: str, output_stride: int | None, size: Size | None) -> ModelInfo:
+        source, spec = resolve(backbone, ModelSpec("", "", self.in_channels, output_stride, size))
+        return probe_model(cast(Any, source), spec)
 
 
 def warn_other_size(task: Any, images: Any) -> None:

@@ -132,7 +132,7 @@ class _StagedModule(UserModule):
     def blocks(self) -> list[Block]:
         """Return the network's own blocks, where it is one of ours."""
         blocks = self.net.blocks() if isinstance(self.net, Backbone | Encoder) else []
-        return [Block(block.share, [f"net.{n}" for n in block.parameters]) for block in blocks]
+        return [Block(block.fraction, [f"net.{n}" for n in block.parameters]) for block in blocks]
 
     def pretrained_head(self) -> nn.Linear | None:
         """Return the weights' own classifier, where the network has it."""

@@ -76,19 +76,19 @@ def test_a_pooled_branch_tells_images_apart_and_learns(policy, dtype):
             decoder = create_decoder(name, levels, num_classes=2, channels=width, norm=norm).to(dtype)
             branches = {key: part for key, part in decoder.named_modules() if isinstance(part, PooledBlock)}
             for key, branch in branches.items():
-                told = (width, name, key)
+                results = (width, name, key)
                 # Images that differ as a whole and in each position.
                 maps = torch.randn(8, 4 * width, 1, 1, generator=generator) * 3
                 maps = (
                     (maps + torch.randn(8, 4 * width, 6, 7, generator=generator)).to(dtype).requires_grad_()
                 )
                 out = branch(maps)
-                assert out.shape == (8, width, 6, 7), told
-                assert float(out.detach().float().std(0).max()) > 0.1, told
+                assert out.shape == (8, width, 6, 7), results
+                assert float(out.detach().float().std(0).max()) > 0.1, results
                 out.float().mul(torch.randn(out.shape, generator=generator)).sum().backward()
                 learns = {"maps": maps, **dict(branch.named_parameters())}
                 grads = {each: float(value.grad.float().abs().max()) for each, value in learns.items()}
-                assert [each for each, grad in grads.items() if grad < 1e-2] == [], told
+                assert [each for each, grad in grads.items() if grad < 1e-2] == [], results
                 walked += 1
             with_pools |= {name} if branches else set()
     assert with_pools == {"deeplabv3", "deeplabv3plus", "psp", "upernet"}
@@ -159,7 +159,7 @@ def test_wrong_settings_are_refused():
         create_decoder("fcn", FINE, num_classes=0)
     with pytest.raises(InputError, match="channels to be at least 1, but got -4"):
         create_decoder("fcn", FINE, num_classes=2, channels=-4)
-    with pytest.raises(InputError, match=r"dropout to be a share from 0 up to 1, but got 1\.5"):
+    with pytest.raises(InputError, match=r"dropout to be from 0 up to 1, but got 1\.5"):
         create_decoder("fcn", FINE, num_classes=2, dropout=1.5)
     with pytest.raises(InputError, match="gives none"):
         create_decoder("fcn", [], num_classes=2)

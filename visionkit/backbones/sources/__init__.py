@@ -1,1 +1,1 @@
-"""Where architectures and weights come from: one module a source."""
+"""Sources of architectures and pretrained weights: timm, torchvision, packages and user code."""

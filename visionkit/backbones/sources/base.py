@@ -1,4 +1,4 @@
-"""What a source of architectures must answer, and the values it answers with."""
+"""The `Source` protocol: names, pretrained weights and feature maps of architectures, and its value types."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from visionkit.backbones.level import Level
 from visionkit.backbones.weights import WeightsInfo
 
-__all__ = ["Card", "Plan", "Request", "Source", "Tap"]
+__all__ = ["FeatureNode", "ModelInfo", "ModelSpec", "PretrainedCfg", "Size", "Source"]
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Request:
-    """Which network to build: everything but its weights.
+class ModelSpec:
+    """Which network to build, without its weights.
 
     Args:
         architecture: The source's own name for it.
@@ -36,8 +36,18 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Card:
-    """What is known of an architecture and tag without building it."""
+class PretrainedCfg:
+    """Preprocessing, tags and weights record of an architecture, known without building it.
+
+    Args:
+        mean: Mean per channel that images in [0, 1] are normalised by.
+        std: Standard deviation per channel.
+        input_size: `(height, width)` of the images that the weights were trained or tested on.
+        tags: Names of the pretrained weights, the default first.
+        info: Record of the weights of this tag.
+        local_weights: Path of the weights file on this machine; empty when it would have to be downloaded or
+            does not exist.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -45,58 +55,63 @@ class Card:
     tags: tuple[str, ...]
     info: WeightsInfo
     local_weights: str = ""
-    """Path of the weights on this machine; empty when they would have to be fetched or do not exist."""
 
 
 @dataclass(frozen=True)
-class Tap:
-    """One place where a map can be read: the source's key, the level, and how the raw tensor is laid out.
+class FeatureNode:
+    """A node of a network whose output is a feature map, and the layout of that output.
 
     Args:
-        key: The source's own name of the place.
-        level: What is read there.
-        channels_last: The raw tensor is `(B, H, W, C)`.
-        prefix: The raw tensor is tokens `(B, prefix + H * W, C)`; -1 when it is a map.
+        key: The source's key: an index of timm's `forward_intermediates`, or a module name.
+        level: Channels and reduction of the map.
+        channels_last: The output is `(B, H, W, C)`.
+        num_prefix_tokens: The output is tokens `(B, num_prefix_tokens + H * W, C)`; -1 when it is a map.
     """
 
     key: int | str
     level: Level
     channels_last: bool = False
-    prefix: int = -1
+    num_prefix_tokens: int = -1
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a network turned out to be when its shapes were traced, without weights or memory.
+class ModelInfo:
+    """Feature maps, image sizes and parameters of a network, traced without weights or memory.
 
     Args:
-        taps: The deepest place of each reduction, fine to coarse.
-        unaligned: Places whose map is not the image's size over a whole number, with that size.
-        fixed_size: The only size it takes; None when it takes others.
-        multiple: Sides its maps need to be multiples of; 1 when any size gives ceil(side / reduction).
-        step: Sides it needs to be multiples of to run at all.
+        nodes: The deepest node of each reduction, fine to coarse.
+        unaligned: Nodes whose map is not the image's size divided by an integer: key and `(height, width)`.
+        fixed_size: The only image size it takes; None when it takes others.
+        pad_divisor: Images are padded to multiples of it; 1 when any size gives maps of
+            ceil(side / reduction).
+        size_divisor: Image sides must be multiples of it for the network to run; 1 for any size.
         parameters: Number of parameters, with the classifier.
-        norms: Kinds of norms in it.
-        traced_size: The image size of the trace.
+        norms: Kinds of norm layers (see `visionkit.backbones.norms.norm_kinds`).
+        traced_size: `(height, width)` of the image in the trace.
     """
 
-    taps: tuple[Tap, ...]
+    nodes: tuple[FeatureNode, ...]
     unaligned: tuple[tuple[int | str, tuple[int, ...]], ...]
     fixed_size: Size | None
-    multiple: int
-    step: int
+    pad_divisor: int
+    size_divisor: int
     parameters: int
     norms: tuple[str, ...]
     traced_size: Size
 
+    @property
+    def reductions(self) -> list[int]:
+        """Reductions of its feature maps, fine to coarse."""
+        return [node.level.reduction for node in self.nodes]
+
 
 class Source(Protocol):
-    """Where architectures come from: timm, torchvision, packaged weights, or the user."""
+    """A provider of architectures: timm, torchvision, packaged weights, or the user."""
 
     prefix: str
 
     def __hash__(self) -> int:
-        """Return a hash: plans are remembered by source and request."""
+        """Return a hash: model infos are cached by source and spec."""
         ...
 
     def names(self) -> list[str]:
@@ -107,17 +122,17 @@ class Source(Protocol):
         """Return the pretrained tags of an architecture, the default first; empty when it has none."""
         ...
 
-    def card(self, request: Request) -> Card:
-        """Return what is known without building, looking at this machine only."""
+    def pretrained_cfg(self, spec: ModelSpec) -> PretrainedCfg:
+        """Return preprocessing, tags and weights record, without building or downloading anything."""
         ...
 
-    def fetch(self, request: Request) -> tuple[dict[str, Tensor] | None, WeightsInfo]:
-        """Return the pretrained weights and their record, from this machine or the hub."""
+    def fetch(self, spec: ModelSpec) -> tuple[dict[str, Tensor] | None, WeightsInfo]:
+        """Return the pretrained weights and their record, from the local cache or the hub."""
         ...
 
     def build(
         self,
-        request: Request,
+        spec: ModelSpec,
         state: Mapping[str, Tensor] | None,
         *,
         trusted: bool = True,
@@ -125,23 +140,26 @@ class Source(Protocol):
     ) -> nn.Module:
         """Build the whole classifier with the weights given, on the default device.
 
-        `trusted` weights are the source's own and go through its own converters; others are checked name by
-        name, and those `needed` must be there (None: all but the classifier's).
+        `trusted` weights come from the source and go through its converters; others are checked name by
+        name, and the names `needed` must be in them (None: all but the classifier's).
         """
         ...
 
-    def classifier_keys(self, request: Request) -> tuple[str, ...]:
+    def classifier_keys(self, spec: ModelSpec) -> tuple[str, ...]:
         """Return the names of the classifier's parameters."""
         ...
 
-    def places(self, model: nn.Module, size: Size) -> Sequence[int | str]:
-        """Return the keys of the places where maps can be read, in the order of execution."""
+    def candidate_nodes(self, model: nn.Module, size: Size) -> Sequence[int | str]:
+        """Return the keys of the nodes that may give feature maps, in the order of execution."""
         ...
 
-    def maps(self, model: nn.Module, taps: Sequence[Tap], *, prune: bool) -> nn.Module:
-        """Return a module `images -> list of raw tensors` over `model`, less what the taps do not need."""
+    def maps(self, model: nn.Module, nodes: Sequence[FeatureNode], *, prune: bool) -> nn.Module:
+        """Return a module `images -> list of the nodes' outputs` around `model`.
+
+        With `prune`, layers that the nodes do not need are removed from `model`.
+        """
         ...
 
-    def vector(self, model: nn.Module, size: Size) -> tuple[nn.Module, nn.Module | None]:
-        """Return a module `images -> (B, dim)` over `model`, and the classifier taken off it."""
+    def pooled(self, model: nn.Module, size: Size) -> tuple[nn.Module, nn.Module | None]:
+        """Return a module `images -> (B, dim)` around `model`, and the classifier removed from it."""
         ...

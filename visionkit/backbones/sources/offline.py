@@ -1,4 +1,4 @@
-"""Finding weights on this machine first; failing in seconds, with the ways out, without a hub."""
+"""Cached and downloaded weights files; a hub that does not answer is reported within seconds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from visionkit.errors import InputError
 
 __all__ = ["cached_url", "download", "through_hub", "unreachable"]
 
-_PATIENCE = 5.0
+_TIMEOUT = 5.0  # seconds
 
 
 def cached_url(url: str) -> Path | None:
-    """Return where torch keeps the file of an address on this machine, or None when it is not there."""
+    """Return the file of a URL in torch's download cache, or None when it is not there."""
     file = _cache_file(url)
     return file if file.is_file() else None
 
@@ -29,15 +29,15 @@ def _cache_file(url: str) -> Path:
 
 
 def download(url: str, *, name: str, digest_prefix: str = "") -> Path:
-    """Fetch an address into torch's cache, atomically, and return the file.
+    """Download a URL into torch's cache, atomically, and return the file.
 
     Args:
-        url: Where the weights are.
-        name: The backbone, for the error.
+        url: Address of the weights file.
+        name: The backbone, for the error message.
         digest_prefix: First digits of the file's SHA-256, checked when given.
 
     Raises:
-        InputError: The address cannot be reached; the text says what works without it.
+        InputError: The address cannot be reached; the text lists alternatives.
     """
     import torch
 
@@ -53,7 +53,11 @@ def download(url: str, *, name: str, digest_prefix: str = "") -> Path:
 
 
 def through_hub(name: str, host: str, fetch: Callable[[], Path]) -> Path:
-    """Run a hub client's download after making sure, in seconds, that its host answers at all."""
+    """Run a hub client's download after checking, within seconds, that its host answers.
+
+    Raises:
+        InputError: The host does not answer, or the download fails; the text lists alternatives.
+    """
     if not _answers(host):
         raise unreachable(name, urlsplit(host).netloc or host)
     try:
@@ -63,7 +67,7 @@ def through_hub(name: str, host: str, fetch: Callable[[], Path]) -> Path:
 
 
 def unreachable(name: str, host: str, cause: BaseException | None = None) -> InputError:
-    """Return the error for weights that cannot be fetched: what failed, and the ways out."""
+    """Return the error for weights that cannot be downloaded: the cause, and the alternatives."""
     lines = str(cause).splitlines() if cause is not None else []
     why = f" ({type(cause).__name__}: {lines[0][:160] if lines else ''})" if cause is not None else ""
     return InputError(
@@ -75,20 +79,20 @@ def unreachable(name: str, host: str, cause: BaseException | None = None) -> Inp
 
 
 def _answers(url: str) -> bool:
-    """Whether a host answers within seconds; the name lookup has no timeout, so a thread waits for it."""
+    """Return whether a host answers within seconds. A thread waits: name lookups have no timeout."""
     answered: list[bool] = []
 
-    def knock() -> None:
+    def send_head_request() -> None:
         try:
             request = urllib.request.Request(url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=_PATIENCE):
+            with urllib.request.urlopen(request, timeout=_TIMEOUT):
                 answered.append(True)
         except urllib.error.HTTPError:
             answered.append(True)
         except Exception:
             answered.append(False)
 
-    thread = threading.Thread(target=knock, daemon=True)
+    thread = threading.Thread(target=send_head_request, daemon=True)
     thread.start()
-    thread.join(_PATIENCE)
+    thread.join(_TIMEOUT)
     return bool(answered and answered[0])

@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from visionkit.backbones.feature_hooks import TappedMaps, cut_behind, ends_with
-from visionkit.backbones.sources.base import Card, Request, Size, Tap
+from visionkit.backbones.feature_hooks import FeatureHookNet, ends_with, prune_after
+from visionkit.backbones.sources.base import FeatureNode, ModelSpec, PretrainedCfg, Size
 from visionkit.backbones.sources.offline import cached_url, download, through_hub
-from visionkit.backbones.sources.state_dict import MismatchError, fill_missing, fitted, without_prefixes
+from visionkit.backbones.sources.state_dict import MismatchError, fill_missing, load_if_fits, without_prefixes
 from visionkit.backbones.tracing import on_meta_device, record_calls, trunk
 from visionkit.backbones.weights import WeightsInfo, read_state_dict
 from visionkit.errors import InputError
@@ -33,7 +33,7 @@ _DATA = {
 
 
 class TimmSource:
-    """Everything `timm.list_models()` knows. timm is imported when it is first asked."""
+    """All models of `timm.list_models()`. timm is imported on first use."""
 
     prefix = "timm"
 
@@ -50,18 +50,18 @@ class TimmSource:
         known = get_arch_pretrained_cfgs(architecture)
         return [cfg.tag for cfg in known.values() if cfg.has_weights and cfg.tag]
 
-    def card(self, request: Request) -> Card:
-        """Return statistics, sizes, tags and the record, and look for the weights on this machine."""
-        cfg = self._config(request)
+    def pretrained_cfg(self, spec: ModelSpec) -> PretrainedCfg:
+        """Return preprocessing, tags and weights record; look for the weights in the local cache."""
+        cfg = self._config(spec)
         local = _on_this_machine(cfg)
-        return Card(
+        return PretrainedCfg(
             mean=tuple(float(v) for v in cfg.mean),
             std=tuple(float(v) for v in cfg.std),
             input_size=(int(cfg.input_size[1]), int(cfg.input_size[2])),
-            tags=tuple(self.tags(request.architecture)),
+            tags=tuple(self.tags(spec.architecture)),
             info=WeightsInfo(
                 source="timm" if cfg.has_weights else "none",
-                name=request.architecture,
+                name=spec.architecture,
                 tag=cfg.tag or "",
                 training_data=_training_data(cfg.tag or ""),
                 licence=cfg.license or "not stated",
@@ -69,20 +69,20 @@ class TimmSource:
             local_weights="" if local is None else str(local),
         )
 
-    def fetch(self, request: Request) -> tuple[dict[str, Tensor], WeightsInfo]:
-        """Read the pretrained weights from this machine, or through the hub."""
-        cfg = self._config(request)
-        name = f"timm/{request.architecture}" + (f".{request.tag}" if request.tag else "")
+    def fetch(self, spec: ModelSpec) -> tuple[dict[str, Tensor], WeightsInfo]:
+        """Read the pretrained weights from the local cache, or download them."""
+        cfg = self._config(spec)
+        name = f"timm/{spec.architecture}" + (f".{spec.tag}" if spec.tag else "")
         if not cfg.has_weights:
             raise InputError(
-                f"timm has no pretrained weights for {name!r}. Use init='scratch', or a weights file of "
-                "yours."
+                f"timm has no pretrained weights for {name!r}. Use init='scratch', or a "
+                "weights file of yours."
             )
         file = _on_this_machine(cfg) or _download(cfg, name)
-        info = self.card(request).info
+        info = self.pretrained_cfg(spec).info
         record = WeightsInfo(
             source="timm",
-            name=request.architecture,
+            name=spec.architecture,
             tag=info.tag,
             training_data=info.training_data,
             licence=info.licence,
@@ -93,7 +93,7 @@ class TimmSource:
 
     def build(
         self,
-        request: Request,
+        spec: ModelSpec,
         state: Mapping[str, Tensor] | None,
         *,
         trusted: bool = True,
@@ -101,87 +101,89 @@ class TimmSource:
     ) -> nn.Module:
         """Build the classifier; trusted weights go through timm's own converters, strictly."""
         if state is None:
-            return self._create(request)
+            return self._create(spec)
         if trusted:
-            return self._create(request, state)
-        plain = Request(request.architecture, request.tag)
-        twin = on_meta_device(lambda: self._create(plain))
-        wanted = twin.state_dict()
-        must = wanted.keys() - set(self.classifier_keys(request)) if needed is None else needed
-        own = without_prefixes(state, wanted, must)
-        classes = _classes(own, self._classifier_names(request))
+            return self._create(spec, state)
+        plain = ModelSpec(spec.architecture, spec.tag)
+        meta_model = on_meta_device(lambda: self._create(plain))
+        expected_state = meta_model.state_dict()
+        required = expected_state.keys() - set(self.classifier_keys(spec)) if needed is None else needed
+        stripped = without_prefixes(state, expected_state, required)
+        classes = _classes(stripped, self._classifier_names(spec))
         if classes is not None:
-            wanted = on_meta_device(lambda: self._create(plain, classes=classes)).state_dict()
+            expected_state = on_meta_device(lambda: self._create(plain, classes=classes)).state_dict()
         try:
-            full = fill_missing(own, wanted, must, name=f"timm/{request.architecture}")
+            full = fill_missing(stripped, expected_state, required, name=f"timm/{spec.architecture}")
         except MismatchError as mismatch:
-            # perhaps saved from this very request: its channels and its size
-            alike = fitted(own, lambda: self._create(request, classes=classes), must)
-            if alike is not None:
-                return alike
+            # perhaps saved from a model of the same channels and image size
+            model = load_if_fits(stripped, lambda: self._create(spec, classes=classes), required)
+            if model is not None:
+                return model
             # perhaps the authors' own format, which timm converts
             try:
-                return self._create(request, state)
+                return self._create(spec, state)
             except Exception:
                 raise mismatch from None
-        return self._create(request, full, classes=classes)
+        return self._create(spec, full, classes=classes)
 
-    def classifier_keys(self, request: Request) -> tuple[str, ...]:
+    def classifier_keys(self, spec: ModelSpec) -> tuple[str, ...]:
         """Return the names of the classifier's parameters."""
-        return tuple(f"{n}.{part}" for n in self._classifier_names(request) for part in ("weight", "bias"))
+        return tuple(f"{n}.{part}" for n in self._classifier_names(spec) for part in ("weight", "bias"))
 
-    def _classifier_names(self, request: Request) -> tuple[str, ...]:
-        names = self._config(request).classifier or ()
+    def _classifier_names(self, spec: ModelSpec) -> tuple[str, ...]:
+        names = self._config(spec).classifier or ()
         return (names,) if isinstance(names, str) else tuple(names)
 
-    def places(self, model: nn.Module, size: Size) -> Sequence[int | str]:
+    def candidate_nodes(self, model: nn.Module, size: Size) -> Sequence[int | str]:
         """Return the indices of `forward_intermediates`, or names along the trunk where a model lacks it."""
         if hasattr(model, "forward_intermediates"):
             return list(range(len(list(cast(Any, model).feature_info))))
         return [call.name for call in trunk(record_calls(model, size, 3), size)]
 
-    def maps(self, model: nn.Module, taps: Sequence[Tap], *, prune: bool) -> nn.Module:
-        """Return the maps at the taps; unused layers are pruned by the model itself."""
+    def maps(self, model: nn.Module, nodes: Sequence[FeatureNode], *, prune: bool) -> nn.Module:
+        """Return the maps at the nodes; timm prunes unused layers itself, where the model supports it."""
         if not hasattr(model, "forward_intermediates"):
             if prune:
-                size = self.card(Request(cast(Any, model).pretrained_cfg["architecture"])).input_size
-                cut_behind(model, [str(tap.key) for tap in taps], size, 3)
-            return TappedMaps(model, taps)
-        indices = [int(tap.key) for tap in taps]
+                size = self.pretrained_cfg(
+                    ModelSpec(cast(Any, model).pretrained_cfg["architecture"])
+                ).input_size
+                prune_after(model, [str(node.key) for node in nodes], size, 3)
+            return FeatureHookNet(model, nodes)
+        indices = [int(node.key) for node in nodes]
         if prune and hasattr(model, "prune_intermediate_layers"):
             indices = list(
                 cast(Any, model).prune_intermediate_layers(indices, prune_norm=True, prune_head=True)
             )
         return _TimmMaps(model, indices)
 
-    def vector(self, model: nn.Module, size: Size) -> tuple[nn.Module, nn.Module | None]:
-        """Take the classifier off; everything before it, conv heads and final norms included, stays."""
+    def pooled(self, model: nn.Module, size: Size) -> tuple[nn.Module, nn.Module | None]:
+        """Remove the classifier; everything before it, conv heads and final norms included, stays."""
         if not hasattr(model, "get_classifier"):
             return _Pooled(model), None
         head = cast(Any, model).get_classifier()
         channels = int(getattr(model, "in_chans", 3) or 3)
-        kept = isinstance(head, nn.Linear | nn.Conv2d) and ends_with(model, head, size, channels)
+        is_linear = isinstance(head, nn.Linear | nn.Conv2d) and ends_with(model, head, size, channels)
         cast(Any, model).reset_classifier(0)
-        return _Pooled(model), head if kept else None
+        return _Pooled(model), head if is_linear else None
 
-    def _config(self, request: Request) -> Any:
+    def _config(self, spec: ModelSpec) -> Any:
         from timm.models import get_pretrained_cfg
 
-        return get_pretrained_cfg(request.architecture + (f".{request.tag}" if request.tag else ""))
+        return get_pretrained_cfg(spec.architecture + (f".{spec.tag}" if spec.tag else ""))
 
     def _create(
-        self, request: Request, state: Mapping[str, Tensor] | None = None, *, classes: int | None = None
+        self, spec: ModelSpec, state: Mapping[str, Tensor] | None = None, *, classes: int | None = None
     ) -> nn.Module:
         import timm
 
-        name = request.architecture + (f".{request.tag}" if request.tag else "")
-        options: dict[str, Any] = dict(_flexibility(request.architecture))
-        if request.image_size is not None and "img_size" in _signature(request.architecture):
-            options["img_size"] = request.image_size
-        if request.output_stride is not None:
-            options["output_stride"] = request.output_stride
-        if request.in_channels != 3:
-            options["in_chans"] = request.in_channels
+        name = spec.architecture + (f".{spec.tag}" if spec.tag else "")
+        options: dict[str, Any] = dict(_any_size_options(spec.architecture))
+        if spec.image_size is not None and "img_size" in _signature(spec.architecture):
+            options["img_size"] = spec.image_size
+        if spec.output_stride is not None:
+            options["output_stride"] = spec.output_stride
+        if spec.in_channels != 3:
+            options["in_chans"] = spec.in_channels
         if classes is not None:
             options["num_classes"] = classes
         overlay: dict[str, Any] = {}
@@ -198,7 +200,7 @@ class TimmSource:
 
 
 class _TimmMaps(nn.Module):
-    """A timm model giving the maps at the chosen indices."""
+    """A timm model that returns the maps at some indices."""
 
     def __init__(self, model: nn.Module, indices: Sequence[int]) -> None:
         super().__init__()
@@ -206,14 +208,14 @@ class _TimmMaps(nn.Module):
         self._indices = list(indices)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        found = cast(Any, self.model).forward_intermediates(
+        maps = cast(Any, self.model).forward_intermediates(
             images, indices=self._indices, intermediates_only=True, output_fmt="NCHW"
         )
-        return list(found)
+        return list(maps)
 
 
 class _Pooled(nn.Module):
-    """A model without its classifier; maps and tokens that it hands on unpooled are averaged."""
+    """A model without its classifier; maps `(B, C, H, W)` and tokens `(B, N, C)` are averaged to `(B, C)`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -230,27 +232,27 @@ class _Pooled(nn.Module):
 
 @functools.cache
 def _signature(architecture: str) -> frozenset[str]:
-    """Return the options that the class behind an architecture takes, asked of the class itself."""
+    """Return the constructor arguments of the class of an architecture."""
     import timm
 
     model = on_meta_device(lambda: timm.create_model(architecture))
-    found: set[str] = set()
+    arguments: set[str] = set()
     for cls in type(model).__mro__:
         if cls is nn.Module:
             break
         parameters = inspect.signature(cls).parameters
-        found |= set(parameters)
+        arguments |= set(parameters)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break
-    return frozenset(found)
+    return frozenset(arguments)
 
 
 @functools.cache
-def _flexibility(architecture: str) -> tuple[tuple[str, bool], ...]:
-    """Return the options that let a model take images of other sizes than its own."""
+def _any_size_options(architecture: str) -> tuple[tuple[str, bool], ...]:
+    """Return the options with which a model takes images of other sizes than its own."""
     signature = _signature(architecture)
-    wanted = (("dynamic_img_size", True), ("strict_img_size", False))
-    return tuple((name, value) for name, value in wanted if name in signature)
+    options = (("dynamic_img_size", True), ("strict_img_size", False))
+    return tuple((name, value) for name, value in options if name in signature)
 
 
 def _classes(state: Mapping[str, Tensor], names: Sequence[str]) -> int | None:
@@ -274,9 +276,9 @@ def _on_this_machine(cfg: Any) -> Path | None:
         return Path(cfg.file)
     if cfg.hf_hub_id:
         for filename in _hub_files(cfg):
-            found = try_to_load_from_cache(cfg.hf_hub_id, filename)
-            if isinstance(found, str):
-                return Path(found)
+            file = try_to_load_from_cache(cfg.hf_hub_id, filename)
+            if isinstance(file, str):
+                return Path(file)
     return cached_url(cfg.url) if cfg.url and not cfg.url.endswith(".npz") else None
 
 

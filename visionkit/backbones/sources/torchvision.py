@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from visionkit.backbones.feature_hooks import TappedMaps, cut_behind, ends_with, last_layer
-from visionkit.backbones.sources.base import Card, Request, Size, Tap
+from visionkit.backbones.feature_hooks import FeatureHookNet, ends_with, last_layer, prune_after
+from visionkit.backbones.sources.base import FeatureNode, ModelSpec, PretrainedCfg, Size
 from visionkit.backbones.sources.offline import cached_url, download
-from visionkit.backbones.sources.state_dict import MismatchError, fill_missing, fitted, without_prefixes
+from visionkit.backbones.sources.state_dict import MismatchError, fill_missing, load_if_fits, without_prefixes
 from visionkit.backbones.tracing import on_meta_device, record_calls, trunk
 from visionkit.backbones.weights import WeightsInfo, read_state_dict
 from visionkit.errors import InputError
@@ -28,7 +28,7 @@ _DILATIONS = {32: None, 16: [False, False, True], 8: [False, True, True]}
 
 
 class TorchvisionSource:
-    """Every classification model of torchvision, which is imported when it is first asked."""
+    """All classification models of torchvision, which is imported on first use."""
 
     prefix = "torchvision"
 
@@ -46,38 +46,38 @@ class TorchvisionSource:
         first = [default.name] if default is not None else []
         return first + [m.name for m in members if m.name not in (*first, "DEFAULT")]
 
-    def card(self, request: Request) -> Card:
-        """Return statistics, sizes, tags and the record, and look for the weights on this machine."""
-        tags = tuple(self.tags(request.architecture))
-        entry = _entry(request)
+    def pretrained_cfg(self, spec: ModelSpec) -> PretrainedCfg:
+        """Return preprocessing, tags and weights record; look for the weights in the local cache."""
+        tags = tuple(self.tags(spec.architecture))
+        entry = _entry(spec)
         if entry is None:
-            info = WeightsInfo(name=request.architecture)
-            return Card(_IMAGENET_MEAN, _IMAGENET_STD, (224, 224), tags, info)
+            info = WeightsInfo(name=spec.architecture)
+            return PretrainedCfg(_IMAGENET_MEAN, _IMAGENET_STD, (224, 224), tags, info)
         preset = entry.transforms()
         side = int(preset.crop_size[0])
         local = cached_url(entry.url)
         licence = str(entry.meta.get("license", "not stated (code: BSD-3-Clause)"))
         data = " / ".join(entry.meta.get("_metrics", {})) or "not stated"
-        return Card(
+        return PretrainedCfg(
             mean=tuple(float(v) for v in preset.mean),
             std=tuple(float(v) for v in preset.std),
             input_size=(side, side),
             tags=tags,
-            info=WeightsInfo("torchvision", request.architecture, entry.name, data, licence),
+            info=WeightsInfo("torchvision", spec.architecture, entry.name, data, licence),
             local_weights="" if local is None else str(local),
         )
 
-    def fetch(self, request: Request) -> tuple[dict[str, Tensor], WeightsInfo]:
-        """Read the pretrained weights from this machine, or fetch them."""
-        entry = _entry(request)
-        name = f"torchvision/{request.architecture}"
+    def fetch(self, spec: ModelSpec) -> tuple[dict[str, Tensor], WeightsInfo]:
+        """Read the pretrained weights from the local cache, or download them."""
+        entry = _entry(spec)
+        name = f"torchvision/{spec.architecture}"
         if entry is None:
             raise InputError(
                 f"torchvision has no weights for {name!r}. Use init='scratch', or a weights file of yours."
             )
         prefix = Path(entry.url).stem.rpartition("-")[2]
         file = cached_url(entry.url) or download(entry.url, name=name, digest_prefix=prefix)
-        info = self.card(request).info
+        info = self.pretrained_cfg(spec).info
         record = WeightsInfo(
             "torchvision", info.name, info.tag, info.training_data, info.licence, file_digest(file), file.name
         )
@@ -85,7 +85,7 @@ class TorchvisionSource:
 
     def build(
         self,
-        request: Request,
+        spec: ModelSpec,
         state: Mapping[str, Tensor] | None,
         *,
         trusted: bool = True,
@@ -93,63 +93,65 @@ class TorchvisionSource:
     ) -> nn.Module:
         """Build the classifier and load the weights name by name."""
         if state is None:
-            return _adapt_input(_create(request), request, trained=False)
-        plain = Request(request.architecture, image_size=request.image_size)
-        twin = on_meta_device(lambda: _create(plain))
-        # weights of nets with auxiliary classifiers hold those too
-        spare = on_meta_device(lambda: _create(plain, auxiliary=True)).state_dict()
-        must = twin.state_dict().keys() - set(self.classifier_keys(request)) if needed is None else needed
-        own = without_prefixes(state, twin.state_dict(), must)
-        head = _head(request.architecture)
-        classes = own[f"{head}.weight"].shape[0] if f"{head}.weight" in own else None
+            return _adapt_input(_create(spec), spec, trained=False)
+        plain = ModelSpec(spec.architecture, image_size=spec.image_size)
+        meta_model = on_meta_device(lambda: _create(plain))
+        # weights of models with auxiliary classifiers contain these too
+        with_aux = on_meta_device(lambda: _create(plain, aux_logits=True)).state_dict()
+        required = (
+            meta_model.state_dict().keys() - set(self.classifier_keys(spec)) if needed is None else needed
+        )
+        stripped = without_prefixes(state, meta_model.state_dict(), required)
+        head = _head(spec.architecture)
+        classes = stripped[f"{head}.weight"].shape[0] if f"{head}.weight" in stripped else None
         if classes is not None:
-            twin = on_meta_device(lambda: _create(plain, classes=classes))
-        own = _fit_positions(own, twin, request)
-        wanted = twin.state_dict()
-        name = f"torchvision/{request.architecture}"
+            meta_model = on_meta_device(lambda: _create(plain, classes=classes))
+        stripped = _fit_positions(stripped, meta_model, spec)
+        expected_state = meta_model.state_dict()
+        name = f"torchvision/{spec.architecture}"
         try:
-            full = fill_missing(own, wanted, must, name=name, optional=spare)
+            full = fill_missing(stripped, expected_state, required, name=name, optional=with_aux)
         except MismatchError:
-            # perhaps saved from this very request: its channels
-            alike = fitted(
-                own, lambda: _adapt_input(_create(request, classes=classes), request, trained=False), must
+            # perhaps saved from a model of the same channels
+            fitting_model = load_if_fits(
+                stripped, lambda: _adapt_input(_create(spec, classes=classes), spec, trained=False), required
             )
-            if alike is None:
+            if fitting_model is None:
                 raise
-            return alike
-        model = _create(request, classes=classes)
+            return fitting_model
+        model = _create(spec, classes=classes)
         model.load_state_dict(full, strict=True)
-        return _adapt_input(model, request, trained=True)
+        return _adapt_input(model, spec, trained=True)
 
-    def classifier_keys(self, request: Request) -> tuple[str, ...]:
+    def classifier_keys(self, spec: ModelSpec) -> tuple[str, ...]:
         """Return the names of the classifier's parameters."""
-        head = _head(request.architecture)
+        head = _head(spec.architecture)
         return (f"{head}.weight", f"{head}.bias")
 
-    def places(self, model: nn.Module, size: Size) -> Sequence[int | str]:
-        """Return the names along the trunk, found by watching the network run."""
+    def candidate_nodes(self, model: nn.Module, size: Size) -> Sequence[int | str]:
+        """Return the names of the modules along the trunk, in the order in which they run."""
         return [call.name for call in trunk(record_calls(model, size, _channels(model)), size)]
 
-    def maps(self, model: nn.Module, taps: Sequence[Tap], *, prune: bool) -> nn.Module:
-        """Return the maps at the taps; what lies behind the last one is cut off."""
+    def maps(self, model: nn.Module, nodes: Sequence[FeatureNode], *, prune: bool) -> nn.Module:
+        """Return the maps at the nodes; with `prune`, layers after the last one are removed."""
         if prune:
-            cut_behind(model, [str(tap.key) for tap in taps], _size(model), _channels(model))
-        return TappedMaps(model, taps)
+            prune_after(model, [str(node.key) for node in nodes], _size(model), _channels(model))
+        return FeatureHookNet(model, nodes)
 
-    def vector(self, model: nn.Module, size: Size) -> tuple[nn.Module, nn.Module | None]:
-        """Take the last layer off; hidden layers of the classifier are pretrained, and stay."""
+    def pooled(self, model: nn.Module, size: Size) -> tuple[nn.Module, nn.Module | None]:
+        """Remove the last layer; hidden layers of the classifier are pretrained, and stay."""
         name = last_layer(model, size, _channels(model))
         parent, _, child = name.rpartition(".")
         owner = model.get_submodule(parent)
         head = owner.get_submodule(child)
-        # a pool may follow a convolution: then it is no linear layer over the vector
+        # SqueezeNet pools after its last convolution: then that is no linear layer over the pooled features
         ends_there = ends_with(model, head, size, _channels(model))
         setattr(owner, child, nn.Identity())
-        return _Vector(model), head if ends_there else None
+        return _Pooled(model), head if ends_there else None
 
 
-class _Vector(nn.Module):
-    """A classifier without its last layer."""
+class _Pooled(nn.Module):
+    """A classifier without its last layer; maps `(B, C, H, W)` are averaged to `(B, C)`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -166,40 +168,40 @@ def _weights(architecture: str) -> Any:
     return models.get_model_weights(architecture)
 
 
-def _entry(request: Request) -> Any:
-    enum = _weights(request.architecture)
-    if request.tag:
-        return enum[request.tag]
+def _entry(spec: ModelSpec) -> Any:
+    enum = _weights(spec.architecture)
+    if spec.tag:
+        return enum[spec.tag]
     return getattr(enum, "DEFAULT", None)
 
 
-def _create(request: Request, *, classes: int | None = None, auxiliary: bool = False) -> nn.Module:
+def _create(spec: ModelSpec, *, classes: int | None = None, aux_logits: bool = False) -> nn.Module:
     from torchvision import models
 
     options: dict[str, Any] = {}
-    signature = _signature(request.architecture)
+    signature = _signature(spec.architecture)
     if "aux_logits" in signature:
-        options["aux_logits"] = auxiliary
+        options["aux_logits"] = aux_logits
     if "transform_input" in signature:
-        # these weights expect it, so both arms get it
+        # the pretrained weights expect it, so both arms of a comparison get it
         options["transform_input"] = True
     if "init_weights" in signature:
         options["init_weights"] = torch.empty(0).device.type != "meta"
     if classes is not None:
         options["num_classes"] = classes
     if "image_size" in signature:
-        options["image_size"] = _own_size(request)[0]
-    if request.output_stride is not None:
-        options |= _dilated(request, signature)
-    model = cast(nn.Module, models.get_model(request.architecture, weights=None, **options))
-    model.__dict__["_traced_size"] = _own_size(request)
+        options["image_size"] = _image_size(spec)[0]
+    if spec.output_stride is not None:
+        options |= _dilated(spec, signature)
+    model = cast(nn.Module, models.get_model(spec.architecture, weights=None, **options))
+    model.__dict__["_traced_size"] = _image_size(spec)
     return model
 
 
-def _own_size(request: Request) -> Size:
-    if request.image_size is not None:
-        return request.image_size
-    entry = _entry(request)
+def _image_size(spec: ModelSpec) -> Size:
+    if spec.image_size is not None:
+        return spec.image_size
+    entry = _entry(spec)
     side = 224 if entry is None else int(entry.transforms().crop_size[0])
     return (side, side)
 
@@ -208,8 +210,8 @@ def _size(model: nn.Module) -> Size:
     return cast(Size, model.__dict__["_traced_size"])
 
 
-def _dilated(request: Request, signature: frozenset[str]) -> dict[str, Any]:
-    stride = request.output_stride
+def _dilated(spec: ModelSpec, signature: frozenset[str]) -> dict[str, Any]:
+    stride = spec.output_stride
     if "replace_stride_with_dilation" in signature and stride in _DILATIONS:
         return {"replace_stride_with_dilation": _DILATIONS[stride]}
     if stride == 32:
@@ -221,17 +223,19 @@ def _dilated(request: Request, signature: frozenset[str]) -> dict[str, Any]:
 def _signature(architecture: str) -> frozenset[str]:
     from torchvision import models
 
-    found: set[str] = set()
-    model = on_meta_device(lambda: models.get_model(architecture, weights=None, **_quiet(architecture)))
+    names: set[str] = set()
+    model = on_meta_device(
+        lambda: models.get_model(architecture, weights=None, **_without_init_warning(architecture))
+    )
     for cls in type(model).__mro__:
         if cls is nn.Module:
             break
-        found |= set(inspect.signature(cls).parameters)
-    return frozenset(found)
+        names |= set(inspect.signature(cls).parameters)
+    return frozenset(names)
 
 
-def _quiet(architecture: str) -> dict[str, bool]:
-    # two old models warn when nobody says how to initialise them
+def _without_init_warning(architecture: str) -> dict[str, bool]:
+    # GoogLeNet and Inception v3 warn when init_weights is not given
     from torchvision import models
 
     module = inspect.getmodule(models.get_model_builder(architecture))
@@ -246,8 +250,8 @@ def _quiet(architecture: str) -> dict[str, bool]:
 
 @functools.cache
 def _head(architecture: str) -> str:
-    request = Request(architecture)
-    return last_layer(on_meta_device(lambda: _create(request)), _own_size(request), 3)
+    spec = ModelSpec(architecture)
+    return last_layer(on_meta_device(lambda: _create(spec)), _image_size(spec), 3)
 
 
 def _first_conv(model: nn.Module) -> tuple[str, nn.Conv2d]:
@@ -261,26 +265,26 @@ def _channels(model: nn.Module) -> int:
     return _first_conv(model)[1].in_channels
 
 
-def _adapt_input(model: nn.Module, request: Request, *, trained: bool) -> nn.Module:
+def _adapt_input(model: nn.Module, spec: ModelSpec, *, trained: bool) -> nn.Module:
     from visionkit.backbones.channels import adapt_first_conv
 
-    if request.in_channels == 3:
+    if spec.in_channels == 3:
         return model
     name, conv = _first_conv(model)
     parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, adapt_first_conv(conv, request.in_channels, trained=trained))
+    setattr(model.get_submodule(parent), child, adapt_first_conv(conv, spec.in_channels, trained=trained))
     if hasattr(model, "transform_input"):
-        # it re-scales the red, green and blue channels by name
+        # it rescales the red, green and blue channels by index
         cast(Any, model).transform_input = False
     return model
 
 
-def _fit_positions(state: dict[str, Tensor], twin: nn.Module, request: Request) -> dict[str, Tensor]:
+def _fit_positions(state: dict[str, Tensor], meta_model: nn.Module, spec: ModelSpec) -> dict[str, Tensor]:
     from torchvision.models import VisionTransformer
     from torchvision.models.vision_transformer import interpolate_embeddings
 
-    if request.image_size is None or not isinstance(twin, VisionTransformer):
+    if spec.image_size is None or not isinstance(meta_model, VisionTransformer):
         return state
     if "encoder.pos_embedding" not in state:
         return state
-    return dict(interpolate_embeddings(twin.image_size, twin.patch_size, dict(state)))
+    return dict(interpolate_embeddings(meta_model.image_size, meta_model.patch_size, dict(state)))

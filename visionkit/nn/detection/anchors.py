@@ -1,4 +1,4 @@
-"""Anchors that follow the reductions of the levels they sit on."""
+"""Anchor boxes whose sizes and spacing follow the reductions of the levels."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _CACHED = 32  # image shapes; multi-scale training has about a dozen
 
 
 class LevelAnchors(AnchorGenerator):
-    """Anchors on every position of every level, in 32-bit floats and remembered by shape and device.
+    """Anchors at every position of every level, in float32 and cached by shape and device.
 
-    torchvision makes anchors in the type of the maps; under bfloat16 that moves them by up to a pixel at
-    256 and two at 512, so here they are always 32-bit.
+    torchvision makes anchors in the dtype of the maps; bfloat16 would move them by up to a pixel at 256 and
+    two at 512, so here they are always float32.
 
     Args:
         levels: The levels, fine to coarse.
-        scales: Side of the anchors of a level, in its own positions: 8 gives 32 pixels at reduction 4.
+        scales: Side of the anchors of a level, in positions of its map: 8 is 32 pixels at reduction 4.
         ratios: Height over width.
-        spacing: "reduction" puts anchors exactly one reduction apart; "grid" divides the padded image by
-            the map, rounding down, as torchvision does (its weights were trained so).
+        spacing: Distance of anchors: "reduction" is exactly the reduction; "grid" is the side of the padded
+            image divided by that of the map, rounded down, as in torchvision (for its pretrained weights).
 
     Ren et al., Faster R-CNN, 2015; Lin et al., Feature Pyramid Networks, 2017.
     """
@@ -65,7 +65,7 @@ class LevelAnchors(AnchorGenerator):
         if key not in self._cache:
             if len(self._cache) >= _CACHED:
                 self._cache.clear()
-            # Not an inference tensor, even when first asked for under inference mode: training reuses it.
+            # No inference tensor, even when created under inference mode: training reuses the cache.
             with torch.inference_mode(False):
                 self._cache[key] = self._make(grids, padded, device)
         return [self._cache[key]] * len(image_list.image_sizes)

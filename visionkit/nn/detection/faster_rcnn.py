@@ -26,11 +26,11 @@ class FasterRCNN(nn.Module):
     """Two-stage detector over a source whose levels have equal channels (a pyramid).
 
     Proposals come from all levels; boxes are pooled from the first `region_levels` (a coarser level that only
-    repeats another one, as "pool" makes, serves proposals alone).
+    subsamples another, as "pool" does, is used for proposals only).
 
     Args:
         source: Normalised images to maps; all levels with the same channels.
-        num_classes: Foreground classes; background is added here.
+        num_classes: Foreground classes; the background class is added.
         config: See `RCNNConfig`.
         norm: Makes the norm of the convolutional heads; without it they have biases.
         region_levels: How many of the finest levels boxes are pooled from.
@@ -119,7 +119,7 @@ class FasterRCNN(nn.Module):
             mask head `masks` `(D, 1, 28, 28)` probabilities within the box; and the losses `loss_objectness`,
             `loss_proposal`, `loss_class`, `loss_box` and `loss_mask`.
         """
-        shifted = None
+        shifted = None  # targets with labels from 1: the background is class 0
         if self.training:
             if targets is None:
                 raise InputError("Expected targets in training, but got none.")
@@ -127,11 +127,11 @@ class FasterRCNN(nn.Module):
         shapes = [(int(h), int(w)) for h, w in sizes]
         maps = self.source(images)
         named = {str(index): m for index, m in enumerate(maps)}
-        proposals, first = self.rpn(ImageList(images, shapes), named, shifted)
-        found, losses = self.heads(maps, proposals, shapes, shifted)
-        for each in found:
-            each["labels"] = each["labels"] - 1
-        if first:
-            losses["loss_objectness"] = first["loss_objectness"]
-            losses["loss_proposal"] = first["loss_rpn_box_reg"]
-        return found, losses
+        proposals, rpn_losses = self.rpn(ImageList(images, shapes), named, shifted)
+        detections, losses = self.heads(maps, proposals, shapes, shifted)
+        for detection in detections:
+            detection["labels"] = detection["labels"] - 1
+        if rpn_losses:
+            losses["loss_objectness"] = rpn_losses["loss_objectness"]
+            losses["loss_proposal"] = rpn_losses["loss_rpn_box_reg"]
+        return detections, losses

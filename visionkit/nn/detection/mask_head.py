@@ -1,4 +1,4 @@
-"""The mask branch of Mask R-CNN: from pooled regions to one mask a class, and its loss."""
+"""The mask head of Mask R-CNN: pooled regions to one mask a class, and its loss."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class MaskHead(nn.Module):
 
     Args:
         channels: Channels of the pooled regions.
-        num_classes: Foreground classes; the background of class 0 is added here.
+        num_classes: Foreground classes; the background class 0 is added.
         norm: Makes the norm after each convolution; without it convolutions have a bias.
-        width: Channels inside.
+        width: Channels of the convolutions.
 
     He et al., Mask R-CNN, 2017. Reference: torchvision's `maskrcnn_resnet50_fpn`.
     """
@@ -59,24 +59,24 @@ def mask_loss(
     labels: Sequence[Tensor],
     matched: Sequence[Tensor],
 ) -> Tensor:
-    """Return the mean binary cross-entropy of each region's own class against its object's mask.
+    """Return the mean binary cross-entropy of each region's mask of its class against its object's mask.
 
     Args:
         logits: `(K, num_classes + 1, M, M)` over all images.
         boxes: For each image the regions `(K_i, 4)` xyxy.
-        masks: For each image `(N_i, H, W)` 0/1 in the frame of the boxes.
+        masks: For each image `(N_i, H, W)` 0/1, in the coordinates of the boxes.
         labels: For each image the classes of its objects `(N_i,)`, background 0.
         matched: For each image the object of each region, `(K_i,)`.
     """
     if not sum(len(b) for b in boxes):
-        return logits.sum() * 0  # keeps every parameter in the graph on every process
+        return logits.sum() * 0  # keeps every parameter in the graph, as DDP needs
     side = logits.shape[-1]
-    wanted, classes = [], []
+    targets, classes = [], []
     for box, mask, label, index in zip(boxes, masks, labels, matched, strict=True):
         if len(box):
             rois = torch.cat((index[:, None].to(box), box), dim=1)
-            wanted.append(roi_align_kernel(mask[:, None].to(box), rois, side, 1.0)[:, 0])
+            targets.append(roi_align_kernel(mask[:, None].to(box), rois, side, 1.0)[:, 0])
             classes.append(label[index])
-    chosen = torch.cat(classes)
-    own = logits[torch.arange(len(chosen), device=logits.device), chosen]
-    return F.binary_cross_entropy_with_logits(own, torch.cat(wanted))
+    target_classes = torch.cat(classes)
+    class_logits = logits[torch.arange(len(target_classes), device=logits.device), target_classes]
+    return F.binary_cross_entropy_with_logits(class_logits, torch.cat(targets))

@@ -1,4 +1,4 @@
-"""RoIAlign over the levels of a pyramid: one `embedding_bag` for gradients, the kernel elsewhere."""
+"""RoIAlign over the levels of a pyramid: as one `embedding_bag` in training, by torchvision's kernel else."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def roi_align_kernel(
 ) -> Tensor:
     """Pool regions by torchvision's kernel, also where only deterministic algorithms are allowed.
 
-    `torchvision.ops.roi_align` leaves its kernel for another form there, slower by far, on every device but
-    a CPU. Only the kernel's backward adds in no fixed order, so without gradients it is safe.
+    There `torchvision.ops.roi_align` takes a much slower way on every device but a CPU. Only the kernel's
+    backward adds in no fixed order, so without gradients it is deterministic.
 
     Args:
         features: Maps `(B, C, H, W)`.
-        rois: Regions `(K, 5)`: number of the image, then xyxy in input pixels.
-        output_size: Bins a side.
-        spatial_scale: Positions of the map per input pixel.
-        sampling_ratio: Samples a side of a bin; -1 takes as many as the bin has positions.
+        rois: Regions `(K, 5)`: index of the image, then xyxy in input pixels.
+        output_size: Bins along a side.
+        spatial_scale: Map positions per input pixel.
+        sampling_ratio: Samples along a side of a bin; -1 takes as many as the bin has positions.
 
     Returns:
         `(K, C, output_size, output_size)`.
@@ -49,8 +49,8 @@ def roi_align(
 ) -> Tensor:
     """Pool regions to a fixed size as one `embedding_bag` over the table of all map positions.
 
-    Every bin is a weighted sum of a few positions of the map, so the whole operation is one gather with
-    weights; its backward is one scatter, where torchvision's CPU kernel runs a scalar loop. Equal to
+    Every bin is a weighted sum of some positions of the map, so the operation is a weighted gather, and its
+    backward a scatter, where torchvision's CPU kernel runs a scalar loop. Equal to
     `torchvision.ops.roi_align` up to rounding, samples outside the map included.
 
     Args:
@@ -59,26 +59,26 @@ def roi_align(
         output_size: Bins along a side.
         spatial_scale: Map positions per input pixel.
         sampling_ratio: Samples along a side of a bin; at least 1.
-        aligned: Shift boxes by half a map position (Detectron2's form); off is torchvision's detectors' form.
+        aligned: Shift boxes by half a map position, as Detectron2 does; torchvision's detectors do not.
 
     Returns:
         `(K, C, output_size, output_size)` in channels-last memory, in the type of `features`.
 
     He et al., Mask R-CNN, 2017. Reference: `torchvision.ops.roi_align`.
     """
-    shape = _Shape(output_size, sampling_ratio, aligned)
+    grid = _SamplingGrid(output_size, sampling_ratio, aligned)
     size = features.shape[-2:]
-    index, weight = _bags(rois, torch.zeros_like(rois[:, 0]), [spatial_scale], [(size[0], size[1])], shape)
-    base = rois[:, 0].long() * (size[0] * size[1])
-    return _pool(_table(features), index + base.view(-1, 1, 1, 1, 1), weight, shape).to(features.dtype)
+    index, weight = _bags(rois, torch.zeros_like(rois[:, 0]), [spatial_scale], [(size[0], size[1])], grid)
+    base = rois[:, 0].long() * (size[0] * size[1])  # (K,) the row where the map of the region's image begins
+    return _pool(_table(features), index + base.view(-1, 1, 1, 1, 1), weight, grid).to(features.dtype)
 
 
 class RoIPool(nn.Module):
     """Pool boxes from the level of a pyramid that fits their size.
 
-    Where gradients are wanted on a CPU, or on a GPU where only deterministic algorithms are allowed, all
-    levels are pooled by one `embedding_bag`; elsewhere each level is pooled by torchvision's kernel. A box's
-    level follows eq. 1 of the FPN paper.
+    Where gradients are needed on a CPU, or on a GPU where only deterministic algorithms are allowed, all
+    levels are pooled by one `embedding_bag`; elsewhere each level is pooled by torchvision's kernel. The
+    level of a box is that of eq. 1 of the FPN paper.
 
     Args:
         reductions: Input pixels per position of each level, fine to coarse.
@@ -105,11 +105,11 @@ class RoIPool(nn.Module):
             `(sum of N, C, output_size, output_size)` in the order of `boxes`.
         """
         features = features[: len(self.reductions)]
-        first = torch.cat(tuple(boxes))  # (K, 4)
+        all_boxes = torch.cat(tuple(boxes))  # (K, 4)
         images = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])  # (K, 1)
-        rois = torch.cat((images, first), dim=1)
-        levels = self.assign(first)
-        if _by_table(features[0]):
+        rois = torch.cat((images, all_boxes), dim=1)  # (K, 5)
+        levels = self.assign(all_boxes)  # (K,)
+        if use_embedding_bag(features[0]):
             return self._pool_bags(features, rois, levels)
         return self._pool_native(features, rois, levels)
 
@@ -123,43 +123,53 @@ class RoIPool(nn.Module):
         return level.clamp(0, coarsest).nan_to_num(0.0).long()
 
     def _pool_bags(self, features: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
+        # Step 1: positions and weights of all samples, within the map of each region's level and image.
         sizes = [(f.shape[-2], f.shape[-1]) for f in features]
         scales = [1.0 / r for r in self.reductions]
-        shape = _Shape(self.output_size, self.sampling_ratio, aligned=False)
-        index, weight = _bags(rois, levels, scales, sizes, shape)
-        area = torch.tensor([h * w for h, w in sizes], device=rois.device)
-        start = torch.cumsum(area * features[0].shape[0], 0) - area * features[0].shape[0]
+        grid = _SamplingGrid(self.output_size, self.sampling_ratio, aligned=False)
+        index, weight = _bags(rois, levels, scales, sizes, grid)  # (K, bins, bins, 2s, 2s)
+        # Step 2: one table of all levels, so that the output needs no merging by level: (sum of B * H * W,
+        # C).
+        table = torch.cat([_table(f) for f in features])
+        # Step 3: the row in the table where the map of each region's level and image begins: (K,).
+        area = torch.tensor([h * w for h, w in sizes], device=rois.device)  # (L,)
+        start = torch.cumsum(area * features[0].shape[0], 0) - area * features[0].shape[0]  # (L,)
         base = start[levels] + rois[:, 0].long() * area[levels]
-        table = torch.cat([_table(f) for f in features])  # one table: the output needs no merging by level
-        return _pool(table, index + base.view(-1, 1, 1, 1, 1), weight, shape).to(features[0].dtype)
+        # Step 4: the weighted sums.
+        return _pool(table, index + base.view(-1, 1, 1, 1, 1), weight, grid).to(features[0].dtype)
 
     def _pool_native(self, features: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
         size = (self.output_size, self.output_size)
-        # The kernel wants one type, and boxes keep theirs: eight bits could not hold a place.
-        wide = torch.promote_types(features[0].dtype, rois.dtype)
-        pooled = features[0].new_zeros((len(rois), features[0].shape[1], *size), dtype=wide)
+        # The kernel takes one dtype; boxes stay in theirs, since bfloat16 has 8 bits for a coordinate.
+        dtype = torch.promote_types(features[0].dtype, rois.dtype)
+        pooled = features[0].new_zeros((len(rois), features[0].shape[1], *size), dtype=dtype)
         for level, (maps, reduction) in enumerate(zip(features, self.reductions, strict=True)):
-            where = torch.where(levels == level)[0]
-            chosen = rois[where].to(wide)
-            found = roi_align_kernel(
-                maps.to(wide), chosen, self.output_size, 1.0 / reduction, self.sampling_ratio
+            index = torch.where(levels == level)[0]  # (K_l,)
+            of_level = roi_align_kernel(
+                maps.to(dtype), rois[index].to(dtype), self.output_size, 1.0 / reduction, self.sampling_ratio
             )
-            pooled = pooled.index_copy(0, where, found)
+            pooled = pooled.index_copy(0, index, of_level)
         return pooled.to(features[0].dtype)
 
 
-def _by_table(features: Tensor) -> bool:
-    """Return whether gradients are wanted where the kernel's are slow (a CPU) or may not be had.
+def use_embedding_bag(features: Tensor) -> bool:
+    """Return whether gradients are needed where the kernel's are slow (CPU) or not deterministic (GPU).
 
-    The kernel's backward on a GPU adds in no fixed order; a table's is sorted first.
+    The kernel's backward on a GPU adds in no fixed order; `embedding_bag` sorts its indices first.
     """
     if not (torch.is_grad_enabled() and features.requires_grad):
         return False
     return features.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
 
 
-class _Shape:
-    """How a region is sampled: bins a side, samples a side of a bin, and the half-position shift."""
+class _SamplingGrid:
+    """How a region is sampled.
+
+    Args:
+        bins: Bins along a side of a region.
+        samples: Samples along a side of a bin.
+        aligned: Whether boxes are shifted by half a map position.
+    """
 
     def __init__(self, bins: int, samples: int, aligned: bool) -> None:
         if samples < 1:
@@ -170,56 +180,94 @@ class _Shape:
 
 
 def _table(features: Tensor) -> Tensor:
-    """Return the map as a table of positions. `(B, C, H, W) -> (B * H * W, C)`."""
+    """Return a map as a table of positions, in float32 or better. `(B, C, H, W) -> (B * H * W, C)`."""
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    rows = wide.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    rows = wide.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)  # (B, H, W, C), no copy
     return rows.reshape(-1, features.shape[1])
 
 
 def _bags(
-    rois: Tensor, levels: Tensor, scales: Sequence[float], sizes: Sequence[tuple[int, int]], shape: _Shape
+    rois: Tensor,
+    levels: Tensor,
+    scales: Sequence[float],
+    sizes: Sequence[tuple[int, int]],
+    grid: _SamplingGrid,
 ) -> tuple[Tensor, Tensor]:
-    """Return position within the region's map and weight of every tap: both `(K, bins, bins, 2s, 2s)`."""
+    """Return the map positions that each bin sums, and their weights.
+
+    A sample interpolates between 2 x 2 positions, so a bin of s x s samples sums 2s x 2s positions.
+
+    Args:
+        rois: `(K, 5)` image index and xyxy box in input pixels.
+        levels: `(K,)` level of each region.
+        scales: Map positions per input pixel of each level.
+        sizes: `(H, W)` of the map of each level.
+        grid: How regions are sampled.
+
+    Returns:
+        Position within the map of the region's level, `row * W + column`, and weight: both
+        `(K, bins, bins, 2s, 2s)`.
+    """
+    # Step 1: boxes in map positions, (K, 4).
     level = levels.long()
     box = rois[:, 1:].detach().float() * torch.tensor(scales, device=rois.device)[level][:, None]
-    if shape.aligned:
+    if grid.aligned:
         box = box - 0.5
-    extent = torch.tensor(sizes, device=rois.device)[level]  # (K, 2) height, width
+    extent = torch.tensor(sizes, device=rois.device)[level]  # (K, 2) height, width of the map
     x1, y1, x2, y2 = box.unbind(1)
-    wide, high = x2 - x1, y2 - y1
-    if not shape.aligned:
-        wide, high = wide.clamp(min=1.0), high.clamp(min=1.0)
-    rows, row_weight = _taps(y1, high, extent[:, 0], shape)  # (K, bins, 2s)
-    columns, column_weight = _taps(x1, wide, extent[:, 1], shape)
+    width, height = x2 - x1, y2 - y1
+    if not grid.aligned:
+        width, height = width.clamp(min=1.0), height.clamp(min=1.0)
+    # Step 2: positions and weights along each axis, (K, bins, 2s).
+    rows, row_weight = _axis_weights(y1, height, extent[:, 0], grid)
+    columns, column_weight = _axis_weights(x1, width, extent[:, 1], grid)
+    # Step 3: their outer sums and products: (K, bins, 1, 2s, 1) and (K, 1, bins, 1, 2s).
     index = (rows * extent[:, 1].view(-1, 1, 1))[:, :, None, :, None] + columns[:, None, :, None, :]
     weight = row_weight[:, :, None, :, None] * column_weight[:, None, :, None, :]
     return index, weight
 
 
-def _taps(start: Tensor, length: Tensor, extent: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
-    """Return positions and weights of the taps along one axis: both `(K, bins, 2 * samples)`."""
-    bins, samples = shape.bins, shape.samples
+def _axis_weights(
+    start: Tensor, length: Tensor, extent: Tensor, grid: _SamplingGrid
+) -> tuple[Tensor, Tensor]:
+    """Return positions and weights of linear interpolation along one axis.
+
+    Args:
+        start: `(K,)` where each region begins, in map positions.
+        length: `(K,)` its length.
+        extent: `(K,)` length of the map.
+        grid: How regions are sampled.
+
+    Returns:
+        Position (int64) and weight, both `(K, bins, 2 * samples)`: two positions a sample.
+    """
+    # Step 1: where the samples lie, (K, bins, samples).
+    bins, samples = grid.bins, grid.samples
     step = (length / bins)[:, None, None]
-    edge = start[:, None, None] + torch.arange(bins, device=start.device)[:, None] * step
-    at = edge + (torch.arange(samples, device=start.device) + 0.5) * step / samples  # (K, bins, samples)
+    edge = start[:, None, None] + torch.arange(bins, device=start.device)[:, None] * step  # (K, bins, 1)
+    at = edge + (torch.arange(samples, device=start.device) + 0.5) * step / samples
+    # Step 2: samples more than one position outside the map weigh nothing; others are moved onto its border.
     last = (extent - 1)[:, None, None]
     inside = (at >= -1.0) & (at <= extent[:, None, None])
     at = at.clamp(min=0.0)
-    # Positions are clamped once more as integers: a non-finite box must not read outside the table.
+    # Step 3: the positions before and after each sample. They are clamped once more as integers: a box that
+    # is not finite must not read outside the table.
     low = torch.minimum(at.nan_to_num(0.0).long().clamp(min=0), last)
     high = torch.minimum(low + 1, last)
     at = torch.where(low >= last, low.to(at.dtype), at)
-    part = at - low
-    weight = torch.stack((1 - part, part), dim=-1) * (inside[..., None] / samples)
-    taps = torch.stack((low, high), dim=-1)
-    return taps.flatten(2), weight.flatten(2)
+    # Step 4: the weights, (K, bins, samples, 2): a bin is the mean of its samples.
+    fraction = at - low
+    weight = torch.stack((1 - fraction, fraction), dim=-1) * (inside[..., None] / samples)
+    positions = torch.stack((low, high), dim=-1)
+    return positions.flatten(2), weight.flatten(2)
 
 
-def _pool(table: Tensor, index: Tensor, weight: Tensor, shape: _Shape) -> Tensor:
+def _pool(table: Tensor, index: Tensor, weight: Tensor, grid: _SamplingGrid) -> Tensor:
     """Sum the weighted rows of each bin. `(P, C)` and `(K, bins, bins, 2s, 2s) -> (K, C, bins, bins)`."""
-    taps = 4 * shape.samples**2
-    # 32-bit positions halve the traffic; a table that long does not fit them.
-    kind = torch.int32 if len(table) < 2**31 else torch.int64
-    weights = weight.reshape(-1, taps).to(table.dtype)
-    pooled = F.embedding_bag(index.reshape(-1, taps).to(kind), table, mode="sum", per_sample_weights=weights)
-    return pooled.view(-1, shape.bins, shape.bins, table.shape[1]).permute(0, 3, 1, 2)
+    count = 4 * grid.samples**2  # positions a bin
+    # int32 indices halve the memory traffic; a table of 2**31 rows or more needs int64.
+    dtype = torch.int32 if len(table) < 2**31 else torch.int64
+    weights = weight.reshape(-1, count).to(table.dtype)  # (K * bins * bins, 4 * s * s)
+    indices = index.reshape(-1, count).to(dtype)
+    pooled = F.embedding_bag(indices, table, mode="sum", per_sample_weights=weights)  # (K * bins * bins, C)
+    return pooled.view(-1, grid.bins, grid.bins, table.shape[1]).permute(0, 3, 1, 2)

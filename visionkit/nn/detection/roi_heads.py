@@ -1,4 +1,4 @@
-"""The second stage of Faster R-CNN: pooled regions to classes, boxes and masks, with their losses."""
+"""The second stage of Faster R-CNN: pooled regions to classes, boxes and masks, and their losses."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from visionkit.nn.fpn import NormFactory
 __all__ = ["BoxHead", "RegionHeads", "RegionLinear", "box_loss"]
 
 _LOSSES = ("giou", "l1", "smooth_l1")
-_GIOU_WEIGHT = 10.0  # keeps the term's size near that of the others, as the public GIoU configurations do
+_GIOU_WEIGHT = 10.0  # brings it to the size of the other losses; the weight in public GIoU configurations
 
 
-def box_loss(kind: str, predicted: Tensor, wanted: Tensor, *, coder: Any) -> Tensor:
+def box_loss(kind: str, predicted: Tensor, targets: Tensor, *, coder: Any) -> Tensor:
     """Return the summed loss of box offsets.
 
     Generalised IoU does not change when both boxes are moved or stretched along an axis together, so it is
     computed on offsets decoded against the unit box; the proposals are not needed.
 
     Args:
-        kind: "smooth_l1" (knee at 1/9), "l1" or "giou" (times 10).
+        kind: "smooth_l1" (beta 1/9), "l1" or "giou" (times 10).
         predicted: `(N, 4)` encoded offsets.
-        wanted: `(N, 4)` encoded offsets.
-        coder: What encoded them.
+        targets: `(N, 4)` encoded offsets.
+        coder: The coder that encoded them.
 
     Rezatofighi et al., Generalized Intersection over Union, 2019.
     """
     if kind == "smooth_l1":
-        return F.smooth_l1_loss(predicted, wanted, beta=1 / 9, reduction="sum")
+        return F.smooth_l1_loss(predicted, targets, beta=1 / 9, reduction="sum")
     if kind == "l1":
-        return F.l1_loss(predicted, wanted, reduction="sum")
+        return F.l1_loss(predicted, targets, reduction="sum")
     if kind != "giou":
         raise unknown_name("box loss", kind, _LOSSES)
     unit = predicted.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(predicted), 4)
-    ours, theirs = coder.decode_single(predicted, unit), coder.decode_single(wanted, unit)
+    ours, theirs = coder.decode_single(predicted, unit), coder.decode_single(targets, unit)
     loss: Tensor = generalized_box_iou_loss(ours, theirs, reduction="sum")
     return loss * _GIOU_WEIGHT
 
 
 class RegionLinear(nn.Module):
-    """A fully connected layer over regions, whose weight has their shape and lies in memory as they do.
+    """A fully connected layer over regions, whose weight has the shape and memory format of a region.
 
-    Flattening regions that lie channels-last into planes would copy every one of them, there and back; a
-    weight that lies so too meets them as they are.
+    Flattening channels-last regions in the order (C, H, W) would copy all of them in both passes; with a
+    channels-last weight they are flattened in memory order, without a copy.
 
     Args:
         channels: Channels of the regions.
@@ -62,15 +62,15 @@ class RegionLinear(nn.Module):
 
     def __init__(self, channels: int, size: int, width: int) -> None:
         super().__init__()
-        like = nn.Linear(channels * size * size, width)
-        self.weight = nn.Parameter(like.weight.detach().view(width, channels, size, size))
-        self.bias = nn.Parameter(like.bias.detach())
+        linear = nn.Linear(channels * size * size, width)
+        self.weight = nn.Parameter(linear.weight.detach().view(width, channels, size, size))
+        self.bias = nn.Parameter(linear.bias.detach())
 
     def forward(self, regions: Tensor) -> Tensor:
         """Return `(K, width)` of regions `(K, channels, size, size)`."""
         weight: Tensor = self.weight
         if weight.is_contiguous(memory_format=torch.channels_last):
-            regions, weight = regions.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
+            regions, weight = regions.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)  # (K, size, size, C)
         return F.linear(regions.flatten(1), weight.flatten(1), self.bias)
 
 
@@ -80,7 +80,8 @@ class BoxHead(nn.Module):
     Args:
         channels: Channels of the pooled regions.
         num_classes: Foreground classes; background is class 0 of the logits.
-        kind: "two_fc" is two fully connected layers; "four_conv" is four convolutions and one of them.
+        kind: "two_fc" is two fully connected layers; "four_conv" is four convolutions and one fully
+            connected layer.
         norm: Makes the norm after each convolution of "four_conv"; without it convolutions have a bias.
         size: Positions along a side of a region.
         width: Width of the fully connected layers.
@@ -127,7 +128,7 @@ class BoxHead(nn.Module):
 
 
 class RegionHeads(RoIHeads):
-    """torchvision's matching, sampling and suppression around our pooling, heads and losses.
+    """torchvision's `RoIHeads` (matching, sampling, suppression) with the pooling, heads and losses given.
 
     Args:
         pool: Pools the boxes of the box head.
@@ -135,9 +136,9 @@ class RegionHeads(RoIHeads):
         mask_pool: Pools the boxes of the mask head.
         mask_head: Regions to masks; none for Faster R-CNN.
         loss: The box loss: "smooth_l1", "l1" or "giou".
-        foreground_iou: A proposal that overlaps an object at least this much is of its class.
+        foreground_iou: A proposal of at least this IoU with an object gets its class.
         samples: Proposals an image in the loss.
-        positive_fraction: Share of them that may be objects.
+        positive_fraction: Largest fraction of them that are objects.
         score_threshold: Detections below it are dropped.
         nms_threshold: Overlap above which the lower of two detections of a class is dropped.
         detections_per_img: Maximum number of detections an image.
@@ -201,8 +202,8 @@ class RegionHeads(RoIHeads):
         logits, offsets = self.box_head(self.box_roi_pool(features, proposals))
         if offsets.shape[1] == 4:
             offsets = offsets.repeat(1, logits.shape[1])
-        found = self.postprocess_detections(logits, offsets, proposals, image_shapes)
-        result = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*found, strict=True)]
+        detections = self.postprocess_detections(logits, offsets, proposals, image_shapes)
+        result = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*detections, strict=True)]
         if self.mask_head is not None:
             self._add_masks(features, result)
         return result, {}
@@ -210,23 +211,26 @@ class RegionHeads(RoIHeads):
     def _losses(
         self, features: Sequence[Tensor], proposals: list[Tensor], targets: list[dict[str, Tensor]] | None
     ) -> dict[str, Tensor]:
-        proposals, matched, labels, wanted = self.select_training_samples(proposals, targets)
+        proposals, matched, labels, encoded = self.select_training_samples(proposals, targets)
         logits, offsets = self.box_head(self.box_roi_pool(features, proposals))
-        classes, goal = torch.cat(labels), torch.cat(tuple(wanted))
+        classes, box_targets = torch.cat(labels), torch.cat(tuple(encoded))  # (K,), (K, 4)
         objects = torch.where(classes > 0)[0]
-        each = offsets.view(len(offsets), -1, 4)
-        own = each[objects, classes[objects] if each.shape[1] > 1 else torch.zeros_like(objects)]
+        by_class = offsets.view(len(offsets), -1, 4)  # (K, num_classes + 1, 4), or (K, 1, 4) class-agnostic
+        column = classes[objects] if by_class.shape[1] > 1 else torch.zeros_like(objects)
+        class_offsets = by_class[objects, column]  # (objects, 4)
         losses = {
             "loss_class": F.cross_entropy(logits, classes),
-            "loss_box": box_loss(self.loss, own, goal[objects], coder=self.box_coder) / classes.numel(),
+            "loss_box": box_loss(self.loss, class_offsets, box_targets[objects], coder=self.box_coder)
+            / classes.numel(),
         }
         if self.mask_head is None or targets is None:
             return losses
         keep = [torch.where(label > 0)[0] for label in labels]
         boxes = [p[k] for p, k in zip(proposals, keep, strict=True)]
-        # Without any object the head still runs, on one proposal: norms and processes need it to.
-        none = not sum(len(b) for b in boxes)
-        regions = self.mask_roi_pool(features, [proposals[0][:1]] if none else boxes)
+        # Without any object the mask head runs on one proposal: sync norms and DDP need every process to run
+        # it.
+        no_objects = not sum(len(b) for b in boxes)
+        regions = self.mask_roi_pool(features, [proposals[0][:1]] if no_objects else boxes)
         losses["loss_mask"] = mask_loss(
             self.mask_head(regions),
             boxes=boxes,
@@ -241,11 +245,12 @@ class RegionHeads(RoIHeads):
         counts = [len(b) for b in boxes]
         if not sum(counts):
             side = 2 * self.mask_roi_pool.output_size
-            for found in result:
-                found["masks"] = found["boxes"].new_zeros((0, 1, side, side))
+            for detection in result:
+                detection["masks"] = detection["boxes"].new_zeros((0, 1, side, side))
             return
         logits = self.mask_head(self.mask_roi_pool(features, boxes))
         labels = torch.cat([r["labels"] for r in result])
-        own = logits[torch.arange(len(labels), device=labels.device), labels][:, None].sigmoid()
-        for found, masks in zip(result, own.split(counts), strict=True):
-            found["masks"] = masks
+        index = torch.arange(len(labels), device=labels.device)
+        probabilities = logits[index, labels][:, None].sigmoid()  # (D, num_classes + 1, M, M) -> (D, 1, M, M)
+        for detection, masks in zip(result, probabilities.split(counts), strict=True):
+            detection["masks"] = masks

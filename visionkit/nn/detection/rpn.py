@@ -1,4 +1,4 @@
-"""The first stage of Faster R-CNN: anchors to proposals, and its two losses."""
+"""The region proposal network (RPN) of Faster R-CNN, and its two losses."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _FOREGROUND, _BACKGROUND = 0.7, 0.3
 
 
 class ProposalNetwork(RegionProposalNetwork):
-    """torchvision's proposal network, doing for all anchors only what all anchors need.
+    """torchvision's `RegionProposalNetwork` with less work a step and the same results, bit for bit.
 
-    Boxes are decoded after the best are chosen, and targets encoded after anchors are sampled; both are a
-    thousandth of them. Choices, draws and results are torchvision's, to the last bit.
+    Boxes are decoded after the top proposals are chosen, and targets encoded after anchors are sampled: both
+    are about a thousandth of all anchors.
 
     Args:
-        anchors: Makes the anchors.
+        anchors: Generates the anchors.
         channels: Channels of every level.
         convs: Convolutions of the head.
-        proposals: Proposals an image, before and after suppression: in training, in evaluation.
+        proposals: Proposals an image before and after suppression, in (training, evaluation).
         samples: Anchors an image in the loss.
     """
 
@@ -92,16 +92,16 @@ class ProposalNetwork(RegionProposalNetwork):
         level = torch.repeat_interleave(torch.tensor(number, device=scores.device))
         chosen = torch.gather(moves, 1, best[..., None].expand(-1, -1, 4)).view(-1, 4)
         decoded = self.box_coder.decode_single(chosen, anchors[best].view(-1, 4)).view(*best.shape, 4)
-        shares = torch.gather(scores, 1, best).sigmoid()
+        probabilities = torch.gather(scores, 1, best).sigmoid()
         out = []
-        for boxes, share, (height, width) in zip(decoded, shares, sizes, strict=True):
+        for boxes, probability, (height, width) in zip(decoded, probabilities, sizes, strict=True):
             boxes = clip_boxes_to_image(boxes, (height, width))
             sides = boxes[:, 2:] - boxes[:, :2]
-            # A score that is no number fails the comparison too.
-            keep = torch.where((sides >= self.min_size).all(dim=1) & (share >= self.score_thresh))[0]
-            boxes, share = boxes[keep], share[keep]
-            kept = batched_nms(boxes, share, level[keep], self.nms_thresh)
-            out.append(boxes[kept[: self.post_nms_top_n()]])
+            # NaN scores fail the comparison too.
+            keep = torch.where((sides >= self.min_size).all(dim=1) & (probability >= self.score_thresh))[0]
+            boxes, probability = boxes[keep], probability[keep]
+            remaining = batched_nms(boxes, probability, level[keep], self.nms_thresh)
+            out.append(boxes[remaining[: self.post_nms_top_n()]])
         return out
 
     def _losses(
@@ -109,37 +109,40 @@ class ProposalNetwork(RegionProposalNetwork):
     ) -> dict[str, Tensor]:
         x1, y1, x2, y2 = anchors.t().contiguous()
         sides = torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)))  # (5, A)
-        chosen, wanted, positive, goals = [], [], [], []
+        sampled, sampled_labels, positive, encoded = [], [], [], []
         for index, boxes in enumerate(objects):
             label, match = _match(boxes, sides)
             hits, misses = self._sample(label)
             both = torch.cat((hits, misses)) + index * len(anchors)
-            chosen.append(both)
-            wanted.append((torch.arange(len(both), device=both.device) < len(hits)).float())
+            sampled.append(both)
+            sampled_labels.append((torch.arange(len(both), device=both.device) < len(hits)).float())
             positive.append(both[: len(hits)])
             if len(boxes):
-                goals.append(self.box_coder.encode_single(boxes[match[hits]], anchors[hits]))
-        picked, at = torch.cat(chosen), torch.cat(positive)
-        goal = torch.cat(goals) if goals else moves.new_zeros(0, 4)
-        box = F.smooth_l1_loss(moves.reshape(-1, 4)[at], goal, beta=1 / 9, reduction="sum") / len(picked)
-        # torchvision sums over the images' positives first; the order decides the last bits.
-        order = torch.argsort(torch.cat(wanted), descending=True, stable=True)
-        logits = scores.flatten()[picked[order]]
-        objectness = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted)[order])
+                encoded.append(self.box_coder.encode_single(boxes[match[hits]], anchors[hits]))
+        # indices into (B * A) anchors: all sampled, and those with an object
+        sampled_index, positive_index = torch.cat(sampled), torch.cat(positive)
+        box_targets = torch.cat(encoded) if encoded else moves.new_zeros(0, 4)
+        box_offsets = moves.reshape(-1, 4)[positive_index]  # (B, A, 4) -> (B * A, 4) -> (positive, 4)
+        box = F.smooth_l1_loss(box_offsets, box_targets, beta=1 / 9, reduction="sum") / len(sampled_index)
+        # torchvision sums the positives of all images first; the order decides the last bits.
+        labels = torch.cat(sampled_labels)
+        order = torch.argsort(labels, descending=True, stable=True)
+        logits = scores.flatten()[sampled_index[order]]
+        objectness = F.binary_cross_entropy_with_logits(logits, labels[order])
         return {"loss_objectness": objectness, "loss_rpn_box_reg": box}
 
     def _sample(self, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw anchors with an object and without, as torchvision's sampler draws them; in rising order."""
+        """Draw anchors with an object and without, with the draws of torchvision's sampler; sorted."""
         hits, misses = torch.where(label == 1)[0], torch.where(label == 0)[0]
-        most = min(len(hits), self.samples // 2)
-        least = min(len(misses), self.samples - most)
-        hits = hits[torch.randperm(len(hits), device=label.device)[:most]]
-        misses = misses[torch.randperm(len(misses), device=label.device)[:least]]
+        num_positive = min(len(hits), self.samples // 2)
+        num_negative = min(len(misses), self.samples - num_positive)
+        hits = hits[torch.randperm(len(hits), device=label.device)[:num_positive]]
+        misses = misses[torch.randperm(len(misses), device=label.device)[:num_negative]]
         return hits.sort().values, misses.sort().values
 
 
 class _ProposalHead(RPNHead):
-    """torchvision's head with 32-bit outputs: boxes decoded in bfloat16 are off by pixels."""
+    """torchvision's head with float32 outputs: boxes decoded in bfloat16 are off by pixels."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, offsets = super().forward(x)
@@ -151,7 +154,7 @@ def _match(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         boxes: `(N, 4)` objects.
-        anchors: `(5, A)`: x1, y1, x2, y2 and area a row, which is faster than a box a row.
+        anchors: `(5, A)`: rows x1, y1, x2, y2 and area, which is faster than `(A, 4)`.
     """
     if not len(boxes):
         none = torch.zeros(anchors.shape[1], dtype=torch.int8, device=anchors.device)
@@ -166,7 +169,7 @@ def _match(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     best, match = overlap.max(dim=0)
     between = (best >= _BACKGROUND) & (best < _FOREGROUND)
     label = (best >= _FOREGROUND).to(torch.int8) - between.to(torch.int8)
-    # Every object has the anchors that overlap it most, however little that is.
+    # Every object gets the anchors of its highest overlap, however low that is.
     nearest = torch.nonzero(overlap == overlap.max(dim=1, keepdim=True).values)[:, 1]
     label[nearest] = 1
     return label, match

@@ -1,4 +1,4 @@
-"""torchvision's names for the parameters of its detectors, in ours."""
+"""State dicts of torchvision's detectors under the parameter names of `FasterRCNN`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _OLD_MASK = re.compile(r"roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)")
 def from_torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the state of a torchvision Faster or Mask R-CNN under the names of `FasterRCNN`.
 
-    The network below the pyramid comes under `body.`, since its names are its builder's business.
+    The network below the pyramid is under `body.`: its names depend on how it is built.
 
     Args:
         state: State dict of `fasterrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn_v2` or
@@ -60,13 +60,13 @@ def from_torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(name: str) -> str:
-    old = _OLD_MASK.fullmatch(name)
-    if old:
-        return f"heads.mask_head.convs.{int(old[1]) - 1}.0.{old[2]}"
-    for pattern, ours in _RULES:
-        found = re.fullmatch(pattern, name)
-        if found:
-            return found.expand(ours)
+    old_mask = _OLD_MASK.fullmatch(name)
+    if old_mask:
+        return f"heads.mask_head.convs.{int(old_mask[1]) - 1}.0.{old_mask[2]}"
+    for pattern, replacement in _RULES:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(replacement)
     raise InputError(
         f"Entry {name!r} belongs to no torchvision Faster or Mask R-CNN with a feature pyramid. "
         "Give the state dict of fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2 or maskrcnn_resnet50_fpn."

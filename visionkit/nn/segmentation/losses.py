@@ -1,4 +1,4 @@
-"""Losses of class maps, and weighted sums of them by name.
+"""Losses of semantic segmentation, and weighted sums of them by name.
 
 Every function takes logits `(B, C, H, W)` and masks `(B, H, W)`, leaves out the ignored pixels, and computes
 in float32. One logit a pixel (C = 1) is the binary case: the logits become the pair (0, z), whose softmax is
@@ -40,8 +40,9 @@ def cross_entropy_loss(
     Args:
         logits: `(B, C, H, W)`.
         masks: `(B, H, W)` int64.
-        ignore_index: Pixels with this truth do not count.
-        class_weights: `(C,)`; a pixel counts with its class's weight. One logit: (background, foreground).
+        ignore_index: Pixels with this class are left out.
+        class_weights: `(C,)`; a pixel counts with the weight of its true class. One logit: (background,
+            foreground).
     """
     losses, weights = _pixel_cross_entropy(_pair(logits), masks, ignore_index, class_weights)
     return losses.sum() / weights.sum().clamp(min=_TINY)
@@ -61,10 +62,10 @@ def ohem_loss(
     Args:
         logits: `(B, C, H, W)`.
         masks: `(B, H, W)` int64.
-        ignore_index: Pixels with this truth do not count.
+        ignore_index: Pixels with this class are left out.
         class_weights: As in `cross_entropy_loss`.
         threshold: A pixel is hard if its true class has less probability than this.
-        keep: The hardest share of the batch's pixels counts in any case.
+        keep: At least this fraction of the batch's pixels, the hardest, counts.
     """
     logits = _pair(logits)
     losses, weights = _pixel_cross_entropy(logits, masks, ignore_index, class_weights)
@@ -91,9 +92,9 @@ def focal_loss(
     Args:
         logits: `(B, C, H, W)`.
         masks: `(B, H, W)` int64.
-        ignore_index: Pixels with this truth do not count.
+        ignore_index: Pixels with this class are left out.
         class_weights: As in `cross_entropy_loss`.
-        gamma: How much the easy pixels fade; 0 is the cross-entropy.
+        gamma: Focusing parameter: how much easy pixels are weighted down; 0 is the cross-entropy.
     """
     logits = _pair(logits)
     losses, weights = _pixel_cross_entropy(logits, masks, ignore_index, class_weights)
@@ -118,7 +119,7 @@ def tversky_loss(
     Args:
         logits: `(B, C, H, W)`.
         masks: `(B, H, W)` int64.
-        ignore_index: Pixels with this truth do not count.
+        ignore_index: Pixels with this class are left out.
         class_weights: `(C,)` weights of the classes in the average.
         alpha: Weight of the false positives.
         beta: Weight of the false negatives.
@@ -136,7 +137,7 @@ def dice_loss(
     Args:
         logits: `(B, C, H, W)`.
         masks: `(B, H, W)` int64.
-        ignore_index: Pixels with this truth do not count.
+        ignore_index: Pixels with this class are left out.
         class_weights: `(C,)` weights of the classes in the average.
     """
     return tversky_loss(
@@ -152,7 +153,7 @@ def lovasz_loss(
     Args:
         logits: `(B, C, H, W)`.
         masks: `(B, H, W)` int64.
-        ignore_index: Pixels with this truth do not count.
+        ignore_index: Pixels with this class are left out.
         class_weights: `(C,)` weights of the classes in the average.
     """
     probability = _pair(logits).softmax(1).movedim(1, 0).flatten(1)  # (C, N)
@@ -211,9 +212,9 @@ class SegmentationLoss(nn.Module):
     """A weighted sum of named terms.
 
     Args:
-        terms: A sum in words (see `parse_terms`) or a mapping of term to weight. Terms: ce, dice, focal,
-            lovasz, ohem, tversky.
-        ignore_index: Pixels with this truth do not count.
+        terms: A weighted sum as text (see `parse_terms`), or a mapping of term to weight. Terms: ce, dice,
+            focal, lovasz, ohem, tversky.
+        ignore_index: Pixels with this class are left out.
         class_weights: One weight a class; with one logit, (background, foreground).
     """
 

@@ -1,11 +1,10 @@
-"""A large image in windows: the logits of overlapping windows, averaged, strip by strip.
+"""Sliding-window inference: averaged logits of overlapping windows, computed strip by strip.
 
-The starts of the windows are multiples of the network's coarsest reduction, so that a window's maps lie on
-the grid of the whole image's. Pixels within `margin` of a window's inner border are left to its neighbours;
-where the margin covers the field of view, the result is the whole image's. (A network that stretches its
-maps onto a size that is no multiple of its reduction moves its grid, so there it agrees only nearly.) Strips
-are finished from top to bottom and handed out one by one: what is held at a time is a window high and the
-image wide, whatever its height.
+Windows start at multiples of the network's coarsest reduction, so that their maps are aligned with the maps
+of the full image. Pixels within `margin` of a window's inner border do not count; where the margin covers the
+receptive field, the result equals that of the full image. (Only approximately for a network that resizes its
+maps to a size that is no multiple of its reduction.) Strips are computed from top to bottom: memory is that
+of one strip, a window high and the image wide, for any image height.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ __all__ = ["Windows", "sliding_labels", "sliding_logits"]
 
 @dataclass(frozen=True)
 class Windows:
-    """How an image is cut.
+    """How an image is divided into windows.
 
     Args:
         size: Side of a window in pixels.
         stride: Pixels from one window to the next, rounded down to a multiple of `multiple`.
-        margin: Pixels along a window's inner borders that do not count.
+        margin: Pixels along a window's inner borders that are left out.
         multiple: The starts of windows are multiples of this: the coarsest reduction of the network.
         batch: Windows of one size that go through the network together.
 
@@ -45,13 +44,13 @@ class Windows:
     def __post_init__(self) -> None:
         if min(self.size, self.stride, self.multiple, self.batch) < 1 or self.margin < 0:
             raise InputError(f"Expected positive sizes of windows, but got {self}.")
-        reach = self.size - 2 * self.margin
-        if not self.multiple <= self.stride <= reach:
+        max_stride = self.size - 2 * self.margin
+        if not self.multiple <= self.stride <= max_stride:
             raise InputError(
-                f"Expected a stride from {self.multiple} (the network's coarsest reduction) to {reach} "
+                f"Expected a stride from {self.multiple} (the network's coarsest reduction) to {max_stride} "
                 f"(the window less its margins), but got {self.stride} for windows of {self.size} with "
-                f"margin {self.margin}. "
-                "Larger strides would leave pixels out; take larger windows or a smaller margin."
+                f"margin {self.margin}. Larger strides would leave pixels out; take larger "
+                "windows or a smaller margin."
             )
 
     def spans(self, length: int) -> list[tuple[int, int]]:
@@ -61,8 +60,8 @@ class Windows:
         while start + self.size < length:
             spans.append((start, start + self.size))
             start += step
-        # The last window ends with the image. It reaches back as far as a whole window does, so that the
-        # image's end is seen with as much context as the rest.
+        # The last window ends with the image and has the full size, up to the alignment of its start, so that
+        # the image's end has as much context as the rest.
         first = max(0, length - self.size)
         start = min(start, -(-first // self.multiple) * self.multiple)
         return [*spans, (start, length)]
@@ -74,7 +73,7 @@ def sliding_logits(predict: Callable[[Tensor], Tensor], image: Tensor, windows: 
     Args:
         predict: Images `(B, 3, h, w)` to logits `(B, C, h, w)`.
         image: `(3, H, W)`.
-        windows: How the image is cut.
+        windows: How the image is divided.
 
     Returns:
         `(C, H, W)` on the device of the logits.
@@ -94,7 +93,7 @@ def sliding_labels(
     Args:
         predict: Images `(B, 3, h, w)` to logits `(B, C, h, w)`.
         image: `(3, H, W)`; it may stay on the CPU if `predict` moves what it is given.
-        windows: How the image is cut.
+        windows: How the image is divided.
         decide: Logits `(1, C, h, W)` to classes `(1, h, W)`; the largest logit if not given.
 
     Returns:
@@ -112,16 +111,16 @@ def _strips(
     """Yield (top, finished logits (C, h, W)) from top to bottom."""
     height, width = image.shape[-2:]
     rows, columns = windows.spans(height), windows.spans(width)
-    carried: tuple[Tensor, Tensor] | None = None
+    overlap_of_previous: tuple[Tensor, Tensor] | None = None
     for index, (top, bottom) in enumerate(rows):
         total, weight = _row(predict, image[:, top:bottom], windows, columns, top > 0, bottom < height)
-        if carried is not None:
-            overlap = carried[0].shape[1]
-            total[:, :overlap] += carried[0]
-            weight[:overlap] += carried[1]
+        if overlap_of_previous is not None:
+            overlap = overlap_of_previous[0].shape[1]
+            total[:, :overlap] += overlap_of_previous[0]
+            weight[:overlap] += overlap_of_previous[1]
         finished = (rows[index + 1][0] if index + 1 < len(rows) else height) - top
         yield top, total[:, :finished] / weight[:finished]
-        carried = total[:, finished:].clone(), weight[finished:].clone()
+        overlap_of_previous = total[:, finished:].clone(), weight[finished:].clone()
 
 
 def _row(
@@ -136,26 +135,28 @@ def _row(
     height, width = band.shape[-2:]
     total: Tensor | None = None
     weight: Tensor | None = None
-    for group in _alike(columns, windows.batch):
+    for group in _batches(columns, windows.batch):
         logits = predict(torch.stack([band[:, :, left:right] for left, right in group])).float()
         if total is None or weight is None:
             total = logits.new_zeros(logits.shape[1], height, width)
             weight = logits.new_zeros(height, width)
         for values, (left, right) in zip(logits, group, strict=True):
-            # the part of the window that counts: all of it but the margins of its inner borders
-            up = windows.margin if inner_top else 0
-            down = height - (windows.margin if inner_bottom else 0)
-            near = left + (windows.margin if left > 0 else 0)
-            far = right - (windows.margin if right < width else 0)
-            total[:, up:down, near:far] += values[:, up:down, near - left : far - left]
-            weight[up:down, near:far] += 1.0
+            # the part of the window without the margins of its inner borders
+            inner_top_row = windows.margin if inner_top else 0
+            inner_bottom_row = height - (windows.margin if inner_bottom else 0)
+            inner_left = left + (windows.margin if left > 0 else 0)
+            inner_right = right - (windows.margin if right < width else 0)
+            total[:, inner_top_row:inner_bottom_row, inner_left:inner_right] += values[
+                :, inner_top_row:inner_bottom_row, inner_left - left : inner_right - left
+            ]
+            weight[inner_top_row:inner_bottom_row, inner_left:inner_right] += 1.0
     if total is None or weight is None:
         raise InputError("Expected an image with at least one pixel, but got an empty one.")
     return total, weight
 
 
-def _alike(columns: list[tuple[int, int]], batch: int) -> Iterator[list[tuple[int, int]]]:
-    """Yield runs of at most `batch` neighbouring windows of one width."""
+def _batches(columns: list[tuple[int, int]], batch: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield batches of at most `batch` neighbouring windows of one width."""
     group: list[tuple[int, int]] = []
     for left, right in columns:
         if group and (len(group) == batch or right - left != group[0][1] - group[0][0]):

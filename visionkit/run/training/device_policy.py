@@ -1,4 +1,4 @@
-"""What the device and the network decide: memory layout, precision, TF32, and whether to compile."""
+"""Memory format, precision and compilation, chosen for the device and the network."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ _MAX_DEPTHWISE = 0.05
 
 Measured over eleven networks at two sizes (`tests/bench/precision_survey.py`): those at 8 to 9 percent took
 1.3 to 1.9 times as long in bf16, those at 0 to 2.4 percent were 1.3 to 1.9 times faster. Depthwise
-convolutions move values and hardly multiply them, and the CPU kernels for them convert at both ends. What
-is not compiled trains the slow ones in fp32 (`visionkit.run.training.precision`) and is faster in bf16 all
-the same.
+convolutions are bound by memory, and their CPU kernels convert inputs and outputs. A network that is not
+compiled trains the slow ones in fp32 (`visionkit.run.training.precision`) and is faster in bf16.
 """
 
 
@@ -37,9 +36,9 @@ class Policy:
     Args:
         accelerator: "cpu" or "gpu".
         precision: Lightning's name of it; bf16 only where the device computes in it natively.
-        channels_last: Whether 2-D weights and images lie channels-last.
+        channels_last: Whether 4-D weights and images are in channels-last memory format.
         compile: Whether the model is compiled.
-        reason: Why this precision.
+        reason: Reason for this precision.
     """
 
     accelerator: str
@@ -56,9 +55,10 @@ class Policy:
 def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
     """Return the policy for this machine: channels-last, compile when asked, bf16 where it is faster.
 
-    That is on GPUs and CPUs that compute in it, unless a network is compiled for a CPU whose depthwise
-    convolutions have more than a twentieth of its arithmetic: not compiled, those train in 32 bits. It is a
-    function of machine and network, not of a timing, so both arms and a resumed run get the same.
+    bf16 is chosen on GPUs and CPUs that compute in it, except for a network that is compiled for a CPU and
+    has more than 5% of its arithmetic in depthwise convolutions (not compiled, slow ones of these train in
+    fp32). The choice depends on machine and network, not on timings, so both arms and a resumed run get the
+    same.
 
     Args:
         config: Accelerator, precision, compile, and the side of the images.
@@ -68,26 +68,27 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
         InputError: An accelerator is named that is not here, or --compile where nothing compiles.
     """
     cuda = torch.cuda.is_available()
-    asked = config.accelerator
-    if asked not in ("auto", "cpu", "gpu"):
-        raise InputError(f"Expected --accelerator to be auto, cpu or gpu, but got {asked!r}.")
-    if asked == "gpu" and not cuda:
+    requested = config.accelerator
+    if requested not in ("auto", "cpu", "gpu"):
+        raise InputError(f"Expected --accelerator to be auto, cpu or gpu, but got {requested!r}.")
+    if requested == "gpu" and not cuda:
         raise InputError(
             "Expected a CUDA device for --accelerator gpu, but found none. Use --accelerator cpu."
         )
-    accelerator = "gpu" if cuda and asked != "cpu" else "cpu"
+    accelerator = "gpu" if cuda and requested != "cpu" else "cpu"
     if config.compile:
         _check_compiler(accelerator)
     precision, reason = config.precision, "as asked"
     if precision == "auto":
         precision, reason = _fastest(accelerator, module if config.compile else None, config.image_size)
-    # Sharded parameters come back row by row: torch pairs channels-last ones with gradients in another order.
+    # FSDP's sharded parameters are row-major: torch would pair channels-last ones with gradients in another
+    # order.
     layout = config.strategy != "fsdp"
     return Policy(accelerator, precision, channels_last=layout, compile=config.compile, reason=reason)
 
 
 def _check_compiler(accelerator: str) -> None:
-    # torch notices in the first step, minutes into a run, with an error of a hundred lines.
+    # torch would fail in the first step, minutes into a run, with a hundred lines of traceback.
     if accelerator == "gpu":
         if find_spec("triton") is None:
             raise InputError("--compile on a GPU needs the package triton, which is absent. Leave it out.")
@@ -121,7 +122,7 @@ def _depthwise_fraction(net: nn.Module, side: int) -> float:
     try:
         counts = count_multiply_adds(net, (3, *size))
     except Exception:
-        # It takes other inputs than images of this size: then it is not known to be slower.
+        # It takes other inputs than images of this size, so its arithmetic is unknown.
         return 0.0
     return counts["depthwise"] / max(1, sum(counts.values()))
 

@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU: bfloat16, with each convolution computed the way whose gradient is fastest."""
+"""Mixed precision on a CPU: bfloat16, with two exceptions for convolutions whose gradient is slow in it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ __all__ = ["CpuMixedPrecision"]
 class CpuMixedPrecision(MixedPrecision):
     """Autocast to bfloat16, with strided and wide depthwise convolutions in float32 while they train.
 
-    oneDNN has no fast bfloat16 gradient for those: on a processor with avx512_bf16 they took 1.4 to 9 times
-    as long as in float32, casts included, while dense and 1 x 1 convolutions took a third to a half. Which
-    convolutions they are is asked of each as it runs, so any network gets the better of both: the training
-    step of EfficientNet-Lite0 at 96 and 224 pixels and of MobileNetV3-Large ran at 0.57, 0.78 and 0.73 times
-    float32's speed in plain bfloat16, and at 1.40, 1.53 and 1.25 times it so.
+    oneDNN has no fast bfloat16 gradient for these: on a processor with avx512_bf16 they took 1.4 to 9 times
+    as long as in float32, casts included, while dense and 1 x 1 convolutions took a third to a half. The
+    training step of EfficientNet-Lite0 at 96 and 224 pixels and of MobileNetV3-Large ran at 0.57, 0.78 and
+    0.73 times the speed of float32 in plain bfloat16, and at 1.40, 1.53 and 1.25 times with this exception.
+    With AMX plain bfloat16 took 2.0 (EfficientNet-Lite0), 1.6 to 1.8 (MobileNetV3-Large) and 1.4 times as
+    long (ConvNeXt-Tiny).
 
-    Convolutions of one position over maps that lie channels-last train as the matrix products that they are:
-    the gradient of their weight then runs at up to twice the rate (2048 to 512 channels of 10 x 10
-    positions), and no shape that was tried is slower by more than 2%. Training steps took 1.00 to 1.09 times
-    as long without (ResNet-50 1.02, ResNeXt-50 1.09).
+    1 x 1 convolutions over channels-last maps are computed as matrix products: the gradient of their weight
+    is then up to twice as fast (2048 to 512 channels, 10 x 10 positions). Time of a training step without
+    this over with it, at 96 and 224 pixels, one thread, medians of pairs: with AMX ResNet-50 1.08 and 1.09,
+    EfficientNet-Lite0 1.11 and 1.07, MobileNetV3-Large 1.14 and 1.09, ConvNeXt-Tiny, which has none, 0.99 and
+    0.98; with avx512_bf16 only 0.98 and 1.01, 1.05 and 1.03, 1.11 and 1.01, 1.00.
 
-    Forward passes without gradients are left as they are, and so are those of gradient checkpointing: they
-    run again in the backward pass, where these exceptions do not reach, and have to run the same way.
+    Forward passes without gradients are not changed, nor those of gradient checkpointing: they run again in
+    the backward pass, outside of this context, and have to run the same way.
     """
 
     def __init__(self) -> None:
@@ -41,13 +43,13 @@ class CpuMixedPrecision(MixedPrecision):
 
     @contextmanager
     def forward_context(self) -> Generator[None, None, None]:
-        """Enter both: autocast, and the exceptions from it."""
+        """Enter autocast and its exceptions."""
         with super().forward_context(), _FastGradients():
             yield
 
 
 class _FastGradients(TorchFunctionMode):
-    """Runs convolutions in another type or another way where their bfloat16 gradient is slow."""
+    """Computes convolutions in float32 or as a product where their bfloat16 gradient is slow."""
 
     def __torch_function__(
         self,
@@ -59,13 +61,13 @@ class _FastGradients(TorchFunctionMode):
         given = dict(kwargs or {})
         if func is not torch.conv2d or not torch.is_grad_enabled() or has_saved_tensor_hooks():
             return func(*args, **given)
-        asked = _Convolution(**dict(zip(_NAMES, args, strict=False)), **given)
-        if asked.input.device.type != "cpu":
+        call = _Conv2dCall(**dict(zip(_NAMES, args, strict=False)), **given)
+        if call.input.device.type != "cpu":
             return func(*args, **given)
-        if asked.is_product():
-            rows = asked.input.permute(0, 2, 3, 1)
-            return F.linear(rows, asked.weight.flatten(1), asked.bias).permute(0, 3, 1, 2)
-        if not asked.is_slow():
+        if call.is_product():
+            rows = call.input.permute(0, 2, 3, 1)  # (B, H, W, C), no copy
+            return F.linear(rows, call.weight.flatten(1), call.bias).permute(0, 3, 1, 2)  # (B, C', H, W)
+        if not call.is_slow():
             return func(*args, **given)
         with torch.autocast("cpu", enabled=False):
             wide: list[Any] = [value.float() if isinstance(value, Tensor) else value for value in args]
@@ -73,7 +75,7 @@ class _FastGradients(TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class _Convolution:
+class _Conv2dCall:
     """The arguments of `torch.conv2d`."""
 
     input: Tensor
@@ -85,13 +87,13 @@ class _Convolution:
     groups: int = 1
 
     def is_slow(self) -> bool:
-        """Return whether it is depthwise, and strided or wider than 3."""
+        """Return whether it is depthwise, and strided or of a kernel larger than 3."""
         if self.groups == 1 or self.weight.shape[1] != 1:
             return False
         return _largest(self.stride) > 1 or max(self.weight.shape[-2:]) > 3
 
     def is_product(self) -> bool:
-        """Return whether it multiplies each position by one matrix, over maps that lie channels-last."""
+        """Return whether it is a plain 1 x 1 convolution over channels-last maps: a product a position."""
         if self.groups != 1 or self.weight.shape[-2:] != (1, 1) or self.input.dim() != 4:
             return False
         padded = not isinstance(self.padding, str) and _largest(self.padding) > 0
@@ -100,7 +102,7 @@ class _Convolution:
         return self.input.is_contiguous(memory_format=torch.channels_last)
 
 
-_NAMES = tuple(part.name for part in fields(_Convolution))
+_NAMES = tuple(part.name for part in fields(_Conv2dCall))
 
 
 def _largest(sizes: int | Sequence[int]) -> int:

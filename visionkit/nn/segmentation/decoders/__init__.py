@@ -1,4 +1,4 @@
-"""Segmentation decoders: each file reads like its paper's figure, over any source of feature maps."""
+"""Segmentation decoders over the levels of any feature source, one paper a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoders by name."""
+"""`create_decoder`: segmentation decoders by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Decoder: TypeAlias = (
     | PSPDecoder
     | UPerNetDecoder
 )
-"""Maps of a feature source, fine to coarse, to logits at the size of one of them."""
+"""Maps of a feature source, fine to coarse, to logits `(B, num_classes, h, w)` at the size of one of them."""
 
 _DECODERS: dict[str, type[Decoder]] = {
     "deeplabv3": DeepLabV3Decoder,
@@ -47,10 +47,10 @@ def list_decoders() -> list[str]:
 
 
 def decoder_class(name: str) -> type[Decoder]:
-    """Return the class behind a name; it says what to ask a backbone for.
+    """Return the decoder class of a name, whose attributes say what it needs of a backbone.
 
-    That is: its `reductions`, an `output_stride` if it wants one, the `least_levels` it joins, and the
-    `coarsest` reduction it can work on (0: any).
+    These are `reductions`, `output_stride` (None: any), `min_levels`, the number of levels it needs, and
+    `coarsest`, the largest reduction it can use (0: any).
 
     Raises:
         InputError: The name is not known.
@@ -75,12 +75,12 @@ def create_decoder(
         name: One of `list_decoders()`.
         levels: Levels of the feature source, fine to coarse.
         num_classes: Channels of the logits.
-        channels: Width; the decoder's own if not given.
+        channels: Width; the decoder's default if not given.
         norm: Makes the norm layers.
-        dropout: Share that is dropped before the classifier; the decoder's own if not given.
+        dropout: Dropout probability before the classifier; the decoder's default if not given.
 
     Raises:
-        InputError: The name is not known, a number is out of range, or these levels do not serve.
+        InputError: The name is not known, a number is out of range, or the decoder cannot use these levels.
     """
     chosen = decoder_class(name)
     if num_classes < 1:
@@ -90,5 +90,5 @@ def create_decoder(
     if dropout is None:
         return chosen(levels, num_classes=num_classes, channels=channels, norm=norm)
     if not 0.0 <= dropout < 1.0:
-        raise InputError(expected("dropout", "a share from 0 up to 1", dropout))
+        raise InputError(expected("dropout", "from 0 up to 1", dropout))
     return chosen(levels, num_classes=num_classes, channels=channels, norm=norm, dropout=dropout)

@@ -1,4 +1,4 @@
-"""DeepLabV3 and V3+: the same map seen at several dilations, and once as a whole."""
+"""DeepLabV3 and V3+: convolutions of several dilations and image pooling over the coarsest map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.backbones.level import Level
-from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, PooledBlock, need_levels, resize_to
+from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, PooledBlock, check_levels, resize_to
 
 __all__ = ["DeepLabV3Decoder", "DeepLabV3PlusDecoder"]
 
@@ -17,7 +17,7 @@ __all__ = ["DeepLabV3Decoder", "DeepLabV3PlusDecoder"]
 class _ASPP(nn.Module):
     """Atrous spatial pyramid pooling: a 1 x 1, three dilated 3 x 3 and a pooled branch, joined.
 
-    The rates are 12, 24, 36 pixels of a map of reduction 8, and halve for reduction 16.
+    The dilations are 12, 24 and 36 at reduction 8, and half of that at reduction 16.
     """
 
     def __init__(self, level: Level, channels: int, *, norm: Norm, dropout: float) -> None:
@@ -47,7 +47,7 @@ class DeepLabV3Decoder(nn.Module):
         num_classes: Channels of the logits.
         channels: Width of each branch.
         norm: Makes the norm layers.
-        dropout: Share of activations dropped after the branches are joined.
+        dropout: Fraction of activations dropped after the branches are joined.
 
     Raises:
         InputError: The coarsest level is coarser than 16.
@@ -55,7 +55,7 @@ class DeepLabV3Decoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (16, 32)
     output_stride: ClassVar[int | None] = 8
-    least_levels: ClassVar[int] = 1
+    min_levels: ClassVar[int] = 1
     coarsest: ClassVar[int] = 16
 
     def __init__(
@@ -68,7 +68,7 @@ class DeepLabV3Decoder(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        need_levels("deeplabv3", levels, at_least=self.least_levels, coarsest=self.coarsest)
+        check_levels("deeplabv3", levels, min_levels=self.min_levels, coarsest=self.coarsest)
         width = channels or 256
         self.aspp = _ASPP(levels[-1], width, norm=norm, dropout=dropout)
         self.block = ConvBlock(width, width, norm=norm)
@@ -88,7 +88,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         num_classes: Channels of the logits.
         channels: Width of each branch and of the fusion.
         norm: Makes the norm layers.
-        dropout: Share of activations dropped after the branches are joined.
+        dropout: Fraction of activations dropped after the branches are joined.
 
     Raises:
         InputError: There is one level only, or the coarsest is coarser than 16.
@@ -96,7 +96,7 @@ class DeepLabV3PlusDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (4, 16, 32)
     output_stride: ClassVar[int | None] = 16
-    least_levels: ClassVar[int] = 2
+    min_levels: ClassVar[int] = 2
     coarsest: ClassVar[int] = 16
 
     def __init__(
@@ -109,7 +109,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("deeplabv3plus", levels, at_least=self.least_levels, coarsest=self.coarsest)
+        check_levels("deeplabv3plus", levels, min_levels=self.min_levels, coarsest=self.coarsest)
         width = channels or 256
         self.aspp = _ASPP(levels[-1], width, norm=norm, dropout=dropout)
         self.fine = ConvBlock(levels[0].channels, 48, kernel=1, norm=norm)

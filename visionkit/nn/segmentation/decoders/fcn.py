@@ -1,4 +1,4 @@
-"""FCN: convolve the coarsest map, classify each of its pixels."""
+"""FCN: a convolution and a classifier over the coarsest map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from visionkit.backbones.level import Level
-from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, need_levels
+from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, check_levels
 
 __all__ = ["FCNDecoder"]
 
@@ -23,12 +23,12 @@ class FCNDecoder(nn.Module):
         num_classes: Channels of the logits.
         channels: Width; a quarter of the map's channels if not given.
         norm: Makes the norm layers.
-        dropout: Share of channels dropped before the classifier.
+        dropout: Fraction of channels dropped before the classifier.
     """
 
     reductions: ClassVar[tuple[int, ...]] = (16, 32)
     output_stride: ClassVar[int | None] = 8
-    least_levels: ClassVar[int] = 1
+    min_levels: ClassVar[int] = 1
     coarsest: ClassVar[int] = 0
 
     def __init__(
@@ -41,7 +41,7 @@ class FCNDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("fcn", levels, at_least=self.least_levels, coarsest=self.coarsest)
+        check_levels("fcn", levels, min_levels=self.min_levels, coarsest=self.coarsest)
         inputs = levels[-1].channels
         width = channels or max(16, inputs // 4)
         self.block = ConvBlock(inputs, width, norm=norm)

@@ -1,4 +1,4 @@
-"""PSPNet: the coarsest map beside averages of itself over 1, 2, 3 and 6 bins a side."""
+"""PSPNet: the coarsest map concatenated with averages of itself over 1, 2, 3 and 6 bins a side."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.backbones.level import Level
-from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, PooledBlock, need_levels
+from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, PooledBlock, check_levels
 
 __all__ = ["PSPDecoder", "PyramidPooling"]
 
 
 class PyramidPooling(nn.Module):
-    """Join a map with pooled views of itself, then convolve.
+    """Concatenate a map with average-pooled copies of itself, then convolve.
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out; each pooled view has a quarter of the incoming ones.
+        inputs: Input channels.
+        outputs: Output channels; each pooled copy has a quarter of the input channels.
         norm: Makes the norm layers.
-        bins: Sides of the pooled views.
+        bins: Sides of the pooled copies.
     """
 
     def __init__(self, inputs: int, outputs: int, *, norm: Norm, bins: Sequence[int] = (1, 2, 3, 6)) -> None:
@@ -45,12 +45,12 @@ class PSPDecoder(nn.Module):
         num_classes: Channels of the logits.
         channels: Width of the joined map; a quarter of the map's channels if not given.
         norm: Makes the norm layers.
-        dropout: Share of channels dropped before the classifier.
+        dropout: Fraction of channels dropped before the classifier.
     """
 
     reductions: ClassVar[tuple[int, ...]] = (16, 32)
     output_stride: ClassVar[int | None] = 8
-    least_levels: ClassVar[int] = 1
+    min_levels: ClassVar[int] = 1
     coarsest: ClassVar[int] = 0
 
     def __init__(
@@ -63,7 +63,7 @@ class PSPDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("psp", levels, at_least=self.least_levels, coarsest=self.coarsest)
+        check_levels("psp", levels, min_levels=self.min_levels, coarsest=self.coarsest)
         inputs = levels[-1].channels
         width = channels or max(16, inputs // 4)
         self.pooling = PyramidPooling(inputs, width, norm=norm)

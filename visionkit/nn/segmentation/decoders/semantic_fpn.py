@@ -1,4 +1,4 @@
-"""Semantic FPN: bring every map of a pyramid to the finest one's size in small steps, and add them."""
+"""Semantic FPN: every map of a pyramid upsampled to the finest one's size in steps of two, and summed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from visionkit.backbones.level import Level
-from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, need_levels, resize_to
+from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, check_levels, resize_to
 from visionkit.nn.segmentation.decoders.top_down import TopDown
 
 __all__ = ["SemanticFPNDecoder"]
 
 
 class _Branch(nn.Module):
-    """One map on its way to the finest size: convolve, then resize, once for each finer level."""
+    """Upsampling of one map to the finest size: convolve, then resize, once for each finer level."""
 
     def __init__(self, inputs: int, outputs: int, depth: int, *, norm: Norm) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class SemanticFPNDecoder(nn.Module):
         num_classes: Channels of the logits.
         channels: Width of the pyramid; the branches have half of it.
         norm: Makes the norm layers.
-        dropout: Share of channels dropped before the classifier.
+        dropout: Fraction of channels dropped before the classifier.
 
     Raises:
         InputError: There is one level only.
@@ -47,7 +47,7 @@ class SemanticFPNDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
     output_stride: ClassVar[int | None] = None
-    least_levels: ClassVar[int] = 2
+    min_levels: ClassVar[int] = 2
     coarsest: ClassVar[int] = 0
 
     def __init__(
@@ -60,7 +60,7 @@ class SemanticFPNDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("semantic_fpn", levels, at_least=self.least_levels, coarsest=self.coarsest)
+        check_levels("semantic_fpn", levels, min_levels=self.min_levels, coarsest=self.coarsest)
         width = channels or 256
         half = max(1, width // 2)
         self.pyramid = TopDown([level.channels for level in levels], width, norm=norm)

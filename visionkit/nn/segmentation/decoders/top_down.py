@@ -12,11 +12,11 @@ __all__ = ["TopDown"]
 
 
 class TopDown(nn.Module):
-    """Bring every map to one width, add each coarser map to the next finer one, smooth the sums.
+    """Project every map to one width, add each coarser map to the next finer one, convolve the sums.
 
     Args:
         inputs: Channels of the maps, fine to coarse.
-        channels: Width of every map that goes out.
+        channels: Channels of every output map.
         norm: Makes the norm layers.
     """
 
@@ -26,7 +26,7 @@ class TopDown(nn.Module):
         self.smooth = nn.ModuleList(ConvBlock(channels, channels, norm=norm) for _ in inputs)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return maps of one width, of the sizes that came in, fine to coarse."""
+        """Return maps `(B, channels, H_l, W_l)` for maps `(B, C_l, H_l, W_l)`, fine to coarse."""
         sums = [lateral(features) for lateral, features in zip(self.laterals, maps, strict=True)]
         for index in range(len(sums) - 1, 0, -1):
             sums[index - 1] = sums[index - 1] + resize_to(sums[index], sums[index - 1])

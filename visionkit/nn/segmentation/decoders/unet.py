@@ -1,4 +1,4 @@
-"""U-Net: climb from the coarsest map to the finest, joining each map on the way."""
+"""U-Net: upsample from the coarsest map to the finest, concatenating each map on the way."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.backbones.level import Level
-from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, need_levels, resize_to
+from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, check_levels, resize_to
 
 __all__ = ["UNetDecoder"]
 
 
 class UNetDecoder(nn.Module):
-    """Upsample, join the next finer map, convolve twice; again for every level (Ronneberger et al., 2015).
+    """Upsample, concatenate the next finer map, convolve twice, for every level (Ronneberger et al., 2015).
 
     Args:
         levels: Levels of the feature source, fine to coarse, at least two.
         num_classes: Channels of the logits.
         channels: Width of the coarsest step; it halves at each finer one, down to an eighth.
         norm: Makes the norm layers.
-        dropout: Share of channels dropped before the classifier.
+        dropout: Fraction of channels dropped before the classifier.
 
     Raises:
         InputError: There is one level only.
@@ -30,7 +30,7 @@ class UNetDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (2, 4, 8, 16, 32)
     output_stride: ClassVar[int | None] = None
-    least_levels: ClassVar[int] = 2
+    min_levels: ClassVar[int] = 2
     coarsest: ClassVar[int] = 0
 
     def __init__(
@@ -43,7 +43,7 @@ class UNetDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("unet", levels, at_least=self.least_levels, coarsest=self.coarsest)
+        check_levels("unet", levels, min_levels=self.min_levels, coarsest=self.coarsest)
         widest = channels or 256
         inputs = levels[-1].channels
         steps: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""UPerNet: pyramid pooling on top, a feature pyramid below, all maps fused at the finest size."""
+"""UPerNet: pyramid pooling of the coarsest map, a feature pyramid, all maps fused at the finest size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.backbones.level import Level
-from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, need_levels, resize_to
+from visionkit.nn.segmentation.decoders.block import ConvBlock, Norm, check_levels, resize_to
 from visionkit.nn.segmentation.decoders.psp import PyramidPooling
 from visionkit.nn.segmentation.decoders.top_down import TopDown
 
@@ -24,7 +24,7 @@ class UPerNetDecoder(nn.Module):
         num_classes: Channels of the logits.
         channels: Width of the pyramid and of the fusion.
         norm: Makes the norm layers.
-        dropout: Share of channels dropped before the classifier.
+        dropout: Fraction of channels dropped before the classifier.
 
     Raises:
         InputError: There is one level only.
@@ -32,7 +32,7 @@ class UPerNetDecoder(nn.Module):
 
     reductions: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
     output_stride: ClassVar[int | None] = None
-    least_levels: ClassVar[int] = 2
+    min_levels: ClassVar[int] = 2
     coarsest: ClassVar[int] = 0
 
     def __init__(
@@ -45,7 +45,7 @@ class UPerNetDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        need_levels("upernet", levels, at_least=self.least_levels, coarsest=self.coarsest)
+        check_levels("upernet", levels, min_levels=self.min_levels, coarsest=self.coarsest)
         width = channels or 256
         self.pooling = PyramidPooling(levels[-1].channels, width, norm=norm)
         self.pyramid = TopDown([*(level.channels for level in levels[:-1]), width], width, norm=norm)
