@@ -160,9 +160,13 @@ def recipe_to_step() -> Trace:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules["classify_recipe"] = module
-        with contextlib.suppress(SystemExit):
-            trace.run(lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+        main_module = sys.modules["__main__"]
+        sys.modules["__main__"] = module  # where the parser looks for the types of the recipe's settings
+        try:
+            with contextlib.suppress(SystemExit):
+                trace.run(lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+        finally:
+            sys.modules["__main__"] = main_module
     return trace
 
 
