@@ -47,7 +47,7 @@ def build(size: Size) -> Sides:
 
     def ours() -> int:
         scan = scan_coco(path, masks=True)
-        assert not scan.faults
+        assert not scan.errors
         return len(scan.records.ids)
 
     def theirs() -> int:

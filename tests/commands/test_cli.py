@@ -224,14 +224,14 @@ def test_check_reads_a_folder_and_names_faults(tmp_path, capsys) -> None:
             for number in range(2):
                 Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / split / name / f"{number}.png")
     assert cli.main(["check", str(tmp_path)]) == 0
-    assert "no faults" in capsys.readouterr().out
+    assert "no errors" in capsys.readouterr().out
     torn = tmp_path / "train" / "dog" / "1.png"
     torn.write_bytes(torn.read_bytes()[:40])
     assert cli.main(["check", str(tmp_path)]) == 2
     said = capsys.readouterr()
-    assert "a folder for each class, 4 train, 4 val, 0 test: 1 fault" in said.out
+    assert "a folder for each class, 4 train, 4 val, 0 test: 1 error" in said.out
     assert str(torn) in said.out
-    assert "1 fault. Repair or remove" in said.err
+    assert "1 error. Repair or remove" in said.err
 
 
 def test_check_names_every_fault_at_once_of_tables_boxes_and_masks(tmp_path, capsys) -> None:
@@ -250,7 +250,7 @@ def test_check_names_every_fault_at_once_of_tables_boxes_and_masks(tmp_path, cap
         (voc / "Annotations" / f"{name}.xml").write_text("<annotation><object></annotation>")
     assert cli.main(["check", str(voc)]) == 2
     said = capsys.readouterr()
-    assert "Pascal VOC boxes, not readable: 2 faults" in said.out
+    assert "Pascal VOC boxes, not readable: 2 errors" in said.out
     assert "train.xml" in said.out
     assert "val.xml" in said.out
 

@@ -17,7 +17,8 @@ from visionkit.data.formats.huggingface.boxes import (
     is_huggingface_boxes,
 )
 from visionkit.data.formats.labelme import check_labelme, is_labelme, labelme_boxes, read_labelme
-from visionkit.data.formats.yolo.reader import check_yolo, is_yolo, yolo
+from visionkit.data.formats.yolo.layout import is_yolo
+from visionkit.data.formats.yolo.reader import check_yolo, yolo
 from visionkit.errors import DataError
 
 WIDTH, HEIGHT = 80, 50
@@ -206,7 +207,7 @@ def test_labelme_groups_are_one_object_and_what_has_no_area_is_counted(tmp_path)
     _labelme(tmp_path / "0.json", [*parts, *odd])
     (tmp_path / "1.png").unlink()
     file = read_labelme(tmp_path / "0.json", root=tmp_path)
-    assert (file.image, file.size, len(file.shapes), file.others, len(file.faults)) == (
+    assert (file.image, file.size, len(file.shapes), file.others, len(file.errors)) == (
         *("0.png", (HEIGHT, WIDTH)), 3, 1, 2
     )  # fmt: skip
     splits = labelme_boxes(tmp_path, masks=True)

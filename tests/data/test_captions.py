@@ -165,8 +165,8 @@ def test_files_that_are_no_captions_are_named(tmp_path, text):
 
 def test_the_command_checks_captions(tmp_path, capsys):
     assert check([str(coco(tmp_path / "good"))]) == 0
-    assert "captions, 3 train, 2 val, 0 test: 0 faults" in capsys.readouterr().out
-    with pytest.raises(InputError, match="9 faults"):
+    assert "captions, 3 train, 2 val, 0 test: 0 errors" in capsys.readouterr().out
+    with pytest.raises(InputError, match="9 errors"):
         check([str(karpathy(tmp_path / "bad", broken=True))])
     assert "record val2014/gone.jpg, field 'image'" in capsys.readouterr().out
 

@@ -26,7 +26,7 @@ def test_pixels_are_counted_without_the_ignored():
     masks = Masks([torch.tensor([[0, 0, 2], [255, 2, 2]]), torch.tensor([[1]])])
     assert pixel_counts(masks, 4).tolist() == [2, 1, 3, 0]
     many = Masks([torch.tensor([[i % 4]]) for i in range(4000)])
-    assert pixel_counts(many, 4, most=100).sum() == 100
+    assert pixel_counts(many, 4, max_samples=100).sum() == 100
 
 
 @given(

@@ -17,7 +17,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from tests.data.coco_folder import HEIGHT, WIDTH, document, square, write
-from visionkit.data.formats.coco.reader import CocoReader, coco, coco_files, coco_results
+from visionkit.data.formats.coco.boxes import coco
+from visionkit.data.formats.coco.layout import coco_files
+from visionkit.data.formats.coco.reader import CocoReader, coco_results
 from visionkit.data.formats.coco.segmentations import run_lengths
 from visionkit.errors import DataError, InputError
 from visionkit.tasks.detection.image_batch import Detections

@@ -159,7 +159,7 @@ def test_faults_are_named(tmp_path):
     (tmp_path / "stuff_train.json").unlink()
     write(tmp_path, document())
     with pytest.raises(InputError, match="there are none"):
-        coco_class_maps(tmp_path, categories=["emu"], least_area=50)
+        coco_class_maps(tmp_path, categories=["emu"], min_area=50)
 
 
 def test_the_right_reader_is_found(tmp_path):
@@ -168,7 +168,7 @@ def test_the_right_reader_is_found(tmp_path):
     (tmp_path / "names.txt").write_text("background\ndog\n")
     assert open_masks(tmp_path, classes=tmp_path / "names.txt").classes == ("background", "dog")
     write(tmp_path, document(), name="val.json")
-    kept = coco_class_maps(tmp_path, categories=["dog"], least_area=90)
+    kept = coco_class_maps(tmp_path, categories=["dog"], min_area=90, max_dropped=1.0)
     assert "2 training images" in kept.facts["left_out"]
     assert len(COCO_VOC_CATEGORIES) == len(VOC_CLASSES) - 1 == 20
     with pytest.raises(DataError, match="none by this name"):

@@ -79,8 +79,8 @@ def test_check_reports_every_fault_at_once(tmp_path):
     (tmp_path / "val/dog/3.png").write_bytes(b"<html>")
     (tmp_path / "val/emu").mkdir()
     report = check_dataset(tmp_path)[0]
-    assert (report.format, report.sizes, len(report.faults)) == ("a folder for each class", None, 4)
-    assert "4 faults" in str(report)
+    assert (report.format, report.sizes, len(report.errors)) == ("a folder for each class", None, 4)
+    assert "4 errors" in str(report)
     assert len(check_folder(tmp_path)) == 4
     for said in ("train/cat/0.png", "val/dog/3.png", "val/emu", "adds 1: ['emu']"):
         assert said in str(report)

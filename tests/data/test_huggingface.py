@@ -39,7 +39,7 @@ def test_metadata_in_the_folder_names_splits_by_the_path(tmp_path):
         ("data/train/a.png", "train", {"text": "one\u2028line", "label": 3}),
         ("data/validation/b.png", "val", {"text": "two", "label": None}),
     ]
-    assert (found.columns, found.faults) == (("text", "label"), ())
+    assert (found.columns, found.errors) == (("text", "label"), ())
 
 
 def test_metadata_in_each_split_and_as_csv(tmp_path):
@@ -66,9 +66,9 @@ def test_every_row_at_fault_is_named(tmp_path):
     assert [row.image for row in found.rows] == ["a.png"]
     said = ["JSON object", "a JSON object", "Did you mean it by 'filename'", "the path of an image"]
     said += ["there is none", "inside", "line 1 of", "JSON object"]
-    assert len(found.faults) == len(said) == 8
+    assert len(found.errors) == len(said) == 8
     lines = [2, 3, 4, 5, 6, 7, 9, 10]
-    for fault, words, line in zip(found.faults, said, lines, strict=True):
+    for fault, words, line in zip(found.errors, said, lines, strict=True):
         assert words in str(fault)
         assert fault.record == f"line {line}"
 

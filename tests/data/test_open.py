@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from collections import Counter
 
 import pytest
 from PIL import Image
 
 from visionkit import cli
-from visionkit.data import FORMATS, TASKS, OpenOptions, SceneSizes, detect_formats, open_dataset, open_pack
+from visionkit.data import (
+    FORMATS,
+    TASKS,
+    OpenOptions,
+    SceneSizes,
+    check_dataset,
+    detect_formats,
+    open_dataset,
+    open_pack,
+)
 from visionkit.errors import DataError, InputError
+
+read_image_module = importlib.import_module(
+    "visionkit.data.read_image"
+)  # the package has a function of that name
 
 
 def draw(folder, *names, size=(24, 16), value=0):
@@ -104,28 +119,46 @@ def huggingface_boxes(root):
         (root / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def supervisely(root):
+    for split in ("train", "val"):
+        draw(root / split / "img", "1.jpg", "2.jpg")
+        (root / split / "ann").mkdir()
+        points = {"exterior": [[2, 2], [9, 9]], "interior": []}
+        thing = {"classTitle": "cat", "geometryType": "rectangle", "points": points}
+        for name in ("1.jpg", "2.jpg"):
+            content = {"size": {"height": 16, "width": 24}, "objects": [thing]}
+            (root / split / f"ann/{name}.json").write_text(json.dumps(content))
+    (root / "meta.json").write_text('{"classes": [{"title": "cat"}]}')
+
+
 CASES = {
-    "a folder for each class": (class_folders, "classification", "label"),
-    "a table of images": (table, "classification", "label"),
-    "COCO objects": (coco, "detection", "boxes"),
-    "Pascal VOC boxes": (voc, "detection", "boxes"),
-    "images and masks": (masks, "segmentation", "mask"),
-    "YOLO boxes": (yolo, "detection", "boxes"),
-    "labelme shapes": (labelme, "detection", "boxes"),
-    "a Hugging Face folder of boxes": (huggingface_boxes, "detection", "boxes"),
-    "captions": (captions, "captioning", "captions"),
-    "a Hugging Face folder of classes": (huggingface, "classification", "label"),
+    "a folder for each class": class_folders,
+    "a table of images": table,
+    "COCO objects": coco,
+    "Pascal VOC boxes": voc,
+    "images and masks": masks,
+    "YOLO boxes": yolo,
+    "labelme shapes": labelme,
+    "a Supervisely project": supervisely,
+    "a Hugging Face folder of boxes": huggingface_boxes,
+    "captions": captions,
+    "a Hugging Face folder of classes": huggingface,
 }
+
+
+FIELDS = {"classification": "label", "detection": "boxes", "segmentation": "mask", "captioning": "captions"}
+PAIRS = [(each.name, task) for each in FORMATS if each.name != "a pack" for task in each.tasks]
 
 
 def test_every_format_has_a_case() -> None:
     assert set(CASES) | {"a pack"} == {each.name for each in FORMATS}
-    assert len(FORMATS) == len({each.name for each in FORMATS}) >= 7
+    assert len(FORMATS) == len({each.name for each in FORMATS}) == 12
+    assert len(PAIRS) == 13
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_format_is_told_opened_checked_and_packed(name, tmp_path, capsys) -> None:
-    make, task, field = CASES[name]
+@pytest.mark.parametrize(("name", "task"), PAIRS)
+def test_a_format_is_detected_opened_checked_and_packed_for_each_task(name, task, tmp_path, capsys) -> None:
+    make, field = CASES[name], FIELDS[task]
     root = tmp_path / "data"
     root.mkdir()
     make(root)
@@ -137,7 +170,7 @@ def test_a_format_is_told_opened_checked_and_packed(name, tmp_path, capsys) -> N
     assert splits.notices == ()
     assert cli.main(["check", str(root)]) == 0
     assert f"{root}: {name}, {len(splits.train)} train" in capsys.readouterr().out
-    assert cli.main(["pack", str(root)]) == 0
+    assert cli.main(["pack", str(root), "--task", task]) == 0
     packed = open_dataset(f"{root}.pack", task)
     assert packed.classes == splits.classes
     assert len(packed.train) == len(splits.train)
@@ -145,6 +178,37 @@ def test_a_format_is_told_opened_checked_and_packed(name, tmp_path, capsys) -> N
     assert set(first) <= set(again)
     value = first[field]
     assert value == again[field] if isinstance(value, list) else value.equal(again[field])
+
+
+@pytest.mark.parametrize("name", ["COCO objects", "labelme shapes"])
+def test_outlines_are_packed_with_the_boxes(name, tmp_path) -> None:
+    CASES[name](tmp_path / "data")
+    assert cli.main(["check", str(tmp_path / "data"), "--masks"]) == 0
+    assert cli.main(["pack", str(tmp_path / "data"), "--masks"]) == 0
+    packed = open_dataset(tmp_path / "data.pack", "detection", OpenOptions(masks=True))
+    masks = open_dataset(tmp_path / "data", "detection", OpenOptions(masks=True)).train[0]["masks"]
+    assert packed.train[0]["masks"].equal(masks)
+
+
+@pytest.mark.parametrize("name", [each.name for each in FORMATS if each.name != "a pack"])
+def test_check_decodes_each_image_once(name, tmp_path, monkeypatch) -> None:
+    """Images are decoded for the list of errors only, and each of them once."""
+    opened: Counter[str] = Counter()
+    root = tmp_path / "data"
+    root.mkdir()
+    CASES[name](root)
+    images = {".jpg", ".png"}
+    files = [file for file in root.rglob("*") if file.suffix in images and "mask" not in file.parts[-2]]
+
+    def count(path, *args, **kwargs):
+        opened[str(path)] += 1
+        return decoded(path, *args, **kwargs)
+
+    decoded = read_image_module._decoded
+    monkeypatch.setattr(read_image_module, "_decoded", count)
+    (report,) = check_dataset(root)
+    assert (report.errors, len(files) > 0) == ((), True)
+    assert opened == Counter(map(str, files))
 
 
 def test_a_data_set_of_another_task_is_refused_by_the_name_of_its_format(tmp_path) -> None:
@@ -263,7 +327,7 @@ def test_what_a_reader_leaves_out_within_its_limit_is_a_notice_and_no_fault(tmp_
     sound = file.read_text()
     file.write_text(sound.replace("</annotation>", thing.format(9) * 12 + thing.format(2) + "</annotation>"))
     assert cli.main(["check", str(tmp_path)]) == 0
-    assert "0 faults, 1 notice\n" in capsys.readouterr().out
+    assert "0 errors, 1 notice\n" in capsys.readouterr().out
     file.write_text(sound.replace("</annotation>", thing.format(9) + thing.format(2) + "</annotation>"))
     assert cli.main(["check", str(tmp_path)]) == 2
-    assert "2 faults" in capsys.readouterr().out
+    assert "2 errors" in capsys.readouterr().out

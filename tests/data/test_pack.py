@@ -319,7 +319,7 @@ def test_the_command_packs_checks_and_says_what_it_did(tmp_path, capsys):
     assert "folder.pack: 20 samples" in said.out
     assert "shard 1 of 1" in said.err
     assert cli.main(["check", f"{folder}.pack"]) == 0
-    assert "0 faults, 0 notices" in capsys.readouterr().out
+    assert "0 errors, 0 notices" in capsys.readouterr().out
     shard = tmp_path / "folder.pack" / shard_name(0)
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert cli.main(["check", f"{folder}.pack"]) == 2

@@ -113,8 +113,8 @@ def test_check_reports_every_row_at_once(table):
     faults = check_table(file)
     assert [fault.record for fault in faults] == ["line 3", "line 4", "line 5"]
     report = check_dataset(file)[0]
-    assert (report.format, report.sizes, len(report.faults)) == ("a table of images", None, 3)
-    assert len(check_dataset(file.parent)[0].faults) == 3
+    assert (report.format, report.sizes, len(report.errors)) == ("a table of images", None, 3)
+    assert len(check_dataset(file.parent)[0].errors) == 3
     with pytest.raises(DataError, match="1 more rows"):
         image_table(file)
 

@@ -69,16 +69,16 @@ def test_each_number_keeps_its_meaning(numbers):
     from collections import Counter
     from pathlib import Path
 
-    from visionkit.data.formats.csv.targets import Row, understanding
+    from visionkit.data.formats.csv.targets import Row, target_parser
     from visionkit.notices import NoticeCounter
 
     made = [Row(Path("t.csv"), i, "x", "train", (str(number),)) for i, number in enumerate(numbers)]
-    names, understand = understanding(
+    names, parse = target_parser(
         Path("t.csv"), "single", ("label",), None, None, made, NoticeCounter(max_fraction=None)
     )
     assert [int(name) for name in names] == sorted(Counter(numbers))
     for row, number in zip(made, numbers, strict=True):
-        assert int(names[understand(row)]) == number
+        assert int(names[parse(row)]) == number
 
 
 def test_given_classes_keep_the_meaning_of_indices(table):
@@ -225,7 +225,7 @@ def test_other_tables_are_none(table):
 def test_real_tables_have_no_fault(shared_data):
     whales = read_table(shared_data / "whales/labels.csv")
     assert (len(whales.classes), len(whales.rows), whales.notices) == (208, 1353, ())
-    assert "classes of the training rows" in whales.faults[0].message  # the test individuals are others
+    assert "classes of the training rows" in whales.errors[0].message  # the test individuals are others
     votes = image_table(shared_data / "galaxies/votes.csv", kind="regression")
     assert (len(votes.classes), len(votes.train) + len(votes.val), len(votes.test)) == (4, 376, 94)
     assert [notice.what for notice in votes.notices] == ["folders of images found below the table's"]
@@ -245,7 +245,7 @@ def test_what_the_page_on_own_data_shows_is_opened_as_it_says(table):
     for name, classes in (("tags", ("dark", "round")), ("ages", ("age",)), ("labels", ("dark", "light"))):
         file = folder / f"{name}.csv"
         (form,) = detect_formats(file)
-        assert form.check(file, told) == []
+        assert form.read(file, "classification", told).errors(True) == []
         assert open_dataset(file, "classification", told).classes == classes
     assert detect_formats(folder) == []  # three tables: which one is meant?
     (folder / "tags.csv").unlink()

@@ -26,12 +26,12 @@ def _object(box, name="cat", difficult=0) -> str:
 def _folder(root: Path, annotations: dict[str, str]) -> Path:
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / part).mkdir(parents=True)
-    for name, objects in annotations.items():
+    for name, objects in {**annotations, "held": _object((1, 1, 20, 30))}.items():
         Image.new("RGB", (60, 40), (9, 99, 9)).save(root / "JPEGImages" / f"{name}.jpg")
         text = objects if objects.startswith("<?") else XML.format(name=name, objects=objects)
         (root / "Annotations" / f"{name}.xml").write_text(text)
-    for split in ("train", "val"):
-        (root / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(annotations))
+    (root / "ImageSets/Main/train.txt").write_text("\n".join(annotations))
+    (root / "ImageSets/Main/val.txt").write_text("held")
     return root
 
 
@@ -256,7 +256,7 @@ def test_annotations_in_the_encodings_of_their_countries(tmp_path, encoding):
         name="a", objects=_object((1, 1, 20, 30), name=name)
     )
     (root / "Annotations/a.xml").write_bytes(text.encode(encoding))
-    assert voc(root).classes == (name,)
+    assert voc(root).classes == ("cat", name)
     entity = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [<!ENTITY b "{name}">]><annotation>&b;'
     (root / "Annotations/a.xml").write_bytes(f"{entity}</annotation>".encode(encoding))
     with pytest.raises(DataError, match="XML without entities"):
@@ -268,7 +268,10 @@ def test_annotations_in_the_encodings_of_their_countries(tmp_path, encoding):
 
 
 def test_a_box_over_the_border_is_cut_for_training_and_whole_for_scores(tmp_path):
-    root = _folder(tmp_path, {"a": _object((40, 20, 66, 45)) + _object((1, 1, 20, 30))})
+    both = _object((40, 20, 66, 45)) + _object((1, 1, 20, 30))
+    root = _folder(tmp_path, {"a": both, "b": both})
+    for split, name in (("train", "a"), ("val", "b")):
+        (root / "ImageSets/Main" / f"{split}.txt").write_text(name)
     splits = voc(root)
     assert [each.what for each in splits.notices] == [
         f"{split}: boxes that reach over the border of their images, cut there" for split in ("train", "val")

@@ -20,8 +20,9 @@ from PIL import Image
 from tests.data.coco_faults import FAULTS, HARMLESS, NAN, annotation, of, write_large
 from tests.data.coco_folder import document, write
 from visionkit import cli
+from visionkit.data.formats.coco.boxes import check_coco, coco
 from visionkit.data.formats.coco.json_stream import stream_records
-from visionkit.data.formats.coco.reader import CocoReader, check_coco, coco
+from visionkit.data.formats.coco.reader import CocoReader
 from visionkit.data.formats.coco.segmentations import OutlineBuilder, run_lengths
 from visionkit.data.formats.coco.validate import scan_coco
 from visionkit.errors import DataError
@@ -77,7 +78,7 @@ def test_the_command_names_all_faults_at_once(tmp_path, capsys):
         assert words in said, said
     write(tmp_path, document())
     assert cli.main(["check", str(tmp_path)]) == 0
-    assert "no faults" in capsys.readouterr().out
+    assert "no errors" in capsys.readouterr().out
 
 
 def test_bad_boxes_are_left_out_and_kept_as_faults(tmp_path):
@@ -101,7 +102,7 @@ def test_bad_boxes_are_left_out_and_kept_as_faults(tmp_path):
     content = document()
     for each in content["annotations"]:
         each["image_id"] = 1
-    with pytest.raises(DataError, match="lists all 4 faults"):
+    with pytest.raises(DataError, match="lists all 4 errors"):
         CocoReader(write(tmp_path, content), tmp_path / "images", bad_boxes="raise")
     with pytest.raises(DataError, match=r"left out: 4 of 4 .* no image with id 1"):
         CocoReader(write(tmp_path, content), tmp_path / "images")
@@ -185,7 +186,7 @@ def test_drawn_outlines_are_masks_or_are_refused(figure, count):
             refused += 1
             continue
         outlines = builder.done()
-        if list(outlines.faults(np.array([size]))):
+        if list(outlines.errors(np.array([size]))):
             refused += 1
             continue
         made = outlines.mask(0, size)
@@ -229,7 +230,7 @@ def test_memory_grows_with_the_arrays_and_not_with_the_json(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(scan.records.ids) == 7000
-    assert scan.faults == scan.dropped == scan.notes == ()
+    assert scan.errors == scan.dropped == scan.notes == ()
     # Parsed as one document it takes about 4 times the file.
     assert peak < 2 * size, (peak, size)
 
@@ -242,7 +243,7 @@ def test_a_file_of_860_000_annotations_takes_seconds(tmp_path, figure):
     scan = scan_coco(tmp_path / "large.json", masks=True)
     seconds = time.process_time() - began
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert scan.faults == scan.dropped == scan.notes == ()
+    assert scan.errors == scan.dropped == scan.notes == ()
     assert grown < 1500
     megabytes = (tmp_path / "large.json").stat().st_size / 1e6
     figure(

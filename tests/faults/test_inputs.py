@@ -19,10 +19,10 @@ from visionkit.data.formats.masks.reader import mask_folder
 from visionkit.data.formats.masks.validate import check_masks
 from visionkit.data.formats.open import detect_formats
 from visionkit.data.formats.options import OpenOptions
-from visionkit.data.formats.validate import check_folder, check_images
+from visionkit.data.formats.validate import check_folder
 from visionkit.data.formats.voc.class_maps import voc_masks
 from visionkit.data.formats.voc.reader import check_voc, voc
-from visionkit.data.read_image import inside, read_image, read_size
+from visionkit.data.read_image import check_images, inside, read_image, read_size
 from visionkit.errors import DataError
 
 
@@ -180,7 +180,10 @@ def test_no_name_leads_out_of_the_data_folder(tmp_path, figure):
         Image.new("L", (6, 4)).save(laid / split / "masks" / "y.png")
     (laid / "train" / "c").symlink_to(tmp_path / "data-other")
     (laid / "val" / "c").symlink_to(tmp_path / "data-other")
-    for reader in (image_folder(laid).train, mask_folder(laid, classes=("o", "p"), max_dropped=1.0).train):
+    for reader in (
+        image_folder(laid, max_dropped=1.0).train,
+        mask_folder(laid, classes=("o", "p"), max_dropped=1.0).train,
+    ):
         for index in range(len(reader)):
             tried += 1
             try:
@@ -213,7 +216,8 @@ def test_what_lies_inside_is_read(tmp_path):
 
 def _check(data: str):
     form = detect_formats(data)[0]
-    return form.name, list(form.check(Path(data), OpenOptions()))
+    source = form.read(Path(data), form.tasks[0], OpenOptions(check=True))
+    return form.name, source.errors(True)
 
 
 @pytest.mark.check("check", "`visionkit check`: every planted fault of a data set at once, with its record")

@@ -1,4 +1,4 @@
-"""`visionkit check`: read a data set end to end, name every fault."""
+"""`visionkit check`: read a data set end to end and list every error."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ def main(argv: Sequence[str]) -> int:
     parser = VerbParser(
         "check",
         "Read every sample of a data set and name what is wrong (file, record, field) and what would be\n"
-        "left out, changed or assumed in training. The format is told by what lies there.",
+        "left out, changed or assumed in training. The format is detected.",
         epilog="examples:\n  visionkit check photos/\n  visionkit check annotations/instances_val2017.json\n"
         "  visionkit check tags.csv --target multi --table.separator '|'",
     )
     parser.add_argument("data", help="a folder or a file of any format of `visionkit ls data`, or scenes")
-    parser.add_argument("--most", type=int, default=20, help="faults that are printed (default 20)")
-    add_table(parser, "told by the cells")
-    parser.add_argument("--classes", default="", help="masks: a file that says what their values mean")
+    parser.add_argument("--max_errors", type=int, default=20, help="errors that are printed (default 20)")
+    add_table(parser, "detected from the cells")
+    parser.add_argument("--classes", default="", help="masks: the label map file of their values")
+    parser.add_argument("--masks", action="store_true", help="boxes: expect an outline of every object")
     parser.add_argument("--images", default="", help="captions: the folder of the images")
     args = parser.parse(argv)
     from visionkit.data.formats.dataset_report import check_dataset, counted
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
         table=table_config(args),
         classes=args.classes,
         images=args.images,
+        masks=args.masks,
     )
     if args.data != "scenes" and not os.path.exists(args.data):  # noqa: PTH110 (takes any name)
         raise InputError(
@@ -42,9 +44,9 @@ def main(argv: Sequence[str]) -> int:
         )
     total = 0
     for report in check_dataset(args.data, options):
-        total += len(report.faults)
-        sys.stdout.write(report.text(args.most) + "\n")
+        total += len(report.errors)
+        sys.stdout.write(report.text(args.max_errors) + "\n")
     if total:
-        raise InputError(f"{counted(total, 'fault')}. Repair or remove what is named, and check again.")
-    sys.stdout.write("no faults\n")
+        raise InputError(f"{counted(total, 'error')}. Repair or remove what is named, and check again.")
+    sys.stdout.write("no errors\n")
     return 0

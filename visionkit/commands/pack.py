@@ -38,8 +38,10 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--form", default="jpeg", choices=("jpeg", "raw"), help="jpeg | raw (default jpeg)")
     parser.add_argument("--quality", type=int, default=92, help="of JPEGs that are written (default 92)")
-    add_table(parser, "told by the cells")
-    parser.add_argument("--classes", default="", help="masks: a file that says what their values mean")
+    add_table(parser, "detected from the cells")
+    parser.add_argument("--classes", default="", help="masks: the label map file of their values")
+    parser.add_argument("--images", default="", help="captions: the folder of the images")
+    parser.add_argument("--masks", action="store_true", help="boxes: pack the outlines of the objects, too")
     parser.add_argument("--workers", type=int, default=0, help="processes (default 0: this one)")
     args = parser.parse(argv)
     from visionkit.data.formats.csv.detect import table_reading
@@ -47,26 +49,32 @@ def main(argv: Sequence[str]) -> int:
     from visionkit.data.pack.layout import PackSettings, read_pack
     from visionkit.data.pack.writer import pack
 
-    def say(text: str) -> None:
-        sys.stderr.write(f"{text}\n")
-
-    options = OpenOptions(target=args.target or None, table=table_config(args), classes=args.classes)
+    options = OpenOptions(
+        target=args.target or None,
+        table=table_config(args),
+        classes=args.classes,
+        images=args.images,
+        masks=args.masks,
+    )
     splits = _open(args.data, args.task, options)
     for notice in splits.notices:
-        say(f"notice: {notice}")
-    reading = table_reading(splits.facts)
-    if reading:
-        say(f"notice: {args.data} is {reading}")
-    sample = splits.train[0]
-    short = args.short if args.short is not None else (0 if {"boxes", "mask"} & set(sample) else 256)
+        _write(f"notice: {notice}")
+    if reading := table_reading(splits.facts):
+        _write(f"notice: {args.data} is {reading}")
+    annotated = {"boxes", "mask"} & set(splits.train[0])
+    short = args.short if args.short is not None else (0 if annotated else 256)
     settings = PackSettings(short=short, form=args.form, quality=args.quality)
     out = Path(args.out or f"{args.data.rstrip('/')}.pack")
 
-    pack(splits, out, settings=settings, workers=args.workers, log=say)
+    pack(splits, out, settings=settings, workers=args.workers, log=_write)
     described = read_pack(out)
     count, size = sum(described["splits"].values()), sum(shard["bytes"] for shard in described["shards"])
     sys.stdout.write(f"{out}: {count:,} samples, {size / 1e6:,.1f} MB, content {described['content']}\n")
     return 0
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _open(data: str, task: str, options: OpenOptions) -> Splits:
@@ -75,5 +83,5 @@ def _open(data: str, task: str, options: OpenOptions) -> Splits:
 
     if task and task not in TASKS:
         raise unknown_name("task", task, TASKS)
-    found = detect_formats(data)
-    return open_dataset(data, task or (found[0].tasks[0] if found else TASKS[0]), options)
+    formats = detect_formats(data)
+    return open_dataset(data, task or (formats[0].tasks[0] if formats else TASKS[0]), options)

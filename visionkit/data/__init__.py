@@ -10,23 +10,25 @@ from visionkit.data.formats.captions.reader import (
     captions_of,
     check_captions,
 )
-from visionkit.data.formats.coco.reader import CocoReader, check_coco, coco, coco_results
+from visionkit.data.formats.coco.boxes import check_coco, coco
+from visionkit.data.formats.coco.reader import CocoReader, coco_results
 from visionkit.data.formats.csv.reader import Table, image_table
 from visionkit.data.formats.dataset_report import DatasetReport, check_dataset
 from visionkit.data.formats.folder.reader import ImageFolder, image_folder
 from visionkit.data.formats.huggingface.boxes import huggingface_boxes
 from visionkit.data.formats.huggingface.classes import huggingface_classes
 from visionkit.data.formats.labelme import labelme_boxes
+from visionkit.data.formats.labelme_class_maps import labelme_class_maps
 from visionkit.data.formats.masks.class_balance import balanced_weights, image_counts, pixel_counts
 from visionkit.data.formats.masks.reader import mask_folder
 from visionkit.data.formats.masks.sources import open_masks
 from visionkit.data.formats.masks.validate import check_masks
 from visionkit.data.formats.open import FORMATS, TASKS, Format, Task, detect_formats, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
+from visionkit.data.formats.source import check_reader
+from visionkit.data.formats.supervisely import supervisely_boxes
 from visionkit.data.formats.validate import (
     check_folder,
-    check_images,
-    check_reader,
     check_table,
 )
 from visionkit.data.formats.voc.reader import check_voc, voc
@@ -35,7 +37,7 @@ from visionkit.data.keyed_dataset import KeyedDataset, drop_unreadable
 from visionkit.data.pack.layout import PackSettings
 from visionkit.data.pack.reader import PackedReader, check_pack, open_pack
 from visionkit.data.pack.writer import pack
-from visionkit.data.read_image import read_image, read_size
+from visionkit.data.read_image import check_images, read_image, read_size
 from visionkit.data.samplers import EvalBatchSampler, TrainBatchSampler
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
@@ -160,6 +162,7 @@ __all__ = [
     "image_folder",
     "image_table",
     "labelme_boxes",
+    "labelme_class_maps",
     "list_batch",
     "mask_batch",
     "mask_folder",
@@ -176,6 +179,7 @@ __all__ = [
     "segmentation_train",
     "stack_batch",
     "subset",
+    "supervisely_boxes",
     "voc",
     "yolo",
 ]

@@ -24,6 +24,7 @@ class ErrorList:
         self.counter = counter
         self.max_of_kind = max_of_kind
         self._items: list[DataError] = []
+        self.uncounted: list[DataError] = []
         self._count: dict[str, int] = {}
 
     def add(
@@ -35,6 +36,7 @@ class ErrorList:
         kind: str = "",
         notice: str = "",
         harmless: bool = False,
+        counted: bool = False,
     ) -> None:
         """Add an error.
 
@@ -45,6 +47,7 @@ class ErrorList:
             kind: Errors of one kind and field are counted together.
             notice: What is counted, in the plural; "" if the error is no notice.
             harmless: Whether it is never a reason to refuse the file.
+            counted: Whether the caller has counted it.
         """
         if notice and self.counter is not None:
             first = self.counter.first.get(notice)
@@ -53,7 +56,9 @@ class ErrorList:
         key = f"{field}|{kind}"
         self._count[key] = self._count.get(key, 0) + 1
         if self._count[key] <= self.max_of_kind:
-            self._items.append(DataError(message, path=self.path, record=record, field=field))
+            item = DataError(message, path=self.path, record=record, field=field)
+            self._items.append(item)
+            self.uncounted += [] if notice or counted else [item]
 
     def all(self) -> list[DataError]:
         """Return the listed errors, and for each kind with more of them how many more."""

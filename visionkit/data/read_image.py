@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -28,6 +28,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "UNREAD_SUFFIXES",
+    "check_images",
     "decode_image",
     "inside",
     "jpeg_decoder",
@@ -41,20 +42,20 @@ MAX_PIXELS = 64_000_000
 """Largest image that is decoded, in pixels, by default."""
 
 IMAGE_SUFFIXES = frozenset({
-    ".apng", ".bmp", ".gif", ".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm",
+    ".apng", ".avif", ".bmp", ".gif", ".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm",
     ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
 """File endings that folders are searched for (lower case)."""
 
 UNREAD_SUFFIXES = frozenset({
-    ".arw", ".avif", ".cr2", ".cr3", ".cur", ".dcm", ".dds", ".dib", ".dicom", ".dng", ".emf", ".eps", ".exr",
+    ".arw", ".cr2", ".cr3", ".cur", ".dcm", ".dds", ".dib", ".dicom", ".dng", ".emf", ".eps", ".exr",
     ".fit", ".fits", ".hdr", ".heic", ".heif", ".hif", ".ico", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl",
     ".jxr", ".mha", ".nef", ".nii", ".nrrd", ".orf", ".pcx", ".pfm", ".psd", ".qoi", ".raf", ".raw",
     ".rw2", ".sgi", ".svg", ".svgz", ".tga", ".wmf", ".xbm", ".xpm",
 })  # fmt: skip
 """File endings of images in formats that are not read (lower case)."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 _ORIENTATION = 0x0112
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,7 +77,7 @@ def read_image(
     and grey are converted, transparent pixels are laid over white. Of an animation the first frame is read.
 
     Args:
-        path: A regular file in JPEG, PNG, WebP, BMP, GIF, TIFF or PPM (PGM, PBM) format, which is
+        path: A regular file in JPEG, PNG, WebP, BMP, GIF, TIFF, PPM (PGM, PBM) or AVIF format, which is
             detected from the content, not from the name.
         root: The file must lie inside this folder, once links and `..` are resolved; relative paths are
             taken from it. (A hard link cannot be distinguished from a file of the folder.)
@@ -91,6 +92,28 @@ def read_image(
     """
     file = regular_file(path, root)
     return _decoded(file, file, max_pixels)
+
+
+def check_images(
+    files: Iterable[str | os.PathLike[str]],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> list[DataError]:
+    """Decode every image and return the faults.
+
+    Args:
+        files: Paths of images; relative ones are taken from the root, if there is one.
+        root: Images outside this folder, once links are resolved, are faults.
+        max_pixels: Larger images are faults.
+    """
+    faults = []
+    for file in files:
+        try:
+            read_image(file if root else os.path.abspath(file), root=root, max_pixels=max_pixels)  # noqa: PTH100
+        except DataError as fault:
+            faults.append(fault)
+    return faults
 
 
 def decode_image(

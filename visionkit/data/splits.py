@@ -16,7 +16,18 @@ from visionkit.notices import Notice, check_notices
 from visionkit.rng import Salt, keyed_seed
 from visionkit.types import Reader, Sample
 
-__all__ = ["HOLDOUT", "SPLIT_ALIASES", "Splits", "Subset", "fingerprint", "holdout", "subset"]
+__all__ = [
+    "CAPTION_HOLDOUT",
+    "HOLDOUT",
+    "MASK_HOLDOUT",
+    "SPLIT_ALIASES",
+    "Splits",
+    "Subset",
+    "fingerprint",
+    "holdout",
+    "split_of",
+    "subset",
+]
 
 SPLIT_ALIASES = {
     "train": ("train", "training"),
@@ -27,6 +38,23 @@ SPLIT_ALIASES = {
 
 HOLDOUT = 0.2
 """Fraction of the training samples held out for validation where a data set has no validation split."""
+
+MASK_HOLDOUT = 0.15
+"""The same for images with masks, whose many pixels need fewer images."""
+
+CAPTION_HOLDOUT = 0.1
+"""The same for captioned images, of which each has several captions."""
+
+_SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that the name of a file, folder or cell means, None if it means none.
+
+    Args:
+        name: In any case.
+    """
+    return _SPLIT_OF.get(name.lower())
 
 
 @dataclass(frozen=True)

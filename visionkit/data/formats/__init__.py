@@ -1,3 +1,3 @@
-"""The formats of data sets on disk: `open.py` tells them apart, each other module reads one."""
+"""The formats of data sets on disk: `open.py` detects and opens them, each other module reads one."""
 
 __all__: list[str] = []

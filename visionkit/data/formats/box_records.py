@@ -14,8 +14,9 @@ import torch
 from visionkit.data.boxes import box_error
 from visionkit.data.formats.box_splits import validation_split
 from visionkit.data.formats.coco.segmentations import OutlineBuilder
-from visionkit.data.formats.coco.validate import MAX_CUT, size_fault
-from visionkit.data.read_image import inside, read_image, read_size
+from visionkit.data.formats.coco.validate import MAX_CUT, size_error
+from visionkit.data.formats.split_notices import split_notices
+from visionkit.data.read_image import read_image, read_size
 from visionkit.data.splits import Splits, Subset
 from visionkit.data.truth import make_truth
 from visionkit.errors import DataError
@@ -26,18 +27,18 @@ __all__ = ["CUT", "DROPPED", "BoxCounts", "BoxReader", "BoxRecord", "box_splits"
 
 DROPPED = "boxes that cannot be right, left out"
 CUT = "boxes that reach over the border of their images, cut there"
-_SHARE_SLACK = 0.002  # of an image's side: rounding of what was written
+_RELATIVE_SLACK = 0.002  # of an image's side: rounding of what was written
 
 
 @dataclass
 class BoxRecord:
-    """What a format says of one image.
+    """One image and its objects, as a format lists them.
 
     Args:
         id: The sample's name.
         image: The image, from the root.
-        path: The file that says it.
-        size: `(H, W)` as the file says; None where it does not.
+        path: The annotation file.
+        size: `(H, W)` in the annotation file; None where it does not.
         labels: Class of each object.
         boxes: xyxy of each object, in pixels, or in shares of the image's sides.
         polygons: The outline of each object as polygons x1, y1, x2, y2 ...; None for one without.
@@ -59,32 +60,32 @@ class BoxRecord:
         size: tuple[int, int] | None,
         where: str,
     ) -> tuple[str, DataError] | None:
-        """Keep an object, unless its box cannot be right; return what is worth counting, and the fault.
+        """Keep an object, unless its box cannot be right; return what is worth counting, and the error.
 
         Args:
             label: Its class.
             box: xyxy.
             polygons: Its outline.
             size: `(H, W)` in pixels; None for shares of the image's sides.
-            where: The record, for the fault.
+            where: The record, for the error.
         """
         height, width = size or (1, 1)
-        fault = box_error(box, size)
-        if size is None and fault is None:
-            low, high = -_SHARE_SLACK, 1 + _SHARE_SLACK
+        error = box_error(box, size)
+        if size is None and error is None:
+            low, high = -_RELATIVE_SLACK, 1 + _RELATIVE_SLACK
             if min(box) < low or max(box) > high:
-                fault = f"Expected shares of the image from 0 to 1, but got {[round(v, 4) for v in box]}."
+                error = f"Expected shares of the image from 0 to 1, but got {[round(v, 4) for v in box]}."
         inner = [max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])]
-        cut = fault is not None and box_error(box) is None and box_error(inner) is None
+        cut = error is not None and box_error(box) is None and box_error(inner) is None
         if size is None and max(map(abs, box), default=0.0) > 2:
             cut = False  # pixels, not shares
-        if fault is None or cut:
+        if error is None or cut:
             self.labels.append(label)
             self.boxes.append([float(value) for value in box])
             self.polygons.append(polygons)
-        if fault is None:
+        if error is None:
             return None
-        return (CUT if cut else DROPPED), DataError(fault, path=self.path, record=where, field="bbox")
+        return (CUT if cut else DROPPED), DataError(error, path=self.path, record=where, field="bbox")
 
 
 class BoxReader:
@@ -96,7 +97,7 @@ class BoxReader:
         root: No file outside this folder is opened.
         records: What is known of each image.
         classes: Names of the classes, by label.
-        shares: Boxes and polygons are shares of the image's sides.
+        relative: Boxes and polygons are shares of the image's sides.
         masks: Also give `masks`; every object must have an outline.
 
     Raises:
@@ -109,11 +110,11 @@ class BoxReader:
         records: Sequence[BoxRecord],
         classes: Sequence[str],
         *,
-        shares: bool = False,
+        relative: bool = False,
         masks: bool = False,
     ) -> None:
         self.root, self.records, self.classes = root, list(records), tuple(classes)
-        self.shares, self.masks = shares, masks
+        self.relative, self.masks = relative, masks
         self.ids: Sequence[str] = [record.id for record in self.records]
         self._sizes: list[tuple[int, int]] | None = None
         for record in self.records if masks else ():
@@ -137,7 +138,7 @@ class BoxReader:
     @property
     def files(self) -> list[str]:
         """The image of each record."""
-        return [str(inside(self.root, record.image)) for record in self.records]
+        return [str(self.root / record.image) for record in self.records]
 
     @property
     def object_counts(self) -> list[int]:
@@ -153,24 +154,24 @@ class BoxReader:
         image = read_image(record.image, root=self.root)
         size = (int(image.shape[1]), int(image.shape[2]))
         if record.size is not None and record.size != size:
-            raise DataError(size_fault(record.size, size), path=record.path, field="size")
+            raise DataError(size_error(record.size, size), path=record.path, field="size")
         height, width = size
-        scale = np.array([width, height] * 2 if self.shares else [1.0] * 4)
+        scale = np.array([width, height] * 2 if self.relative else [1.0] * 4)
         full = np.array(record.boxes, dtype=np.float64).reshape(-1, 4) * scale
         inner = np.clip(full, 0, [width, height, width, height]).astype(np.float32)
-        kept = (inner[:, 2:] > inner[:, :2]).all(axis=1)
+        has_area = (inner[:, 2:] > inner[:, :2]).all(axis=1)
         labels = np.array(record.labels, dtype=np.int64)
         sample: Sample = {
             "image": image,
             "id": record.id,
-            "boxes": torch.from_numpy(inner[kept]),
-            "labels": torch.from_numpy(labels[kept]),
+            "boxes": torch.from_numpy(inner[has_area]),
+            "labels": torch.from_numpy(labels[has_area]),
             "size": size,
         }
         runs = None
         if self.masks:
             runs, dense = self._outlines(record, size)
-            sample["masks"] = torch.from_numpy(dense[kept])
+            sample["masks"] = torch.from_numpy(dense[has_area])
         sample["truth"] = make_truth(full, labels, masks=runs)
         return sample
 
@@ -179,12 +180,12 @@ class BoxReader:
     ) -> tuple[list[dict[str, Any]], np.ndarray[Any, np.dtype[np.uint8]]]:
         """Return the outlines of a record as run lengths, and filled `(N, H, W)`."""
         builder = OutlineBuilder()
-        scale = np.array([size[1], size[0]]) if self.shares else np.ones(2)
+        scale = np.array([size[1], size[0]]) if self.relative else np.ones(2)
         try:
             for parts in record.polygons:
                 builder.add([(np.reshape(part, (-1, 2)) * scale).ravel().tolist() for part in parts or ()])
             outlines = builder.done()
-            wrong = next(outlines.faults(np.tile(size, (len(record.labels), 1))), None)
+            wrong = next(outlines.errors(np.tile(size, (len(record.labels), 1))), None)
             if wrong is not None:
                 raise ValueError(wrong[1])
         except ValueError as error:
@@ -199,7 +200,7 @@ class BoxCounts:
     """What was counted in a split: cases among its objects, and cases among its images.
 
     Args:
-        max_dropped: Share of the objects, and share of the images, that may be left out.
+        max_dropped: Fraction of the objects, and fraction of the images, that may be left out.
 
     Attributes:
         objects: Counts cases of objects.
@@ -213,16 +214,16 @@ class BoxCounts:
         self.object_total = self.image_total = 0
         self._max_cut = max(MAX_CUT, max_dropped)
 
-    def add(self, what: str, fault: object) -> None:
+    def add(self, what: str, error: object) -> None:
         """Count an object that was cut or left out."""
-        self.objects.add(what, fault)
+        self.objects.add(what, error)
 
     def notices(self, split: str) -> list[Notice]:
         """Return the notices of a split, those of images first."""
         if CUT in self.objects.limits:
             self.objects.limits[CUT] = self._max_cut
-        found = (*self.images.notices(self.image_total), *self.objects.notices(self.object_total))
-        return [replace(notice, what=f"{split}: {notice.what}") for notice in found]
+        notices = (*self.images.notices(self.image_total), *self.objects.notices(self.object_total))
+        return [replace(notice, what=f"{split}: {notice.what}") for notice in notices]
 
 
 def box_splits(
@@ -232,6 +233,8 @@ def box_splits(
     counts: Mapping[str, BoxCounts],
     *,
     seed: int,
+    max_dropped: float,
+    notices: Sequence[Notice] = (),
 ) -> Splits:
     """Return the splits of some readers; a fifth of the training images is held out without validation ones.
 
@@ -241,12 +244,15 @@ def box_splits(
         classes: Names of the classes.
         counts: What was counted in each split.
         seed: Seed of the hold-out.
+        max_dropped: Fraction of a split's images that may be in another split.
+        notices: What else was left out.
 
     Raises:
         DataError: Too much would be left out, there is nothing to train on, or nothing to score.
     """
     top = Path(root)
-    notices = [notice for split, counted in counts.items() for notice in counted.notices(split)]
+    notices = [*notices, *(each for split, counted in counts.items() for each in counted.notices(split))]
+    notices += split_notices(top, readers, max_dropped=max_dropped)
     check_notices(notices, path=str(top))
     if "train" not in readers or not any(readers["train"].object_counts):
         raise DataError("Expected images with objects to train on, but there are none.", path=top)
@@ -256,12 +262,12 @@ def box_splits(
     return Splits(train, val, readers.get("test"), tuple(classes), name, facts, tuple(notices))
 
 
-def note_crowded(splits: Splits, most: int) -> Splits:
+def note_crowded(splits: Splits, max_detections: int) -> Splits:
     """Return the splits with a notice of the images that have more objects than a detector answers with.
 
     Args:
         splits: Images with boxes; readers that do not count their objects are passed over.
-        most: Detections an image.
+        max_detections: Detections an image.
     """
     counts: list[tuple[int, str]] = []
     for reader in (splits.train, splits.val, splits.test):
@@ -271,11 +277,11 @@ def note_crowded(splits: Splits, most: int) -> Splits:
             chosen, source = [source.indices[index] for index in chosen], source.reader  # type: ignore[assignment]
         known = getattr(source, "object_counts", None)
         counts += [] if known is None else [(known[index], source.ids[index]) for index in chosen]
-    crowded = [each for each in counts if each[0] > most]
+    crowded = [each for each in counts if each[0] > max_detections]
     if not crowded:
         return splits
-    limit = f"at most {most} are detected (--rcnn.detections_per_img)"
-    text = f"{crowded[0][1]!r} has {crowded[0][0]} objects, but {limit}"
+    text = f"{crowded[0][1]!r} has {crowded[0][0]} objects, but at most {max_detections} are "
+    text += "detected (--rcnn.detections_per_img)"
     what = "images with more objects than are detected in one"
     notice = Notice(what, len(crowded), len(counts), text)
     return replace(splits, notices=(*splits.notices, notice))

@@ -1,4 +1,4 @@
-"""Look through a data set of any format: every fault, and what training would leave out or assume."""
+"""Report on a data set of any format: every error, and what training would leave out or assume."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from visionkit.data.formats.csv.detect import table_reading
 from visionkit.data.formats.open import Format, Task, detect_formats, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
-from visionkit.data.formats.validate import check_reader
+from visionkit.data.formats.source import check_reader
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError
 from visionkit.notices import Notice, check_notices
@@ -24,7 +24,7 @@ class DatasetReport:
         root: What was checked.
         format: What it was read as.
         sizes: Images of the training, validation and test split; None where it cannot be read.
-        faults: Every fault; training refuses the data set because of the first.
+        errors: Every error; training refuses the data set because of the first.
         notices: What training would leave out, change or assume.
         reading: How the targets of a table were read, where they are not one class an image.
     """
@@ -32,35 +32,35 @@ class DatasetReport:
     root: str
     format: str
     sizes: tuple[int, int, int] | None
-    faults: tuple[DataError, ...]
+    errors: tuple[DataError, ...]
     notices: tuple[Notice, ...] = ()
     reading: str = ""
 
     @property
     def ok(self) -> bool:
-        """Return whether there is no fault."""
-        return not self.faults
+        """Return whether there is no error."""
+        return not self.errors
 
     def __str__(self) -> str:
-        """Return a summary, then every notice and fault, one on a line."""
+        """Return a summary, then every notice and error, one on a line."""
         return self.text()
 
-    def text(self, max_faults: int | None = None) -> str:
-        """Return a summary, then notices and faults, one on a line.
+    def text(self, max_errors: int | None = None) -> str:
+        """Return a summary, then notices and errors, one on a line.
 
         Args:
-            max_faults: Faults that are listed; all if not given.
+            max_errors: Errors that are listed; all if not given.
         """
         sizes = "not readable"
         if self.sizes is not None:
             sizes = "{:,} train, {:,} val, {:,} test".format(*self.sizes)
-        counts = f"{counted(len(self.faults), 'fault')}, {counted(len(self.notices), 'notice')}"
-        told = f"{self.format}, {self.reading}" if self.reading else self.format
+        counts = f"{counted(len(self.errors), 'error')}, {counted(len(self.notices), 'notice')}"
+        described = f"{self.format}, {self.reading}" if self.reading else self.format
         lines = [f"notice: {notice}" for notice in self.notices]
-        lines += [str(fault) for fault in self.faults[:max_faults]]
-        more = len(self.faults) - len(self.faults[:max_faults])
-        lines += [f"and {more:,} more (--most {len(self.faults)})"] if more else []
-        return "\n  ".join([f"{self.root}: {told}, {sizes}: {counts}", *lines])
+        lines += [str(error) for error in self.errors[:max_errors]]
+        more = len(self.errors) - len(self.errors[:max_errors])
+        lines += [f"and {more:,} more (--max_errors {len(self.errors)})"] if more else []
+        return "\n  ".join([f"{self.root}: {described}, {sizes}: {counts}", *lines])
 
 
 def check_dataset(
@@ -71,7 +71,7 @@ def check_dataset(
 
     Args:
         root: "scenes", a folder or a file.
-        options: What the caller knows of it; what the targets of a table are is told by its cells without.
+        options: What the caller knows of it; without it the cells of a table tell what its targets are.
 
     Returns:
         A report for each format that the path holds (boxes and masks may lie in one folder).
@@ -82,43 +82,59 @@ def check_dataset(
     if str(root) == "scenes":
         splits = open_dataset("scenes", "classification", OpenOptions(scenes=SceneSizes(96, 100, 50)))
         readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
-        faults = tuple(fault for reader in readers for fault in check_reader(reader))
-        return [DatasetReport("scenes", "embedded scenes", _sizes(splits), faults)]
-    found = detect_formats(root)
-    if not found:
+        errors = tuple(error for reader in readers for error in check_reader(reader))
+        return [DatasetReport("scenes", "embedded scenes", _sizes(splits), errors)]
+    formats = detect_formats(root)
+    if not formats:
         task: Task = "detection" if str(root).lower().endswith(".json") else "classification"
         open_dataset(root, task, options)  # names what is missing, or lists the formats
-    path = Path(root)
-    return [_check(path, each, options) for each in found]
+    path, options = Path(root), replace(options, check=True)
+    return [_check(path, each, options) for each in formats]
 
 
 def _check(path: Path, each: Format, options: OpenOptions) -> DatasetReport:
-    """Check a data set as one format."""
-    task = each.tasks[0]
+    """Check a data set as one format: its annotation files are read once, and every image is decoded once."""
+    try:
+        source = each.read(path, each.tasks[0], options)
+    except (InputError, OSError) as error:
+        return DatasetReport(str(path), each.name, None, (_data_error(error, path),))
     refused: InputError | OSError | None = None
     try:
-        splits = each.open(path, task, options)
+        splits = source.splits(options.max_dropped)
     except (InputError, OSError) as error:
         refused = error
-    # What training leaves out within its limits is a notice, no fault.
-    faults = list(each.check(path, replace(options, left_out=refused is not None)))
+    # What training leaves out within its limits is a notice, no error.
+    errors = source.errors(refused is not None)
+    notices = list(source.notes())
     if refused is not None:
         try:
-            splits = each.open(path, task, replace(options, max_dropped=1.0))
+            splits = source.splits(1.0)
         except (InputError, OSError) as error:
-            # A reader stops at its first fault, which the check lists; what only the reader refuses is added.
-            fault = error if isinstance(error, DataError) else DataError(str(error), path=path)
-            told = each.told(path, options)
-            return DatasetReport(str(path), each.name, None, tuple(faults or [fault]), (), told)
-        for notice in splits.notices:
-            if notice.max_fraction is not None:
-                try:
-                    check_notices([replace(notice, max_fraction=options.max_dropped)], path=str(path))
-                except DataError as fault:
-                    faults.append(fault)
+            # A reader stops at its first error, which the check lists; what only the reader refuses is added.
+            errors = errors or [_data_error(error, path)]
+            reading = source.reading()
+            return DatasetReport(str(path), each.name, None, tuple(errors), tuple(notices), reading)
+        errors += _above_limit(splits, options.max_dropped, path)
+    notices = [*splits.notices, *notices]
     return DatasetReport(
-        str(path), each.name, _sizes(splits), tuple(faults), splits.notices, table_reading(splits.facts)
+        str(path), each.name, _sizes(splits), tuple(errors), tuple(notices), table_reading(splits.facts)
     )
+
+
+def _above_limit(splits: Splits, max_dropped: float, path: Path) -> list[DataError]:
+    """Return an error for each notice of splits that more than its limit is left out."""
+    errors = []
+    for notice in splits.notices:
+        if notice.max_fraction is not None:
+            try:
+                check_notices([replace(notice, max_fraction=max_dropped)], path=str(path))
+            except DataError as error:
+                errors.append(error)
+    return errors
+
+
+def _data_error(error: InputError | OSError, path: Path) -> DataError:
+    return error if isinstance(error, DataError) else DataError(str(error), path=path)
 
 
 def counted(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Names of images in annotation files, found among the files of a folder that is listed once."""
+"""Find the images that annotation files name in a folder that is listed once."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class ImageFinder:
         Args:
             name: As the annotation file has it; without `..`.
         """
-        found = self._walk(PurePosixPath(name).parts, loose=False)
-        if found is not None:
-            return found, False
+        path = self._walk(PurePosixPath(name).parts, loose=False)
+        if path is not None:
+            return path, False
         parts = PurePosixPath(name.replace("\\", "/")).parts
         tries = [parts]
         for length in range(min(len(parts) - 1, len(self._tail)), 0, -1):
@@ -45,25 +45,25 @@ class ImageFinder:
         tries += [parts[-1:]] if len(parts) > 1 else []
         for loose in (False, True):
             for each in tries:
-                found = self._walk(each, loose=loose)
-                if found is not None:
-                    return found, True
+                path = self._walk(each, loose=loose)
+                if path is not None:
+                    return path, True
         return None, False
 
     def _walk(self, parts: tuple[str, ...], *, loose: bool) -> str | None:
         if not parts or ".." in parts or parts[0] == "/":
             return None
-        place = ""
+        path = ""
         for part in parts:
-            listed = self.listed(place)
+            listed = self.listed(path)
             if part in listed:
                 real = part
-            elif loose and len(self._loosely(place).get(_key(part), ())) == 1:
-                real = self._loosely(place)[_key(part)][0]
+            elif loose and len(self._loosely(path).get(_key(part), ())) == 1:
+                real = self._loosely(path)[_key(part)][0]
             else:
                 return None
-            place = f"{place}/{real}" if place else real
-        return place
+            path = f"{path}/{real}" if path else real
+        return path
 
     def listed(self, folder: str) -> Mapping[str, str]:
         """Return the names of what lies in a folder; none if there is no such folder.

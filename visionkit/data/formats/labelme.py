@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from visionkit.data.formats.box_records import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
 from visionkit.data.formats.image_names import ImageFinder
+from visionkit.data.formats.source import Source, read_each, sound
 from visionkit.data.read_image import IMAGE_SUFFIXES, read_image, read_size
-from visionkit.data.splits import SPLIT_ALIASES, Splits
+from visionkit.data.splits import Splits, split_of
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED
 
@@ -25,17 +26,20 @@ __all__ = [
     "LabelmeFile",
     "LabelmeShape",
     "check_labelme",
+    "count_left_out",
     "is_labelme",
     "labelme_boxes",
+    "labelme_errors",
     "labelme_files",
     "read_labelme",
+    "read_labelme_boxes",
+    "read_labelme_folder",
 ]
 
 _LARGEST = 200_000_000  # bytes of a file: the image itself may be in it
 _HEAD = 1 << 16
 _CIRCLE = 36  # corners of the polygon that stands for a circle
-_PLACES = ("annotations", "labels", "json", "jsons")
-_ALIAS = {alias: split for split, names in SPLIT_ALIASES.items() for alias in names}
+_FOLDERS = ("annotations", "labels", "json", "jsons")
 _SHAPES = "shapes without an area (points, lines), left out"
 _MISSING = "annotations without an image, left out"
 
@@ -64,10 +68,10 @@ class LabelmeFile:
     Args:
         path: The file.
         image: The image, from the root that was given; None where there is none.
-        size: `(H, W)` as the file says; None where it does not.
+        size: `(H, W)` in the file; None where it is not given.
         shapes: Its shapes that have an area.
         others: How many other shapes it has (points, lines).
-        faults: Shapes that cannot be right.
+        errors: Shapes that cannot be right.
     """
 
     path: Path
@@ -75,11 +79,14 @@ class LabelmeFile:
     size: tuple[int, int] | None
     shapes: tuple[LabelmeShape, ...]
     others: int
-    faults: tuple[DataError, ...]
+    errors: tuple[DataError, ...]
+
+
+LabelmeResults = dict[str, list["LabelmeFile | DataError"]]
 
 
 def is_labelme(root: str | os.PathLike[str]) -> bool:
-    """Return whether a folder holds files of labelme, told by the first of its JSON files; it never raises.
+    """Return whether a folder holds files of labelme, by the first of its JSON files; it never raises.
 
     Args:
         root: Any path.
@@ -97,13 +104,13 @@ def labelme_files(root: str | os.PathLike[str]) -> dict[str, list[Path]]:
         root: The folder. The files lie in it, or in `annotations/` or `labels/` of it, or of its splits.
     """
     top = Path(root)
-    found: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for folder in _folders(top):
-        split = _ALIAS.get(folder.name.lower())
+        split = split_of(folder.name)
         if split is not None:
-            found.setdefault(split, []).extend(_files(folder))
-    if found.get("train"):
-        return {split: files for split, files in found.items() if files}
+            by_split.setdefault(split, []).extend(_files(folder))
+    if by_split.get("train"):
+        return {split: files for split, files in by_split.items() if files}
     files = _files(top)
     return {"train": files} if files else {}
 
@@ -139,88 +146,152 @@ def labelme_boxes(
         root: The folder.
         masks: Also read outlines; every object has one.
         seed: Seed of the hold-out.
-        max_dropped: Share of a split's objects, and of its files, that may be left out.
+        max_dropped: Fraction of a split's objects, and of its files, that may be left out.
 
     Raises:
-        DataError: There are no such files, one is at fault, or too much would be left out.
+        DataError: There are no such files, one is wrong, or too much would be left out.
     """
-    top, finder = Path(root), ImageFinder(root)
-    parts = labelme_files(top)
-    if not parts:
-        raise DataError("Expected files of labelme (.json with shapes), but there is none.", path=top)
-    read = {split: [_read(path, top, finder) for path in files] for split, files in parts.items()}
+    return read_labelme_boxes(root, masks=masks, seed=seed).splits(max_dropped)
+
+
+def read_labelme_boxes(root: str | os.PathLike[str], *, masks: bool = False, seed: int = 0) -> Source:
+    """Read the files of a folder of labelme; the arguments are those of `labelme_boxes`.
+
+    Args:
+        root: The folder.
+        masks: Also read outlines.
+        seed: Seed of the hold-out.
+
+    Raises:
+        DataError: There are no such files.
+    """
+    top = Path(root)
+    read = read_labelme_folder(top)
+    return Source(
+        lambda max_dropped: _splits(top, read, masks, seed, max_dropped),
+        lambda left_out: labelme_errors(top, read, left_out=left_out),
+    )
+
+
+def _splits(top: Path, results: LabelmeResults, masks: bool, seed: int, max_dropped: float) -> Splits:
+    read = {split: sound(files) for split, files in results.items()}
     classes = sorted({shape.label for files in read.values() for file in files for shape in file.shapes})
     number = {name: index for index, name in enumerate(classes)}
     readers, counts = {}, {}
     for split, files in read.items():
         counted = counts[split] = BoxCounts(max_dropped)
-        records = [_record(file, top, number, counted) for file in files]
-        readers[split] = BoxReader(top, [each for each in records if each], classes, masks=masks)
-        counted.object_total = sum(len(file.shapes) + file.others + len(file.faults) for file in files)
-        counted.image_total = len(files)
-    return box_splits(top, readers, classes, counts, seed=seed)
+        count_left_out(files, counted)
+        records = []
+        for file in files:
+            record, cases = _record(file, top, number)
+            records += [] if record is None else [record]
+            for what, error in cases:
+                counted.add(what, error)
+        readers[split] = BoxReader(top, records, classes, masks=masks)
+    return box_splits(top, readers, classes, counts, seed=seed, max_dropped=max_dropped)
 
 
-def check_labelme(root: str | os.PathLike[str]) -> list[DataError]:
-    """Return every fault of a folder of labelme.
+def read_labelme_folder(root: Path) -> LabelmeResults:
+    """Return what the files of a folder hold, by split; an error for one that cannot be read.
 
     Args:
         root: The folder.
+
+    Raises:
+        DataError: There are no such files.
     """
-    top, finder = Path(root), ImageFinder(root)
-    faults: list[DataError] = []
-    parts = labelme_files(top)
+    finder = ImageFinder(root)
+    parts = labelme_files(root)
     if not parts:
-        return [DataError("Expected files of labelme (.json with shapes), but there is none.", path=top)]
-    for path in [path for files in parts.values() for path in files]:
+        raise DataError("Expected files of labelme (.json with shapes), but there is none.", path=root)
+    return {split: read_each(files, lambda path: _read(path, root, finder)) for split, files in parts.items()}
+
+
+def count_left_out(files: Sequence[LabelmeFile], counted: BoxCounts) -> None:
+    """Count the shapes and files of a split that are left out.
+
+    Args:
+        files: The files of the split.
+        counted: Takes the cases, and how many shapes and files there are.
+    """
+    for file in files:
+        for error in file.errors:
+            counted.add("shapes that cannot be right, left out", error)
+        if file.others:
+            counted.objects.add(_SHAPES, f"{file.path}: {file.others}", count=file.others, harmless=True)
+        if file.image is None:
+            counted.images.add(_MISSING, _no_image(file))
+    counted.object_total = sum(len(file.shapes) + file.others + len(file.errors) for file in files)
+    counted.image_total = len(files)
+
+
+def _no_image(file: LabelmeFile) -> DataError:
+    return DataError("Expected the image of this file, but there is none.", path=file.path)
+
+
+def check_labelme(root: str | os.PathLike[str], *, left_out: bool = True) -> list[DataError]:
+    """Return every error of a folder of labelme.
+
+    Args:
+        root: The folder.
+        left_out: Whether what `labelme_boxes` leaves out is listed, too.
+    """
+    try:
+        return read_labelme_boxes(root).errors(left_out)
+    except DataError as error:
+        return [error]
+
+
+def labelme_errors(top: Path, read: LabelmeResults, *, left_out: bool) -> list[DataError]:
+    """Return everything that is wrong with files of labelme that were read, and with their images.
+
+    Args:
+        top: The folder.
+        read: The files of each split.
+        left_out: Whether shapes and files that are left out are listed, too.
+    """
+    errors: list[DataError] = []
+    for file in [file for files in read.values() for file in files]:
+        if isinstance(file, DataError):
+            errors.append(file)
+            continue
         try:
-            file = _read(path, top, finder)
-            record = _record(file, top, {shape.label: 0 for shape in file.shapes}, BoxCounts(1.0), faults)
+            record, cases = _record(file, top, {shape.label: 0 for shape in file.shapes})
+            if left_out:
+                errors += [*file.errors, *([_no_image(file)] if file.image is None else [])]
+                errors += [error for what, error in cases if what != CUT]
             if record is not None:
-                found = tuple(int(side) for side in read_image(record.image, root=top).shape[-2:])
-                if record.size not in (None, found):
-                    text = f"Expected the size of the image, {found}, but got {record.size} (height, width)."
-                    faults.append(DataError(text, path=path, field="imageHeight"))
-        except DataError as fault:
-            faults.append(fault)
-    return faults
+                actual = tuple(int(side) for side in read_image(record.image, root=top).shape[-2:])
+                if record.size not in (None, actual):
+                    text = f"Expected the size of the image, {actual}, but got {record.size} (height, width)."
+                    errors.append(DataError(text, path=file.path, field="imageHeight"))
+        except DataError as error:
+            errors.append(error)
+    return errors
 
 
 def _record(
-    file: LabelmeFile,
-    root: Path,
-    number: Mapping[str, int],
-    counted: BoxCounts,
-    faults: list[DataError] | None = None,
-) -> BoxRecord | None:
-    """Return the objects of a file, or None when its image is missing; count what is left out."""
-    kept = [] if faults is None else faults
-    for fault in file.faults:
-        kept.append(fault)
-        counted.add("shapes that cannot be right, left out", fault)
-    if file.others:
-        counted.objects.add(_SHAPES, f"{file.path}: {file.others}", count=file.others, harmless=True)
+    file: LabelmeFile, root: Path, number: Mapping[str, int]
+) -> tuple[BoxRecord | None, list[tuple[str, DataError]]]:
+    """Return the objects of a file, None when its image is missing, and the boxes cut or left out."""
+    cases: list[tuple[str, DataError]] = []
     if file.image is None:
-        kept.append(DataError("Expected the image of this file, but there is none.", path=file.path))
-        counted.images.add(_MISSING, kept[-1])
-        return None
+        return None, cases
     size = file.size or read_size(file.image, root=root)
     record = BoxRecord(file.image, file.image, file.path, file.size)
     objects: dict[Any, list[LabelmeShape]] = {}
-    for place, shape in enumerate(file.shapes):
-        key = (shape.label, shape.group) if shape.group is not None else place
+    for index, shape in enumerate(file.shapes):
+        key = (shape.label, shape.group) if shape.group is not None else index
         objects.setdefault(key, []).append(shape)
-    for place, shapes in enumerate(objects.values()):
+    for index, shapes in enumerate(objects.values()):
         xs = [value for shape in shapes for value in shape.polygon[::2]]
         ys = [value for shape in shapes for value in shape.polygon[1::2]]
         box = [min(xs), min(ys), max(xs), max(ys)]
         drawn = any(shape.kind == "mask" for shape in shapes)  # its outline is an image, which is not read
         polygons = None if drawn else [shape.polygon for shape in shapes]
-        said = record.add(number[shapes[0].label], box, polygons, size, f"object {place}")
-        if said is not None:
-            counted.add(*said)
-            kept += [said[1]] if said[0] != CUT else []
-    return record
+        case = record.add(number[shapes[0].label], box, polygons, size, f"object {index}")
+        cases += [] if case is None else [case]
+    return record, cases
 
 
 def _read(path: Path, root: Path, finder: ImageFinder) -> LabelmeFile:
@@ -234,25 +305,25 @@ def _read(path: Path, root: Path, finder: ImageFinder) -> LabelmeFile:
         raise DataError(f"Expected JSON in UTF-8, but {error}.", path=path) from None
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise DataError("Expected an object with a list of shapes, but there is none.", path=path)
-    shapes, others, faults = [], 0, []
+    shapes, others, errors = [], 0, []
     for index, shape in enumerate(content["shapes"]):
         try:
             made = _shape(shape)
         except ValueError as error:
-            faults.append(DataError(str(error), path=path, record=f"shapes[{index}]", field="points"))
+            errors.append(DataError(str(error), path=path, record=f"shapes[{index}]", field="points"))
             continue
         others += made is None
         shapes += [] if made is None else [made]
     sides = (content.get("imageHeight"), content.get("imageWidth"))
     for side in sides:
-        if isinstance(side, float) and not side.is_integer():  # NaN and infinity are not whole either
+        if isinstance(side, float) and not side.is_integer():  # NaN and infinity are no integers either
             raise DataError(
                 f"Expected a whole number of pixels, but got {side}.", path=path, field="imageHeight"
             )
     known = [int(side) for side in sides if isinstance(side, int | float) and side >= 1]
     size = (known[0], known[1]) if len(known) == 2 else None
     image = _image(path, content.get("imagePath"), root, finder)
-    return LabelmeFile(path, image, size, tuple(shapes), others, tuple(faults))
+    return LabelmeFile(path, image, size, tuple(shapes), others, tuple(errors))
 
 
 def _shape(shape: Any) -> LabelmeShape | None:
@@ -270,9 +341,9 @@ def _shape(shape: Any) -> LabelmeShape | None:
         raise ValueError("Expected finite points, but got NaN or infinity.")
     if kind in ("point", "points", "line", "linestrip"):
         return None
-    least = {"rectangle": 2, "circle": 2, "mask": 2}.get(kind, 3)
-    if len(corners) < least:
-        raise ValueError(f"Expected at least {least} points of a {kind}, but got {len(corners)}.")
+    min_points = {"rectangle": 2, "circle": 2, "mask": 2}.get(kind, 3)
+    if len(corners) < min_points:
+        raise ValueError(f"Expected at least {min_points} points of a {kind}, but got {len(corners)}.")
     if kind in ("rectangle", "mask") and len(corners) == 2:
         (x1, y1), (x2, y2) = corners
         corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
@@ -286,7 +357,7 @@ def _shape(shape: Any) -> LabelmeShape | None:
     return LabelmeShape(label.strip(), polygon, kind, group if type(group) is int else None)
 
 
-def _image(path: Path, said: Any, root: Path, finder: ImageFinder) -> str | None:
+def _image(path: Path, named: Any, root: Path, finder: ImageFinder) -> str | None:
     """Return the image of a file, from the root."""
     base = Path(os.path.relpath(path.parent, root)).as_posix()
     above = Path(base).parent.as_posix()
@@ -298,7 +369,7 @@ def _image(path: Path, said: Any, root: Path, finder: ImageFinder) -> str | None
             for name in (path.stem + suffix, path.stem + suffix.upper()):
                 if name in finder.listed(folder):
                     return f"{folder}/{name}" if folder else name
-    last = str(said or "").replace("\\", "/").rsplit("/", 1)[-1]
+    last = str(named or "").replace("\\", "/").rsplit("/", 1)[-1]
     for folder in dict.fromkeys(folders):
         if last and last in finder.listed(folder):
             return f"{folder}/{last}" if folder else last
@@ -307,14 +378,16 @@ def _image(path: Path, said: Any, root: Path, finder: ImageFinder) -> str | None
 
 def _files(folder: Path) -> list[Path]:
     """Return the files of labelme in a folder, or in its folder of annotations."""
-    for place in (folder, *(each for each in _folders(folder) if each.name.lower() in _PLACES)):
-        files = sorted(file for file in place.iterdir() if file.suffix.lower() == ".json" and file.is_file())
-        if files and _looks_like_labelme(files[0]):
-            return [file for file in files if _looks_like_labelme(file)]
+    for directory in (folder, *(each for each in _folders(folder) if each.name.lower() in _FOLDERS)):
+        files = sorted(
+            file for file in directory.iterdir() if file.suffix.lower() == ".json" and file.is_file()
+        )
+        if files and _is_labelme_file(files[0]):
+            return [file for file in files if _is_labelme_file(file)]
     return []
 
 
-def _looks_like_labelme(file: Path) -> bool:
+def _is_labelme_file(file: Path) -> bool:
     with file.open("rb") as stream:
         head = stream.read(_HEAD)
         stream.seek(max(len(head), file.stat().st_size - _HEAD))

@@ -31,15 +31,15 @@ class OpenOptions:
     """What the caller knows of a data set beyond its path; each format takes what concerns it.
 
     Args:
-        target: What the targets of a table are; None: told by its cells.
+        target: What the targets of a table are; None: detected from its cells.
         table: Which columns of a table are read.
         classes: A file that names the classes of mask values, or COCO categories.
         masks: Detection: read the outlines of the objects too.
         images: Captions: the folder of the images, if it is not where the format has it.
-        seed: Seed of a held-out validation share.
-        max_dropped: Largest share of objects, captions or labels that may be left out.
+        seed: Seed of a held-out validation fraction.
+        max_dropped: Largest fraction of objects, captions or labels that may be left out.
         scenes: The embedded data set's sizes.
-        left_out: In a check, whether objects that the reader leaves out are listed as faults.
+        check: The data set is read to be checked: outlines of COCO are looked at, too.
     """
 
     target: TableKind | None = "single"
@@ -50,4 +50,4 @@ class OpenOptions:
     seed: int = 0
     max_dropped: float = MAX_DROPPED
     scenes: SceneSizes = SceneSizes()
-    left_out: bool = True
+    check: bool = False

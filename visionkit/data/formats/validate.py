@@ -1,67 +1,33 @@
-"""Look through a data set before it is used, and report every fault at once.
-
-A fault is a `DataError`: file, record, field, and what was expected, what came, what to do. The validators
-return lists of them and raise nothing for a fault in the data.
-"""
+"""Validate folders and tables before they are used: every error at once, as a list of `DataError`s."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit.data.formats.csv.rows import TableKind, TableRows, read_table
 from visionkit.data.formats.folder.layout import folder_layout, foreign_layout
-from visionkit.data.formats.folder.reader import class_folders, classes_differ, images_below, open_folders
-from visionkit.data.read_image import MAX_PIXELS, read_image
+from visionkit.data.formats.folder.reader import (
+    class_folders,
+    classes_differ,
+    folder_splits,
+    images_below,
+    open_folders,
+)
+from visionkit.data.formats.source import Source
+from visionkit.data.read_image import MAX_PIXELS, check_images, read_image
+from visionkit.data.splits import Splits
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED, check_notices
-from visionkit.types import Reader
 
 __all__ = [
     "check_folder",
-    "check_images",
-    "check_reader",
     "check_rows",
     "check_table",
+    "read_folder",
+    "row_errors",
 ]
-
-
-def check_images(
-    files: Iterable[str | os.PathLike[str]],
-    *,
-    root: str | os.PathLike[str] | None = None,
-    max_pixels: int = MAX_PIXELS,
-) -> list[DataError]:
-    """Decode every image and return the faults.
-
-    Args:
-        files: Paths of images.
-        root: Images outside this folder, once links are resolved, are faults.
-        max_pixels: Larger images are faults.
-    """
-    faults = []
-    for file in files:
-        try:
-            read_image(os.path.abspath(file), root=root, max_pixels=max_pixels)  # noqa: PTH100
-        except DataError as fault:
-            faults.append(fault)
-    return faults
-
-
-def check_reader(reader: Reader) -> list[DataError]:
-    """Read every sample of a reader and return the faults.
-
-    Args:
-        reader: Any reader, one of yours too.
-    """
-    faults = []
-    for index in range(len(reader)):
-        try:
-            reader[index]
-        except DataError as fault:
-            faults.append(fault)
-    return faults
 
 
 def check_folder(
@@ -71,8 +37,8 @@ def check_folder(
 
     Args:
         root: The folder.
-        max_pixels: Larger images are faults.
-        max_dropped: To leave out a larger share of a split's images is a fault.
+        max_pixels: Larger images are errors.
+        max_dropped: To leave out a larger fraction of a split's images is an error.
     """
     return _folder(Path(root), max_pixels, max_dropped)
 
@@ -92,13 +58,13 @@ def check_table(
 
     Args:
         path: The CSV or TSV file.
-        kind: What the targets are; told by the cells if not given.
+        kind: What the targets are; detected from the cells if not given.
         image: The column of paths.
         target: The column or columns of targets.
         separator: What stands between names in a multi-label column.
         classes: The classes in order.
         root: The folder of the images.
-        max_dropped: A larger share of rows that contradict others is a fault.
+        max_dropped: A larger fraction of rows that contradict others is an error.
 
     Raises:
         InputError: An unknown column or kind.
@@ -114,53 +80,63 @@ def check_table(
             root=root,
             max_dropped=max_dropped,
         )
-    except DataError as fault:
-        return [fault]
+    except DataError as error:
+        return [error]
     return check_rows(table)
 
 
 def check_rows(table: TableRows) -> list[DataError]:
-    """Return the faults of a table's rows, of their images, and of what contradicts other rows.
+    """Return the errors of a table's rows, of their images, and of what contradicts other rows.
 
     Args:
         table: The rows, as `read_table` understands them.
     """
-    faults = list(table.faults)
+    errors = list(table.errors)
     try:
         check_notices(table.notices, path=str(table.file))
-    except DataError as fault:
-        faults.append(fault)
+    except DataError as error:
+        errors.append(error)
+    return errors + row_errors(table)[len(table.errors) :]
+
+
+def row_errors(table: TableRows) -> list[DataError]:
+    """Return what is wrong with the rows of a table, and with their images.
+
+    Args:
+        table: The rows, as `read_table` understands them.
+    """
+    errors = list(table.errors)
     for row in table.rows:
         try:
             read_image(row.image, root=table.root)
-        except DataError as fault:
-            faults.append(row.fault(f"The image cannot be read. {fault}", "path"))
-    return faults
+        except DataError as error:
+            errors.append(row.error(f"The image cannot be read. {error}", "path"))
+    return errors
 
 
 def _folder(top: Path, max_pixels: int, max_dropped: float) -> list[DataError]:
-    faults: list[DataError] = []
+    errors: list[DataError] = []
     try:
         open_folders(top, max_dropped=max_dropped)
         parts = folder_layout(top).splits
-    except DataError as fault:
-        faults.append(fault)
+    except DataError as error:
+        errors.append(error)
         parts = _parts(top)
     classes: dict[str, list[str]] = {}
     for split, folder in parts.items():
         classes[split] = class_folders(folder)
         for name in classes[split]:
             images, _ = images_below(folder / name)
-            faults += check_images(images, root=top, max_pixels=max_pixels)
-            if not images and not any(fault.path == str(folder / name) for fault in faults):
+            errors += check_images(images, root=top, max_pixels=max_pixels)
+            if not images and not any(error.path == str(folder / name) for error in errors):
                 text = f"Expected at least one image in the folder of class {name!r}, but it holds none."
-                faults.append(DataError(text, path=folder / name, field="class"))
+                errors.append(DataError(text, path=folder / name, field="class"))
     for split, names in classes.items():
         first = next(iter(classes))
         if names != classes[first]:
             text = classes_differ(classes[first], split, names, of=first)
-            faults.append(DataError(text, path=parts[split], field="class"))
-    return faults
+            errors.append(DataError(text, path=parts[split], field="class"))
+    return errors
 
 
 def _parts(top: Path) -> dict[str, Path]:
@@ -169,3 +145,36 @@ def _parts(top: Path) -> dict[str, Path]:
         return {} if foreign_layout(top) else folder_layout(top).splits
     except (DataError, OSError):
         return {}
+
+
+def read_folder(root: Path, *, seed: int = 0) -> Source:
+    """List a folder of images once.
+
+    Args:
+        root: The folder.
+        seed: Seed of the hold-out.
+    """
+    try:
+        opened = open_folders(root, max_dropped=1.0)
+    except DataError as error:
+        failure = error
+
+        def refuse(max_dropped: float) -> Splits:
+            raise failure
+
+        return Source(refuse, lambda left_out: check_folder(root))
+    readers, notices = opened
+
+    def errors(left_out: bool) -> list[DataError]:
+        files = [file for reader in readers.values() for file in reader.files]
+        first, names = next(iter(readers.items()))
+        listed = check_images(files, root=root.absolute())
+        for split, reader in readers.items():
+            if reader.classes != names.classes:
+                text = classes_differ(names.classes, split, reader.classes, of=first)
+                listed.append(DataError(text, path=reader.folder, field="class"))
+        return listed
+
+    return Source(
+        lambda max_dropped: folder_splits(root, readers, notices, seed=seed, max_dropped=max_dropped), errors
+    )

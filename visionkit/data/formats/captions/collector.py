@@ -1,4 +1,4 @@
-"""What a reader of caption files gathers: records, what it refuses, and what it leaves out and counts."""
+"""Collects what readers of caption files find: records, errors, and counts of what is left out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visionkit.data.read_image import IMAGE_SUFFIXES, inside
-from visionkit.data.splits import SPLIT_ALIASES
 from visionkit.errors import DataError, expected
 from visionkit.notices import Notice, NoticeCounter
 from visionkit.text.ptb_characters import COMBINING, DIGIT, LETTER, SYMBOL, shadow
 
-__all__ = ["SPLIT_OF", "CaptionCollector", "CaptionFormat", "CaptionRecord", "CaptionRecords", "ImageFolder"]
+__all__ = ["CaptionCollector", "CaptionFormat", "CaptionRecord", "CaptionRecords", "ImageFolder"]
 
 CaptionFormat = Literal["karpathy", "coco", "flickr", "huggingface", "text"]
-
-SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
-"""The split that a name means, in lower case."""
 
 _MAX_CAPTION = 20_000  # characters: more is a page, or a file without line ends
 _MAX_CASES = 1000  # of each kind that are kept to be listed
@@ -64,7 +60,7 @@ class CaptionRecords:
         file: The file, or the folder of the files.
         format: What it was taken for.
         records: Every image that can be used.
-        faults: Everything that must be put right.
+        errors: Everything that must be put right.
         notices: What was left out, changed or assumed, counted.
         dropped: By the kind of a notice, the first thousand cases.
     """
@@ -73,7 +69,7 @@ class CaptionRecords:
     file: Path
     format: CaptionFormat
     records: tuple[CaptionRecord, ...]
-    faults: tuple[DataError, ...]
+    errors: tuple[DataError, ...]
     notices: tuple[Notice, ...] = ()
     dropped: tuple[tuple[str, tuple[DataError, ...]], ...] = ()
 
@@ -104,16 +100,16 @@ class ImageFolder:
             DataError: It leads out of the folder.
         """
         plain = name.replace("\\", "/").removeprefix("./")
-        own = f"{self.root.name}/"
-        for each in dict.fromkeys((name, plain, plain.removeprefix(own))):
+        prefix = f"{self.root.name}/"
+        for each in dict.fromkeys((name, plain, plain.removeprefix(prefix))):
             for base in self.bases:
                 path = f"{base}/{each}" if base else each
                 if "\0" not in path and inside(self.root, path).is_file():
                     return path
         if "/" in plain or os.path.splitext(plain)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
             return None
-        found = self._same_stem(plain)
-        return found[0] if len(found) == 1 else None
+        matches = self._same_stem(plain)
+        return matches[0] if len(matches) == 1 else None
 
     def _same_stem(self, stem: str) -> list[str]:
         if self._stems is None:
@@ -135,12 +131,12 @@ class CaptionCollector:
 
     Args:
         file: The file, or the folder of the files, that errors name where nothing nearer is known.
-        max_dropped: Share of the images, and of the captions, that may be left out.
+        max_dropped: Fraction of the images, and of the captions, that may be left out.
     """
 
     def __init__(self, file: Path, max_dropped: float) -> None:
         self.file = file
-        self.faults: list[DataError] = []
+        self.errors: list[DataError] = []
         self.records: list[CaptionRecord] = []
         self.images = NoticeCounter(max_fraction=max_dropped)
         self.captions = NoticeCounter(max_fraction=max_dropped)
@@ -149,11 +145,11 @@ class CaptionCollector:
         self.more: tuple[Notice, ...] = ()
         self._names: set[str] = set()
 
-    def fault(
+    def error(
         self, text: str, *, record: str | int | None, field: str | None = None, file: Path | None = None
     ) -> None:
         """Note something that must be put right."""
-        self.faults.append(DataError(text, path=file or self.file, record=record, field=field))
+        self.errors.append(DataError(text, path=file or self.file, record=record, field=field))
 
     def drop(self, counter: NoticeCounter, what: str, case: DataError, *, harmless: bool = False) -> None:
         """Count something that is left out or changed.
@@ -182,32 +178,32 @@ class CaptionCollector:
             return DataError(message, path=file or self.file, record=record, field="caption")
 
         if not isinstance(text, str) or not text.strip():
-            fault = case(expected("a caption", "text that is not empty", text))
-            self.drop(self.captions, "captions that are empty or no text left out", fault)
+            error = case(expected("a caption", "text that is not empty", text))
+            self.drop(self.captions, "captions that are empty or no text left out", error)
             return None
         if len(text) > _MAX_CAPTION:
-            fault = case(f"Expected a caption of at most {_MAX_CAPTION:,} characters, but got {len(text):,}.")
-            self.drop(self.captions, "captions that are far too long left out", fault)
+            error = case(f"Expected a caption of at most {_MAX_CAPTION:,} characters, but got {len(text):,}.")
+            self.drop(self.captions, "captions that are far too long left out", error)
             return None
         bare = _ENDS.sub(" ", text)
         if bare != text:
-            fault = case(f"{text[:80]!r} holds marks of begin and end.")
+            error = case(f"{text[:80]!r} holds marks of begin and end.")
             what = "captions with marks of begin and end (<start>, startseq, <pad>) read without them"
-            self.drop(self.captions, what, fault, harmless=True)
+            self.drop(self.captions, what, error, harmless=True)
         if inner := _INNER.search(bare):
-            fault = case(f"{inner[0]} is taught as an unknown word, and scored as one that is never said.")
-            self.drop(self.captions, "captions with <unk> or another mark within", fault, harmless=True)
+            error = case(f"{inner[0]} is taught as an unknown word, and scored as one that is never said.")
+            self.drop(self.captions, "captions with <unk> or another mark within", error, harmless=True)
         line = " ".join(bare.split())
         if not _WORD.search(shadow(line)):
-            fault = case(
+            error = case(
                 f"Expected a caption with words, but {line[:80]!r} has none that the tokenizer knows."
             )
-            self.drop(self.captions, "captions without a word left out", fault)
+            self.drop(self.captions, "captions without a word left out", error)
             return None
         if _UNSPACED.search(line):
-            fault = case(f"{line[:80]!r}. Words are found by spaces: put spaces between the words first.")
+            error = case(f"{line[:80]!r}. Words are found by spaces: put spaces between the words first.")
             what = "captions written without spaces, whose sentences become words"
-            self.drop(self.captions, what, fault, harmless=True)
+            self.drop(self.captions, what, error, harmless=True)
         return line
 
     def add(
@@ -235,30 +231,33 @@ class CaptionCollector:
         texts = [self.caption(text, record=record, file=file) for text, record in captions]
         good = tuple(text for text in texts if text is not None)
         if not good:
-            fault = DataError(
+            case = DataError(
                 "Expected at least one caption, but got none.", path=file, record=name, field="caption"
             )
-            self.drop(self.images, "images without captions left out", fault)
+            self.drop(self.images, "images without captions left out", case)
             return
         try:
-            found = folder.find(image)
+            image_file = folder.find(image)
         except DataError as error:
-            self.fault(error.message, record=name, field="image", file=file)
+            self.error(error.message, record=name, field="image", file=file)
             return
-        if found is None:
+        if image_file is None:
             text = f"Expected the image {image!r} below {folder.root}, but there is none."
-            fault = DataError(text, path=file, record=name, field="image")
-            self.drop(self.images, "images that are missing left out with their captions", fault)
+            case = DataError(text, path=file, record=name, field="image")
+            self.drop(self.images, "images that are missing left out with their captions", case)
             return
-        if name in self._names and found not in self._names:
-            name = found  # numbers that begin again in another file
-        if found in self._names:
-            self.fault(
-                f"Expected each image once, but {found!r} comes twice.", record=name, field="id", file=file
+        if name in self._names and image_file not in self._names:
+            name = image_file  # numbers that begin again in another file
+        if image_file in self._names:
+            self.error(
+                f"Expected each image once, but {image_file!r} comes twice.",
+                record=name,
+                field="id",
+                file=file,
             )
             return
-        self._names |= {found, name}
-        self.records.append(CaptionRecord(name, found, good, split))
+        self._names |= {image_file, name}
+        self.records.append(CaptionRecord(name, image_file, good, split))
 
     def result(self, root: Path, kind: CaptionFormat) -> CaptionRecords:
         """Return everything that was gathered.
@@ -271,5 +270,5 @@ class CaptionCollector:
         dropped = tuple((what, tuple(cases)) for what, cases in self.dropped.items())
         notices += self.more
         return CaptionRecords(
-            root, self.file, kind, tuple(self.records), tuple(self.faults), notices, dropped
+            root, self.file, kind, tuple(self.records), tuple(self.errors), notices, dropped
         )

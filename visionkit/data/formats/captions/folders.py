@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.captions.collector import SPLIT_OF, CaptionCollector, ImageFolder
+from visionkit.data.formats.captions.collector import CaptionCollector, ImageFolder
 from visionkit.data.formats.huggingface.reader import metadata_columns, read_metadata
 from visionkit.data.read_image import IMAGE_SUFFIXES
+from visionkit.data.splits import split_of
 from visionkit.errors import DataError
 from visionkit.text.read_text import read_lines
 
@@ -21,7 +22,7 @@ _COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "description
 _TEXTS = ("captions", "texts", "text", "txt")
 _IMAGES = ("images", "Images", "image")
 _WORDS = re.compile(r"[^\W\d_]{2}")
-_LOOKED = 400  # entries of a folder that are looked at to tell what it is
+_MAX_ENTRIES = 400  # of a folder, read to detect what it holds
 
 
 def caption_column(root: Path) -> str | None:
@@ -35,27 +36,28 @@ def caption_column(root: Path) -> str | None:
     return next((lower[name] for name in _COLUMNS if name in lower), None)
 
 
-def read_huggingface_captions(root: Path, found: CaptionCollector) -> None:
+def read_huggingface_captions(root: Path, collector: CaptionCollector) -> None:
     """Read the captions of a Hugging Face image folder: a column `text`, `caption` or alike of its metadata.
 
     Args:
         root: The folder.
-        found: Where records and faults go.
+        collector: Where records and errors go.
 
     Raises:
-        DataError: The metadata cannot be read as a whole.
+        DataError: The metadata cannot be read.
     """
     column = caption_column(root)
     metadata = read_metadata(root)
-    found.faults += metadata.faults
+    collector.errors += metadata.errors
+    collector.more += metadata.notices(collector.images.max_fraction or 1.0)
     folder = ImageFolder(root)
     named = len({row.split for row in metadata.rows}) > 1
     for row in metadata.rows:
         value = row.values.get(column or "")
         texts: list[Any] = value if isinstance(value, list) else [value]
         texts = [text.get("raw") if isinstance(text, dict) else text for text in texts]
-        several = [(text, f"line {row.line}") for text in texts]
-        found.add(row.image, row.image, several, row.split if named else "", folder, file=row.file)
+        captions = [(text, f"line {row.line}") for text in texts]
+        collector.add(row.image, row.image, captions, row.split if named else "", folder, file=row.file)
 
 
 def is_text_per_image(root: Path) -> bool:
@@ -66,7 +68,7 @@ def is_text_per_image(root: Path) -> bool:
     """
     try:
         for images, texts, _ in _pairs_of_folders(root):
-            names = [entry.name for entry in islice(os.scandir(images), _LOOKED)]
+            names = [entry.name for entry in islice(os.scandir(images), _MAX_ENTRIES)]
             stems = [os.path.splitext(name) for name in names]  # noqa: PTH122 (once for each file)
             files = [texts / f"{stem}.txt" for stem, end in stems if end.lower() in IMAGE_SUFFIXES]
             there = [file for file in files if file.is_file()][:3]
@@ -89,8 +91,9 @@ def _pairs_of_folders(root: Path) -> Iterator[tuple[Path, Path, str]]:
         return
     tops = [(root, "")]
     for entry in sorted(root.iterdir()):
-        if entry.name.lower() in SPLIT_OF and entry.is_dir():
-            tops.append((entry, SPLIT_OF[entry.name.lower()]))
+        split = split_of(entry.name)
+        if split is not None and entry.is_dir():
+            tops.append((entry, split))
     for top, split in tops:
         yield top, top, split
         for name in _IMAGES:
@@ -99,12 +102,12 @@ def _pairs_of_folders(root: Path) -> Iterator[tuple[Path, Path, str]]:
                 yield from ((top / name, top / texts, split) for texts in _TEXTS if (top / texts).is_dir())
 
 
-def read_text_per_image(root: Path, found: CaptionCollector) -> None:
+def read_text_per_image(root: Path, collector: CaptionCollector) -> None:
     """Read images that each have a text file of the same name: a caption a line.
 
     Args:
         root: The folder, or one with folders of splits; images may lie in `images/`, texts in `captions/`.
-        found: Where records and faults go.
+        collector: Where records and errors go.
     """
     folder = ImageFolder(root)
     alone: dict[str, Path] = {}
@@ -125,13 +128,13 @@ def read_text_per_image(root: Path, found: CaptionCollector) -> None:
                     for number, line in enumerate(read_lines(text), 1)
                     if line.strip()
                 ]
-            except DataError as fault:
-                found.faults.append(fault)
+            except DataError as error:
+                collector.errors.append(error)
                 continue
             taken.add(path)
-            found.add(path, path, lines, split, folder, file=text)
+            collector.add(path, path, lines, split, folder, file=text)
     for path, text in alone.items():
         if path not in taken:
-            found.seen["images"] += 1
+            collector.seen["images"] += 1
             case = DataError(f"Expected the captions of {path!r} here, but there is no such file.", path=text)
-            found.drop(found.images, "images without captions left out", case)
+            collector.drop(collector.images, "images without captions left out", case)

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.captions.collector import SPLIT_OF, CaptionCollector, ImageFolder
+from visionkit.data.formats.captions.collector import CaptionCollector, ImageFolder
+from visionkit.data.splits import split_of
 from visionkit.errors import DataError, expected
 from visionkit.text.read_text import read_json
 
@@ -54,7 +55,7 @@ def _ends_of(file: Path) -> bytes:
         return b""
 
 
-def read_karpathy(file: Path, root: Path, found: CaptionCollector) -> None:
+def read_karpathy(file: Path, root: Path, collector: CaptionCollector) -> None:
     """Read Karpathy's json: images with their sentences and split.
 
     Source: https://cs.stanford.edu/people/karpathy/deepimagesent (dataset_coco.json, dataset_flickr8k.json).
@@ -62,30 +63,30 @@ def read_karpathy(file: Path, root: Path, found: CaptionCollector) -> None:
     Args:
         file: The file.
         root: The folder of the images.
-        found: Where records and faults go.
+        collector: Where records and errors go.
 
     Raises:
-        DataError: The file cannot be read as a whole.
+        DataError: The file cannot be read.
     """
-    own = next((folder for folder in IMAGE_FOLDERS if (root / folder).is_dir()), "")
-    folder = ImageFolder(root, ("", own))
-    for place, item in enumerate(_list_of(_json(file), "images", file)):
-        name = _text(item, "filename", place, found)
+    default_folder = next((folder for folder in IMAGE_FOLDERS if (root / folder).is_dir()), "")
+    folder = ImageFolder(root, ("", default_folder))
+    for index, item in enumerate(_list_of(_json(file), "images", file)):
+        name = _text(item, "filename", index, collector)
         if name is None:
             continue
         split = item.get("split")
         key = split.strip().lower() if isinstance(split, str) else ""
-        known = "train" if key == "restval" else SPLIT_OF.get(key)
+        known = "train" if key == "restval" else split_of(key)
         if known is None:
-            wanted = "one of train, restval, val, test"
-            found.fault(expected("the split", wanted, split), record=name, field="split")
+            choices = "one of train, restval, val, test"
+            collector.error(expected("the split", choices, split), record=name, field="split")
             continue
         where = item.get("filepath")
-        where = where if isinstance(where, str) else own
+        where = where if isinstance(where, str) else default_folder
         image = f"{where}/{name}" if where else name
         sentences = item.get("sentences")
         texts: list[Any] = sentences if isinstance(sentences, list) else []
-        found.add(image, image, [(_sentence(text), image) for text in texts], known, folder)
+        collector.add(image, image, [(_sentence(text), image) for text in texts], known, folder)
 
 
 def _sentence(entry: Any) -> Any:
@@ -98,37 +99,37 @@ def _sentence(entry: Any) -> Any:
     return raw
 
 
-def read_coco_captions(files: list[Path], root: Path, found: CaptionCollector) -> None:
+def read_coco_captions(files: list[Path], root: Path, collector: CaptionCollector) -> None:
     """Read COCO's captions: a file a split, or one for all.
 
     Source: https://cocodataset.org/#format-data (captions_train2017.json).
 
     Args:
-        files: The files; the name of a split in their names says whose they are.
+        files: The files; the name of a split in a file name gives its split.
         root: The folder of the data set.
-        found: Where records and faults go.
+        collector: Where records and errors go.
 
     Raises:
-        DataError: A file cannot be read as a whole.
+        DataError: A file cannot be read.
     """
     for file in files:
         # captions_train2014.json, captions_val2017.json: the year is part of the folder's name
         name = file.stem.removeprefix("captions_")
         words = re.findall(r"[a-z]+", file.stem.lower())
-        split = next((SPLIT_OF[word] for word in words if word in SPLIT_OF), "")
+        split = next((split for word in words if (split := split_of(word))), "")
         bases = (name, f"images/{name}", split, f"images/{split}" if split else "", "images", "Images", "")
         folder = ImageFolder(root, [base for base in bases if not base or (root / base).is_dir()])
         content = _json(file)
         images: dict[Any, str] = {}
         captions: dict[Any, list[Any]] = {}
         for number, item in enumerate(_list_of(content, "images", file)):
-            image = _text(item, "file_name", number, found, file=file)
+            image = _text(item, "file_name", number, collector, file=file)
             key = item.get("id")
             if image is None:
                 continue
             if key is None or isinstance(key, list | dict) or key in images:
                 text = expected("an image's id", "there, and used once", key)
-                found.fault(text, record=image, field="id", file=file)
+                collector.error(text, record=image, field="id", file=file)
                 continue
             images[key], captions[key] = image, []
         as_text = {str(key): key for key in images}
@@ -140,17 +141,17 @@ def read_coco_captions(files: list[Path], root: Path, found: CaptionCollector) -
             if owner is None:
                 text = f"Expected the id of an image in this file, but got {item.get('image_id')!r}."
                 case = DataError(text, path=file, record=key, field="image_id")
-                found.seen["captions"] += 1
-                found.drop(found.captions, "captions of no image left out", case)
+                collector.seen["captions"] += 1
+                collector.drop(collector.captions, "captions of no image left out", case)
             elif not isinstance(key, list | dict) and key in seen:
                 text = "Expected each annotation id once, but it comes twice."
-                found.fault(text, record=key, field="id", file=file)
+                collector.error(text, record=key, field="id", file=file)
             else:
                 captions[owner].append(item.get("caption"))
                 seen.add(key if not isinstance(key, list | dict) else number)
         for key, image in images.items():
             texts = [(text, str(key)) for text in captions[key]]
-            found.add(str(key), image, texts, split, folder, file=file)
+            collector.add(str(key), image, texts, split, folder, file=file)
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -174,10 +175,10 @@ def _list_of(content: dict[str, Any], field: str, file: Path) -> list[dict[str, 
 
 
 def _text(
-    item: dict[str, Any], field: str, place: int, found: CaptionCollector, *, file: Path | None = None
+    item: dict[str, Any], field: str, index: int, collector: CaptionCollector, *, file: Path | None = None
 ) -> str | None:
     value = item.get(field)
     if isinstance(value, str) and value:
         return value
-    found.fault(expected(field, "a file name", value), record=place, field=field, file=file)
+    collector.error(expected(field, "a file name", value), record=index, field=field, file=file)
     return None

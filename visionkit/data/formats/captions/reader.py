@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from visionkit.data.formats.captions.records import CaptionRecords, is_captions, read_caption_records
+from visionkit.data.formats.source import Source, with_limit
+from visionkit.data.formats.split_notices import unread_folder_notices
+from visionkit.data.formats.split_records import raise_first, split_records
 from visionkit.data.read_image import read_image
-from visionkit.data.splits import Splits, Subset, holdout
+from visionkit.data.splits import CAPTION_HOLDOUT, Splits, Subset
 from visionkit.errors import DataError, InputError
 from visionkit.notices import MAX_DROPPED, check_notices
 from visionkit.types import Reader, Sample
 
-__all__ = ["Captions", "DrawCaptions", "caption_data", "captions_of", "check_captions", "is_captions"]
+__all__ = [
+    "Captions",
+    "DrawCaptions",
+    "caption_data",
+    "captions_of",
+    "check_captions",
+    "is_captions",
+    "read_captions",
+]
 
 
 class Captions:
@@ -36,6 +47,11 @@ class Captions:
         for record in table.records:
             digest.update("\n".join((record.image, *record.captions, "")).encode("utf-8", "surrogatepass"))
         self.recipe = f"captions {digest.hexdigest()}"
+
+    @property
+    def files(self) -> list[str]:
+        """The image of each record."""
+        return [str(self.table.root / record.image) for record in self.table.records]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,14 +74,14 @@ class Captions:
 
 @dataclass(frozen=True)
 class DrawCaptions:
-    """Move an image's captions into a drawn order, so that the first ones are what is taught. One draw."""
+    """Move an image's captions into a drawn order, so that the first ones are trained on. One draw."""
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the sample with its captions in another order."""
         captions = sample["captions"]
         order = torch.randperm(len(captions), generator=rng).tolist()
         out = sample.copy()
-        out["captions"] = [captions[place] for place in order]
+        out["captions"] = [captions[index] for index in order]
         return out
 
 
@@ -73,53 +89,76 @@ def caption_data(
     path: str | Path,
     *,
     images: str | Path | None = None,
-    held_out: float = 0.1,
+    held_out: float = CAPTION_HOLDOUT,
     seed: int = 0,
     max_dropped: float = MAX_DROPPED,
 ) -> Splits:
     """Return the splits of captioned images: Karpathy's json, COCO's, Flickr's lists, tables and others.
 
     Karpathy's "restval" images are training images. Where lists name the images of splits, those that none
-    names are in no split. Where the files name no validation images, a seeded share of the training images
+    names are in no split. Where the files name no validation images, a seeded fraction of the training images
     is held out, and the facts say so. What is left out (missing images, empty captions) is counted in the
     notices.
 
     Args:
         path: A file or a folder, as `caption_format` takes it.
         images: The folder of the images, if it is not where the format has it.
-        held_out: Share of the training images that is held out where none are for validation.
+        held_out: Fraction of the training images that is held out where none are for validation.
         seed: Seed of the hold-out.
-        max_dropped: Share of the images, and of the captions, that may be left out.
+        max_dropped: Fraction of the images, and of the captions, that may be left out.
 
     Raises:
-        DataError: The first fault, by file and record, or too much would be left out; `check_captions` lists
+        DataError: The first error, by file and record, or too much would be left out; `check_captions` lists
             them all.
     """
     table = read_caption_records(path, images=images, max_dropped=max_dropped)
-    if table.faults:
-        first, more = table.faults[0], len(table.faults) - 1
-        also = f" {more} more records are at fault; `visionkit check` lists them all." if more else ""
-        raise DataError(first.message + also, path=first.path, record=first.record, field=first.field)
+    return _splits(table, held_out, seed)
+
+
+def read_captions(path: str | Path, *, images: str | Path | None = None, seed: int = 0) -> Source:
+    """Read the files of captioned images; the arguments are those of `caption_data`.
+
+    Args:
+        path: A file or a folder.
+        images: The folder of the images, if it is not where the format has it.
+        seed: Seed of the hold-out.
+
+    Raises:
+        DataError: There are no captions, or a file cannot be read at all.
+    """
+    table = read_caption_records(path, images=images)
+    return Source(
+        lambda max_dropped: _splits(
+            replace(table, notices=with_limit(table.notices, max_dropped)), CAPTION_HOLDOUT, seed
+        ),
+        lambda left_out: _errors(table),
+    )
+
+
+def _splits(table: CaptionRecords, held_out: float, seed: int) -> Splits:
+    raise_first(table.errors, "records")
     check_notices(table.notices, path=str(table.file))
-    whole = Captions(table)
-    parts: dict[str, list[int]] = {"train": [], "val": [], "test": [], "none": []}
-    for place, record in enumerate(table.records):
-        parts[record.split or "train"].append(place)
-    if not parts["train"]:
-        fix = " Add the list of the training images (train.txt)." if parts["none"] else ""
-        raise DataError(f"Expected images to train on, but none are for training.{fix}", path=table.file)
-    facts: dict[str, object] = {"captions": str(table.file), "format": table.format}
-    train: Reader = Subset(whole, parts["train"])
-    if parts["val"]:
-        val: Reader = Subset(whole, parts["val"])
-    else:
-        size = len(train)
-        train, val = holdout(train, held_out, seed=seed, path=table.file)
-        facts["held_out"] = (
-            f"no image is for validation: {len(val)} of {size} are held out (share {held_out}, seed {seed})"
-        )
-    test = Subset(whole, parts["test"]) if parts["test"] else None
-    return Splits(train, val, test, (), _name(table.file), facts, table.notices)
+    full = Captions(table)
+    splits = [record.split or "train" for record in table.records]
+    fix = " Add the list of the training images (train.txt)." if "none" in splits else ""
+    train, val, test, held = split_records(
+        full,
+        splits,
+        [record.image for record in table.records],
+        unit="image",
+        missing=f"Expected images to train on, but none are for training.{fix}",
+        path=table.file,
+        held_out=held_out,
+        seed=seed,
+    )
+    notices = table.notices
+    if table.format in ("text", "huggingface"):
+        files: dict[str, list[str]] = {}
+        for split, file in zip(splits, full.files, strict=True):
+            files.setdefault(split, []).append(file)
+        notices += unread_folder_notices(table.root, files)
+    facts: dict[str, object] = {"captions": str(table.file), "format": table.format, **held}
+    return Splits(train, val, test, (), _name(table.file), facts, notices)
 
 
 def _name(file: Path) -> str:
@@ -138,8 +177,8 @@ def captions_of(reader: Reader) -> Sequence[Sequence[str]]:
         if inner is not None:
             return [inner[index] for index in reader.indices]
         if isinstance(reader.reader, Subset):
-            several = captions_of(reader.reader)
-            return [several[index] for index in reader.indices]
+            captions = captions_of(reader.reader)
+            return [captions[index] for index in reader.indices]
     known: Sequence[Sequence[str]] | None = getattr(reader, "captions", None)
     return known if known is not None else [reader[index]["captions"] for index in range(len(reader))]
 
@@ -147,35 +186,41 @@ def captions_of(reader: Reader) -> Sequence[Sequence[str]]:
 def check_captions(
     path: str | Path, *, images: str | Path | None = None, max_dropped: float = MAX_DROPPED
 ) -> list[DataError]:
-    """Return every fault of captioned images: files, records, captions, splits, and every image.
+    """Return every error of captioned images: files, records, captions, splits, and every image.
 
-    What a reader leaves out and counts is a fault where it is more than it may leave out; then each case is
+    What a reader leaves out and counts is an error where it is more than it may leave out; then each case is
     listed (the first thousand of a kind).
 
     Args:
         path: A file or a folder, as `caption_format` takes it.
         images: The folder of the images, if it is not where the format has it.
-        max_dropped: Share of the images, and of the captions, that may be left out.
+        max_dropped: Fraction of the images, and of the captions, that may be left out.
     """
     try:
         table = read_caption_records(path, images=images, max_dropped=max_dropped)
-    except DataError as fault:
-        return [fault]
+    except DataError as error:
+        return [error]
+    errors = _errors(table)
+    if not errors:
+        try:
+            _splits(table, CAPTION_HOLDOUT, 0)
+        except InputError as error:  # no images to train on, say
+            errors.append(error if isinstance(error, DataError) else DataError(str(error), path=table.file))
+    return errors
+
+
+def _errors(table: CaptionRecords) -> list[DataError]:
+    """Return everything that is wrong with records and images, and what is left out above its limit."""
     reader = Captions(table)
-    faults = list(table.faults)
+    errors = list(table.errors)
     limits = {notice.what: notice for notice in table.notices}
     for what, cases in table.dropped:
         notice = limits[what]
         if notice.max_fraction is not None and notice.fraction > notice.max_fraction:
-            faults += cases
+            errors += cases
     for index in range(len(reader)):
         try:
             reader[index]
-        except DataError as fault:
-            faults.append(fault)
-    if not faults:
-        try:
-            caption_data(path, images=images, max_dropped=max_dropped)
-        except InputError as fault:  # no images to train on, say
-            faults.append(fault if isinstance(fault, DataError) else DataError(str(fault), path=table.file))
-    return faults
+        except DataError as error:
+            errors.append(error)
+    return errors

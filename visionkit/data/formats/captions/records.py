@@ -1,6 +1,6 @@
-"""Images and their captions as the usual files have them: told apart, and read by the module of their format.
+"""Detect the format of captioned images, and read their records with the module of that format.
 
-Files that are read here are not trusted: every fault is collected with its file and record, and no file name
+Files that are read here are not trusted: every error is collected with its file and record, and no file name
 leads out of the folder of the images.
 """
 
@@ -72,10 +72,10 @@ def caption_format(path: str | Path) -> tuple[CaptionFormat, Path] | None:
             with Hugging Face's metadata, or with a text file for each image.
     """
     try:
-        found = _candidates(Path(path))
+        candidates = _candidates(Path(path))
     except (OSError, ValueError):
         return None
-    return found[0] if found else None
+    return candidates[0] if candidates else None
 
 
 def _candidates(path: Path) -> list[tuple[CaptionFormat, Path]]:
@@ -85,31 +85,33 @@ def _candidates(path: Path) -> list[tuple[CaptionFormat, Path]]:
         return [(kind, path)] if kind else []
     if not path.is_dir():
         return []
-    found: list[tuple[CaptionFormat, Path]] = []
+    candidates: list[tuple[CaptionFormat, Path]] = []
     if any((path / "annotations").glob("captions_*.json")):
-        found.append(("coco", path))
+        candidates.append(("coco", path))
     entries = sorted(
         entry for entry in path.iterdir() if entry.suffix.lower() in (".json", ".txt", ".csv", ".token")
     )
     files = [file for file in entries if file.is_file()]
-    found += [("karpathy", file) for file in files if file.suffix.lower() == ".json" and is_karpathy(file)]
-    found += [("flickr", file) for file in files if file.name.lower() == "captions.txt"]
+    candidates += [
+        ("karpathy", file) for file in files if file.suffix.lower() == ".json" and is_karpathy(file)
+    ]
+    candidates += [("flickr", file) for file in files if file.name.lower() == "captions.txt"]
     # Flickr8k_text holds the captions and their words' base forms: the captions are meant.
     tokens = [file for file in files if ".token" in file.name.lower()]
-    found += [
+    candidates += [
         ("flickr", file)
         for file in sorted(tokens, key=lambda file: ("lemma" in file.name.lower(), file.name))
     ]
     if caption_column(path):
-        found.append(("huggingface", path))
-    found += [("flickr", file) for file in files if file.suffix.lower() == ".csv" and _is_table(file)]
-    if not found:
+        candidates.append(("huggingface", path))
+    candidates += [("flickr", file) for file in files if file.suffix.lower() == ".csv" and _is_table(file)]
+    if not candidates:
         jsons = [file for file in files if file.suffix.lower() == ".json"]
         jsons += sorted((path / "annotations").glob("*.json"))
-        found += [("coco", file) for file in jsons if is_coco_captions(file)]
-    if not found and is_text_per_image(path):
-        found.append(("text", path))
-    return found
+        candidates += [("coco", file) for file in jsons if is_coco_captions(file)]
+    if not candidates and is_text_per_image(path):
+        candidates.append(("text", path))
+    return candidates
 
 
 def _file_kind(file: Path) -> CaptionFormat | None:
@@ -149,14 +151,14 @@ def _of_objects(file: Path) -> bool:
 def read_caption_records(
     path: str | Path, *, images: str | Path | None = None, max_dropped: float = MAX_DROPPED
 ) -> CaptionRecords:
-    """Read the captions of every image, collect every fault of the files, and count what is left out.
+    """Read the captions of every image, collect every error of the files, and count what is left out.
 
     Images are looked for, but not decoded.
 
     Args:
         path: As `caption_format` takes it.
         images: The folder of the images, if it is not where the format has it.
-        max_dropped: Share of the images, and of the captions, that may be left out: the limit of the notices.
+        max_dropped: Fraction of the images, and of the captions, that may be left out.
 
     Raises:
         DataError: There are no captions here, or a file cannot be read at all.
@@ -164,45 +166,45 @@ def read_caption_records(
     candidates = _candidates(Path(path)) if Path(path).exists() else []
     if not candidates:
         raise DataError(f"Expected captions in one of these layouts, but there is none:{_LAYOUTS}", path=path)
-    kind, place = candidates[0]
-    top = Path(images) if images is not None else _root(kind, place)
+    kind, source = candidates[0]
+    top = Path(images) if images is not None else _root(kind, source)
     if not top.is_dir():
         raise DataError("Expected the folder of the images, but there is none by this name.", path=top)
-    found = CaptionCollector(place, max_dropped)
+    collector = CaptionCollector(source, max_dropped)
     if kind == "karpathy":
-        read_karpathy(place, top, found)
+        read_karpathy(source, top, collector)
     elif kind == "coco":
-        read_coco_captions(_coco_files(place, candidates), top, found)
+        read_coco_captions(_coco_files(source, candidates), top, collector)
     elif kind == "flickr":
-        read_caption_lists(place, ImageFolder(top), found)
+        read_caption_lists(source, ImageFolder(top), collector)
     elif kind == "huggingface":
-        read_huggingface_captions(place, found)
+        read_huggingface_captions(source, collector)
     else:
-        read_text_per_image(place, found)
+        read_text_per_image(source, collector)
     for other_kind, other in candidates[1:]:
         if other_kind != kind or kind != "coco":
-            text = f"{other.name or other} ({place.name} was read; give the file to read the other)"
-            found.images.add("other files of captions not read", text, harmless=True)
-    unlisted = [record.id for record in found.records if record.split == "none"]
+            text = f"{other.name or other} ({source.name} was read; give the file to read the other)"
+            collector.images.add("other files of captions not read", text, harmless=True)
+    unlisted = [record.id for record in collector.records if record.split == "none"]
     if unlisted:
-        text = f"{unlisted[0]} of {place} stands in no list"
+        text = f"{unlisted[0]} of {source} stands in no list"
         what = "images with captions that no list of a split names, in no split"
-        found.images.add(what, text, count=len(unlisted), harmless=True)
-    return found.result(top, kind)
+        collector.images.add(what, text, count=len(unlisted), harmless=True)
+    return collector.result(top, kind)
 
 
-def _coco_files(place: Path, candidates: list[tuple[CaptionFormat, Path]]) -> list[Path]:
+def _coco_files(source: Path, candidates: list[tuple[CaptionFormat, Path]]) -> list[Path]:
     """Return COCO's files of captions: those that have the usual name, else all that look like them."""
-    if place.is_dir():
-        return sorted((place / "annotations").glob("captions_*.json"))
+    if source.is_dir():
+        return sorted((source / "annotations").glob("captions_*.json"))
     return [file for kind, file in candidates if kind == "coco"]
 
 
-def _root(kind: CaptionFormat, place: Path) -> Path:
+def _root(kind: CaptionFormat, source: Path) -> Path:
     """Return the folder of the images."""
-    if place.is_dir():
-        return place
-    top = place.parent
+    if source.is_dir():
+        return source
+    top = source.parent
     if kind == "coco":
         return top.parent if top.name == "annotations" else top
     for name in IMAGE_FOLDERS if kind == "flickr" else ():

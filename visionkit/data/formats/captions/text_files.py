@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionkit.data.formats.captions.collector import SPLIT_OF, CaptionCollector, ImageFolder
+from visionkit.data.formats.captions.collector import CaptionCollector, ImageFolder
 from visionkit.data.read_image import IMAGE_SUFFIXES
+from visionkit.data.splits import split_of
 from visionkit.errors import DataError
 from visionkit.notices import NoticeCounter
 from visionkit.text.read_text import read_lines
@@ -66,7 +67,7 @@ def _plain(name: str) -> str:
     return name.strip().strip('"').strip().lower().replace(" ", "_")
 
 
-def read_caption_lists(file: Path, folder: ImageFolder, found: CaptionCollector) -> None:
+def read_caption_lists(file: Path, folder: ImageFolder, collector: CaptionCollector) -> None:
     """Read a file of lines, and the lists of images of each split that lie beside it.
 
     "name.jpg#0<tab>caption", "name.jpg,caption" or "name.jpg| 0| caption", with or without a header. A quoted
@@ -75,42 +76,42 @@ def read_caption_lists(file: Path, folder: ImageFolder, found: CaptionCollector)
     Args:
         file: The file.
         folder: Where the images are looked for.
-        found: Where records and faults go.
+        collector: Where records and errors go.
 
     Raises:
-        DataError: The file cannot be read as a whole.
+        DataError: The file cannot be read.
     """
     captions: dict[str, list[tuple[str, str]]] = {}
     splits: dict[str, str] = {}
     numbers: set[str] = set()
-    for line in _lines(file, found):
+    for line in _lines(file, collector):
         if line.order and line.order in numbers:
             text = f"Expected each caption number once, but {line.order!r} comes twice."
-            found.fault(text, record=f"line {line.number}", field="id")
+            collector.error(text, record=f"line {line.number}", field="id")
             continue
         numbers.add(line.order)
         captions.setdefault(line.image, []).append((line.text, f"line {line.number}"))
         if line.split:
-            known = SPLIT_OF.get(line.split.lower())
+            known = split_of(line.split)
             if known is None or splits.setdefault(line.image, known) != known:
                 text = f"Expected one split (train, val, test) for {line.image!r}, but got {line.split!r}."
-                found.fault(text, record=f"line {line.number}", field="split")
-    if not captions and not found.faults:
+                collector.error(text, record=f"line {line.number}", field="split")
+    if not captions and not collector.errors:
         raise DataError("Expected lines of an image and a caption, but there is none.", path=file)
-    listed = splits or _listed(file, captions, found)
-    for image, several in captions.items():
+    listed = splits or _listed(file, captions, collector)
+    for image, lines in captions.items():
         split = listed.get(image, "none" if listed else "")
-        found.add(image, image, several, split, folder)
+        collector.add(image, image, lines, split, folder)
 
 
-def _lines(file: Path, found: CaptionCollector) -> Iterator[_Line]:
+def _lines(file: Path, collector: CaptionCollector) -> Iterator[_Line]:
     lines = read_lines(file)
-    first = next((place for place, line in enumerate(lines) if line.strip()), 0)
-    mark, columns = _layout(lines[first:])
-    place = first + (columns is not None)
-    while place < len(lines):
-        number, line = place + 1, lines[place]
-        place += 1
+    first = next((index for index, line in enumerate(lines) if line.strip()), 0)
+    delimiter, columns = _layout(lines[first:])
+    index = first + (columns is not None)
+    while index < len(lines):
+        number, line = index + 1, lines[index]
+        index += 1
         if not line.strip():
             continue
         if len(line) > _MAX_LINE:
@@ -118,39 +119,39 @@ def _lines(file: Path, found: CaptionCollector) -> Iterator[_Line]:
                 f"Expected a line of at most {_MAX_LINE:,} characters, but got {len(line):,}: {line[:60]!r}."
             )
             _drop(
-                found,
+                collector,
                 DataError(text, path=file, record=f"line {number}"),
                 "captions that are far too long left out",
             )
             continue
-        if mark == "\t" and columns is None:
+        if delimiter == "\t" and columns is None:
             name, tab, text = line.partition("\t")
             cells = [name, text] if tab else [name]
-        elif mark == "|":  # Flickr30k's results.csv: no quotes
-            cells = line.split(mark)
+        elif delimiter == "|":  # Flickr30k's results.csv: no quotes
+            cells = line.split(delimiter)
         else:
-            line, place = _joined(lines, place, mark)
-            cells = next(csv.reader([line], delimiter=mark))
-        got = _take(cells, columns, mark, number)
+            line, index = _joined(lines, index, delimiter)
+            cells = next(csv.reader([line], delimiter=delimiter))
+        got = _take(cells, columns, delimiter, number)
         if got is None:
             text = f"Expected 'image,caption' or 'image#number<tab>caption', but got {line[:80]!r}."
             case = DataError(text, path=file, record=f"line {number}")
-            _drop(found, case, "lines that are no image and caption left out")
+            _drop(collector, case, "lines that are no image and caption left out")
             continue
         yield got
 
 
-def _drop(found: CaptionCollector, case: DataError, what: str) -> None:
-    found.seen["captions"] += 1
-    found.drop(found.captions, what, case)
+def _drop(collector: CaptionCollector, case: DataError, what: str) -> None:
+    collector.seen["captions"] += 1
+    collector.drop(collector.captions, what, case)
 
 
 def _layout(lines: list[str]) -> tuple[str, dict[str, int] | None]:
     """Return what stands between the columns, and where each column is (None without a header)."""
-    for mark in ("\t", ",", "|", ";") if lines else ():
-        names = [_plain(name) for name in lines[0].split(mark)]
+    for delimiter in ("\t", ",", "|", ";") if lines else ():
+        names = [_plain(name) for name in lines[0].split(delimiter)]
         columns = {
-            kind: next((place for place, name in enumerate(names) if name in known), -1)
+            kind: next((index for index, name in enumerate(names) if name in known), -1)
             for kind, known in (
                 ("image", _IMAGE),
                 ("caption", _CAPTION),
@@ -160,14 +161,19 @@ def _layout(lines: list[str]) -> tuple[str, dict[str, int] | None]:
         }
         if columns["image"] >= 0 and columns["caption"] >= 0:
             columns["count"] = len(names)
-            return mark, columns
+            return delimiter, columns
     sample = [line for line in lines[:200] if line.strip()]
-    by_mark = {mark: sum(_names_image(line, mark) for line in sample) for mark in ("\t", ",", "|", ";")}
-    mark = max(by_mark, key=lambda each: by_mark[each])
-    if not by_mark[mark]:
-        mark = "\t" if sample and all("\t" in line for line in sample) else ","
-    numbered = mark != "\t" and len(sample) > 0 and all(_middle_number(line, mark) for line in sample)
-    return mark, {
+    by_delimiter = {
+        delimiter: sum(_names_image(line, delimiter) for line in sample)
+        for delimiter in ("\t", ",", "|", ";")
+    }
+    delimiter = max(by_delimiter, key=lambda each: by_delimiter[each])
+    if not by_delimiter[delimiter]:
+        delimiter = "\t" if sample and all("\t" in line for line in sample) else ","
+    numbered = (
+        delimiter != "\t" and len(sample) > 0 and all(_middle_number(line, delimiter) for line in sample)
+    )
+    return delimiter, {
         "image": 0,
         "number": 1,
         "caption": 2,
@@ -176,68 +182,68 @@ def _layout(lines: list[str]) -> tuple[str, dict[str, int] | None]:
     } if numbered else None
 
 
-def _names_image(line: str, mark: str) -> bool:
+def _names_image(line: str, delimiter: str) -> bool:
     """Return whether an image's name stands before the first mark of a line (a quoted one may hold it)."""
     first = (
-        next(csv.reader([line[:_MAX_LINE]], delimiter=mark))
+        next(csv.reader([line[:_MAX_LINE]], delimiter=delimiter))
         if line.startswith('"')
-        else [line.partition(mark)[0]]
+        else [line.partition(delimiter)[0]]
     )
-    return mark in line and bool(first) and bool(_IMAGE_END.search(first[0]))
+    return delimiter in line and bool(first) and bool(_IMAGE_END.search(first[0]))
 
 
-def _middle_number(line: str, mark: str) -> bool:
-    cells = line[:_MAX_LINE].split(mark)
+def _middle_number(line: str, delimiter: str) -> bool:
+    cells = line[:_MAX_LINE].split(delimiter)
     return len(cells) > 2 and re.fullmatch(r"\s*\"?\d{1,2}\"?\s*", cells[1]) is not None
 
 
-def _take(cells: list[str], columns: dict[str, int] | None, mark: str, number: int) -> _Line | None:
+def _take(cells: list[str], columns: dict[str, int] | None, delimiter: str, number: int) -> _Line | None:
     if columns is None:
         if len(cells) < 2 or not cells[0].strip():
             return None
-        name, text = cells[0].strip(), mark.join(cells[1:])
+        name, text = cells[0].strip(), delimiter.join(cells[1:])
     else:
         if len(cells) <= max(columns["image"], columns["caption"]) or not cells[columns["image"]].strip():
             return None
         name = cells[columns["image"]].strip()
         last = columns["caption"] == columns["count"] - 1
         # An unquoted caption in the last column may hold the mark.
-        text = mark.join(cells[columns["caption"] :]) if last else cells[columns["caption"]]
+        text = delimiter.join(cells[columns["caption"] :]) if last else cells[columns["caption"]]
     # "name.jpg#0": only in token files, and as an addition to an image's name
-    order = name if mark == "\t" and _NUMBERED.search(name) else ""
+    order = name if delimiter == "\t" and _NUMBERED.search(name) else ""
     split = columns["split"] if columns is not None else -1
     image = _NUMBERED.sub("", name) if order else name
     return _Line(number, image, order, text, cells[split].strip() if 0 <= split < len(cells) else "")
 
 
-def _joined(lines: list[str], place: int, mark: str) -> tuple[str, int]:
-    """Return the line before `place`, with those that a quoted caption goes on in, and the next place."""
-    line = lines[place - 1]
-    if not _open(line, mark):
-        return line, place
-    whole = line
-    for end in range(place, min(len(lines), place + _MAX_JOINED)):
-        if _names_image(lines[end], mark) or len(whole) + len(lines[end]) > _MAX_LINE:
+def _joined(lines: list[str], index: int, delimiter: str) -> tuple[str, int]:
+    """Return the line before `index`, with those that a quoted caption goes on in, and the next index."""
+    line = lines[index - 1]
+    if not _open(line, delimiter):
+        return line, index
+    joined = line
+    for end in range(index, min(len(lines), index + _MAX_JOINED)):
+        if _names_image(lines[end], delimiter) or len(joined) + len(lines[end]) > _MAX_LINE:
             break
-        whole += " " + lines[end]
-        if not _open(whole, mark):
-            return whole, end + 1
-    return line, place  # a lone quotation mark
+        joined += " " + lines[end]
+        if not _open(joined, delimiter):
+            return joined, end + 1
+    return line, index  # a lone quotation mark
 
 
-def _open(line: str, mark: str) -> bool:
+def _open(line: str, delimiter: str) -> bool:
     """Return whether a quoted cell has no end."""
     if '"' not in line:
         return False
     try:
-        list(csv.reader([line], delimiter=mark, strict=True))
+        list(csv.reader([line], delimiter=delimiter, strict=True))
     except csv.Error as error:
         return "unexpected end" in str(error)
     return False
 
 
 def _listed(
-    file: Path, captions: dict[str, list[tuple[str, str]]], found: CaptionCollector
+    file: Path, captions: dict[str, list[tuple[str, str]]], collector: CaptionCollector
 ) -> dict[str, str]:
     """Return the split of each image that a list beside the captions names (Flickr_8k.trainImages.txt)."""
     splits: dict[str, str] = {}
@@ -248,31 +254,31 @@ def _listed(
         for key in (base, base.rpartition(".")[0]):
             stems.setdefault(key, []).append(name)
     lines_of_lists = 0
-    counter = NoticeCounter(max_fraction=found.images.max_fraction)
+    counter = NoticeCounter(max_fraction=collector.images.max_fraction)
     for path in sorted(file.parent.glob("*.txt")):
-        split = _split_of(path.stem)
+        split = _split_in(path.stem)
         if not split or path == file:
             continue
         try:
             lines = [
                 (number, line.strip()) for number, line in enumerate(read_lines(path), 1) if line.strip()
             ]
-        except DataError as fault:
-            found.faults.append(fault)
+        except DataError as error:
+            collector.errors.append(error)
             continue
         named = [(number, line, _image_of(line, known, stems)) for number, line in lines]
         if not any(image for _, _, image in named):
-            looks = bool(lines) and all(_IMAGE_END.search(line) for _, line in lines)
+            all_images = bool(lines) and all(_IMAGE_END.search(line) for _, line in lines)
             text = (
                 f"Expected a list of images that have captions, but got {lines[0][1][:80]!r}."
                 if lines
                 else "It is empty."
             )
             case = DataError(text, path=path, record="line 1", field="split")
-            if looks:
-                found.faults.append(case)
+            if all_images:
+                collector.errors.append(case)
             else:
-                found.images.add(
+                collector.images.add(
                     "text files beside the captions not taken for lists of a split", case, harmless=True
                 )
             continue
@@ -281,18 +287,18 @@ def _listed(
             if image is None:
                 text = f"Expected an image that has captions, but got {line[:80]!r}."
                 case = DataError(text, path=path, record=f"line {number}", field="split")
-                found.drop(counter, "lines of split lists that name no image with captions", case)
+                collector.drop(counter, "lines of split lists that name no image with captions", case)
             elif splits.setdefault(image, split) != split:
                 text = f"Expected {image!r} in one split, but {splits[image]} has it too."
-                found.fault(text, record=f"line {number}", field="split", file=path)
-    found.more += counter.notices(lines_of_lists)
+                collector.error(text, record=f"line {number}", field="split", file=path)
+    collector.more += counter.notices(lines_of_lists)
     return splits
 
 
-def _split_of(stem: str) -> str:
+def _split_in(stem: str) -> str:
     """Return the split that a whole word of a file's name means; "latest" has none, "trainImages" has."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", stem)
-    return next((SPLIT_OF[word.lower()] for word in words if word.lower() in SPLIT_OF), "")
+    return next((split for word in words if (split := split_of(word))), "")
 
 
 def _image_of(line: str, known: dict[str, str], stems: dict[str, list[str]]) -> str | None:
@@ -300,5 +306,5 @@ def _image_of(line: str, known: dict[str, str], stems: dict[str, list[str]]) -> 
     name = _NUMBERED.sub("", line.strip('"').replace("\\", "/"))
     if name in known:
         return known[name]
-    found = stems.get(name.rpartition("/")[2], [])
-    return found[0] if len(set(found)) == 1 else None
+    matches = stems.get(name.rpartition("/")[2], [])
+    return matches[0] if len(set(matches)) == 1 else None

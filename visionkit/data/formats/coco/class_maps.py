@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from visionkit.data.formats.coco.reader import BadBoxes, CocoReader, coco_files
+from visionkit.data.formats.coco.layout import coco_files
+from visionkit.data.formats.coco.reader import BadBoxes, CocoReader
 from visionkit.data.formats.masks.label_map import IGNORE
+from visionkit.data.formats.split_notices import split_notices
 from visionkit.data.splits import HOLDOUT, Splits, Subset, holdout
 from visionkit.errors import DataError, InputError, unknown_name
 from visionkit.notices import MAX_DROPPED, Notice
@@ -98,6 +100,7 @@ class CocoClassMaps:
                 field="file_name",
             )
         self.ids = list(things.ids)
+        self.files = things.files
         self.sizes = list(things.sizes)
 
     @property
@@ -156,7 +159,7 @@ def coco_class_maps(
     categories: Sequence[str] | None = None,
     stuff: bool | None = None,
     overlap: Overlap = "smallest",
-    least_area: float = 0.0,
+    min_area: float = 0.0,
     bad_boxes: BadBoxes = "drop",
     seed: int = 0,
     max_dropped: float = MAX_DROPPED,
@@ -167,12 +170,12 @@ def coco_class_maps(
     least_area=1000`.
 
     Args:
-        root: As in `visionkit.data.formats.coco.reader.coco`.
+        root: As in `visionkit.data.formats.coco.boxes.coco`.
         categories: See `CocoClassMaps`.
         stuff: Whether `annotations/stuff_<split>.json` is joined; where there is one for every split if not
             given, unless categories are chosen.
         overlap: See `CocoClassMaps`.
-        least_area: Training images whose chosen objects cover fewer pixels are left out.
+        min_area: Training images whose chosen objects cover fewer pixels are left out.
         bad_boxes: See `visionkit.data.formats.coco.reader.CocoReader`.
         seed: Seed of the share that is held out where there is no validation file.
         max_dropped: See `visionkit.data.formats.coco.reader.CocoReader`.
@@ -195,10 +198,10 @@ def coco_class_maps(
             raise DataError(text, path=file)
         try:
             things = CocoReader(file, images, **options)
-        except DataError as fault:
-            if split != "test" or fault.field != "annotations":
+        except DataError as error:
+            if split != "test" or error.field != "annotations":
                 raise
-            notices.append(Notice("test files without annotations, left out", 1, 1, str(fault)))
+            notices.append(Notice("test files without annotations, left out", 1, 1, str(error)))
             continue
         readers[split] = CocoClassMaps(
             things,
@@ -213,11 +216,7 @@ def coco_class_maps(
             text = f"Expected the categories of {first.things.path.name}, but {split} differs in {odd}."
             raise DataError(text, path=reader.things.path, field="categories")
     facts: dict[str, Any] = {"root": str(Path(root)), "layout": "coco", "overlap": overlap, "stuff": joined}
-    train: Reader = first
-    if least_area > 0:
-        kept = [index for index in range(len(first)) if _area(first, index) >= least_area]
-        facts["left_out"] = f"{len(first) - len(kept)} training images with under {least_area:g} pixels"
-        train = Subset(first, kept)
+    train = _large_enough(first, min_area, facts)
     if not len(train):
         raise InputError(f"Expected training images in {first.things.path}, but there are none.")
     val: Reader | None = readers.get("val")
@@ -231,14 +230,23 @@ def coco_class_maps(
         for part in (reader.things, reader.stuff)
         for notice in (() if part is None else part.notices)
     ]
-    notices += _absent(first)
+    notices += [*_absent(first), *split_notices(root, readers, max_dropped=max_dropped)]
     return Splits(train, val, readers.get("test"), first.classes, name, facts, tuple(notices))
+
+
+def _large_enough(reader: CocoClassMaps, min_area: float, facts: dict[str, Any]) -> Reader:
+    """Return the images whose chosen objects cover enough pixels, and note how many do not."""
+    if min_area <= 0:
+        return reader
+    remaining = [index for index in range(len(reader)) if _area(reader, index) >= min_area]
+    facts["left_out"] = f"{len(reader) - len(remaining)} training images with under {min_area:g} pixels"
+    return Subset(reader, remaining)
 
 
 def stuff_file(file: Path) -> Path | None:
     """Return the file of stuff beside a file of instances, `stuff_*.json` beside `instances_*.json`."""
-    found = file.with_name("stuff_" + file.name.removeprefix("instances_"))
-    return found if found.is_file() else None
+    file_of_stuff = file.with_name("stuff_" + file.name.removeprefix("instances_"))
+    return file_of_stuff if file_of_stuff.is_file() else None
 
 
 def _absent(reader: CocoClassMaps) -> list[Notice]:

@@ -1,4 +1,4 @@
-"""Large JSON files, one record at a time: what is read is as large as a record, not as the file."""
+"""Stream the records of large JSON files: memory is bounded by one record, not by the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder()
 def stream_records(path: Path, sections: Collection[str]) -> Iterator[tuple[str, int, Any]]:
     """Yield `(section, index, record)` of the lists that stand under some keys of the outermost object.
 
-    A section that is no list is yielded whole, with the index -1; an empty one is yielded with the index -2
+    A section that is no list is yielded as one value, with the index -1; an empty one with the index -2
     and no record, so that it differs from a missing one. Other keys are read over.
 
     Args:
@@ -29,7 +29,7 @@ def stream_records(path: Path, sections: Collection[str]) -> Iterator[tuple[str,
         sections: The keys of the lists.
 
     Raises:
-        DataError: The file cannot be read, is no JSON, or holds a section twice; the text says where.
+        DataError: The file cannot be read, is no JSON, or holds a section twice; the text gives the position.
     """
     try:
         with path.open(encoding="utf-8-sig") as stream:
@@ -45,7 +45,12 @@ def stream_records(path: Path, sections: Collection[str]) -> Iterator[tuple[str,
 
 
 class _Window:
-    """A stretch of the file's text, and how far it has been used."""
+    """A window of text that slides over the file: `text[at:]` is read but not used yet.
+
+    Args:
+        stream: The open file.
+        path: The file, for errors.
+    """
 
     def __init__(self, stream: TextIOBase | Any, path: Path) -> None:
         self.stream = stream
@@ -58,41 +63,43 @@ class _Window:
     def peek(self) -> str:
         """Return the next character that is no space, "" at the end."""
         while True:
-            found = _SPACE.match(self.text, self.at)
-            self.at = found.end() if found else self.at
+            space = _SPACE.match(self.text, self.at)
+            self.at = space.end() if space else self.at
             if self.at < len(self.text) or self.ended:
                 return self.text[self.at : self.at + 1]
             self._more()
 
-    def take(self, wanted: str) -> str:
-        """Use the next character, which must be one of `wanted`."""
-        found = self.peek()
-        if not found or found not in wanted:
-            raise self.fault(f"{' or '.join(map(repr, wanted))}, but got {found or 'the end of the file'!r}")
+    def take(self, expected: str) -> str:
+        """Use the next character that is no space; it must be one of `expected`."""
+        char = self.peek()
+        if not char or char not in expected:
+            raise self.error(f"{' or '.join(map(repr, expected))}, but got {char or 'the end of the file'!r}")
         self.at += 1
-        return found
+        return char
 
     def value(self) -> Any:
         """Use the next value."""
         self.peek()
         while True:
+            # 1. Decode at the current position; what is incomplete fails and is tried again with more text.
             try:
                 value, end = _DECODER.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
                 if self.ended:
                     tail = self.text[error.pos : error.pos + 20]
                     got = repr(tail) if tail.strip() else "the end of the file: it is cut short"
-                    raise self.fault(f"JSON, but got {got}") from None
+                    raise self.error(f"JSON, but got {got}") from None
             except (RecursionError, ValueError) as error:
-                raise self.fault(f"plain JSON, but {error}") from None
+                raise self.error(f"plain JSON, but {error}") from None
             else:
-                # What touches the end of the window may go on behind it.
+                # 2. A value that touches the end of the window may go on behind it: 12 of 123.
                 if end < len(self.text) or self.ended:
                     self.at = end
                     return value
+            # 3. Read more of the file.
             self._more()
 
-    def fault(self, text: str) -> DataError:
+    def error(self, text: str) -> DataError:
         """Return an error that says where in the file."""
         return DataError(f"Expected {text}.", path=self.path, record=self.where)
 
@@ -105,21 +112,23 @@ class _Window:
 
 
 def _walk(window: _Window, sections: Collection[str]) -> Iterator[tuple[str, int, Any]]:
+    # 1. The outermost value is an object.
     if window.peek() != "{":
         got = window.peek()
         what = {"": "an empty file", "[": "a list"}.get(got, f"{got!r} first")
-        raise window.fault(f"an object of {', '.join(sections)}, but got {what}")
+        raise window.error(f"an object of {', '.join(sections)}, but got {what}")
     window.take("{")
+    # 2. Its keys: lists of `sections` are streamed, other values are decoded and dropped.
     seen: set[str] = set()
     while window.peek() != "}":
         if seen:
             window.take(",")
         key = window.value()
         if not isinstance(key, str):
-            raise window.fault(f"a key, but got {key!r}")
+            raise window.error(f"a key, but got {key!r}")
         window.take(":")
         if key in seen and key in sections:
-            raise window.fault(f"one list of {key}, but there are two")
+            raise window.error(f"one list of {key}, but there are two")
         seen.add(key)
         if key not in sections:
             window.where = key
@@ -129,9 +138,10 @@ def _walk(window: _Window, sections: Collection[str]) -> Iterator[tuple[str, int
         else:
             yield from _elements(window, key)
         window.where = "the outermost value"
+    # 3. Nothing follows.
     window.take("}")
     if window.peek():
-        raise window.fault(f"nothing after the outermost object, but got {window.peek()!r}")
+        raise window.error(f"nothing after the outermost object, but got {window.peek()!r}")
 
 
 def _elements(window: _Window, key: str) -> Iterator[tuple[str, int, Any]]:

@@ -9,27 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit.data.formats.image_names import ImageFinder
-from visionkit.data.splits import SPLIT_ALIASES
+from visionkit.data.splits import SPLIT_ALIASES, split_of
 from visionkit.errors import DataError
 
 __all__ = ["coco_files", "is_coco"]
 
-_ALIAS = {alias: split for split, names in SPLIT_ALIASES.items() for alias in names}
+_ALIASES = [alias for names in SPLIT_ALIASES.values() for alias in names]
 _NAMED = re.compile(
-    rf"(?:(?:instances|coco|annotations)[_-])?({'|'.join(sorted(_ALIAS, key=len, reverse=True))})"
+    rf"(?:(?:instances|coco|annotations)[_-])?({'|'.join(sorted(_ALIASES, key=len, reverse=True))})"
     r"[_-]?(\d*)(?:[_-](?:instances|coco|annotations))?",
     re.IGNORECASE,
 )
 _EXPORTS = ("_annotations.coco.json", "labels.json", "annotations.json", "instances_default.json")
 _OTHERS = ("captions_", "stuff_", "panoptic_", "image_info_")  # of COCO's own files, those without boxes
 _ENDS = 1 << 18  # bytes at either end of a file that say what it is
-_MARKS = re.compile(r'"(images|annotations|categories|bbox|image_id|file_name)"')
-_MOST = 8  # files of no telling name that are looked into
+_KEYS = re.compile(r'"(images|annotations|categories|bbox|image_id|file_name)"')
+_MAX_FILES = 8  # files without the name of a split whose content is read
 
-Place = tuple[Path, Path]
+FileAndFolder = tuple[Path, Path]
 
 
-def coco_files(root: str | os.PathLike[str]) -> dict[str, Place]:
+def coco_files(root: str | os.PathLike[str]) -> dict[str, FileAndFolder]:
     """Return the JSON file and the folder of images of each split, by the layouts that `coco` knows.
 
     Names of splits are those of `SPLIT_ALIASES`, in any case. Of several folders that could hold the images
@@ -44,13 +44,13 @@ def coco_files(root: str | os.PathLike[str]) -> dict[str, Place]:
     top = Path(root)
     if top.suffix.lower() == ".json":
         return {"train": (top, _images_of_single(top))}
-    files: dict[str, Place] = {}
-    for split, found in _by_split(top).items():
-        if len(found) > 1:
-            both = ", ".join(str(file.relative_to(top)) for file in found)
+    files: dict[str, FileAndFolder] = {}
+    for split, candidates in _by_split(top).items():
+        if len(candidates) > 1:
+            both = ", ".join(str(file.relative_to(top)) for file in candidates)
             text = f"Expected one COCO file of the split {split}, but there are {both}. Name one of them."
             raise DataError(text, path=top)
-        files[split] = (found[0], _images_of_split(top, found[0]))
+        files[split] = (candidates[0], _images_of_split(top, candidates[0]))
     if "train" in files:
         return files
     alone = [] if files else _unnamed(top)
@@ -71,36 +71,36 @@ def coco_files(root: str | os.PathLike[str]) -> dict[str, Place]:
 
 
 def is_coco(root: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a COCO file, or a folder that holds some; nothing is read whole.
+    """Return whether a path is a COCO file, or a folder that holds some; no file is read completely.
 
-    It says what the folder is, not that it is sound: faults of the layout are `coco_files`' to name.
+    Errors of the layout are raised by `coco_files`, not here.
 
     Args:
         root: Any path.
     """
     top = Path(root)
     if top.suffix.lower() == ".json":
-        return top.is_file() and bool(_MARKS.search("".join(_ends(top))))
+        return top.is_file() and bool(_KEYS.search("".join(_ends(top))))
     return top.is_dir() and bool(_by_split(top) or _unnamed(top))
 
 
 def _by_split(top: Path) -> dict[str, list[Path]]:
     """Return the files whose own name, or whose folder's name, is that of a split."""
-    found: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for folder in _folders(top):
-        split = _ALIAS.get(folder.name.lower())
+        split = split_of(folder.name)
         if split is not None:
             files = _json_files(folder)
             exports = [file for file in files if file.name.lower() in _EXPORTS]
             if not exports and len(files) == 1:
                 exports = files
-            found.setdefault(split, []).extend(file for file in exports if _looks_like_coco(file))
+            by_split.setdefault(split, []).extend(file for file in exports if _is_coco_objects(file))
     for folder in _homes(top):
         for file in _json_files(folder):
             named = _NAMED.fullmatch(file.stem)
             if named:
-                found.setdefault(_ALIAS[named[1].lower()], []).append(file)
-    return {split: found[split] for split in SPLIT_ALIASES if found.get(split)}
+                by_split.setdefault(str(split_of(named[1])), []).append(file)
+    return {split: by_split[split] for split in SPLIT_ALIASES if by_split.get(split)}
 
 
 def _unnamed(top: Path) -> list[Path]:
@@ -112,7 +112,7 @@ def _unnamed(top: Path) -> list[Path]:
         if not file.name.lower().startswith(_OTHERS)
     ]
     files.sort(key=lambda file: file.name.lower() not in (*_EXPORTS, "result.json"))
-    return [file for file in files[:_MOST] if _looks_like_coco(file)]
+    return [file for file in files[:_MAX_FILES] if _is_coco_objects(file)]
 
 
 def _homes(top: Path) -> list[Path]:
@@ -121,34 +121,33 @@ def _homes(top: Path) -> list[Path]:
 
 def _images_of_split(top: Path, file: Path) -> Path:
     """Return the folder of images of a file whose name or folder is that of a split."""
-    if _ALIAS.get(file.parent.name.lower()) and not _NAMED.fullmatch(file.stem):
+    if split_of(file.parent.name) and not _NAMED.fullmatch(file.stem):
         return _choose(file.parent, ("", "images", "data"), file)
     named = _NAMED.fullmatch(file.stem)
     split, year = (named[1], named[2]) if named else ("", "")
-    places = [f"images/{split}{year}", f"{split}{year}", f"images/{split}", split, "images", "data", ""]
-    places += [
-        place for alias in SPLIT_ALIASES[_ALIAS[split.lower()]] for place in (f"images/{alias}", alias)
-    ]
-    return _choose(top, places, file)
+    folders = [f"images/{split}{year}", f"{split}{year}", f"images/{split}", split, "images", "data", ""]
+    for alias in SPLIT_ALIASES.get(split_of(split) or "", ()):
+        folders += [f"images/{alias}", alias]
+    return _choose(top, folders, file)
 
 
 def _images_of_single(file: Path) -> Path:
     """Return the folder of images of a file that stands alone."""
     above = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
     named = _NAMED.fullmatch(file.stem) or re.fullmatch(r"(?:instances_)?([A-Za-z]+)(\d*)", file.stem)
-    places = ["images", "data", ""]
+    folders = ["images", "data", ""]
     if named:
         split, year = named[1], named[2]
-        places = [f"images/{split}{year}", f"{split}{year}", f"images/{split}", split, *places]
-    return _choose(above, places, file)
+        folders = [f"images/{split}{year}", f"{split}{year}", f"images/{split}", split, *folders]
+    return _choose(above, folders, file)
 
 
-def _choose(top: Path, places: Sequence[str], file: Path) -> Path:
+def _choose(top: Path, names: Sequence[str], file: Path) -> Path:
     """Return the folder in which the first image of a file lies, or the first that there is."""
     finder = ImageFinder(top)
     folders = []
-    for place in places:
-        real = finder.find(place)[0] if place else ""
+    for candidate in names:
+        real = finder.find(candidate)[0] if candidate else ""
         if real is not None and (top / real).is_dir() and top / real not in folders:
             folders.append(top / real)
     name = _first_name(file)
@@ -161,17 +160,17 @@ def _choose(top: Path, places: Sequence[str], file: Path) -> Path:
 
 def _first_name(file: Path) -> str | None:
     for text in _ends(file):
-        found = re.search(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', text)
-        if found:
+        matched = re.search(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', text)
+        if matched:
             try:
-                name = json.loads(found[1])
+                name = json.loads(matched[1])
             except ValueError:
                 return None
             return name if ".." not in name and "\0" not in name else None
     return None
 
 
-def _looks_like_coco(file: Path) -> bool:
+def _is_coco_objects(file: Path) -> bool:
     text = "".join(_ends(file))
     boxes = '"categories"' in text or '"bbox"' in text
     return boxes and '"file_name"' in text and '"segments_info"' not in text

@@ -14,15 +14,16 @@ import torch
 
 from visionkit.data.formats.coco.json_stream import stream_records
 from visionkit.data.formats.masks.label_map import IGNORE
-from visionkit.data.formats.masks.layout import split_of
-from visionkit.data.formats.masks.read_mask import raw_mask, size_fault
+from visionkit.data.formats.masks.read_mask import raw_mask, size_error
+from visionkit.data.formats.source import Source, check_reader, read_each, sound
+from visionkit.data.formats.split_notices import split_notices
 from visionkit.data.read_image import inside, read_image
-from visionkit.data.splits import HOLDOUT, Splits, holdout
+from visionkit.data.splits import HOLDOUT, Splits, holdout, split_of
 from visionkit.errors import DataError, InputError, unknown_name
 from visionkit.notices import MAX_DROPPED, Notice
 from visionkit.types import Reader, Sample
 
-__all__ = ["PanopticReader", "check_panoptic", "is_panoptic", "panoptic"]
+__all__ = ["PanopticReader", "check_panoptic", "is_panoptic", "panoptic", "read_panoptic"]
 
 _NAME = re.compile(r"panoptic_([a-z]+)(\d*)", re.IGNORECASE)
 _BACKGROUND = "background"
@@ -112,18 +113,18 @@ class PanopticReader:
         if raw.coloured:  # id = red + 256 green + 65536 blue
             segments = (segments >> 16) | (segments & 0xFF00) | ((segments & 255) << 16)
         if segments.shape != tuple(image.shape[-2:]):
-            raise size_fault(
+            raise size_error(
                 str(self.images / record.image),
                 str(self.masks / record.mask),
                 tuple(image.shape[-2:]),
                 segments.shape,
                 root=self.masks,
             )
-        values, places = np.unique(segments, return_inverse=True)
+        values, inverse = np.unique(segments, return_inverse=True)
         numbers = np.full(len(values), IGNORE, dtype=np.int64)
-        for at, value in enumerate(values.tolist()):
+        for index, value in enumerate(values.tolist()):
             if value in record.categories:
-                numbers[at] = self._numbers[record.categories[value]]
+                numbers[index] = self._numbers[record.categories[value]]
             elif value:
                 raise DataError(
                     f"Expected the segments of segments_info, but the PNG {record.mask} has {value}, "
@@ -132,7 +133,7 @@ class PanopticReader:
                     record=record.image,
                     field="segments_info",
                 )
-        mask = torch.from_numpy(numbers[places.reshape(segments.shape)])
+        mask = torch.from_numpy(numbers[inverse.reshape(segments.shape)])
         height, width = segments.shape
         return {"image": image, "mask": mask, "id": record.image, "size": (height, width)}
 
@@ -164,18 +165,41 @@ def panoptic(
     Args:
         root: The folder, or a JSON file, which is taken for the training split.
         categories: Names of the categories that are classes; the rest is background. All if not given.
-        seed: Seed of a held-out share, where there is no validation file.
-        max_dropped: Largest share of a file's images that may lack an annotation; they are left out.
+        seed: Seed of a held-out fraction, where there is no validation file.
+        max_dropped: Largest fraction of a file's images that may lack an annotation; they are left out.
 
     Raises:
-        DataError: A file cannot be read, or a record is at fault; file, record and field are named.
+        DataError: A file cannot be read, or a record is wrong; file, record and field are named.
         InputError: A category is not the file's, or there is no training image.
     """
+    return read_panoptic(root, categories=categories, seed=seed).splits(max_dropped)
+
+
+def read_panoptic(root: str | Path, *, categories: Sequence[str] | None = None, seed: int = 0) -> Source:
+    """Read the JSON files of a panoptic data set; the arguments are those of `panoptic`.
+
+    Args:
+        root: The folder, or a JSON file.
+        categories: Names of the categories that are classes.
+        seed: Seed of the hold-out.
+    """
     top = Path(root)
-    readers = {split: _reader(file, categories) for split, file in _files(top).items()}
+    files = _files(top)
+    read = read_each(files.values(), lambda file: _reader(file, categories))
+    return Source(
+        lambda max_dropped: _splits(top, dict(zip(files, sound(read), strict=True)), seed, max_dropped),
+        lambda left_out: [
+            error
+            for each in read
+            for error in ([each] if isinstance(each, DataError) else check_reader(each))
+        ],
+    )
+
+
+def _splits(top: Path, readers: dict[str, PanopticReader], seed: int, max_dropped: float) -> Splits:
     if "train" not in readers:
         raise DataError("Expected annotations/panoptic_train*.json, but there is none.", path=top)
-    train, val = readers["train"], readers.get("val")
+    train = readers["train"]
     for split, reader in readers.items():
         if reader.classes != train.classes:
             odd = sorted(set(reader.classes) ^ set(train.classes))[:3]
@@ -184,38 +208,26 @@ def panoptic(
     if not len(train):
         raise InputError(f"Expected training images in {train.path}, but there are none.")
     facts: dict[str, Any] = {"root": str(top), "layout": "panoptic"}
-    kept: Reader = train
-    held: Reader | None = val
-    if held is None:
-        kept, held = holdout(train, HOLDOUT, seed=seed, path=top)
-        facts["val"] = f"there is no validation file: {len(held)} training images are held out"
+    remaining: Reader = train
+    val: Reader | None = readers.get("val")
+    if val is None:
+        remaining, val = holdout(train, HOLDOUT, seed=seed, path=top)
+        facts["val"] = f"there is no validation file: {len(val)} training images are held out"
     notices = tuple(
         Notice(f"{split}: images without an annotation left out", *reader.lonely, max_dropped)
         for split, reader in readers.items()
         if reader.lonely[0]
-    )
-    return Splits(kept, held, readers.get("test"), train.classes, top.resolve().stem, facts, notices)
+    ) + split_notices(top, readers, max_dropped=max_dropped)
+    return Splits(remaining, val, readers.get("test"), train.classes, top.resolve().stem, facts, notices)
 
 
 def check_panoptic(root: str | Path) -> list[DataError]:
-    """Read every image and PNG of a panoptic data set and return every fault.
+    """Read every image and PNG of a panoptic data set and return every error.
 
     Args:
         root: As in `panoptic`.
     """
-    faults: list[DataError] = []
-    for file in _files(Path(root)).values():
-        try:
-            reader = _reader(file, None)
-        except DataError as fault:
-            faults.append(fault)
-            continue
-        for index in range(len(reader)):
-            try:
-                reader[index]
-            except DataError as fault:
-                faults.append(fault)
-    return faults
+    return read_panoptic(root).errors(True)
 
 
 def _files(root: Path) -> dict[str, Path]:
@@ -226,18 +238,18 @@ def _files(root: Path) -> dict[str, Path]:
     """
     if root.suffix.lower() == ".json":
         return {"train": root} if _NAME.fullmatch(root.stem) and root.is_file() else {}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in (root / "annotations", root):
         for file in sorted(folder.glob("panoptic_*.json")):
             matched = _NAME.fullmatch(file.stem)
             split = split_of(matched[1]) if matched else None
-            if split is not None and split in found:
+            if split is not None and split in files:
                 raise DataError(
-                    f"Expected one file of the split {split}, but also {found[split]}.", path=file
+                    f"Expected one file of the split {split}, but also {files[split]}.", path=file
                 )
             if split is not None:
-                found[split] = file
-    return found
+                files[split] = file
+    return files
 
 
 def _reader(file: Path, categories: Sequence[str] | None) -> PanopticReader:
@@ -256,7 +268,7 @@ def _reader(file: Path, categories: Sequence[str] | None) -> PanopticReader:
             else:
                 listed.append((index, record))
         except (KeyError, TypeError, ValueError) as error:
-            raise _fault(file, section, index, error) from error
+            raise _record_error(file, section, index, error) from error
     if not 1 <= len(names) <= IGNORE or len(set(names.values())) < len(names):
         raise DataError(
             f"Expected 1 to {IGNORE} categories, each named once, but got {len(names)}.",
@@ -283,34 +295,34 @@ def _reader(file: Path, categories: Sequence[str] | None) -> PanopticReader:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
-            raise _fault(file, "annotations", index, error) from error
+            raise _record_error(file, "annotations", index, error) from error
     with_mask = {record.image for record in records}
-    lacking = [name for name in images.values() if name not in with_mask]
-    lonely = (len(lacking), len(images), lacking[0] if lacking else "")
+    without_mask = [name for name in images.values() if name not in with_mask]
+    lonely = (len(without_mask), len(images), without_mask[0] if without_mask else "")
     return PanopticReader(file, _images(file), _masks(file), tuple(records), names, chosen, lonely)
 
 
-def _fault(file: Path, section: str, index: int, error: Exception) -> DataError:
-    wanted = {
+def _record_error(file: Path, section: str, index: int, error: Exception) -> DataError:
+    expected = {
         "images": "id and file_name",
         "categories": "id and name",
         "annotations": "image_id of a listed image, file_name and segments_info with id and category_id",
     }[section]
     got = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
-    return DataError(f"Expected {wanted}, but {got}.", path=file, record=f"{section}[{index}]")
+    return DataError(f"Expected {expected}, but {got}.", path=file, record=f"{section}[{index}]")
 
 
 def _masks(file: Path) -> Path:
     """Return the folder of the PNG files: of the JSON's name, beside it or beside its folder."""
-    places = (file.with_suffix(""), file.parent.parent / file.stem)
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
+    folders = (file.with_suffix(""), file.parent.parent / file.stem)
+    folder = next((each for each in folders if each.is_dir()), None)
+    if folder is None:
         raise DataError(
             f"Expected the PNG files in a folder {file.stem} beside this file, but there is none. Unpack "
             f"{file.stem}.zip there.",
             path=file,
         )
-    return inside(file.parent.parent if found == places[1] else file.parent, found)
+    return inside(file.parent.parent if folder == folders[1] else file.parent, folder)
 
 
 def _images(file: Path) -> Path:
@@ -318,5 +330,5 @@ def _images(file: Path) -> Path:
     matched = _NAME.fullmatch(file.stem)
     name, year = matched.groups() if matched else ("train", "")
     above = file.parent.parent if file.parent.name == "annotations" else file.parent
-    places = [f"images/{name}{year}", f"{name}{year}", f"images/{name}", name, "images"]
-    return next((above / place for place in places if (above / place).is_dir()), above)
+    folders = [f"images/{name}{year}", f"{name}{year}", f"images/{name}", name, "images"]
+    return next((above / name_ for name_ in folders if (above / name_).is_dir()), above)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,18 +13,15 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from visionkit.data.formats.box_splits import validation_split
-from visionkit.data.formats.coco.layout import coco_files, is_coco
-from visionkit.data.formats.coco.validate import check_coco_file, scan_coco, size_fault
+from visionkit.data.formats.coco.validate import Scan, scan_coco, size_error
 from visionkit.data.formats.image_names import ImageFinder
 from visionkit.data.read_image import read_image
-from visionkit.data.splits import Splits
 from visionkit.data.truth import make_truth
 from visionkit.errors import DataError, InputError
-from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
+from visionkit.notices import MAX_DROPPED, NoticeCounter, check_notices
 from visionkit.types import Sample, Truth
 
-__all__ = ["CocoReader", "check_coco", "coco", "coco_files", "coco_results", "is_coco"]
+__all__ = ["BadBoxes", "CocoReader", "coco_results"]
 
 BadBoxes = Literal["drop", "raise"]
 Ints = npt.NDArray[np.int64]
@@ -33,8 +29,8 @@ MISSING = "images that are missing, left out"
 OTHERWISE = "images found under another spelling of their name"
 
 
-class Found(Protocol):
-    """What was found in one image, as `Detector.predict_step` returns it."""
+class Detections(Protocol):
+    """The detections of one image, as `Detector.predict_step` returns it."""
 
     @property
     def boxes(self) -> Tensor:
@@ -69,25 +65,25 @@ class CocoReader:
 
     Args:
         path: The JSON file.
-        root: The folder of the images; no file outside it is opened, whatever the JSON says.
+        root: The folder of the images; no file outside it is opened.
         masks: Also give `masks`, from polygons or run lengths.
         bad_boxes: An object whose box, outline, image or category cannot be right is left out and kept in
-            `dropped` ("drop"), or is an error ("raise"), as is then a box that must be cut. Every other fault
+            `dropped` ("drop"), or is an error ("raise"), as is then a box that must be cut. Every other error
             is an error always.
         keep_empty: Keep images without objects (crowds do not count).
         drop_missing: Leave out images whose files are not there; otherwise reading them is an error.
-        max_dropped: Share of the annotations (and of the images) that may be left out; more is an error.
+        max_dropped: Fraction of the annotations (and of the images) that may be left out; more is an error.
 
     Attributes:
         classes: Names of the categories, by label. Categories without an annotation that only stand above
             others (as supercategory) or for the background are left out.
         category_ids: The file's own ids, by label.
         image_ids: The file's own ids, by sample.
-        dropped: The objects left out, as faults.
+        dropped: The objects left out, as errors.
         notices: What was left out, cut or assumed, counted.
 
     Raises:
-        DataError: The file has a fault; the text says how many there are.
+        DataError: The file has an error; the text gives their number.
     """
 
     def __init__(
@@ -101,19 +97,61 @@ class CocoReader:
         drop_missing: bool = False,
         max_dropped: float = MAX_DROPPED,
     ) -> None:
-        self.path, self.root, self.masks = Path(path), Path(root), masks
-        scan = scan_coco(path, masks=masks, max_dropped=max_dropped)
+        scan = scan_coco(path, masks=masks)
+        self._open(scan, Path(root), masks, bad_boxes, keep_empty, drop_missing, max_dropped)
+
+    @classmethod
+    def of_scan(
+        cls,
+        scan: Scan,
+        root: Path,
+        *,
+        masks: bool,
+        bad_boxes: BadBoxes,
+        keep_empty: bool,
+        max_dropped: float,
+    ) -> CocoReader:
+        """Return the reader of a file that was scanned; images that are not there are left out.
+
+        Args:
+            scan: The file.
+            root: See `CocoReader`.
+            masks: See `CocoReader`.
+            bad_boxes: See `CocoReader`.
+            keep_empty: See `CocoReader`.
+            max_dropped: See `CocoReader`.
+        """
+        reader = cls.__new__(cls)
+        reader._open(scan, root, masks, bad_boxes, keep_empty, True, max_dropped)
+        return reader
+
+    def _open(
+        self,
+        scan: Scan,
+        root: Path,
+        masks: bool,
+        bad_boxes: BadBoxes,
+        keep_empty: bool,
+        drop_missing: bool,
+        max_dropped: float,
+    ) -> None:
+        self.path, self.root, self.masks = scan.path, root, masks
+        path = scan.path
         images = NoticeCounter(max_fraction=max_dropped)
-        self._files, missing = self._find(scan.records.names, scan.kept, images)
-        faults = list(scan.faults)
+        self._files, missing = self._find(scan.records.names, scan.unique, images)
+        errors = list(scan.errors)
+        dropped = [error for error in scan.dropped if masks or error.field != "segmentation"]
         if bad_boxes == "raise":
-            faults += [*scan.dropped, *scan.cut, *(missing.values() if drop_missing else ())]
-        if faults:
-            first = faults[0]
-            more = f" `visionkit check {path}` lists all {len(faults)} faults." if len(faults) > 1 else ""
+            errors += [*dropped, *scan.cut, *(missing.values() if drop_missing else ())]
+        if errors:
+            first = errors[0]
+            more = f" `visionkit check {path}` lists all {len(errors)} errors." if len(errors) > 1 else ""
             raise DataError(first.message + more, path=first.path, record=first.record, field=first.field)
-        self.dropped = list(scan.dropped)
-        self.notices = (*scan.notices(), *images.notices(int(scan.kept.sum())))
+        self.dropped = dropped
+        self.notices = (
+            *scan.notices(masks=masks, max_dropped=max_dropped),
+            *images.notices(int(scan.unique.sum())),
+        )
         if not drop_missing:
             self.notices = tuple(each for each in self.notices if each.what != MISSING)
         check_notices(self.notices, path=str(path))
@@ -122,15 +160,16 @@ class CocoReader:
         self._category_ids: list[int] = records.category_ids[order].tolist()
         self._classes = [records.classes[index] for index in order]
         crowd = np.maximum(records.crowd, 0)
-        self._row, counted = (_by_image(scan.image, chosen) for chosen in (scan.usable, scan.scored))
+        fitting = scan.outlined if masks else np.ones_like(scan.outlined)
+        self._row, counted = (_by_image(scan.image, each & fitting) for each in (scan.usable, scan.scored))
         real = np.bincount(scan.image[self._row][crowd[self._row] == 0], minlength=len(records.names))
-        keep = scan.kept if keep_empty else scan.kept & (real > 0)
+        keep = scan.unique if keep_empty else scan.unique & (real > 0)
         if drop_missing and missing:
             keep = keep.copy()
             keep[list(missing)] = False
-        kept = np.flatnonzero(keep)
-        self._first, self._last = _ranges(scan.image[self._row], kept)
-        self._truth_first, self._truth_last = _ranges(scan.image[counted], kept)
+        chosen = np.flatnonzero(keep)
+        self._first, self._last = _ranges(scan.image[self._row], chosen)
+        self._truth_first, self._truth_last = _ranges(scan.image[counted], chosen)
         self._truth_row, self._full = counted, scan.full[counted]
         self._boxes = scan.corners[self._row].astype(np.float32)
         self._crowd = crowd[self._row].astype(np.int64)
@@ -139,11 +178,11 @@ class CocoReader:
         self._areas = np.where(np.isnan(areas), plain, areas)
         self._truth_area, self._truth_crowd = records.areas[counted], crowd[counted].astype(np.int64)
         self._raw_labels = scan.label[self._row], scan.label[counted]
-        self._outlines = records.outlines
-        self.image_ids: list[int] = records.image_ids[kept].tolist()
-        self.ids: Sequence[str] = [records.names[index] for index in kept]
-        self._files = [self._files[index] for index in kept]
-        self.sizes: Sequence[tuple[int, int]] = [(int(h), int(w)) for h, w in records.sizes[kept].tolist()]
+        self._outlines = records.outlines if masks else None
+        self.image_ids: list[int] = records.image_ids[chosen].tolist()
+        self.ids: Sequence[str] = [records.names[index] for index in chosen]
+        self._files = [self._files[index] for index in chosen]
+        self.sizes: Sequence[tuple[int, int]] = [(int(h), int(w)) for h, w in records.sizes[chosen].tolist()]
         self.leave_out(self.parents)
 
     def leave_out(self, categories: Collection[int]) -> None:
@@ -152,29 +191,29 @@ class CocoReader:
         Args:
             categories: Ids of categories, of those in `parents`.
         """
-        chosen = [place for place, number in enumerate(self._category_ids) if number not in categories]
-        self.category_ids = tuple(self._category_ids[place] for place in chosen)
-        self.classes = tuple(self._classes[place] for place in chosen)
+        chosen = [index for index, number in enumerate(self._category_ids) if number not in categories]
+        self.category_ids = tuple(self._category_ids[index] for index in chosen)
+        self.classes = tuple(self._classes[index] for index in chosen)
         number = np.zeros(len(self._category_ids), dtype=np.int64)
         number[chosen] = np.arange(len(chosen))
         self._labels, self._truth_labels = (number[labels] for labels in self._raw_labels)
 
     def _find(
-        self, names: Sequence[str], kept: npt.NDArray[np.bool_], counter: NoticeCounter
+        self, names: Sequence[str], listed: npt.NDArray[np.bool_], counter: NoticeCounter
     ) -> tuple[list[str], dict[int, DataError]]:
         """Return the file of each image (its name, where there is none), and the images without one."""
         finder, files, missing = ImageFinder(self.root), list(names), {}
-        for index in np.flatnonzero(kept).tolist():
-            found, otherwise = finder.find(names[index])
-            if found is None:
+        for index in np.flatnonzero(listed).tolist():
+            match_, otherwise = finder.find(names[index])
+            if match_ is None:
                 text = f"Expected the image {names[index]!r} in {self.root}, but there is none by this name."
-                fault = DataError(text, path=self.path, record=f"images[{index}]", field="file_name")
-                missing[index] = fault
-                counter.add(MISSING, fault)
+                error = DataError(text, path=self.path, record=f"images[{index}]", field="file_name")
+                missing[index] = error
+                counter.add(MISSING, error)
             else:
-                files[index] = found
+                files[index] = match_
             if otherwise:
-                text = f"{self.path}, record images[{index}]: {names[index]!r} is read from {found!r}"
+                text = f"{self.path}, record images[{index}]: {names[index]!r} is read from {match_!r}"
                 counter.add(OTHERWISE, text, harmless=True)
         return files, missing
 
@@ -196,11 +235,16 @@ class CocoReader:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def files(self) -> list[str]:
+        """The image of each sample."""
+        return [str(self.root / name) for name in self._files]
+
     def areas(self, index: int) -> tuple[list[int], list[float]]:
         """Return label and area of the objects of image `index` without opening it; crowds are left out."""
-        own = slice(int(self._first[index]), int(self._last[index]))
-        alone = self._crowd[own] == 0
-        return self._labels[own][alone].tolist(), self._areas[own][alone].tolist()
+        rows = slice(int(self._first[index]), int(self._last[index]))
+        alone = self._crowd[rows] == 0
+        return self._labels[rows][alone].tolist(), self._areas[rows][alone].tolist()
 
     @property
     def object_counts(self) -> list[int]:
@@ -211,16 +255,16 @@ class CocoReader:
 
     def truth(self, index: int) -> Truth:
         """Return the objects of image `index` as the file has them, without opening it."""
-        own = slice(int(self._truth_first[index]), int(self._truth_last[index]))
+        rows = slice(int(self._truth_first[index]), int(self._truth_last[index]))
         masks = None
         if self.masks and self._outlines is not None:
             size = self.sizes[index]
-            masks = [self._outlines.runs(row, size) for row in self._truth_row[own].tolist()]
+            masks = [self._outlines.runs(row, size) for row in self._truth_row[rows].tolist()]
         return make_truth(
-            self._full[own].copy(),
-            self._truth_labels[own].copy(),
-            iscrowd=self._truth_crowd[own].copy(),
-            area=self._truth_area[own].copy(),
+            self._full[rows].copy(),
+            self._truth_labels[rows].copy(),
+            iscrowd=self._truth_crowd[rows].copy(),
+            area=self._truth_area[rows].copy(),
             masks=masks,
             image_id=self.image_ids[index],
         )
@@ -229,144 +273,44 @@ class CocoReader:
         """Read image `index`; raise `DataError` when it cannot be read or has another size."""
         name, size = self.ids[index], self.sizes[index]
         image = read_image(self._files[index], root=self.root)
-        found = (int(image.shape[1]), int(image.shape[2]))
-        if found != size:
+        actual = (int(image.shape[1]), int(image.shape[2]))
+        if actual != size:
             where = f"images (id {self.image_ids[index]})"
-            raise DataError(size_fault(size, found), path=self.path, record=where, field="size")
-        own = slice(int(self._first[index]), int(self._last[index]))
+            raise DataError(size_error(size, actual), path=self.path, record=where, field="size")
+        rows = slice(int(self._first[index]), int(self._last[index]))
         sample: Sample = {
             "image": image,
             "id": name,
-            "boxes": torch.from_numpy(self._boxes[own].copy()),
-            "labels": torch.from_numpy(self._labels[own].copy()),
-            "iscrowd": torch.from_numpy(self._crowd[own].copy()),
-            "area": torch.from_numpy(self._areas[own].copy()),
+            "boxes": torch.from_numpy(self._boxes[rows].copy()),
+            "labels": torch.from_numpy(self._labels[rows].copy()),
+            "iscrowd": torch.from_numpy(self._crowd[rows].copy()),
+            "area": torch.from_numpy(self._areas[rows].copy()),
             "size": size,
             "truth": self.truth(index),
         }
         if self.masks and self._outlines is not None:
-            masks = np.zeros((own.stop - own.start, *size), dtype=np.uint8)
+            masks = np.zeros((rows.stop - rows.start, *size), dtype=np.uint8)
             counted = slice(int(self._truth_first[index]), int(self._truth_last[index]))
             runs = dict(zip(self._truth_row[counted].tolist(), sample["truth"]["masks"], strict=True))
-            for place, row in zip(masks, self._row[own].tolist(), strict=True):
-                place[:] = coco_mask.decode(runs[row])
+            for mask, row in zip(masks, self._row[rows].tolist(), strict=True):
+                mask[:] = coco_mask.decode(runs[row])
             sample["masks"] = torch.from_numpy(masks)
         return sample
 
 
-def coco(
-    root: str | os.PathLike[str],
-    *,
-    masks: bool = False,
-    bad_boxes: BadBoxes = "drop",
-    keep_empty: bool = True,
-    seed: int = 0,
-    max_dropped: float = MAX_DROPPED,
-) -> Splits:
-    """Return the splits of a folder of COCO files, or of one file.
-
-    The layouts are COCO's own (`annotations/instances_train2017.json` beside `train2017/` or
-    `images/train2017/`), those of exports (`train/_annotations.coco.json` among the images,
-    `train/labels.json` beside `train/data/`), plain `train.json` beside `images/`, and a single file
-    (`result.json`, `labels.json`, `annotations/instances_default.json`). Without a validation file a fifth of
-    the training images is held out. A test file without annotations is left out: it cannot be scored.
-
-    Args:
-        root: The folder, or a JSON file whose images lie beside it, in `images/` or in `data/`.
-        masks: See `CocoReader`.
-        bad_boxes: See `CocoReader`.
-        keep_empty: Keep training images without objects. Validation and test images stay in any case:
-            what is found in an empty one is a mistake that counts.
-        seed: Seed of the hold-out.
-        max_dropped: Share of a split's annotations, or of its images, that may be left out.
-
-    Raises:
-        DataError: There is no such layout, a file is at fault, too much of it would be left out, there is no
-            object to learn, or splits differ in their categories.
-    """
-    top = Path(root)
-    readers: dict[str, CocoReader] = {}
-    notices: list[Notice] = []
-    for split, (file, images) in coco_files(top).items():
-        keep = keep_empty or split != "train"
-        try:
-            reader = CocoReader(
-                file,
-                images,
-                masks=masks,
-                bad_boxes=bad_boxes,
-                keep_empty=keep,
-                drop_missing=True,
-                max_dropped=max_dropped,
-            )
-        except DataError as fault:
-            if split != "test" or fault.field != "annotations":
-                raise
-            notices.append(Notice("test files without annotations, left out", 1, 1, str(fault)))
-            continue
-        readers[split] = reader
-        notices += [replace(each, what=f"{split}: {each.what}") for each in reader.notices]
-    first = readers["train"]
-    parents = frozenset.intersection(*(reader.parents for reader in readers.values()))
-    for split, reader in readers.items():
-        reader.leave_out(parents)
-        if (reader.category_ids, reader.classes) != (first.category_ids, first.classes):
-            ours = dict(zip(first.category_ids, first.classes, strict=True))
-            theirs = dict(zip(reader.category_ids, reader.classes, strict=True))
-            odd = sorted(set(ours.items()) ^ set(theirs.items()))[0]
-            text = (
-                f"Expected the categories of {first.path.name}, but {split} differs in {odd[0]}: {odd[1]!r}."
-            )
-            raise DataError(text, path=reader.path, field="categories")
-    if not (first._crowd == 0).any():
-        text = "Expected objects to learn in the training file, but it has none that could be read"
-        text += ": only crowds." if len(first._row) else "."
-        raise DataError(text, path=first.path, field="annotations")
-    known = readers.get("val")
-    train, val, held = validation_split(
-        first, known, (first if known is None else known).path, seed=seed, what="file"
-    )
-    facts: dict[str, Any] = {"root": str(top), "category_ids": list(first.category_ids), **held}
-    name = top.resolve().stem
-    return Splits(train, val, readers.get("test"), first.classes, name, facts, tuple(notices))
-
-
-def check_coco(
-    root: str | os.PathLike[str], *, masks: bool = False, left_out: bool = True
-) -> tuple[int, list[DataError]]:
-    """Return how many annotations of a folder of COCO files, or of one, could be read, and every fault.
-
-    Args:
-        root: As in `coco`.
-        masks: Whether an object without an outline is a fault.
-        left_out: Whether what `coco` leaves out or cuts is listed, too.
-    """
-    try:
-        files = coco_files(Path(root))
-    except DataError as fault:
-        return 0, [fault]
-    faults: list[DataError] = []
-    count = 0
-    for file, images in files.values():
-        number, found = check_coco_file(file, images, masks=masks, left_out=left_out)
-        count += number
-        faults += found
-    return count, faults
-
-
-def coco_results(reader: CocoReader, found: Iterable[Found]) -> list[dict[str, Any]]:
+def coco_results(reader: CocoReader, detections: Iterable[Detections]) -> list[dict[str, Any]]:
     """Return detections as COCO's result format has them, with the file's own ids; `json.dump` writes them.
 
     Args:
         reader: The reader whose images were looked at.
-        found: What was found, named by the samples' ids.
+        detections: Of each image, named by the sample's id.
 
     Raises:
         InputError: An image is not one of the reader's.
     """
     numbers = dict(zip(reader.ids, reader.image_ids, strict=True))
     rows: list[dict[str, Any]] = []
-    for each in found:
+    for each in detections:
         if each.id not in numbers:
             raise InputError(f"Expected the id of an image of {reader.path.name}, but got {each.id!r}.")
         boxes = each.boxes.double().cpu()
@@ -383,6 +327,6 @@ def _by_image(image: Ints, chosen: npt.NDArray[np.bool_]) -> Ints:
     return rows[np.argsort(image[rows], kind="stable")]
 
 
-def _ranges(images: Ints, kept: Ints) -> tuple[Ints, Ints]:
+def _ranges(images: Ints, chosen: Ints) -> tuple[Ints, Ints]:
     """Return where the rows of each kept image begin and end."""
-    return np.searchsorted(images, kept, side="left"), np.searchsorted(images, kept, side="right")
+    return np.searchsorted(images, chosen, side="left"), np.searchsorted(images, chosen, side="right")

@@ -18,7 +18,7 @@ from visionkit.data.formats.coco.json_stream import stream_records
 from visionkit.data.formats.coco.segmentations import OutlineBuilder, Outlines
 from visionkit.errors import DataError
 
-__all__ = ["Records", "read_records", "whole_number"]
+__all__ = ["Records", "integer", "read_records"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -27,7 +27,7 @@ SECTIONS = ("images", "annotations", "categories")
 BAD_BOXES = "boxes that cannot be right, left out"
 BAD_OUTLINES = "outlines that cannot be right, left out with their objects"
 BAD_CROWD = "objects of which iscrowd is neither 0 nor 1, left out"
-LACKING = "annotations without a usable image_id, category_id or bbox, left out"
+INCOMPLETE = "annotations without a usable image_id, category_id or bbox, left out"
 SHORT_PARTS = "outlines with polygons of fewer than three points, which are left out"
 NO_AREA = "objects without an area, for which that of their box or mask is taken"
 CROWD_READ = "values of iscrowd that are no number, read as 0 or 1"
@@ -49,14 +49,15 @@ class Records:
         category_ids: `(C,)`.
         classes: Names of the categories.
         parents: Supercategories of the categories, "" without one.
-        place: `(A,)` the index of each annotation in the file's list.
+        positions: `(A,)` the index of each annotation in the file's list.
         ids: `(A,)`, -1 where there is none.
         images: `(A,)` the id of each annotation's image.
         categories: `(A,)` the id of each annotation's category.
         boxes: `(A, 4)` x, y, width, height.
         areas: `(A,)`, NaN where there is none.
-        crowd: `(A,)` 0 or 1; -1 where it is not said.
+        crowd: `(A,)` 0 or 1; -1 where it is not given.
         outlines: The segmentations, if they were asked for.
+        bad_outlines: Indices of the annotations whose segmentation cannot be read.
         count: How many annotations the file lists, those left out included.
     """
 
@@ -66,7 +67,7 @@ class Records:
     category_ids: Ints
     classes: tuple[str, ...]
     parents: tuple[str, ...]
-    place: Ints
+    positions: Ints
     ids: Ints
     images: Ints
     categories: Ints
@@ -74,25 +75,26 @@ class Records:
     areas: Floats
     crowd: npt.NDArray[np.int8]
     outlines: Outlines | None
+    bad_outlines: Ints
     count: int
 
 
 def read_records(
-    path: Path, *, outlines: bool, faults: ErrorList, dropped: ErrorList, notes: ErrorList
+    path: Path, *, outlines: bool, errors: ErrorList, dropped: ErrorList, notes: ErrorList
 ) -> Records:
     """Read a file, record by record, in memory for the arrays alone.
 
     Args:
         path: A COCO file of detections: `images`, `annotations`, `categories`.
         outlines: Also keep the segmentations.
-        faults: Takes images and categories that cannot be used, and what is no annotation at all.
+        errors: Takes images and categories that cannot be used, and what is no annotation at all.
         dropped: Takes annotations that cannot be used; these are left out of the result.
         notes: Takes what could be read although it is not as it should be.
 
     Raises:
         DataError: The file is no JSON, or lacks one of the lists.
     """
-    builder = _Builder(faults, dropped, notes, outlines)
+    builder = _Builder(errors, dropped, notes, outlines)
     takers = {
         "images": builder.image,
         "annotations": builder.annotation,
@@ -119,8 +121,8 @@ def read_records(
 class _Builder:
     """Arrays that grow by a record at a time. Types are looked at here, values of whole columns later."""
 
-    def __init__(self, faults: ErrorList, dropped: ErrorList, notes: ErrorList, outlines: bool) -> None:
-        self.faults, self.dropped, self.notes = faults, dropped, notes
+    def __init__(self, errors: ErrorList, dropped: ErrorList, notes: ErrorList, outlines: bool) -> None:
+        self.errors, self.dropped, self.notes = errors, dropped, notes
         self.count = 0
         self._read = ""
         self.image_ids, self.heights, self.widths = array("q"), array("q"), array("q")
@@ -128,22 +130,23 @@ class _Builder:
         self.category_ids = array("q")
         self.classes: list[str] = []
         self.parents: list[str] = []
-        self.place, self.ids, self.images = array("q"), array("q"), array("q")
+        self.positions, self.ids, self.images = array("q"), array("q"), array("q")
         self.categories, self.boxes, self.areas = array("q"), array("d"), array("d")
         self.crowd = array("b")
         self.outlines = OutlineBuilder() if outlines else None
+        self.bad_outlines = array("q")
 
     def image(self, index: int, record: Any) -> None:
         where = _where("images", index, record)
-        found = self._fields(record, where, ("id", "file_name", "height", "width"), self.faults)
-        if found is None:
+        values = self._fields(record, where, ("id", "file_name", "height", "width"), self.errors)
+        if values is None:
             return
-        number, name, height, width = found
-        ids = {"least": -_LARGEST_ID, "most": _LARGEST_ID}
-        sides = {"least": 1, "most": _LARGEST_SIDE}
-        number = self._whole(number, "id", where, "an image id", self.faults, **ids)
-        height = self._whole(height, "height", where, "a height in pixels", self.faults, **sides)
-        width = self._whole(width, "width", where, "a width in pixels", self.faults, **sides)
+        number, name, height, width = values
+        ids = {"min_value": -_LARGEST_ID, "max_value": _LARGEST_ID}
+        sides = {"min_value": 1, "max_value": _LARGEST_SIDE}
+        number = self._integer(number, "id", where, "an image id", self.errors, **ids)
+        height = self._integer(height, "height", where, "a height in pixels", self.errors, **sides)
+        width = self._integer(width, "width", where, "a width in pixels", self.errors, **sides)
         if self._name(name, where) or number is None or height is None or width is None:
             return
         self.image_ids.append(number)
@@ -153,14 +156,14 @@ class _Builder:
 
     def category(self, index: int, record: Any) -> None:
         where = _where("categories", index, record)
-        found = self._fields(record, where, ("id", "name"), self.faults)
-        if found is None:
+        values = self._fields(record, where, ("id", "name"), self.errors)
+        if values is None:
             return
-        number, name = found
-        ids = {"least": -_LARGEST_ID, "most": _LARGEST_ID}
-        number = self._whole(number, "id", where, "a category id", self.faults, **ids)
+        number, name = values
+        ids = {"min_value": -_LARGEST_ID, "max_value": _LARGEST_ID}
+        number = self._integer(number, "id", where, "a category id", self.errors, **ids)
         if not isinstance(name, str) or not name.strip():
-            self.faults.add(f"Expected a class name, but got {name!r}.", record=where, field="name")
+            self.errors.add(f"Expected a class name, but got {name!r}.", record=where, field="name")
             number = None
         if number is not None:
             parent = record.get("supercategory")
@@ -172,10 +175,10 @@ class _Builder:
         self.count += 1
         if not self._take(index, record):
             where = _where("annotations", index, record)
-            plain = self._close_look(record, where)
+            plain = self._plain_record(record, where)
             if plain is not None and not self._take(index, plain):
                 text = f"Expected an annotation of numbers and lists, but got {_short(record)}."
-                self.dropped.add(text, record=where, field=None, notice=LACKING)
+                self.dropped.add(text, record=where, field=None, notice=INCOMPLETE)
 
     def _take(self, index: int, record: Any) -> bool:
         """Keep an annotation and return True, or return False for one that is not as it should be."""
@@ -184,8 +187,8 @@ class _Builder:
             x, y, width, height = record["bbox"]
             number, image, category = record.get("id", -1), record["image_id"], record["category_id"]
             crowd, area = record.get("iscrowd", -1), record.get("area", math.nan)
-            whole = type(number) is type(image) is type(category) is int and type(crowd) in (int, bool)
-            plain = whole and {type(x), type(y), type(width), type(height), type(area)} <= {int, float}
+            integers = type(number) is type(image) is type(category) is int and type(crowd) in (int, bool)
+            plain = integers and {type(x), type(y), type(width), type(height), type(area)} <= {int, float}
             sound = plain and (crowd in (0, 1) or "iscrowd" not in record) and (area >= 0 or area != area)
             box = array("d", (x, y, width, height)) if sound else None
             areas = array("d", (area,)) if sound else None
@@ -204,11 +207,13 @@ class _Builder:
             except ValueError as error:
                 where = _where("annotations", index, record)
                 self.dropped.add(str(error), record=where, field="segmentation", notice=BAD_OUTLINES)
-                return True
+                self.outlines.skip()
+                self.bad_outlines.append(len(self.ids))
+                short = None
             if short:
                 where = _where("annotations", index, record)
                 self.notes.add(short, record=where, field="segmentation", notice=SHORT_PARTS)
-        self.place.append(index)
+        self.positions.append(index)
         self.ids.append(number)
         self.images.append(image)
         self.categories.append(category)
@@ -225,7 +230,7 @@ class _Builder:
             category_ids=np.array(self.category_ids, dtype=np.int64),
             classes=tuple(self.classes),
             parents=tuple(self.parents),
-            place=np.array(self.place, dtype=np.int64),
+            positions=np.array(self.positions, dtype=np.int64),
             ids=np.array(self.ids, dtype=np.int64),
             images=np.array(self.images, dtype=np.int64),
             categories=np.array(self.categories, dtype=np.int64),
@@ -233,24 +238,25 @@ class _Builder:
             areas=np.array(self.areas, dtype=np.float64),
             crowd=np.array(self.crowd, dtype=np.int8),
             outlines=None if self.outlines is None else self.outlines.done(),
+            bad_outlines=np.array(self.bad_outlines, dtype=np.int64),
             count=self.count,
         )
 
-    def _close_look(self, record: Any, where: str) -> dict[str, Any] | None:
+    def _plain_record(self, record: Any, where: str) -> dict[str, Any] | None:
         """Return an annotation in plain numbers, or name what is wrong with it and return None."""
-        found = self._fields(record, where, ("image_id", "category_id", "bbox"), self.dropped)
-        if found is None:
+        values = self._fields(record, where, ("image_id", "category_id", "bbox"), self.dropped)
+        if values is None:
             return None
-        ids = {"least": -_LARGEST_ID, "most": _LARGEST_ID}
-        image = self._whole(found[0], "image_id", where, "an image id", self.dropped, **ids)
-        category = self._whole(found[1], "category_id", where, "a category id", self.dropped, **ids)
-        box = self._box(found[2], where)
+        ids = {"min_value": -_LARGEST_ID, "max_value": _LARGEST_ID}
+        image = self._integer(values[0], "image_id", where, "an image id", self.dropped, **ids)
+        category = self._integer(values[1], "category_id", where, "a category id", self.dropped, **ids)
+        box = self._box(values[2], where)
         plain: dict[str, Any] = {"image_id": image, "category_id": category, "bbox": box}
         if "id" in record and not (type(record["id"]) is int and _fits(record["id"])):
             text = f"Expected an annotation id, a whole number, but got {_short(record['id'])}."
             if type(record["id"]) is int:
                 text = f"Expected an annotation id of at most {_LARGEST_ID}, but got {_short(record['id'])}."
-            self.notes.add(text, record=where, field="id", kind="whole")
+            self.notes.add(text, record=where, field="id", kind="integer")
         elif "id" in record:
             plain["id"] = record["id"]
         if "area" in record:
@@ -291,30 +297,38 @@ class _Builder:
             self.notes.add(text, record=where, field="bbox", notice=TEXT_BOXES, harmless=True)
         return [float(number) for number in numbers if number is not None]
 
-    def _fields(self, record: Any, where: str, names: Sequence[str], faults: ErrorList) -> list[Any] | None:
+    def _fields(self, record: Any, where: str, names: Sequence[str], errors: ErrorList) -> list[Any] | None:
         if not isinstance(record, dict):
             got = type(record).__name__
-            self.faults.add(f"Expected an object, but got {got}.", record=where, field=None)
+            self.errors.add(f"Expected an object, but got {got}.", record=where, field=None)
             return None
         missing = [name for name in names if name not in record]
         for name in missing:
-            faults.add(
+            errors.add(
                 f"Expected {name!r}, but it is missing among {', '.join(map(repr, record)) or 'nothing'}.",
                 record=where,
                 field=name,
                 kind="missing",
-                notice=LACKING,
+                notice=INCOMPLETE,
             )
         return None if missing else [record[name] for name in names]
 
-    def _whole(
-        self, value: Any, field: str, where: str, what: str, faults: ErrorList, *, least: int, most: int
+    def _integer(
+        self,
+        value: Any,
+        field: str,
+        where: str,
+        what: str,
+        errors: ErrorList,
+        *,
+        min_value: int,
+        max_value: int,
     ) -> int | None:
-        number = whole_number(value)
-        if number is None or not least <= number <= most:
-            said = "a whole number" if number is None else f"at least {least} and at most {most}"
-            text = f"Expected {what}, {said}, but got {_short(value)}."
-            faults.add(text, record=where, field=field, kind="whole", notice=LACKING)
+        number = integer(value)
+        if number is None or not min_value <= number <= max_value:
+            limits = "a whole number" if number is None else f"at least {min_value} and at most {max_value}"
+            text = f"Expected {what}, {limits}, but got {_short(value)}."
+            errors.add(text, record=where, field=field, kind="integer", notice=INCOMPLETE)
             return None
         if type(value) is not int:
             notice, self._read = ("" if self._read == where else READ_NUMBERS), where
@@ -323,13 +337,13 @@ class _Builder:
         return number
 
     def _name(self, name: Any, where: str) -> bool:
-        wrong = _name_fault(name)
+        wrong = _name_error(name)
         if wrong:
-            self.faults.add(wrong, record=where, field="file_name")
+            self.errors.add(wrong, record=where, field="file_name")
         return bool(wrong)
 
 
-def whole_number(value: Any) -> int | None:
+def integer(value: Any) -> int | None:
     """Return a whole number, also one written as 7.0 or "7"; None for anything else.
 
     Args:
@@ -356,7 +370,7 @@ def _plain_number(value: Any) -> float | None:
         return None
 
 
-def _name_fault(name: Any) -> str | None:
+def _name_error(name: Any) -> str | None:
     """Return what is wrong with a file name before any file is looked at."""
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         return f"Expected a file name, but got {_short(name)}."

@@ -40,7 +40,7 @@ class OutlineBuilder:
         A polygon of fewer than three points among others of three and more is left out.
 
         Raises:
-            ValueError: It is no list of polygons and no run lengths; the text says why. Nothing is kept.
+            ValueError: It is no list of polygons and no run lengths; nothing is kept.
         """
         if segmentation is None or segmentation == []:
             self._close(NONE)
@@ -54,7 +54,7 @@ class OutlineBuilder:
         return None
 
     def skip(self) -> None:
-        """Keep the place of a segmentation that is not wanted."""
+        """Keep an empty outline in place of one that cannot be read."""
         self._close(NONE)
 
     def done(self) -> Outlines:
@@ -86,8 +86,8 @@ class OutlineBuilder:
             try:
                 made.append(array("d", polygon))
             except (TypeError, OverflowError):
-                strange = next(v for v in polygon if not isinstance(v, int | float) or abs(v) > 1e300)
-                raise ValueError(f"Expected numbers in a polygon, but got {_short(strange)}.") from None
+                unexpected = next(v for v in polygon if not isinstance(v, int | float) or abs(v) > 1e300)
+                raise ValueError(f"Expected numbers in a polygon, but got {_short(unexpected)}.") from None
         if not made:
             raise ValueError(short)
         for each in made:
@@ -109,8 +109,8 @@ class OutlineBuilder:
             try:
                 made = array("I", counts)
             except (TypeError, OverflowError):
-                strange = next(v for v in counts if type(v) is not int or not 0 <= v < 2**32)
-                raise ValueError(f"Expected counts from 0 up, but got {_short(strange)}.") from None
+                unexpected = next(v for v in counts if type(v) is not int or not 0 <= v < 2**32)
+                raise ValueError(f"Expected counts from 0 up, but got {_short(unexpected)}.") from None
         else:
             raise ValueError(f"Expected counts as a list or a string, but got {_short(counts)}.")
         total = sum(made)
@@ -151,7 +151,7 @@ class Outlines:
     last_count: Ints
     runs_size: Ints
 
-    def faults(self, sizes: Ints) -> Iterator[tuple[int, str]]:
+    def errors(self, sizes: Ints) -> Iterator[tuple[int, str]]:
         """Yield the outlines that do not fit their images, each with what is wrong.
 
         Args:
@@ -160,13 +160,13 @@ class Outlines:
         owner = np.searchsorted(self.last_polygon, np.arange(len(self.polygon_end)), side="right")
         starts = np.concatenate(([0], self.polygon_end[:-1])) if len(self.polygon_end) else self.polygon_end
         for at in range(0, len(owner), _BLOCK):
-            yield from self._polygon_faults(slice(at, at + _BLOCK), owner, starts, sizes)
+            yield from self._polygon_errors(slice(at, at + _BLOCK), owner, starts, sizes)
         for index in np.flatnonzero((self.kind == RUNS) & (sizes[:, 0] > 0)).tolist():
             theirs, ours = self.runs_size[index].tolist(), sizes[index].tolist()
             if theirs != ours:
                 yield index, f"Expected run lengths of size {ours} as the image's, but got {theirs}."
 
-    def _polygon_faults(
+    def _polygon_errors(
         self, block: slice, owner: Ints, starts: Ints, sizes: Ints
     ) -> Iterator[tuple[int, str]]:
         owner, first, last = owner[block], starts[block], self.polygon_end[block]
@@ -196,7 +196,7 @@ class Outlines:
             yield int(owner[at]), text
 
     def mask(self, index: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        """Return outline `index`, one that is not at fault, as `(H, W)` of 0 and 1."""
+        """Return outline `index`, one that is not wrong, as `(H, W)` of 0 and 1."""
         height, width = size
         if self.kind[index] == RUNS:
             counts = self.counts[self._start(self.last_count, index) : self.last_count[index]]
@@ -204,14 +204,14 @@ class Outlines:
             return flat.reshape(width, height).T
         if self.kind[index] == NONE:
             return np.zeros(size, dtype=np.uint8)
-        filled: npt.NDArray[np.uint8] = coco_mask.decode(coco_mask.merge(self._found(index, size)))
+        filled: npt.NDArray[np.uint8] = coco_mask.decode(coco_mask.merge(self._polygon_runs(index, size)))
         return filled
 
     def runs(self, index: int, size: tuple[int, int]) -> dict[str, Any]:
-        """Return outline `index`, one that is not at fault, as pycocotools' run lengths."""
+        """Return outline `index`, one that is not wrong, as pycocotools' run lengths."""
         height, width = size
         if self.kind[index] == POLYGONS:
-            merged: dict[str, Any] = coco_mask.merge(self._found(index, size))
+            merged: dict[str, Any] = coco_mask.merge(self._polygon_runs(index, size))
             return merged
         counts = [height * width]
         if self.kind[index] == RUNS:
@@ -219,14 +219,14 @@ class Outlines:
         coded: dict[str, Any] = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, *size)
         return coded
 
-    def _found(self, index: int, size: tuple[int, int]) -> list[dict[str, Any]]:
+    def _polygon_runs(self, index: int, size: tuple[int, int]) -> list[dict[str, Any]]:
         """Return the run lengths of each polygon of an outline."""
         ends = self.polygon_end[self._start(self.last_polygon, index) : self.last_polygon[index]]
         first = self._start(self.last_polygon, index)
         begin = int(self.polygon_end[first - 1]) if first else 0
         parts = np.split(self.points[begin : ends[-1]], ends[:-1] - begin)
-        found: list[dict[str, Any]] = coco_mask.frPyObjects([part.ravel().tolist() for part in parts], *size)
-        return found
+        runs: list[dict[str, Any]] = coco_mask.frPyObjects([part.ravel().tolist() for part in parts], *size)
+        return runs
 
     @staticmethod
     def _start(last: Ints, index: int) -> int:
@@ -250,13 +250,13 @@ def run_lengths(text: str) -> array[int]:
         raise ValueError("Expected whole compressed counts, but the text ends within one: it is cut short.")
     group = np.concatenate(([0], np.cumsum(last)[:-1])) if len(codes) else codes
     ends = np.flatnonzero(last)
-    place = np.arange(len(codes)) - np.concatenate(([0], ends[:-1] + 1))[group] if len(codes) else codes
-    if len(place) and place.max() > 6:
+    position = np.arange(len(codes)) - np.concatenate(([0], ends[:-1] + 1))[group] if len(codes) else codes
+    if len(position) and position.max() > 6:
         raise ValueError("Expected counts of at most 32 bits, but a compressed one is longer.")
     values = np.zeros(len(ends), dtype=np.int64)
-    np.add.at(values, group, (codes & 0x1F) << (5 * place))
+    np.add.at(values, group, (codes & 0x1F) << (5 * position))
     negative = (codes[ends] & 0x10) != 0
-    values -= negative * (np.int64(1) << (5 * (place[ends] + 1)))
+    values -= negative * (np.int64(1) << (5 * (position[ends] + 1)))
     # Counts 1, 3, 5 ... add up, and so do 2, 4, 6 ...; the first stands alone.
     for start in (1, 2):
         values[start::2] = np.cumsum(values[start::2])

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a COCO file of detections, at once, each with its record and field."""
+"""Validate a COCO file of detections: every error at once, each with its record and field."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from visionkit.data.formats.coco.records import (
     BAD_OUTLINES,
     NO_AREA,
     READ_NUMBERS,
+    SHORT_PARTS,
     Records,
     read_records,
 )
 from visionkit.data.formats.coco.segmentations import NONE
-from visionkit.data.formats.image_names import ImageFinder
-from visionkit.data.read_image import MAX_PIXELS, read_image
+from visionkit.data.read_image import MAX_PIXELS
 from visionkit.errors import DataError
-from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter
+from visionkit.notices import Notice, NoticeCounter
 
-__all__ = ["MAX_CUT", "Scan", "check_coco_file", "scan_coco", "size_fault"]
+__all__ = ["MAX_CUT", "Scan", "scan_coco", "size_error"]
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-MAX_CUT = 0.5  # share of boxes over the border above which they are hardly x, y, width, height in pixels
+MAX_CUT = 0.5  # fraction of boxes over the border above which they are hardly x, y, width, height in pixels
 CUT = "boxes that reach over the border of their images, cut there"
 ORPHANS = "annotations of images or categories that the file does not list, left out"
 PARENTS = "categories without annotations that stand above others or for the background, left out"
@@ -44,128 +44,113 @@ class Scan:
     """A COCO file, read and compared with itself.
 
     Args:
+        path: The file.
         records: What it holds.
         image: `(A,)` the index of each annotation's image.
         label: `(A,)` the index of each annotation's category, by rising id.
         usable: `(A,)` whether the annotation can be trained on.
         scored: `(A,)` whether it counts in evaluation, as it does in COCO's own: its box is finite and not
             turned inside out, wherever it lies.
+        outlined: `(A,)` whether the outline, if outlines were read, can be filled.
         corners: `(A, 4)` xyxy, cut at the border of the image.
         full: `(A, 4)` xyxy as the file has them.
-        kept: `(I,)` whether an image's record is no repetition of an earlier one.
+        unique: `(I,)` whether an image's record is no repetition of an earlier one.
         parents: Ids of the categories that are parents of others, or the background, and have no annotation.
-        faults: What makes the file unusable.
+        errors: What makes the file unusable.
         dropped: Annotations left out.
         cut: Boxes that reach over the border and are cut there in training.
         notes: What this library does not mind, but COCO's own evaluation does.
+        uncounted: Those of the notes that `counter` does not count.
         counter: The same, counted.
     """
 
+    path: Path
     records: Records
     image: Ints
     label: Ints
     usable: Bools
     scored: Bools
+    outlined: Bools
     corners: npt.NDArray[np.float64]
     full: npt.NDArray[np.float64]
-    kept: Bools
+    unique: Bools
     parents: frozenset[int]
-    faults: tuple[DataError, ...]
+    errors: tuple[DataError, ...]
     dropped: tuple[DataError, ...]
     cut: tuple[DataError, ...]
     notes: tuple[DataError, ...]
+    uncounted: tuple[DataError, ...]
     counter: NoticeCounter
 
-    def notices(self) -> tuple[Notice, ...]:
-        """Return what was counted."""
+    def notices(self, *, masks: bool, max_dropped: float) -> tuple[Notice, ...]:
+        """Return what was counted.
+
+        Args:
+            masks: Whether outlines are used; else what is wrong with them does not count.
+            max_dropped: The limit of what is left out; boxes that are cut may be a half.
+        """
         records = self.records
         images = len(records.image_ids)
         totals = {AGAIN: images, PARENTS: len(records.classes), READ_NUMBERS: images + records.count}
-        found = self.counter.notices(records.count)
-        return tuple(replace(each, total=totals.get(each.what, each.total)) for each in found)
+        counted = self.counter.notices(records.count)
+        unused = () if masks else (BAD_OUTLINES, SHORT_PARTS)
+        limits = {CUT: max(MAX_CUT, max_dropped)}
+        return tuple(
+            replace(
+                each,
+                total=totals.get(each.what, each.total),
+                max_fraction=None if each.max_fraction is None else limits.get(each.what, max_dropped),
+            )
+            for each in counted
+            if each.what not in unused
+        )
 
 
 def scan_coco(
-    path: str | os.PathLike[str], *, masks: bool = False, max_dropped: float | None = MAX_DROPPED
+    path: str | os.PathLike[str],
+    *,
+    masks: bool = False,
+    outlines: bool = False,
 ) -> Scan:
     """Read a COCO file and find everything in it that cannot be right. No image is opened.
 
     Args:
         path: The JSON file.
-        masks: Also look at the segmentations; an object without one is a fault.
-        max_dropped: The limit of the notices that `counter` makes.
+        masks: Also look at the segmentations; an object without one is an error.
+        outlines: Also look at the segmentations, where there are some.
 
     Raises:
         DataError: It is no JSON, or has no lists of images, annotations and categories.
     """
-    return _scan(Path(path), outlines=masks, required=masks, max_dropped=max_dropped)
+    return _scan(Path(path), outlines=masks or outlines, required=masks)
 
 
-def check_coco_file(
-    path: str | os.PathLike[str], root: str | os.PathLike[str], *, masks: bool = False, left_out: bool = True
-) -> tuple[int, list[DataError]]:
-    """Check a COCO file, its segmentations where there are some, and every image it names.
-
-    Args:
-        path: The JSON file.
-        root: The folder of the images.
-        masks: Whether an object without a segmentation is a fault.
-        left_out: Whether annotations that are left out, and boxes that are cut, are listed, too.
-
-    Returns:
-        How many annotations could be read, and every fault.
-    """
-    try:
-        scan = _scan(Path(path), outlines=True, required=masks, max_dropped=None)
-    except DataError as fault:
-        return 0, [fault]
-    records = scan.records
-    faults = ErrorList(Path(path))
-    finder = ImageFinder(root)
-    for index in np.flatnonzero(scan.kept).tolist():
-        name = records.names[index]
-        where = f"images (id {records.image_ids[index]}), {name}"
-        declared = (int(records.sizes[index, 0]), int(records.sizes[index, 1]))
-        try:
-            found = tuple(
-                int(side) for side in read_image(finder.find(name)[0] or name, root=root).shape[-2:]
-            )
-        except DataError as fault:
-            field = "file_name" if fault.field == "path" else fault.field
-            faults.add(fault.message, record=where, field=field)
-            continue
-        if found != declared:
-            faults.add(size_fault(declared, found), record=where, field="size")
-    minor = (*scan.dropped, *scan.cut) if left_out else ()
-    return len(records.ids), [*scan.faults, *minor, *scan.notes, *faults.all()]
-
-
-def size_fault(declared: tuple[int, ...], found: tuple[int, ...]) -> str:
-    """Say that an image has another size than its record."""
+def size_error(declared: tuple[int, ...], actual: tuple[int, ...]) -> str:
+    """Return the error text for an image of another size than its record."""
     text = (
         f"Expected an image of {declared[1]} x {declared[0]} pixels, as its record says, but it has "
-        f"{found[1]} x {found[0]}: its boxes would be off."
+        f"{actual[1]} x {actual[0]}: its boxes would be off."
     )
-    if found == declared[::-1]:
+    if actual == declared[::-1]:
         return f"{text} It was annotated without its EXIF turn: save the image turned, without the tag."
     return f"{text} Correct width and height, or fetch the right image."
 
 
-def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | None) -> Scan:
-    counter = NoticeCounter(max_fraction=max_dropped)
-    faults, dropped, cut, notes = (ErrorList(path, counter=counter) for _ in range(4))
-    records = read_records(path, outlines=outlines, faults=faults, dropped=dropped, notes=notes)
-    kept = _images(records, faults, notes)
-    if not len(records.category_ids) and not len(faults):
-        faults.add("Expected at least one category, but there is none.", record=None, field="categories")
-    _twice(records.category_ids, "categories", "category id", faults)
+def _scan(path: Path, *, outlines: bool, required: bool) -> Scan:
+    counter = NoticeCounter()
+    errors, dropped, cut, notes = (ErrorList(path, counter=counter) for _ in range(4))
+    records = read_records(path, outlines=outlines, errors=errors, dropped=dropped, notes=notes)
+    unique = _images(records, errors, notes)
+    if not len(records.category_ids) and not len(errors):
+        errors.add("Expected at least one category, but there is none.", record=None, field="categories")
+    _twice(records.category_ids, "categories", "category id", errors)
     parents = _parents(records)
     named = np.array([number not in parents for number in records.category_ids.tolist()], dtype=bool)
-    _twice_names(records.classes, records.category_ids, named, "categories", "name", faults)
+    _twice_names(records.classes, records.category_ids, named, "categories", "name", errors)
     order = np.argsort(records.category_ids, kind="stable")
-    place = np.flatnonzero(kept)
-    image, known = _look_up(records.images, records.image_ids[kept], place)
-    label, listed = _look_up(records.categories, records.category_ids, np.argsort(order, kind="stable"))
+    positions = np.flatnonzero(unique)
+    image, known = _match_ids(records.images, records.image_ids[unique], positions)
+    label, listed = _match_ids(records.categories, records.category_ids, np.argsort(order, kind="stable"))
     for row in np.flatnonzero(~known).tolist():
         text = f"Expected the id of an image, but there is no image with id {records.images[row]}."
         dropped.add(text, record=_record(records, row), field="image_id", notice=ORPHANS)
@@ -177,34 +162,34 @@ def _scan(path: Path, *, outlines: bool, required: bool, max_dropped: float | No
         full = np.concatenate((records.boxes[:, :2], records.boxes[:, :2] + records.boxes[:, 2:]), axis=1)
     corners, usable, scored = _boxes(records, full, image, known, dropped, cut)
     both = known & listed
-    if records.outlines is not None:
-        both &= _outlines(records, image, known, required, faults, dropped)
+    outlined = _outlines(records, image, known, required, errors, dropped)
     for number in sorted(parents):
         name = records.classes[records.category_ids.tolist().index(number)]
         counter.add(PARENTS, f"{path}, record categories (id {number}): {name!r}", harmless=True)
-    if max_dropped is not None and CUT in counter.limits:
-        counter.limits[CUT] = max(MAX_CUT, max_dropped)
     return Scan(
+        path=path,
         records=records,
         image=image,
         label=label,
         usable=usable & both,
         scored=scored & both,
+        outlined=outlined,
         corners=corners,
         full=full,
-        kept=kept,
+        unique=unique,
         parents=parents,
-        faults=tuple(faults.all()),
+        errors=tuple(errors.all()),
         dropped=tuple(dropped.all()),
         cut=tuple(cut.all()),
         notes=tuple(notes.all()),
+        uncounted=tuple(notes.uncounted),
         counter=counter,
     )
 
 
-def _images(records: Records, faults: ErrorList, notes: ErrorList) -> Bools:
+def _images(records: Records, errors: ErrorList, notes: ErrorList) -> Bools:
     """Return which records of images are kept: all but exact repetitions."""
-    kept = np.ones(len(records.image_ids), dtype=bool)
+    unique = np.ones(len(records.image_ids), dtype=bool)
     values, counts = np.unique(records.image_ids, return_counts=True)
     if (counts > 1).any():
         seen: dict[int, int] = {}
@@ -212,17 +197,17 @@ def _images(records: Records, faults: ErrorList, notes: ErrorList) -> Bools:
             first = seen.setdefault(int(records.image_ids[row]), row)
             same = records.names[first] == records.names[row]
             if row != first and same and (records.sizes[first] == records.sizes[row]).all():
-                kept[row] = False
+                unique[row] = False
                 text = f"Expected each image once, but {records.names[row]!r} is listed again."
                 where = f"images (id {records.image_ids[row]})"
                 notes.add(text, record=where, field="id", notice=AGAIN, harmless=True)
-    _twice(records.image_ids[kept], "images", "image id", faults)
-    _twice_names(records.names, records.image_ids, kept, "images", "file_name", faults)
+    _twice(records.image_ids[unique], "images", "image id", errors)
+    _twice_names(records.names, records.image_ids, unique, "images", "file_name", errors)
     for row in np.flatnonzero(records.sizes.prod(axis=1) > MAX_PIXELS).tolist():
         height, width = records.sizes[row].tolist()
         text = f"Expected at most {MAX_PIXELS / 1e6:g} megapixels, but got {width} x {height}."
-        faults.add(text, record=f"images (id {records.image_ids[row]})", field="size")
-    return kept
+        errors.add(text, record=f"images (id {records.image_ids[row]})", field="size")
+    return unique
 
 
 def _parents(records: Records) -> frozenset[int]:
@@ -238,24 +223,24 @@ def _parents(records: Records) -> frozenset[int]:
     )
 
 
-def _twice(ids: Ints, section: str, what: str, faults: ErrorList) -> None:
+def _twice(ids: Ints, section: str, what: str, errors: ErrorList) -> None:
     values, counts = np.unique(ids, return_counts=True)
     for value, count in zip(values[counts > 1].tolist(), counts[counts > 1].tolist()):
         text = f"Expected each {what} once, but {value} comes {count} times. Number them anew."
-        faults.add(text, record=f"{section} (id {value})", field="id", kind="twice")
+        errors.add(text, record=f"{section} (id {value})", field="id", kind="twice")
 
 
 def _twice_names(
-    names: Sequence[str], ids: Ints, kept: Bools, section: str, field: str, faults: ErrorList
+    names: Sequence[str], ids: Ints, unique: Bools, section: str, field: str, errors: ErrorList
 ) -> None:
     first: dict[str, int] = {}
-    for row in np.flatnonzero(kept).tolist():
+    for row in np.flatnonzero(unique).tolist():
         name = names[row]
         if name in first:
             text = (
                 f"Expected each {field} once, but {name!r} stands in the records with ids {ids[first[name]]}"
             )
-            faults.add(
+            errors.add(
                 f"{text} and {ids[row]}.", record=f"{section} (id {ids[row]})", field=field, kind="twice"
             )
         first.setdefault(name, row)
@@ -285,7 +270,7 @@ def _annotation_ids(records: Records, notes: ErrorList) -> None:
             text = (
                 f"Expected {field!r}, as COCO's own evaluation does, but {len(rows):,} annotations lack it."
             )
-            notes.add(text, record=_record(records, int(rows[0])), field=field)
+            notes.add(text, record=_record(records, int(rows[0])), field=field, counted=field == "area")
 
 
 def _boxes(
@@ -329,7 +314,7 @@ def _outlines(
     image: Ints,
     known: npt.NDArray[np.bool_],
     required: bool,
-    faults: ErrorList,
+    errors: ErrorList,
     dropped: ErrorList,
 ) -> npt.NDArray[np.bool_]:
     outlines = records.outlines
@@ -338,33 +323,34 @@ def _outlines(
         return sound
     sizes = np.zeros((len(sound), 2), np.int64)
     sizes[known] = records.sizes[image[known]]
-    for row, text in outlines.faults(sizes):
+    sound[records.bad_outlines] = False
+    for row, text in outlines.errors(sizes):
         sound[row] = False
         dropped.add(text, record=_record(records, row), field="segmentation", notice=BAD_OUTLINES)
     if not required:
         return sound
-    for row in np.flatnonzero(outlines.kind == NONE).tolist():
+    for row in np.flatnonzero((outlines.kind == NONE) & sound).tolist():
         text = "Expected polygons or run lengths, but there are none. Read the file without masks."
-        faults.add(text, record=_record(records, row), field="segmentation", kind="none")
+        errors.add(text, record=_record(records, row), field="segmentation", kind="none")
     count = np.bincount(image[known], minlength=len(records.sizes))
     for row in np.flatnonzero(count * records.sizes.prod(axis=1) > _MASK_BYTES).tolist():
         gigabytes = count[row] * int(records.sizes[row].prod()) / 1e9
         text = f"Expected at most 4 GB of masks of one image, but its {count[row]} take {gigabytes:.0f} GB."
-        faults.add(text, record=f"images (id {records.image_ids[row]})", field="segmentation")
+        errors.add(text, record=f"images (id {records.image_ids[row]})", field="segmentation")
     return sound
 
 
-def _look_up(wanted: Ints, ids: Ints, index: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+def _match_ids(targets: Ints, ids: Ints, index: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """Return the `index` of the place of each wanted id in `ids` (0 without one), and whether it has one."""
     if not len(ids):
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+        return np.zeros(len(targets), np.int64), np.zeros(len(targets), bool)
     order = np.argsort(ids, kind="stable")
-    place = np.minimum(np.searchsorted(ids[order], wanted), len(ids) - 1)
-    known = ids[order][place] == wanted
-    return np.where(known, index[order[place]], 0), known
+    position = np.minimum(np.searchsorted(ids[order], targets), len(ids) - 1)
+    known = ids[order][position] == targets
+    return np.where(known, index[order[position]], 0), known
 
 
 def _record(records: Records, row: int) -> str:
     number = int(records.ids[row])
-    where = f"annotations[{records.place[row]}]"
+    where = f"annotations[{records.positions[row]}]"
     return where if number == -1 else f"{where} (id {number})"

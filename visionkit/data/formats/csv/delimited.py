@@ -1,4 +1,4 @@
-"""Text tables: CSV, TSV and their like as a header and numbered lines; the header tells the delimiter."""
+"""Text tables: CSV, TSV and their like as a header and numbered lines."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def read_header(file: Path) -> list[str]:
         with file.open("rb") as stream:
             head = stream.read(_HEAD)
         text = _decoded_start(head, file)
-        columns = {mark: _cells(text.partition("\n")[0], mark) for mark in DELIMITERS}
+        columns = {char: _cells(text.partition("\n")[0], char) for char in DELIMITERS}
     except (OSError, ValueError, csv.Error):
         return []
     return max(columns.values(), key=len)
@@ -107,14 +107,14 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 def _delimiter(file: Path, first: str, known: Collection[str]) -> str:
     """Return what stands between the columns of a header line."""
-    fits = {mark: cells for mark in DELIMITERS if len(cells := _cells(first, mark)) > 1}
+    fits = {char: cells for char in DELIMITERS if len(cells := _cells(first, char)) > 1}
     if len(fits) > 1:
         names = {name.lower() for name in known}
-        better = [mark for mark, cells in fits.items() if names & {cell.lower() for cell in cells}]
+        better = [char for char, cells in fits.items() if names & {cell.lower() for cell in cells}]
         if len(better) != 1:
-            counts = ", ".join(f"{len(cells)} with the {DELIMITERS[mark]}" for mark, cells in fits.items())
-            wanted = "told by its header (one mark between the columns: comma, semicolon, tab or bar)"
-            text = expected("the columns of the table", wanted, first.strip()[:200], fix=f"It has {counts}.")
+            counts = ", ".join(f"{len(cells)} with the {DELIMITERS[char]}" for char, cells in fits.items())
+            rule = "told by its header (one mark between the columns: comma, semicolon, tab or bar)"
+            text = expected("the columns of the table", rule, first.strip()[:200], fix=f"It has {counts}.")
             raise DataError(text, path=file, record="line 1")
         return better[0]
     return next(iter(fits), ",")

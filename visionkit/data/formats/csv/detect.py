@@ -1,53 +1,55 @@
-"""Tables of images as one of the formats: which file it is, how it is read, and how its cells were told."""
+"""Tables of images as one of the formats: find the file, read it, and describe its targets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.csv.reader import image_table
-from visionkit.data.formats.csv.rows import is_image_table, may_be_image_table, read_table
+from visionkit.data.formats.csv.reader import table_splits
+from visionkit.data.formats.csv.rows import TableRows, is_image_table, may_be_image_table, read_table
 from visionkit.data.formats.folder.reader import is_image_folder
 from visionkit.data.formats.huggingface.reader import METADATA_FILES
 from visionkit.data.formats.options import OpenOptions
-from visionkit.data.formats.validate import check_table
-from visionkit.data.splits import Splits
-from visionkit.errors import DataError, InputError
+from visionkit.data.formats.source import Source, with_limit
+from visionkit.data.formats.validate import row_errors
 
-__all__ = ["check_table_of", "open_table", "table_file", "table_reading", "told_reading"]
+__all__ = ["read_table_source", "table_file", "table_reading", "table_source"]
 
 
-def open_table(path: Path, task: str, options: OpenOptions) -> Splits:
+def read_table_source(path: Path, options: OpenOptions) -> Source:
     """Read a table, or the only one in a folder.
 
     Args:
         path: The file or the folder.
-        task: Always classification.
         options: Which columns are read, and how.
+
+    Raises:
+        DataError: The file is no table.
+        InputError: An unknown column.
     """
-    return image_table(
-        table_file(path) or path,
-        **_asked(options),
-        seed=options.seed,
-        max_dropped=options.max_dropped,
-    )
+    table = read_table(table_file(path) or path, **_arguments(options), max_dropped=options.max_dropped)
+    return table_source(table, options.seed)
 
 
-def check_table_of(path: Path, options: OpenOptions) -> Sequence[DataError]:
-    """Return every fault of a table, or of the only one in a folder.
+def table_source(table: TableRows, seed: int) -> Source:
+    """Return the source of a table whose lines are understood.
 
     Args:
-        path: The file or the folder.
-        options: Which columns are read, and how.
+        table: The rows.
+        seed: Seed of the hold-out.
     """
-    return check_table(
-        table_file(path) or path,
-        **_asked(options),
+    return Source(
+        lambda max_dropped: table_splits(
+            replace(table, notices=with_limit(table.notices, max_dropped)), seed=seed
+        ),
+        lambda left_out: row_errors(table),
+        reading=lambda: table_reading({"kind": table.kind, "separator": table.separator}),
     )
 
 
-def _asked(options: OpenOptions) -> dict[str, Any]:
+def _arguments(options: OpenOptions) -> dict[str, Any]:
     """Return the arguments of a reader of tables; what was left out is found by its usual names."""
     table = options.table
     columns = {"image": table.image, "target": table.target, "separator": table.separator, "root": table.root}
@@ -55,7 +57,7 @@ def _asked(options: OpenOptions) -> dict[str, Any]:
 
 
 def table_reading(facts: Mapping[str, Any]) -> str:
-    """Say how the targets of a table were read, and how to train on them; "" where each is one class.
+    """Return how the targets of a table were read, and how to train on them; "" where each is one class.
 
     Args:
         facts: The `facts` of its `Splits`.
@@ -71,23 +73,6 @@ def table_reading(facts: Mapping[str, Any]) -> str:
         f"read as several labels separated by {separator!r}: train with --target multi "
         f"--table.separator {separator!r}"
     )
-
-
-def told_reading(path: Path, options: OpenOptions) -> str:
-    """Say how the targets of a table are read although rows of it are at fault; it never raises.
-
-    Args:
-        path: The file or the folder.
-        options: Which columns are read, and how.
-    """
-    try:
-        rows = read_table(
-            table_file(path) or path,
-            **_asked(options),
-        )
-    except (InputError, OSError):
-        return ""
-    return table_reading({"kind": rows.kind, "separator": rows.separator})
 
 
 def table_file(path: Path) -> Path | None:

@@ -14,7 +14,7 @@ from visionkit.notices import NoticeCounter
 
 __all__ = ["TableImages", "image_root"]
 
-_LOOKED_AT = 20  # rows whose folder is guessed from
+_MAX_ROWS = 20  # the folder is guessed from
 
 
 class TableImages:
@@ -41,19 +41,19 @@ class TableImages:
         Raises:
             DataError: There is no such file, or several with an ending; or it lies outside of the folder.
         """
-        found = inside(self.root, name)
-        if not found.is_file() and "\\" in name:
+        file = inside(self.root, name)
+        if not file.is_file() and "\\" in name:
             name = name.replace("\\", "/")
-            found = inside(self.root, name)
-        if found.is_file():
+            file = inside(self.root, name)
+        if file.is_file():
             return name
-        if found.suffix.lower() not in IMAGE_SUFFIXES:
-            ends = self._stems(found.parent).get(found.name, [])
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            ends = self._stems(file.parent).get(file.name, [])
             if len(ends) > 1:
-                files = ", ".join(f"{found.name}{end}" for end in ends)
-                raise DataError(f"Expected one image called {name!r} in {found.parent}, but found {files}.")
+                files = ", ".join(f"{file.name}{end}" for end in ends)
+                raise DataError(f"Expected one image called {name!r} in {file.parent}, but found {files}.")
             if ends:
-                text = f"{name!r} is taken for {found.name}{ends[0]}"
+                text = f"{name!r} is taken for {file.name}{ends[0]}"
                 self.counter.add("image names completed by their ending", text, harmless=True)
                 return name + ends[0]
         other = self.names.find(name)[0]
@@ -62,23 +62,23 @@ class TableImages:
             self.counter.add("image names in other case or spelling", text, harmless=True)
             return other
         raise DataError(
-            f"Expected an image at {found}, but there is none. {self._near(found, Path(name).parent)}"
+            f"Expected an image at {file}, but there is none. {self._near(file, Path(name).parent)}"
         )
 
     def _stems(self, folder: Path) -> dict[str, list[str]]:
         """Return the endings of the images in a folder, by the name before the ending."""
         if folder not in self.stems:
-            found: dict[str, list[str]] = defaultdict(list)
+            stems: dict[str, list[str]] = defaultdict(list)
             if folder.is_dir():
                 for entry in sorted(os.listdir(folder)):  # noqa: PTH208 (a name for each file)
                     stem, end = os.path.splitext(entry)  # noqa: PTH122
                     if end.lower() in IMAGE_SUFFIXES or end.lower() in UNREAD_SUFFIXES:
-                        found[stem].append(end)
-            self.stems[folder] = found
+                        stems[stem].append(end)
+            self.stems[folder] = stems
         return self.stems[folder]
 
     def _near(self, file: Path, folder: Path) -> str:
-        """Say what is there instead of a file; names are told as the table writes them, with their folder."""
+        """Return what there is instead of a file, named as in the table, with its folder."""
         stems = self._stems(file.parent)
         same = [file.stem + end for end in stems.get(file.stem, [])]
         if same:
@@ -90,9 +90,9 @@ class TableImages:
             file.name, [stem + end for stem, ends in stems.items() for end in ends][:5000], limit=1
         )
         hint = f" Did you mean {str(folder / close[0])!r}?" if close else ""
-        places = [folder for folder in folders_below(self.root) if (folder / file.name).is_file()]
-        if places:
-            hint = f" There is one in {places[0]}."
+        others = [folder for folder in folders_below(self.root) if (folder / file.name).is_file()]
+        if others:
+            hint = f" There is one in {others[0]}."
         return f"Paths are taken from {self.root}; name another folder with root=... (--table.root).{hint}"
 
 
@@ -106,7 +106,7 @@ def image_root(file: Path, names: Sequence[str], counter: NoticeCounter) -> Path
         names: The paths as written.
         counter: Where a guess is counted.
     """
-    top, some = file.parent, list(names[:_LOOKED_AT])
+    top, some = file.parent, list(names[:_MAX_ROWS])
     quiet = NoticeCounter()
     if any(_there(TableImages(top, quiet), name) for name in some):
         return top
@@ -119,19 +119,19 @@ def image_root(file: Path, names: Sequence[str], counter: NoticeCounter) -> Path
     return fits[0]
 
 
-def folders_below(root: Path, *, most: int = 50) -> list[Path]:
+def folders_below(root: Path, *, max_folders: int = 50) -> list[Path]:
     """Return the folders in a folder, and those in them.
 
     Args:
         root: A folder.
-        most: No more than this on each level.
+        max_folders: No more than this on each level.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     level = [root]
     for _ in range(2):
-        level = [folder for top in level for folder in _folders(top)][:most]
-        found += level
-    return found
+        level = [folder for top in level for folder in _folders(top)][:max_folders]
+        folders += level
+    return folders
 
 
 def _folders(top: Path) -> list[Path]:
@@ -146,7 +146,7 @@ def _folders(top: Path) -> list[Path]:
 
 def _there(finder: TableImages, name: str) -> bool:
     try:
-        found = inside(finder.root, name)
-        return found.is_file() or bool(finder._stems(found.parent).get(found.name))
+        file = inside(finder.root, name)
+        return file.is_file() or bool(finder._stems(file.parent).get(file.name))
     except (DataError, OSError):
         return False

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from visionkit.data.formats.csv.rows import TableKind, TableRows, read_table
+from visionkit.data.formats.split_records import raise_first, split_records
 from visionkit.data.read_image import inside, read_image
-from visionkit.data.splits import HOLDOUT, Splits, Subset, holdout
+from visionkit.data.splits import HOLDOUT, Splits
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED
-from visionkit.types import Reader, Sample
+from visionkit.types import Sample
 
 __all__ = ["Table", "image_table", "table_splits"]
 
@@ -63,7 +64,7 @@ class Table:
         try:
             image = read_image(row.image, root=self.table.root)
         except DataError as error:
-            raise row.fault(f"The image cannot be read. {error}", "path") from error
+            raise row.error(f"The image cannot be read. {error}", "path") from error
         dtype = torch.int64 if isinstance(target, int) else torch.float32
         return {
             "image": image,
@@ -89,14 +90,14 @@ def image_table(
     """Return the splits of a CSV or TSV file of image paths and targets, with a header line.
 
     A column `split` (train, val, test and their usual spellings) cuts the rows; without one, or without any
-    "val" in it, a seeded share of the training rows is held out, all rows of an image on one side. Every row
-    is checked before anything runs. What was assumed, or looks like a mistake, stands in `notices`.
+    "val" in it, a seeded fraction of the training rows is held out, all rows of an image on one side. Every
+    row is checked before anything runs. What was assumed, or looks like a mistake, stands in `notices`.
 
     Args:
         path: The file, in UTF-8; commas, semicolons, tabs or bars stand between its columns.
         kind: "single": one class an image. "multi": any number of classes, either one 0/1 column for each,
             or one column of names between `separator`. "regression": one or more columns of numbers.
-            None: told by the cells.
+            None: detected from the cells.
         image: The column of paths; found by its usual names (path, image, file, filename, ...) if not given.
             A path may lack its ending where one image fits.
         target: The column or columns of targets; every other column if not given, or with kind "single" the
@@ -107,12 +108,12 @@ def image_table(
             if all of them are whole numbers, else sorted as text.
         root: The folder of the images. If not given it is that of the file, or the one folder below it that
             holds the images. No path may leave it.
-        held_out: Share of the training rows that is held out where no row is "val".
+        held_out: Fraction of the training rows that is held out where no row is "val".
         seed: Seed of the hold-out.
-        max_dropped: Largest share of the rows that may contradict others.
+        max_dropped: Largest fraction of the rows that may contradict others.
 
     Raises:
-        DataError: A row at fault, by file, line and column: a label that is no class, out of range or empty,
+        DataError: A wrong row, by file, line and column: a label that is no class, out of range or empty,
             a target that is no finite number, an image that is missing or outside `root`. Or too many images
             that are in two splits or have two classes.
         InputError: An unknown column or kind.
@@ -135,55 +136,28 @@ def table_splits(table: TableRows, *, held_out: float = HOLDOUT, seed: int = 0) 
 
     Args:
         table: The rows.
-        held_out: Share of the training rows that is held out where no row is "val".
+        held_out: Fraction of the training rows that is held out where no row is "val".
         seed: Seed of the hold-out.
 
     Raises:
-        DataError: A row is at fault, or none is for training.
+        DataError: A row is wrong, or none is for training.
     """
-    if table.faults:
-        first, more = table.faults[0], len(table.faults) - 1
-        also = f" {more} more rows are at fault; `visionkit check` lists them all." if more else ""
-        raise DataError(first.message + also, path=first.path, record=first.record, field=first.field)
-    whole = Table(table)
-    parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-    for place, row in enumerate(table.rows):
-        parts[row.split].append(place)
-    if not parts["train"]:
-        raise DataError("Expected rows to train on, but no row's split is 'train'.", path=table.file)
-    facts: dict[str, object] = {"table": str(table.file), "kind": table.kind}
+    raise_first(table.errors, "rows")
+    full = Table(table)
+    train, val, test, held = split_records(
+        full,
+        [row.split for row in table.rows],
+        [row.image for row in table.rows],
+        unit="row",
+        missing="Expected rows to train on, but no row's split is 'train'.",
+        path=table.file,
+        held_out=held_out,
+        seed=seed,
+    )
+    facts: dict[str, object] = {"table": str(table.file), "kind": table.kind, **held}
     if table.separator is not None:
         facts["separator"] = table.separator
-    train: Reader = Subset(whole, parts["train"])
-    if parts["val"]:
-        val: Reader = Subset(whole, parts["val"])
-    else:
-        train, val = _hold_out(whole, parts["train"], held_out, seed)
-        facts["held_out"] = (
-            f"no row is for validation: {len(val)} of {len(parts['train'])} training rows are held out "
-            f"(share {held_out}, seed {seed})"
-        )
-    test = Subset(whole, parts["test"]) if parts["test"] else None
     return Splits(train, val, test, table.classes, _name(table.file), facts, table.notices)
-
-
-def _hold_out(whole: Table, places: Sequence[int], held_out: float, seed: int) -> tuple[Reader, Reader]:
-    """Hold out a share of some rows, so that the rows of one image are all on one side."""
-    groups: dict[str, list[int]] = {}
-    for place in places:
-        groups.setdefault(os.path.normpath(whole.table.rows[place].image), []).append(place)
-    if len(groups) == len(places):
-        return holdout(Subset(whole, places), held_out, seed=seed, path=whole.table.file)
-    first = [rows[0] for rows in groups.values()]
-    _, held = holdout(Subset(whole, first), held_out, seed=seed, path=whole.table.file)
-    away = {os.path.normpath(whole.table.rows[first[index]].image) for index in _indices(held)}
-    out = [place for name in away for place in groups[name]]
-    kept = sorted(set(places) - set(out))
-    return Subset(whole, kept), Subset(whole, sorted(out))
-
-
-def _indices(reader: Reader) -> list[int]:
-    return list(reader.indices) if isinstance(reader, Subset) else []
 
 
 def _name(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""The lines of a table of paths and targets, understood one by one: no fault hides another."""
+"""Parse the lines of a table of paths and targets one by one, so that no error hides another."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from visionkit.data.formats.csv.delimited import TABLE_SUFFIXES, read_delimited, read_header
 from visionkit.data.formats.csv.images import TableImages, image_root
-from visionkit.data.formats.csv.targets import Row, TableKind, Target, table_kind, understanding
+from visionkit.data.formats.csv.targets import Row, TableKind, Target, table_kind, target_parser
 from visionkit.data.formats.folder.notices import count_dark
-from visionkit.data.splits import SPLIT_ALIASES
+from visionkit.data.splits import split_of
 from visionkit.errors import DataError, InputError, expected, unknown_name
 from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter
 
@@ -36,7 +36,6 @@ _IMAGE_COLUMNS = (
     "file_path", "image_file", "img", "img_path", "id_code", "id",
 )  # fmt: skip
 _SPLIT_COLUMN = "split"
-_SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
 _CAPTIONS = frozenset({"caption", "captions", "comment", "comment_number", "sentence"})
 _BOXES = frozenset({"xmin", "x1", "x_min", "bbox", "bbox_x1", "roi.x1"})
 
@@ -49,9 +48,9 @@ class TableRows:
         file: The CSV file.
         root: The folder of the images.
         classes: Names of the classes, or of the numbers to regress.
-        rows: The lines without a fault.
+        rows: The lines without an error.
         targets: The target of each of them: an int, or a tuple of floats.
-        faults: Every fault, by line.
+        errors: Every error, by line.
         kind: What the targets are.
         notices: What was assumed, or looks like a mistake.
         separator: What stands between the names of a label, where it holds several.
@@ -62,7 +61,7 @@ class TableRows:
     classes: tuple[str, ...]
     rows: tuple[Row, ...]
     targets: tuple[Target, ...]
-    faults: tuple[DataError, ...]
+    errors: tuple[DataError, ...]
     kind: TableKind = "single"
     notices: tuple[Notice, ...] = ()
     separator: str | None = None
@@ -106,7 +105,7 @@ def read_table(
 ) -> TableRows:
     """Read a table of image paths and targets; the arguments are those of `image_table`.
 
-    A `kind` of None is told by the cells.
+    A `kind` of None is detected from the cells.
 
     Raises:
         DataError: The file is no CSV file with a header and rows.
@@ -120,30 +119,30 @@ def read_table(
     header, lines = table.header, table.lines
     image_column = _image_column(file, header, image)
     columns = _target_columns(file, header, image_column, target, kind, counter)
-    place = header.index(image_column)
-    names = [cells[place].strip() for _, cells in lines if len(cells) == len(header)]
+    index = header.index(image_column)
+    names = [cells[index].strip() for _, cells in lines if len(cells) == len(header)]
     top = image_root(file, names, counter) if root is None else Path(root)
     finder = TableImages(top, counter)
-    faults: list[DataError] = []
+    errors: list[DataError] = []
     rows: list[Row] = []
     for line, cells in lines:
         try:
             rows.append(_row(file, header, line, cells, image_column, columns, finder))
-        except DataError as fault:
-            faults.append(fault)
-    told, mark = table_kind([row.values for row in rows], separator=separator)
+        except DataError as error:
+            errors.append(error)
+    detected, delimiter = table_kind([row.values for row in rows], separator=separator)
     if kind is None:
-        kind, separator = told, mark
-    if kind == "single" and told == "multi" and len(columns) == 1 and classes is None:
-        several = [row.values[0] for row in rows if mark and mark in row.values[0]]
-        if several:
-            text = f"{several[0]!r} is one class (--target multi --table.separator '{mark}' for several)"
-            counter.add("labels that may be several names", text, count=len(several), harmless=True)
+        kind, separator = detected, delimiter
+    if kind == "single" and detected == "multi" and len(columns) == 1 and classes is None:
+        joined = [row.values[0] for row in rows if delimiter and delimiter in row.values[0]]
+        if joined:
+            text = f"{joined[0]!r} is one class (--target multi --table.separator '{delimiter}' for several)"
+            counter.add("labels that may be several names", text, count=len(joined), harmless=True)
     _check_columns(file, kind, columns, separator)
-    known, good, targets = targets_of(rows, file, kind, columns, separator, classes, counter, faults)
+    known, good, targets = targets_of(rows, file, kind, columns, separator, classes, counter, errors)
     _count_unused(header, lines, {image_column, *columns, _split_column(header)}, counter)
     notices = row_notices(good, targets, top, counter, max_dropped)
-    ordered = tuple(sorted(faults, key=lambda fault: int(str(fault.record).split()[-1])))
+    ordered = tuple(sorted(errors, key=lambda error: int(str(error.record).split()[-1])))
     return TableRows(file, top, known, tuple(good), tuple(targets), ordered, kind, notices, separator)
 
 
@@ -155,7 +154,7 @@ def targets_of(
     separator: str | None,
     classes: Sequence[str] | None,
     counter: NoticeCounter,
-    faults: list[DataError],
+    errors: list[DataError],
 ) -> tuple[tuple[str, ...], list[Row], list[Target]]:
     """Return the classes, the rows whose target is understood, and their targets.
 
@@ -167,17 +166,17 @@ def targets_of(
         separator: What stands between names.
         classes: The classes in order.
         counter: Where what looks like a mistake is counted.
-        faults: Where the faults of the other rows go.
+        errors: Where the errors of the other rows go.
     """
-    names, understand = understanding(file, kind, columns, separator, classes, rows, counter)
+    names, parse = target_parser(file, kind, columns, separator, classes, rows, counter)
     good: list[Row] = []
     targets: list[Target] = []
     for row in rows:
         try:
-            targets.append(understand(row))
+            targets.append(parse(row))
             good.append(row)
-        except DataError as fault:
-            faults.append(fault)
+        except DataError as error:
+            errors.append(error)
     return names, good, targets
 
 
@@ -195,7 +194,7 @@ def row_notices(
         targets: The target of each.
         root: The folder of the images.
         counter: What was counted before.
-        max_dropped: Largest share of the rows that may contradict another row.
+        max_dropped: Largest fraction of the rows that may contradict another row.
     """
     first: dict[str, tuple[Row, Target]] = {}
     leaks = NoticeCounter(max_fraction=max_dropped)
@@ -248,35 +247,35 @@ def _target_columns(
 ) -> tuple[str, ...]:
     if target is None:
         rows = [name for name in header if not name or name.lower().startswith("unnamed:")]
-        found = tuple(name for name in header if name not in (image, _split_column(header), *rows))
-        if not found:
+        columns = tuple(name for name in header if name not in (image, _split_column(header), *rows))
+        if not columns:
             text = f"Expected a column of targets, but found only {header}."
             raise DataError(text, path=file, record="line 1")
-        labels = [name for name in found if name.lower() in LABEL_COLUMNS]
-        if kind in ("single", None) and len(found) > 1 and len(labels) == 1:
-            rest = [name for name in found if name != labels[0]]
+        labels = [name for name in columns if name.lower() in LABEL_COLUMNS]
+        if kind in ("single", None) and len(columns) > 1 and len(labels) == 1:
+            rest = [name for name in columns if name != labels[0]]
             text = (
                 f"{rest[0]!r}: {labels[0]!r} is taken for the column of classes (target=..., --table.target)"
             )
             counter.add("columns not read", text, count=len(rest), choice=True)
             return (labels[0],)
-        return found
-    wanted = (target,) if isinstance(target, str) else tuple(target)
-    for name in wanted:
+        return columns
+    columns = (target,) if isinstance(target, str) else tuple(target)
+    for name in columns:
         if name not in header:
             raise unknown_name("column", name, header, hint=f"{file} has {header}.")
-    return wanted
+    return columns
 
 
 def _count_unused(
     header: list[str], lines: Sequence[tuple[int, list[str]]], used: Collection[str], counter: NoticeCounter
 ) -> None:
     """Count the columns that look like splits but are not called so."""
-    for place, name in enumerate(header):
+    for index, name in enumerate(header):
         if name in used:
             continue
-        values = {cells[place].strip().lower() for _, cells in lines if len(cells) == len(header)}
-        if len(values) > 1 and values <= _SPLIT_OF.keys():
+        values = {cells[index].strip().lower() for _, cells in lines if len(cells) == len(header)}
+        if len(values) > 1 and all(map(split_of, values)):
             text = f"{name!r} holds {', '.join(sorted(values))}: call it {_SPLIT_COLUMN!r} to have it used"
             counter.add("columns of splits by another name, not used", text, choice=True)
 
@@ -324,12 +323,12 @@ def _row(
         raise DataError(text, path=file, record=where)
     cell: Mapping[str, str] = {name: text.strip() for name, text in zip(header, cells, strict=True)}
     column = _split_column(header)
-    said = cell.get(column, "train").lower()
-    if said not in _SPLIT_OF:
-        text = expected("the split", "train, val or test", said)
+    split = split_of(cell.get(column, "train"))
+    if split is None:
+        text = expected("the split", "train, val or test", cell[column].lower())
         raise DataError(text, path=file, record=where, field=column)
     try:
         name = finder.find(cell[image])
     except DataError as error:
         raise DataError(error.message, path=file, record=where, field=image) from error
-    return Row(file, line, name, _SPLIT_OF[said], tuple(cell[name] for name in columns))
+    return Row(file, line, name, split, tuple(cell[name] for name in columns))

@@ -1,4 +1,4 @@
-"""Mean and spread of the numbers that a training set teaches."""
+"""Mean and standard deviation of the regression targets of a training set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import Subset as TorchSubset
 
 __all__ = ["TargetStatistics", "target_statistics"]
 
-_MOST = 256
+_MAX_SAMPLES = 256
 _FIELDS = ("label", "labels", "target", "targets")
 
 
@@ -26,10 +26,10 @@ class TargetStatistics:
     """
 
     def __init__(self, targets: Tensor, total: int) -> None:
-        kept = targets.double()[targets.isfinite().all(dim=1)]
-        self.count, self.total = len(kept), total
-        self.mean: list[float] = kept.mean(0).tolist()
-        self.std: list[float] = kept.std(0, correction=0).tolist()
+        finite = targets.double()[targets.isfinite().all(dim=1)]
+        self.count, self.total = len(finite), total
+        self.mean: list[float] = finite.mean(0).tolist()
+        self.std: list[float] = finite.std(0, correction=0).tolist()
 
 
 def target_statistics(dataset: Any, outputs: int) -> TargetStatistics | None:
@@ -59,12 +59,12 @@ def _offered(dataset: Any, outputs: int) -> Tensor | None:
     if isinstance(dataset, TensorDataset):
         return _rows(dataset.tensors[1], outputs) if len(dataset.tensors) > 1 else None
     if isinstance(dataset, TorchSubset):
-        whole = _offered(dataset.dataset, outputs)
-        return None if whole is None else whole[torch.as_tensor(dataset.indices)]
+        full = _offered(dataset.dataset, outputs)
+        return None if full is None else full[torch.as_tensor(dataset.indices)]
     if isinstance(dataset, ConcatDataset):
         parts = [_offered(part, outputs) for part in dataset.datasets]
-        found = [part for part in parts if part is not None]
-        return torch.cat(found) if len(found) == len(parts) else None
+        tensors = [part for part in parts if part is not None]
+        return torch.cat(tensors) if len(tensors) == len(parts) else None
     if (reader := getattr(dataset, "reader", None)) is not None and not hasattr(dataset, "targets"):
         return _offered(reader, outputs) if len(reader) == len(dataset) else None
     values = getattr(dataset, "targets", None)
@@ -73,12 +73,12 @@ def _offered(dataset: Any, outputs: int) -> Tensor | None:
 
 def _read(dataset: Any, total: int, outputs: int) -> Tensor | None:
     rows = []
-    places = sorted({index * total // min(total, _MOST) for index in range(min(total, _MOST))})
+    indices = sorted({index * total // min(total, _MAX_SAMPLES) for index in range(min(total, _MAX_SAMPLES))})
     source = getattr(dataset, "reader", dataset)
     with isolate_rng():
-        for place in places:
+        for index in indices:
             try:
-                sample = source[place]
+                sample = source[index]
             except Exception:  # named where training reads it
                 continue
             row = _rows(_target(sample), outputs)

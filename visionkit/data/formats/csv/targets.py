@@ -1,4 +1,4 @@
-"""What the target columns of a table mean: one class, several classes, or numbers."""
+"""Parse the target columns of a table: one class, several classes, or numbers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from visionkit.data.formats.folder.notices import name_twins
 from visionkit.errors import DataError, expected, nearest
 from visionkit.notices import NoticeCounter
 
-__all__ = ["Row", "TableKind", "Target", "table_kind", "understanding"]
+__all__ = ["Row", "TableKind", "Target", "table_kind", "target_parser"]
 
 TableKind = Literal["single", "multi", "regression"]
 Target: TypeAlias = "int | tuple[float, ...]"
 
 _PAIRS = 20_000  # of names that are compared, for classes that may be mistyped
 _DIGITS = re.compile(r"[0-9]+")
-_WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Row:
     split: str
     values: tuple[str, ...]
 
-    def fault(self, text: str, field: str) -> DataError:
+    def error(self, text: str, field: str) -> DataError:
         """Return the error that names this line.
 
         Args:
             text: What was expected, what came, what to do.
-            field: The column at fault.
+            field: The column.
         """
         return DataError(text, path=self.file, record=f"line {self.line}", field=field)
 
@@ -73,20 +73,20 @@ def table_kind(
         return ("multi" if flags else "regression" if numbers else "single"), None
     if separator is not None:
         return "multi", separator
-    if numbers and not all(_WHOLE.fullmatch(text) for text in cells if text):
+    if numbers and not all(_INTEGER.fullmatch(text) for text in cells if text):
         return "regression", None
-    for mark in ("|", ";", ","):
-        cut = [[part.strip() for part in text.split(mark)] for text in cells]
+    for delimiter in ("|", ";", ","):
+        cut = [[part.strip() for part in text.split(delimiter)] for text in cells]
         alone = {parts[0] for parts in cut if len(parts) == 1}
         counts = Counter(part for parts in cut for part in set(parts))
         joined = {part for parts in cut if len(parts) > 1 for part in parts if part}
         again = sum(counts[part] > 1 or part in alone for part in joined)
         if joined and 2 * again >= len(joined):
-            return "multi", mark
+            return "multi", delimiter
     return "single", None
 
 
-def understanding(
+def target_parser(
     file: Path,
     kind: TableKind,
     columns: tuple[str, ...],
@@ -124,7 +124,7 @@ def understanding(
         return [name.strip() for name in row.values[0].split(separator) if name.strip()]
 
     seen = Counter(name for row in rows if row.split == "train" for name in parts(row) if name)
-    by_number = bool(seen) and all(_WHOLE.fullmatch(name) for name in seen)
+    by_number = bool(seen) and all(_INTEGER.fullmatch(name) for name in seen)
     if kind == "single" and classes is None:
         _refuse_decimals(file, columns[0], seen)
     if classes is not None:
@@ -142,17 +142,21 @@ def understanding(
         counter.add("classes with one training row", text, count=len(lone), choice=True)
     elif classes is None and not by_number:
         _count_near(seen, lone, counter)
-    index = {name: place for place, name in enumerate(names)}
-    numbered = {_whole(name): place for name, place in index.items() if by_number and _WHOLE.fullmatch(name)}
+    index = {name: number for number, name in enumerate(names)}
+    by_value = {
+        _integer(name): number for name, number in index.items() if by_number and _INTEGER.fullmatch(name)
+    }
     as_index = classes is not None and by_number and not any(name in index for name in seen)
 
-    def understand(row: Row) -> Target:
-        places = [_place(row, columns[0], name, index, numbered, as_index=as_index) for name in parts(row)]
+    def parse(row: Row) -> Target:
+        numbers = [
+            _class_index(row, columns[0], name, index, by_value, as_index=as_index) for name in parts(row)
+        ]
         if kind == "single":
-            return places[0]
-        return tuple(float(place in places) for place in range(len(names)))
+            return numbers[0]
+        return tuple(float(number in numbers) for number in range(len(names)))
 
-    return names, understand
+    return names, parse
 
 
 def _count_near(seen: Counter[str], lone: Sequence[str], counter: NoticeCounter) -> None:
@@ -174,13 +178,13 @@ def _numbers(seen: Counter[str]) -> tuple[str, ...]:
     """Return the numbers that occur, in order; as written where each is written in one way."""
     spelled: dict[int, set[str]] = {}
     for name in seen:
-        spelled.setdefault(_whole(name), set()).add(name)
+        spelled.setdefault(_integer(name), set()).add(name)
     return tuple(
         next(iter(texts)) if len(texts) == 1 else str(number) for number, texts in sorted(spelled.items())
     )
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     return int(text.partition(".")[0])
 
 
@@ -193,8 +197,8 @@ def _is_number(text: str) -> bool:
 
 def _refuse_decimals(file: Path, column: str, seen: Counter[str]) -> None:
     """Refuse to take numbers such as 3.5 for classes."""
-    if seen and all(map(_is_number, seen)) and not all(map(_WHOLE.fullmatch, seen)):
-        first = next(name for name in seen if not _WHOLE.fullmatch(name))
+    if seen and all(map(_is_number, seen)) and not all(map(_INTEGER.fullmatch, seen)):
+        first = next(name for name in seen if not _INTEGER.fullmatch(name))
         raise DataError(
             f'Expected classes, but found numbers with decimals ({first}). Use kind="regression" (--target '
             "regression) to predict numbers, or classes=... to take them for names.",
@@ -203,26 +207,26 @@ def _refuse_decimals(file: Path, column: str, seen: Counter[str]) -> None:
         )
 
 
-def _place(
+def _class_index(
     row: Row, column: str, name: str, index: dict[str, int], numbered: dict[int, int], *, as_index: bool
 ) -> int:
     """Return the index of a class by its name, or by its number where labels are numbers."""
     if name in index:
         return index[name]
-    if _WHOLE.fullmatch(name):
-        number = _whole(name)
+    if _INTEGER.fullmatch(name):
+        number = _integer(name)
         if number in numbered:
             return numbered[number]
         if as_index:
             if 0 <= number < len(index):
                 return number
-            raise row.fault(expected("the label", f"in 0 .. {len(index) - 1}", number), column)
+            raise row.error(expected("the label", f"in 0 .. {len(index) - 1}", number), column)
     if not name:
-        raise row.fault("Expected a class, but the cell is empty.", column)
+        raise row.error("Expected a class, but the cell is empty.", column)
     close = nearest(name, index)
     text = f"Expected one of the {len(index)} classes of the training rows, but got {name!r}."
     text += f" Did you mean {close[0]!r}?" if close else f" They are: {', '.join(list(index)[:12])}."
-    raise row.fault(text, column)
+    raise row.error(text, column)
 
 
 def _number(row: Row, column: str, text: str) -> float:
@@ -233,12 +237,12 @@ def _number(row: Row, column: str, text: str) -> float:
     if not math.isfinite(value):
         comma = text.count(",") == 1 and _is_number(text.replace(",", "."))
         fix = "Write a point for the comma." if comma else "Fill the cell in or remove the row."
-        raise row.fault(expected("the target", "a finite number", text, fix=fix), column)
+        raise row.error(expected("the target", "a finite number", text, fix=fix), column)
     return value
 
 
 def _flag(row: Row, column: str, text: str) -> float:
     value = _number(row, column, text)
     if value not in (0.0, 1.0):
-        raise row.fault(expected("the flag", "0 or 1", text), column)
+        raise row.error(expected("the flag", "0 or 1", text), column)
     return value

@@ -1,4 +1,4 @@
-"""What the folders of a data set of classes mean: splits, classes, or the layout of another task."""
+"""Tell folders of splits from folders of classes, and recognise the layouts of other tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from visionkit.data.formats.csv.delimited import TABLE_SUFFIXES
 from visionkit.data.read_image import IMAGE_SUFFIXES
-from visionkit.data.splits import SPLIT_ALIASES
+from visionkit.data.splits import SPLIT_ALIASES, split_of
 from visionkit.errors import DataError, printable
 
 __all__ = [
@@ -24,8 +24,7 @@ __all__ = [
     "tree",
 ]
 
-_SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
-_UNLABELLED = frozenset({"unknown", "unlabeled", "unlabelled", "images", "imgs", "all", *_SPLIT_OF})
+_UNLABELLED = frozenset({"unknown", "unlabeled", "unlabelled", "images", "imgs", "all"})
 _WORD = re.compile(r"[^a-z]+")
 # Folders that stand for a part of a sample, not for a class.
 _PARTS = frozenset({
@@ -77,8 +76,8 @@ def folder_layout(root: Path) -> FolderLayout:
         DataError: Two folders claim one split, or it cannot be told whether a folder is a class or a split.
     """
     names = class_folders(root)
-    named = [name for name in names if name.lower() in _SPLIT_OF]
-    others = [name for name in names if name.lower() not in _SPLIT_OF]
+    named = [name for name in names if split_of(name)]
+    others = [name for name in names if not split_of(name)]
     if not named:
         _refuse_nearly_splits(root, names)
         return FolderLayout({"": root})
@@ -88,12 +87,16 @@ def folder_layout(root: Path) -> FolderLayout:
         shared = _shared_classes(inner)
         if not shared:
             return _as_classes(root, named, rivals, inner)
-    found = _by_split(root, named)
-    labelled, unlabelled = dict(found), {}
-    known = inner[found["train"].name] if "train" in found else []
-    for split, folder in found.items():
+    folders = _by_split(root, named)
+    labelled, unlabelled = dict(folders), {}
+    known = inner[folders["train"].name] if "train" in folders else []
+    for split, folder in folders.items():
         inside = inner[folder.name]
-        lone = len(inside) == 1 and inside[0] not in known and inside[0].lower() in _UNLABELLED
+        lone = (
+            len(inside) == 1
+            and inside[0] not in known
+            and (split_of(inside[0]) or inside[0].lower() in _UNLABELLED)
+        )
         if split != "train" and known and (not inside or lone) and _has_images(folder):
             unlabelled[split] = labelled.pop(split)
     ignored = tuple(root / name for name in others)
@@ -110,14 +113,14 @@ def find_splits(root: Path) -> dict[str, Path]:
         DataError: As `folder_layout`.
     """
     layout = folder_layout(root)
-    found = {**layout.splits, **layout.unlabelled}
-    return {} if "" in found else found
+    folders = {**layout.splits, **layout.unlabelled}
+    return {} if "" in folders else folders
 
 
 def _shared_classes(inner: dict[str, list[str]]) -> bool:
     """Return whether the training folder and another split's hold the same class folders."""
-    train = [set(names) for name, names in inner.items() if _SPLIT_OF[name.lower()] == "train"]
-    rest = [set(names) for name, names in inner.items() if _SPLIT_OF[name.lower()] != "train"]
+    train = [set(names) for name, names in inner.items() if split_of(name) == "train"]
+    rest = [set(names) for name, names in inner.items() if split_of(name) != "train"]
     return any(len(a & b) * 2 > max(len(a), len(b)) for a in train for b in rest)
 
 
@@ -126,7 +129,7 @@ def _as_classes(
 ) -> FolderLayout:
     """Return the layout in which folders with the names of splits are classes, or refuse to guess."""
     for name in named:
-        if _SPLIT_OF[name.lower()] != "train" or len(inner[name]) < 2:
+        if split_of(name) != "train" or len(inner[name]) < 2:
             continue
         beside = [set(class_folders(root / rival)) for rival in rivals]
         if not any(set(inner[name]) & folders for folders in beside):
@@ -142,25 +145,25 @@ def _as_classes(
 
 
 def _by_split(root: Path, named: Sequence[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_split: dict[str, Path] = {}
     for name in named:
-        split = _SPLIT_OF[name.lower()]
-        if split in found:
+        split = str(split_of(name))
+        if split in by_split:
             raise DataError(
-                f"Expected one folder for the split {split!r}, but found {found[split].name!r} and "
+                f"Expected one folder for the split {split!r}, but found {by_split[split].name!r} and "
                 f"{name!r}. Rename or remove one of them.",
                 path=root,
             )
-        found[split] = root / name
-    return {split: found[split] for split in SPLIT_ALIASES if split in found}
+        by_split[split] = root / name
+    return {split: by_split[split] for split in SPLIT_ALIASES if split in by_split}
 
 
 def _refuse_nearly_splits(root: Path, names: Sequence[str]) -> None:
     """Refuse folders that are all named nearly like splits (`training_set`, `test_set`), or hold splits."""
     meant = {name: _nearly(name) for name in names}
-    splits = {split for found in meant.values() for split in found}
-    if names and all(len(found) == 1 for found in meant.values()) and len(splits) == len(names) > 1:
-        renamed = ", ".join(f"{name!r} to {next(iter(found))!r}" for name, found in meant.items())
+    splits = {split for each in meant.values() for split in each}
+    if names and all(len(each) == 1 for each in meant.values()) and len(splits) == len(names) > 1:
+        renamed = ", ".join(f"{name!r} to {next(iter(each))!r}" for name, each in meant.items())
         raise DataError(
             f"Expected the folders of splits to be called train, val and test, but found {list(names)}. "
             f"Rename {renamed}.",
@@ -173,9 +176,7 @@ def _refuse_nearly_splits(root: Path, names: Sequence[str]) -> None:
             f"{[*map(printable, inside[names[0]][:4])]}. Give {root / names[0]} if those are what is meant.",
             path=root,
         )
-    if len(names) > 1 and all(
-        _SPLIT_OF.keys() & {each.lower() for each in found} for found in inside.values()
-    ):
+    if len(names) > 1 and all(any(map(split_of, each)) for each in inside.values()):
         name, split = names[0], inside[names[0]][0]
         raise DataError(
             f"Expected folders of splits around the folders of classes, but {name!r} holds {inside[name]}. "
@@ -186,7 +187,7 @@ def _refuse_nearly_splits(root: Path, names: Sequence[str]) -> None:
 
 def _nearly(name: str) -> set[str]:
     """Return the splits that a name speaks of (`seg_train`, `val2017`)."""
-    return {_SPLIT_OF[word] for word in _WORD.split(name.lower()) if word in _SPLIT_OF}
+    return {split for word in _WORD.split(name.lower()) if (split := split_of(word))}
 
 
 def foreign_layout(root: Path) -> str | None:
@@ -215,9 +216,9 @@ def foreign_layout(root: Path) -> str | None:
 
 
 def _named(root: Path, top: Path, names: dict[str, str]) -> str:
-    """Say what layout folders of these names are."""
-    for what, marks, recipe in _OTHERS:
-        if any(mark in names for mark in marks):
+    """Return the layout that folders of these names belong to."""
+    for what, parts, recipe in _OTHERS:
+        if any(part in names for part in parts):
             return f"{what} ({', '.join(f'{name}/' for name in names.values())} in {top}): use {recipe}"
     texts = sorted(file.name for file in {*root.glob("*.txt"), *root.glob("*.csv"), *root.glob("*.json*")})
     folder = next(iter(names.values()))
@@ -230,7 +231,7 @@ def _named(root: Path, top: Path, names: dict[str, str]) -> str:
 
 
 def _beside_images(root: Path, top: Path) -> str | None:
-    """Say what stands beside the images of a folder without class folders; None if it holds no image."""
+    """Return what lies beside the images of a folder without class folders; None if it holds no image."""
     endings: dict[str, str] = {}
     with os.scandir(top) as entries:
         for entry in entries:
@@ -239,15 +240,15 @@ def _beside_images(root: Path, top: Path) -> str | None:
         return None
     tables = [
         file
-        for place in (top, root)
-        for file in sorted(place.iterdir())
+        for folder in (top, root)
+        for file in sorted(folder.iterdir())
         if file.suffix.lower() in TABLE_SUFFIXES
     ]
     if tables:
         names = " and ".join(file.name for file in tables[:3])
-        several = "tables" if len(tables) > 1 else "table"
+        noun = "tables" if len(tables) > 1 else "table"
         return (
-            f"images in {top} and the {several} {names}: give the file itself, {tables[0]} say, if it names "
+            f"images in {top} and the {noun} {names}: give the file itself, {tables[0]} say, if it names "
             "images and labels"
         )
     for ending, what in (
@@ -264,7 +265,7 @@ def _beside_images(root: Path, top: Path) -> str | None:
     )
 
 
-def _has_images(folder: Path, *, depth: int = 9, most: int = 5000) -> bool:
+def _has_images(folder: Path, *, depth: int = 9, max_files: int = 5000) -> bool:
     """Return whether there is an image among the first files in a folder, or this many folders below it."""
     seen = 0
     for base, folders, files in os.walk(folder):
@@ -275,7 +276,7 @@ def _has_images(folder: Path, *, depth: int = 9, most: int = 5000) -> bool:
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):  # noqa: PTH122
                 return True
         seen += len(files)
-        if seen > most:
+        if seen > max_files:
             return False
     return False
 
@@ -320,15 +321,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def few(names: Sequence[str], *, most: int = 12) -> str:
+def few(names: Sequence[str], *, max_names: int = 12) -> str:
     """Return some names as an error shows them: all, or the first and how many there are.
 
     Args:
         names: Names of classes.
-        most: No more than this.
+        max_names: No more than this.
     """
-    shown = ", ".join(map(repr, names[:most]))
-    return f"[{shown}{f', ... {len(names)} in all' if len(names) > most else ''}]"
+    shown = ", ".join(map(repr, names[:max_names]))
+    return f"[{shown}{f', ... {len(names)} in all' if len(names) > max_names else ''}]"
 
 
 def images_below(folder: Path) -> tuple[list[str], list[str]]:

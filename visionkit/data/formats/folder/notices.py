@@ -1,4 +1,4 @@
-"""What is said of the files of a data set: images that are not read, masks among images, dark images."""
+"""Notices about the files of a folder: images that are not read, masks among images, dark images."""
 
 from __future__ import annotations
 
@@ -86,7 +86,11 @@ def count_masks(counter: NoticeCounter, files: Sequence[str]) -> None:
 
 
 def count_dark(
-    counter: NoticeCounter, files: Sequence[str], *, root: str | os.PathLike[str] | None = None, most: int = 8
+    counter: NoticeCounter,
+    files: Sequence[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    limit: int = 8,
 ) -> int:
     """Count 16-bit images that use less than a sixteenth of their range: they become nearly black.
 
@@ -94,13 +98,13 @@ def count_dark(
         counter: Where they are counted, as harmless.
         files: Paths of images; of those that may have 16 bits a few are looked at, evenly spread.
         root: Images outside this folder are not looked at.
-        most: How many.
+        limit: How many.
 
     Returns:
         How many were looked at.
     """
     deep = [file for file in files if file.lower().endswith((".png", ".tif", ".tiff", ".pgm", ".pnm"))]
-    chosen = [deep[place * len(deep) // min(len(deep), most)] for place in range(min(len(deep), most))]
+    chosen = [deep[index * len(deep) // min(len(deep), limit)] for index in range(min(len(deep), limit))]
     for file in chosen:
         try:
             path = regular_file(os.path.abspath(file), root)  # noqa: PTH100
@@ -108,7 +112,7 @@ def count_dark(
                 if not image.mode.startswith("I") or image.width * image.height > 16_000_000:
                     continue
                 brightest = int(np.asarray(image).max())
-        except Exception:  # whoever reads the image names its fault
+        except Exception:  # whoever reads the image names its error
             continue
         if 0 < brightest < _DARK:
             text = (

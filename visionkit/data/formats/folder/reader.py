@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,8 @@ from visionkit.data.formats.folder.notices import (
     is_unread_image,
     name_twins,
 )
+from visionkit.data.formats.source import with_limit
+from visionkit.data.formats.split_notices import overlap_notices
 from visionkit.data.read_image import IMAGE_SUFFIXES, read_image
 from visionkit.data.splits import HOLDOUT, Splits, holdout
 from visionkit.errors import DataError, printable
@@ -35,6 +37,7 @@ __all__ = [
     "ImageFolder",
     "class_folders",
     "find_splits",
+    "folder_splits",
     "image_folder",
     "images_below",
     "is_image_folder",
@@ -42,11 +45,11 @@ __all__ = [
     "tree",
 ]
 
-_WANTED = """Expected either
+_LAYOUTS = """Expected either
   {root}/train/<class>/*.jpg  and  {root}/val/<class>/*.jpg  (perhaps {root}/test/<class>/*.jpg), or
   {root}/<class>/*.jpg
 but found
-{found}"""
+{listing}"""
 
 
 class ImageFolder:
@@ -58,7 +61,7 @@ class ImageFolder:
     Args:
         folder: The folder that holds one folder for each class.
         root: No image may lie outside this folder once links are resolved; `folder` if not given.
-        max_dropped: Largest share of the images that may be left out.
+        max_dropped: Largest fraction of the images that may be left out.
 
     Raises:
         DataError: The folder is missing or holds no class folders, a class folder holds no image, or more
@@ -91,7 +94,7 @@ class ImageFolder:
             images, rest = images_below(self.folder / name)
             others += rest
             if not images:
-                raise _hollow(self.folder / name, rest)
+                raise _empty_class(self.folder / name, rest)
             self.files += images
             labels += [label] * len(images)
         self.labels = labels
@@ -103,7 +106,7 @@ class ImageFolder:
         check_notices(self.notices, path=str(self.folder))
 
     def _count(self, counter: NoticeCounter, others: list[str]) -> tuple[Notice, ...]:
-        """Return what is said of the files, those that are read and the others."""
+        """Return the notices of the files, those that are read and the others."""
         unread = count_other_files(counter, others)
         with os.scandir(self.folder) as entries:
             loose = sorted(
@@ -152,16 +155,16 @@ def image_folder(
 
     Folders of splits go by their usual names (train, training; val, valid, validation, dev; test, testing).
     Where folders with images and other names stand beside them, they are classes (a class may be called
-    "train"); a notice says so. Without a validation folder a seeded share of the training images is held out,
-    even over the classes; the test folder is never used for choices, and one without classes is left out.
+    "train"); a notice says so. Without a validation folder a seeded fraction of the training images is held
+    out, even over the classes; the test folder is never used for choices, and left out without classes.
     What was done stands in `facts`, what was left out or assumed in `notices`. A link that leads out of the
-    folder is not followed: the image is a fault.
+    folder is not followed: the image is an error.
 
     Args:
         root: The folder.
-        held_out: Share of the training images that becomes validation where there is no such folder.
+        held_out: Fraction of the training images that becomes validation where there is no such folder.
         seed: Seed of the hold-out.
-        max_dropped: Largest share of a split's images that may be left out.
+        max_dropped: Largest fraction of a split's images that may be left out.
 
     Raises:
         DataError: No images, an empty class folder, classes that differ between splits, more than
@@ -170,25 +173,52 @@ def image_folder(
     """
     top = Path(root)
     readers, notices = open_folders(top, max_dropped=max_dropped)
+    return folder_splits(top, readers, notices, held_out=held_out, seed=seed, max_dropped=max_dropped)
+
+
+def folder_splits(
+    top: Path,
+    readers: Mapping[str, ImageFolder],
+    notices: Sequence[Notice],
+    *,
+    held_out: float = HOLDOUT,
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
+) -> Splits:
+    """Return the splits of a folder whose readers are made; the arguments are those of `image_folder`.
+
+    Args:
+        top: The folder.
+        readers: The reader of each split.
+        notices: What was left out.
+        held_out: See `image_folder`.
+        seed: See `image_folder`.
+        max_dropped: See `image_folder`.
+
+    Raises:
+        DataError: Classes differ between splits, or too much is left out.
+    """
     train = readers["train"]
     for split, reader in readers.items():
         if reader.classes != train.classes:
             raise DataError(
                 classes_differ(train.classes, split, reader.classes), path=reader.folder, field="class"
             )
+    files = {split: reader.files for split, reader in readers.items()}
+    notices = (*with_limit(notices, max_dropped), *overlap_notices(files, max_dropped=max_dropped))
     facts: dict[str, object] = {"root": str(top), "ignored_files": sum(r.ignored for r in readers.values())}
-    kept: Reader = train
+    remaining: Reader = train
     val: Reader
     if "val" in readers:
         val = readers["val"]
     else:
-        kept, val = holdout(train, held_out, seed=seed, path=top)
+        remaining, val = holdout(train, held_out, seed=seed, path=top)
         facts["held_out"] = (
             f"there is no validation folder: {len(val)} of {len(train)} training images are held out "
             f"(share {held_out}, seed {seed})"
         )
     name = printable(top.resolve().name)
-    return Splits(kept, val, readers.get("test"), train.classes, name, facts, notices)
+    return Splits(remaining, val, readers.get("test"), train.classes, name, facts, notices)
 
 
 def is_image_folder(root: str | os.PathLike[str]) -> bool:
@@ -207,11 +237,11 @@ def is_image_folder(root: str | os.PathLike[str]) -> bool:
 def open_folders(
     top: Path, *, max_dropped: float = MAX_DROPPED
 ) -> tuple[dict[str, ImageFolder], tuple[Notice, ...]]:
-    """Return a reader for each split of a folder ("train" among them), and what is said of them.
+    """Return a reader for each split of a folder ("train" among them), and their notices.
 
     Args:
         top: The folder.
-        max_dropped: Largest share of a split's images that may be left out.
+        max_dropped: Largest fraction of a split's images that may be left out.
 
     Raises:
         DataError: As `image_folder`, except for classes that differ between splits.
@@ -223,17 +253,17 @@ def open_folders(
         raise DataError(f"Expected folders of classes, but found {foreign}.", path=top)
     layout = folder_layout(top)
     if not class_folders(top):
-        raise DataError(_WANTED.format(root=top, found=tree(top)), path=top)
+        raise DataError(_LAYOUTS.format(root=top, listing=tree(top)), path=top)
     if "" not in layout.splits and "train" not in layout.splits:
-        text = _WANTED.format(root=top, found=tree(top))
+        text = _LAYOUTS.format(root=top, listing=tree(top))
         raise DataError(f"There is no folder to train on. {text}", path=top)
     readers = {
         split or "train": ImageFolder(folder, root=top, max_dropped=max_dropped)
         for split, folder in layout.splits.items()
     }
-    several = len(readers) > 1
+    multiple = len(readers) > 1
     notices = [
-        Notice(f"{split}: {n.what}" if several else n.what, n.count, n.total, n.first, n.max_fraction)
+        Notice(f"{split}: {n.what}" if multiple else n.what, n.count, n.total, n.first, n.max_fraction)
         for split, reader in readers.items()
         for n in reader.notices
     ]
@@ -264,7 +294,7 @@ def open_folders(
     return readers, (*notices, *beside.notices(read + left))
 
 
-def _hollow(folder: Path, others: Sequence[str]) -> DataError:
+def _empty_class(folder: Path, others: Sequence[str]) -> DataError:
     """Return the error of a class folder without an image that is read."""
     first = f" The first is {printable(Path(others[0]).name)}." if others else ""
     unread = sum(map(is_unread_image, others))
@@ -280,7 +310,7 @@ def _hollow(folder: Path, others: Sequence[str]) -> DataError:
 
 
 def classes_differ(train: Sequence[str], split: str, classes: Sequence[str], *, of: str = "train") -> str:
-    """Say which classes of the training split another one lacks, and which it adds.
+    """Return the error text for a split that lacks or adds classes.
 
     Args:
         train: The classes of the training split.
@@ -288,11 +318,11 @@ def classes_differ(train: Sequence[str], split: str, classes: Sequence[str], *, 
         classes: Its classes.
         of: What the first split is called.
     """
-    lacking = sorted(set(train) - set(classes))
+    missing = sorted(set(train) - set(classes))
     extra = sorted(set(classes) - set(train))
-    parts = [f"lacks {len(lacking):,} of the {len(train):,} of {of}: {few(lacking)}"] if lacking else []
+    parts = [f"lacks {len(missing):,} of the {len(train):,} of {of}: {few(missing)}"] if missing else []
     parts += [f"adds {len(extra):,}: {few(extra)}"] if extra else []
-    twins = name_twins([*lacking, *extra])
+    twins = name_twins([*missing, *extra])
     hint = f" {twins[0][0]!r} and {twins[0][1]!r} differ by case or spaces only." if twins else ""
     return (
         f"Expected the same classes in every split, but {split} {' and '.join(parts)}. "

@@ -7,17 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from visionkit.data.formats.csv.detect import table_source
 from visionkit.data.formats.csv.reader import table_splits
 from visionkit.data.formats.csv.rows import LABEL_COLUMNS, TableRows, row_notices, targets_of
 from visionkit.data.formats.csv.targets import Row, TableKind, table_kind
 from visionkit.data.formats.folder.layout import images_below
 from visionkit.data.formats.huggingface.reader import MetadataRow, metadata_columns, read_metadata
+from visionkit.data.formats.source import Source
+from visionkit.data.formats.split_notices import unread_folder_notices
 from visionkit.data.formats.validate import check_rows
 from visionkit.data.splits import HOLDOUT, Splits
 from visionkit.errors import DataError, printable, unknown_name
 from visionkit.notices import MAX_DROPPED, NoticeCounter
 
-__all__ = ["check_huggingface_classes", "huggingface_classes", "is_huggingface_classes"]
+__all__ = [
+    "check_huggingface_classes",
+    "huggingface_classes",
+    "is_huggingface_classes",
+    "read_huggingface_classes",
+]
 
 _BETWEEN = "\x1f"  # the unit separator: no name of a class has it
 
@@ -49,16 +57,16 @@ def huggingface_classes(
 
     Args:
         root: The folder.
-        kind: What the targets are; None: told by the values.
+        kind: What the targets are; None: detected from the values.
         target: The column or columns of targets; the one called label, class or the like if not given.
         separator: What stands between names, where several stand in one text.
         classes: The classes in order.
-        held_out: Share of the training rows that is held out where there is no folder of validation.
+        held_out: Fraction of the training rows that is held out where there is no folder of validation.
         seed: Seed of the hold-out.
-        max_dropped: Largest share of the images that may be left out.
+        max_dropped: Largest fraction of the images that may be left out.
 
     Raises:
-        DataError: A row at fault, or too many images that no row names.
+        DataError: A row that is wrong, or too many images that no row names.
         InputError: An unknown column.
     """
     table = _read(Path(root), kind, target, separator, classes, max_dropped)
@@ -72,13 +80,31 @@ def check_huggingface_classes(
 
     Args:
         root: The folder.
-        kind: What the targets are; told by the values if not given.
-        max_dropped: To leave out a larger share of the images is a fault.
+        kind: What the targets are; detected from the values if not given.
+        max_dropped: To leave out a larger fraction of the images is an error.
     """
     try:
         return check_rows(_read(Path(root), kind, None, None, None, max_dropped))
-    except DataError as fault:
-        return [fault]
+    except DataError as error:
+        return [error]
+
+
+def read_huggingface_classes(
+    root: Path, *, kind: TableKind | None, target: Sequence[str] | None, separator: str | None, seed: int
+) -> Source:
+    """Read the metadata of an image folder; the arguments are those of `huggingface_classes`.
+
+    Args:
+        root: The folder.
+        kind: What the targets are; None: detected from the values.
+        target: The columns of targets.
+        separator: What stands between names.
+        seed: Seed of the hold-out.
+
+    Raises:
+        DataError: The metadata cannot be read.
+    """
+    return table_source(_read(root, kind, target, separator, None, MAX_DROPPED), seed)
 
 
 def _read(
@@ -92,17 +118,17 @@ def _read(
     """Return the metadata as the rows of a table."""
     metadata = read_metadata(root)
     if not metadata.rows:
-        raise metadata.faults[0]
+        raise metadata.errors[0]
     columns = _columns(root, metadata.columns, target)
-    faults = list(metadata.faults)
+    errors = list(metadata.errors)
     counter = NoticeCounter(max_fraction=max_dropped)
     rows: list[Row] = []
     lists = False
     for row in metadata.rows:
         try:
             values = tuple(_text(row, name) for name in columns)
-        except DataError as fault:
-            faults.append(fault)
+        except DataError as error:
+            errors.append(error)
             continue
         lists = lists or any(isinstance(row.values.get(name), list) for name in columns)
         rows.append(Row(row.file, row.line, row.image, row.split, values))
@@ -117,22 +143,26 @@ def _read(
         text = f"Expected lists in {columns[0]!r}, or a separator, but it holds single values."
         raise DataError(text, path=metadata.files[0], field=columns[0])
     names, good, targets = targets_of(
-        rows, metadata.files[0], kind, columns, separator, classes, counter, faults
+        rows, metadata.files[0], kind, columns, separator, classes, counter, errors
     )
-    _count_unlisted(root, {row.image for row in metadata.rows}, counter)
-    notices = row_notices(good, targets, root, counter, max_dropped)
+    _count_unlisted(root, {row.image for row in (*metadata.rows, *metadata.unread)}, counter)
+    notices = row_notices(good, targets, root, counter, max_dropped) + metadata.notices(max_dropped)
+    files: dict[str, list[str]] = {}
+    for each in good:
+        files.setdefault(each.split, []).append(str(root / each.image))
+    notices += unread_folder_notices(root, files)
     return TableRows(
-        metadata.files[0], root, names, tuple(good), tuple(targets), tuple(faults), kind, notices
+        metadata.files[0], root, names, tuple(good), tuple(targets), tuple(errors), kind, notices
     )
 
 
 def _columns(root: Path, known: Sequence[str], target: str | Sequence[str] | None) -> tuple[str, ...]:
     if target:
-        wanted = (target,) if isinstance(target, str) else tuple(target)
-        for name in wanted:
+        columns = (target,) if isinstance(target, str) else tuple(target)
+        for name in columns:
             if name not in known:
                 raise unknown_name("column", name, known, hint=f"The metadata of {root} has {list(known)}.")
-        return wanted
+        return columns
     labels = [name for name in known if name.lower() in LABEL_COLUMNS]
     if len(labels) != 1:
         raise DataError(
@@ -151,7 +181,7 @@ def _text(row: MetadataRow, column: str) -> str:
     if isinstance(value, list) and all(isinstance(each, str | int) for each in value):
         return _BETWEEN.join(str(each) for each in value)
     if isinstance(value, dict | list):
-        raise row.fault(f"Expected a class, a number or a list of classes, but got {value!r}.", column)
+        raise row.error(f"Expected a class, a number or a list of classes, but got {value!r}.", column)
     return str(value).strip()
 
 

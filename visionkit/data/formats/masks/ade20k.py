@@ -8,7 +8,7 @@ from pathlib import Path
 from visionkit.data.formats.masks.label_map import IGNORE, LabelMap
 from visionkit.data.formats.masks.layout import folder_layout, is_mask_folder
 from visionkit.data.formats.masks.pairs import MaskSplit
-from visionkit.data.formats.masks.reader import label_map, mask_splits
+from visionkit.data.formats.masks.reader import label_map, mask_splits, unread_notices
 from visionkit.data.read_image import inside
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError
@@ -43,7 +43,7 @@ def ade20k(
     Args:
         root: The folder (`ADEChallengeData2016`).
         classes: Names of the classes by mask value, or a label map file, in place of `objectInfo150.txt`.
-        seed: Seed of a held-out share, where there is no validation split.
+        seed: Seed of a held-out fraction, where there is no validation split.
         max_dropped: See `visionkit.data.formats.masks.reader.mask_splits`.
 
     Raises:
@@ -51,7 +51,16 @@ def ade20k(
     """
     top = Path(root)
     labels = ade20k_labels(top, classes)
-    return mask_splits(top, ade20k_layout(top), labels, name="ade20k", seed=seed, max_dropped=max_dropped)
+    layout = ade20k_layout(top)
+    return mask_splits(
+        top,
+        layout,
+        labels,
+        name="ade20k",
+        seed=seed,
+        max_dropped=max_dropped,
+        notices=unread_notices(top, layout),
+    )
 
 
 def ade20k_layout(root: Path) -> dict[str, MaskSplit]:

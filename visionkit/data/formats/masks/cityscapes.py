@@ -7,18 +7,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from visionkit.data.formats.masks.label_map import IGNORE, LabelMap
-from visionkit.data.formats.masks.layout import split_of
 from visionkit.data.formats.masks.pairs import Key, MaskSplit, files_below, match_keys
 from visionkit.data.formats.masks.reader import label_map, mask_splits
-from visionkit.data.splits import Splits
+from visionkit.data.formats.split_notices import unread_folder_notices
+from visionkit.data.splits import Splits, split_of
 from visionkit.errors import DataError
-from visionkit.notices import MAX_DROPPED
+from visionkit.notices import MAX_DROPPED, Notice
 
 __all__ = [
     "CITYSCAPES_LABELS",
     "cityscapes_labels",
     "cityscapes_layout",
     "cityscapes_masks",
+    "cityscapes_notices",
     "is_cityscapes",
 ]
 
@@ -69,7 +70,7 @@ def cityscapes_layout(root: Path) -> dict[str, MaskSplit]:
         if "train" not in splits:
             raise DataError("Expected leftImg8bit and gtFine with a folder train, but it is missing.",
                             path=part / "train")  # fmt: skip
-    found: dict[str, MaskSplit] = {}
+    layout: dict[str, MaskSplit] = {}
     for split in ("train", "val"):
         if split not in below[images]:
             continue
@@ -77,20 +78,20 @@ def cityscapes_layout(root: Path) -> dict[str, MaskSplit]:
         image_files, _ = files_below(below[images][split])
         masks = [] if split not in below[root / _MASKS] else files_below(below[root / _MASKS][split])[0]
         kinds = {kind for file in masks if (kind := _kind(file))}
-        wanted = next((kind for kind in (*_KINDS, *sorted(kinds)) if kind in kinds), "")
+        chosen = next((kind for kind in (*_KINDS, *sorted(kinds)) if kind in kinds), "")
         match_keys(
             root,
             ((_key(file, below[images][split], _IMAGE_ENDING), file) for file in image_files),
             (
                 (_key(file, below[root / _MASKS][split], _MASK_ENDING), file)
                 for file in masks
-                if _kind(file) == wanted
+                if _kind(file) == chosen
             ),
             _itself,
             result,
         )
-        found[split] = result
-    return found
+        layout[split] = result
+    return layout
 
 
 def cityscapes_masks(
@@ -106,49 +107,68 @@ def cityscapes_masks(
         root: The folder that holds `leftImg8bit` and `gtFine`.
         classes: Names of the classes by mask value, or a label map file; else a label map file in the
             folder, else Cityscapes' 19.
-        seed: Seed of a held-out share, where there is no validation split.
+        seed: Seed of a held-out fraction, where there is no validation split.
         max_dropped: See `mask_splits`.
 
     Raises:
         DataError: A folder or a mask is missing.
     """
     root = Path(root)
-    found = cityscapes_layout(root)
-    labels = cityscapes_labels(root, classes, found)
-    return mask_splits(root, found, labels, name="cityscapes", seed=seed, max_dropped=max_dropped)
+    layout = cityscapes_layout(root)
+    labels = cityscapes_labels(root, classes, layout)
+    return mask_splits(
+        root,
+        layout,
+        labels,
+        name="cityscapes",
+        seed=seed,
+        max_dropped=max_dropped,
+        notices=cityscapes_notices(root, layout),
+    )
+
+
+def cityscapes_notices(root: Path, layout: dict[str, MaskSplit]) -> tuple[Notice, ...]:
+    """Return the notices of folders of splits that are not read; that of the test split has blank masks.
+
+    Args:
+        root: As in `cityscapes_masks`.
+        layout: The splits.
+    """
+    files = {split: [str(root / pair.image) for pair in each.pairs] for split, each in layout.items()}
+    return unread_folder_notices(root, files, unscored=("test",))
 
 
 def cityscapes_labels(
-    root: Path, classes: Sequence[str] | str | Path | None, found: dict[str, MaskSplit]
+    root: Path, classes: Sequence[str] | str | Path | None, layout: dict[str, MaskSplit]
 ) -> LabelMap:
     """Return the label map: as given, as a file in the folder says, or Cityscapes' own.
 
     Args:
         root: The folder.
         classes: As in `cityscapes_masks`.
-        found: The splits; masks of training ids hold class numbers.
+        layout: The splits; masks of training ids hold class numbers.
 
     Raises:
         DataError: A file cannot be read.
     """
-    kinds = [_kind(Path(pair.mask)) for pair in found["train"].pairs[:1]]
-    own: LabelMap | None = CITYSCAPES_LABELS
+    kinds = [_kind(Path(pair.mask)) for pair in layout["train"].pairs[:1]]
+    default: LabelMap | None = CITYSCAPES_LABELS
     if kinds and kinds[0] != "ids":
-        own = LabelMap.of(tuple(_IDS.values()), ignore=(IGNORE,)) if kinds[0] in _KINDS else None
-    return label_map(root, classes, otherwise=own)
+        default = LabelMap.of(tuple(_IDS.values()), ignore=(IGNORE,)) if kinds[0] in _KINDS else None
+    return label_map(root, classes, otherwise=default)
 
 
 def _splits(folder: Path) -> dict[str, Path]:
     """Return the folder of each split."""
-    found: dict[str, Path] = {}
+    splits: dict[str, Path] = {}
     for each in sorted(folder.iterdir()) if folder.is_dir() else ():
         split = split_of(each.name) if each.is_dir() else None
-        if split is not None and split in found:
-            text = f"Expected one folder of the split {split!r}, but {found[split].name} is there as well."
+        if split is not None and split in splits:
+            text = f"Expected one folder of the split {split!r}, but {splits[split].name} is there as well."
             raise DataError(text, path=each)
         if split is not None:
-            found[split] = each
-    return found
+            splits[split] = each
+    return splits
 
 
 def _kind(file: Path) -> str:

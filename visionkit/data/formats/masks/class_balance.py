@@ -1,4 +1,4 @@
-"""How rare each class of a data set is, by pixels or by images, and the weights that answer it."""
+"""Class frequencies of a data set, by pixels or by images, and the weights that balance them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from visionkit.types import Reader
 __all__ = ["balanced_weights", "image_counts", "pixel_counts"]
 
 
-def pixel_counts(reader: Reader, num_classes: int, *, most: int = 1000) -> Tensor:
+def pixel_counts(reader: Reader, num_classes: int, *, max_samples: int = 1000) -> Tensor:
     """Return how many pixels each class has, `(num_classes,)` int64.
 
     Args:
         reader: Samples with `mask`.
         num_classes: Classes of the masks.
-        most: Read this many samples at most, evenly spread.
+        max_samples: Read this many samples at most, evenly spread.
 
     Raises:
         DataError: A mask cannot be read.
     """
     counts = torch.zeros(num_classes, dtype=torch.int64)
     total = len(reader)
-    for place in range(min(total, most)):
-        mask = reader[place * total // min(total, most)]["mask"]
+    for index in range(min(total, max_samples)):
+        mask = reader[index * total // min(total, max_samples)]["mask"]
         counts += torch.bincount(mask[mask != IGNORE].long().flatten(), minlength=num_classes)
     return counts
 
@@ -53,7 +53,7 @@ def image_counts(reader: Reader, num_classes: int) -> Tensor:
 
 
 def balanced_weights(counts: Tensor, *, power: float) -> list[float]:
-    """Return one weight a class, `share ** -power`, scaled so that the weights of all samples have mean 1.
+    """Return one weight a class, `fraction ** -power`, scaled so that the weights of all samples have mean 1.
 
     A sample is a pixel of a mask, or an image of one class. At power 0 every sample weighs the same, at 1
     every class does; between them lie the usual compromises (median-frequency balancing, Eigen & Fergus,
@@ -70,9 +70,9 @@ def balanced_weights(counts: Tensor, *, power: float) -> list[float]:
         raise InputError(expected("balance", "from 0 to 1", power))
     if not counts.any():
         raise InputError(expected("the data set", "at least one sample of a class", "none"))
-    share = counts.double() / counts.sum()
+    fraction = counts.double() / counts.sum()
     there = counts > 0
-    raw = share[there] ** -power
-    weights = torch.ones_like(share)
-    weights[there] = raw / (raw * share[there]).sum()
+    raw = fraction[there] ** -power
+    weights = torch.ones_like(fraction)
+    weights[there] = raw / (raw * fraction[there]).sum()
     return [float(weight) for weight in weights]

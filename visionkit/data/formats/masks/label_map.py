@@ -1,4 +1,4 @@
-"""What the values in mask files mean: a list of classes, as a text file or given by hand."""
+"""Label maps: the class of each value or colour in mask files, from a text file or given as names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LabelMap:
         colours: Class number of each colour, for masks drawn in colours.
         numbered: Whether the values were given. Otherwise they count the lines of a list of colours, and a
             palette file is read by the colours of its palette where the list has them all.
-        assumed: Values that are ignored because nothing was said of them.
+        assumed: Values that are ignored by default, as the list does not name them.
 
     Raises:
         InputError: There is no class, there are more than 255, or two share a name.
@@ -200,13 +200,13 @@ def _words(number: int, words: list[str]) -> _Line:
 def _columns(header: str) -> dict[str, int] | None:
     """Return the places of name, red, green and blue in a header of comma-separated values, if it is one."""
     names = [cell.strip().lower() for cell in header.split(",")]
-    found = {
+    indices = {
         key: next(names.index(alias) for alias in aliases if alias in names)
         for key, aliases in _COLUMNS.items()
         if any(alias in names for alias in aliases)
     }
-    wanted = {"name", "red", "green", "blue"}
-    return found if wanted <= set(found) or set(found) == {"name", "value"} else None
+    required = {"name", "red", "green", "blue"}
+    return indices if required <= set(indices) or set(indices) == {"name", "value"} else None
 
 
 def _csv_lines(

@@ -6,19 +6,19 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from visionkit.data.formats.masks.pairs import MaskSplit, holds_images, match_files
-from visionkit.data.splits import SPLIT_ALIASES
+from visionkit.data.formats.masks.pairs import MaskSplit, holds_images, holds_pairs, match_files
+from visionkit.data.splits import SPLIT_ALIASES, split_of
 from visionkit.errors import DataError
 
-__all__ = ["MaskFolders", "find_folders", "folder_layout", "is_mask_folder", "split_of"]
+__all__ = ["MaskFolders", "find_folders", "folder_layout", "is_mask_folder"]
 
 _IMAGES = ("images", "image", "imgs", "img")
 _MASKS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "annots", "gt")
 _JOINED = ("annot", "_annot", "_labels", "_label", "_masks", "_mask", "masks", "labels")  # trainannot
 _PAIRS = (("camvid_rgb", "camvid_label"), ("701_stillsraw_full", "labeledapproved_full"))
 _LAYOUTS = (
-    "train/images beside train/masks, images/train beside masks/train, train beside trainannot, or images "
-    "beside masks"
+    "train/images beside train/masks, images/train beside masks/train, train beside trainannot, images "
+    "beside masks, or a.jpg beside a_mask.png"
 )
 
 
@@ -46,14 +46,14 @@ def folder_layout(root: Path) -> dict[str, MaskSplit]:
     """
     if not root.is_dir():
         raise DataError("Expected a folder of images and masks, but there is none.", path=root)
-    found = find_folders(root)
-    if "train" not in found.splits:
+    folders = find_folders(root)
+    if "train" not in folders.splits:
         has = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
-        unread = f" Not read: {'; '.join(found.unread[:3])}." if found.unread else ""
+        unread = f" Not read: {'; '.join(folders.unread[:3])}." if folders.unread else ""
         raise DataError(
             f"Expected {_LAYOUTS}, but the folder holds {has}.{unread}", path=root, field="layout"
         )
-    return {split: match_files(root, *pair) for split, pair in found.splits.items()}
+    return {split: match_files(root, *pair) for split, pair in folders.splits.items()}
 
 
 def is_mask_folder(root: str | Path) -> bool:
@@ -65,7 +65,7 @@ def is_mask_folder(root: str | Path) -> bool:
     try:
         return Path(root).is_dir() and "train" in find_folders(Path(root)).splits
     except DataError:
-        return True  # two folders claim a split: the reader says which
+        return True  # two folders claim a split: the reader names them
     except OSError:
         return False
 
@@ -79,15 +79,15 @@ def find_folders(root: Path) -> MaskFolders:
     Raises:
         DataError: Two folders claim the same split.
     """
-    found = MaskFolders()
+    folders = MaskFolders()
     below = _folders(root)
     for folder in below:  # train/images beside train/masks
         images = _probe(folder, _IMAGES)
         masks = None if images is None else _masks(_folders(folder))
         if images is not None and masks is not None:
-            _claim(found, root, folder.name, (images, masks))
+            _claim(folders, root, folder.name, (images, masks))
         elif images is not None and split_of(folder.name) is not None:
-            found.unread.append(f"{folder.name}, which has images but no folder of masks")
+            folders.unread.append(f"{folder.name}, which has images but no folder of masks")
     images, masks = _first(below, _IMAGES), _masks(below)
     if images is not None and masks is not None:  # images/train beside masks/train
         inner, beside = _folders(images), _folders(masks)
@@ -95,41 +95,42 @@ def find_folders(root: Path) -> MaskFolders:
             for folder in inner:
                 same = [other for other in beside if _same(other.name, folder.name)]
                 if len(same) == 1:
-                    _claim(found, root, folder.name, (folder, same[0]))
+                    _claim(folders, root, folder.name, (folder, same[0]))
                 else:
-                    found.unread.append(f"{images.name}/{folder.name}, which has no folder of masks")
-        elif not found.splits:
-            found.splits["train"] = (images, masks)
-    if not found.splits:
+                    folders.unread.append(f"{images.name}/{folder.name}, which has no folder of masks")
+        elif not folders.splits:
+            folders.splits["train"] = (images, masks)
+    if not folders.splits:
         for folder in below:  # train beside trainannot
             joined = _first(below, tuple(folder.name + end for end in _JOINED))
             if split_of(folder.name) is not None and joined is not None:
-                _claim(found, root, folder.name, (folder, joined))
-        for one, two in _PAIRS if not found.splits else ():
+                _claim(folders, root, folder.name, (folder, joined))
+        for one, two in _PAIRS if not folders.splits else ():
             images, masks = _first(below, (one,)), _first(below, (two,))
             if images is not None and masks is not None:
-                found.splits["train"] = (images, masks)
-    return found
+                folders.splits["train"] = (images, masks)
+    if not folders.splits:  # a.jpg beside a_mask.png
+        for folder in below:
+            if split_of(folder.name) is not None and holds_pairs(folder):
+                _claim(folders, root, folder.name, (folder, folder))
+        if not folders.splits and holds_pairs(root):
+            folders.splits["train"] = (root, root)
+    for folder in below if folders.splits else ():
+        named = split_of(folder.name) is not None and split_of(folder.name) not in folders.splits
+        if named and not any(text.startswith(folder.name) for text in folders.unread):
+            folders.unread.append(f"{folder.name}, which has no folder of images")
+    return folders
 
 
-def split_of(name: str) -> str | None:
-    """Return the split that the name of a file or folder means, None if it means none.
-
-    Args:
-        name: In any case.
-    """
-    return next((split for split, aliases in SPLIT_ALIASES.items() if name.lower() in aliases), None)
-
-
-def _claim(found: MaskFolders, root: Path, name: str, pair: tuple[Path, Path]) -> None:
+def _claim(folders: MaskFolders, root: Path, name: str, pair: tuple[Path, Path]) -> None:
     """Give a pair of folders to the split that a name means."""
     split = split_of(name)
     shown = " beside ".join(part.relative_to(root).as_posix() for part in pair)
     if split is None:
         known = ", ".join(alias for aliases in SPLIT_ALIASES.values() for alias in aliases)
-        found.unread.append(f"{shown}, as {name!r} is no name of a split ({known})")
-    elif split in found.splits:
-        first = " beside ".join(part.relative_to(root).as_posix() for part in found.splits[split])
+        folders.unread.append(f"{shown}, as {name!r} is no name of a split ({known})")
+    elif split in folders.splits:
+        first = " beside ".join(part.relative_to(root).as_posix() for part in folders.splits[split])
         raise DataError(
             f"Expected one place for the split {split!r}, but found {first}, and {shown}. Rename or remove "
             "one of them.",
@@ -137,7 +138,7 @@ def _claim(found: MaskFolders, root: Path, name: str, pair: tuple[Path, Path]) -
             field="layout",
         )
     else:
-        found.splits[split] = pair
+        folders.splits[split] = pair
 
 
 def _masks(below: list[Path]) -> Path | None:
@@ -159,7 +160,7 @@ def _folders(folder: Path) -> list[Path]:
 def _probe(folder: Path, names: tuple[str, ...]) -> Path | None:
     """Return the first of some folders that is there, without listing a folder of many files."""
     spelled = (kind for name in names for kind in (name, name.capitalize(), name.upper()))
-    return next((place for kind in spelled if (place := folder / kind).is_dir()), None)
+    return next((path for kind in spelled if (path := folder / kind).is_dir()), None)
 
 
 def _first(folders: list[Path], names: tuple[str, ...]) -> Path | None:

@@ -1,4 +1,4 @@
-"""The one decoder of masks: the numbers that a file stores, or an error that names the file."""
+"""Decode mask files: the numbers that a file stores, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from visionkit.data.formats.masks.label_map import IGNORE, LabelMap
 from visionkit.data.read_image import read_size
 from visionkit.errors import DataError
 
-__all__ = ["RawMask", "orientation", "raw_mask", "read_mask", "size_fault", "to_classes"]
+__all__ = ["RawMask", "orientation", "raw_mask", "read_mask", "size_error", "to_classes"]
 
 _ORIENTATION = 0x0112  # EXIF
 _BITS_PER_SAMPLE = 258  # TIFF
@@ -84,12 +84,12 @@ def to_classes(raw: RawMask, labels: LabelMap, *, path: str | Path) -> np.ndarra
         )
     if raw.transparent is not None:
         classes[raw.transparent] = IGNORE
-    strange = raw.values[classes < 0]
-    if strange.size:
-        found, counts = np.unique(strange, return_counts=True)
-        names = [f"#{value:06x}" if raw.coloured else str(value) for value in found[:5]]
+    unexpected = raw.values[classes < 0]
+    if unexpected.size:
+        unlisted, counts = np.unique(unexpected, return_counts=True)
+        names = [f"#{value:06x}" if raw.coloured else str(value) for value in unlisted[:5]]
         listed = ", ".join(f"{name} ({count} pixels)" for name, count in zip(names, counts))
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        more = f" and {len(unlisted) - 5} more" if len(unlisted) > 5 else ""
         raise DataError(
             f"Expected values of the {len(labels.classes)} classes, but got {listed}{more}. List these "
             "values in the label map file, as a class or as 'ignore'.",
@@ -146,9 +146,9 @@ def raw_mask(path: str | Path, *, root: str | Path | None = None) -> RawMask:
     except DataError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"Expected a whole mask, but decoding stopped: {said}. Make the file again.",
+            f"Expected a whole mask, but decoding stopped: {reason}. Make the file again.",
             path=path,
             field="pixels",
         ) from error
@@ -242,29 +242,29 @@ def _tag(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def size_fault(
-    image: str, mask: str, wanted: tuple[int, ...], got: tuple[int, ...], *, root: str | Path
+def size_error(
+    image: str, mask: str, image_size: tuple[int, ...], mask_size: tuple[int, ...], *, root: str | Path
 ) -> DataError:
-    """Return the fault of a mask that is not as large as its image; EXIF is named where it is the reason.
+    """Return the error of a mask that is not as large as its image; EXIF is named where it is the reason.
 
     Args:
         image: The image's file.
         mask: The mask's file.
-        wanted: Height and width of the image, upright.
-        got: Height and width of the mask, upright.
+        image_size: Height and width of the image, upright.
+        mask_size: Height and width of the mask, upright.
         root: The folder that holds both.
     """
-    turned, own = orientation(image, root=root), orientation(mask, root=root)
+    image_turn, mask_turn = orientation(image, root=root), orientation(mask, root=root)
     why = ""
-    if turned != own:
+    if image_turn != mask_turn:
         why = (
-            f" The image's EXIF orientation is {turned}, the mask's {own}: the mask was drawn on the image "
-            "before it was turned. Save the image upright, without the tag, and draw on that, or give the "
-            "mask the same tag."
+            f" The image's EXIF orientation is {image_turn}, the mask's {mask_turn}: the mask was drawn on "
+            "the image before it was turned. Save the image upright, without the tag, and draw on that, or "
+            "give the mask the same tag."
         )
     return DataError(
-        f"Expected a mask as large as its image {image} ({wanted[0]} x {wanted[1]}), but it is "
-        f"{got[0]} x {got[1]} (height x width). Make it again at the image's size.{why}",
+        f"Expected a mask as large as its image {image} ({image_size[0]} x {image_size[1]}), but it is "
+        f"{mask_size[0]} x {mask_size[1]} (height x width). Make it again at the image's size.{why}",
         path=mask,
         field="size",
     )

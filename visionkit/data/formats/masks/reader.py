@@ -9,17 +9,16 @@ from pathlib import Path
 from visionkit.data.formats.masks.label_map import LABEL_FILES, LabelMap, read_label_map
 from visionkit.data.formats.masks.layout import find_folders, folder_layout
 from visionkit.data.formats.masks.pairs import MaskPair, MaskSplit
-from visionkit.data.formats.masks.read_mask import raw_mask, read_mask, size_fault
-from visionkit.data.formats.masks.statistics import mask_notices
+from visionkit.data.formats.masks.read_mask import raw_mask, read_mask, size_error
+from visionkit.data.formats.masks.statistics import MaskSummaries, mask_notices
+from visionkit.data.formats.split_notices import UNREAD_SPLITS, overlap_notices
 from visionkit.data.read_image import inside, read_image
-from visionkit.data.splits import Splits, holdout
+from visionkit.data.splits import MASK_HOLDOUT, Splits, holdout
 from visionkit.errors import DataError, InputError
 from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter
 from visionkit.types import Reader, Sample
 
 __all__ = ["MaskReader", "label_map", "mask_folder", "mask_splits", "raw_mask", "read_mask"]
-
-_HOLDOUT = 0.15
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class MaskReader:
         mask = read_mask(pair.mask, self.labels_of_values, root=self.root)
         height, width = image.shape[-2:]
         if mask.shape != (height, width):
-            raise size_fault(pair.image, pair.mask, (height, width), tuple(mask.shape), root=self.root)
+            raise size_error(pair.image, pair.mask, (height, width), tuple(mask.shape), root=self.root)
         return {"image": image, "mask": mask, "id": pair.image, "size": (height, width)}
 
 
@@ -91,7 +90,7 @@ def mask_folder(
     The layouts are `<split>/images` beside `<split>/masks`, `images/<split>` beside `masks/<split>`, plain
     `images` beside `masks` (or `labels`, `annotations`), and `<split>` beside `<split>annot` or
     `<split>_labels`. An image and its mask share sub-folder and name before the ending; a mask may have
-    `_mask`, `_L`, `mask_` and alike besides. Where there is no validation split, a share of the training
+    `_mask`, `_L`, `mask_` and alike besides. Where there is no validation split, a fraction of the training
     images is held out, and the facts say so.
 
     Args:
@@ -99,7 +98,7 @@ def mask_folder(
         classes: Names of the classes (value 0, 1, ...), or a label map file; without it the first of
             `LABEL_FILES` that lies in the folder (see `read_label_map`).
         ignore: With names: values that do not count; 255 if not given.
-        seed: Seed of the held-out share.
+        seed: Seed of the held-out fraction.
         max_dropped: See `mask_splits`.
 
     Raises:
@@ -108,10 +107,6 @@ def mask_folder(
     root = Path(root)
     labels = label_map(root, classes, ignore=ignore)
     layout = folder_layout(root)
-    more = NoticeCounter()
-    for text in find_folders(root).unread:
-        more.add("folders that look like a split but were not read", text, harmless=True)
-    notices = more.notices(len(layout) + sum(more.counts.values()))
     return mask_splits(
         root,
         layout,
@@ -119,8 +114,21 @@ def mask_folder(
         name=root.resolve().name,
         seed=seed,
         max_dropped=max_dropped,
-        notices=notices,
+        notices=unread_notices(root, layout),
     )
+
+
+def unread_notices(root: Path, layout: Mapping[str, MaskSplit]) -> tuple[Notice, ...]:
+    """Return the notice of folders that look like a split but are not read, each with the reason.
+
+    Args:
+        root: The folder of the data set.
+        layout: The splits that are read.
+    """
+    counter = NoticeCounter()
+    for text in find_folders(root).unread:
+        counter.add("folders that look like a split but were not read", text, harmless=True)
+    return counter.notices(len(layout) + sum(counter.counts.values()))
 
 
 def label_map(
@@ -162,34 +170,36 @@ def label_map(
 
 def mask_splits(
     root: Path,
-    found: Mapping[str, MaskSplit],
+    layout: Mapping[str, MaskSplit],
     labels: LabelMap,
     *,
     name: str,
     seed: int = 0,
     max_dropped: float = MAX_DROPPED,
     notices: Sequence[Notice] = (),
+    summaries: MaskSummaries | None = None,
 ) -> Splits:
-    """Make splits of the pairs of a layout; without a validation split a share of the training is held out.
+    """Make splits of the pairs of a layout; without a validation split some training pairs are held out.
 
     Up to 500 of the training masks are read for the notices (see `mask_notices`).
 
     Args:
         root: The folder that holds every file.
-        found: The layout's splits.
+        layout: The layout's splits.
         labels: What the values in the masks mean.
         name: What the data set is called.
-        seed: Seed of the held-out share.
-        max_dropped: The data set is refused if more masks than this share have no image, or hold 0 and 255
-            where 255 may be the foreground. The share of ignored pixels may be a half, or this if larger.
+        seed: Seed of the held-out fraction.
+        max_dropped: The data set is refused if more masks than this fraction have no image, or hold 0 and 255
+            where 255 may be the foreground. The fraction of ignored pixels may be a half, or this if larger.
         notices: What the layout left out.
+        summaries: Masks that were read already.
 
     Raises:
         DataError: An image has no mask (up to five are named), files cannot be paired in one way only, or
             more than `max_dropped` is left out.
         InputError: There is no training image.
     """
-    missing = [image for split in found.values() for image in split.without_mask]
+    missing = [image for split in layout.values() for image in split.without_mask]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise DataError(
@@ -198,14 +208,15 @@ def mask_splits(
             path=root,
             field="mask",
         )
-    faults = [fault for split in found.values() for fault in split.faults]
-    if faults:
-        more = f" There are {len(faults) - 1} more such files." if len(faults) > 1 else ""
-        fault = faults[0]
-        raise DataError(f"{fault.message}{more}", path=fault.path, record=fault.record, field=fault.field)
-    readers = {key: MaskReader(root, split.pairs, labels) for key, split in found.items()}
+    errors = [error for split in layout.values() for error in split.errors]
+    if errors:
+        more = f" There are {len(errors) - 1} more such files." if len(errors) > 1 else ""
+        error = errors[0]
+        raise DataError(f"{error.message}{more}", path=error.path, record=error.record, field=error.field)
+    readers = {key: MaskReader(root, split.pairs, labels) for key, split in layout.items()}
     if "train" not in readers or not readers["train"].pairs:
         raise InputError(f"Expected training images with masks under {root}, but there are none.")
+    known = summaries or MaskSummaries(root, labels)
     facts: dict[str, object] = {
         "root": str(root),
         "layout": "masks",
@@ -213,8 +224,13 @@ def mask_splits(
     }
     train: Reader = readers["train"]
     val: Reader | None = readers.get("val")
+    files = {split: reader.files for split, reader in readers.items()}
+    notices = [*notices, *overlap_notices(files, max_dropped=max_dropped)]
     if val is None or not len(val):
-        train, val = holdout(train, _HOLDOUT, seed=seed, path=root)
+        if val is not None and all(each.what != UNREAD_SPLITS for each in notices):
+            text = f"{root}: no image and mask in val, so that part of the training images is held out"
+            notices.append(Notice(UNREAD_SPLITS, 1, 0, text))
+        train, val = holdout(train, MASK_HOLDOUT, seed=seed, path=root)
         facts["val"] = f"{len(val)} of the {len(readers['train'])} training images, held out with seed {seed}"
     return Splits(
         train,
@@ -225,22 +241,22 @@ def mask_splits(
         facts,
         (
             *notices,
-            *_left_out(found, max_dropped),
-            *mask_notices(readers["train"].pairs, root, labels, max_dropped=max_dropped),
+            *_left_out(layout, max_dropped),
+            *mask_notices(readers["train"].pairs, known, max_dropped=max_dropped),
         ),
     )
 
 
-def _left_out(found: Mapping[str, MaskSplit], max_dropped: float) -> tuple[Notice, ...]:
+def _left_out(layout: Mapping[str, MaskSplit], max_dropped: float) -> tuple[Notice, ...]:
     """Return what lies in the folders of a layout and is not read."""
     counter = NoticeCounter(max_fraction=max_dropped)
     masks = 0
-    for split in found.values():
+    for split in layout.values():
         masks += len(split.pairs) + len(split.without_image)
         for name in split.without_image:
             counter.add("masks without an image left out", name)
     notices = counter.notices(masks)
-    others = [name for split in found.values() for name in split.ignored]
+    others = [name for split in layout.values() for name in split.ignored]
     if others:
         total = len(others) + 2 * masks
         notices += (Notice("files that are no images ignored", len(others), total, others[0]),)

@@ -1,4 +1,4 @@
-"""Which kind of masks a folder holds, told by what lies in it, and the reader for it."""
+"""Detect the kind of masks that a folder holds, and open it with its reader."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit.data.formats.coco.class_maps import coco_class_maps
+from visionkit.data.formats.coco.layout import is_coco
 from visionkit.data.formats.coco.panoptic import is_panoptic, panoptic
-from visionkit.data.formats.coco.reader import is_coco
 from visionkit.data.formats.masks.ade20k import ade20k, ade20k_labels, ade20k_layout, is_ade20k
 from visionkit.data.formats.masks.cityscapes import (
     cityscapes_labels,
     cityscapes_layout,
     cityscapes_masks,
+    cityscapes_notices,
     is_cityscapes,
 )
 from visionkit.data.formats.masks.label_map import LabelMap, read_label_map
 from visionkit.data.formats.masks.layout import folder_layout, is_mask_folder
 from visionkit.data.formats.masks.pairs import MaskSplit
-from visionkit.data.formats.masks.reader import label_map, mask_folder
+from visionkit.data.formats.masks.reader import label_map, mask_folder, unread_notices
 from visionkit.data.formats.voc.class_maps import is_voc_masks, voc_labels, voc_layout, voc_masks
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError
-from visionkit.notices import MAX_DROPPED
+from visionkit.notices import MAX_DROPPED, Notice
 
-__all__ = ["is_masks", "mask_format", "mask_layout", "open_masks"]
+__all__ = ["chosen_categories", "is_masks", "layout_notices", "mask_format", "mask_layout", "open_masks"]
 
 
 def mask_format(root: str | Path) -> str:
@@ -75,8 +76,8 @@ def open_masks(
         root: The folder, or a COCO file.
         classes: A label map file: what the values in the masks mean, in place of the format's own. For COCO,
             the names of the categories that are classes, besides "background".
-        seed: Seed of a held-out validation share, where there is no split.
-        max_dropped: Largest share that may be left out, see
+        seed: Seed of a held-out validation fraction, where there is no split.
+        max_dropped: Largest fraction that may be left out, see
             `visionkit.data.formats.masks.reader.mask_splits`.
 
     Raises:
@@ -92,11 +93,23 @@ def open_masks(
     if kind == "ade20k":
         return ade20k(top, classes=classes, seed=seed, max_dropped=max_dropped)
     if kind in ("coco", "panoptic"):
-        names = None if classes is None else read_label_map(classes).classes
-        chosen = None if names is None else [name for name in names if name != "background"]
         read = coco_class_maps if kind == "coco" else panoptic
-        return read(top, categories=chosen, seed=seed, max_dropped=max_dropped)
+        return read(top, categories=chosen_categories(classes), seed=seed, max_dropped=max_dropped)
     return mask_folder(top, classes=classes, seed=seed, max_dropped=max_dropped)
+
+
+def chosen_categories(classes: str | Path | None) -> list[str] | None:
+    """Return the names in a label map file, besides "background"; None without a file.
+
+    Args:
+        classes: The file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if classes is None:
+        return None
+    return [name for name in read_label_map(classes).classes if name != "background"]
 
 
 def mask_layout(
@@ -122,6 +135,19 @@ def mask_layout(
     if kind == "ade20k":
         return given or ade20k_labels(root, classes), ade20k_layout(root)
     return label_map(root, classes, ignore=ignore), folder_layout(root)
+
+
+def layout_notices(root: Path, layout: dict[str, MaskSplit]) -> tuple[Notice, ...]:
+    """Return the notices of folders of a layout that are not read, for every kind but COCO's.
+
+    Args:
+        root: The folder.
+        layout: Of `mask_layout`.
+    """
+    kind = mask_format(root)
+    if kind == "cityscapes":
+        return cityscapes_notices(root, layout)
+    return unread_notices(root, layout) if kind in ("folder", "ade20k") else ()
 
 
 def _has_extra(root: Path) -> bool:

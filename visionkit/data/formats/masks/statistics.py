@@ -1,4 +1,4 @@
-"""What a look at the training masks says of them before anything is trained."""
+"""Statistics of training masks, and the notices that are made of them before training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from visionkit.data.formats.masks.read_mask import RawMask, raw_mask, to_classes
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED, Notice
 
-__all__ = ["MAX_MASKS", "MaskStatistics", "mask_notices", "only_0_and_255"]
+__all__ = ["MAX_MASKS", "MaskStatistics", "MaskSummaries", "MaskSummary", "mask_notices", "only_0_and_255"]
 
 MAX_MASKS = 500
 """Training masks that are read when a data set is opened, at most: spread evenly, always the same."""
@@ -22,6 +22,78 @@ MAX_MASKS = 500
 _FIRST = 64  # no more are read where these show every class
 _MAX_IGNORED = 0.5
 _HINT = "Foreground saved as 255, which is ignored unless it is listed? List it: '255 name'."
+
+
+@dataclass(frozen=True)
+class MaskSummary:
+    """What is kept of one decoded mask.
+
+    Args:
+        size: `(H, W)`.
+        pixels: `(256,)` pixels of each class, the ignored at 255; None where there is an `error`.
+        stored: The numbers or colours that the file holds, each once.
+        palette: `(N,)` colours of the numbers, for palette files.
+        transparent: Pixels that an alpha channel makes transparent.
+        ambiguous: Whether it holds only 0 and 255, where 255 may be the foreground.
+        error: Values that no class has, or colours without a list.
+    """
+
+    size: tuple[int, ...]
+    pixels: np.ndarray | None
+    stored: np.ndarray
+    palette: np.ndarray | None
+    transparent: int
+    ambiguous: bool
+    error: DataError | None = None
+
+
+class MaskSummaries:
+    """Decodes masks, each once, and keeps a summary of it.
+
+    Args:
+        root: The folder that holds the masks.
+        labels: What the values mean.
+    """
+
+    def __init__(self, root: Path, labels: LabelMap) -> None:
+        self.root, self.labels = root, labels
+        self._known: dict[str, MaskSummary | DataError] = {}
+
+    def of(self, name: str) -> MaskSummary:
+        """Return the summary of a mask.
+
+        Args:
+            name: The mask, relative to the root.
+
+        Raises:
+            DataError: It cannot be decoded.
+        """
+        if name not in self._known:
+            try:
+                self._known[name] = self._read(name)
+            except DataError as error:
+                self._known[name] = error
+        summary = self._known[name]
+        if isinstance(summary, DataError):
+            raise summary
+        return summary
+
+    def _read(self, name: str) -> MaskSummary:
+        raw = raw_mask(name, root=self.root)
+        pixels, error = None, None
+        try:
+            pixels = np.bincount(to_classes(raw, self.labels, path=name).ravel(), minlength=256)
+        except DataError as reason:
+            error = reason
+        return MaskSummary(
+            raw.values.shape,
+            pixels,
+            np.unique(raw.values),
+            raw.palette,
+            0 if raw.transparent is None else int(raw.transparent.sum()),
+            pixels is not None and only_0_and_255(raw, pixels, self.labels),
+            error,
+        )
 
 
 @dataclass
@@ -42,28 +114,28 @@ class MaskStatistics:
     ambiguous: int = 0
     first: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, root: Path, labels: LabelMap) -> None:
+    def add(self, name: str, summaries: MaskSummaries) -> None:
         """Count a mask; a file that cannot be read is passed over (its sample says why, as does `check`).
 
         Args:
             name: The mask, relative to the root.
-            root: The folder that holds it.
-            labels: What the values mean.
+            summaries: Reads it.
         """
         try:
-            raw = raw_mask(name, root=root)
-            classes = to_classes(raw, labels, path=name)
+            summary = summaries.of(name)
         except DataError:
             return
-        counts = np.bincount(classes.ravel(), minlength=256)
+        if summary.pixels is None:
+            return
         self.masks += 1
-        self.pixels += counts
-        if counts[IGNORE]:
-            self.first.setdefault("ignored", f"{name}, {counts[IGNORE] / classes.size:.1%} of it")
-        if raw.transparent is not None and raw.transparent.any():
-            self.transparent += int(raw.transparent.sum())
-            self.first.setdefault("transparent", f"{name}, {raw.transparent.mean():.1%} of it")
-        if only_0_and_255(raw, counts, labels):
+        self.pixels += summary.pixels
+        total = int(summary.pixels.sum())
+        if summary.pixels[IGNORE]:
+            self.first.setdefault("ignored", f"{name}, {summary.pixels[IGNORE] / total:.1%} of it")
+        if summary.transparent:
+            self.transparent += summary.transparent
+            self.first.setdefault("transparent", f"{name}, {summary.transparent / total:.1%} of it")
+        if summary.ambiguous:
             self.ambiguous += 1
             self.first.setdefault("ambiguous", name)
 
@@ -82,33 +154,32 @@ def only_0_and_255(raw: RawMask, counts: np.ndarray, labels: LabelMap) -> bool:
 
 
 def mask_notices(
-    pairs: Sequence[MaskPair], root: Path, labels: LabelMap, *, max_dropped: float = MAX_DROPPED
+    pairs: Sequence[MaskPair], summaries: MaskSummaries, *, max_dropped: float = MAX_DROPPED
 ) -> tuple[Notice, ...]:
-    """Look at training masks and return what a user should know before training on them.
+    """Return the notices of training masks.
 
     Sixty-four masks are read, and where a class has no pixel in them up to `MAX_MASKS`.
 
     Args:
         pairs: The training samples.
-        root: The folder that holds them.
-        labels: What the values mean.
-        max_dropped: Limit of the share of masks that hold 0 and 255 where 255 may be the foreground; of the
-            share of ignored pixels, if above a half; and of classes that are absent, where all masks were
-            read and show one class only.
+        summaries: Reads the masks.
+        max_dropped: Limit of the fraction of masks that hold 0 and 255 where 255 may be the foreground; of
+            the fraction of ignored pixels, if above a half; and of absent classes, where all masks were read
+            and show one class only.
 
     Returns:
         Notices of ignored pixels, of transparent ones, of classes without a pixel, and of such masks.
     """
-    chosen = _spread(len(pairs))
+    chosen, labels = _spread(len(pairs)), summaries.labels
     seen = MaskStatistics()
     for count, index in enumerate(chosen):
         if count >= _FIRST and seen.pixels[: len(labels.classes)].all():
             break
-        seen.add(pairs[index].mask, root, labels)
+        seen.add(pairs[index].mask, summaries)
     if not seen.masks:
         return ()
     total = int(seen.pixels.sum())
-    found = []
+    notices = []
     if seen.ambiguous:
         other = labels.classes[1]
         text = (
@@ -117,18 +188,18 @@ def mask_notices(
             "not to count? Then list '255 ignore'."
         )
         what = "training masks that hold only 0 and 255"
-        found.append(Notice(what, seen.ambiguous, seen.masks, text, max_dropped))
+        notices.append(Notice(what, seen.ambiguous, seen.masks, text, max_dropped))
     if seen.pixels[IGNORE]:
         limit = max(_MAX_IGNORED, max_dropped)
         what = f"pixels of {seen.masks} training masks ignored"
-        found.append(Notice(what, int(seen.pixels[IGNORE]), total, seen.first["ignored"], limit))
+        notices.append(Notice(what, int(seen.pixels[IGNORE]), total, seen.first["ignored"], limit))
     if seen.transparent:
         what = "transparent pixels of training masks ignored"
-        found.append(Notice(what, seen.transparent, total, seen.first["transparent"]))
+        notices.append(Notice(what, seen.transparent, total, seen.first["transparent"]))
     absent = [name for name, pixels in zip(labels.classes, seen.pixels) if not pixels]
     if absent:
-        found.append(_absent(absent, seen, len(pairs), max_dropped))
-    return tuple(found)
+        notices.append(_absent(absent, seen, len(pairs), max_dropped))
+    return tuple(notices)
 
 
 def _absent(absent: list[str], seen: MaskStatistics, size: int, max_dropped: float) -> Notice:
@@ -148,7 +219,7 @@ def _absent(absent: list[str], seen: MaskStatistics, size: int, max_dropped: flo
 def _spread(size: int) -> list[int]:
     """Return up to `MAX_MASKS` of `size` places, evenly spread, as are the first `_FIRST` of them."""
     count = min(size, MAX_MASKS)
-    places = [index * size // count for index in range(count)]
+    indices = [index * size // count for index in range(count)]
     few = min(count, _FIRST)
-    first = [places[index * count // few] for index in range(few)]
-    return first + sorted(set(places) - set(first))
+    first = [indices[index * count // few] for index in range(few)]
+    return first + sorted(set(indices) - set(first))

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a folder of images and masks, at once, each with its file."""
+"""Validate a folder of images and masks: every error at once, each with its file."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ from pathlib import Path
 
 import numpy as np
 
+from visionkit.data.formats.coco.boxes import check_coco_file
 from visionkit.data.formats.coco.class_maps import stuff_file
-from visionkit.data.formats.coco.panoptic import check_panoptic
-from visionkit.data.formats.coco.reader import CocoReader, coco_files
-from visionkit.data.formats.coco.validate import check_coco_file
+from visionkit.data.formats.coco.layout import coco_files
+from visionkit.data.formats.coco.panoptic import check_panoptic, read_panoptic
+from visionkit.data.formats.coco.reader import CocoReader
 from visionkit.data.formats.masks.label_map import IGNORE, LabelMap
 from visionkit.data.formats.masks.pairs import MaskPair, MaskSplit
-from visionkit.data.formats.masks.read_mask import RawMask, orientation, raw_mask, size_fault, to_classes
-from visionkit.data.formats.masks.sources import mask_format, mask_layout
-from visionkit.data.formats.masks.statistics import only_0_and_255
+from visionkit.data.formats.masks.read_mask import orientation, size_error
+from visionkit.data.formats.masks.reader import mask_splits
+from visionkit.data.formats.masks.sources import (
+    chosen_categories,
+    layout_notices,
+    mask_format,
+    mask_layout,
+    open_masks,
+)
+from visionkit.data.formats.masks.statistics import MaskSummaries, MaskSummary
+from visionkit.data.formats.source import Source
 from visionkit.data.read_image import read_image
 from visionkit.errors import DataError
 
-__all__ = ["check_masks"]
+__all__ = ["check_masks", "read_masks"]
 
 
 def check_masks(
@@ -27,13 +36,14 @@ def check_masks(
     *,
     classes: Sequence[str] | str | Path | None = None,
     ignore: Sequence[int] | None = None,
+    left_out: bool = True,
 ) -> list[DataError]:
-    """Read every image and mask of a data set and return every fault.
+    """Read every image and mask of a data set and return every error.
 
     Found are: images without masks and masks without images, two files of one name, files that cannot be
     decoded, sizes that differ, values outside the classes, masks in colours or in a lossy format, palettes
     that differ between files, masks without a counted pixel, foregrounds saved as 255 (which would be
-    ignored), and images whose EXIF orientation the mask lacks where the sizes do not tell which way it lies.
+    ignored), and images whose EXIF orientation the mask lacks where both ways would fit.
 
     Args:
         root: A folder of images and masks, of Pascal VOC, Cityscapes, ADE20K or COCO, or a COCO file. Of
@@ -41,9 +51,11 @@ def check_masks(
             and of stuff; of COCO panoptic every image and PNG.
         classes: As in `mask_folder`.
         ignore: As in `mask_folder`.
+        left_out: Whether masks without an image, and masks of 0 and 255 only, are listed, too: readers count
+            them and go on while they are few.
 
     Returns:
-        The faults, split by split in the order of names; none if all is well.
+        The errors, split by split in the order of names; none if all is well.
 
     Raises:
         DataError: There is nothing to check: no layout, or no classes.
@@ -55,27 +67,71 @@ def check_masks(
     if kind == "panoptic":
         return check_panoptic(root)
     labels, layout = mask_layout(root, classes=classes, ignore=ignore)
-    faults = _unpaired(layout)
+    return _errors(layout, MaskSummaries(root, labels), left_out)
+
+
+def read_masks(root: Path, *, classes: str | None = None, seed: int = 0) -> Source:
+    """List the images and masks of a data set; each mask is decoded once, for notices and errors together.
+
+    Args:
+        root: The folder, or a COCO file.
+        classes: A label map file.
+        seed: Seed of the hold-out.
+
+    Raises:
+        DataError: There is no layout, or no classes.
+    """
+    kind = mask_format(root)
+    if kind == "panoptic":
+        return read_panoptic(root, categories=chosen_categories(classes), seed=seed)
+    if kind == "coco":
+        return Source(
+            lambda max_dropped: open_masks(root, classes=classes, seed=seed, max_dropped=max_dropped),
+            lambda left_out: check_masks(root, left_out=left_out),
+        )
+    labels, layout = mask_layout(root, classes=classes)
+    summaries = MaskSummaries(root, labels)
+    notices = layout_notices(root, layout)
+    return Source(
+        lambda max_dropped: mask_splits(
+            root,
+            layout,
+            labels,
+            name=root.resolve().name if kind == "folder" else kind,
+            seed=seed,
+            max_dropped=max_dropped,
+            notices=notices,
+            summaries=summaries,
+        ),
+        lambda left_out: _errors(layout, summaries, left_out),
+    )
+
+
+def _errors(layout: Mapping[str, MaskSplit], summaries: MaskSummaries, left_out: bool) -> list[DataError]:
+    """Return everything that is wrong with pairs of images and masks."""
+    root, labels = summaries.root, summaries.labels
+    errors = _unpaired(layout, left_out)
     palette: tuple[str, np.ndarray] | None = None
     seen = np.zeros(256, dtype=np.int64)
     ambiguous: list[str] = []
     read = 0
     for split in layout.values():
         for pair in split.pairs:
-            more, counts, raw = _check_pair(root, pair, labels)
-            faults += more
-            seen += counts
-            read += int(counts.any())
-            if raw is None:
+            more, summary = _check_pair(pair, summaries)
+            errors += more
+            if summary is None:
                 continue
-            if only_0_and_255(raw, counts, labels):
+            if summary.pixels is not None:
+                seen += summary.pixels
+                read += int(summary.pixels.any())
+            if summary.ambiguous:
                 ambiguous.append(pair.mask)
-            if raw.palette is None:
+            if summary.palette is None:
                 continue
             if palette is None:
-                palette = (pair.mask, raw.palette)
-            elif not _same_palette(raw, palette[1]) and labels.numbered:
-                faults.append(
+                palette = (pair.mask, summary.palette)
+            elif not _same_palette(summary, palette[1]) and labels.numbered:
+                errors.append(
                     DataError(
                         f"Expected the palette of {palette[0]}, but the colours of its values differ: one "
                         "index may mean two classes. Save all masks with one palette, or check that they "
@@ -85,7 +141,7 @@ def check_masks(
                     )
                 )
     if read and seen[IGNORE] and not seen[1 : len(labels.classes)].any() and len(labels.classes) > 1:
-        faults.append(
+        errors.append(
             DataError(
                 f"Expected pixels of {', '.join(labels.classes[1:4])}, but every mask holds only "
                 f"{labels.classes[0]!r} and the ignored value {IGNORE}. Foreground saved as 255? List it "
@@ -94,9 +150,9 @@ def check_masks(
                 field="mask",
             )
         )
-    else:
-        faults += [_unclear(name, labels) for name in ambiguous]
-    return faults
+    elif left_out:
+        errors += [_unclear(name, labels) for name in ambiguous]
+    return errors
 
 
 def _unclear(name: str, labels: LabelMap) -> DataError:
@@ -111,28 +167,28 @@ def _unclear(name: str, labels: LabelMap) -> DataError:
 
 
 def _check_outlines(root: Path) -> list[DataError]:
-    """Return the faults of the COCO files of a folder: things, and stuff where there is a file of it."""
-    faults: list[DataError] = []
+    """Return the errors of the COCO files of a folder: things, and stuff where there is a file of it."""
+    errors: list[DataError] = []
     for file, images in coco_files(root).values():
-        faults += check_coco_file(file, images, masks=True)[1]
+        errors += check_coco_file(file, images, masks=True)[1]
         beside = stuff_file(file)
         if beside is None:
             continue
-        faults += check_coco_file(beside, images, masks=True)[1]
-        if not faults:
+        errors += check_coco_file(beside, images, masks=True)[1]
+        if not errors:
             ours, theirs = (set(CocoReader(path, images, masks=True).ids) for path in (file, beside))
-            faults += [
+            errors += [
                 DataError("Expected the stuff of every image, but there is none.", path=beside, record=name)
                 for name in sorted(ours - theirs)
             ]
-    return faults
+    return errors
 
 
-def _unpaired(layout: Mapping[str, MaskSplit]) -> list[DataError]:
-    faults = []
+def _unpaired(layout: Mapping[str, MaskSplit], left_out: bool) -> list[DataError]:
+    errors = []
     for split in layout.values():
-        faults += split.faults
-        faults += [
+        errors += split.errors
+        errors += [
             DataError(
                 "Expected a mask of the same name, but there is none. Add it, or remove the image.",
                 path=name,
@@ -140,42 +196,38 @@ def _unpaired(layout: Mapping[str, MaskSplit]) -> list[DataError]:
             )
             for name in split.without_mask
         ]
-        faults += [
+        errors += [
             DataError(
                 "Expected an image of the same name, but there is none. Add it, or remove the mask.",
                 path=name,
                 field="image",
             )
-            for name in split.without_image
+            for name in (split.without_image if left_out else ())
         ]
-    return faults
+    return errors
 
 
-def _check_pair(
-    root: Path, pair: MaskPair, labels: LabelMap
-) -> tuple[list[DataError], np.ndarray, RawMask | None]:
-    """Return the faults of one sample, how many pixels of each class it has, and the decoded mask."""
-    faults: list[DataError] = []
-    counts = np.zeros(256, dtype=np.int64)
+def _check_pair(pair: MaskPair, summaries: MaskSummaries) -> tuple[list[DataError], MaskSummary | None]:
+    """Return the errors of one sample, and what its mask holds."""
+    errors: list[DataError] = []
+    root = summaries.root
     size: tuple[int, ...] | None = None
     try:
         size = tuple(read_image(pair.image, root=root).shape[-2:])
     except DataError as error:
-        faults.append(error)
+        errors.append(error)
     try:
-        raw = raw_mask(pair.mask, root=root)
+        summary = summaries.of(pair.mask)
     except DataError as error:
-        return [*faults, error], counts, None
-    if size is not None and raw.values.shape != size:
-        faults.append(size_fault(pair.image, pair.mask, size, raw.values.shape, root=root))
+        return [*errors, error], None
+    if size is not None and summary.size != size:
+        errors.append(size_error(pair.image, pair.mask, size, summary.size, root=root))
     elif size is not None:
-        faults += _turned(root, pair, size)
-    try:
-        counts += np.bincount(to_classes(raw, labels, path=pair.mask).ravel(), minlength=256)
-    except DataError as error:
-        return [*faults, error], counts, raw
-    if not counts[:IGNORE].any():
-        faults.append(
+        errors += _turned(root, pair, size)
+    if summary.error is not None:
+        errors.append(summary.error)
+    elif summary.pixels is not None and not summary.pixels[:IGNORE].any():
+        errors.append(
             DataError(
                 "Expected at least one pixel that counts, but every pixel has an ignored value. Remove the "
                 "sample, or list the value as a class.",
@@ -183,31 +235,32 @@ def _check_pair(
                 field="mask",
             )
         )
-    return faults, counts, raw
+    return errors, summary
 
 
 def _turned(root: Path, pair: MaskPair, size: tuple[int, ...]) -> list[DataError]:
-    """Return a fault where an image is turned by EXIF, its mask is not, and both ways would fit."""
-    turn, own = orientation(pair.image, root=root), orientation(pair.mask, root=root)
-    if turn == own or (turn >= 5 and size[0] != size[1] and own == 1):
+    """Return an error where an image is turned by EXIF, its mask is not, and both ways would fit."""
+    image_turn, mask_turn = orientation(pair.image, root=root), orientation(pair.mask, root=root)
+    if image_turn == mask_turn or (image_turn >= 5 and size[0] != size[1] and mask_turn == 1):
         return []
     return [
         DataError(
-            f"Expected the EXIF orientation of its image {pair.image} ({turn}), but the mask has "
-            f"{'none' if own == 1 else own}. The image is turned when it is read: if the mask was drawn on "
-            "it as it is stored, they do not lie on each other. Save both upright, without the tag.",
+            f"Expected the EXIF orientation of its image {pair.image} ({image_turn}), but the mask has "
+            f"{'none' if mask_turn == 1 else mask_turn}. The image is turned when it is read: if the mask "
+            "was drawn on it as it is stored, they do not lie on each other. Save both upright, without the "
+            "tag.",
             path=pair.mask,
             field="orientation",
         )
     ]
 
 
-def _same_palette(raw: RawMask, other: np.ndarray) -> bool:
+def _same_palette(summary: MaskSummary, other: np.ndarray) -> bool:
     """Compare the colours of the values that a mask uses (writers cut unused ends off)."""
-    own = raw.palette
-    if own is None or np.array_equal(own, other):
+    palette = summary.palette
+    if palette is None or np.array_equal(palette, other):
         return True
     return all(
-        value >= len(other) or value >= len(own) or own[value] == other[value]
-        for value in np.unique(raw.values).tolist()
+        value >= len(other) or value >= len(palette) or palette[value] == other[value]
+        for value in summary.stored.tolist()
     )

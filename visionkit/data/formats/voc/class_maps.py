@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit.data.formats.masks.label_map import LabelMap
-from visionkit.data.formats.masks.layout import split_of
 from visionkit.data.formats.masks.pairs import MaskPair, MaskSplit, files_below
 from visionkit.data.formats.masks.reader import label_map, mask_splits
 from visionkit.data.read_image import inside
-from visionkit.data.splits import Splits
+from visionkit.data.splits import Splits, split_of
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED
 from visionkit.text.read_text import read_lines
@@ -25,7 +24,7 @@ VOC_CLASSES = (
 """The classes of Pascal VOC by mask value."""
 
 _LISTS = Path("ImageSets", "Segmentation")
-_WHOLE = ("trainval", "default", "all")  # lists that a validation share is held out of
+_FULL_LISTS = ("trainval", "default", "all")  # lists that a validation fraction is held out of
 
 
 def is_voc_masks(root: str | Path) -> bool:
@@ -49,15 +48,15 @@ def voc_masks(
 ) -> Splits:
     """Read a Pascal VOC segmentation folder: `JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation`.
 
-    Where there is no list of a validation split, a share of the training images is held out; where there is
-    no list at all, all masks are taken.
+    Where there is no list of a validation split, some training images are held out; where there is no
+    list at all, all masks are taken.
 
     Args:
         root: The folder of a year (`VOC2012`).
         classes: Names of the classes by mask value, or a label map file; else a label map file in the folder
             (`classes.txt`, CVAT's `labelmap.txt`), else Pascal VOC's 21.
         extra: Train on `trainaug.txt` with the masks of `SegmentationClassAug` (10,582 images).
-        seed: Seed of a held-out share.
+        seed: Seed of a held-out fraction.
         max_dropped: See `mask_splits`.
 
     Raises:
@@ -65,8 +64,8 @@ def voc_masks(
     """
     top = Path(root)
     labels = voc_labels(top, classes)
-    found = voc_layout(top, extra=extra)
-    return mask_splits(top, found, labels, name="voc", seed=seed, max_dropped=max_dropped)
+    layout = voc_layout(top, extra=extra)
+    return mask_splits(top, layout, labels, name="voc", seed=seed, max_dropped=max_dropped)
 
 
 def voc_labels(root: Path, classes: Sequence[str] | str | Path | None = None) -> LabelMap:
@@ -100,16 +99,16 @@ def voc_layout(root: Path, *, extra: bool = False) -> dict[str, MaskSplit]:
                 "Name the folder that holds them.",
                 path=part,
             )
-    faults = MaskSplit()
-    images, masks = (_by_name(root, part, faults) for part in (root / "JPEGImages", folder))
-    found: dict[str, MaskSplit] = {}
+    errors = MaskSplit()
+    images, masks = (_by_name(root, part, errors) for part in (root / "JPEGImages", folder))
+    layout: dict[str, MaskSplit] = {}
     for split, file in _lists(root, extra=extra).items():
-        result = found[split] = MaskSplit()
+        result = layout[split] = MaskSplit()
         seen: set[str] = set()
         for number, line in enumerate(read_lines(inside(root, file.relative_to(root))), start=1):
             name = _name(line, images)
             if name in seen:
-                result.faults.append(
+                result.errors.append(
                     DataError(
                         f"Expected each image once, but {name!r} comes twice.", path=file, record=number
                     )
@@ -122,14 +121,14 @@ def voc_layout(root: Path, *, extra: bool = False) -> dict[str, MaskSplit]:
                 inside(root, f"JPEGImages/{name}.jpg")
                 result.without_mask.append(images.get(name, f"JPEGImages/{name}.jpg"))
             seen |= {name} - {""}
-    if not found:
-        found["train"] = MaskSplit([MaskPair(images[name], masks[name]) for name in masks if name in images])
-        found["train"].without_image = [masks[name] for name in masks if name not in images]
-    if "test" in found and not found["test"].pairs:
-        del found["test"]  # the masks of Pascal VOC's test images are not published
-    taken = {mask for split in found.values() for pair in split.pairs for mask in (pair.image, pair.mask)}
-    found["train"].faults += [fault for fault in faults.faults if fault.record in taken]
-    return found
+    if not layout:
+        layout["train"] = MaskSplit([MaskPair(images[name], masks[name]) for name in masks if name in images])
+        layout["train"].without_image = [masks[name] for name in masks if name not in images]
+    if "test" in layout and not layout["test"].pairs:
+        del layout["test"]  # the masks of Pascal VOC's test images are not published
+    taken = {mask for split in layout.values() for pair in split.pairs for mask in (pair.image, pair.mask)}
+    layout["train"].errors += [error for error in errors.errors if error.record in taken]
+    return layout
 
 
 def _lists(root: Path, *, extra: bool) -> dict[str, Path]:
@@ -140,32 +139,32 @@ def _lists(root: Path, *, extra: bool) -> dict[str, Path]:
     """
     folder = root / _LISTS
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
-    found = {split: file for file in reversed(files) if (split := split_of(file.stem)) is not None}
+    lists = {split: file for file in reversed(files) if (split := split_of(file.stem)) is not None}
     if extra:
-        found["train"] = folder / "trainaug.txt"
-    if "train" not in found:
-        whole = [file for name in _WHOLE for file in files if file.stem.lower() == name]
-        found |= {"train": whole[0]} if whole else {}
-    if (files or extra) and not found.get("train", folder / "train.txt").is_file():
+        lists["train"] = folder / "trainaug.txt"
+    if "train" not in lists:
+        full = [file for name in _FULL_LISTS for file in files if file.stem.lower() == name]
+        lists |= {"train": full[0]} if full else {}
+    if (files or extra) and not lists.get("train", folder / "train.txt").is_file():
         raise DataError(
             "Expected the list of a Pascal VOC segmentation split, but there is none. Name the folder that "
             "holds JPEGImages, SegmentationClass and ImageSets.",
-            path=found.get("train", folder / "train.txt"),
+            path=lists.get("train", folder / "train.txt"),
         )
-    return found
+    return lists
 
 
-def _by_name(root: Path, folder: Path, faults: MaskSplit) -> dict[str, str]:
-    """Return the files below a folder by name without ending; a second one of a name is a fault."""
-    found: dict[str, str] = {}
+def _by_name(root: Path, folder: Path, errors: MaskSplit) -> dict[str, str]:
+    """Return the files below a folder by name without ending; a second one of a name is an error."""
+    by_name: dict[str, str] = {}
     for file in files_below(folder)[0]:
         name = file.relative_to(folder).with_suffix("").as_posix()
         shown = file.relative_to(root).as_posix()
-        first = found.setdefault(name, shown)
+        first = by_name.setdefault(name, shown)
         if first != shown:
             text = f"Expected one file of each name, but {shown} has the same. Rename or remove one."
-            faults.faults.append(DataError(text, path=root / first, record=first))
-    return found
+            errors.errors.append(DataError(text, path=root / first, record=first))
+    return by_name
 
 
 def _name(line: str, images: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from visionkit.data.read_image import IMAGE_SUFFIXES, inside
-from visionkit.data.splits import SPLIT_ALIASES
+from visionkit.data.splits import SPLIT_ALIASES, split_of
 from visionkit.errors import DataError
 
 __all__ = ["VocPart", "is_voc", "voc_parts"]
@@ -18,8 +18,8 @@ _ANNOTATIONS = ("annotations", "annotation", "xml", "xmls", "labels")
 _LISTS = {
     split: (*names, *(("trainval",) if split == "train" else ())) for split, names in SPLIT_ALIASES.items()
 }
-_MARKS = ("1", "0", "-1")  # of class lists: there, hard to tell, not there
-_FEW = 20  # files that are looked at to tell what a folder holds
+_FLAGS = ("1", "0", "-1")  # of class lists: present, difficult, absent
+_MAX_FILES = 20  # of a folder, read to detect what it holds
 
 
 @dataclass
@@ -31,16 +31,16 @@ class VocPart:
         images: The folder of the images, from `root`.
         annotations: The folder of the XML files, from `root`.
         names: The annotations, without suffix, each once.
-        lacking: Names of a list without an annotation, as faults.
-        twice: Names listed again, as faults.
-        unlabelled: Images without an annotation, as faults, where no list says which count.
+        missing: Names of a list without an annotation, as errors.
+        twice: Names listed again, as errors.
+        unlabelled: Images without an annotation, as errors, where no list names the images.
     """
 
     root: Path
     images: Path
     annotations: Path
     names: list[str]
-    lacking: list[DataError] = field(default_factory=list)
+    missing: list[DataError] = field(default_factory=list)
     twice: list[DataError] = field(default_factory=list)
     unlabelled: list[DataError] = field(default_factory=list)
 
@@ -67,9 +67,9 @@ class VocPart:
         """Return the images of an annotation's name, whatever their suffix, from the root."""
         return [self.images / each for each in self._listed.get(name, ())]
 
-    def image_named(self, said: str) -> Path | None:
+    def image_named(self, file_name: str) -> Path | None:
         """Return the image of a file name, from the root; None if there is none."""
-        last = said.replace("\\", "/").rsplit("/", 1)[-1]
+        last = file_name.replace("\\", "/").rsplit("/", 1)[-1]
         if last in self._exact:
             return self.images / last
         alone = self._listed.get(last, ()) if last else ()
@@ -77,7 +77,7 @@ class VocPart:
 
 
 def is_voc(root: str | os.PathLike[str]) -> bool:
-    """Return whether a folder holds VOC annotations, told by names and by a look at one file.
+    """Return whether a folder holds VOC annotations, detected by names and by a look at one file.
 
     Args:
         root: Any path.
@@ -106,8 +106,8 @@ def voc_parts(root: Path) -> dict[str, VocPart]:
                 text = f"Expected JPEGImages, Annotations and ImageSets/Main, but {part} is missing."
                 raise DataError(text, path=root)
         return _by_lists(root)
-    found = _beside(root)
-    if not found:
+    folders = _beside(root)
+    if not folders:
         missing = next(
             (p for p in ("JPEGImages", "Annotations") if not (root / p).is_dir()), "ImageSets/Main"
         )
@@ -117,49 +117,50 @@ def voc_parts(root: Path) -> dict[str, VocPart]:
             f"{missing} is missing and no such file was found.",
             path=root,
         )
-    return {split: _whole(root, images, annotations) for split, (images, annotations) in found.items()}
+    return {
+        split: _part_of_folders(root, images, annotations) for split, (images, annotations) in folders.items()
+    }
 
 
 def _beside(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the folders of images and annotations of each split that is not told by lists."""
-    found: dict[str, tuple[Path, Path]] = {}
+    """Return the folders of images and annotations of each split that is not detected by lists."""
+    by_split: dict[str, tuple[Path, Path]] = {}
     for name in _folders(root):
-        split = next((s for s, names in SPLIT_ALIASES.items() if name.lower() in names), None)
+        split = split_of(name)
         pair = None if split is None else _pair(root, Path(name))
         if split is not None and pair is not None:
-            if split in found:
-                text = (
-                    f"Expected one folder of the split {split}, but there are {found[split][1]} and {name}."
-                )
+            if split in by_split:
+                text = f"Expected one folder of the split {split}, but there are "
+                text += f"{by_split[split][1]} and {name}."
                 raise DataError(text, path=root)
-            found[split] = pair
-    if "train" in found:
-        return found
+            by_split[split] = pair
+    if "train" in by_split:
+        return by_split
     pair = _pair(root, Path())
-    return found if pair is None else {"train": pair}
+    return by_split if pair is None else {"train": pair}
 
 
-def _pair(root: Path, place: Path) -> tuple[Path, Path] | None:
+def _pair(root: Path, folder: Path) -> tuple[Path, Path] | None:
     """Return the folders of images and of annotations in a folder, if it holds VOC annotations."""
-    if _holds_voc(root / place):
-        return place, place
-    inner = {name.lower(): place / name for name in _folders(root / place)}
+    if _holds_voc(root / folder):
+        return folder, folder
+    inner = {name.lower(): folder / name for name in _folders(root / folder)}
     annotations = next((inner[name] for name in _ANNOTATIONS if name in inner), None)
     if annotations is None or not _holds_voc(root / annotations):
         return None
-    return next((inner[name] for name in _IMAGES if name in inner), place), annotations
+    return next((inner[name] for name in _IMAGES if name in inner), folder), annotations
 
 
 def _holds_voc(folder: Path) -> bool:
     files = [name for name in _names(folder) if name.lower().endswith(".xml")]
-    for name in files[:_FEW]:
+    for name in files[:_MAX_FILES]:
         with (folder / name).open("rb") as stream:
             if b"<annotation" in stream.read(4096):
                 return True
     return False
 
 
-def _whole(root: Path, images: Path, annotations: Path) -> VocPart:
+def _part_of_folders(root: Path, images: Path, annotations: Path) -> VocPart:
     names = [name[:-4] for name in _names(root / annotations) if name.lower().endswith(".xml")]
     part = VocPart(root, images, annotations, names)
     lonely = sorted(set(part._listed) - set(names))
@@ -192,7 +193,7 @@ def _listed_part(root: Path, file: Path, known: set[str]) -> VocPart:
     except UnicodeDecodeError as error:
         raise DataError(f"Expected a list in UTF-8, but {error.reason}.", path=file) from None
     names: dict[str, None] = {}
-    lacking, twice = [], []
+    missing, twice = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -204,17 +205,17 @@ def _listed_part(root: Path, file: Path, known: set[str]) -> VocPart:
         elif name not in known:
             inside(root, Path("Annotations") / f"{name}.xml")
             text = f"Expected an annotation, but there is no such file as Annotations/{name}.xml."
-            lacking.append(DataError(text, path=file, record=where, field="name"))
+            missing.append(DataError(text, path=file, record=where, field="name"))
         else:
             names[name] = None
-    return VocPart(root, Path("JPEGImages"), Path("Annotations"), list(names), lacking, twice)
+    return VocPart(root, Path("JPEGImages"), Path("Annotations"), list(names), missing, twice)
 
 
 def _listed_name(line: str, known: set[str]) -> str:
     """Return the annotation's name that a line means: all of it, or without suffix, folder or mark."""
     tries = [line]
     words = line.rsplit(None, 1)
-    if len(words) == 2 and words[1] in _MARKS:
+    if len(words) == 2 and words[1] in _FLAGS:
         tries.append(words[0])
     tries += [os.path.splitext(os.path.basename(each))[0] for each in tries]  # noqa: PTH119, PTH122
     return next((each for each in tries if each in known), words[0] if len(tries) == 4 else line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,17 @@ import torch
 
 from visionkit.data.formats.box_splits import validation_split
 from visionkit.data.formats.coco.validate import MAX_CUT
+from visionkit.data.formats.source import Source
+from visionkit.data.formats.split_notices import split_notices
 from visionkit.data.formats.voc.layout import VocPart, is_voc, voc_parts
-from visionkit.data.formats.voc.records import BY_NAME, CUT, SEVERAL, VocEntry, parse_annotation
+from visionkit.data.formats.voc.records import (
+    BY_NAME,
+    CUT,
+    MULTIPLE,
+    VocAnnotation,
+    VocEntry,
+    parse_annotation,
+)
 from visionkit.data.read_image import inside, read_image
 from visionkit.data.splits import Splits
 from visionkit.data.truth import make_truth
@@ -21,21 +30,21 @@ from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
 from visionkit.types import Sample
 
-__all__ = ["VocReader", "check_voc", "is_voc", "voc"]
+__all__ = ["VocReader", "check_voc", "is_voc", "read_voc", "voc"]
 
 BadBoxes = Literal["drop", "raise"]
 _DROPPED = "boxes that cannot be right, left out"
 _MISSING = "annotations without an image, left out"
 _UNNAMED = "images without an annotation file, left out"
-_LACKING = "images of a list without an annotation file, left out"
+_NO_ANNOTATION = "images of a list without an annotation file, left out"
 _AGAIN = "names listed twice"
-_LEFT_OUT = ("bndbox", "image")  # fields whose faults leave out a box or an image, not the data set
+_LEFT_OUT = ("bndbox", "image")  # fields whose errors leave out a box or an image, not the data set
 
 
 class VocReader:
     """A reader of the images a list names, with their boxes.
 
-    The image of an annotation is the one of its own name, whatever `<filename>` says: annotations are
+    The image of an annotation is the one of its own name, not that of `<filename>`: annotations are
     copied and renamed. Boxes for training are cut at the border of the image; `truth` holds them as the
     file does. A box without an area counts in neither.
 
@@ -45,18 +54,18 @@ class VocReader:
         classes: Names of the classes by label; all names that occur, sorted, if not given.
         bad_boxes: A box without area or outside its image is left out and kept in `dropped` ("drop"), or
             is an error ("raise"), as is then one that must be cut, and an annotation whose image is not
-            there. Every other fault is an error always.
+            there. Every other error is an error always.
         keep_empty: Keep images without objects.
         one_based: Coordinates begin at 1 and include the last pixel, as in the original VOC files.
         folders: The folders of the images and of the annotations, from `root`.
-        max_dropped: Share of the objects (and of the images) that may be left out; more is an error.
+        max_dropped: Fraction of the objects (and of the images) that may be left out; more is an error.
 
     Attributes:
-        dropped: The boxes left out, as faults.
+        dropped: The boxes left out, as errors.
         notices: What was left out, cut or assumed, counted.
 
     Raises:
-        DataError: A file that is missing or cannot be read as an annotation; the first of all its faults.
+        DataError: A file that is missing or cannot be read as an annotation; the first of all its errors.
     """
 
     def __init__(
@@ -72,71 +81,71 @@ class VocReader:
         max_dropped: float = MAX_DROPPED,
     ) -> None:
         part = VocPart.of(Path(root), folders, names)
-        self._open(part, classes, bad_boxes, keep_empty, one_based, max_dropped)
+        annotations = [parse_annotation(part, name, one_based=one_based) for name in names]
+        self._open(part, annotations, classes, bad_boxes, keep_empty, max_dropped)
 
     @classmethod
     def of_part(
         cls,
         part: VocPart,
+        annotations: Sequence[VocAnnotation],
         *,
         bad_boxes: BadBoxes = "drop",
-        one_based: bool = False,
         max_dropped: float = MAX_DROPPED,
     ) -> VocReader:
         """Return the reader of a split that `voc_parts` found.
 
         Args:
             part: The split.
+            annotations: What was read of each of its names.
             bad_boxes: See `VocReader`.
-            one_based: See `VocReader`.
             max_dropped: See `VocReader`.
         """
         reader = cls.__new__(cls)
-        reader._open(part, None, bad_boxes, True, one_based, max_dropped)
+        reader._open(part, annotations, None, bad_boxes, True, max_dropped)
         return reader
 
     def _open(
         self,
         part: VocPart,
+        annotations: Sequence[VocAnnotation],
         classes: Sequence[str] | None,
         bad_boxes: BadBoxes,
         keep_empty: bool,
-        one_based: bool,
         max_dropped: float,
     ) -> None:
         self.root = part.root
         self.dropped: list[DataError] = []
         objects, images = (NoticeCounter(max_fraction=max_dropped) for _ in range(2))
         parsed: list[VocEntry] = []
-        for name in part.names:
-            found = parse_annotation(part, name, one_based=one_based)
-            for fault in found.faults:
+        for annotation in annotations:
+            for error in annotation.errors:
                 # A file that cannot be read is an error; a box, or an image that is not there, is left out.
-                if bad_boxes == "raise" or fault.field not in _LEFT_OUT:
-                    raise fault
-                (images if fault.field == "image" else objects).add(
-                    _MISSING if fault.field == "image" else _DROPPED, fault
+                if bad_boxes == "raise" or error.field not in _LEFT_OUT:
+                    raise error
+                (images if error.field == "image" else objects).add(
+                    _MISSING if error.field == "image" else _DROPPED, error
                 )
-                self.dropped += [fault] if fault.field == "bndbox" else []
-            for what, fault in found.counted:
+                self.dropped += [error] if error.field == "bndbox" else []
+            for what, error in annotation.counted:
                 if bad_boxes == "raise" and what == CUT:
-                    raise fault
+                    raise error
                 counter = objects if what == CUT else images
-                counter.add(what, fault, harmless=what in (BY_NAME, SEVERAL))
-            if found.entry is not None and (keep_empty or found.entry.boxes):
-                parsed.append(found.entry)
+                counter.add(what, error, harmless=what in (BY_NAME, MULTIPLE))
+            if annotation.entry is not None and (keep_empty or annotation.entry.boxes):
+                parsed.append(annotation.entry)
         if CUT in objects.limits:
             objects.limits[CUT] = max(MAX_CUT, max_dropped)
-        for what, faults, harmless in (
-            (_LACKING, part.lacking, False),
+        for what, errors, harmless in (
+            (_NO_ANNOTATION, part.missing, False),
             (_AGAIN, part.twice, True),
             (_UNNAMED, part.unlabelled, True),
         ):
-            if faults:
-                images.add(what, faults[0], count=len(faults), harmless=harmless)
-        if bad_boxes == "raise" and part.lacking:
-            raise part.lacking[0]
-        total = len(part.names) + len(part.lacking) + len(part.twice) + len(part.unlabelled)
+            if errors:
+                images.add(what, errors[0], count=len(errors), harmless=harmless)
+        if bad_boxes == "raise" and part.missing:
+            raise part.missing[0]
+        total = len(part.names) + len(part.missing) + len(part.twice) + len(part.unlabelled)
         number = sum(entry.objects for entry in parsed)
         self.notices = (*objects.notices(number), *images.notices(total))
         check_notices(self.notices, path=str(part.root))
@@ -158,10 +167,10 @@ class VocReader:
         self.classes = tuple(classes)
         self._number = {label: index for index, label in enumerate(self.classes)}
         for entry in self._entries:
-            strange = [label for label in entry.labels if label not in self._number]
-            if strange:
+            unexpected = [label for label in entry.labels if label not in self._number]
+            if unexpected:
                 raise DataError(
-                    f"Expected one of the classes {', '.join(self.classes)}, but got {strange[0]!r}.",
+                    f"Expected one of the classes {', '.join(self.classes)}, but got {unexpected[0]!r}.",
                     path=entry.path,
                     field="name",
                 )
@@ -230,18 +239,56 @@ def voc(
         bad_boxes: See `VocReader`.
         one_based: See `VocReader`.
         seed: Seed of the hold-out.
-        max_dropped: Share of a split's objects, or of its images, that may be left out.
+        max_dropped: Fraction of a split's objects, or of its images, that may be left out.
 
     Raises:
-        DataError: The folder is laid out otherwise, an annotation is at fault, or too much would be left out.
+        DataError: The folder is laid out otherwise, an annotation is wrong, or too much would be left out.
+    """
+    return read_voc(root, bad_boxes=bad_boxes, one_based=one_based, seed=seed).splits(max_dropped)
+
+
+def read_voc(
+    root: str | os.PathLike[str], *, bad_boxes: BadBoxes = "drop", one_based: bool = False, seed: int = 0
+) -> Source:
+    """Read the annotations of a VOC folder; the arguments are those of `voc`.
+
+    Args:
+        root: The folder.
+        bad_boxes: See `VocReader`.
+        one_based: See `VocReader`.
+        seed: Seed of the hold-out.
+
+    Raises:
+        DataError: The folder is laid out otherwise.
     """
     top = Path(root)
     parts = voc_parts(top)
+    read = {
+        split: [parse_annotation(part, name, one_based=one_based) for name in part.names]
+        for split, part in parts.items()
+    }
+    return Source(
+        lambda max_dropped: _splits(top, parts, read, bad_boxes, seed, max_dropped),
+        lambda left_out: _errors(parts, read, left_out),
+    )
+
+
+_Annotations = Mapping[str, Sequence[VocAnnotation]]
+
+
+def _splits(
+    top: Path,
+    parts: Mapping[str, VocPart],
+    read: _Annotations,
+    bad_boxes: BadBoxes,
+    seed: int,
+    max_dropped: float,
+) -> Splits:
     if "train" not in parts:
         text = "Expected the list of training images, ImageSets/Main/train.txt, but there is none."
         raise DataError(text, path=top)
     readers = {
-        split: VocReader.of_part(part, bad_boxes=bad_boxes, one_based=one_based, max_dropped=max_dropped)
+        split: VocReader.of_part(part, read[split], bad_boxes=bad_boxes, max_dropped=max_dropped)
         for split, part in parts.items()
     }
     classes = tuple(sorted({name for reader in readers.values() for name in reader.classes}))
@@ -249,6 +296,7 @@ def voc(
     for split, reader in readers.items():
         reader.set_classes(classes)
         notices += [replace(notice, what=f"{split}: {notice.what}") for notice in reader.notices]
+    notices += split_notices(top, readers, max_dropped=max_dropped)
     if not any(readers["train"].object_counts):
         text = "Expected objects to learn in the training images, but there are none."
         raise DataError(text, path=top, field="object")
@@ -261,38 +309,41 @@ def voc(
 def check_voc(
     root: str | os.PathLike[str], *, one_based: bool = False, left_out: bool = True
 ) -> list[DataError]:
-    """Return every fault of a VOC folder: lists, annotations, boxes, images.
+    """Return every error of a VOC folder: lists, annotations, boxes, images.
 
     Args:
         root: The folder.
         one_based: See `VocReader`.
         left_out: Whether what `voc` leaves out, cuts or does not mind is listed, too.
     """
-    top = Path(root)
     try:
-        parts = voc_parts(top)
-    except DataError as fault:
-        return [fault]
-    faults: list[DataError] = []
+        return read_voc(root, one_based=one_based).errors(left_out)
+    except DataError as error:
+        return [error]
+
+
+def _errors(parts: Mapping[str, VocPart], read: _Annotations, left_out: bool) -> list[DataError]:
+    errors: list[DataError] = []
     seen: set[tuple[Path, str]] = set()
-    for part in parts.values():
-        faults += [*part.lacking, *part.twice] if left_out else []
-        for name in part.names:
+    for split, part in parts.items():
+        errors += [*part.missing, *part.twice] if left_out else []
+        for name, annotation in zip(part.names, read[split], strict=True):
             if (part.annotations, name) in seen:
                 continue
             seen.add((part.annotations, name))
-            found = parse_annotation(part, name, one_based=one_based)
-            faults += [each for each in found.faults if left_out or each.field not in _LEFT_OUT]
-            faults += [fault for _, fault in found.counted] if left_out else []
-            if found.entry is None:
+            errors += [each for each in annotation.errors if left_out or each.field not in _LEFT_OUT]
+            errors += [error for _, error in annotation.counted] if left_out else []
+            if annotation.entry is None:
                 continue
             try:
-                height, width = (int(s) for s in read_image(found.entry.image, root=part.root).shape[-2:])
-            except DataError as fault:
-                faults.append(fault)
+                height, width = (
+                    int(s) for s in read_image(annotation.entry.image, root=part.root).shape[-2:]
+                )
+            except DataError as error:
+                errors.append(error)
                 continue
-            if (height, width) != found.entry.size:
-                size = found.entry.size[::-1]
+            if (height, width) != annotation.entry.size:
+                size = annotation.entry.size[::-1]
                 text = f"Expected the size of the image, {width} x {height}, but got {size}."
-                faults.append(DataError(text, path=found.entry.path, field="size"))
-    return faults
+                errors.append(DataError(text, path=annotation.entry.path, field="size"))
+    return errors

@@ -1,4 +1,4 @@
-"""One VOC annotation: its image, its boxes, and everything that is wrong with them."""
+"""Parse one VOC annotation: its image, its boxes, and their errors."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from visionkit.data.formats.voc.xml import read_voc_xml
 from visionkit.data.read_image import inside
 from visionkit.errors import DataError
 
-__all__ = ["BY_NAME", "CUT", "OTHER", "SEVERAL", "VocAnnotation", "VocEntry", "parse_annotation"]
+__all__ = ["BY_NAME", "CUT", "MULTIPLE", "OTHER", "VocAnnotation", "VocEntry", "parse_annotation"]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 CUT = "boxes that reach over the border of their images, cut there"
 OTHER = "annotations whose <filename> is another image; the one of their own name is taken"
 BY_NAME = "annotations without an image of their own name, for which that of <filename> is taken"
-SEVERAL = "annotations with several images of their name, of which the first is taken"
+MULTIPLE = "annotations with several images of their name, of which the first is taken"
 
 
 @dataclass
@@ -38,10 +38,10 @@ class VocEntry:
 
 @dataclass
 class VocAnnotation:
-    """An annotation, or nothing when it cannot be used at all; its faults, and what is worth counting."""
+    """An annotation, None when it cannot be used; its errors, and the cases to be counted."""
 
     entry: VocEntry | None
-    faults: list[DataError]
+    errors: list[DataError]
     counted: list[tuple[str, DataError]] = field(default_factory=list)
 
 
@@ -63,10 +63,10 @@ def parse_annotation(part: VocPart, name: str, *, one_based: bool) -> VocAnnotat
             text = f"Expected a whole number of pixels, but got {size} (height, width)."
             raise DataError(text, path=path, field="size")
         image, counted = _image(part, name, (tree.findtext("filename") or "").strip(), path)
-    except DataError as fault:
-        return VocAnnotation(None, [fault])
+    except DataError as error:
+        return VocAnnotation(None, [error])
     entry = VocEntry(name, path, image, (int(size[0]), int(size[1])))
-    faults = []
+    errors = []
     for index, item in enumerate(tree.findall("object")):
         entry.objects += 1
         try:
@@ -84,37 +84,38 @@ def parse_annotation(part: VocPart, name: str, *, one_based: bool) -> VocAnnotat
                 raise DataError(wrong, path=path, record=index, field="bndbox")
             if wrong:
                 counted.append((CUT, DataError(wrong, path=path, record=index, field="bndbox")))
-        except DataError as fault:
-            faults.append(fault)
+        except DataError as error:
+            errors.append(error)
             continue
         entry.boxes.append(inner)
         entry.full.append(box)
         entry.labels.append(label)
         entry.difficult.append(int((item.findtext("difficult") or "0").strip() == "1"))
-    return VocAnnotation(entry, faults, counted)
+    return VocAnnotation(entry, errors, counted)
 
 
-def _image(part: VocPart, name: str, said: str, path: Path) -> tuple[Path, list[tuple[str, DataError]]]:
+def _image(part: VocPart, name: str, file_name: str, path: Path) -> tuple[Path, list[tuple[str, DataError]]]:
     """Return the image of an annotation: the one of its own name, else the one that `<filename>` names."""
-    own = part.images_of(name)
-    other = part.image_named(said)
-    if own:
+    of_name = part.images_of(name)
+    other = part.image_named(file_name)
+    if of_name:
         counted = []
-        if other is not None and other not in own:
-            text = (
-                f"Expected <filename> to be {own[0].name!r}, as the annotation is called, but got {said!r}."
-            )
+        if other is not None and other not in of_name:
+            text = f"Expected <filename> to be {of_name[0].name!r}, as the annotation is called, but got "
+            text += f"{file_name!r}."
             counted.append((OTHER, DataError(text, path=path, field="filename")))
-        if len(own) > 1 and other not in own:
-            text = f"Expected one image of this name, but there are {', '.join(each.name for each in own)}."
-            counted.append((SEVERAL, DataError(text, path=path, field="image")))
-        return (other if other in own else own[0]), counted
-    if said:
-        inside(part.root, part.images / said)
+        if len(of_name) > 1 and other not in of_name:
+            text = (
+                f"Expected one image of this name, but there are {', '.join(each.name for each in of_name)}."
+            )
+            counted.append((MULTIPLE, DataError(text, path=path, field="image")))
+        return (other if other in of_name else of_name[0]), counted
+    if file_name:
+        inside(part.root, part.images / file_name)
     if other is None:
         text = f"Expected an image called {name}.jpg, .png or alike in {part.images}, but there is none."
         raise DataError(text, path=path, field="image")
-    text = f"Expected an image called {name!r}, but there is none; <filename> names {said!r}."
+    text = f"Expected an image called {name!r}, but there is none; <filename> names {file_name!r}."
     return other, [(BY_NAME, DataError(text, path=path, field="filename"))]
 
 

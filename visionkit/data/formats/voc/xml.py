@@ -59,8 +59,8 @@ def read_voc_xml(path: Path) -> Element:
 
 
 def _decoded(data: bytes, path: Path) -> bytes | str:
-    found = _DECLARED.match(data)
-    name = found[1].decode("ascii").lower() if found else "utf-8"
+    declared = _DECLARED.match(data)
+    name = declared[1].decode("ascii").lower() if declared else "utf-8"
     if name in _PARSED:
         return data
     try:

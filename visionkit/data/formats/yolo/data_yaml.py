@@ -1,4 +1,4 @@
-"""What a YOLO folder says of itself: data.yaml, and the names of its classes."""
+"""The data.yaml of a YOLO folder, and the names of its classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from visionkit.data.splits import SPLIT_ALIASES
+from visionkit.data.splits import split_of
 from visionkit.errors import DataError
 
 __all__ = ["NAME_FILES", "class_names", "load_yaml", "names_in", "text_of", "yaml_files"]
@@ -27,7 +27,7 @@ def class_names(top: Path, content: dict[str, Any]) -> tuple[list[str], bool]:
         content: Of data.yaml.
 
     Raises:
-        DataError: They are no list of different names, or not as many as `nc` says.
+        DataError: They are no list of different names, or not `nc` of them.
     """
     names = content.get("names")
     if isinstance(names, dict):
@@ -66,7 +66,7 @@ def yaml_files(root: Path) -> list[Path]:
         root: The folder, or the file.
     """
     files = [root] if root.is_file() else [root / name for name in names_in(root)]
-    found = []
+    chosen = []
     for file in sorted(files, key=lambda file: file.name.lower() not in ("data.yaml", "data.yml")):
         if (
             file.suffix.lower() in (".yaml", ".yml")
@@ -77,15 +77,13 @@ def yaml_files(root: Path) -> list[Path]:
                 content = load_yaml(file)
             except DataError:
                 continue
-            if "names" in content and any(
-                alias in content for names in SPLIT_ALIASES.values() for alias in names
-            ):
-                found.append(file)
-    return found
+            if "names" in content and any(split_of(key) for key in content if str(key).islower()):
+                chosen.append(file)
+    return chosen
 
 
 def load_yaml(file: Path) -> dict[str, Any]:
-    """Return what a YAML file says, names as they are written; {} where it is no mapping.
+    """Return the content of a YAML file, names as they are written; {} where it is no mapping.
 
     Args:
         file: The file.
