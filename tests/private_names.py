@@ -15,7 +15,6 @@ ALLOWED = {
     "_asdict": "public: a named tuple's",
     "_exit": "public: os._exit",
     "_actions": "argparse lists its flags nowhere else",
-    "_trainer": "on its way to compat.trainer_of",
 }
 # Where torch's modules keep their parts: no name of ours, also where it is set through __dict__.
 MODULE_TABLES = {"_parameters", "_buffers", "_modules"}

@@ -1,34 +1,56 @@
-"""Every base dependency is imported by the library at run time; what only tests import is no dependency."""
+"""What the library declares is what it imports: nothing unused is installed, nothing used is missing."""
 
 from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
+
+import pytest
 
 from tests.house_rules import PACKAGE, ROOT, parse
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# The import name of a distribution, where it is another.
 MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
 
 
-def test_every_base_dependency_is_imported_at_run_time() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = [re.match(r"[\w.-]+", line)[0] for line in project["dependencies"]]
-    assert len(names) >= 14
-    modules = {MODULES.get(name, name.replace("-", "_")) for name in names}
-    imported = {top for tree in parse(PACKAGE).values() for top in _imports(tree)}
-    assert modules <= imported, f"not imported at run time: {sorted(modules - imported)}"
+def modules(requirements):
+    names = [re.match(r"[\w-]+", text).group().lower() for text in requirements]
+    return {MODULES.get(name, name.replace("-", "_")) for name in names}
 
 
-def _imports(tree: ast.AST) -> set[str]:
-    """The top packages that a module imports, those for type checkers alone left out."""
-    names: set[str] = set()
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+def run_time_imports(node):
+    """Top packages that code imports when it runs, also in functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
             continue
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names.add(str(node.module).split(".")[0])
-        names |= _imports(node)
-    return names
+        if isinstance(child, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and not child.level:
+            yield child.module.split(".")[0]
+        else:
+            yield from run_time_imports(child)
+
+
+IMPORTED = {name for tree in parse(PACKAGE).values() for name in run_time_imports(tree)}
+
+
+def test_each_base_dependency_is_imported_by_the_library():
+    base = modules(PROJECT["dependencies"])
+    assert len(base) == len(PROJECT["dependencies"]) == 17
+    assert base - IMPORTED == set()
+
+
+def test_each_imported_package_is_declared():
+    extras = modules(text for extra in PROJECT["optional-dependencies"].values() for text in extra)
+    others = IMPORTED - sys.stdlib_module_names - {"visionkit", "recipes"}
+    assert len(others) >= 17
+    assert others - modules(PROJECT["dependencies"]) - extras == set()
+
+
+@pytest.mark.parametrize(("name", "bound"), [("torch", "<3"), ("lightning", "<3"), ("torchmetrics", "<2")])
+def test_libraries_whose_private_parts_are_used_end_before_their_next_major_version(name, bound):
+    text = next(text for text in PROJECT["dependencies"] if re.match(rf"{name}\b", text))
+    assert bound in text.split(">=")[1].split(",")

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from visionkit.compat import ignore_buffers_in_ddp
+from visionkit.compat import ignore_buffers_in_ddp, trainer_of
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.distributed import world_size
 from visionkit.errors import InputError
@@ -156,7 +156,8 @@ class TaskHooks(lightning.LightningModule):
         """Give the fields of a batch their names, and check it while it is still on the host."""
         batch = named_batch(batch, self.truth)
         if self.device.type != "cpu" and not is_empty(batch):
-            predicts = self._trainer is not None and self._trainer.predicting
+            trainer = trainer_of(self)
+            predicts = trainer is not None and trainer.predicting
             images, _, ids = read_parts(batch, self.truth, needed=not predicts)
             check_images(images, ids)
             if not predicts:
@@ -236,7 +237,7 @@ class TaskHooks(lightning.LightningModule):
     def _log_training(self, **sums: Tensor | float) -> None:
         """Add to the sums of training, and log their means after every `log_every_n_steps` updates."""
         self.train_sums.add(**sums)
-        trainer: Any = self._trainer
+        trainer: Any = trainer_of(self)
         if trainer is None or not trainer.log_every_n_steps or trainer.is_last_batch:
             return
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
@@ -270,7 +271,7 @@ class TaskHooks(lightning.LightningModule):
         self._loader = index
 
     def _log_loaders(self, split: str) -> None:
-        trainer: Any = self._trainer
+        trainer: Any = trainer_of(self)
         counts = []
         if trainer is not None:
             counts = trainer.num_test_batches if split == "test" else trainer.num_val_batches

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visionkit.backbones.weights import check_file, checkpoint_record
 from visionkit.errors import InputError, expected, unknown_name
+from visionkit.files import to_plain
 
 __all__ = ["config_from", "plain_settings", "refuse_other_task", "refuse_unsafe", "task_name"]
 
@@ -19,15 +20,7 @@ ConfigT = TypeVar("ConfigT")
 
 def plain_settings(value: Any) -> Any:
     """Return a config, or any nest of them, as plain values, which `weights_only=True` loads."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, dict):
-        return {str(key): plain_settings(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_settings(item) for item in value]
-    if isinstance(value, Tensor):
-        return value.tolist()
-    return value
+    return to_plain(value, lambda item: item.tolist() if isinstance(item, Tensor) else item)
 
 
 def config_from(kind: type[ConfigT], value: ConfigT | Mapping[str, Any], *, name: str = "") -> ConfigT:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionkit.compat import trainer_of
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.metrics import CaptionScores, RunningSums
 from visionkit.metrics.cider import DocumentFrequency
@@ -285,7 +286,7 @@ class Captioner(TaskHooks):
 
         While the Trainer validates, tests or predicts no weight changes: they are packed once.
         """
-        decoder, trainer = self.decoder, self._trainer
+        decoder, trainer = self.decoder, trainer_of(self)
         if trainer is not None and (trainer.evaluating or trainer.sanity_checking or trainer.predicting):
             rows = len(grid) * self.decoding.beams * self.decoding.groups
             decoder = self._packed.of(decoder, rows=rows)
@@ -294,7 +295,8 @@ class Captioner(TaskHooks):
     def _self_critical_loss(self, grid: Tensor, parts: CaptionParts) -> Tensor:
         """Return the self-critical loss, and add up its reward."""
         ids = parts.ids or [f"{self.global_rank}/{row}" for row in range(len(parts.images))]
-        update = 0 if self._trainer is None else self.trainer.global_step
+        trainer = trainer_of(self)
+        update = 0 if trainer is None else trainer.global_step
         critic = require_critic(self.critic)
         result = critic.loss(self.decoder, grid, parts.references, update=update, ids=ids)
         self.train_sums.add(reward=result.reward * len(parts.images), rewarded=len(parts.images))
@@ -302,7 +304,8 @@ class Captioner(TaskHooks):
 
     def _images_seen(self) -> float:
         """Return the images seen before this update: a function of its number, so nothing is saved."""
-        return 0.0 if self._trainer is None else float(self.trainer.global_step * self._images_per_step)
+        trainer = trainer_of(self)
+        return 0.0 if trainer is None else float(trainer.global_step * self._images_per_step)
 
     def _training_means(self, sums: dict[str, Tensor]) -> dict[str, float]:
         means = super()._training_means(sums)
