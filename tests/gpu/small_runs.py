@@ -12,19 +12,16 @@ import torch
 
 from visionkit.run.callbacks import step_seed
 from visionkit.run.storage.checkpoint import load_checkpoint
+from visionkit.task_config import RNNConfig, SceneConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "classify": {"train_size": 64, "val_size": 24, "image_size": 64},
-    "detect": {"train_size": 64, "val_size": 12, "image_size": 128},
-    "segment": {
-        "train_size": 64,
-        "val_size": 12,
-        "image_size": 64,
-        "loss": "ce + dice",
-        "aux_loss_weight": 0.4,
+    "classify": {"scenes": SceneConfig(64, 24), "image_size": 64},
+    "detect": {"scenes": SceneConfig(64, 12), "image_size": 128},
+    "segment": {"scenes": SceneConfig(64, 12), "image_size": 64, "loss": "ce + dice", "aux_loss_weight": 0.4},
+    "caption": {
+        "scenes": SceneConfig(64, 12), "image_size": 96, "rnn": RNNConfig(hidden=64), "min_count": 1,
     },
-    "caption": {"train_size": 64, "val_size": 12, "image_size": 96, "hidden": 64, "least": 1},
-}
+}  # fmt: skip
 
 
 class StopError(Exception):
