@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -14,6 +12,7 @@ from pathlib import Path
 from tests.house_measures import bound as names_bound_by
 from tests.house_measures import long_functions, split_words
 from tests.private_names import names_of_others
+from tests.string_fragments import stray_fragments
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "visionkit"
@@ -202,26 +201,6 @@ def banned_words(package: Path) -> list[str]:
                     if word in BANNED_WORDS:
                         line = getattr(node, "lineno", 0)
                         found.append(f"{path}:{line}: {name}: for {word!r} say {BANNED_WORDS[word]!r}")
-    return found
-
-
-def stray_fragments(package: Path) -> list[str]:
-    """One or two words alone on a line amid a string of several lines: what a re-wrap leaves behind."""
-    found = []
-    skip = (tokenize.NL, tokenize.COMMENT)
-    for path in parse(package):
-        text = (package / path).read_text(encoding="utf-8")
-        if not re.search(r"^ +[a-zA-Z]{0,2}(['\"]) ?\S+( \S+)? ?\1$", text, re.MULTILINE):
-            continue  # nothing so short: no need to take the file apart
-        read = io.StringIO(text).readline
-        tokens = [token for token in tokenize.generate_tokens(read) if token.type not in skip]
-        for before, item, after in zip(tokens, tokens[1:], tokens[2:]):
-            strings = {before.type, item.type, after.type} == {tokenize.STRING}
-            alone = before.end[0] < item.start[0] == item.end[0] < after.start[0]
-            # a line that ends in a line break is meant to be short
-            breaks = before.string[:-1].endswith("\\n") or item.string[:-1].endswith("\\n")
-            if strings and alone and not breaks and len(item.string.strip("frbFRB\"'").split()) <= 2:
-                found.append(f"{path}:{item.start[0]}: {item.string} stands alone: wrap the string again")
     return found
 
 

@@ -44,8 +44,8 @@ def test_scratch_refuses(asked: TransferConfig, text: str) -> None:
     ("asked", "text"),
     [
         ({"freeze_through": -1}, "freeze_through"),
-        ({"freeze_through": 1.5}, "share of blocks"),
-        ({"freeze_through": "half"}, "share of blocks"),
+        ({"freeze_through": 1.5}, "fraction of blocks"),
+        ({"freeze_through": "half"}, "fraction of blocks"),
         ({"backbone_lr_scale": 0.0}, "freeze_through='all'"),
         ({"layer_decay": 1.5}, "layer_decay"),
         ({"layer_decay": 0.0}, "layer_decay"),

@@ -190,7 +190,7 @@ def _pooled(policy, images):
     from visionkit.nn.segmentation.decoders.block import ConvBlock
 
     torch.manual_seed(0)
-    block = ConvBlock(5, 4, kernel=1, norm=lambda width: make_norm(policy, width), single=True)
+    block = ConvBlock(5, 4, kernel=1, norm=lambda width: make_norm(policy, width), single_position=True)
     return block(torch.randn(3, 5, 1, 1)[images]).detach()
 
 
