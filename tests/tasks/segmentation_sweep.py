@@ -17,21 +17,21 @@ import torch
 from visionkit.config import TransferConfig
 from visionkit.errors import InputError
 from visionkit.nn.segmentation.decoders import list_decoders
-from visionkit.tasks import Segmenter, maps
+from visionkit.tasks import Segmenter, backbones
 
 SIZE = (97, 131)
 
 
 def sweep(name: str) -> list[dict[str, Any]]:
     """Return a row for each decoder: "ok", or "refused" with the text; anything else is raised."""
-    original = maps.create_backbone
+    original = backbones.create_backbone
     # the same maps serve several decoders: a network is built once for each choice of them
     built = functools.cache(lambda name, reductions, **rest: original(name, reductions=reductions, **rest))
-    maps.create_backbone = lambda name, *, reductions, **rest: built(name, tuple(reductions), **rest)
+    backbones.create_backbone = lambda name, *, reductions, **rest: built(name, tuple(reductions), **rest)
     try:
         return [_row(name, decoder) for decoder in list_decoders()]
     finally:
-        maps.create_backbone = original
+        backbones.create_backbone = original
 
 
 def _row(name: str, decoder: str, **more: Any) -> dict[str, Any]:

@@ -17,9 +17,7 @@ from visionkit.rng import Salt, keyed_seed
 from visionkit.types import Reader, Sample
 
 __all__ = [
-    "CAPTION_HOLDOUT",
     "HOLDOUT",
-    "MASK_HOLDOUT",
     "SPLIT_ALIASES",
     "Splits",
     "Subset",
@@ -38,12 +36,6 @@ SPLIT_ALIASES = {
 
 HOLDOUT = 0.2
 """Fraction of the training samples held out for validation where a data set has no validation split."""
-
-MASK_HOLDOUT = 0.15
-"""The same for images with masks, whose many pixels need fewer images."""
-
-CAPTION_HOLDOUT = 0.1
-"""The same for captioned images, of which each has several captions."""
 
 _SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
 

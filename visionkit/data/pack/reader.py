@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visionkit.data.formats.validate import check_reader
+from visionkit.data.formats.source import check_reader
 from visionkit.data.pack.layout import PackSettings, is_pack, read_index, read_pack
 from visionkit.data.pack.record import check_value, decode_record
 from visionkit.data.pack.writer import PARTS, pack_key

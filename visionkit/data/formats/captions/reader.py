@@ -14,7 +14,7 @@ from visionkit.data.formats.source import Source, with_limit
 from visionkit.data.formats.split_notices import unread_folder_notices
 from visionkit.data.formats.split_records import raise_first, split_records
 from visionkit.data.read_image import read_image
-from visionkit.data.splits import CAPTION_HOLDOUT, Splits, Subset
+from visionkit.data.splits import HOLDOUT, Splits, Subset
 from visionkit.errors import DataError, InputError
 from visionkit.notices import MAX_DROPPED, check_notices
 from visionkit.types import Reader, Sample
@@ -89,7 +89,7 @@ def caption_data(
     path: str | Path,
     *,
     images: str | Path | None = None,
-    held_out: float = CAPTION_HOLDOUT,
+    held_out: float = HOLDOUT,
     seed: int = 0,
     max_dropped: float = MAX_DROPPED,
 ) -> Splits:
@@ -129,7 +129,7 @@ def read_captions(path: str | Path, *, images: str | Path | None = None, seed: i
     table = read_caption_records(path, images=images)
     return Source(
         lambda max_dropped: _splits(
-            replace(table, notices=with_limit(table.notices, max_dropped)), CAPTION_HOLDOUT, seed
+            replace(table, notices=with_limit(table.notices, max_dropped)), HOLDOUT, seed
         ),
         lambda left_out: _errors(table),
     )
@@ -203,7 +203,7 @@ def check_captions(
     errors = _errors(table)
     if not errors:
         try:
-            _splits(table, CAPTION_HOLDOUT, 0)
+            _splits(table, HOLDOUT, 0)
         except InputError as error:  # no images to train on, say
             errors.append(error if isinstance(error, DataError) else DataError(str(error), path=table.file))
     return errors

@@ -13,7 +13,7 @@ from visionkit.data.formats.masks.read_mask import raw_mask, read_mask, size_err
 from visionkit.data.formats.masks.statistics import MaskSummaries, mask_notices
 from visionkit.data.formats.split_notices import UNREAD_SPLITS, overlap_notices
 from visionkit.data.read_image import inside, read_image
-from visionkit.data.splits import MASK_HOLDOUT, Splits, holdout
+from visionkit.data.splits import HOLDOUT, Splits, holdout
 from visionkit.errors import DataError, InputError
 from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter
 from visionkit.types import Reader, Sample
@@ -230,7 +230,7 @@ def mask_splits(
         if val is not None and all(each.what != UNREAD_SPLITS for each in notices):
             text = f"{root}: no image and mask in val, so that part of the training images is held out"
             notices.append(Notice(UNREAD_SPLITS, 1, 0, text))
-        train, val = holdout(train, MASK_HOLDOUT, seed=seed, path=root)
+        train, val = holdout(train, HOLDOUT, seed=seed, path=root)
         facts["val"] = f"{len(val)} of the {len(readers['train'])} training images, held out with seed {seed}"
     return Splits(
         train,
