@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,14 @@ PACKAGES = {
 }
 
 
+STEPS = ROOT / "docs" / "explanation" / "what-happens-when-you-run-a-recipe.md"
+
+
+def linked_functions(page: Path) -> list[str]:
+    """The full names of the functions that a page links to."""
+    return re.findall(r"{py:func}`([\w.]+)`", page.read_text(encoding="utf-8"))
+
+
 def write_reference(folder: Path) -> list[Path]:
     """Write the pages that changed; return all of them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +50,13 @@ def write_reference(folder: Path) -> list[Path]:
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
         pages.append(page)
-    return pages
+    title = "Functions between a recipe and a step"
+    text = f"{title}\n{'=' * len(title)}\n\n"
+    text += "".join(f".. autofunction:: {name}\n\n" for name in linked_functions(STEPS))
+    page = folder / "steps.rst"
+    if not page.exists() or page.read_text(encoding="utf-8") != text:
+        page.write_text(text, encoding="utf-8")
+    return [*pages, page]
 
 
 def exported(name: str) -> list[str]:

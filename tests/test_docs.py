@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -109,6 +110,19 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
             checked += 1
     assert checked >= 6
+
+
+def test_the_functions_of_the_way_to_a_step_are_there() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from make_reference import STEPS, linked_functions
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
+    names = linked_functions(STEPS)
+    assert len(names) >= 8
+    for name in names:
+        module, _, function = name.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), function)), name
 
 
 def test_pages_are_found() -> None:
