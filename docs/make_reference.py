@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,11 +77,27 @@ def exported(name: str) -> list[str]:
 def directive(package: str, item: str) -> str:
     """The autodoc directive for one name, by what it is."""
     import importlib
-    import inspect
 
     value = getattr(importlib.import_module(f"visionkit.{package}"), item)
     if inspect.isclass(value):
         return f".. autoclass:: {item}\n   :members:\n\n"
     if inspect.isroutine(value):
         return f".. autofunction:: {item}\n\n"
-    return f".. autodata:: {item}\n   :no-value:\n\n"
+    text = described(package, item).replace("\n", "\n   ")
+    return f".. py:data:: {item}\n\n   {text}\n\n"
+
+
+def described(package: str, item: str) -> str:
+    """The text below a constant where it is assigned: Python keeps none at run time."""
+    folder = ROOT / "visionkit" / package
+    module = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and item in {alias.name for alias in node.names}:
+            module = ROOT / f"{(node.module or '').replace('.', '/')}.py"
+    body = ast.parse(module.read_text(encoding="utf-8")).body
+    for node, after in pairwise(body):
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        if any(isinstance(target, ast.Name) and target.id == item for target in targets):
+            value = getattr(after, "value", None)
+            return inspect.cleandoc(value.value) if isinstance(value, ast.Constant) else ""
+    return ""
