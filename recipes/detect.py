@@ -30,7 +30,7 @@ class Config(RunConfig):
     )
     pyramid_channels: int = setting(128, "channels of the pyramid's levels", min=1)
     augment: Literal["flip", "jitter", "lsj", "paste"] = setting(
-        "flip", "flip | jitter | lsj (large-scale jitter) | paste (lsj and copy-paste; needs --rcnn.masks)"
+        "flip", "flip | jitter | lsj (large-scale jitter) | paste (needs --rcnn.masks)"
     )
     tta_flip: bool = setting(False, "evaluation: average with the mirrored image", rare=True)
     tta_sizes: list[int] = setting([], "evaluation: average over these short sides", rare=True, min=8)

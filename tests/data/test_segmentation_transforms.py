@@ -105,7 +105,7 @@ def test_numbers_out_of_range_are_refused():
         segmentation_train((0, 5))
     with pytest.raises(InputError, match=r"scale to be \(smallest, largest\)"):
         segmentation_train((5, 5), scale=(2.0, 1.0))
-    with pytest.raises(InputError, match="cap to be a share"):
+    with pytest.raises(InputError, match="max_class_ratio to be above 0"):
         segmentation_train((5, 5), max_class_ratio=0.0)
     with pytest.raises(InputError, match="strength to be from 0 to 1"):
         segmentation_train((5, 5), photometric=2.0)

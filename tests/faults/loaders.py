@@ -24,6 +24,7 @@ NO_LOADERS = {
     "visionkit.run.training.banner:print_banner": "prints",
     "visionkit.run.storage.checkpoint:AtomicCheckpointIO.save_checkpoint": "writes",
     "visionkit.run.storage.checkpoint:AtomicCheckpointIO.remove_checkpoint": "removes",
+    "visionkit.run.training.run_facts:run_result": "states what a finished run found",
     "visionkit.files:remove_parts": "removes temporary files",
     "visionkit.files:flush": "writes",
     "visionkit.files:write_atomic": "writes",

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.dist
 
 EPOCHS, STEPS = 3, 5
 SETTINGS = {
-    "backbone": "timm/test_resnet", "seeds": 3, "train_size": 44, "val_size": 24, "image_size": 32,
+    "backbone": "timm/test_resnet", "seeds": 3, "scenes.train_size": 44, "scenes.val_size": 24,
+    "image_size": 32,
     "batch_size": 8, "epochs": EPOCHS, "checkpoint_every": 1, "optim.ema": 0.9, "optim.warmup": 0.1,
     "accelerator": "cpu", "precision": "32-true", "progress": "false",
 }  # fmt: skip
