@@ -11,8 +11,6 @@ from torch import Tensor
 __all__ = [
     "all_gather_objects",
     "all_reduce",
-    "broadcast_object",
-    "gather_objects",
     "gather_rows",
     "has_process_group",
     "ordered_mean",
@@ -49,22 +47,6 @@ def all_gather_objects(value: Any) -> list[Any]:
     if len(values) > 1:
         dist.all_gather_object(values, value)
     return values
-
-
-def gather_objects(value: Any) -> list[Any] | None:
-    """Return the values of all processes on the first one, in order, and None on the others."""
-    values: list[Any] | None = [value] * world_size() if rank() == 0 else None
-    if world_size() > 1:
-        dist.gather_object(value, values)
-    return values
-
-
-def broadcast_object(value: Any) -> Any:
-    """Return the first process's `value` on all processes."""
-    values = [value]
-    if world_size() > 1:
-        dist.broadcast_object_list(values)
-    return values[0]
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -178,10 +178,6 @@ class RegionHeads(RoIHeads):
         )
         self.loss = loss
 
-    def has_mask(self) -> bool:
-        """Return whether there is a mask head."""
-        return self.mask_head is not None
-
     def forward(
         self,
         features: Sequence[Tensor],
