@@ -31,7 +31,7 @@ def tables(rows: list[dict], registered: int) -> str:
     count: Counter[str] = Counter()
     groups: dict[str, list[dict]] = defaultdict(list)
     for row in rows:
-        how = "numbers" if row.get("arithmetic") else "shapes"
+        how = "numbers" if row.get("computed") else "shapes"
         count[f"{row['status']} {how}" if row["status"] == "passes" else row["status"]] += 1
         prefix = row["name"].partition("/")[0]
         groups[f"timm {named[row['name']]}" if prefix == "timm" else prefix].append(row)
