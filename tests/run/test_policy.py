@@ -52,7 +52,9 @@ def test_precision_goes_by_device_and_network(monkeypatch):
     assert slow.precision == "32-true"
     assert "9% of the arithmetic" in slow.reason
     assert rules.choose_policy(config).precision == "bf16-mixed"
-    assert rules.choose_policy(config, nn.Embedding(3, 3)).precision == "bf16-mixed"
+    unknown = rules.choose_policy(config, nn.Embedding(3, 3))
+    assert unknown.precision == "bf16-mixed"
+    assert "no arithmetic was counted for images of side 96" in unknown.reason
     plain = RunConfig(accelerator="cpu", image_size=96)  # its slow convolutions train in 32 bits
     assert rules.choose_policy(plain, nets["packaged/efficientnet_lite0"]).precision == "bf16-mixed"
     asked = RunConfig(accelerator="cpu", precision="bf16-mixed")

@@ -108,6 +108,8 @@ def _fastest(accelerator: str, module: nn.Module | None, side: int) -> tuple[str
     if accelerator == "gpu" or module is None:
         return "bf16-mixed", f"this {accelerator} computes in bf16"
     fraction = _depthwise_fraction(getattr(module, "backbone", module), side)
+    if fraction is None:
+        return "bf16-mixed", f"this cpu computes in bf16; no arithmetic was counted for images of side {side}"
     if fraction > _MAX_DEPTHWISE:
         return (
             "32-true",
@@ -116,14 +118,13 @@ def _fastest(accelerator: str, module: nn.Module | None, side: int) -> tuple[str
     return "bf16-mixed", f"this cpu computes in bf16, and depthwise convolutions are {fraction:.0%}"
 
 
-def _depthwise_fraction(net: nn.Module, side: int) -> float:
-    """Return the fraction of depthwise arithmetic; 0 for networks that do not run at this size."""
+def _depthwise_fraction(net: nn.Module, side: int) -> float | None:
+    """Return the fraction of depthwise arithmetic; None for networks that do not run at this size."""
     size = getattr(net, "fixed_size", None) or (side, side)
     try:
         counts = count_multiply_adds(net, (3, *size))
     except Exception:
-        # It takes other inputs than images of this size, so its arithmetic is unknown.
-        return 0.0
+        return None  # it takes other inputs than images of this size
     return counts["depthwise"] / max(1, sum(counts.values()))
 
 
