@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections import defaultdict
 
 import pytest
@@ -27,11 +29,18 @@ PLAIN = {
 STAGED = ("timm/test_convnext", "timm/swin_tiny_patch4_window7_224", "timm/test_resnet")
 
 
-def _empty(make, name, **options):
+@functools.cache
+def _built(make, name, **options):
     with torch.device("meta"):
         made = make(name, init="scratch", **options)
     made.weights = WeightsInfo(source="user")
+    made.stages()  # traced once, and copied with the network
+    made.blocks()
     return made
+
+
+def _empty(make, name, **options):
+    return copy.deepcopy(_built(make, name, **options))
 
 
 def _rates(module, decay):
@@ -126,7 +135,7 @@ def test_the_default_of_a_task_freezes_nothing_where_it_names_no_level():
         apply_transfer(vit, "file.pt", resolved)
 
 
-def test_thaw_goes_by_shares_too():
+def test_unfreezing_goes_by_fractions_too():
     vit = _empty(create_encoder, "timm/test_vit")
     for final, trained in ((0.25, range(2, 8)), (0, range(8))):
         asked = TransferConfig(freeze_through=0.5, layer_decay=0.9, unfreeze_at=((100, 0.4), (200, final)))
@@ -161,7 +170,7 @@ class _OneLevel(nn.Module):
         return (self.norm(self.conv(images)),)
 
 
-def test_a_decay_that_would_do_nothing_is_refused():
+def test_a_decay_that_would_do_nothing_is_refused(own_names):
     @register_backbone("mine/one-level")
     def one(*, pretrained: bool) -> nn.Module:
         return _OneLevel()

@@ -155,7 +155,7 @@ class _Tiny(nn.Module):
         return one, self.two(one)
 
 
-def test_a_network_of_ones_own(tmp_path):
+def test_a_network_of_ones_own(tmp_path, own_names):
     @register_backbone("mine/tiny-for-freezing")
     def tiny(*, pretrained: bool) -> nn.Module:
         return _Tiny()
