@@ -72,7 +72,7 @@ def test_the_scratch_arm_keeps_what_belongs_to_the_network() -> None:
         scratch_arm(TransferConfig(norm="frozen"))
 
 
-def test_thaw_is_a_function_of_images() -> None:
+def test_unfreezing_is_a_function_of_images() -> None:
     policy = resolve_transfer(
         "classification", "pretrained", TransferConfig(unfreeze_at=((100, 16), (200, 0)))
     )

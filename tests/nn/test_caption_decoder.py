@@ -48,7 +48,7 @@ def test_teaching_gives_what_stepping_gives(name, cell):
 
 
 @pytest.mark.parametrize(("name", "cell"), _KINDS)
-def test_the_sentences_of_a_image_share_its_grid(name, cell):
+def test_the_sentences_of_an_image_share_its_grid(name, cell):
     decoder = _decoder(name, cell)
     grid = torch.randn(2, 4, 6)
     words = torch.tensor([4, 5, 6, 7, 8, 4])  # three sentences an image

@@ -95,7 +95,7 @@ def test_a_wide_beam_finds_what_an_exhaustive_search_finds(words, max_length, se
 @given(
     st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 3), st.sampled_from([0.0, 1.0]), st.booleans()
 )
-def test_a_image_is_told_alike_in_any_batch(seed, beams, groups, length_penalty, block):
+def test_an_image_is_told_alike_in_any_batch(seed, beams, groups, length_penalty, block):
     toy = Toy(6, seed)
     state = toy.start(5)
     options = {
@@ -329,7 +329,7 @@ def test_settings_out_of_range_are_refused():
         decode_greedy(toy.step, state, special_tokens=_SPECIAL, max_length=0)
 
 
-def test_draws_by_given_numbers_are_a_images_own():
+def test_draws_by_given_numbers_are_an_images_own():
     toy = Toy(6, seed=3, sharpness=0.7)
     state = toy.start(12)
     numbers = torch.rand(12, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -367,7 +367,7 @@ def test_draws_by_given_numbers_are_a_images_own():
         )
 
 
-def test_the_first_step_is_made_once_a_image():
+def test_the_first_step_is_made_once_an_image():
     toy = Toy(6, seed=1)
     rows = []
 

@@ -120,7 +120,7 @@ def large_image():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
-def test_a_image_of_20_megapixels_takes_bounded_memory(zygote):
+def test_an_image_of_20_megapixels_takes_bounded_memory(zygote):
     larger = zygote.run("tests.nn.test_sliding_window:large_image") / 1024
     assert larger > 20  # the labels alone: the measure works
     # all logits at once would be 1,600 MiB; labels are 153 MiB, and twice that while they are joined

@@ -85,7 +85,7 @@ def test_the_chosen_map_is_the_grid_and_n_best_is_ordered():
         captioner(reduction=8)
 
 
-def test_several_captions_of_a_image_are_taught_as_if_each_came_alone():
+def test_several_captions_of_an_image_are_taught_as_if_each_came_alone():
     task = captioner(coverage=0.5).eval()
     together = batch(several=2)
     apart = {
