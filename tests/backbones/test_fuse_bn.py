@@ -1,4 +1,4 @@
-"""Norms folded into convolutions: the same outputs, the norms gone, and a refusal where that is not so."""
+"""Norms fused into convolutions: the same outputs, the norms gone, and a refusal where that is not so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from visionkit.tasks import Classifier, Segmenter
 
 
 def drawn(module: nn.Module) -> nn.Module:
-    """Statistics and affine parts that a fold could get wrong."""
+    """Statistics and affine parts that fusing could get wrong."""
     generator = torch.Generator().manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -44,40 +44,40 @@ def test_outputs_stay_and_norms_go(name):
     full = drawn(create_backbone(name, init="scratch"))
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     before = {key: value.clone() for key, value in full.state_dict().items()}
-    folded = fuse_norms(full, images)
+    fused = fuse_norms(full, images)
     other = torch.randn(1, 3, 96, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        for ours, theirs in zip(folded(other), full(other), strict=True):
+        for ours, theirs in zip(fused(other), full(other), strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
-    assert left(folded) == CASES[name]
+    assert left(fused) == CASES[name]
     assert all(torch.equal(value, before[key]) for key, value in full.state_dict().items())
 
 
-def test_frozen_norms_fold_too():
+def test_frozen_norms_are_fused_too():
     full = drawn(create_backbone("torchvision/resnet18", init="scratch"))
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = full(images)
         frozen = convert_norms(full, "frozen", trained=True)
-        folded = fuse_norms(frozen, images)
-        for ours, theirs in zip(folded(images), expected, strict=True):
+        fused = fuse_norms(frozen, images)
+        for ours, theirs in zip(fused(images), expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
     assert left(frozen) == 20
-    assert left(folded) == 0
+    assert left(fused) == 0
 
 
-def test_a_task_folds_too():
+def test_a_task_is_fused_too():
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     for task in (
         Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3),
         Segmenter("packaged/efficientnet_lite0", init="scratch", num_classes=4, decoder="unet", channels=16),
     ):
         full = drawn(task)
-        folded = fuse_norms(full, images)
+        fused = fuse_norms(full, images)
         assert left(full) >= 48
-        assert left(folded) == 0
+        assert left(fused) == 0
         with torch.no_grad():
-            ours, theirs = folded(images), full(images)
+            ours, theirs = fused(images), full(images)
         torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
 
 
