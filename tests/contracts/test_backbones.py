@@ -14,10 +14,11 @@ from torch import nn
 
 from tests.contracts.cases import ALL, BACKBONES, MORE_BACKBONES
 from tests.contracts.quick_weights import quick_weights
-from visionkit.backbones import Level, check_backbone, describe_backbone, list_backbones
+from visionkit.backbones import ContractReport, Level, check_backbone, describe_backbone, list_backbones
 from visionkit.errors import InputError, RunError
 
 SHAPES_ONLY = 12_000_000
+NAMED = re.compile("no maps aligned with the image|cannot be traced for its shapes")  # reasons of a refusal
 LARGE = re.compile(r"_(3[3-9]\d|[4-9]\d\d|1\d\d\d)(_|$)|huge|giant|gigantic|enormous|so\d+m|xlarge")
 
 
@@ -100,6 +101,16 @@ def test_a_network_that_keeps_the_contract_passes():
     assert report.dim == 8
 
 
+def test_a_function_that_was_changed_is_measured_anew():
+    def named_alike(reduction):
+        def mine(*, pretrained: bool) -> nn.Module:
+            return _Broken("" if reduction == 4 else "reduction")
+
+        return mine
+
+    assert [check_backbone(named_alike(r)).levels for r in (4, 2)] == [((8, 4),), ((8, 2),)]
+
+
 def test_a_level_that_is_not_what_it_says_is_measured():
     def mine(*, pretrained: bool) -> nn.Module:
         return _Broken("reduction")
@@ -133,9 +144,24 @@ def test_contract_of_all_names(tmp_path):
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     assert {row["name"] for row in rows} >= set(names)
     assert [row for row in rows if row["status"] == "crash"] == []
-    named = re.compile("no maps aligned with the image|cannot be traced for its shapes")
     refused = [row for row in rows if row["status"].startswith("refused")]
-    assert [row for row in refused if not named.search(row["reason"])] == []
+    assert [row for row in refused if not NAMED.search(row["reason"])] == []
+
+
+def test_the_kept_rows_are_as_the_report_is_now(root, monkeypatch):
+    fields = {field.name for field in dataclasses.fields(ContractReport)} | {"status", "reason"}
+    rows = [json.loads(line) for line in (root / "tests/results/backbones.jsonl").read_text().splitlines()]
+    assert len(rows) >= 1400
+    assert {frozenset(row) for row in rows if row["status"] in ("passes", "refused")} == {frozenset(fields)}
+    assert [row for row in rows if row["status"] != "passes" and not NAMED.search(row["reason"])] == []
+    monkeypatch.syspath_prepend(root / "docs")
+    import make_backbones
+
+    monkeypatch.setattr(make_backbones, "families", lambda: {row["name"]: "any" for row in rows})
+    table = make_backbones.tables(rows, len(rows))
+    numbers = sum(row["status"] == "passes" and row["computed"] for row in rows)
+    assert f"| passes, run with numbers | {numbers} |" in table
+    assert numbers > 1000
 
 
 def test_quick_weights_are_drawn_and_let_go():

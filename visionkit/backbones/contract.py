@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from visionkit.backbones.encoder import Encoder
 from visionkit.backbones.probe import probe_model
 from visionkit.backbones.registry import registered, resolve
 from visionkit.backbones.sources.base import ModelInfo, ModelSpec, Size, Source
-from visionkit.backbones.tracing import on_meta_device, run_for_shapes
+from visionkit.backbones.tracing import ShapeNorms, on_meta_device, run_for_shapes
 from visionkit.backbones.weights import WeightsInfo
 from visionkit.errors import InputError, RunError
 
@@ -76,6 +77,7 @@ def check_backbone(
     """
     if not isinstance(backbone, str):
         with registered(backbone) as name:
+            probe_model.cache_clear()  # a function of the same name may have been measured before
             return check_backbone(name, shapes_only_above=shapes_only_above)
     source, spec = resolve(backbone, ModelSpec(""))
     model_info = probe_model(source, spec)
@@ -83,13 +85,14 @@ def check_backbone(
     reductions = [r for r in _REDUCTIONS if r in model_info.reductions] or model_info.reductions
     refusal = ""
     levels: tuple[tuple[int, int], ...] = ()
-    try:
-        levels = _check_maps(backbone, model_info, reductions or list(_REDUCTIONS), computed)
-    except InputError as error:
-        if reductions:
-            raise
-        refusal = str(error)
-    encoder, size = _check_encoder(backbone, source, spec, model_info, computed)
+    with nullcontext() if computed else ShapeNorms():
+        try:
+            levels = _check_maps(backbone, model_info, reductions or list(_REDUCTIONS), computed)
+        except InputError as error:
+            if reductions:
+                raise
+            refusal = str(error)
+        encoder, size = _check_encoder(backbone, source, spec, model_info, computed)
     return ContractReport(
         backbone,
         levels,
