@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models
 
+from tests.contracts.quick_weights import quick_weights
 from visionkit.backbones import create_backbone, create_encoder, describe_backbone
 from visionkit.errors import InputError
 from visionkit.files import file_digest
@@ -68,14 +69,16 @@ def test_a_damaged_file_in_the_cache_is_named(hub):
 def test_torchvision_weights_in_torchs_cache(hub, name):
     # googlenet's weights hold auxiliary classifiers, which no task uses
     options = {"aux_logits": True, "init_weights": True} if name == "googlenet" else {}
-    donor = models.get_model(name, weights=None, **options).eval()
+    with quick_weights():
+        donor = models.get_model(name, weights=None, **options).eval()
     if name == "googlenet":
         donor.transform_input = True
     weights = models.get_model_weights(name).DEFAULT
     file = hub / "torch" / "checkpoints" / Path(urlsplit(weights.url).path).name
     file.parent.mkdir(parents=True)
     torch.save(donor.state_dict(), file)
-    encoder = create_encoder(f"torchvision/{name}", init="pretrained").eval()
+    with quick_weights():
+        encoder = create_encoder(f"torchvision/{name}", init="pretrained").eval()
     images = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         expected = donor(images)
