@@ -59,7 +59,7 @@ ALLOWED_CALLS = {
 }
 # Public functions that take **kwargs, each with its reason.
 OPEN_KEYWORDS = {
-    "metrics/running_sums.py:add": "the names are those that the tally was made with; others are refused",
+    "metrics/running_sums.py:add": "the names are those that the sums were made with; others are refused",
     **dict.fromkeys(
         (
             f"metrics/{name}.py:__init__"

@@ -1,4 +1,7 @@
-"""What `visionkit.compat` takes from torch, torchvision, timm and Lightning is there and behaves as used."""
+"""What the library takes of the private parts of others is there and behaves as used.
+
+All but methods that a class overrides is in `visionkit.compat`.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,12 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
+from torchmetrics import Metric, SumMetric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from tests.processes import together
 from visionkit import compat
+from visionkit.metrics import ScoreMetric
 
 
 def test_each_function_has_a_reason_a_link_and_a_test():
@@ -205,3 +211,60 @@ def test_timm_names_its_renames():
 def test_modules_have_the_methods_that_ours_override():
     assert callable(nn.Module._apply)
     assert callable(nn.Module._load_from_state_dict)
+
+
+def test_metrics_call_the_methods_that_ours_override():
+    """`ScoreMetric` overrides two private methods of torchmetrics: arguments, and when they are called."""
+    for name in ("_sync_dist", "_apply"):
+        theirs, ours = (inspect.signature(getattr(kind, name)).parameters for kind in (Metric, ScoreMetric))
+        assert name in vars(ScoreMetric)
+        assert [*theirs] == [*ours]
+        assert [p.default for p in theirs.values()] == [p.default for p in ours.values()]
+    calls = []
+
+    class Sum(Metric):
+        def __init__(self, **settings):
+            super().__init__(**settings)
+            self.add_state("total", torch.zeros(1), dist_reduce_fx="sum")
+            self.add_state("rows", [], dist_reduce_fx="cat")
+
+        def update(self, value):
+            self.total += value
+            self.rows.append(value)
+
+        def compute(self):
+            return self.total, list(self.rows)
+
+        def _sync_dist(self, *args, **kwargs):
+            calls.append((args, kwargs))
+            super()._sync_dist(*args, **kwargs)
+
+        def _apply(self, fn, exclude_state=""):
+            calls.append("_apply")
+            return super()._apply(fn, exclude_state=("rows",))
+
+    def twice(state, group=None):
+        return [state, state]
+
+    metric = Sum(dist_sync_fn=twice, distributed_available_fn=lambda: True)
+    metric.update(torch.ones(1))
+    assert [*metric.metric_state] == ["total", "rows"]
+    total, rows = metric.compute()
+    assert calls == [((twice,), {"process_group": None})], "once for all states, before compute"
+    assert (float(total), torch.as_tensor(rows).tolist()) == (2.0, [1.0, 1.0])
+    assert (metric.total.tolist(), metric.rows) == ([1.0], [torch.ones(1)]), "its own states come back"
+    Sum.sync(metric, distributed_available=lambda: False)
+    assert len(calls) == 1, "nothing to do on one process"
+    holder = nn.ModuleList([metric])
+    holder.to("meta")
+    assert calls[1:] == ["_apply"]
+    assert (metric.total.device.type, metric.device.type) == ("meta", "meta")
+    assert metric.rows[0].device.type == "cpu", "a state that was to be left alone"
+
+
+def test_metrics_sync_by_gathering_unless_told_otherwise(monkeypatch):
+    """`ScoreMetric._sync_dist` takes this function for the sign that nobody asked for another way."""
+    given = []
+    monkeypatch.setattr(Metric, "_sync_dist", lambda self, how, process_group=None: given.append(how))
+    SumMetric().sync(distributed_available=lambda: True)
+    assert given == [gather_all_tensors]

@@ -128,19 +128,19 @@ def test_calibration_of_nothing_is_not_a_number() -> None:
     assert math.isnan(calibration_error(torch.zeros(3, 15)))
 
 
-def test_tally_sums_tensors_and_numbers_and_names_a_wrong_one() -> None:
-    tally = RunningSums({"loss": (), "count": (), "grid": (2, 2)})
+def test_running_sums_add_tensors_and_numbers_and_names_a_wrong_one() -> None:
+    sums = RunningSums({"loss": (), "count": (), "grid": (2, 2)})
     for _ in range(3):
-        tally.add(loss=torch.tensor(0.5), count=4, grid=torch.eye(2))
-    totals = tally.totals()
+        sums.add(loss=torch.tensor(0.5), count=4, grid=torch.eye(2))
+    totals = sums.totals()
     assert totals["grid"].tolist() == [[3, 0], [0, 3]]
-    assert tally.reduce() == {"loss": 1.5, "count": 12.0}
-    assert not list(tally.buffers()), "a buffer would be overwritten by DDP's broadcast"
+    assert sums.reduce() == {"loss": 1.5, "count": 12.0}
+    assert not list(sums.buffers()), "a buffer would be overwritten by DDP's broadcast"
     with torch.inference_mode():
-        tally.reset()
-    tally.add(loss=torch.tensor(2.0))
-    assert tally.reduce() == {"loss": 2.0, "count": 0.0}
+        sums.reset()
+    sums.add(loss=torch.tensor(2.0))
+    assert sums.reduce() == {"loss": 2.0, "count": 0.0}
     with pytest.raises(KeyError, match="loss"):
-        tally.add(lost=1.0)
-    tally.half()
-    assert tally.sums.dtype == torch.float64, "half precision must not touch the counts"
+        sums.add(lost=1.0)
+    sums.half()
+    assert sums.sums.dtype == torch.float64, "half precision must not touch the counts"

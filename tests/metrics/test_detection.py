@@ -1,4 +1,4 @@
-"""COCO AP: simple truths by hand, ids, refusals, processes, and speed against two backends."""
+"""COCO AP: simple truths by hand, ids, refusals, processes, and equality with two backends."""
 
 from __future__ import annotations
 

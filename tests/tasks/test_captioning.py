@@ -105,7 +105,7 @@ def test_several_captions_of_an_image_are_taught_as_if_each_came_alone():
 
 
 def test_training_through_the_switch_resumes_bit_for_bit(tmp_path):
-    """TeacherForcingOutput for 8 images, self-critical from then on; stopped and continued on either side."""
+    """Teacher forcing for 8 images, self-critical from then on; stopped and continued on either side."""
 
     def make():
         return captioner(
@@ -216,7 +216,12 @@ def test_a_checkpoint_speaks_on_a_machine_without_a_network(tmp_path, monkeypatc
         ({"label_smoothing": 1.0}, "label_smoothing to be at least 0 and below 1"),
         ({"scheduled_sampling": -0.1}, "scheduled_sampling to be"),
         ({"coverage": -1.0}, "coverage to be at least 0"),
-        ({"decoding": Decoding(beams=0)}, "beams, groups and max_length"),
+        ({"decoding": Decoding(beams=0)}, r"decoding\.beams to be at least 1, but got 0"),
+        ({"decoding": {"groups": 0}}, r"decoding\.groups to be at least 1"),
+        ({"decoding": Decoding(max_length=1)}, r"decoding\.max_length to be at least 2"),
+        ({"decoding": Decoding(diversity=-1.0)}, r"decoding\.diversity to be at least 0"),
+        ({"self_critical": SelfCritical(temperature=0.0)}, r"self_critical\.temperature to be above 0"),
+        ({"self_critical": SelfCritical(start_images=-1)}, r"self_critical\.start_images to be at least 0"),
         ({"decoding": Decoding(beams=2, n_best=3)}, r"n_best to be in 1 \.\. beams \* groups = 2"),
         ({"decoding": {"beam": 3}}, "Did you mean 'beams'"),
         ({"self_critical": SelfCritical(samples=1)}, "samples for baseline 'mean' to be at least 2"),

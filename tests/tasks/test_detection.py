@@ -131,7 +131,7 @@ def test_views_are_joined_and_the_mirror_of_an_image_gives_mirrored_boxes():
     )
     assert one.scores[:5].tolist() == pytest.approx(other.scores[:5].tolist(), abs=1e-4)
     torch.testing.assert_close(one.boxes[:1], flipped[:1], atol=1e-2, rtol=0)
-    with pytest.raises(InputError, match="leave tta out with a mask head"):
+    with pytest.raises(InputError, match="leave tta_flip and tta_sizes out with a mask head"):
         _detector(RCNNConfig(masks=True), tta_flip=True)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from visionkit.errors import InputError
-from visionkit.tasks import Classifier, Detector, Segmenter
+from visionkit.tasks import Classifier, Detector, RCNNConfig, Segmenter
 from visionkit.tasks.batch_parts import read_parts
 
 
@@ -58,6 +58,8 @@ def test_a_setting_that_is_no_number_is_refused_by_name(odd) -> None:
         (Detector, {"resize": 5}),
         (Detector, {"tta_sizes": (0,)}),
         (Detector, {"tta_sizes": "64"}),
+        (Detector, {"rcnn": RCNNConfig(nms_threshold=1.5)}),
+        (Detector, {"rcnn": {"anchor_scales": [8.0, 0.0]}}),
     ],
 )
 def test_a_setting_of_one_task_is_refused_by_name(task, odd) -> None:

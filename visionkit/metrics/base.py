@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -16,7 +17,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from visionkit.distributed import all_reduce, gather_rows
 from visionkit.errors import unknown_name
 
-__all__ = ["ScoreMetric"]
+__all__ = ["ScoreMetric", "bytes_to_tensor"]
 
 _LOWER_IS_BETTER = frozenset({"ece", "loss", "mae", "rmse"})
 
@@ -118,6 +119,8 @@ class ScoreMetric(Metric):
         state = self.metric_state.items()
         return {n: v for n, v in state if n not in self._empty_rows and isinstance(v, Tensor)}
 
+    # torchmetrics has no public hook for these two; tests/test_compat.py fails when it changes them.
+    # https://github.com/Lightning-AI/torchmetrics/blob/master/src/torchmetrics/metric.py
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
     ) -> None:
@@ -152,3 +155,8 @@ class ScoreMetric(Metric):
             return state.to(device, torch.float32 if narrow else state.dtype)
 
         return super()._apply(move, exclude_state)
+
+
+def bytes_to_tensor(data: bytes) -> Tensor:
+    """Return bytes as a uint8 tensor `(n,)`, for a list state that travels between processes."""
+    return torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from visionkit.distributed import rank
 from visionkit.errors import InputError, expected
-from visionkit.metrics.base import ScoreMetric
+from visionkit.metrics.base import ScoreMetric, bytes_to_tensor
 from visionkit.metrics.bleu import bleu_scores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.ngrams import check_caption_sets
@@ -107,13 +106,12 @@ class CaptionScores(ScoreMetric):
         names: Sequence[str | None] = [None] * len(preds) if ids is None else as_ids(ids) or []
         if not len(names) == len(preds) == len(target):
             lengths = (len(names), len(preds), len(target))
-            raise InputError(expected("ids, candidates and references", "equally many", lengths))
+            raise InputError(expected("ids, preds and target", "equally many", lengths))
         lines = [
             json.dumps([rank(), name, _tokens(caption), [_tokens(reference) for reference in references]])
             for name, caption, references in zip(names, preds, target, strict=True)
         ]
-        data = "".join(f"{line}\n" for line in lines).encode()
-        self.captions.append(torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()))
+        self.captions.append(bytes_to_tensor("".join(f"{line}\n" for line in lines).encode()))
 
     def _scores(self) -> dict[str, float]:
         positions: Counter[int] = Counter()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from visionkit.config import check_numbers
 from visionkit.distributed import rank, world_size
 from visionkit.errors import InputError, expected
-from visionkit.metrics.base import ScoreMetric
+from visionkit.metrics.base import ScoreMetric, bytes_to_tensor
 from visionkit.metrics.coco_core import (
     AREAS,
     IOUS,
@@ -182,13 +182,13 @@ class CocoAP(ScoreMetric):
             for number, truth_rows, size in zip(numbers, truths, sizes, strict=True)
         ]
         self.images.append(torch.tensor([[int(value) for value in record] for record in records]))
-        self.ids.append(_bytes_tensor("".join(f"{json.dumps(name)}\n" for name in names).encode()))
+        self.ids.append(bytes_to_tensor("".join(f"{json.dumps(name)}\n" for name in names).encode()))
         self.truths.append(torch.from_numpy(np.concatenate(truths)))
         self.detections.append(torch.cat(detections))
         if self.masks:
             for state, images in ((self.truth_masks, target), (self.detection_masks, preds)):
                 text = b"".join(runs_to_bytes(encode_runs(image["masks"])) for image in images)
-                state.append(_bytes_tensor(text))
+                state.append(bytes_to_tensor(text))
 
     def result(self) -> DetectionScores:
         """Return the scores over all processes as one object; every process must call it."""
@@ -357,10 +357,6 @@ def _truth_rows(truth: Mapping[str, Any]) -> Floats:
         for value in columns
     )
     return np.column_stack((boxes.astype(np.float64).reshape(-1, 4), *others)).astype(np.float64, copy=False)
-
-
-def _bytes_tensor(data: bytes) -> Tensor:
-    return torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
 
 
 def _xywh(rows: Floats) -> Floats:

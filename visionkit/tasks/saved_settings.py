@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor
 
 from visionkit.backbones.weights import check_file, checkpoint_record
+from visionkit.config import check_limits
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.files import to_plain
 
@@ -23,25 +24,28 @@ def plain_settings(value: Any) -> Any:
     return to_plain(value, lambda item: item.tolist() if isinstance(item, Tensor) else item)
 
 
-def config_from(kind: type[ConfigT], value: ConfigT | Mapping[str, Any], *, name: str = "") -> ConfigT:
+def config_from(kind: type[ConfigT], value: ConfigT | Mapping[str, Any], *, name: str) -> ConfigT:
     """Return a config from itself or from its plain dict, as checkpoints hold it; lists become tuples.
 
     Args:
         kind: A dataclass.
         value: An instance of it, or its fields by name.
-        name: What it is called in errors; its class's name if not given.
+        name: Name of the setting that holds it, for errors.
 
     Raises:
-        InputError: A key is not known.
+        InputError: A key is not known, or a value is outside its limits.
     """
     if isinstance(value, kind):
+        check_limits(value, prefix=f"{name}.")
         return value
     known = [field.name for field in dataclasses.fields(cast(Any, kind))]
     given = cast("Mapping[str, Any]", value)
     for key in given:
         if key not in known:
-            raise unknown_name(f"{name or kind.__name__} setting", key, known)
-    return kind(**{key: tuple(item) if isinstance(item, list) else item for key, item in given.items()})
+            raise unknown_name(f"{name} setting", key, known)
+    made = kind(**{key: tuple(item) if isinstance(item, list) else item for key, item in given.items()})
+    check_limits(made, prefix=f"{name}.")
+    return made
 
 
 def refuse_unsafe(path: Any, weights_only: bool | None, hparams_file: Any = None) -> None:

@@ -18,7 +18,15 @@ def check_settings(
     coverage: float,
     lr: float,
 ) -> None:
-    """Refuse settings of a captioner that are out of range.
+    """Refuse settings of a captioner that are out of range or do not fit together.
+
+    Args:
+        decoding: Each field is within its own limits (`config_from`).
+        critic: Likewise.
+        label_smoothing: See `Captioner`, as for the others.
+        scheduled_sampling: A fraction.
+        coverage: A weight.
+        lr: A learning rate.
 
     Raises:
         InputError: Names the setting.
@@ -27,11 +35,8 @@ def check_settings(
         check_number(name, fraction, limits(min=0, below=1))
     check_number("coverage", coverage, limits(min=0))
     check_number("lr", lr, limits(min=0))
-    if decoding.beams < 1 or decoding.groups < 1 or decoding.max_length < 2:
-        got = (decoding.beams, decoding.groups, decoding.max_length)
-        raise InputError(expected("beams, groups and max_length", "at least 1, 1 and 2", got))
-    if not 1 <= decoding.n_best <= decoding.beams * decoding.groups:
-        limit = decoding.beams * decoding.groups
+    limit = decoding.beams * decoding.groups
+    if decoding.n_best > limit:
         raise InputError(expected("decoding.n_best", f"in 1 .. beams * groups = {limit}", decoding.n_best))
     if critic is None:
         return
@@ -41,8 +46,3 @@ def check_settings(
     if critic.samples < min_samples:
         name = f"self_critical.samples for baseline {critic.baseline!r}"
         raise InputError(expected(name, f"at least {min_samples}", critic.samples))
-    if (critic.start_images or 0) < 0 or critic.temperature <= 0:
-        got_two = (critic.start_images, critic.temperature)
-        raise InputError(
-            expected("self_critical.start_images and temperature", "0 or more, and above 0", got_two)
-        )

@@ -141,8 +141,10 @@ class Captioner(TaskHooks):
         words = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.from_dict(vocabulary)
         self.vocabulary, self.lr = words, lr
         self.optim = config_from(OptimConfig, optim, name="optim")
-        self.decoding = config_from(Decoding, decoding)
-        self.self_critical = None if self_critical is None else config_from(SelfCritical, self_critical)
+        self.decoding = config_from(Decoding, decoding, name="decoding")
+        self.self_critical = (
+            None if self_critical is None else config_from(SelfCritical, self_critical, name="self_critical")
+        )
         check_settings(
             self.decoding, self.self_critical, label_smoothing=label_smoothing,
             scheduled_sampling=scheduled_sampling, coverage=coverage, lr=lr,
@@ -240,7 +242,7 @@ class Captioner(TaskHooks):
             dataloader_idx: Not used.
 
         Raises:
-            InputError: The images are of several sizes, or their pixels are not what the task takes.
+            InputError: The images differ in size, or their pixels are not what the task takes.
         """
         if is_empty(batch):
             return []

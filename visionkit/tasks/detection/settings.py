@@ -17,10 +17,10 @@ def check_detector(
     num_classes: int,
     class_names: Sequence[str] | None,
     rcnn: RCNNConfig,
-    views: bool,
     *,
     lr: float,
     resize: Any,
+    tta_flip: bool,
     tta_sizes: Any,
     pyramid_channels: int,
 ) -> None:
@@ -34,9 +34,10 @@ def check_detector(
     check_number("pyramid_channels", pyramid_channels, limits(min=1), whole=True)
     if resize is not None:
         check_numbers("resize", resize, limits(min=1), count=2, whole=True)
-    check_numbers("tta_sizes", tta_sizes, limits(min=1), whole=True)
+    sizes = check_numbers("tta_sizes", tta_sizes, limits(min=1), whole=True)
     check_names(class_names, num_classes)
-    if views and rcnn.masks:
+    if rcnn.masks and (tta_flip or sizes):
         raise InputError(
-            "Multiple views of an image are joined by their boxes; leave tta out with a mask head."
+            "Multiple views of an image are joined by their boxes; leave tta_flip and tta_sizes out with a "
+            "mask head."
         )

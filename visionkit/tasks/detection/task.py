@@ -120,10 +120,9 @@ class Detector(TaskHooks):
         self.num_classes, self.lr = num_classes, lr
         self.rcnn = config_from(RCNNConfig, rcnn, name="rcnn")
         self.optim = config_from(OptimConfig, optim, name="optim")
-        views = tta_flip or tta_sizes not in ((), [])
         check_detector(
-            num_classes, class_names, self.rcnn, views,
-            lr=lr, resize=resize, tta_sizes=tta_sizes, pyramid_channels=pyramid_channels,
+            num_classes, class_names, self.rcnn,
+            lr=lr, resize=resize, tta_flip=tta_flip, tta_sizes=tta_sizes, pyramid_channels=pyramid_channels,
         )  # fmt: skip
         images = ImageSpec(in_channels, image_size, mean, std)
         builder = BackboneBuilder(
@@ -198,7 +197,7 @@ class Detector(TaskHooks):
         Args:
             batch: Images `(3, H, W)` of any size or `(B, 3, H, W)`; one image; numpy arrays or PIL images;
                 or a batch as in training, with or without targets. A target's `size` is that of the
-                original was.
+                original image.
             batch_index: Not used.
             dataloader_idx: Not used.
 
@@ -260,8 +259,7 @@ class Detector(TaskHooks):
         return task
 
     def _read(self, batch: Any) -> Any:
-        classes, channels = self.num_classes, len(self.backbone.mean)
-        return read_batch(batch, num_classes=classes, masks=self.rcnn.masks, channels=channels)
+        return read_batch(batch, num_classes=self.num_classes, masks=self.rcnn.masks, channels=self.channels)
 
     def _make_model(self, channels: int, policy: NormPolicy | None) -> FasterRCNN:
         """Make pyramid and heads, drawn from torch's seed alone: the arms of a comparison begin alike.

@@ -320,8 +320,7 @@ class Segmenter(TaskHooks):
         self.scores.reset()
         sums = self.eval_sums.reduce()
         self.eval_sums.reset()
-        names = self.class_names if self.class_names and len(self.class_names) == self.mask_classes else None
-        values = scores.named(names)
+        values = scores.named(self.class_names)
         if sums["seen"] and "miou" not in values:
             return {"miou": float("nan")}  # no pixel counts: a loss of 0 would be none
         if sums["count"]:
