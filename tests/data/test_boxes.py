@@ -95,7 +95,7 @@ def test_what_is_right_passes():
     assert [fault.field for fault in missing] == ["masks"]
 
 
-def test_all_faults_of_a_image_come_at_once():
+def test_all_faults_of_an_image_come_at_once():
     target = _target([[NAN, 0.0, 1.0, 1.0], GOOD, [9.0, 9.0, 3.0, 20.0]], (7, 0, -1))
     faults = check_boxes(IMAGE, target, num_classes=3, name="p")
     assert [(fault.field, fault.record) for fault in faults] == [

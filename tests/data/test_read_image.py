@@ -228,5 +228,5 @@ def _fuzz(zygote, folder, seed, count):
     assert sum(zygote.run("tests.data.test_read_image:decode_changed", str(folder), seed, count)) == count
 
 
-def test_mutated_images_end_in_a_image_or_a_named_fault(zygote, tmp_path):
+def test_mutated_images_end_in_an_image_or_a_named_fault(zygote, tmp_path):
     _fuzz(zygote, tmp_path, 0, 300)

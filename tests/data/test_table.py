@@ -119,7 +119,7 @@ def test_check_reports_every_row_at_once(table):
         image_table(file)
 
 
-def test_a_image_that_breaks_later_names_the_line(table):
+def test_an_image_that_breaks_later_names_the_line(table):
     splits = image_table(table("path,label,split\n0.png,a,train\n1.png,a,val\n"))
     (splits.train.reader.table.root / "0.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"empty \(0 bytes\)") as caught:

@@ -167,7 +167,7 @@ def coco_class_maps(
     """Return the splits of a folder of COCO files as class maps.
 
     For torchvision's "COCO with VOC labels": `categories=COCO_VOC_CATEGORIES, overlap="ignore",
-    least_area=1000`.
+    min_area=1000`.
 
     Args:
         root: As in `visionkit.data.formats.coco.boxes.coco`.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.data.faults import ErrorList
+from visionkit.data.error_list import ErrorList
 from visionkit.data.formats.coco.json_stream import stream_records
 from visionkit.data.formats.coco.segmentations import OutlineBuilder, Outlines
 from visionkit.errors import DataError

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.data.boxes import SLACK, box_error
-from visionkit.data.faults import ErrorList
+from visionkit.data.error_list import ErrorList
 from visionkit.data.formats.coco.records import (
     BAD_BOXES,
     BAD_OUTLINES,

@@ -28,7 +28,7 @@ class MaskReader:
     Args:
         root: The folder that holds every file.
         pairs: Image and mask of each sample.
-        labels: What the values in the masks mean.
+        labels_of_values: What the values in the masks mean.
     """
 
     root: Path
