@@ -227,7 +227,9 @@ FORMATS: tuple[Format, ...] = (
         "captions.txt or .csv, Flickr's token file, Karpathy's or COCO's json, a .txt an image",
         ("captioning",),
         is_captions,
-        lambda path, task, options: read_captions(path, images=options.images or None, seed=options.seed),
+        lambda path, task, options: read_captions(
+            path, images=options.images or None, seed=options.seed, max_dropped=options.max_dropped
+        ),
     ),
     Format(
         "COCO objects",

@@ -115,18 +115,25 @@ def caption_data(
     return _splits(table, held_out, seed)
 
 
-def read_captions(path: str | Path, *, images: str | Path | None = None, seed: int = 0) -> Source:
+def read_captions(
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
+) -> Source:
     """Read the files of captioned images; the arguments are those of `caption_data`.
 
     Args:
         path: A file or a folder.
         images: The folder of the images, if it is not where the format has it.
         seed: Seed of the hold-out.
+        max_dropped: Of a kind that is more than this fraction, each case is an error.
 
     Raises:
         DataError: There are no captions, or a file cannot be read at all.
     """
-    table = read_caption_records(path, images=images)
+    table = read_caption_records(path, images=images, max_dropped=max_dropped)
     return Source(
         lambda max_dropped: _splits(
             replace(table, notices=with_limit(table.notices, max_dropped)), HOLDOUT, seed
