@@ -11,7 +11,7 @@ import torch
 
 from visionkit.data.formats.captions.records import CaptionRecords, is_captions, read_caption_records
 from visionkit.data.formats.source import Source, with_limit
-from visionkit.data.formats.split_notices import unread_folder_notices
+from visionkit.data.formats.split_notices import frame_notices, unread_folder_notices
 from visionkit.data.formats.split_records import raise_first, split_records
 from visionkit.data.read_image import read_image
 from visionkit.data.splits import HOLDOUT, Splits, Subset
@@ -158,7 +158,7 @@ def _splits(table: CaptionRecords, held_out: float, seed: int) -> Splits:
         held_out=held_out,
         seed=seed,
     )
-    notices = table.notices
+    notices = table.notices + frame_notices(full.files)
     if table.format in ("text", "huggingface"):
         files: dict[str, list[str]] = {}
         for split, file in zip(splits, full.files, strict=True):
