@@ -9,6 +9,8 @@ from PIL import Image
 
 from visionkit.data.formats.captions.reader import caption_data, captions_of, check_captions
 from visionkit.data.formats.captions.records import caption_format, is_captions
+from visionkit.data.formats.dataset_report import check_dataset
+from visionkit.data.formats.options import OpenOptions
 from visionkit.errors import DataError
 
 
@@ -237,7 +239,7 @@ def test_a_text_file_for_each_image(tmp_path):
     read = caption_data(tmp_path)
     assert read.facts["format"] == "text"
     assert (len(read.train), len(read.val)) == (12, 11)
-    assert captions_of(read.train)[2] == ("a dog 10", "one dog") or len(captions_of(read.train)[2]) == 2
+    assert captions_of(read.train)[2] == ("a dog 10", "one dog")
     assert [(notice.what.split()[0], notice.count, notice.total) for notice in read.notices] == [
         ("images", 1, 24)
     ]
@@ -280,3 +282,20 @@ def test_lists_and_captions_that_contradict_themselves_are_refused(tmp_path):
         caption_data(tmp_path)
     with pytest.raises(DataError, match="folder of the images"):
         caption_data(tmp_path, images=tmp_path / "nowhere")
+
+
+def test_the_limit_given_is_the_limit_of_every_notice_and_of_check(tmp_path):
+    root = many(tmp_path / "lines", lines={0: "gone.jpg,a dog", 1: "lost.jpg,a dog"})
+    (report,) = check_dataset(root, OpenOptions(max_dropped=0.5))
+    assert (report.errors, [notice.count for notice in report.notices]) == ((), [2])
+    (report,) = check_dataset(root, OpenOptions(max_dropped=0.01))
+    assert {"gone.jpg", "lost.jpg"} <= {error.record for error in report.errors}
+    rows = [
+        {"file_name": f"{split}/{i}.jpg", "text": "a dog"} for split in ("train", "other") for i in range(3)
+    ]
+    for split in ("train", "other"):
+        images(tmp_path / "rows" / split, *(f"{i}.jpg" for i in range(3)))
+    (tmp_path / "rows/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="beside the splits ignored: 3 of 6"):
+        caption_data(tmp_path / "rows", max_dropped=0)
+    assert len(caption_data(tmp_path / "rows", max_dropped=0.5).train) == 2

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
 
 from tests.data.coco_folder import HEIGHT, WIDTH, document, square, write
+from visionkit.data.formats.coco import class_maps
 from visionkit.data.formats.coco.class_maps import COCO_VOC_CATEGORIES, CocoClassMaps, coco_class_maps
 from visionkit.data.formats.coco.reader import CocoReader
 from visionkit.data.formats.masks.sources import mask_format, open_masks
-from visionkit.data.formats.masks.validate import check_masks
+from visionkit.data.formats.masks.validate import check_masks, read_masks
 from visionkit.data.formats.voc.class_maps import VOC_CLASSES
 from visionkit.errors import DataError, InputError
 
@@ -156,10 +162,51 @@ def test_faults_are_named(tmp_path):
     content["annotations"][2]["category_id"] = 3
     write(tmp_path, content)
     assert {fault.field for fault in check_masks(tmp_path)} == {"segmentation", "category_id"}
+    assert {fault.field for fault in check_masks(tmp_path, left_out=False)} == {"segmentation"}
     (tmp_path / "stuff_train.json").unlink()
     write(tmp_path, document())
     with pytest.raises(InputError, match="there are none"):
         coco_class_maps(tmp_path, categories=["emu"], min_area=50)
+
+
+def _counted(seen, call, path, *args, **options):
+    seen[Path(path).name] += 1
+    return call(path, *args, **options)
+
+
+def test_files_are_read_once_and_images_decoded_once(tmp_path, monkeypatch):
+    write(tmp_path, document(), name="instances_train2017.json")
+    write(tmp_path, _stuff(), name="stuff_train2017.json")
+    scanned, decoded = Counter(), Counter()
+    images = importlib.import_module("visionkit.data.read_image")
+    for module, name, seen in ((class_maps, "scan_coco", scanned), (images, "_decoded", decoded)):
+        monkeypatch.setattr(module, name, partial(_counted, seen, getattr(module, name)))
+    source = read_masks(tmp_path / "instances_train2017.json")
+    splits = source.splits(0.1)
+    assert splits.facts["stuff"] is True
+    assert source.errors(True) == []
+    assert scanned == {"instances_train2017.json": 1, "stuff_train2017.json": 1}
+    assert decoded == dict.fromkeys(("0.png", "1.png", "2.png"), 1)
+    decoded.clear()
+    assert splits.val[0]["mask"].max() == 255
+    assert list(decoded.values()) == [1]
+
+
+def test_stuff_of_another_size_is_named(tmp_path):
+    stuff = _stuff()
+    image = next(each for each in stuff["images"] if each["id"] == 7)
+    image["height"] += 1
+    stuff["annotations"] = [each for each in stuff["annotations"] if each["image_id"] != 7]
+    write(tmp_path, document(), name="instances_train.json")
+    write(tmp_path, stuff, name="stuff_train.json")
+    (found,) = check_masks(tmp_path / "instances_train.json")
+    assert (found.record, found.field, found.path) == ("0.png", "size", str(tmp_path / "stuff_train.json"))
+    splits = coco_class_maps(tmp_path / "instances_train.json")
+    readers = [(reader, index) for reader in (splits.train, splits.val) for index in range(len(reader))]
+    (reader, index) = next(pair for pair in readers if pair[0].ids[pair[1]] == "0.png")
+    with pytest.raises(DataError, match="as its record says") as caught:
+        reader[index]
+    assert caught.value.path == str(tmp_path / "stuff_train.json")
 
 
 def test_the_right_reader_is_found(tmp_path):

@@ -67,7 +67,7 @@ def test_a_missing_validation_split_is_held_out_and_said(tmp_path):
     splits = mask_folder(_folder(tmp_path, splits=("train",), count=20), seed=1)
     assert (len(splits.train), len(splits.val)) == (16, 4)
     assert splits.test is None
-    assert splits.facts["val"] == "4 of the 20 training images, held out with seed 1"
+    assert splits.facts["held_out"] == "4 of the 20 training images, held out with seed 1"
     ids = {splits.train[i]["id"] for i in range(16)} | {splits.val[i]["id"] for i in range(4)}
     assert len(ids) == 20
 

@@ -16,6 +16,7 @@ from visionkit.data.formats.huggingface.boxes import check_huggingface_boxes
 from visionkit.data.formats.labelme import check_labelme
 from visionkit.data.formats.labelme_class_maps import labelme_class_maps
 from visionkit.data.formats.masks.validate import check_masks
+from visionkit.data.formats.split_notices import frame_notices
 from visionkit.data.formats.supervisely import check_supervisely, supervisely_boxes
 from visionkit.data.formats.yolo.reader import yolo
 from visionkit.errors import DataError
@@ -176,6 +177,8 @@ def test_real_clips_in_avif_give_their_first_frame(shared_data):
     files = sorted((shared_data / "fight/fight").glob("*.avif"))[:2]
     assert len(files) == 2
     assert all(read_image(file).shape[0] == 3 for file in files)
+    (notice,) = frame_notices(map(str, files))
+    assert (notice.count, "of which the first is read (all 2" in notice.what) == (2, True)
 
 
 @pytest.mark.parametrize("count", [1, 4, 6])

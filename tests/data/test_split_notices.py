@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import visionkit.data.formats
 from tests.data import test_open as cases
 from visionkit.data import open_dataset
-from visionkit.data.formats.split_notices import overlap_notices
+from visionkit.data.formats.split_notices import frame_notices, overlap_notices
 from visionkit.data.splits import SPLIT_ALIASES, split_of
 from visionkit.errors import DataError
 
@@ -218,3 +219,46 @@ def test_split_names_and_hold_outs_are_written_in_one_place_only():
     assert [split_of(name) for name in ("Training", "valid", "DEV", "holdout", "")] == [
         "train", "val", "val", None, None
     ]  # fmt: skip
+
+
+def _animate(root):
+    """Make the images of a data set animations of two frames, whatever their endings say."""
+    first, second = Image.new("RGB", (24, 16), "red"), Image.new("RGB", (24, 16), "blue")
+    for file in sorted(root.rglob("*.jpg")):
+        first.save(file, "PNG", save_all=True, append_images=[second])
+        file.rename(file.with_suffix(".png"))
+    for file in [*root.rglob("*.json"), *root.rglob("*.jsonl"), *root.rglob("*.csv"), *root.rglob("*.txt")]:
+        file.write_text(file.read_text().replace(".jpg", ".png"))
+    for file in root.rglob("*.jpg.json"):
+        file.rename(file.with_name(file.name.replace(".jpg", ".png")))
+
+
+@pytest.mark.parametrize(("name", "task"), cases.PAIRS)
+def test_files_of_several_frames_are_named_in_every_format(name, task, tmp_path):
+    cases.CASES[name](tmp_path)
+    _animate(tmp_path)
+    (notice,) = open_dataset(tmp_path, task).notices
+    assert notice.what.startswith("files of several frames or pages, of which the first is read (all ")
+    assert (notice.count > 1, notice.total, notice.first.endswith(".png")) == (True, 0, True)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "tif", "avif", "apng"])
+def test_frames_are_told_from_the_header_of_every_kind_of_file(suffix, tmp_path):
+    kind = {"tif": "TIFF", "apng": "PNG"}.get(suffix, suffix.upper())
+    frames = [Image.new("RGB", (24, 16), colour) for colour in ("red", "blue", "green")]
+    frames[0].save(tmp_path / f"one.{suffix}", kind)
+    assert frame_notices([str(tmp_path / f"one.{suffix}")]) == ()
+    frames[0].save(tmp_path / f"three.{suffix}", kind, save_all=True, append_images=frames[1:])
+    files = [str(tmp_path / f"{name}.{suffix}") for name in ("one", "three", "none")]
+    (notice,) = frame_notices([*files, str(tmp_path)])
+    assert (notice.count, notice.first) == (1, files[1])
+    (notice,) = frame_notices(files[1:2] * 1000)
+    assert (notice.count, "64 of 1,000 were looked at" in notice.what) == (64, True)
+
+
+def test_a_file_that_leads_out_of_its_folder_is_not_looked_at(tmp_path):
+    (tmp_path / "data").mkdir()
+    first, second = Image.new("RGB", (24, 16), "red"), Image.new("RGB", (24, 16), "blue")
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    (tmp_path / "data/a.gif").symlink_to(tmp_path / "a.gif")
+    assert frame_notices([str(tmp_path / "data/a.gif")]) == ()

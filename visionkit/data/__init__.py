@@ -27,10 +27,7 @@ from visionkit.data.formats.open import FORMATS, TASKS, Format, Task, detect_for
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.formats.source import check_reader
 from visionkit.data.formats.supervisely import supervisely_boxes
-from visionkit.data.formats.validate import (
-    check_folder,
-    check_table,
-)
+from visionkit.data.formats.validate import check_folder, check_table
 from visionkit.data.formats.voc.reader import check_voc, voc
 from visionkit.data.formats.yolo.reader import check_yolo, yolo
 from visionkit.data.keyed_dataset import KeyedDataset, drop_unreadable

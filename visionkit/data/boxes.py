@@ -13,9 +13,12 @@ from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 from visionkit.errors import DataError, InputError
 from visionkit.pixels import pixel_error
 
-__all__ = ["SLACK", "box_error", "check_boxes", "plain_boxes"]
+__all__ = ["BAD_BOXES", "CUT", "MAX_CUT", "SLACK", "box_error", "check_boxes", "plain_boxes"]
 
 SLACK = 1.0  # pixels a box may reach beyond the image: annotators and 1-based formats round
+MAX_CUT = 0.5  # fraction of boxes over the border above which they are hardly in the format they are read in
+CUT = "boxes that reach over the border of their images, cut there"
+BAD_BOXES = "boxes that cannot be right, left out"
 
 
 def box_error(box: Sequence[float], size: tuple[int, int] | None = None) -> str | None:

@@ -145,6 +145,6 @@ def check_unreadable(messages: Sequence[str], size: int, limit: float, *, split:
     name = f"{split} samples" if split else "samples"
     raise DataError(
         f"Expected at most {limit:.2%} of the {size} {name} to be unreadable, but {len(messages)} are "
-        f"({len(messages) / size:.2%}). `visionkit check` names all faults; repair or remove them, or raise "
-        f"the limit:\n{shown}"
+        f"({len(messages) / size:.2%}). `visionkit check` lists all errors; repair or remove these files, or "
+        f"raise the limit:\n{shown}"
     )

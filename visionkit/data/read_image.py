@@ -100,20 +100,20 @@ def check_images(
     root: str | os.PathLike[str] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> list[DataError]:
-    """Decode every image and return the faults.
+    """Decode every image and return the errors.
 
     Args:
         files: Paths of images; relative ones are taken from the root, if there is one.
-        root: Images outside this folder, once links are resolved, are faults.
-        max_pixels: Larger images are faults.
+        root: Images outside this folder, once links are resolved, are errors.
+        max_pixels: Larger images are errors.
     """
-    faults = []
+    errors = []
     for file in files:
         try:
             read_image(file if root else os.path.abspath(file), root=root, max_pixels=max_pixels)  # noqa: PTH100
-        except DataError as fault:
-            faults.append(fault)
-    return faults
+        except DataError as error:
+            errors.append(error)
+    return errors
 
 
 def decode_image(

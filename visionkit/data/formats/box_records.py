@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from visionkit.data.boxes import box_error
+from visionkit.data.boxes import BAD_BOXES, CUT, MAX_CUT, box_error
 from visionkit.data.formats.box_splits import validation_split
 from visionkit.data.formats.coco.segmentations import OutlineBuilder
-from visionkit.data.formats.coco.validate import MAX_CUT, size_error
+from visionkit.data.formats.coco.validate import size_error
 from visionkit.data.formats.split_notices import split_notices
 from visionkit.data.read_image import read_image, read_size
 from visionkit.data.splits import Splits, Subset
@@ -23,10 +23,8 @@ from visionkit.errors import DataError
 from visionkit.notices import Notice, NoticeCounter, check_notices
 from visionkit.types import Sample
 
-__all__ = ["CUT", "DROPPED", "BoxCounts", "BoxReader", "BoxRecord", "box_splits", "note_crowded"]
+__all__ = ["BoxCounts", "BoxReader", "BoxRecord", "box_splits", "note_crowded"]
 
-DROPPED = "boxes that cannot be right, left out"
-CUT = "boxes that reach over the border of their images, cut there"
 _RELATIVE_SLACK = 0.002  # of an image's side: rounding of what was written
 
 
@@ -85,7 +83,7 @@ class BoxRecord:
             self.polygons.append(polygons)
         if error is None:
             return None
-        return (CUT if cut else DROPPED), DataError(error, path=self.path, record=where, field="bbox")
+        return (CUT if cut else BAD_BOXES), DataError(error, path=self.path, record=where, field="bbox")
 
 
 class BoxReader:

@@ -31,17 +31,15 @@ def validation_split(
     *,
     seed: int,
     what: str = "split",
-    held_out: float = HOLDOUT,
 ) -> tuple[Reader, Reader, dict[str, Any]]:
     """Return the training and the validation samples, and the fact of a hold-out where there is one.
 
     Args:
         train: The training samples.
-        val: The validation samples of the data set; None: a fraction of the training images is held out.
+        val: The validation samples of the data set; None: a fifth of the training images is held out.
         path: The file or folder that an error names.
         seed: Seed of the hold-out.
         what: What the validation samples would stand in ("split", "list", "file").
-        held_out: Fraction of the training images that is held out.
 
     Raises:
         DataError: The validation split is there but has no image, or no object to score; or there is none,
@@ -58,6 +56,6 @@ def validation_split(
     if len(train) < 2:
         text = f"Expected at least 2 training images, but got {len(train)}: there is no validation {what}, "
         raise DataError(f"{text}so that one is held out.", path=path)
-    remaining, held = holdout(train, held_out, seed=seed, path=path)
+    remaining, held = holdout(train, HOLDOUT, seed=seed, path=path)
     fact = f"there is no validation {what}: {len(held)} training images are held out"
     return remaining, held, {"held_out": fact}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.box_records import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
+from visionkit.data.boxes import CUT
+from visionkit.data.formats.box_records import BoxCounts, BoxReader, BoxRecord, box_splits
 from visionkit.data.formats.image_names import ImageFinder
 from visionkit.data.formats.source import Source, read_each, sound
 from visionkit.data.read_image import IMAGE_SUFFIXES, read_image, read_size

@@ -25,7 +25,7 @@ from visionkit.data.formats.masks.label_map import IGNORE, LabelMap, read_label_
 from visionkit.data.formats.source import Source, sound
 from visionkit.data.formats.split_notices import split_notices
 from visionkit.data.read_image import read_image
-from visionkit.data.splits import HOLDOUT, Splits
+from visionkit.data.splits import Splits
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED, Notice, check_notices
 from visionkit.types import Sample
@@ -117,7 +117,8 @@ def labelme_class_maps(
     """Return the splits of a folder of labelme as class maps.
 
     Class 0 is "background", then come the labels that occur, sorted; polygons, rectangles and circles are
-    filled, later shapes on top of earlier ones. Without a validation folder `HOLDOUT` is held out.
+    filled, later shapes on top of earlier ones. Without a validation folder a fifth of the training images is
+    held out.
 
     Args:
         root: The folder.
@@ -184,9 +185,7 @@ def _splits(
         notices += counted.notices(split)
     notices += split_notices(top, readers, max_dropped=max_dropped)
     check_notices(notices, path=str(top))
-    train, val, held = validation_split(
-        readers["train"], readers.get("val"), top, seed=seed, held_out=HOLDOUT
-    )
+    train, val, held = validation_split(readers["train"], readers.get("val"), top, seed=seed)
     facts = {"root": str(top), "layout": "labelme", **held}
     return Splits(train, val, readers.get("test"), names.classes, top.resolve().stem, facts, tuple(notices))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -158,10 +158,7 @@ def _open(fitting: Sequence[Format], path: Path, task: Task, options: OpenOption
         0,
         f"{path} was read as {fitting[0].name}; it could also be {others}",
     )
-    return Splits(
-        splits.train, splits.val, splits.test, splits.classes, splits.name, splits.facts,
-        (*splits.notices, notice),
-    )  # fmt: skip
+    return replace(splits, notices=(*splits.notices, notice))
 
 
 def detect_formats(root: str | Path) -> list[Format]:
@@ -227,7 +224,9 @@ FORMATS: tuple[Format, ...] = (
         "captions.txt or .csv, Flickr's token file, Karpathy's or COCO's json, a .txt an image",
         ("captioning",),
         is_captions,
-        lambda path, task, options: read_captions(path, images=options.images or None, seed=options.seed),
+        lambda path, task, options: read_captions(
+            path, images=options.images or None, seed=options.seed, max_dropped=options.max_dropped
+        ),
     ),
     Format(
         "COCO objects",

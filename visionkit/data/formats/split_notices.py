@@ -1,4 +1,4 @@
-"""Notices about splits, for every format: images in two splits, and folders that no split was read from."""
+"""Notices about the images of splits, in every format: in two splits, not read, of several frames."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from visionkit.data.formats.masks.pairs import holds_images
+from visionkit.data.read_image import regular_file
 from visionkit.data.splits import SPLIT_ALIASES, split_of
 from visionkit.errors import printable
 from visionkit.notices import MAX_DROPPED, Notice
 
-__all__ = ["UNREAD_SPLITS", "overlap_notices", "split_notices", "unread_folder_notices"]
+__all__ = ["UNREAD_SPLITS", "frame_notices", "overlap_notices", "split_notices", "unread_folder_notices"]
 
 UNREAD_SPLITS = "folders with the name of a split from which no image is read"
 UNKNOWN_FOLDERS = "folders beside the splits ignored"
+_FORMATS = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # that may hold several frames
+_SUFFIXES = (".apng", ".avif", ".gif", ".png", ".tif", ".tiff", ".webp")
+_MAX_HEADERS = 64  # files whose headers are read
 
 
 def split_notices(
     root: str | os.PathLike[str], readers: Mapping[str, Any], *, max_dropped: float = MAX_DROPPED
 ) -> tuple[Notice, ...]:
-    """Return the notices of the splits of a data set: images in two of them, and folders that were not read.
+    """Return the notices of the splits of a data set: images in two of them, folders and frames not read.
 
     Args:
         root: The folder of the data set, or a file in it.
@@ -30,7 +36,36 @@ def split_notices(
         max_dropped: Fraction of a split's images that may be in another split.
     """
     files = {split: reader.files for split, reader in readers.items() if hasattr(reader, "files")}
-    return overlap_notices(files, max_dropped=max_dropped) + unread_folder_notices(root, files)
+    notices = overlap_notices(files, max_dropped=max_dropped) + unread_folder_notices(root, files)
+    return notices + frame_notices(file for of_split in files.values() for file in of_split)
+
+
+def frame_notices(files: Iterable[str]) -> tuple[Notice, ...]:
+    """Return the notice of files that hold several frames or pages, of which only the first is read.
+
+    The headers of up to 64 of the files that may be such are looked at, evenly spread.
+
+    Args:
+        files: Paths of images; one that leads out of its folder is not looked at.
+    """
+    able = [file for file in files if file.lower().endswith(_SUFFIXES)]
+    count = min(len(able), _MAX_HEADERS)
+    chosen = [able[index * len(able) // count] for index in range(count)]
+    animated = [file for file in chosen if _has_frames(file)]
+    if not animated:
+        return ()
+    read = f"all {count}" if count == len(able) else f"{count} of {len(able):,}"
+    what = f"files of several frames or pages, of which the first is read ({read} were looked at)"
+    return (Notice(what, len(animated), 0, printable(animated[0])),)
+
+
+def _has_frames(file: str) -> bool:
+    """Return whether a file holds several frames, as far as it can be told without decoding one."""
+    try:
+        with Image.open(regular_file(file, os.path.dirname(file)), formats=_FORMATS) as image:  # noqa: PTH120
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # whoever reads the image names its error
+        return False
 
 
 def overlap_notices(

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.box_records import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
+from visionkit.data.boxes import CUT
+from visionkit.data.formats.box_records import BoxCounts, BoxReader, BoxRecord, box_splits
 from visionkit.data.formats.source import Source, read_each, sound
 from visionkit.data.read_image import read_image
 from visionkit.data.splits import Splits, split_of

@@ -14,7 +14,7 @@ from visionkit.errors import DataError, expected
 from visionkit.notices import Notice, NoticeCounter
 from visionkit.text.ptb_characters import COMBINING, DIGIT, LETTER, SYMBOL, shadow
 
-__all__ = ["CaptionCollector", "CaptionFormat", "CaptionRecord", "CaptionRecords", "ImageFolder"]
+__all__ = ["CaptionCollector", "CaptionFormat", "CaptionImages", "CaptionRecord", "CaptionRecords"]
 
 CaptionFormat = Literal["karpathy", "coco", "flickr", "huggingface", "text"]
 
@@ -74,7 +74,7 @@ class CaptionRecords:
     dropped: tuple[tuple[str, tuple[DataError, ...]], ...] = ()
 
 
-class ImageFolder:
+class CaptionImages:
     """Finds the files of images by the names that caption files have for them.
 
     Args:
@@ -136,6 +136,7 @@ class CaptionCollector:
 
     def __init__(self, file: Path, max_dropped: float) -> None:
         self.file = file
+        self.max_dropped = max_dropped
         self.errors: list[DataError] = []
         self.records: list[CaptionRecord] = []
         self.images = NoticeCounter(max_fraction=max_dropped)
@@ -212,7 +213,7 @@ class CaptionCollector:
         image: str,
         captions: Sequence[tuple[Any, str | int]],
         split: str,
-        folder: ImageFolder,
+        folder: CaptionImages,
         *,
         file: Path | None = None,
     ) -> None:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.captions.collector import CaptionCollector, ImageFolder
+from visionkit.data.formats.captions.collector import CaptionCollector, CaptionImages
 from visionkit.data.formats.huggingface.reader import metadata_columns, read_metadata
 from visionkit.data.read_image import IMAGE_SUFFIXES
 from visionkit.data.splits import split_of
@@ -49,8 +49,8 @@ def read_huggingface_captions(root: Path, collector: CaptionCollector) -> None:
     column = caption_column(root)
     metadata = read_metadata(root)
     collector.errors += metadata.errors
-    collector.more += metadata.notices(collector.images.max_fraction or 1.0)
-    folder = ImageFolder(root)
+    collector.more += metadata.notices(collector.max_dropped)
+    folder = CaptionImages(root)
     named = len({row.split for row in metadata.rows}) > 1
     for row in metadata.rows:
         value = row.values.get(column or "")
@@ -109,7 +109,7 @@ def read_text_per_image(root: Path, collector: CaptionCollector) -> None:
         root: The folder, or one with folders of splits; images may lie in `images/`, texts in `captions/`.
         collector: Where records and errors go.
     """
-    folder = ImageFolder(root)
+    folder = CaptionImages(root)
     alone: dict[str, Path] = {}
     taken: set[str] = set()
     for images, texts, split in _pairs_of_folders(root):

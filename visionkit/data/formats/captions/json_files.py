@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.captions.collector import CaptionCollector, ImageFolder
+from visionkit.data.formats.captions.collector import CaptionCollector, CaptionImages
 from visionkit.data.splits import split_of
 from visionkit.errors import DataError, expected
 from visionkit.text.read_text import read_json
@@ -69,7 +69,7 @@ def read_karpathy(file: Path, root: Path, collector: CaptionCollector) -> None:
         DataError: The file cannot be read.
     """
     default_folder = next((folder for folder in IMAGE_FOLDERS if (root / folder).is_dir()), "")
-    folder = ImageFolder(root, ("", default_folder))
+    folder = CaptionImages(root, ("", default_folder))
     for index, item in enumerate(_list_of(_json(file), "images", file)):
         name = _text(item, "filename", index, collector)
         if name is None:
@@ -118,7 +118,7 @@ def read_coco_captions(files: list[Path], root: Path, collector: CaptionCollecto
         words = re.findall(r"[a-z]+", file.stem.lower())
         split = next((split for word in words if (split := split_of(word))), "")
         bases = (name, f"images/{name}", split, f"images/{split}" if split else "", "images", "Images", "")
-        folder = ImageFolder(root, [base for base in bases if not base or (root / base).is_dir()])
+        folder = CaptionImages(root, [base for base in bases if not base or (root / base).is_dir()])
         content = _json(file)
         images: dict[Any, str] = {}
         captions: dict[Any, list[Any]] = {}

@@ -11,7 +11,7 @@ import torch
 
 from visionkit.data.formats.captions.records import CaptionRecords, is_captions, read_caption_records
 from visionkit.data.formats.source import Source, with_limit
-from visionkit.data.formats.split_notices import unread_folder_notices
+from visionkit.data.formats.split_notices import frame_notices, unread_folder_notices
 from visionkit.data.formats.split_records import raise_first, split_records
 from visionkit.data.read_image import read_image
 from visionkit.data.splits import HOLDOUT, Splits, Subset
@@ -115,18 +115,25 @@ def caption_data(
     return _splits(table, held_out, seed)
 
 
-def read_captions(path: str | Path, *, images: str | Path | None = None, seed: int = 0) -> Source:
+def read_captions(
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
+) -> Source:
     """Read the files of captioned images; the arguments are those of `caption_data`.
 
     Args:
         path: A file or a folder.
         images: The folder of the images, if it is not where the format has it.
         seed: Seed of the hold-out.
+        max_dropped: Of a kind that is more than this fraction, each case is an error.
 
     Raises:
         DataError: There are no captions, or a file cannot be read at all.
     """
-    table = read_caption_records(path, images=images)
+    table = read_caption_records(path, images=images, max_dropped=max_dropped)
     return Source(
         lambda max_dropped: _splits(
             replace(table, notices=with_limit(table.notices, max_dropped)), HOLDOUT, seed
@@ -151,7 +158,7 @@ def _splits(table: CaptionRecords, held_out: float, seed: int) -> Splits:
         held_out=held_out,
         seed=seed,
     )
-    notices = table.notices
+    notices = table.notices + frame_notices(full.files)
     if table.format in ("text", "huggingface"):
         files: dict[str, list[str]] = {}
         for split, file in zip(splits, full.files, strict=True):

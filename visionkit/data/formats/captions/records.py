@@ -11,9 +11,9 @@ from pathlib import Path
 from visionkit.data.formats.captions.collector import (
     CaptionCollector,
     CaptionFormat,
+    CaptionImages,
     CaptionRecord,
     CaptionRecords,
-    ImageFolder,
 )
 from visionkit.data.formats.captions.folders import (
     caption_column,
@@ -176,7 +176,7 @@ def read_caption_records(
     elif kind == "coco":
         read_coco_captions(_coco_files(source, candidates), top, collector)
     elif kind == "flickr":
-        read_caption_lists(source, ImageFolder(top), collector)
+        read_caption_lists(source, CaptionImages(top), collector)
     elif kind == "huggingface":
         read_huggingface_captions(source, collector)
     else:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionkit.data.formats.captions.collector import CaptionCollector, ImageFolder
+from visionkit.data.formats.captions.collector import CaptionCollector, CaptionImages
 from visionkit.data.read_image import IMAGE_SUFFIXES
 from visionkit.data.splits import split_of
 from visionkit.errors import DataError
@@ -67,7 +67,7 @@ def _plain(name: str) -> str:
     return name.strip().strip('"').strip().lower().replace(" ", "_")
 
 
-def read_caption_lists(file: Path, folder: ImageFolder, collector: CaptionCollector) -> None:
+def read_caption_lists(file: Path, folder: CaptionImages, collector: CaptionCollector) -> None:
     """Read a file of lines, and the lists of images of each split that lie beside it.
 
     "name.jpg#0<tab>caption", "name.jpg,caption" or "name.jpg| 0| caption", with or without a header. A quoted
@@ -254,7 +254,7 @@ def _listed(
         for key in (base, base.rpartition(".")[0]):
             stems.setdefault(key, []).append(name)
     lines_of_lists = 0
-    counter = NoticeCounter(max_fraction=collector.images.max_fraction)
+    counter = NoticeCounter(max_fraction=collector.max_dropped)
     for path in sorted(file.parent.glob("*.txt")):
         split = _split_in(path.stem)
         if not split or path == file:

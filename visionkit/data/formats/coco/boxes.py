@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from visionkit.data.faults import ErrorList
+from visionkit.data.error_list import ErrorList
 from visionkit.data.formats.box_splits import validation_split
 from visionkit.data.formats.coco.layout import coco_files
 from visionkit.data.formats.coco.reader import BadBoxes, CocoReader

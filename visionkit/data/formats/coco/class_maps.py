@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from visionkit.data.formats.coco.boxes import image_errors
 from visionkit.data.formats.coco.layout import coco_files
 from visionkit.data.formats.coco.reader import BadBoxes, CocoReader
+from visionkit.data.formats.coco.validate import Scan, scan_coco, size_error
 from visionkit.data.formats.masks.label_map import IGNORE
+from visionkit.data.formats.source import Source, read_each, sound
 from visionkit.data.formats.split_notices import split_notices
 from visionkit.data.splits import HOLDOUT, Splits, Subset, holdout
 from visionkit.errors import DataError, InputError, unknown_name
 from visionkit.notices import MAX_DROPPED, Notice
 from visionkit.types import Reader, Sample
 
-__all__ = ["COCO_VOC_CATEGORIES", "CocoClassMaps", "coco_class_maps", "stuff_file"]
+__all__ = ["COCO_VOC_CATEGORIES", "CocoClassMaps", "coco_class_maps", "read_coco_class_maps"]
 
 Overlap = Literal["smallest", "ignore"]
 
@@ -122,7 +126,9 @@ class CocoClassMaps:
         empty = 0 if self.stuff is None else IGNORE
         mask = np.full(sample["size"], empty, dtype=np.int64)
         if self.stuff is not None:
-            behind = self.stuff[self._stuff_at[sample["id"]]]
+            at = self._stuff_at[sample["id"]]
+            self.stuff.check_size(at, sample["size"])
+            behind = self.stuff.objects(at)
             for outline, label in zip(behind["masks"].numpy(), behind["labels"].tolist(), strict=True):
                 number = self._stuff_number.get(self.stuff.classes[label])
                 if number is not None:
@@ -167,7 +173,7 @@ def coco_class_maps(
     """Return the splits of a folder of COCO files as class maps.
 
     For torchvision's "COCO with VOC labels": `categories=COCO_VOC_CATEGORIES, overlap="ignore",
-    least_area=1000`.
+    min_area=1000`.
 
     Args:
         root: As in `visionkit.data.formats.coco.boxes.coco`.
@@ -184,46 +190,115 @@ def coco_class_maps(
         DataError: As `coco`, or the stuff file of a split is missing.
         InputError: As `CocoClassMaps`, or no training image is left.
     """
+    source = read_coco_class_maps(
+        root,
+        categories=categories,
+        stuff=stuff,
+        overlap=overlap,
+        min_area=min_area,
+        bad_boxes=bad_boxes,
+        seed=seed,
+    )
+    return source.splits(max_dropped)
+
+
+def read_coco_class_maps(
+    root: str | os.PathLike[str],
+    *,
+    categories: Sequence[str] | None = None,
+    stuff: bool | None = None,
+    overlap: Overlap = "smallest",
+    min_area: float = 0.0,
+    bad_boxes: BadBoxes = "drop",
+    seed: int = 0,
+) -> Source:
+    """Read a folder of COCO files, each once; the arguments are those of `coco_class_maps`.
+
+    Args:
+        root: The folder or the file.
+        categories: See `CocoClassMaps`.
+        stuff: See `coco_class_maps`.
+        overlap: See `CocoClassMaps`.
+        min_area: See `coco_class_maps`.
+        bad_boxes: See `visionkit.data.formats.coco.reader.CocoReader`.
+        seed: Seed of the hold-out.
+
+    Raises:
+        DataError: There is no such layout, or the stuff file of a split is missing.
+    """
     files = coco_files(root)
-    beside = {split: stuff_file(file) for split, (file, _) in files.items()}
+    beside = {split: _stuff_file(file) for split, (file, _) in files.items()}
     joined = all(beside.values()) and categories is None if stuff is None else stuff
-    readers: dict[str, CocoClassMaps] = {}
-    options: dict[str, Any] = {"masks": True, "bad_boxes": bad_boxes, "max_dropped": max_dropped}
-    options["drop_missing"] = True
-    notices: list[Notice] = []
+    read = []
     for split, (file, images) in files.items():
         extra = beside[split] if joined else None
         if joined and extra is None:
             text = f"Expected the stuff of the split {split}, stuff_... beside this file, but there is none."
             raise DataError(text, path=file)
+        scans = read_each([file] if extra is None else [file, extra], partial(scan_coco, masks=True))
+        read.append(_Split(split, images, *scans))
+    return Source(
+        lambda max_dropped: _splits(
+            Path(root), read, joined, categories, overlap, min_area, bad_boxes, seed, max_dropped
+        ),
+        lambda left_out: [error for each in read for error in _errors(each, left_out)],
+    )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The files of a split: its name, the folder of its images, its things, and its stuff if it is joined."""
+
+    name: str
+    images: Path
+    things: Scan | DataError
+    stuff: Scan | DataError | None = None
+
+
+def _splits(
+    root: Path,
+    read: Sequence[_Split],
+    joined: bool,
+    categories: Sequence[str] | None,
+    overlap: Overlap,
+    min_area: float,
+    bad_boxes: BadBoxes,
+    seed: int,
+    max_dropped: float,
+) -> Splits:
+    def reader_of(scan: Scan | DataError, images: Path) -> CocoReader:
+        (known,) = sound([scan])
+        return CocoReader.of_scan(
+            known, images, masks=True, bad_boxes=bad_boxes, keep_empty=True, max_dropped=max_dropped
+        )
+
+    readers: dict[str, CocoClassMaps] = {}
+    notices: list[Notice] = []
+    for each in read:
         try:
-            things = CocoReader(file, images, **options)
+            things = reader_of(each.things, each.images)
         except DataError as error:
-            if split != "test" or error.field != "annotations":
+            if each.name != "test" or error.field != "annotations":
                 raise
             notices.append(Notice("test files without annotations, left out", 1, 1, str(error)))
             continue
-        readers[split] = CocoClassMaps(
-            things,
-            stuff=None if extra is None else CocoReader(extra, images, **options),
-            categories=categories,
-            overlap=overlap,
-        )
+        behind = None if each.stuff is None else reader_of(each.stuff, each.images)
+        readers[each.name] = CocoClassMaps(things, stuff=behind, categories=categories, overlap=overlap)
     first = readers["train"]
     for split, reader in readers.items():
         if reader.classes != first.classes:
             odd = sorted(set(reader.classes) ^ set(first.classes))[:3]
             text = f"Expected the categories of {first.things.path.name}, but {split} differs in {odd}."
             raise DataError(text, path=reader.things.path, field="categories")
-    facts: dict[str, Any] = {"root": str(Path(root)), "layout": "coco", "overlap": overlap, "stuff": joined}
+    facts: dict[str, Any] = {"root": str(root), "layout": "coco", "overlap": overlap, "stuff": joined}
     train = _large_enough(first, min_area, facts)
     if not len(train):
         raise InputError(f"Expected training images in {first.things.path}, but there are none.")
     val: Reader | None = readers.get("val")
     if val is None:
         train, val = holdout(train, HOLDOUT, seed=seed, path=root)
-        facts["val"] = f"there is no validation file: {len(val)} training images are held out"
-    name = Path(root).resolve().stem
+        facts["held_out"] = f"there is no validation file: {len(val)} training images are held out"
+    name = root.resolve().stem
     notices += [
         replace(notice, what=f"{split}: {notice.what}")
         for split, reader in readers.items()
@@ -232,6 +307,38 @@ def coco_class_maps(
     ]
     notices += [*_absent(first), *split_notices(root, readers, max_dropped=max_dropped)]
     return Splits(train, val, readers.get("test"), first.classes, name, facts, tuple(notices))
+
+
+def _errors(read: _Split, left_out: bool) -> list[DataError]:
+    """Return everything that is wrong with the files of a split and its images, each decoded once."""
+    things, stuff = read.things, read.stuff
+    errors: list[DataError] = []
+    for scan in (things, stuff):
+        if isinstance(scan, Scan):
+            errors += [*scan.errors, *((*scan.dropped, *scan.cut) if left_out else ())]
+        elif scan is not None:
+            errors.append(scan)
+    if isinstance(things, Scan):
+        errors += image_errors(things, read.images)
+    if errors or not isinstance(things, Scan) or not isinstance(stuff, Scan):
+        return errors
+    sizes = _sizes(stuff)
+    for name, size in _sizes(things).items():
+        if name not in sizes:
+            text = "Expected the stuff of every image, but there is none."
+            errors.append(DataError(text, path=stuff.path, record=name))
+        elif sizes[name] != size:
+            errors.append(
+                DataError(size_error(sizes[name], size), path=stuff.path, record=name, field="size")
+            )
+    return errors
+
+
+def _sizes(scan: Scan) -> dict[str, tuple[int, int]]:
+    """Return height and width of each image, as a file says, by its name."""
+    sizes = scan.records.sizes.tolist()
+    rows = np.flatnonzero(scan.unique).tolist()
+    return {scan.records.names[row]: (sizes[row][0], sizes[row][1]) for row in rows}
 
 
 def _large_enough(reader: CocoClassMaps, min_area: float, facts: dict[str, Any]) -> Reader:
@@ -243,7 +350,7 @@ def _large_enough(reader: CocoClassMaps, min_area: float, facts: dict[str, Any])
     return Subset(reader, remaining)
 
 
-def stuff_file(file: Path) -> Path | None:
+def _stuff_file(file: Path) -> Path | None:
     """Return the file of stuff beside a file of instances, `stuff_*.json` beside `instances_*.json`."""
     file_of_stuff = file.with_name("stuff_" + file.name.removeprefix("instances_"))
     return file_of_stuff if file_of_stuff.is_file() else None

@@ -212,7 +212,7 @@ def _splits(top: Path, readers: dict[str, PanopticReader], seed: int, max_droppe
     val: Reader | None = readers.get("val")
     if val is None:
         remaining, val = holdout(train, HOLDOUT, seed=seed, path=top)
-        facts["val"] = f"there is no validation file: {len(val)} training images are held out"
+        facts["held_out"] = f"there is no validation file: {len(val)} training images are held out"
     notices = tuple(
         Notice(f"{split}: images without an annotation left out", *reader.lonely, max_dropped)
         for split, reader in readers.items()

@@ -269,18 +269,25 @@ class CocoReader:
             image_id=self.image_ids[index],
         )
 
+    def check_size(self, index: int, actual: tuple[int, int]) -> None:
+        """Raise `DataError` when the record of image `index` has another size than the image."""
+        if actual != self.sizes[index]:
+            where = f"images (id {self.image_ids[index]})"
+            text = size_error(self.sizes[index], actual)
+            raise DataError(text, path=self.path, record=where, field="size")
+
     def __getitem__(self, index: int) -> Sample:
         """Read image `index`; raise `DataError` when it cannot be read or has another size."""
-        name, size = self.ids[index], self.sizes[index]
         image = read_image(self._files[index], root=self.root)
-        actual = (int(image.shape[1]), int(image.shape[2]))
-        if actual != size:
-            where = f"images (id {self.image_ids[index]})"
-            raise DataError(size_error(size, actual), path=self.path, record=where, field="size")
+        self.check_size(index, (int(image.shape[1]), int(image.shape[2])))
+        return {"image": image, **self.objects(index)}
+
+    def objects(self, index: int) -> Sample:
+        """Return the sample of image `index` without the image, which is not opened."""
+        size = self.sizes[index]
         rows = slice(int(self._first[index]), int(self._last[index]))
         sample: Sample = {
-            "image": image,
-            "id": name,
+            "id": self.ids[index],
             "boxes": torch.from_numpy(self._boxes[rows].copy()),
             "labels": torch.from_numpy(self._labels[rows].copy()),
             "iscrowd": torch.from_numpy(self._crowd[rows].copy()),

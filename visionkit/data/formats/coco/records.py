@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.data.faults import ErrorList
+from visionkit.data.boxes import BAD_BOXES
+from visionkit.data.error_list import ErrorList
 from visionkit.data.formats.coco.json_stream import stream_records
 from visionkit.data.formats.coco.segmentations import OutlineBuilder, Outlines
 from visionkit.errors import DataError
@@ -24,7 +25,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SECTIONS = ("images", "annotations", "categories")
-BAD_BOXES = "boxes that cannot be right, left out"
 BAD_OUTLINES = "outlines that cannot be right, left out with their objects"
 BAD_CROWD = "objects of which iscrowd is neither 0 nor 1, left out"
 INCOMPLETE = "annotations without a usable image_id, category_id or bbox, left out"

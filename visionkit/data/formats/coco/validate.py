@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.data.boxes import SLACK, box_error
-from visionkit.data.faults import ErrorList
+from visionkit.data.boxes import BAD_BOXES, CUT, MAX_CUT, SLACK, box_error
+from visionkit.data.error_list import ErrorList
 from visionkit.data.formats.coco.records import (
-    BAD_BOXES,
     BAD_OUTLINES,
     NO_AREA,
     READ_NUMBERS,
@@ -27,12 +26,10 @@ from visionkit.data.read_image import MAX_PIXELS
 from visionkit.errors import DataError
 from visionkit.notices import Notice, NoticeCounter
 
-__all__ = ["MAX_CUT", "Scan", "scan_coco", "size_error"]
+__all__ = ["Scan", "scan_coco", "size_error"]
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-MAX_CUT = 0.5  # fraction of boxes over the border above which they are hardly x, y, width, height in pixels
-CUT = "boxes that reach over the border of their images, cut there"
 ORPHANS = "annotations of images or categories that the file does not list, left out"
 PARENTS = "categories without annotations that stand above others or for the background, left out"
 AGAIN = "images listed again, word for word"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from visionkit.data.formats.csv.rows import TableKind, TableRows, read_table
+from visionkit.data.formats.split_notices import frame_notices
 from visionkit.data.formats.split_records import raise_first, split_records
 from visionkit.data.read_image import inside, read_image
 from visionkit.data.splits import HOLDOUT, Splits
@@ -157,7 +158,8 @@ def table_splits(table: TableRows, *, held_out: float = HOLDOUT, seed: int = 0) 
     facts: dict[str, object] = {"table": str(table.file), "kind": table.kind, **held}
     if table.separator is not None:
         facts["separator"] = table.separator
-    return Splits(train, val, test, table.classes, _name(table.file), facts, table.notices)
+    notices = table.notices + frame_notices(str(table.root / row.image) for row in table.rows)
+    return Splits(train, val, test, table.classes, _name(table.file), facts, notices)
 
 
 def _name(file: Path) -> str:

@@ -26,7 +26,7 @@ from visionkit.data.formats.folder.notices import (
     name_twins,
 )
 from visionkit.data.formats.source import with_limit
-from visionkit.data.formats.split_notices import overlap_notices
+from visionkit.data.formats.split_notices import frame_notices, overlap_notices
 from visionkit.data.read_image import IMAGE_SUFFIXES, read_image
 from visionkit.data.splits import HOLDOUT, Splits, holdout
 from visionkit.errors import DataError, printable
@@ -205,7 +205,11 @@ def folder_splits(
                 classes_differ(train.classes, split, reader.classes), path=reader.folder, field="class"
             )
     files = {split: reader.files for split, reader in readers.items()}
-    notices = (*with_limit(notices, max_dropped), *overlap_notices(files, max_dropped=max_dropped))
+    notices = (
+        *with_limit(notices, max_dropped),
+        *overlap_notices(files, max_dropped=max_dropped),
+        *frame_notices(file for of_split in files.values() for file in of_split),
+    )
     facts: dict[str, object] = {"root": str(top), "ignored_files": sum(r.ignored for r in readers.values())}
     remaining: Reader = train
     val: Reader

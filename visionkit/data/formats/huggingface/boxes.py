@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from visionkit.data.formats.box_records import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
+from visionkit.data.boxes import CUT
+from visionkit.data.formats.box_records import BoxCounts, BoxReader, BoxRecord, box_splits
 from visionkit.data.formats.huggingface.reader import Metadata, MetadataRow, metadata_columns, read_metadata
 from visionkit.data.formats.source import Source
 from visionkit.data.read_image import read_image, read_size
@@ -81,7 +82,8 @@ def _splits(root: str | os.PathLike[str], metadata: Metadata, seed: int, max_dro
     # 1 and "1" are one class.
     classes = [str(name) for name in sorted(categories)] if numbers else sorted({str(n) for n in categories})
     number = {name: classes.index(str(name)) for name in categories}
-    wrong = [(_split_of_error(error, metadata), error) for error in metadata.errors]
+    lines_of: dict[str, list[str]] = {}
+    wrong = [(_split_of_error(error, metadata, lines_of), error) for error in metadata.errors]
     wrong += errors
     splits = dict.fromkeys(row.split for row, _ in rows)
     counts = {split: BoxCounts(max_dropped) for split in [*splits, *(split for split, _ in wrong)]}
@@ -134,7 +136,7 @@ def _errors(metadata: Metadata, left_out: bool) -> list[DataError]:
     return errors
 
 
-def _split_of_error(error: DataError, metadata: Metadata) -> str:
+def _split_of_error(error: DataError, metadata: Metadata, lines_of: dict[str, list[str]]) -> str:
     """Return the split that a wrong row is of: that of its folder, or of the folder of its image."""
     known = {row.split for row in metadata.rows}
     if known == {"train"}:
@@ -143,7 +145,10 @@ def _split_of_error(error: DataError, metadata: Metadata) -> str:
     named = _split_folder([folder.name]) if folder != metadata.root else None
     number = str(error.record).removeprefix("line ")
     if named is None and error.path and error.path.endswith(".jsonl") and number.isdecimal():
-        lines = Path(error.path).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        if error.path not in lines_of:  # each file is read once, however many of its rows are wrong
+            text = Path(error.path).read_text(encoding="utf-8-sig", errors="replace")
+            lines_of[error.path] = text.split("\n")
+        lines = lines_of[error.path]
         index = int(number) - 1
         matched = re.search(r'file_name"\s*:\s*"([^"]*)"', lines[index]) if index < len(lines) else None
         named = _split_folder(matched[1].split("/")[:-1]) if matched else None

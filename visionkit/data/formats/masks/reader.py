@@ -11,7 +11,7 @@ from visionkit.data.formats.masks.layout import find_folders, folder_layout
 from visionkit.data.formats.masks.pairs import MaskPair, MaskSplit
 from visionkit.data.formats.masks.read_mask import raw_mask, read_mask, size_error
 from visionkit.data.formats.masks.statistics import MaskSummaries, mask_notices
-from visionkit.data.formats.split_notices import UNREAD_SPLITS, overlap_notices
+from visionkit.data.formats.split_notices import UNREAD_SPLITS, frame_notices, overlap_notices
 from visionkit.data.read_image import inside, read_image
 from visionkit.data.splits import HOLDOUT, Splits, holdout
 from visionkit.errors import DataError, InputError
@@ -28,7 +28,7 @@ class MaskReader:
     Args:
         root: The folder that holds every file.
         pairs: Image and mask of each sample.
-        labels: What the values in the masks mean.
+        labels_of_values: What the values in the masks mean.
     """
 
     root: Path
@@ -226,12 +226,15 @@ def mask_splits(
     val: Reader | None = readers.get("val")
     files = {split: reader.files for split, reader in readers.items()}
     notices = [*notices, *overlap_notices(files, max_dropped=max_dropped)]
+    notices += frame_notices(file for of_split in files.values() for file in of_split)
     if val is None or not len(val):
         if val is not None and all(each.what != UNREAD_SPLITS for each in notices):
             text = f"{root}: no image and mask in val, so that part of the training images is held out"
             notices.append(Notice(UNREAD_SPLITS, 1, 0, text))
         train, val = holdout(train, HOLDOUT, seed=seed, path=root)
-        facts["val"] = f"{len(val)} of the {len(readers['train'])} training images, held out with seed {seed}"
+        facts["held_out"] = (
+            f"{len(val)} of the {len(readers['train'])} training images, held out with seed {seed}"
+        )
     return Splits(
         train,
         val,

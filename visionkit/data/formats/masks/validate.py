@@ -7,11 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from visionkit.data.formats.coco.boxes import check_coco_file
-from visionkit.data.formats.coco.class_maps import stuff_file
-from visionkit.data.formats.coco.layout import coco_files
+from visionkit.data.formats.coco.class_maps import read_coco_class_maps
 from visionkit.data.formats.coco.panoptic import check_panoptic, read_panoptic
-from visionkit.data.formats.coco.reader import CocoReader
 from visionkit.data.formats.masks.label_map import IGNORE, LabelMap
 from visionkit.data.formats.masks.pairs import MaskPair, MaskSplit
 from visionkit.data.formats.masks.read_mask import orientation, size_error
@@ -21,7 +18,6 @@ from visionkit.data.formats.masks.sources import (
     layout_notices,
     mask_format,
     mask_layout,
-    open_masks,
 )
 from visionkit.data.formats.masks.statistics import MaskSummaries, MaskSummary
 from visionkit.data.formats.source import Source
@@ -47,12 +43,12 @@ def check_masks(
 
     Args:
         root: A folder of images and masks, of Pascal VOC, Cityscapes, ADE20K or COCO, or a COCO file. Of
-            COCO, files and outlines are checked (see `visionkit.data.check_coco`), of things
-            and of stuff; of COCO panoptic every image and PNG.
+            COCO, files and outlines are checked, of things and of the stuff that is joined; of COCO panoptic
+            every image and PNG.
         classes: As in `mask_folder`.
         ignore: As in `mask_folder`.
-        left_out: Whether masks without an image, and masks of 0 and 255 only, are listed, too: readers count
-            them and go on while they are few.
+        left_out: Whether masks without an image, masks of 0 and 255 only, and objects of COCO that are left
+            out or cut are listed, too: readers count them and go on while they are few.
 
     Returns:
         The errors, split by split in the order of names; none if all is well.
@@ -63,7 +59,7 @@ def check_masks(
     root = Path(root)
     kind = mask_format(root)
     if kind == "coco":
-        return _check_outlines(root)
+        return read_coco_class_maps(root).errors(left_out)
     if kind == "panoptic":
         return check_panoptic(root)
     labels, layout = mask_layout(root, classes=classes, ignore=ignore)
@@ -85,10 +81,7 @@ def read_masks(root: Path, *, classes: str | None = None, seed: int = 0) -> Sour
     if kind == "panoptic":
         return read_panoptic(root, categories=chosen_categories(classes), seed=seed)
     if kind == "coco":
-        return Source(
-            lambda max_dropped: open_masks(root, classes=classes, seed=seed, max_dropped=max_dropped),
-            lambda left_out: check_masks(root, left_out=left_out),
-        )
+        return read_coco_class_maps(root, categories=chosen_categories(classes), seed=seed)
     labels, layout = mask_layout(root, classes=classes)
     summaries = MaskSummaries(root, labels)
     notices = layout_notices(root, layout)
@@ -164,24 +157,6 @@ def _unclear(name: str, labels: LabelMap) -> DataError:
         path=name,
         field="mask",
     )
-
-
-def _check_outlines(root: Path) -> list[DataError]:
-    """Return the errors of the COCO files of a folder: things, and stuff where there is a file of it."""
-    errors: list[DataError] = []
-    for file, images in coco_files(root).values():
-        errors += check_coco_file(file, images, masks=True)[1]
-        beside = stuff_file(file)
-        if beside is None:
-            continue
-        errors += check_coco_file(beside, images, masks=True)[1]
-        if not errors:
-            ours, theirs = (set(CocoReader(path, images, masks=True).ids) for path in (file, beside))
-            errors += [
-                DataError("Expected the stuff of every image, but there is none.", path=beside, record=name)
-                for name in sorted(ours - theirs)
-            ]
-    return errors
 
 
 def _unpaired(layout: Mapping[str, MaskSplit], left_out: bool) -> list[DataError]:

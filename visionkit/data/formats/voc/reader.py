@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 import torch
 
+from visionkit.data.boxes import BAD_BOXES, CUT, MAX_CUT
 from visionkit.data.formats.box_splits import validation_split
-from visionkit.data.formats.coco.validate import MAX_CUT
 from visionkit.data.formats.source import Source
 from visionkit.data.formats.split_notices import split_notices
 from visionkit.data.formats.voc.layout import VocPart, is_voc, voc_parts
 from visionkit.data.formats.voc.records import (
     BY_NAME,
-    CUT,
     MULTIPLE,
     VocAnnotation,
     VocEntry,
@@ -33,7 +32,6 @@ from visionkit.types import Sample
 __all__ = ["VocReader", "check_voc", "is_voc", "read_voc", "voc"]
 
 BadBoxes = Literal["drop", "raise"]
-_DROPPED = "boxes that cannot be right, left out"
 _MISSING = "annotations without an image, left out"
 _UNNAMED = "images without an annotation file, left out"
 _NO_ANNOTATION = "images of a list without an annotation file, left out"
@@ -124,7 +122,7 @@ class VocReader:
                 if bad_boxes == "raise" or error.field not in _LEFT_OUT:
                     raise error
                 (images if error.field == "image" else objects).add(
-                    _MISSING if error.field == "image" else _DROPPED, error
+                    _MISSING if error.field == "image" else BAD_BOXES, error
                 )
                 self.dropped += [error] if error.field == "bndbox" else []
             for what, error in annotation.counted:

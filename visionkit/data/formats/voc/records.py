@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from visionkit.data.boxes import box_error
+from visionkit.data.boxes import CUT, box_error
 from visionkit.data.formats.voc.layout import VocPart
 from visionkit.data.formats.voc.xml import read_voc_xml
 from visionkit.data.read_image import inside
 from visionkit.errors import DataError
 
-__all__ = ["BY_NAME", "CUT", "MULTIPLE", "OTHER", "VocAnnotation", "VocEntry", "parse_annotation"]
+__all__ = ["BY_NAME", "MULTIPLE", "OTHER", "VocAnnotation", "VocEntry", "parse_annotation"]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-CUT = "boxes that reach over the border of their images, cut there"
 OTHER = "annotations whose <filename> is another image; the one of their own name is taken"
 BY_NAME = "annotations without an image of their own name, for which that of <filename> is taken"
 MULTIPLE = "annotations with several images of their name, of which the first is taken"

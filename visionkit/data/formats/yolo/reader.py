@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from visionkit.data.formats.box_records import CUT, BoxCounts, BoxReader, BoxRecord, box_splits
+from visionkit.data.boxes import CUT
+from visionkit.data.formats.box_records import BoxCounts, BoxReader, BoxRecord, box_splits
 from visionkit.data.formats.source import Source, read_each, sound
-from visionkit.data.formats.yolo.data_yaml import (
-    text_of,
-)
+from visionkit.data.formats.yolo.data_yaml import text_of
 from visionkit.data.formats.yolo.layout import YoloLayout, label_file, yolo_layout
 from visionkit.data.read_image import check_images
 from visionkit.data.splits import Splits
