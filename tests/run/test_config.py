@@ -239,6 +239,33 @@ def test_every_flag_passes_torchrun(configs):
     assert walked > 5 * 60
 
 
+def test_types_that_cannot_be_found_are_refused(monkeypatch):
+    """Else the parser takes anything for those settings, and leaves nested ones as they came."""
+    import types
+
+    code = (
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from visionkit.run import RunConfig, setting\n"
+        "from visionkit.task_config import SceneConfig\n"
+        "@dataclass\n"
+        "class Config(RunConfig):\n"
+        "    scenes: SceneConfig = setting(SceneConfig(5, 3), 'how many')\n"
+    )
+    module = types.ModuleType("loaded_recipe")
+    monkeypatch.setitem(sys.modules, "loaded_recipe", module)
+    exec(code, vars(module))
+    made = parse(module.Config, ["--scenes.val_size", "7"])
+    assert made.scenes == SceneConfig(5, 7)
+    for other in (None, types.ModuleType("loaded_recipe")):
+        if other is None:
+            monkeypatch.delitem(sys.modules, "loaded_recipe")
+        else:
+            monkeypatch.setitem(sys.modules, "loaded_recipe", other)
+        with pytest.raises(InputError, match=r"every setting of Config.*'loaded_recipe' name 'SceneConfig'"):
+            parse(module.Config, ["--scenes.val_size", "7"])
+
+
 HELPS = """
 import contextlib, io, json, runpy, sys
 told = {}
