@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from visionkit.errors import InputError, RunError
+from visionkit.files import process_exists
 from visionkit.run.storage import lock
 from visionkit.run.storage.disk import unwritable
 from visionkit.run.storage.lock import FILE, hold
@@ -69,7 +71,7 @@ def test_it_is_free_when_its_holder_is_gone_whatever_ended_it(tmp_path, held):
     assert not (tmp_path / "new").exists(), "a folder that was made for the lock alone is gone with it"
 
 
-def test_workers_that_outlive_a_killed_holder_are_waited_for(tmp_path, monkeypatch):
+def test_workers_that_outlive_a_killed_holder_are_waited_for(tmp_path, monkeypatch, capsys):
     context = multiprocessing.get_context("fork")
     ready, worker = context.Event(), context.Value("i", 0)
     parent = context.Process(target=holder_with_worker, args=(tmp_path / "run", ready, worker), daemon=True)
@@ -89,8 +91,30 @@ def test_workers_that_outlive_a_killed_holder_are_waited_for(tmp_path, monkeypat
         with pytest.raises(InputError, match=rf"what process {parent.pid} on .* left running"):
             hold([tmp_path / "run"]).__enter__()
     monkeypatch.setattr(lock.time, "sleep", sleep)
+    monkeypatch.setattr(lock, "QUIET", 0.0)
     with hold([tmp_path / "run"]):
         assert len(waits) >= 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    assert f"run: process {parent.pid}, which trained there, has ended; waiting up to 30 seconds" in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells zombies")
+def test_a_killed_holder_that_nobody_has_asked_for_is_gone(tmp_path, monkeypatch):
+    context = multiprocessing.get_context("fork")
+    ready, worker = context.Event(), context.Value("i", 0)
+    parent = context.Process(target=holder_with_worker, args=(tmp_path / "run", ready, worker), daemon=True)
+    parent.start()
+    assert ready.wait(60)
+    assert process_exists(parent.pid)
+    os.kill(parent.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+    os.kill(parent.pid, 0)
+    assert not process_exists(parent.pid)
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: os.kill(worker.value, signal.SIGKILL))
+    with hold([tmp_path / "run"]):
+        assert json.loads((tmp_path / "run" / FILE).read_text())["pid"] == os.getpid()
+    parent.join()
 
 
 def test_what_one_holds_one_may_hold_again_and_in_forked_processes(tmp_path):
