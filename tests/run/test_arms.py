@@ -169,6 +169,16 @@ def test_notices_are_in_the_table_the_report_and_the_comparison(tmp_path):
     assert found.to_dict()["data"]["notices"] == [notice]
 
 
+def test_a_notice_of_a_choice_reads_in_the_report_as_on_the_screen(tmp_path):
+    notice = Notice("labels are read as classes", 1, 0, "column 'label':\n3 words")
+    data = {"name": "d", "classes": ["a"], "fingerprint": "f", "notices": [notice.as_dict()]}
+    for init in ("pretrained", "scratch"):
+        make_run(tmp_path, init, changes={"data": data})
+    (line,) = announcing.notice_lines([notice])
+    assert line == "labels are read as classes: column 'label': 3 words"
+    assert compare([tmp_path]).notices() == [line]
+
+
 def test_the_report_of_a_finished_command_names_a_part_that_fails(tmp_path, monkeypatch, capsys):
     def broken(*_):
         raise ZeroDivisionError("no ink")
