@@ -15,7 +15,7 @@ import yaml
 from visionkit import cli
 from visionkit.commands.recipes import find_file, list_cluster_files
 from visionkit.errors import InputError
-from visionkit.run.command_line import flag_names
+from visionkit.run.command_line import flag_names, parse
 
 NAMES = {
     "kubernetes.yaml",
@@ -85,6 +85,46 @@ def test_every_flag_of_a_recipe_is_one_it_knows(cluster, known):
     assert unknown(job["args"][place:], known) == []
     assert walked >= 10
     assert unknown(["recipes/detect.py", "--batchsize", "3"], known) == ["--batchsize"]
+
+
+# What the published runs are started with, one line for each: the script, and words for its arguments.
+RUNS = {
+    "caption_coco.sh": ("show_and_tell", "."),
+    "caption_scenes.sh": (),
+    "faster_rcnn_coco.sh": (".",),
+    "he2019.sh": (".", "6"),
+    "segment_camvid.sh": (".",),
+}
+SHOW = """#!/bin/bash
+for word in "$@"; do printf '%s\\0' "$word"; done >> "$RECORD"
+printf '\\n\\0' >> "$RECORD"
+"""
+
+
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_the_published_runs_give_values_that_their_recipe_takes(root, tmp_path, name, known):
+    """The scripts run with stand-ins for their programs; the recipe's parser reads what those were given."""
+    assert {path.name for path in (root / "recipes/runs").glob("*.sh")} == set(RUNS)
+    for tool in ("python", "torchrun", "visionkit"):
+        (tmp_path / tool).write_text(SHOW)
+        (tmp_path / tool).chmod(0o755)
+    record = tmp_path / "record"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RECORD": str(record)}
+    script = [str(root / "recipes/runs" / name), *RUNS[name], "--lr", "0.125"]
+    subprocess.run(["bash", *script], cwd=root, env=environment, check=True)
+    calls = [call.split("\0")[:-1] for call in record.read_text().split("\n\0")[:-1]]
+    started = 0
+    for words in calls:
+        at = next((at for at, word in enumerate(words) if word.endswith(".py")), None)
+        if at is None:
+            assert words[0] == "check"
+            continue
+        recipe = importlib.import_module(Path(words[at]).stem)
+        made = parse(recipe.Config, words[at + 1 :], variants=recipe.VARIANTS)
+        assert made.lr == 0.125, "more flags win"
+        assert made.out.startswith("runs/")
+        started += 1
+    assert started == (5 if name == "caption_scenes.sh" else 1)
 
 
 @pytest.mark.parametrize("name", ["slurm.sbatch", "slurm-array.sbatch"])

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from visionkit.errors import InputError
 from visionkit.run.storage.checkpoint import load_checkpoint
 from visionkit.task_config import RCNNConfig, SceneConfig
 
@@ -73,6 +74,24 @@ def test_pasting_and_several_views_and_backbones_make_one_table(detect, tmp_path
     assert "timm/test_byobnet | scratch" in table
     assert len((tmp_path / "architectures.csv").read_text().splitlines()) == 3
     assert (tmp_path / "figures/architectures.png").stat().st_size > 5000
+
+
+def test_a_schedule_and_a_number_of_images_that_differ_are_refused(detect, tmp_path):
+    config = detect.he2019(detect.Config(images=64, out=str(tmp_path / "out")))
+    with pytest.raises(InputError, match="--schedule 2 is 2880000 images, but --images is 64"):
+        detect.main(config)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("recipe", ["detect", "segment"])
+def test_a_table_of_backbones_looks_for_its_paths_first_too(detect, tmp_path, recipe):
+    module = importlib.import_module(recipe)
+    config = module.Config(
+        data=str(tmp_path / "nope"), backbones=["timm/test_resnet"], out=str(tmp_path / "out")
+    )
+    with pytest.raises(InputError, match="nope: there is no file or folder of this name"):
+        module.main(config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_variants_keep_their_rules(detect):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from visionkit import cli
+from visionkit.run.command_line import read_config
 from visionkit.run.storage.checkpoint import load_checkpoint
 from visionkit.task_config import SceneConfig, SegmentationViews
 
@@ -133,6 +134,8 @@ def test_several_backbones_make_a_table(segment, tmp_path):
     assert {row["backbone"] for row in rows} == set(config.backbones)
     assert all(int(row["parameters"]) > 1000 and float(row["images_per_second"]) > 0 for row in rows)
     assert (tmp_path / "timm-test_resnet" / "report.html").is_file()
+    saved = next(tmp_path.glob("timm-test_resnet/*/config.yaml"))
+    assert read_config(segment.Config, saved).backbones == [], "it starts this run again, not all of them"
 
 
 def test_variants_keep_their_rules(segment):
