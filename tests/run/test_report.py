@@ -102,7 +102,7 @@ def test_report_without_predictions_curves_or_second_arm(tmp_path) -> None:
     assert "Reproduce" not in text
 
 
-def test_a_image_outside_the_run_is_not_shown(tmp_path) -> None:
+def test_an_image_outside_the_run_is_not_shown(tmp_path) -> None:
     folder = make_run(tmp_path, "scratch", predictions=2)
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     assert thumbnail(folder, {"image": "../secret.png"}) is None
