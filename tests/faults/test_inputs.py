@@ -67,7 +67,7 @@ def test_every_faulty_image_is_named(tmp_path, figure):
 @pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.faults)])
 @pytest.mark.dist
 @pytest.mark.check("R13", "images with changed bits, 6 formats: decoded or named, no signal, none slow")
-def test_changed_bits_end_in_a_image_or_a_named_fault(zygote, tmp_path, figure, count):
+def test_changed_bits_end_in_an_image_or_a_named_fault(zygote, tmp_path, figure, count):
     told, part = [], min(count, 1000)
     for seed in range(count // part):
         child = zygote.start("decode_mutants", str(tmp_path / str(seed)), seed, part)
