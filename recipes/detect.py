@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
+from visionkit.errors import InputError
 from visionkit.run import RunConfig, launch, setting
 from visionkit.task_config import RCNNConfig, SceneConfig
 
@@ -168,17 +169,21 @@ VARIANTS = (architecture_matters, he2019, low_data, lsj, small)
 
 def main(config: Config) -> Path:
     """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
-    from visionkit.run import run_recipe
+    from visionkit.run import run_backbones, run_recipe
 
-    config.out = config.out or "runs/detect"
+    config.out, paths = config.out or "runs/detect", ("data", "init")
     if config.schedule:
-        config.images = config.schedule * IMAGES_OF_1X
+        images = config.schedule * IMAGES_OF_1X
+        if config.images not in (0, images):
+            raise InputError(
+                f"--schedule {config.schedule} is {images} images, but --images is {config.images} (a "
+                "variant may set one of them). Take --images 0 or --schedule 0, so that the other decides."
+            )
+        config.images = images
     if config.backbones:
-        from visionkit.run import run_backbones
-
-        backbones, config.backbones = config.backbones, []
-        return run_backbones(config, backbones, train)
-    return run_recipe(config, train, paths=("data", "init"))
+        one = replace(config, backbones=[])
+        return run_backbones(one, config.backbones, train, paths=paths)
+    return run_recipe(config, train, paths=paths)
 
 
 if __name__ == "__main__":

@@ -160,10 +160,11 @@ def main(config: Config) -> Path:
     """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
     from visionkit.run import run_backbones, run_recipe
 
-    config.out = config.out or "runs/segment"
+    config.out, paths = config.out or "runs/segment", ("data", "init", "classes")
     if config.backbones:
-        return run_backbones(config, config.backbones, train)
-    return run_recipe(config, train, paths=("data", "init", "classes"))
+        one = replace(config, backbones=[])
+        return run_backbones(one, config.backbones, train, paths=paths)
+    return run_recipe(config, train, paths=paths)
 
 
 if __name__ == "__main__":

@@ -89,14 +89,21 @@ def remove_parts(folder: str | Path) -> int:
 
 
 def process_exists(pid: int) -> bool:
-    """Return whether a process of this number runs on this machine, also one of another user."""
+    """Return whether a process of this number runs on this machine, also one of another user.
+
+    One that has ended, and whose parent has not taken note of it yet (a zombie), does not; Linux tells them.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError:  # another user's
+        pass
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
         return True
-    return True
+    return not facts.rpartition(")")[2].lstrip().startswith("Z")  # after the name, which may hold anything
 
 
 def file_digest(

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,7 @@ PATH_NAMES = {"path", "root", "folder", "file", "checkpoint_path", "argv", "file
 # Functions with a path that load nothing, each with its reason; these are not called.
 NO_LOADERS = {
     "visionkit.backbones.tracing:trunk": "the name of a submodule",
-    "visionkit.commands.arguments:VerbParser.parse": "parses words",
-    "visionkit.text.vocabulary:Vocabulary.save": "writes",
-    "visionkit.run.sweep.arms:run_recipe": "calls the recipe's own function",
     "visionkit.run.training.banner:print_banner": "prints",
-    "visionkit.run.storage.checkpoint:AtomicCheckpointIO.save_checkpoint": "writes",
-    "visionkit.run.storage.checkpoint:AtomicCheckpointIO.remove_checkpoint": "removes",
     "visionkit.run.training.run_facts:run_result": "states what a finished run found",
     "visionkit.files:remove_parts": "removes temporary files",
     "visionkit.files:flush": "writes",
@@ -53,7 +48,6 @@ NO_LOADERS = {
     "visionkit.data.error_list:ErrorList.__init__": "names a file in texts",
     "visionkit.data.formats.masks.cityscapes:cityscapes_labels": "called by `cityscapes_masks`",
     "visionkit.data.formats.masks.pairs:match_keys": "pairs names; opens nothing",
-    "visionkit.data.formats.masks.statistics:mask_notices": "called by `mask_splits`",
     "visionkit.data.formats.masks.reader:mask_splits": "takes what the layouts found",
     "visionkit.data.formats.coco.boxes:image_errors": "called by `check_coco`",
     "visionkit.data.formats.coco.reader:CocoReader.of_scan": "takes a file that was scanned",
@@ -62,7 +56,6 @@ NO_LOADERS = {
     "visionkit.data.formats.labelme:count_left_out": "takes files that were read",
     "visionkit.data.formats.labelme:labelme_errors": "takes files that were read",
     "visionkit.data.formats.masks.cityscapes:cityscapes_notices": "takes what the layout found",
-    "visionkit.data.formats.masks.reader:unread_notices": "takes what the layout found",
     "visionkit.data.formats.masks.sources:layout_notices": "takes what the layout found",
     "visionkit.data.formats.split_notices:overlap_notices": "compares names; opens nothing",
     "visionkit.data.formats.split_notices:split_notices": "takes readers that were made",
@@ -143,7 +136,7 @@ def is_path(parameter: inspect.Parameter) -> bool:
     return "Path" in kind or kind == "Init" or parameter.name in PATH_NAMES
 
 
-def entries() -> dict[str, Any]:
+def entries(left_out: Collection[str] = tuple(NO_LOADERS)) -> dict[str, Any]:
     """The public functions, constructors and methods with a path among their parameters, by full name."""
     found: dict[str, Any] = {}
     for module in pkgutil.walk_packages(visionkit.__path__, "visionkit."):
@@ -156,7 +149,7 @@ def entries() -> dict[str, Any]:
                 continue
             for label, call in _calls(name, value):
                 full = f"{module.name}:{label}"
-                if full in NO_LOADERS:
+                if full in left_out:
                     continue
                 if any(is_path(parameter) for parameter in inspect.signature(call).parameters.values()):
                     found[full] = (full, call)
@@ -216,7 +209,7 @@ def attempts(entry: tuple[str, Any], file: Path | str, folder: Path | str) -> li
         settings: dict[str, Any] = {p.name: values[p.name](full) for p in _required(entry)}
         for name, parameter in wanted.items():
             if is_path(parameter) and (
-                parameter.default is parameter.empty or name in ("init", "hparams_file")
+                parameter.default is parameter.empty or name in ("argv", "init", "hparams_file")
             ):
                 settings[name] = _path(full, name, path)
         if "hparams_file" in wanted:
@@ -232,7 +225,7 @@ def _path(full: str, name: str, path: Path | str) -> Any:
         verb = full.split(":")[0].rsplit(".", 1)[1]
         if verb == "cli":
             return ["check", str(path)]
-        if verb in ("config", "launch"):
+        if verb in ("command_line", "launch"):
             return ["--config", str(path)]
         if verb == "run":
             return ["classify", "--config", str(path)]

@@ -190,7 +190,7 @@ def test_a_real_process_does_the_same(zygote, tmp_path, figure):
 
 @pytest.mark.faults
 @pytest.mark.check("R01", "the same with packaged weights, frozen levels that unfreeze, and augmentation")
-def test_kills_with_weights_and_a_thaw(zygote, tmp_path, figure):
+def test_kills_with_weights_and_staged_unfreezing(zygote, tmp_path, figure):
     more = {
         "backbone": "packaged/efficientnet_lite0", "init": "pretrained", "mix": "mixup", "lr": 0.003,
         "transfer.freeze_through": "all", "transfer.unfreeze_at": "[[40, 16], [80, 0]]", "augment": "trivial",

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from tests.faults.hostile import payloads
-from tests.faults.loaders import NO_LOADERS, entries, missing_values
+from tests.faults.loaders import NO_LOADERS, attempts, entries, missing_values
+from visionkit.errors import InputError
 
 URLS = ("http://127.0.0.1:{port}/x.ckpt", "file:///etc/passwd", "simplecache::http://127.0.0.1:{port}/x.ckpt")
 
@@ -41,6 +42,17 @@ def test_every_public_function_with_a_path_can_be_tried():
     lacking = {name: values for name, entry in found.items() if (values := missing_values(entry))}
     assert lacking == {}, "give values for these parameters in loaders.py, or say why they load nothing"
     assert not set(found) & set(NO_LOADERS)
+    assert set(NO_LOADERS) <= set(entries(())), "these are gone, or take no path any more"
+
+
+@pytest.mark.parametrize("name", ["visionkit.run.command_line:parse", "visionkit.run.sweep.launch:launch"])
+def test_a_command_line_is_given_the_file_where_it_reads_one(tmp_path, capsys, name):
+    """An answer about the file's content shows that it was opened, and not refused as a flag."""
+    (tmp_path / "x.yaml").write_text("out: [not closed")
+    first, *_ = attempts(entries()[name], tmp_path / "x.yaml", tmp_path)
+    with pytest.raises((InputError, SystemExit)) as caught:
+        first()
+    assert "not a YAML file" in str(caught.value) + capsys.readouterr().err
 
 
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.faults)])

@@ -113,7 +113,7 @@ def test_the_decay_does_not_depend_on_the_batch() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2])
-def test_a_resume_is_exact_before_and_after_the_thaw(tmp_path: Path, cut: int) -> None:
+def test_a_resume_is_exact_before_and_after_the_unfreezing(tmp_path: Path, cut: int) -> None:
     watch = Watch()
     whole, _ = run(tmp_path, 3, unfreeze=True, watch=watch)
     # 72 images are nine updates of eight: the tenth is the first that trains the backbone

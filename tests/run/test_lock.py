@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_workers_that_outlive_a_killed_holder_are_waited_for(tmp_path, monkeypat
     assert f"run: process {parent.pid}, which trained there, has ended; waiting up to 30 seconds" in said
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="only Linux tells zombies")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells zombies")
 def test_a_killed_holder_that_nobody_has_asked_for_is_gone(tmp_path, monkeypatch):
     context = multiprocessing.get_context("fork")
     ready, worker = context.Event(), context.Value("i", 0)

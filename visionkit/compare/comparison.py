@@ -17,6 +17,7 @@ from visionkit.compare.statistics import Difference, SeedStatistics, difference,
 from visionkit.config import flatten
 from visionkit.errors import InputError, RunError
 from visionkit.files import finite, to_plain
+from visionkit.notices import Notice
 from visionkit.printable import printable_values
 
 __all__ = ["ArmDifference", "Cell", "Comparison", "arm_name", "compare"]
@@ -150,12 +151,7 @@ class Comparison:
 
     def notices(self) -> list[str]:
         """Return what the data's reader left out, changed or assumed: a line each."""
-        lines = []
-        for item in self.data.get("notices") or ():
-            count, total = item.get("count", 0), item.get("total", 0)
-            percent = f" ({count / total:.2%})" if total else ""
-            lines.append(f"{item.get('what')}: {count:,} of {total:,}{percent}. First: {item.get('first')}")
-        return lines
+        return [" ".join(str(Notice(**item)).split()) for item in self.data.get("notices") or ()]
 
 
 def compare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import typing
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -174,6 +175,7 @@ def _vary(
 def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, Any]) -> ConfigT:
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+    _check_types(config)
     parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
     parser.add_class_arguments(config, fail_untyped=False)
     given: dict[str, Any] = dict(base_values)
@@ -194,6 +196,18 @@ def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, 
     typed = config(**{item.name: getattr(made, item.name) for item in dataclasses.fields(config)})
     check_limits(typed, prefix="--")
     return typed
+
+
+def _check_types(config: type) -> None:
+    """Refuse a config whose types cannot be found: the parser would take any value for those settings."""
+    try:
+        typing.get_type_hints(config)
+    except NameError as error:
+        raise InputError(
+            f"Expected to find the type of every setting of {config.__qualname__}, but in the module "
+            f"{config.__module__!r} {error}. Import it there when the module runs (not under TYPE_CHECKING), "
+            f"and keep the recipe's module in sys.modules under the name {config.__module__!r}."
+        ) from error
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

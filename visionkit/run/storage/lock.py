@@ -23,6 +23,7 @@ from typing import Any
 
 from visionkit.errors import InputError
 from visionkit.files import process_exists
+from visionkit.printable import printable
 from visionkit.run.storage.disk import unwritable
 
 __all__ = ["FILE", "hold"]
@@ -34,6 +35,7 @@ TOUCH = 30.0  # seconds between signs of life
 STALE = 180.0  # seconds without one after which a holder on another machine counts as gone
 # Seconds for what a killed holder left behind to end: data workers look for their parent every five.
 LINGER = 30.0
+QUIET = 3.0  # seconds after which this wait is announced
 _HELD: set[Path] = set()
 
 
@@ -76,7 +78,7 @@ def hold(folders: Sequence[str | Path]) -> Iterator[None]:
 def _take(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
-    deadline = time.monotonic() + LINGER
+    began, announced = time.monotonic(), False
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         locked = _lock(handle)
@@ -84,7 +86,11 @@ def _take(folder: Path) -> int:
             holder = _read(handle)
             os.close(handle)
             gone = holder.get("host") == socket.gethostname() and not _runs(holder.get("pid"))
-            if gone and time.monotonic() < deadline:
+            waited = time.monotonic() - began
+            if gone and waited < LINGER:
+                if waited >= QUIET and not announced:
+                    announced = True
+                    sys.stderr.write(_waiting(folder, holder))
                 time.sleep(0.1)
                 continue
             raise _refusal(folder, holder, gone=gone)
@@ -172,6 +178,13 @@ def _touch(handles: Sequence[int], done: threading.Event) -> None:
         for handle in handles:
             with contextlib.suppress(OSError):
                 os.utime(handle)
+
+
+def _waiting(folder: Path, holder: dict[str, Any]) -> str:
+    return printable(
+        f"{folder}: process {holder.get('pid')}, which trained there, has ended; waiting up to "
+        f"{LINGER:.0f} seconds for its data workers to end too.\n"
+    )
 
 
 def _refusal(folder: Path, holder: dict[str, Any], *, gone: bool = False) -> InputError:

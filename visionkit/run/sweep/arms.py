@@ -98,24 +98,27 @@ def run_recipe(
                 _print(line)
         elif first:
             _print(f"{title}: finished before, kept.")
-    failure: Exception | None = None
+    failures: list[Exception] = []
     with hold([job.folder for job in todo] if first else []), listening():
         try:
             if jobs > 1 and todo:
                 _print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.")
                 run_jobs(todo, jobs=jobs, threads=threads, finished=_print_result)
-            else:
-                _in_turn(todo, first=first, alone=alone)
+            for job in [] if jobs > 1 else todo:
+                with _passing_over(job, failures, first=first, alone=alone):
+                    result = job.call()
+                    if first:
+                        _print_result(job, result)
         except PreemptedError:
             raise
         except Exception as error:
             if not alone:  # other processes wait for this one's end
                 raise
-            failure = error  # what is finished is compared all the same
+            failures.insert(0, error)  # what is finished is compared all the same
         if first:
-            _conclude(out, [folder for _, folder in runs], time.time() - began, failure)
-    if failure is not None:
-        raise failure
+            _conclude(out, [folder for _, folder in runs], time.time() - began, failed=bool(failures))
+    if failures:
+        raise failures[0]
     return out
 
 
@@ -142,24 +145,18 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
         raise InputError(f"--out {out}: {existing} is a file, not a folder. Choose another --out.")
 
 
-def _in_turn(todo: list[Job], *, first: bool, alone: bool) -> None:
-    """Train one run after the other; a failed one stops the others only where processes wait for it."""
-    failure: Exception | None = None
-    for job in todo:
-        if first:
-            _print(job.title)
-        try:
-            result = job.call()
-        except RunError as error:
-            if not alone or isinstance(error, PreemptedError):
-                raise
-            failure = failure or error
-            _print(f"{job.title}: {error}")
-        else:
-            if first:
-                _print_result(job, result)
-    if failure is not None:
-        raise failure
+@contextlib.contextmanager
+def _passing_over(job: Job, failures: list[Exception], *, first: bool, alone: bool) -> Iterator[None]:
+    """Print what begins; a run that fails inside is noted, and stops the next only where processes wait."""
+    if first:
+        _print(job.title)
+    try:
+        yield
+    except RunError as error:
+        if not alone or isinstance(error, PreemptedError):
+            raise
+        failures.append(error)
+        _print(f"{job.title}: {error}")
 
 
 def _train_one(
@@ -222,7 +219,7 @@ def _check_folder(one: RunConfig, folder: Path) -> None:
     check_resume(one, folder)
 
 
-def _conclude(out: Path, folders: list[Path], seconds: float, failure: Exception | None) -> None:
+def _conclude(out: Path, folders: list[Path], seconds: float, *, failed: bool) -> None:
     """Compare what is finished, of this command and of earlier ones in the same folder; write the report.
 
     Raises:
@@ -235,7 +232,7 @@ def _conclude(out: Path, folders: list[Path], seconds: float, failure: Exception
     from visionkit.run.storage.result import read_result
 
     results = [result for folder in folders if (result := read_result(folder)) is not None]
-    if failure is not None and not results:
+    if failed and not results:
         return
     inside = runs_inside(out)
     problems = [f"{r['init']}, seed {r['seed']}: {text}" for r in results for text in r.get("problems") or ()]
@@ -246,7 +243,7 @@ def _conclude(out: Path, folders: list[Path], seconds: float, failure: Exception
         print_summary(comparison)
         report = write_report(comparison, out)
     except Exception as error:
-        if failure is not None:  # which is raised in the end
+        if failed:  # that error is raised in the end
             _print(f"The comparison is not complete: {error}")
             return
         if not isinstance(error, RunError):
@@ -254,6 +251,6 @@ def _conclude(out: Path, folders: list[Path], seconds: float, failure: Exception
         problems.append(str(error))
         report = out / "report.html"
     _print(f"\nreport      {report}\nruns        {out}\nseconds     {seconds:.0f}")
-    if problems and failure is None:
+    if problems and not failed:
         lines = "\n".join(f"  {text}" for text in problems)
         raise RunError(f"Every run is finished and its result is kept, but not all went well:\n{lines}")

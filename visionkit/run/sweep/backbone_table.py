@@ -26,7 +26,11 @@ COLUMNS = ("backbone", "init", "score", "images_per_second", "peak_memory_mb", "
 
 
 def run_backbones(
-    config: ConfigT, backbones: Sequence[str], train: Callable[[ConfigT, Path], dict[str, Any]]
+    config: ConfigT,
+    backbones: Sequence[str],
+    train: Callable[[ConfigT, Path], dict[str, Any]],
+    *,
+    paths: Sequence[str] = (),
 ) -> Path:
     """Run a recipe once for each backbone, each in its own folder, and write a table of all.
 
@@ -34,9 +38,10 @@ def run_backbones(
         config: The recipe's settings; only the backbone changes.
         backbones: Their names.
         train: Trains one run in a folder.
+        paths: Settings that name a file or a folder, see `run_recipe`.
 
     Raises:
-        InputError: A name comes twice.
+        InputError: A name comes twice, or a path does not exist.
         RunError: A run failed; the table is of what is finished.
     """
     if len(set(backbones)) < len(backbones):
@@ -46,7 +51,7 @@ def run_backbones(
     for name in backbones:
         folder = out / re.sub(r"[^\w.-]+", "-", name)
         try:
-            run_recipe(dataclasses.replace(config, backbone=name, out=str(folder)), train)
+            run_recipe(dataclasses.replace(config, backbone=name, out=str(folder)), train, paths=paths)
         except PreemptedError:
             raise
         except RunError as error:

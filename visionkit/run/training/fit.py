@@ -82,63 +82,53 @@ def fit(
     """
     folder = Path(folder)
     with hold([folder] if is_first() else []):
-        return _fit(config, task, data, folder, list(callbacks))
-
-
-def _fit(
-    config: RunConfig,
-    task: lightning.LightningModule,
-    data: DataModule,
-    folder: Path,
-    callbacks: list[Callback],
-) -> dict[str, Any]:
-    began = time.time()
-    policy = _prepare(config, task, data)
-    processes = find_processes(config, accelerator=policy.accelerator)
-    plan = schedule_length(config, data, processes.world)
-    monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
-    parts = _Parts.of(config, data, plan, folder, monitor)
-    trainer = build_trainer(
-        config,
-        folder=folder,
-        policy=policy,
-        processes=processes,
-        callbacks=parts.around([*callbacks, *_task_callbacks(config, task)]),
-        loggers=[parts.clock.table, *parts.trackers],
-        max_epochs=plan.epochs,
-        validate_every=plan.validate_every,
-        log_every=max(1, min(LOG_EVERY, plan.batches)),
-    )
-    problems: list[str] = []
-    with _ending(parts.trackers):
-        resume, changed = _open_folder(config, folder, parts.saver)
-        if policy.compile:
-            task.compile()
-        print_banner(config, task, data, trainer, policy, folder, plan, resume, changed)
-        for tracker in parts.trackers:
-            tracker.log_facts(run_facts(config, task, data, plan))
-        _train(trainer, task, data, resume, config.timeout, parts.watchdog)
-        parts.clock.finish(plan.images)
-        metrics, fitted = dict(parts.saver.metrics), time.time() - began
-        best = folder / "checkpoints" / "best.ckpt"
-        if data.splits.test is not None:
-            metrics |= _test(trainer, task, data, best if best.exists() else None, problems)
-    outcome = parts.outcome() | {
-        "metrics": metrics,
-        # Which weights a split's metrics are of: those at the end, or those of the best validation.
-        "metrics_of": {"val": "last", "test": "best" if best.exists() else "last"},
-        "problems": problems + problems_of([*callbacks, *parts.trackers]),
-        "skipped": {"updates": parts.guard.skipped, "samples": data.skipped_counts()},
-        "seconds": {"fit": fitted, "total": time.time() - began},
-    }
-    precision = str(trainer.precision)
-    result = run_result(
-        config, task, data, plan=plan, policy=policy, precision=precision, folder=folder, outcome=outcome
-    )
-    if trainer.is_global_zero:
-        write_result(folder, result)
-    trainer.strategy.barrier("result")
-    return result
+        began = time.time()
+        policy = _prepare(config, task, data)
+        processes = find_processes(config, accelerator=policy.accelerator)
+        plan = schedule_length(config, data, processes.world)
+        monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
+        parts = _Parts.of(config, data, plan, folder, monitor)
+        trainer = build_trainer(
+            config,
+            folder=folder,
+            policy=policy,
+            processes=processes,
+            callbacks=parts.around([*callbacks, *_task_callbacks(config, task)]),
+            loggers=[parts.clock.table, *parts.trackers],
+            max_epochs=plan.epochs,
+            validate_every=plan.validate_every,
+            log_every=max(1, min(LOG_EVERY, plan.batches)),
+        )
+        problems: list[str] = []
+        with _ending(parts.trackers):
+            resume, changed = _open_folder(config, folder, parts.saver)
+            if policy.compile:
+                task.compile()
+            print_banner(config, task, data, trainer, policy, folder, plan, resume, changed)
+            for tracker in parts.trackers:
+                tracker.log_facts(run_facts(config, task, data, plan))
+            _train(trainer, task, data, resume, config.timeout, parts.watchdog)
+            parts.clock.finish(plan.images)
+            metrics, fitted = dict(parts.saver.metrics), time.time() - began
+            best = folder / "checkpoints" / "best.ckpt"
+            if data.splits.test is not None:
+                metrics |= _test(trainer, task, data, best if best.exists() else None, problems)
+        outcome = parts.outcome() | {
+            "metrics": metrics,
+            # Which weights a split's metrics are of: those at the end, or those of the best validation.
+            "metrics_of": {"val": "last", "test": "best" if best.exists() else "last"},
+            "problems": problems + problems_of([*callbacks, *parts.trackers]),
+            "skipped": {"updates": parts.guard.skipped, "samples": data.skipped_counts()},
+            "seconds": {"fit": fitted, "total": time.time() - began},
+        }
+        precision = str(trainer.precision)
+        result = run_result(
+            config, task, data, plan=plan, policy=policy, precision=precision, folder=folder, outcome=outcome
+        )
+        if trainer.is_global_zero:
+            write_result(folder, result)
+        trainer.strategy.barrier("result")
+        return result
 
 
 @dataclass(frozen=True)
