@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -168,6 +169,17 @@ def test_the_functions_of_the_way_to_a_step_are_there() -> None:
     for name in names:
         module, _, function = name.rpartition(".")
         assert callable(getattr(importlib.import_module(module), function)), name
+
+
+def test_the_table_of_speeds_is_that_of_the_measured_rows() -> None:
+    spec = importlib.util.spec_from_file_location("make_speed", DOCS / "make_speed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    rows = json.loads((DOCS / "reference/speed.json").read_text(encoding="utf-8"))
+    page = (DOCS / "explanation/speed.md").read_text(encoding="utf-8")
+    assert f"{maker.BEGIN}\n{maker.table(rows)}\n{maker.END}" in page
 
 
 def test_pages_are_found() -> None:
