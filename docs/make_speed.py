@@ -21,8 +21,9 @@ def table(found: dict) -> str:
     for row in found["rows"]:
         sign = "≤" if row["at_most"] else "≥"
         low, high = row["spread"]
+        spread = f"{low:.2f} to {high:.2f}" if row["pairs"] > 1 else "one reading"
         cells = (
-            row["row"], row["size"], row["peer"], f"{row['ratio']:.2f}x", f"{low:.2f} to {high:.2f}",
+            row["row"], row["size"], row["peer"], f"{row['ratio']:.2f}x", spread,
             f"{sign} {row['goal']:g}", row["limit"], row["verdict"],
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,21 @@ FENCE = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```", re.M | re.S)
 # `<!-- not run: reason -->` before a block leaves it out; `<!-- slow -->` moves it to the slow suite.
 MARK = re.compile(r"<!-- (not run: [^>]+|slow) -->\s*$")
 
+# Flags of other programs in sentences: sbatch, torchrun, the starters for clusters, trackers, the bench.
+OTHER_FLAGS = {
+    "--ntasks-per-node", "--gpus-per-node", "--partition", "--account", "--time", "--signal", "--open-mode",
+    "--max-restarts", "--address", "--restarts", "--no-install-recommends", "--logdir", "--backend-store-uri",
+    "--quick", "--gpu",
+}  # fmt: skip
+
 
 def pages() -> list[Path]:
     return sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+
+
+def texts() -> list[Path]:
+    """The pages, and the one in front of them."""
+    return [*pages(), ROOT / "README.md"]
 
 
 def blocks(text: str, language: str) -> list[tuple[str, str]]:
@@ -81,31 +95,63 @@ def test_slow_python_of_the_pages_runs(tmp_path: Path) -> None:
 
 
 def test_shell_lines_name_what_there_is() -> None:
-    helps = dict(zip(list_recipes(), _helps(list(list_recipes())), strict=True))
-    known = {f"recipes/{name}.py" for name in helps}
-    checked = 0
-    for path in pages():
+    flags, checked = known_flags(), 0
+    for path in texts():
         for text, _ in blocks(path.read_text(encoding="utf-8"), "sh"):
             for line in text.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
+                # What stands before the recipe (sbatch, torchrun) has flags of its own.
+                at = next((i for i, w in enumerate(words) if w in flags and w.startswith("recipes/")), 0)
+                program = words[at] if at else ""
                 if words[:1] == ["visionkit"]:
                     assert words[1] in cli.VERBS, f"{path.name}: {line}"
-                    checked += 1
-                # What stands before the recipe (sbatch, torchrun) has flags of its own.
-                at = next((i for i, w in enumerate(words) if w in known), None)
-                if at is not None:
-                    for flag in (w.partition("=")[0] for w in words[at:] if w.startswith("--")):
-                        assert flag in helps[Path(words[at]).stem], f"{path.name}: {line}"
+                    program = f"recipes/{words[2]}.py" if words[1] == "run" else words[1]
+                if program and program != "tune":
+                    given = {word.partition("=")[0] for word in words[at:] if word.startswith("--")}
+                    assert given - flags[program] - {"--help"} == set(), f"{path.name}: {line}"
                     checked += 1
                 for word in words:
                     if word.startswith("recipes/cluster/"):
                         assert (ROOT / word).is_file(), f"{path.name}: {line}"
-    assert checked >= 8
+    assert checked >= 30
+
+
+def test_flags_in_sentences_are_those_of_a_recipe_or_a_verb() -> None:
+    known, checked = set().union(*known_flags().values()), 0
+    parents = {flag.partition(".")[0] for flag in known}
+    for path in [*texts(), ROOT / "CHANGELOG.md"]:
+        prose = FENCE.sub("", path.read_text(encoding="utf-8"))
+        found = {flag.rstrip(".") for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", prose)}
+        assert found - known - parents - OTHER_FLAGS == set(), path.name
+        checked += len(found - OTHER_FLAGS)
+    assert checked >= 60
+
+
+def test_fences_of_shell_lines_have_the_one_name_that_is_checked() -> None:
+    for path in texts():
+        names = {name for name, _ in FENCE.findall(path.read_text(encoding="utf-8"))}
+        assert names <= {"", "sh", "python", "text", "{toctree}", "{figure}"}, path.name
+
+
+def test_the_readme_runs(tmp_path: Path) -> None:
+    ((code, _),) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
+    given = """
+import torch
+my_train_set = [(torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8), n % 37) for n in range(64)]
+my_val_set = my_train_set[:8]
+my_images = torch.stack([image for image, _ in my_val_set])
+"""
+    for there, here in (("timm/resnet50", "packaged/efficientnet_lite0"), ("max_epochs=10", "max_epochs=1")):
+        assert there in code
+        code = code.replace(there, here)
+    page = tmp_path / "readme.md"
+    page.write_text(f"```python\n{given}{code}\nassert len(found) == 1 and len(found[0]) == 8\n```\n")
+    assert run_pages([page], tmp_path, slow=False) == {"readme.md": ""}
 
 
 def test_links_between_pages_lead_somewhere() -> None:
     checked = 0
-    for path in pages():
+    for path in texts():
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
             checked += 1
@@ -125,6 +171,17 @@ def test_the_functions_of_the_way_to_a_step_are_there() -> None:
         assert callable(getattr(importlib.import_module(module), function)), name
 
 
+def test_the_table_of_speeds_is_that_of_the_measured_rows() -> None:
+    spec = importlib.util.spec_from_file_location("make_speed", DOCS / "make_speed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    rows = json.loads((DOCS / "reference/speed.json").read_text(encoding="utf-8"))
+    page = (DOCS / "explanation/speed.md").read_text(encoding="utf-8")
+    assert f"{maker.BEGIN}\n{maker.table(rows)}\n{maker.END}" in page
+
+
 def test_pages_are_found() -> None:
     names = {path.relative_to(DOCS).as_posix() for path in pages()}
     assert {"index.md", "tutorials/first-comparison.md", "reference/cli.md", "explanation/design.md"} <= names
@@ -140,15 +197,27 @@ def test_a_broken_block_fails(tmp_path: Path) -> None:
     assert said["good.md"] == ""
 
 
-def _helps(names: list[str]) -> list[str]:
-    """The whole help of each recipe, all from one process that imports nothing heavy."""
-    code = "import sys\nfrom visionkit import cli\n"
-    code += (
-        "for name in sys.argv[1:]:\n    print('\\0' if cli.main(['run', name, '--help=all']) == 0 else '')"
-    )
-    command = [sys.executable, "-c", code, *names]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return said.split("\0")[:-1]
+@cache
+def known_flags() -> dict[str, set[str]]:
+    """The flags in the whole help of each recipe and verb, from one process that imports nothing heavy."""
+    asked = {f"recipes/{name}.py": ["run", name, "--help=all"] for name in list_recipes()}
+    # `run` and `tune` take the flags of another program.
+    asked |= {verb: [verb, "--help"] for verb in cli.VERBS if verb not in ("run", "tune")}
+    code = """if True:
+        import contextlib, json, sys
+        from visionkit import cli
+        for words in json.loads(sys.argv[1]):
+            with contextlib.suppress(SystemExit):
+                cli.main(words)
+            print("\\0")
+    """
+    command = [sys.executable, "-c", code, json.dumps(list(asked.values()))]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")[
+        :-1
+    ]
+    flags = [set(re.findall(r"(?<![\w-])--[a-z][\w.]*", text)) for text in said]
+    assert all(len(found) > 30 for found, name in zip(flags, asked) if name.startswith("recipes/"))
+    return dict(zip(asked, flags, strict=True))
 
 
 def test_the_tests_that_the_table_of_odd_input_names_are_there() -> None:

@@ -72,5 +72,5 @@ def _near(ours: Any, theirs: Any) -> None:
 _BF16 = choose_policy(RunConfig(accelerator="cpu")).precision == "bf16-mixed"
 ROWS = (
     Row("training step, FCN ResNet-50", "torchvision, eager fp32, SGD", fcn_step, goal=2.2 if _BF16 else 1.0,
-        limit="60% of the rate of matrix products", package="torchvision", rounds=5),
+        limit="the rate of convolutions", package="torchvision", rounds=5),
 )  # fmt: skip

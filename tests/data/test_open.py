@@ -16,6 +16,7 @@ from visionkit.data import (
     OpenOptions,
     SceneSizes,
     check_dataset,
+    check_folder,
     detect_formats,
     open_dataset,
     open_pack,
@@ -178,6 +179,31 @@ def test_a_format_is_detected_opened_checked_and_packed_for_each_task(name, task
     assert set(first) <= set(again)
     value = first[field]
     assert value == again[field] if isinstance(value, list) else value.equal(again[field])
+
+
+@pytest.mark.parametrize("given", ["data", "data/", "."])
+@pytest.mark.parametrize(("name", "task"), PAIRS)
+def test_a_relative_path_is_checked_opened_and_packed_as_the_whole_one(
+    name, task, given, tmp_path, monkeypatch
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    CASES[name](root)
+    whole = open_dataset(root, task)
+    monkeypatch.chdir(root if given == "." else tmp_path)
+    splits = open_dataset(given, task)
+    for one, other in ((splits.train, whole.train), (splits.val, whole.val)):
+        assert [sample["id"] for sample in one] == [sample["id"] for sample in other]
+    assert (splits.classes, splits.notices) == (whole.classes, ())
+    assert cli.main(["check", given]) == 0
+    assert cli.main(["pack", given, "--task", task, "--out", str(tmp_path / "packed")]) == 0
+    assert len(open_dataset(tmp_path / "packed", task).train) == len(whole.train)
+
+
+def test_check_folder_takes_a_relative_path(tmp_path, monkeypatch) -> None:
+    class_folders(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert check_folder("data") == []
 
 
 @pytest.mark.parametrize("name", ["COCO objects", "labelme shapes"])

@@ -127,7 +127,7 @@ def _folder(top: Path, max_pixels: int, max_dropped: float) -> list[DataError]:
         classes[split] = class_folders(folder)
         for name in classes[split]:
             images, _ = images_below(folder / name)
-            errors += check_images(images, root=top, max_pixels=max_pixels)
+            errors += check_images(map(os.path.abspath, images), root=top, max_pixels=max_pixels)
             if not images and not any(error.path == str(folder / name) for error in errors):
                 text = f"Expected at least one image in the folder of class {name!r}, but it holds none."
                 errors.append(DataError(text, path=folder / name, field="class"))
@@ -166,9 +166,9 @@ def read_folder(root: Path, *, seed: int = 0) -> Source:
     readers, notices = opened
 
     def errors(left_out: bool) -> list[DataError]:
-        files = [file for reader in readers.values() for file in reader.files]
+        files = [os.path.abspath(file) for reader in readers.values() for file in reader.files]  # noqa: PTH100
         first, names = next(iter(readers.items()))
-        listed = check_images(files, root=root.absolute())
+        listed = check_images(files, root=root)
         for split, reader in readers.items():
             if reader.classes != names.classes:
                 text = classes_differ(names.classes, split, reader.classes, of=first)
