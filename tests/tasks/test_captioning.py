@@ -165,7 +165,7 @@ def test_both_arms_begin_with_the_same_decoder():
     assert torch.equal(*made)
 
 
-def test_a_named_backbone_is_frozen_thawed_and_pooled():
+def test_a_named_backbone_is_frozen_unfrozen_and_pooled():
     task = Captioner(
         "timm/resnet10t", init="scratch", vocabulary=WORDS, decoder="fc", embed=8, hidden=8, optim=FLAT
     )
