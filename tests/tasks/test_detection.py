@@ -178,11 +178,16 @@ def test_torchvision_weights_give_torchvision_detections(name):
         want = theirs([image])[0]
     found = ours.predict_step([image])[0]
     assert len(found.boxes) == len(want["boxes"]) == 100
-    torch.testing.assert_close(found.boxes, want["boxes"], atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(found.scores, want["scores"], atol=1e-4, rtol=0)
-    assert torch.equal(found.labels + 1, want["labels"])
+    # Scores of drawn weights lie so close that rounding decides the order of some, and with it which of two
+    # overlapping boxes stays. An error in the arithmetic moves all boxes.
+    near = (found.boxes[:, None] - want["boxes"][None]).abs().amax(-1) < 0.01  # (100, 100), in pixels
+    near &= (found.scores[:, None] - want["scores"][None]).abs() < 1e-4
+    near &= (found.labels + 1)[:, None] == want["labels"][None]
+    assert near.any(0).sum() >= 95
+    assert near.any(1).sum() >= 95
     if "masks" in want:
-        same = (found.masks == (want["masks"][:, 0] >= 0.5)).float().mean()
+        ours_at, theirs_at = near.nonzero()[:, 0], near.nonzero()[:, 1]
+        same = (found.masks[ours_at] == (want["masks"][theirs_at, 0] >= 0.5)).float().mean()
         assert same > 0.999
 
 
