@@ -116,8 +116,13 @@ def test_damaged_predictions_lose_only_their_lines(tmp_path) -> None:
     folder = make_run(tmp_path, "scratch", predictions=5)
     with (folder / "predictions/val.jsonl").open("a") as file:
         file.write('{"id": "torn\n[1, 2]\n{"no": "id"}\n')
-    rows = read_predictions(folder)
+    notes: list[str] = []
+    rows = read_predictions(folder, notes=notes)
     assert len(rows) == 5
+    first = "predictions/val.jsonl: 3 of 8 lines are left out, which are no rows (the first is line 6)"
+    assert notes == [first]
+    make_run(tmp_path, "pretrained", predictions=5)
+    assert first in write_report(compare([tmp_path]), tmp_path).read_text(encoding="utf-8")
     counts = confusion(rows, CLASSES)
     assert counts is not None
     assert counts.sum() == 5

@@ -17,25 +17,38 @@ MAX_CURVES_BYTES = 16 * 2**20
 SIDE = 160
 
 
-def read_predictions(folder: str | Path, name: str = "predictions/val.jsonl") -> list[dict[str, Any]]:
+def read_predictions(
+    folder: str | Path, name: str = "predictions/val.jsonl", *, notes: list[str] | None = None
+) -> list[dict[str, Any]]:
     """Return the rows of a predictions file that can be read; none if there is no file.
 
     Args:
         folder: The run's folder.
         name: Path of the file below it.
+        notes: Gets a sentence on what was left out, if anything was.
     """
-    path = Path(folder) / name
-    if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+    path, left_out = Path(folder) / name, notes if notes is not None else []
+    if not path.is_file():
         return []
-    rows = []
+    if path.stat().st_size > MAX_FILE_BYTES:
+        left_out.append(f"{name} is left out: it is larger than {MAX_FILE_BYTES >> 20} MiB")
+        return []
+    rows, faulty = [], []
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
             except ValueError:
-                continue
+                row = None
             if isinstance(row, dict) and "id" in row:
                 rows.append(row)
+            else:
+                faulty.append(number)
+    if faulty:
+        left_out.append(
+            f"{name}: {len(faulty)} of {len(rows) + len(faulty)} lines are left out, which are no rows (the "
+            f"first is line {faulty[0]})"
+        )
     return rows
 
 

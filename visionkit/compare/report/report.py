@@ -68,9 +68,8 @@ def _attempt(name: str, make: Callable[[], T], problems: list[str]) -> T | None:
         return None
 
 
-def _sections(comparison: Comparison, figures: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _sections(data: ReportData, figures: Path, problems: list[str]) -> list[dict[str, Any]]:
     """Draw every figure that applies, each section once."""
-    data = ReportData(comparison)
     sections = []
     for title, rows in groupby(FIGURES, key=lambda row: row.title):
         section: dict[str, Any] = {"title": title, "notes": [], "images": [], "table": (), "cards": []}
@@ -104,6 +103,7 @@ def _image(panel: Panel, figures: Path) -> str:
 
 def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict[str, Any]:
     sentences = headline(comparison)
+    data = ReportData(comparison)
     last = comparison.records[-1].result
     facts = comparison.data.get("facts") or {}
     return {
@@ -119,12 +119,12 @@ def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict
         "weights_note": WEIGHTS_NOTE,
         "monitor": comparison.monitor,
         "monitor_row": metric_label(comparison, comparison.monitor),
-        "sections": _sections(comparison, figures, problems),
+        "sections": _sections(data, figures, problems),
         "problems": problems,
         "equal": _rows(comparison.equal),
         "allowed": comparison.allowed,
         "skipped": comparison.skipped,
-        "notes": comparison.notes,
+        "notes": (*comparison.notes, *data.notes),
         "notices": comparison.notices(),
         "config": _rows(last["config"]),
         "environment": _rows(last.get("env") or {}),

@@ -22,16 +22,20 @@ class ReportData:
         name: The name of the data.
         runs: Arm to the run that its sample predictions are of; arms without predictions have none.
         rows: Arm to image id to the row of the predictions file.
+        notes: What was left out of the predictions files.
     """
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
         self.name = str(comparison.data.get("name", "data"))
         self.runs = {arm: run for arm, run in one_run_each(comparison) if run.result.get("predictions")}
-        self.rows: dict[str, dict[str, dict[str, Any]]] = {
-            arm: {str(row["id"]): row for row in read_predictions(run.folder, run.result["predictions"])}
-            for arm, run in self.runs.items()
-        }
+        self.rows: dict[str, dict[str, dict[str, Any]]] = {}
+        self.notes: list[str] = []
+        for arm, run in self.runs.items():
+            notes: list[str] = []
+            rows = read_predictions(run.folder, run.result["predictions"], notes=notes)
+            self.rows[arm] = {str(row["id"]): row for row in rows}
+            self.notes += [f"{run.folder.name}: {note}" for note in notes]
 
     @property
     def samples_of(self) -> str:

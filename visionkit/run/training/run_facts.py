@@ -110,9 +110,13 @@ def _equal(
         },
         "order": data.order_fingerprint(),
         "skipped_samples": data.skipped_counts(),
-        "draws": {"seed": data.seed, "batch_transform": type(data.batch_transform).__name__},
+        "draws": {"seed": data.seed, "batch_transform": _name(data.batch_transform)},
         "precision": precision,
     }
+
+
+def _name(transform: object | None) -> str:
+    return "none" if transform is None else type(transform).__name__
 
 
 def _weights(task: lightning.LightningModule) -> dict[str, Any]:
