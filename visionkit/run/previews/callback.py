@@ -22,12 +22,13 @@ from PIL import Image
 from visionkit.distributed import all_gather_objects
 from visionkit.files import finite, to_plain
 from visionkit.printable import printable_values
-from visionkit.run.previews.image_grid import join_grid
+from visionkit.run.previews.image_grid import join_grid, to_pil
 from visionkit.run.training.best_effort import BestEffort
 
 __all__ = ["Preview", "PreviewKind", "is_last_validation", "random_order"]
 
 Row = dict[str, Any]
+NUM_INPUTS = 4  # images whose activations `visionkit watch` shows
 
 
 class PreviewKind(Protocol):
@@ -85,7 +86,7 @@ class _Selection:
 
 
 class Preview(BestEffort, Callback):
-    """Writes `figures/` (train-batch.png, val-worst.png, val-random.png) and `predictions/val.jsonl`.
+    """Writes `figures/` (train-batch.png, val-worst.png, val-random.png, watch/) and `predictions/val.jsonl`.
 
     The predictions are those of the last validation: the same weights that the final score is of.
 
@@ -124,6 +125,16 @@ class Preview(BestEffort, Callback):
                     {**batch, "ids": [_name(value) for value in batch["ids"]]} if "ids" in batch else batch
                 )
                 join_grid(self.kind.training(named, self.num_train)).save(path)
+                self._write_inputs(batch)
+
+    def _write_inputs(self, batch: Any) -> None:
+        """Write the first images as the network receives them, without labels, for `visionkit watch`."""
+        images = batch["images"][:NUM_INPUTS] if isinstance(batch, dict) and "images" in batch else []
+        for idx, image in enumerate(images):
+            if len(image) in (1, 3):
+                path = self.folder / "figures" / "watch" / f"{idx}.png"
+                path.parent.mkdir(exist_ok=True)
+                to_pil(image, side=max(image.shape[-2:])).save(path)
 
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

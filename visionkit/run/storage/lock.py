@@ -26,7 +26,7 @@ from visionkit.files import process_exists
 from visionkit.printable import printable
 from visionkit.run.storage.disk import unwritable
 
-__all__ = ["FILE", "hold"]
+__all__ = ["FILE", "hold", "is_held"]
 
 FILE = "run.lock"
 # Windows has none: the content of the file decides.
@@ -73,6 +73,23 @@ def hold(folders: Sequence[str | Path]) -> Iterator[None]:
             if new:
                 with contextlib.suppress(OSError):
                     folder.rmdir()  # only if nothing was written
+
+
+def is_held(folder: str | Path) -> bool:
+    """Return whether somebody trains in a run's folder, by what its lock file says; nothing is locked.
+
+    Args:
+        folder: The run's folder.
+    """
+    path = Path(folder) / FILE
+    try:
+        content = json.loads(path.read_bytes()[:65536])
+        age = time.time() - path.stat().st_mtime
+    except (OSError, ValueError):
+        return False
+    if isinstance(content, dict) and content.get("host") == socket.gethostname():
+        return _runs(content.get("pid"))
+    return age < STALE
 
 
 def _take(folder: Path) -> int:

@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from visionkit.files import finite, to_plain
 from visionkit.printable import printable_values
 from visionkit.run.storage.disk import write_file
@@ -26,6 +24,8 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy"
 
 def environment() -> dict[str, Any]:
     """Return the versions and the hardware of this process."""
+    import torch
+
     from visionkit import __version__
 
     versions: dict[str, str] = {"visionkit": __version__, "python": platform.python_version()}
@@ -50,6 +50,8 @@ def environment() -> dict[str, Any]:
 
 def peak_memory_mb() -> float:
     """Return the largest memory so far in MB: of the device on CUDA, of this process on a CPU."""
+    import torch
+
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
     scale = 2**20 if sys.platform == "darwin" else 2**10

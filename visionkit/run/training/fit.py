@@ -101,7 +101,7 @@ def fit(
         )
         problems: list[str] = []
         with _ending(parts.trackers):
-            resume, changed = _open_folder(config, folder, parts.saver)
+            resume, changed = _open_folder(config, folder, parts.saver, plan)
             if policy.compile:
                 task.compile()
             print_banner(config, task, data, trainer, policy, folder, plan, resume, changed)
@@ -304,7 +304,9 @@ class _Clock(Callback):
         self.speed = self._timed / self._spent if self._spent else 0.0
 
 
-def _open_folder(config: RunConfig, folder: Path, saver: SaveCheckpoints) -> tuple[str | None, str]:
+def _open_folder(
+    config: RunConfig, folder: Path, saver: SaveCheckpoints, plan: ScheduleLength
+) -> tuple[str | None, str]:
     """Prepare the folder on the first process.
 
     Returns:
@@ -329,6 +331,8 @@ def _open_folder(config: RunConfig, folder: Path, saver: SaveCheckpoints) -> tup
         (folder / "config.yaml").write_text(settings, encoding="utf-8")
         command = shlex.join([sys.executable, *sys.argv]) + "\n"
         (folder / "cmd.txt").write_text(command, encoding="utf-8", errors="surrogateescape")
+        ahead = {"images": plan.images, "epochs": plan.epochs, "monitor": list(saver.monitor)}
+        (folder / "plan.json").write_text(json.dumps(ahead) + "\n", encoding="utf-8")
         (folder / "env.json").write_text(json.dumps(environment(), indent=1) + "\n", encoding="utf-8")
     return None if checkpoint is None else str(checkpoint), changed
 
