@@ -110,12 +110,9 @@ def _png(image: Any) -> str:
 
 
 def _step_back() -> None:
-    """Take the lowest priority that the system has."""
-    with contextlib.suppress(OSError, AttributeError):
+    """Take the lowest priority, at which a busy machine still gives a percent of a core."""
+    with contextlib.suppress(OSError, AttributeError):  # not everywhere
         os.nice(19)
-    with contextlib.suppress(OSError, AttributeError):
-        # Runs only where no other process wants the core.
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _in_words(error: Exception) -> str:

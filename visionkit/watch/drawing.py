@@ -112,7 +112,7 @@ class Drawing:
         if self._failures >= _MAX_FAILURES:
             drawn.note = f"The drawing process ended {_MAX_FAILURES} times (memory?): start the page again."
             return
-        drawn.busy, version = True, _changed(run.checkpoint)
+        drawn.busy, drawn.note, version = True, "", _changed(run.checkpoint)
         images = sorted((run.folder / "figures" / "watch").glob("?.png"))[:4]
         request = {"checkpoint": str(run.checkpoint), "images": [str(path) for path in images]}
         answer = self._ask(request)

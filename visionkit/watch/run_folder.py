@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from visionkit.watch.metrics_file import MetricsFile
 
 __all__ = ["RunFolder", "all_runs"]
 
+_RUN_NAME = re.compile(r"-f[0-9.e-]+-s[0-9]+$")  # after the init, as `each_run` names folders
 _MAX_TEXT = 2**20  # bytes of a settings file that is read
 _WINDOW = 180.0  # seconds over which the speed is measured
 _MAX_SAMPLES = 32  # predictions shown
@@ -102,7 +104,7 @@ class RunFolder:
             "folder": str(self.folder),
             "state": state,
             "why": why,
-            "init": str(config.get("init", "")) or self.folder.name,
+            "init": str(config.get("init") or _RUN_NAME.sub("", self.folder.name)),
             "seed": seeds[0] if seeds else None,
             "fraction": fractions[0] if fractions else None,
             "backbone": str(config.get("backbone", "")),
