@@ -82,7 +82,7 @@ def test_networks_of_other_kinds_are_asked_not_known_by_name() -> None:
         def forward(self, images):
             return self.layer(images.mean((2, 3)))
 
-    flat = find_layers(Classifier(Flat(), num_classes=2).eval(), NOISE)
+    flat = find_layers(Classifier(Flat(), init="scratch", num_classes=2).eval(), NOISE)
     assert flat.convolution is None
     assert flat.maps == []
     deep = nn.Conv2d(12, 100, 3)

@@ -19,7 +19,7 @@ from visionkit.watch.run_folder import RunFolder
 
 __all__ = ["Drawing"]
 
-LOOKS = 12.0  # seconds for which a browser that has asked counts as looking
+VIEW_SECONDS = 12.0  # seconds for which a browser that has asked counts as looking
 IDLE = 60.0  # seconds without a browser after which the process ends
 HISTORY = 24  # drawings of a run that are remembered
 _MAX_FAILURES = 3
@@ -99,7 +99,7 @@ class Drawing:
     def _due(self) -> list[tuple[RunFolder, _Drawn]]:
         now, due = time.monotonic(), []
         for run, drawn in list(self._runs.values()):
-            if now - drawn.looked > LOOKS:
+            if now - drawn.looked > VIEW_SECONDS:
                 continue
             version = _changed(run.checkpoint)
             if version == 0:

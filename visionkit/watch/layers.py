@@ -101,7 +101,7 @@ def find_layers(task: Any, images: Sequence[Tensor]) -> Layers:
         task: A task of the library.
         images: `(C, H, W)` in [0, 1], each of its own size.
     """
-    found = Layers()
+    layers = Layers()
     for number, image in enumerate(images):
         listener = _Listener(image.shape[-2:])
         hooks = [
@@ -114,16 +114,16 @@ def find_layers(task: Any, images: Sequence[Tensor]) -> Layers:
         finally:
             for hook in hooks:
                 hook.remove()
-        found.convolution = found.convolution or listener.convolution
+        layers.convolution = layers.convolution or listener.convolution
         for reduction, (name, maps) in listener.last.items():
-            level = next((each for each in found.maps if each.reduction == reduction), None)
+            level = next((each for each in layers.maps if each.reduction == reduction), None)
             if level is None and number == 0:
                 level = LevelMaps(reduction, name)
-                found.maps.append(level)
+                layers.maps.append(level)
             if level is not None:
                 level.maps.append(maps)
-    found.maps.sort(key=lambda level: level.reduction)
-    return found
+    layers.maps.sort(key=lambda level: level.reduction)
+    return layers
 
 
 class _Listener:

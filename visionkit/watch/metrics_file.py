@@ -45,12 +45,12 @@ class MetricsFile:
         """Read what was added; return whether something was. A last line without its end waits for it."""
         try:
             with self.path.open("rb") as file:
-                found = self.path.stat()
+                status = self.path.stat()
                 # A file that is written anew is another one (it is renamed into place), or shorter.
-                if found.st_ino != self._inode or found.st_size < self._offset:
+                if status.st_ino != self._inode or status.st_size < self._offset:
                     self.generation += self._offset > 0
                     self._begin()
-                    self._inode = found.st_ino
+                    self._inode = status.st_ino
                 file.seek(self._offset)
                 chunk = file.read(_MAX_STEP)
         except OSError:

@@ -34,14 +34,14 @@ def all_runs(folders: Sequence[Path]) -> list[Path]:
     Args:
         folders: Run folders, or folders that hold runs, or will.
     """
-    found: dict[Path, None] = {}
+    listed: dict[Path, None] = {}
     for folder in folders:
         inside = _runs_of(folder)
         if not inside:
             children = sorted(child for child in _children(folder) if child.is_dir())
             inside = [run for child in children for run in _runs_of(child)]
-        found |= dict.fromkeys(inside)
-    return list(found)
+        listed |= dict.fromkeys(inside)
+    return list(listed)
 
 
 def _runs_of(folder: Path) -> list[Path]:

@@ -92,10 +92,10 @@ class WatchServer:
 
     def runs(self) -> list[RunFolder]:
         """Look for runs again, and return them all in order."""
-        found = all_runs(self._folders)[:_MAX_RUNS]
+        folders = all_runs(self._folders)[:_MAX_RUNS]
         with self._lock:
             known = {run.folder: run for run in self._runs.values()}
-            made = [known.get(folder) or RunFolder(folder) for folder in found]
+            made = [known.get(folder) or RunFolder(folder) for folder in folders]
             self._runs = {run.key: run for run in made}
         return made
 
