@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from visionkit.predict.load import Loaded, load_task
+    from visionkit.predict.predictor import ImagePrediction, Predictor, load
 
-__all__ = ["Loaded", "load_task"]
+__all__ = ["ImagePrediction", "Loaded", "Predictor", "load", "load_task"]
 
-_HOME = {"Loaded": "load", "load_task": "load"}
+_HOME = {
+    "ImagePrediction": "predictor",
+    "Loaded": "load",
+    "Predictor": "predictor",
+    "load": "predictor",
+    "load_task": "load",
+}
 
 
 def __getattr__(name: str) -> Any:
