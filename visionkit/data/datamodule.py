@@ -89,6 +89,11 @@ class DataModule(lightning.LightningDataModule):
         self.skip_limit = 0.0
         self.skipped: dict[str, dict[int, str]] = {}
 
+    @property
+    def eval_transform(self) -> Transform:
+        """The geometry of evaluation samples."""
+        return self._eval_transform
+
     def skip_unreadable(self, *, limit: float = 0.001) -> None:
         """Go on without samples that cannot be read, as long as they are few.
 

@@ -61,6 +61,7 @@ class Splits:
         name: Name of the data set in results.
         facts: What results record of it (hold-outs made, licence).
         notices: What the reader left out, changed or assumed, counted.
+        opened: How `open_dataset` opened it: "kind" and "options", plain values without paths.
 
     Raises:
         DataError: The fraction of a notice is above its limit.
@@ -73,6 +74,7 @@ class Splits:
     name: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[Notice, ...] = ()
+    opened: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a data set of which too much would be left out."""

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from visionkit import __version__
 from visionkit.compat import ignore_buffers_in_ddp, trainer_of
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.distributed import world_size
@@ -59,6 +60,7 @@ class TaskHooks(lightning.LightningModule):
     lr: float
     train_sums: RunningSums
     loss_terms: dict[str, Tensor]
+    model_facts: dict[str, Any]
     _evaluate: Callable[[Any], None]
     _read: Callable[[Any], Any]
     _make_scores: Callable[[], dict[str, Any]]
@@ -169,8 +171,14 @@ class TaskHooks(lightning.LightningModule):
         return move_batch(batch, device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the task in its checkpoint."""
-        checkpoint.setdefault("visionkit", {})["task"] = task_name(type(self))
+        """Name the task in its checkpoint, with the facts that prediction and evaluation need."""
+        record = checkpoint.setdefault("visionkit", {})
+        record["task"] = task_name(type(self))
+        record["facts"] = plain_settings({**self._known_facts(), "task": record["task"]})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the facts of the checkpoint."""
+        self.model_facts = dict(checkpoint.get("visionkit", {}).get("facts", {}))
 
     @classmethod
     def load_from_checkpoint(
@@ -210,6 +218,12 @@ class TaskHooks(lightning.LightningModule):
         """Keep a backbone that a builder made, with the transfer settings that it was built by."""
         self.transfer, self.backbone = builder.transfer, backbone
         self.normalize = Normalize(backbone.mean, backbone.std)
+
+    def _known_facts(self) -> dict[str, Any]:
+        # A task without a run around it has none yet: what it knows itself.
+        weights = getattr(self.backbone, "weights", None)
+        known = weights.as_dict() if hasattr(weights, "as_dict") else {}
+        return {"version": __version__, "weights": dict(known), **self.__dict__.get("model_facts", {})}
 
     def _save_settings(self, arguments: Mapping[str, Any], **changed: Any) -> None:
         """Keep what a checkpoint needs to build this task again.

@@ -32,6 +32,7 @@ from visionkit.data.pack.reader import check_pack, is_pack, open_pack
 from visionkit.data.scenes.scenes import scenes
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError, expected, unknown_name
+from visionkit.files import to_plain
 from visionkit.notices import Notice
 
 __all__ = [
@@ -98,14 +99,23 @@ def open_dataset(root: str | Path, task: Task, options: OpenOptions = OpenOption
         raise InputError(expected("the data set", "the path of a folder or a file, or 'scenes'", root))
     if str(root) == "scenes":
         sizes = options.scenes
-        return scenes(task, size=sizes.size, train=sizes.train, val=sizes.val, test=sizes.val)
+        made = scenes(task, size=sizes.size, train=sizes.train, val=sizes.val, test=sizes.val)
+        return _remember(made, task, options)
     path = Path(root)
     if not os.path.exists(path):  # noqa: PTH110 (a name that the system cannot take is nothing, too)
         raise DataError(f"Expected a data set for {task}, but there is nothing by this name.", path=path)
     try:
-        return _open_detected(path, task, options)
+        return _remember(_open_detected(path, task, options), task, options)
     except OSError as error:
         raise DataError(f"Expected a data set that can be read, but: {error}.", path=path) from error
+
+
+def _remember(splits: Splits, task: Task, options: OpenOptions) -> Splits:
+    """Keep how a data set was opened, as plain values and without the paths of this machine."""
+    plain = to_plain(options)
+    plain |= {name: Path(plain[name]).name for name in ("classes", "images") if plain[name]}
+    plain["table"]["root"] = Path(plain["table"]["root"]).name
+    return replace(splits, opened={"kind": task, "options": plain})
 
 
 def _open_detected(path: Path, task: Task, options: OpenOptions) -> Splits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class SaveCheckpoints(Checkpoint):
         monitor: Logged name and direction ("max" or "min").
         every: Updates between checkpoints within an epoch; 0 writes at ends of epochs only.
         identity: Data, classes, batch and config of the run; a resume with another identity is refused.
+        facts: Gives what the run knows of the model at a save (`task.model_facts`); the metrics are added.
 
     Attributes:
         best_score: The best of the monitored values so far.
@@ -46,11 +48,13 @@ class SaveCheckpoints(Checkpoint):
         monitor: tuple[str, str],
         every: int = 0,
         identity: dict[str, Any] | None = None,
+        facts: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.monitor = monitor
         self.every = every
         self.identity = identity or {}
+        self.facts = facts
         self.best_score: float | None = None
         self.metrics: dict[str, float] = {}
         self.best_metrics: dict[str, float] = {}
@@ -126,6 +130,9 @@ class SaveCheckpoints(Checkpoint):
             "batches": batches_started(trainer),
             "update": images_per_step(trainer) if trainer.state.fn == "fit" else 0,
         }
+        if self.facts is not None and hasattr(pl_module, "train_sums"):
+            # The task writes them: its own hook runs after the callbacks'.
+            pl_module.model_facts = {**self.facts(), "metrics": dict(self.metrics)}
         sums = getattr(pl_module, "train_sums", None)
         if isinstance(sums, RunningSums):
             # The next logged value covers the steps before the checkpoint too: the curve of a resumed run is

@@ -45,7 +45,7 @@ from visionkit.run.storage.result import TEST_FAILED, environment, write_result
 from visionkit.run.training.banner import print_banner
 from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
-from visionkit.run.training.run_facts import run_facts, run_result
+from visionkit.run.training.run_facts import model_facts, run_facts, run_result
 from visionkit.run.training.schedule_length import ScheduleLength, schedule_length
 from visionkit.run.training.trainer import build_trainer
 
@@ -87,7 +87,7 @@ def fit(
         processes = find_processes(config, accelerator=policy.accelerator)
         plan = schedule_length(config, data, processes.world)
         monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
-        parts = _Parts.of(config, data, plan, folder, monitor)
+        parts = _Parts.of(config, data, plan, folder, monitor, model_facts(config, task, data))
         trainer = build_trainer(
             config,
             folder=folder,
@@ -144,17 +144,25 @@ class _Parts:
 
     @classmethod
     def of(
-        cls, config: RunConfig, data: DataModule, plan: ScheduleLength, folder: Path, monitor: tuple[str, str]
+        cls,
+        config: RunConfig,
+        data: DataModule,
+        plan: ScheduleLength,
+        folder: Path,
+        monitor: tuple[str, str],
+        facts: dict[str, Any],
     ) -> _Parts:
+        clock = _Clock(folder / "metrics.csv")
         saver = SaveCheckpoints(
             folder / "checkpoints",
             monitor=monitor,
             every=config.checkpoint_every,
             identity=_identity(config, data, plan),
+            facts=lambda: {**facts, "images_seen": clock.images},
         )
         root = Path(config.out) if config.out and folder.parent == Path(config.out) else folder
         return cls(
-            clock=_Clock(folder / "metrics.csv"),
+            clock=clock,
             first=[StepSeed(data.seed), SkippedSamples(folder / "faults")],
             guard=FiniteGuard(folder / "faults", skip=config.checks.skip_updates),
             watchdog=RankWatchdog(),

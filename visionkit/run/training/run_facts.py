@@ -8,15 +8,45 @@ from typing import Any
 
 import lightning
 
+from visionkit import __version__
+from visionkit.backbones.weights import portable_init
 from visionkit.config import flatten, roles
 from visionkit.data.datamodule import DataModule
+from visionkit.data.transforms.saved import describe_transform
 from visionkit.printable import printable_values
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.storage.result import environment, peak_memory_mb
 from visionkit.run.training.device_policy import Policy
 from visionkit.run.training.schedule_length import ScheduleLength
 
-__all__ = ["run_facts", "run_result"]
+__all__ = ["model_facts", "run_facts", "run_result"]
+
+
+def model_facts(config: RunConfig, task: lightning.LightningModule, data: DataModule) -> dict[str, Any]:
+    """Return what a checkpoint carries of its run, for prediction and evaluation on another machine.
+
+    Args:
+        config: The run's settings.
+        task: The task that is trained.
+        data: Its data.
+
+    Returns:
+        Plain values, without a path of this machine: "preprocess", "eval_batch_size", "data" (name, kind
+        and options), "init", "weights", "version".
+    """
+    opened = data.splits.opened
+    return {
+        "preprocess": describe_transform(data.eval_transform),
+        "eval_batch_size": data.eval_batch_size,
+        "data": {
+            "name": data.splits.name,
+            "kind": opened.get("kind"),
+            "options": dict(opened.get("options", {})),
+        },
+        "init": portable_init(config.init),
+        "weights": _weights(task),
+        "version": __version__,
+    }
 
 
 def run_facts(

@@ -1,0 +1,66 @@
+"""Evaluation transforms as plain values, which travel with a model, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from visionkit.data.transforms.classification import CenterCrop, Compose, Resize, Transform
+from visionkit.data.transforms.detection import DetectionEval
+from visionkit.errors import InputError, unknown_name
+
+__all__ = ["describe_transform", "transform_from"]
+
+NATIVE = "Native"  # the image as it is: Compose(())
+
+
+def describe_transform(transform: Transform) -> dict[str, Any] | None:
+    """Return an evaluation transform as plain values: its name and its settings.
+
+    Args:
+        transform: A `CenterCrop`, `Resize`, `DetectionEval`, or `Compose(())` (native size).
+
+    Returns:
+        None for any other, such as a function of your own.
+    """
+    if type(transform) is DetectionEval:
+        inner = describe_transform(transform.resize)
+        return None if inner is None else {"name": "DetectionEval", "resize": inner}
+    if type(transform) is Compose and not transform.steps:
+        return {"name": NATIVE}
+    if type(transform) is CenterCrop:
+        return {"name": "CenterCrop", **asdict(transform)}
+    if type(transform) is Resize:
+        size = list(transform.size) if isinstance(transform.size, tuple) else transform.size
+        return {"name": "Resize", "size": size, "max_size": transform.max_size}
+    return None
+
+
+def transform_from(described: Mapping[str, Any]) -> Transform:
+    """Return the transform that `describe_transform` described.
+
+    Args:
+        described: Its name and settings.
+
+    Raises:
+        InputError: The name is not known, or a setting does not fit.
+    """
+    name = str(described.get("name"))
+    settings = {key: value for key, value in described.items() if key != "name"}
+    try:
+        if name == "DetectionEval":
+            resize = transform_from(settings.pop("resize"))
+            if not isinstance(resize, Resize) or settings:
+                raise TypeError(f"its resize is {resize}")
+            return DetectionEval(resize)
+        if name == NATIVE:
+            return Compose(())
+        if name == "CenterCrop":
+            return CenterCrop(**settings)
+        if name == "Resize":
+            size = settings.pop("size")
+            return Resize(tuple(size) if isinstance(size, list | tuple) else size, **settings)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"Expected the settings of {name}, but got {dict(described)}: {error}.") from error
+    raise unknown_name("transform", name, ("CenterCrop", "DetectionEval", NATIVE, "Resize"))

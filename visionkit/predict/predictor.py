@@ -1,0 +1,309 @@
+"""Predict on images with a trained task: threads decode and resize while the network computes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from visionkit.data.transforms.classification import Transform
+from visionkit.data.transforms.saved import transform_from
+from visionkit.errors import DataError, InputError, expected
+from visionkit.predict.load import load_task
+from visionkit.predict.sources import SourceItem, source_items
+from visionkit.run.config import RunConfig
+from visionkit.run.training.device_policy import Policy, choose_policy
+from visionkit.tasks.hooks import TaskHooks
+from visionkit.tasks.saved_settings import task_name
+
+__all__ = ["ImagePrediction", "Model", "Predictor", "TaskModel", "load"]
+
+KINDS = {
+    "Classifier": "classification",
+    "Detector": "detection",
+    "Segmenter": "segmentation",
+    "Captioner": "captioning",
+}
+MAX_BATCH = 32  # without a `batch_size`: more is no faster on a CPU
+
+
+class Model(Protocol):
+    """What a predictor runs."""
+
+    def predict(
+        self, images: list[Tensor], sizes: list[tuple[int, int]], ids: Sequence[str]
+    ) -> list[Any]:  # pragma: no cover
+        """Return one typed prediction an image.
+
+        Args:
+            images: `(3, H, W)` uint8, resized for the network, all of one size.
+            sizes: `(H, W)` of the originals.
+            ids: One name an image.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """The prediction of one image.
+
+    Args:
+        id: The path as given, or the position in the source.
+        path: The file; None for an image in memory.
+        size: `(H, W)` of the original.
+        prediction: The task's typed prediction: boxes are in the frame of the original.
+        kind: "classification", "detection", "segmentation" or "captioning".
+        class_names: Names of the classes.
+        image: The original `(3, H, W)` uint8, upright.
+    """
+
+    id: str
+    path: str | None
+    size: tuple[int, int]
+    prediction: Any
+    kind: str
+    class_names: tuple[str, ...]
+    image: Tensor
+
+
+class TaskModel:
+    """A task as a model, on the device and in the precision that training would choose.
+
+    Args:
+        task: The task.
+        policy: Device, precision and memory format.
+    """
+
+    def __init__(self, task: TaskHooks, policy: Policy) -> None:
+        self.task = task.to("cuda" if policy.accelerator == "gpu" else "cpu").eval()
+        if policy.channels_last:
+            self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.policy = policy
+
+    def predict(self, images: list[Tensor], sizes: list[tuple[int, int]], ids: Sequence[str]) -> list[Any]:
+        """Return one typed prediction an image, as the task's `predict_step` does.
+
+        Args:
+            images: `(3, H, W)` uint8, resized for the network, all of one size.
+            sizes: `(H, W)` of the originals.
+            ids: One name an image.
+        """
+        batch: dict[str, Any] = {"images": images, "ids": list(ids)}
+        if task_name(type(self.task)) == "Detector":
+            batch["targets"] = [{"size": size} for size in sizes]
+        else:
+            batch["images"] = torch.stack(images).to(self.task.device)
+        with self._autocast():
+            predictions: list[Any] = self.task.predict_step(batch)  # type: ignore[assignment]
+        return predictions
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        dtype = types.get(self.policy.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.task.device.type, dtype=dtype)
+
+
+class Predictor:
+    """Predicts on files, folders and images in memory.
+
+    Args:
+        model: What predicts.
+        facts: Its model facts.
+        kind: "classification", "detection", "segmentation" or "captioning".
+        class_names: Names of the classes.
+        transform: Resizes an image for the network.
+        notes: What was chosen or assumed while loading, in sentences.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        facts: dict[str, Any],
+        kind: str,
+        class_names: Sequence[str],
+        transform: Transform,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.model = model
+        self.facts = facts
+        self.kind = kind
+        self.class_names = tuple(class_names)
+        self.transform = transform
+        self.notes = tuple(notes)
+
+    def __call__(self, source: Any, *, batch_size: int = 0) -> list[ImagePrediction]:
+        """Return the predictions of all images of a source, in its order.
+
+        Args:
+            source: See `visionkit.predict.sources.source_items`.
+            batch_size: Images a batch; 0: that of the evaluation, 32 at most.
+
+        Raises:
+            InputError: The source is empty, missing, or nothing of it is an image.
+            DataError: A file cannot be read.
+        """
+        return list(self.stream(source, batch_size=batch_size))
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        batch_size: int = 0,
+        threads: int = 0,
+        on_error: Callable[[str, DataError], object] | None = None,
+    ) -> Iterator[ImagePrediction]:
+        """Yield the predictions one by one, in the order of the source; memory does not grow with it.
+
+        Args:
+            source: See `visionkit.predict.sources.source_items`.
+            batch_size: Images a batch; 0: that of the evaluation, 32 at most. Halved where the memory of a
+                GPU does not suffice.
+            threads: Threads that read and resize; 0: one a core, 8 at most.
+            on_error: Called with the name and the error of a file that cannot be read, which is then left
+                out; without it the error is raised.
+
+        Raises:
+            InputError: The source is empty, missing, or nothing of it is an image.
+            DataError: A file cannot be read, and there is no `on_error`.
+        """
+        if batch_size < 0 or threads < 0:
+            raise InputError(expected("batch_size and threads", "0 or more", (batch_size, threads)))
+        size = batch_size or min(MAX_BATCH, int(self.facts.get("eval_batch_size") or MAX_BATCH))
+        batch: list[_Prepared] = []
+        for prepared in self._prepared(source, size, threads or min(8, os.cpu_count() or 1), on_error):
+            batch.append(prepared)
+            if len(batch) == size:
+                yield from self._predict(batch)
+                batch = []
+        yield from self._predict(batch)
+
+    def _prepared(
+        self, source: Any, size: int, threads: int, on_error: Callable[[str, DataError], object] | None
+    ) -> Iterator[_Prepared]:
+        """Yield read and resized images; at most two batches are ahead of the network."""
+        items = source_items(source)
+        waiting: deque[tuple[SourceItem, Future[_Prepared]]] = deque()
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(self._prepare, item)))
+                if len(waiting) >= 2 * size:
+                    yield from _finished(*waiting.popleft(), on_error)
+            while waiting:
+                yield from _finished(*waiting.popleft(), on_error)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _prepare(self, item: SourceItem) -> _Prepared:
+        original = item.read()
+        sample = {"image": original, "id": item.id}
+        resized = self.transform(sample, torch.Generator())["image"]  # type: ignore[arg-type]
+        return _Prepared(item, original, resized)
+
+    def _predict(self, batch: list[_Prepared]) -> list[ImagePrediction]:
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, each in enumerate(batch):
+            groups.setdefault(tuple(each.resized.shape), []).append(index)
+        predictions: dict[int, Any] = {}
+        for indices in groups.values():
+            predictions |= zip(indices, self._run([batch[index] for index in indices]), strict=True)
+        return [
+            ImagePrediction(
+                each.item.id,
+                each.item.path,
+                each.size,
+                predictions[index],
+                self.kind,
+                self.class_names,
+                each.original,
+            )
+            for index, each in enumerate(batch)
+        ]
+
+    def _run(self, group: list[_Prepared]) -> list[Any]:
+        """Run the model on images of one size, in halves where memory does not suffice."""
+        try:
+            images = [each.resized for each in group]
+            return self.model.predict(images, [each.size for each in group], [each.item.id for each in group])
+        except torch.cuda.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(group) // 2
+        return self._run(group[:half]) + self._run(group[half:])
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    item: SourceItem
+    original: Tensor
+    resized: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.original.shape[-2:]
+        return int(height), int(width)
+
+
+def _finished(
+    item: SourceItem, future: Future[_Prepared], on_error: Callable[[str, DataError], object] | None
+) -> Iterator[_Prepared]:
+    try:
+        yield future.result()
+    except DataError as error:
+        if on_error is None:
+            raise
+        on_error(item.id, error)
+
+
+def load(
+    path: str | Path, *, device: str = "auto", precision: str = "auto", which: str = "best"
+) -> Predictor:
+    """Load a run folder, a folder of runs or a checkpoint for prediction.
+
+    Args:
+        path: See `load_task`.
+        device: "auto", "cpu" or "gpu".
+        precision: "auto" (as training chooses), "32-true", "bf16-mixed" or "16-mixed".
+        which: "best" (the checkpoint of the best validation) or "last".
+
+    Raises:
+        InputError: Nothing is there, the run is unfinished, or the device is not.
+        DataError: The checkpoint is damaged.
+    """
+    loaded = load_task(path, which=which)
+    policy = choose_policy(RunConfig(accelerator=device, precision=precision), loaded.task)
+    described, notes = loaded.facts.get("preprocess"), [loaded.note] if loaded.note else []
+    if described is None:
+        described = _default_preprocess(loaded.task)
+        notes.append(f"The checkpoint does not say how images are resized; {described} is used.")
+    return Predictor(
+        TaskModel(loaded.task, policy),
+        facts=loaded.facts,
+        kind=KINDS[task_name(type(loaded.task))],
+        class_names=tuple(getattr(loaded.task, "class_names", None) or ()),
+        transform=transform_from(described),
+        notes=notes,
+    )
+
+
+def _default_preprocess(task: TaskHooks) -> dict[str, Any]:
+    """Return how images are resized for a task that was trained on loaders of the user's own."""
+    kind = KINDS[task_name(type(task))]
+    size = task.hparams.get("image_size")
+    side = int(min(size) if isinstance(size, list | tuple) else size or 224)
+    if kind == "segmentation":
+        return {"name": "Native"}
+    if kind == "detection":  # its image_size is the longest side: 5/3 of the short one
+        resize = {"name": "Resize", "size": max(1, round(side * 3 / 5)), "max_size": side}
+        return {"name": "DetectionEval", "resize": resize}
+    return {"name": "CenterCrop", "size": side, "fraction": 1.0}
