@@ -85,7 +85,7 @@ class TaskModel:
     def __init__(self, task: TaskHooks, policy: Policy) -> None:
         self.task = task.to("cuda" if policy.accelerator == "gpu" else "cpu").eval()
         if policy.channels_last:
-            self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.task.to(memory_format=torch.channels_last)
         self.policy = policy
 
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]], ids: Sequence[str]) -> list[Any]:
@@ -102,7 +102,7 @@ class TaskModel:
         else:
             batch["images"] = torch.stack(images).to(self.task.device)
         with self._autocast():
-            predictions: list[Any] = self.task.predict_step(batch)  # type: ignore[assignment]
+            predictions: list[Any] = self.task.predict_step(batch)
         return predictions
 
     def _autocast(self) -> AbstractContextManager[Any]:

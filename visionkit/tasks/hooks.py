@@ -222,7 +222,7 @@ class TaskHooks(lightning.LightningModule):
     def _known_facts(self) -> dict[str, Any]:
         # A task without a run around it has none yet: what it knows itself.
         weights = getattr(self.backbone, "weights", None)
-        known = weights.as_dict() if hasattr(weights, "as_dict") else {}
+        known = {} if weights is None else weights.as_dict()
         return {"version": __version__, "weights": dict(known), **self.__dict__.get("model_facts", {})}
 
     def _save_settings(self, arguments: Mapping[str, Any], **changed: Any) -> None:

@@ -163,7 +163,8 @@ class _Listener:
         if x.ndim == 3 and self.grid is not None:
             extra = x.shape[1] - math.prod(self.grid)
             if 0 <= extra <= _PREFIX:
-                return x[0, extra:].T.unflatten(1, self.grid)  # (N, C) -> (C, h, w)
+                maps: Tensor = x[0, extra:].T.unflatten(1, self.grid)  # (N, C) -> (C, h, w)
+                return maps
         return None
 
     def _reduction(self, height: int, width: int) -> int:

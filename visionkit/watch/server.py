@@ -186,8 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
             png = watch.drawing.png(match[1], match[2])
             self._send(png, "image/png") if png is not None else self._missing()
         elif match := _FILE.fullmatch(path):
-            content = _image_of(watch.run(match[1]), match[2])
-            self._send(content, "image/png") if content is not None else self._missing()
+            image = _image_of(watch.run(match[1]), match[2])
+            self._send(image, "image/png") if image is not None else self._missing()
         else:
             self._missing()
 

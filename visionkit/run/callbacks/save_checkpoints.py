@@ -132,7 +132,7 @@ class SaveCheckpoints(Checkpoint):
         }
         if self.facts is not None and hasattr(pl_module, "train_sums"):
             # The task writes them: its own hook runs after the callbacks'.
-            pl_module.model_facts = {**self.facts(), "metrics": dict(self.metrics)}
+            pl_module.model_facts = {**self.facts(), "metrics": dict(self.metrics)}  # type: ignore[assignment]
         sums = getattr(pl_module, "train_sums", None)
         if isinstance(sums, RunningSums):
             # The next logged value covers the steps before the checkpoint too: the curve of a resumed run is
