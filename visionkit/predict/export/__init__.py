@@ -1,0 +1,2 @@
+"""Export."""
+__all__: list[str] = []
