@@ -19,7 +19,7 @@ from visionkit.data.transforms.saved import transform_from
 from visionkit.errors import DataError, InputError, expected
 from visionkit.predict.export.onnx_model import OnnxModel
 from visionkit.predict.kinds import default_preprocess, kind_of
-from visionkit.predict.load import load_task
+from visionkit.predict.loaded import load_task
 from visionkit.predict.result import Result
 from visionkit.predict.sources import SourceItem, source_items
 from visionkit.run.config import RunConfig

@@ -23,7 +23,7 @@ from visionkit.predict.export.onnx_model import open_session, run_session
 from visionkit.predict.export.onnx_writer import OPSET, to_onnx, to_program
 from visionkit.predict.export.state_file import write_state
 from visionkit.predict.kinds import default_preprocess
-from visionkit.predict.load import load_task
+from visionkit.predict.loaded import load_task
 from visionkit.tasks import Captioner, Classifier, Detector
 from visionkit.tasks.hooks import TaskHooks
 
