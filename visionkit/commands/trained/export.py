@@ -31,7 +31,9 @@ def main(argv: Sequence[str]) -> int:
         "  visionkit describe pets.onnx\n  visionkit predict pets.onnx photos/",
     )
     parser.add_argument("run", metavar="RUN", help="a run folder, a folder of runs, or a checkpoint")
-    parser.add_argument("--format", default="onnx", metavar="NAME", help="onnx (default) | torch | safetensors")
+    parser.add_argument(
+        "--format", default="onnx", metavar="NAME", help="onnx (default) | torch | safetensors"
+    )
     parser.add_argument("--out", default="", metavar="FILE", help="default: RUN/model.ENDING")
     parser.add_argument("--uint8", action="store_true", help="take uint8 RGB images, not float in [0, 1]")
     parser.add_argument("--images", default=[], nargs="+", metavar="PATH", help="compare on these images")

@@ -36,13 +36,13 @@ def check_images(images: Any, run_folder: Path | None, *, channels: int) -> tupl
     if images is not None:
         read = [item.read() for item, _ in zip(source_items(images), range(_COUNT))]
         return read, f"{len(read)} images given"
-    kept = sorted((run_folder / "figures" / "watch").glob("?.png")) if run_folder is not None else []
+    of_run = sorted((run_folder / "figures" / "watch").glob("?.png")) if run_folder is not None else []
     if channels != 3:
         drawn = torch.rand(_COUNT, channels, 8, 8, generator=torch.Generator().manual_seed(0))
         smooth = F.interpolate(drawn, size=(224, 224), mode="bicubic", align_corners=False).clamp(0, 1)
         return list((smooth * 255).byte()), f"{_COUNT} drawn images of {channels} channels"
-    if kept:
-        read = [item.read() for item, _ in zip(source_items([str(file) for file in kept]), range(_COUNT))]
+    if of_run:
+        read = [item.read() for item, _ in zip(source_items([str(file) for file in of_run]), range(_COUNT))]
         return read, f"{len(read)} training images of the run"
     from visionkit.data.scenes.scenes import scenes
 

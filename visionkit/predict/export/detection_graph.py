@@ -145,32 +145,35 @@ class DetectionGraph(nn.Module):
         decoded = self.heads.box_coder.decode_single(offsets, rois[1:, 1:])
         boxes = _clip(decoded.reshape(-1, logits.shape[1], 4), size)[:, 1:]  # (R, K, 4), no background
         scores = logits.softmax(-1)[:, 1:]
-        real = (boxes[..., 2:] - boxes[..., :2] >= _MIN_SIDE).all(-1) & (scores > self.rcnn.score_threshold)
+        large = (boxes[..., 2:] - boxes[..., :2] >= _MIN_SIDE).all(-1)
+        scores = scores * (large & (scores > self.rcnn.score_threshold))
         # Step 2: back to P proposals an image, by class.
         batch, count = valid.shape
         shape = (batch * count, scores.shape[1])
         by_class = boxes.new_zeros((*shape, 4)).index_put((index,), boxes).unflatten(0, (batch, count))
         by_class = by_class.transpose(1, 2)  # (B, K, P, 4)
-        kept = scores.new_zeros(shape).index_put((index,), scores * real).unflatten(0, (batch, count))
-        kept = kept.transpose(1, 2)  # (B, K, P)
+        ranked = scores.new_zeros(shape).index_put((index,), scores).unflatten(0, (batch, count))
+        ranked = ranked.transpose(1, 2)  # (B, K, P)
         # Step 3: suppression within each class, and the best of all.
         limit = self.rcnn.detections_per_img
-        keep = suppress(by_class.flatten(0, 1), kept.flatten(0, 1), self.rcnn.nms_threshold, limit)
-        kept = (kept.flatten(0, 1) * keep).unflatten(0, (batch, shape[1])).flatten(1)  # (B, K * P)
-        best = F.pad(kept, (0, max(0, limit - shape[1] * count))).topk(limit, dim=1)
-        found = best.values > 0
-        labels = (best.indices // count) * found
-        return _take(by_class.flatten(1, 2), best.indices * found) * found[..., None], best.values, labels
+        keep = suppress(by_class.flatten(0, 1), ranked.flatten(0, 1), self.rcnn.nms_threshold, limit)
+        ranked = (ranked.flatten(0, 1) * keep).unflatten(0, (batch, shape[1])).flatten(1)  # (B, K * P)
+        best = F.pad(ranked, (0, max(0, limit - shape[1] * count))).topk(limit, dim=1)
+        real = best.values > 0
+        labels = (best.indices // count) * real
+        return _take(by_class.flatten(1, 2), best.indices * real) * real[..., None], best.values, labels
 
     def _masks(self, maps: Sequence[Tensor], boxes: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
         """Return the masks of detections within their boxes, `(B, N, 28, 28)`; zeros where there is none."""
         rois, index = _regions(boxes, valid)
-        logits = self.heads.mask_head(self.heads.mask_roi_pool.pool(maps, rois))[1:]  # (R, K + 1, M, M)
+        pooled = self.heads.mask_roi_pool.pool(maps, rois)
+        logits = self.heads.mask_head(pooled)[1:]  # (R, K + 1, M, M)
         classes = labels.flatten()[index] + 1
         chosen = logits.gather(1, classes[:, None, None, None].expand(-1, 1, *logits.shape[2:]))[:, 0]
         batch, count = valid.shape
         masks = logits.new_zeros((batch * count, *logits.shape[2:])).index_put((index,), chosen.sigmoid())
-        return masks.unflatten(0, (batch, count))
+        unpacked: Tensor = masks.unflatten(0, (batch, count))
+        return unpacked
 
 
 def _regions(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

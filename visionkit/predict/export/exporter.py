@@ -100,8 +100,8 @@ def export(
         if format == "safetensors":
             metadata = write_state(task, target, metadata)
             return Exported(target, metadata, ("Every tensor was read back and is equal.",))
-        found, whose = check_images(images, run_folder, channels=task.channels)
-        return _export_graph(task, target, format, metadata, found, whose)
+        checked_on, whose = check_images(images, run_folder, channels=task.channels)
+        return _export_graph(task, target, format, metadata, checked_on, whose)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _export_graph(
         if not plan.dynamic_size:
             metadata["size"] = [int(side) for side in plan.example.shape[-2:]]
         speed = _speed(run, task, plan.batches[0])
-        write_atomic(target, lambda part: _WRITERS[format](part, content, metadata))
+        write_atomic(target, partial(_WRITERS[format], content, metadata))
         return Exported(target, metadata, tuple(_notes(task, metadata, failures)), speed)
     raise _refused(task, failures[-1], format) from failures[-1]
 
@@ -175,18 +175,18 @@ def _traced(
     return program, run
 
 
-def _write_onnx(path: Path, model: Any, metadata: Mapping[str, Any]) -> None:
+def _write_onnx(model: Any, metadata: Mapping[str, Any], path: Path) -> None:
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, to_json(metadata)
     path.write_bytes(model.SerializeToString())
 
 
-def _write_program(path: Path, program: Any, metadata: Mapping[str, Any]) -> None:
+def _write_program(program: Any, metadata: Mapping[str, Any], path: Path) -> None:
     with path.open("wb") as stream:  # by name it would have to end in .pt2
         torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
 
 
-_WRITERS: dict[str, Callable[[Path, Any, Mapping[str, Any]], None]] = {
+_WRITERS: dict[str, Callable[[Any, Mapping[str, Any], Path], None]] = {
     "onnx": _write_onnx,
     "torch": _write_program,
 }
@@ -229,11 +229,11 @@ def _notes(task: TaskHooks, metadata: Mapping[str, Any], failures: list[Exceptio
         yield f"The file takes images of {size} (height x width) only: {first_line(failures[0])}"
     if isinstance(task, Captioner) and (task.decoding.beams > 1 or task.decoding.groups > 1):
         yield (
-            f"The file takes the likeliest word each time; the task itself searches with {task.decoding.beams} "
-            "beams, so its captions may be others."
+            f"The file takes the likeliest word each time; the task itself searches with "
+            f"{task.decoding.beams} beams, so its captions may be others."
         )
     if isinstance(task, Detector) and (task.tta_flip or task.tta_sizes):
-        yield "The file sees an image once, without the other views that the task joins (tta_flip, tta_sizes)."
+        yield "The file sees an image once, without the other views of the task (tta_flip, tta_sizes)."
 
 
 def _refused(task: TaskHooks, error: Exception, format: str) -> Exception:

@@ -107,8 +107,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     text = readers[file.suffix](file)
     if text is None:
         raise DataError(
-            "Expected a file that visionkit exported, but it says nothing of a task: no class names, no image "
-            "size. Export the run with `visionkit export`; other files are used with their own tools.",
+            "Expected a file that visionkit exported, but this one says nothing of a task, its classes "
+            "or its image size. Export the run with `visionkit export`; others have their own tools.",
             path=file,
         )
     return _parsed(text, file)
@@ -124,8 +124,8 @@ def _parsed(text: str, file: Path) -> dict[str, Any]:
     if made.get("format") != FORMAT:
         written = made.get("version", "another version")
         raise DataError(
-            f"Expected format {FORMAT}, but it has {made.get('format')!r}: visionkit {written} wrote it, this "
-            f"is {__version__}. Export it again, or update visionkit.",
+            f"Expected format {FORMAT}, but it has {made.get('format')!r}: visionkit {written} wrote it, and "
+            f"this is {__version__}. Export it again, or update visionkit.",
             path=file,
         )
     shapes = {"preprocess": dict, "input": dict, "class_names": list, "outputs": list}
@@ -141,11 +141,11 @@ def _of_onnx(file: Path) -> str | None:
         model = onnx.load(file, load_external_data=False)
     except Exception as error:  # protobuf's own, and onnx's
         raise DataError(f"is no ONNX file, or is damaged: {error}", path=file) from error
-    found = [entry.value for entry in model.metadata_props if entry.key == KEY]
+    texts = [entry.value for entry in model.metadata_props if entry.key == KEY]
     outside = onnx.TensorProto.EXTERNAL
-    if found and any(tensor.data_location == outside for tensor in model.graph.initializer):
+    if texts and any(tensor.data_location == outside for tensor in model.graph.initializer):
         raise DataError("its weights are in another file; exported files hold theirs.", path=file)
-    return found[0] if found else None
+    return texts[0] if texts else None
 
 
 def _of_safetensors(file: Path) -> str | None:
@@ -153,10 +153,10 @@ def _of_safetensors(file: Path) -> str | None:
 
     try:
         with safe_open(file, framework="pt") as content:
-            found: dict[str, str] = content.metadata() or {}
+            header: dict[str, str] = content.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"is no safetensors file, or is damaged: {error}", path=file) from error
-    return found.get(KEY)
+    return header.get(KEY)
 
 
 def _of_program(file: Path) -> str | None:

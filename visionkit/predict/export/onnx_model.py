@@ -50,9 +50,7 @@ class OnnxModel:
         self.session = open_session(path, device=device)
         self.outputs = [output.name for output in self.session.get_outputs()]
         if self.outputs != self.metadata.get("outputs"):
-            raise DataError(
-                expected("its outputs", self.metadata.get("outputs"), self.outputs), path=path
-            )
+            raise DataError(expected("its outputs", self.metadata.get("outputs"), self.outputs), path=path)
         self._make = _MAKERS[self.metadata["kind"]]
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
@@ -122,9 +120,9 @@ def run_session(session: Any, metadata: Mapping[str, Any], images: Tensor) -> di
     elif images.dtype != torch.uint8 and wants_bytes:
         images = (images * 255).round().to(torch.uint8)
     given = session.get_inputs()[0]
-    for axis, wanted in enumerate(given.shape):
-        if isinstance(wanted, int) and wanted != images.shape[axis]:
-            shape = tuple(side if isinstance(side, int) else str(side) for side in given.shape)
+    for axis, side in enumerate(given.shape):
+        if isinstance(side, int) and side != images.shape[axis]:
+            shape = tuple(given.shape)
             raise InputError(expected("images for this file", shape, tuple(images.shape), fix="Resize them."))
     values = session.run(None, {given.name: images.numpy()})
     names = [output.name for output in session.get_outputs()]
@@ -152,18 +150,17 @@ def _detections(
     model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
 ) -> list[Detections]:
     outputs = model.run(images)
-    found = []
+    of_images = []
     for row, count in enumerate(outputs["count"].tolist()):
         one = {name: outputs[name][row, :count] for name in ("boxes", "scores", "labels")}
         if "masks" in outputs:
             one["masks"] = outputs["masks"][row, :count, None]
-        found.append(one)
+        of_images.append(one)
     given = [(int(images.shape[-2]), int(images.shape[-1]))] * len(images)
-    restored = ImageBatch(images, given, given).restore(found, originals=sizes)
+    restored = ImageBatch(images, given, given).restore(of_images, originals=sizes)
     names = model.metadata["class_names"] or None
     return [
-        Detections.on_host(one, class_names=names, name=name)
-        for one, name in zip(restored, ids, strict=True)
+        Detections.on_host(one, class_names=names, name=name) for one, name in zip(restored, ids, strict=True)
     ]
 
 
