@@ -1,0 +1,79 @@
+"use strict";
+// What the network gave, as the values that Result.to_dict() of the Python library has.
+
+const className = (about, index) => about.class_names[index] ?? `class ${index}`;
+
+/** Class names with their values, the largest first; equal ones in the order of the classes. */
+function ranked(about, values) {
+  return Array.from(values, (value, index) => ({ name: className(about, index), index, probability: value }))
+    .sort((one, other) => other.probability - one.probability || one.index - other.index);
+}
+
+function classification(about, outputs) {
+  if (about.target === "regression") return { values: Array.from(outputs.values.data) };
+  const probabilities = Array.from(outputs.probabilities.data);
+  const order = ranked(about, probabilities);
+  if (about.target === "multi") {
+    const indices = [...probabilities.keys()].filter((index) => probabilities[index] > 0.5);
+    return { labels: indices.map((index) => className(about, index)), indices, probabilities };
+  }
+  return { label: order[0].name, index: order[0].index, confidence: order[0].probability, top: order.slice(0, 5), probabilities };
+}
+
+/** Boxes go from the frame of the network's input to that of the original. */
+function detection(about, outputs, size, [inputHeight, inputWidth]) {
+  const [height, width] = size;
+  const across = width / inputWidth, down = height / inputHeight;
+  const boxes = [], scores = [], labels = [];
+  const count = Number(outputs.count.data[0]);
+  for (let i = 0; i < count; i += 1) {
+    const [x1, y1, x2, y2] = outputs.boxes.data.subarray(4 * i, 4 * i + 4);
+    boxes.push([x1 * across, y1 * down, x2 * across, y2 * down]);
+    scores.push(outputs.scores.data[i]);
+    labels.push(Number(outputs.labels.data[i]));
+  }
+  return { boxes, scores, labels, names: labels.map((label) => className(about, label)) };
+}
+
+/** The class of each pixel: the largest of its K logits, (1, K, H, W). */
+function classMap(logits) {
+  const [, classes, height, width] = logits.dims;
+  const map = new Uint16Array(height * width), best = logits.data.slice(0, height * width);
+  for (let index = 1; index < classes; index += 1) {
+    const plane = index * height * width;
+    for (let at = 0; at < best.length; at += 1) {
+      if (logits.data[plane + at] > best[at]) {
+        best[at] = logits.data[plane + at];
+        map[at] = index;
+      }
+    }
+  }
+  return { height, width, map };
+}
+
+function segmentation(about, outputs) {
+  const { height, width, map } = classMap(outputs.logits);
+  const counts = new Map();
+  for (const index of map) counts.set(index, (counts.get(index) ?? 0) + 1);
+  const classes = [...counts].map(([index, pixels]) => ({ name: className(about, index), index, pixels, fraction: pixels / map.length }))
+    .sort((one, other) => other.pixels - one.pixels || one.index - other.index);
+  return { classes, map: { height, width, map } };
+}
+
+/** Words up to the end of the sentence; the first words of the vocabulary are its special tokens. */
+function captioning(about, outputs) {
+  const { words, special } = about.vocabulary;
+  const caption = [];
+  for (const token of Array.from(outputs.tokens.data, Number)) {
+    if (token === special.eos) break;
+    if (token !== special.pad && token !== special.bos) caption.push(words[token]);
+  }
+  const sentence = caption.join(" "), logProb = outputs.log_prob.data[0];
+  return { caption: sentence, log_prob: logProb, n_best: [[sentence, logProb]] };
+}
+
+/** The answer of a network to an image of this size (height, width), given its outputs by name. */
+function answerOf(about, outputs, size, inputSize) {
+  const read = { classification, detection, segmentation, captioning }[about.kind];
+  return { kind: about.kind, size, ...read(about, outputs, size, inputSize) };
+}
