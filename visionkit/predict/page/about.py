@@ -49,6 +49,7 @@ def make_about(metadata: Mapping[str, Any], *, size: int, title: str = "") -> di
         "preprocess": metadata["preprocess"],
         "input": metadata["input"],
         "target": metadata.get("target", "single"),
+        "size": metadata.get("size"),
         "rows": _rows(metadata, names, size),
     }
     if kind == "captioning":
@@ -69,8 +70,8 @@ def _rows(metadata: Mapping[str, Any], names: Sequence[str], size: int) -> list[
     rows.append(("Trained on", _data_text(metadata.get("data"))))
     rows += _weights_rows(metadata.get("weights") or {})
     rows.append(("The network sees", _resize_text(metadata["preprocess"])))
-    version = metadata.get("version", "?")
-    rows.append(("Model", f"ONNX opset {metadata.get('opset', '?')}, {size / 1e6:.1f} MB, visionkit {version}"))
+    made_by = f"visionkit {metadata.get('version', '?')}"
+    rows.append(("Model", f"ONNX opset {metadata.get('opset', '?')}, {size / 1e6:.1f} MB, {made_by}"))
     return [(name, printable(value)) for name, value in rows]
 
 
@@ -84,7 +85,10 @@ def _weights_rows(weights: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("Started from", "random weights")]
     named = " ".join(str(weights[key]) for key in ("source", "name", "tag") if weights.get(key))
     data = f", trained on {weights['training_data']}" if weights.get("training_data") else ""
-    rows = [("Started from", f"{named}{data}"), ("Their licence", str(weights.get("licence") or "not stated"))]
+    rows = [
+        ("Started from", f"{named}{data}"),
+        ("Their licence", str(weights.get("licence") or "not stated")),
+    ]
     if weights.get("digest"):
         rows.append(("Their file", f"{weights.get('file', '')} SHA-256 {weights['digest']}".strip()))
     return rows
@@ -102,6 +106,6 @@ def _resize_text(preprocess: Mapping[str, Any]) -> str:
     if name == "Resize" and isinstance(size, Sequence):
         return f"the whole image, resized to {size[1]} x {size[0]} pixels"
     if name == "Resize":
-        most = f", the long one at most {preprocess['max_size']}" if preprocess.get("max_size") else ""
-        return f"the whole image, its short side resized to {size} pixels{most}"
+        limit = f", the long one at most {preprocess['max_size']}" if preprocess.get("max_size") else ""
+        return f"the whole image, its short side resized to {size} pixels{limit}"
     return "the whole image at its own size"

@@ -19,7 +19,7 @@ from typing import Any
 
 from visionkit import __version__
 from visionkit.data.read_image import MAX_PIXELS, read_image
-from visionkit.errors import InputError, RunError, first_line, printable
+from visionkit.errors import DataError, InputError, RunError, first_line, printable
 from visionkit.files import PART
 from visionkit.predict.page.about import make_about
 from visionkit.predict.page.runtime import Runtime
@@ -121,11 +121,15 @@ def _model_bytes(path: Path) -> bytes:
 def _metadata(model: bytes, path: str | Path) -> dict[str, Any]:
     from onnxruntime import InferenceSession
 
-    entries = InferenceSession(model, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
+    try:
+        session = InferenceSession(model, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise DataError(f"is no ONNX model that runs: {first_line(error)}", path=path) from error
+    entries = session.get_modelmeta().custom_metadata_map
     if "visionkit" not in entries:
         raise InputError(
-            f"Expected a model that `visionkit export` wrote, but {path} does not say what it is: its classes "
-            "and the size of its input are not known."
+            f"Expected a model that `visionkit export` wrote, but {path} does not say what it is: its "
+            "classes and the size of its input are not known."
         )
     metadata: dict[str, Any] = json.loads(entries["visionkit"])
     return metadata
@@ -197,7 +201,9 @@ def _write(
 def _write_scripts(folder: Path, embedded: Mapping[str, bytes]) -> list[str]:
     """Write files as scripts of pieces in base64; return their addresses in the order of loading."""
     folder.mkdir()
-    scripts, lines, held = [], [], 0
+    scripts: list[str] = []
+    lines: list[str] = []
+    held = 0
 
     def close() -> None:
         name = f"data/{len(scripts):03}.js"

@@ -24,9 +24,7 @@ PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
 ADDRESS = f"https://registry.npmjs.org/{PACKAGE}/-/{PACKAGE}-{VERSION}.tgz"
 # As the registry states it for this version (`npm view onnxruntime-web@1.30.0 dist.integrity`).
-INTEGRITY = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-)
+INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 MAJOR = "1."
 SCRIPT = "dist/ort.wasm.bundle.min.mjs"
 WASM = "dist/ort-wasm-simd-threaded.wasm"

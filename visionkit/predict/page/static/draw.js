@@ -33,11 +33,36 @@ function drawTag(context, text, color, left, top, limit) {
   context.fillText(text, x + 4, y + 13);
 }
 
-function drawBoxes(context, about, answer, scale, width, { minScore, only }) {
+/** Colour the pixels of an object's mask. */
+function drawMask(context, { left, top, width, height, bits }, [red, green, blue], scale) {
+  if (!bits.length) return;
+  const canvas = new OffscreenCanvas(width, height), inner = canvas.getContext("2d");
+  const image = inner.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
+  const color = (255 << 24) | (blue << 16) | (green << 8) | red;
+  for (let at = 0; at < bits.length; at += 1) pixels[at] = bits[at] * color;
+  inner.putImageData(image, 0, 0);
+  context.drawImage(canvas, left * scale, top * scale, width * scale, height * scale);
+}
+
+/** Lay a word's attention over the part of the image that the network saw: dark where it did not look. */
+function drawAttention(context, { height, width, maps }, index, [top, left, high, wide], scale) {
+  const canvas = new OffscreenCanvas(width, height), inner = canvas.getContext("2d");
+  const image = inner.createImageData(width, height), largest = Math.max(...maps[index]);
+  for (let at = 0; at < maps[index].length; at += 1) image.data[4 * at + 3] = 190 * (1 - maps[index][at] / largest);
+  inner.putImageData(image, 0, 0);
+  context.imageSmoothingEnabled = true;
+  context.drawImage(canvas, left * scale, top * scale, wide * scale, high * scale);
+}
+
+function drawBoxes(context, about, answer, scale, width, { minScore, opacity, only }) {
   const shown = [...answer.boxes.keys()].filter((i) => answer.scores[i] >= minScore);
   const solid = (i) => only === null || only === i;
   context.font = "600 12px system-ui, sans-serif";
   for (const i of shown.reverse()) { // the best ones on top
+    if (answer.masks) {
+      context.globalAlpha = solid(i) ? opacity : 0;
+      drawMask(context, answer.masks[i], colorOf(about, answer.labels[i]), scale);
+    }
     const [x1, y1, x2, y2] = answer.boxes[i].map((value) => value * scale);
     context.globalAlpha = solid(i) ? 1 : 0.25;
     context.lineWidth = 4;
@@ -91,5 +116,6 @@ function drawAnswer(canvas, bitmap, about, answer, width, ratio, options) {
     context.globalAlpha = 1;
   }
   if (answer.boxes) drawBoxes(context, about, answer, scale, width, options);
-  else if (!answer.map) shadeOutside(context, answer.box, scale, width, height);
+  if (answer.attention && options.only !== null) drawAttention(context, answer.attention, options.only, answer.box, scale);
+  if (!answer.map && !answer.boxes) shadeOutside(context, answer.box, scale, width, height);
 }

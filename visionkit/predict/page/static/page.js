@@ -131,7 +131,7 @@ function receive(message) {
 }
 
 function draw() {
-  const width = Math.min(at("figure").clientWidth, Math.max(image.bitmap.width, 480), (640 * image.bitmap.width) / image.bitmap.height);
+  const width = Math.min(at("figure").clientWidth, (640 * image.bitmap.width) / image.bitmap.height);
   at("canvas").style.setProperty("width", `${width}px`);
   drawAnswer(at("canvas"), image.bitmap, about, answer, width, window.devicePixelRatio || 1, options);
   at("canvas").setAttribute("aria-label", `${image.name}${answer ? `: ${summary()}` : ""}`);
@@ -156,7 +156,7 @@ function summary() {
 function show() {
   const makers = { classification: showClasses, detection: showBoxes, segmentation: showMap, captioning: showCaption };
   at("score-control").hidden = !answer.boxes;
-  at("opacity-control").hidden = !answer.map;
+  at("opacity-control").hidden = !answer.map && !answer.masks;
   at("controls").hidden = false;
   at("save-drawing").hidden = at("save-answer").hidden = false;
   makers[answer.kind]();
@@ -169,11 +169,11 @@ function makeTable(caption, heads, rows) {
     make("tbody", {}, ...rows));
 }
 
-/** Bars of classes; `least` are shown, the others on request. */
+/** Bars of the first classes, and of the others on request. */
 function makeBars(rows) {
-  const bar = ({ name, index, probability }) => make("tr", {},
+  const bar = ({ name, probability }) => make("tr", {},
     make("th", { scope: "row" }, name),
-    make("td", { class: "bar" }, make("div", { class: "track" }, make("div", { style: { width: percent(probability), background: css(colorOf(about, index)) } }))),
+    make("td", { class: "bar" }, make("div", { class: "track" }, make("div", { style: { width: percent(probability) } }))),
     make("td", { class: "number" }, percent(probability)));
   const heads = ["class", "", "probability"];
   const all = [makeTable("", heads, rows.slice(0, 5).map(bar))];
@@ -192,18 +192,18 @@ function showClasses() {
   at("result").replaceChildren(make("p", { class: "headline" }, summary()), ...makeBars(order));
 }
 
-/** A name that shows its box or class alone while it has the pointer or the focus. */
-function makeName(text, index) {
+/** A name that shows its box, class or attention alone while it has the pointer or the focus. */
+function makeName(index, ...children) {
   const alone = (only) => () => { options.only = only; draw(); };
-  const color = css(colorOf(about, answer.boxes ? answer.labels[index] : index));
-  return make("button", { type: "button", class: "name", on: { focus: alone(index), blur: alone(null), pointerenter: alone(index), pointerleave: alone(null) } },
-    make("span", { class: "swatch", style: { background: color } }), text);
+  return make("button", { type: "button", class: "name", on: { focus: alone(index), blur: alone(null), pointerenter: alone(index), pointerleave: alone(null) } }, ...children);
 }
+
+const makeSwatch = (index) => make("span", { class: "swatch", style: { background: css(colorOf(about, index)) } });
 
 function showBoxes() {
   const shown = shownBoxes();
   const rows = shown.map((i) => make("tr", {},
-    make("th", { scope: "row" }, makeName(answer.names[i], i)), make("td", { class: "number" }, answer.scores[i].toFixed(2)),
+    make("th", { scope: "row" }, makeName(i, makeSwatch(answer.labels[i]), answer.names[i])), make("td", { class: "number" }, answer.scores[i].toFixed(2)),
     make("td", { class: "number" }, answer.boxes[i].map((value) => value.toFixed(0)).join(" "))));
   const hidden = answer.boxes.length - shown.length;
   at("result").replaceChildren(make("p", { class: "headline" }, summary()),
@@ -213,14 +213,16 @@ function showBoxes() {
 
 function showMap() {
   const rows = answer.classes.map(({ name, index, pixels, fraction }) => make("tr", {},
-    make("th", { scope: "row" }, makeName(name, index)), make("td", { class: "number" }, percent(fraction)), make("td", { class: "number" }, pixels.toLocaleString("en"))));
+    make("th", { scope: "row" }, makeName(index, makeSwatch(index), name)), make("td", { class: "number" }, percent(fraction)), make("td", { class: "number" }, pixels.toLocaleString("en"))));
   at("result").replaceChildren(makeTable("", ["class", "of the image", "pixels"], rows));
 }
 
 function showCaption() {
   const probability = Math.exp(answer.log_prob);
-  at("result").replaceChildren(make("p", { class: "headline" }, answer.caption || "no words"),
-    make("p", { class: "small" }, `log-probability ${answer.log_prob.toFixed(2)} (${percent(probability)})`));
+  const words = answer.attention?.words.map((word, index) => makeName(index, word)) ?? [answer.caption];
+  at("result").replaceChildren(make("p", { class: "headline words" }, ...(answer.caption ? words : ["no words"])),
+    make("p", { class: "small" }, `log-probability ${answer.log_prob.toFixed(2)} (${percent(probability)})`),
+    make("p", { class: "small" }, answer.attention ? "A word that has the pointer or the focus shows where the model looked." : ""));
 }
 
 /** Say which class is under the pointer. */
@@ -256,7 +258,7 @@ function saveDrawing() {
 }
 
 function saveAnswer() {
-  const { map, box, input, times, ...values } = answer;
+  const { map, masks, attention, box, input, times, ...values } = answer;
   const text = JSON.stringify({ id: image.name, path: null, ...values }, null, 1);
   download(new Blob([text], { type: "application/json" }), `${image.name}.json`);
 }

@@ -44,6 +44,9 @@ async function answer(file) {
   const begin = performance.now();
   const { data, width, height } = await decode(file);
   const { box, size } = geometry(about.preprocess, height, width);
+  if (about.size && about.size.join() !== size.join()) {
+    throw new Error(`This model takes images of ${about.size[1]} x ${about.size[0]} pixels only, but this one has ${size[1]} x ${size[0]}.`);
+  }
   const tensor = toTensor(cropResize(data, width, box, size), size);
   const prepared = performance.now();
   let outputs;
