@@ -175,7 +175,7 @@ def test_what_cannot_be_a_page_is_refused_and_leaves_nothing(tmp_path: Path, mon
             write_page(source, folder, runtime=runtime, **more)
         assert sorted(tmp_path.rglob("*")) == before
 
-    refused("there is nothing", tmp_path / "gone.onnx")
+    refused("there is none", tmp_path / "gone.onnx")
     refused("holds files", folder=tmp_path / "b")
     refused("is a file", folder=tmp_path / "a.png")
     refused("two are called a.png", examples=[tmp_path / "a.png", tmp_path / "b" / "a.png"])
@@ -185,7 +185,7 @@ def test_what_cannot_be_a_page_is_refused_and_leaves_nothing(tmp_path: Path, mon
     plain = classifier(tmp_path / "plain.onnx", metadata=False)
     wide = classifier(tmp_path / "wide.onnx", input={"name": "images", "dtype": "float32", "channels": 4})
     before = sorted(tmp_path.rglob("*"))
-    refused("visionkit export", plain)
+    refused("visionkit export", plain, error=DataError)
     refused("takes 4", wide)
 
     def full(*args, **settings) -> None:

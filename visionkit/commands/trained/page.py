@@ -57,5 +57,6 @@ def main(argv: Sequence[str]) -> int:
         if page.needs_server
         else f"Open it in a browser, put the folder on any web server, or try one: {serve}"
     )
-    sys.stdout.write(printable(f"{page.index}  {page.size / 1e6:.0f} MB\n{how}\n"))
+    lines = (f"{page.index}  {page.size / 1e6:.0f} MB", *page.notes, how)
+    sys.stdout.write(printable("\n".join(lines) + "\n"))
     return 0

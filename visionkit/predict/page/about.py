@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from visionkit.errors import InputError, printable
-from visionkit.run.previews.segmentation import class_colors
+from visionkit.run.previews.class_colors import class_colors
 from visionkit.text.vocabulary import Vocabulary
 
 __all__ = ["make_about"]

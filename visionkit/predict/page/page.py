@@ -10,8 +10,7 @@ import base64
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import Any
 
 from visionkit import __version__
 from visionkit.data.read_image import MAX_PIXELS, read_image
-from visionkit.errors import DataError, InputError, RunError, first_line, printable
+from visionkit.errors import InputError, RunError, first_line, printable
 from visionkit.files import PART
+from visionkit.predict.export.exporter import export
+from visionkit.predict.export.metadata import read_metadata
 from visionkit.predict.page.about import make_about
 from visionkit.predict.page.runtime import Runtime
 
@@ -48,12 +49,14 @@ class Page:
         index: What a browser opens.
         size: Bytes of the folder.
         needs_server: Whether the model is too large to open the page as a file.
+        notes: In what its answers differ from those of the run, in sentences.
     """
 
     folder: Path
     index: Path
     size: int
     needs_server: bool
+    notes: tuple[str, ...] = ()
 
 
 def write_page(
@@ -88,11 +91,11 @@ def write_page(
     except OSError as error:
         raise RunError(f"{target} cannot be written: {first_line(error)}.") from error
     try:
-        model = _model_bytes(Path(path))
-        about = make_about(_metadata(model, path), size=len(model), title=title)
+        metadata, notes = _place_model(Path(path), part / "model.onnx")
+        length = (part / "model.onnx").stat().st_size
+        about = make_about(metadata, size=length, title=title)
         about |= {"examples": list(images), "max_pixels": MAX_PIXELS}
-        needs_server = len(model) > EMBED_LIMIT
-        _write(part, about, model, runtime, images, embed=not needs_server)
+        _write(part, about, runtime, images, embed=length <= EMBED_LIMIT)
         if target.is_dir():
             target.rmdir()
         part.replace(target)
@@ -101,38 +104,23 @@ def write_page(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
-    return Page(target, target / "index.html", size, needs_server)
+    return Page(target, target / "index.html", size, length > EMBED_LIMIT, (*notes, *_notes(metadata)))
 
 
-def _model_bytes(path: Path) -> bytes:
-    """Return an exported file; a run or a checkpoint is exported first."""
-    if path.suffix.lower() == ".onnx":
-        if not path.is_file():
-            raise InputError(f"Expected a model at {path}, but there is nothing.")
-        return path.read_bytes()
-    from visionkit.predict.export import export
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        export(path, file, format="onnx")
-        return file.read_bytes()
+def _place_model(path: Path, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Put an exported file into the page, a run or a checkpoint exported; return its metadata, and notes."""
+    if path.suffix == ".onnx":
+        metadata = read_metadata(path)
+        file.write_bytes(path.read_bytes())
+        return metadata, ()
+    made = export(path, file)
+    return made.metadata, made.notes
 
 
-def _metadata(model: bytes, path: str | Path) -> dict[str, Any]:
-    from onnxruntime import InferenceSession
-
-    try:
-        session = InferenceSession(model, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise DataError(f"is no ONNX model that runs: {first_line(error)}", path=path) from error
-    entries = session.get_modelmeta().custom_metadata_map
-    if "visionkit" not in entries:
-        raise InputError(
-            f"Expected a model that `visionkit export` wrote, but {path} does not say what it is: its "
-            "classes and the size of its input are not known."
-        )
-    metadata: dict[str, Any] = json.loads(entries["visionkit"])
-    return metadata
+def _notes(metadata: Mapping[str, Any]) -> Iterator[str]:
+    views = metadata.get("views") or {}
+    if views.get("flip") or views.get("windows") or list(views.get("scales") or (1,)) != [1]:
+        yield "The page sees an image once and whole, without the other views that the task joins."
 
 
 def _check_new(folder: Path) -> None:
@@ -164,7 +152,6 @@ def _read_examples(paths: Iterable[str | Path]) -> dict[str, bytes]:
 def _write(
     folder: Path,
     about: Mapping[str, Any],
-    model: bytes,
     runtime: Runtime,
     images: Mapping[str, bytes],
     *,
@@ -179,9 +166,8 @@ def _write(
     embedded |= {f"examples/{name}": content for name, content in images.items()}
     embedded |= {"worker.js": worker, "ort.mjs": runtime.script, "ort.wasm": runtime.wasm}
     if embed:
-        embedded["model.onnx"] = model
-    else:
-        (folder / "model.onnx").write_bytes(model)
+        embedded["model.onnx"] = (folder / "model.onnx").read_bytes()
+        (folder / "model.onnx").unlink()
     scripts = _write_scripts(folder / "data", embedded)
     for name in _COPIED:
         (folder / name).write_bytes(static.joinpath(name).read_bytes())

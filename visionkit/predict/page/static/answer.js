@@ -70,10 +70,11 @@ function detection(about, outputs, size, [inputHeight, inputWidth]) {
   return { ...found, masks };
 }
 
-/** The class of each pixel: the largest of its K logits, (1, K, H, W). */
+/** The class of each pixel: the largest of its K logits, (1, K, H, W); with one logit, whether it is above 0. */
 function classMap(logits) {
   const [, classes, height, width] = logits.dims;
   const map = new Uint16Array(height * width), best = logits.data.slice(0, height * width);
+  if (classes === 1) for (let at = 0; at < best.length; at += 1) map[at] = best[at] > 0 ? 1 : 0;
   for (let index = 1; index < classes; index += 1) {
     const plane = index * height * width;
     for (let at = 0; at < best.length; at += 1) {
