@@ -1,4 +1,4 @@
-"""Use what was trained: predict on images. Names are imported when used."""
+"""Use what was trained: predict on images, evaluate. Names are imported when used."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from visionkit.predict.evaluation.evaluate import evaluate
+    from visionkit.predict.evaluation.result import Evaluation
     from visionkit.predict.load import Loaded, load_task
     from visionkit.predict.predictor import ImagePrediction, Predictor, load
 
-__all__ = ["ImagePrediction", "Loaded", "Predictor", "load", "load_task"]
+__all__ = ["Evaluation", "ImagePrediction", "Loaded", "Predictor", "evaluate", "load", "load_task"]
 
 _HOME = {
+    "Evaluation": "evaluation.result",
     "ImagePrediction": "predictor",
     "Loaded": "load",
     "Predictor": "predictor",
+    "evaluate": "evaluation.evaluate",
     "load": "predictor",
     "load_task": "load",
 }
