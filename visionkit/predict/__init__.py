@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from visionkit.predict.load import Loaded, load_task
-    from visionkit.predict.predictor import ImagePrediction, Predictor, load
+    from visionkit.predict.predictor import Predictor, load
+    from visionkit.predict.result import Result
 
-__all__ = ["ImagePrediction", "Loaded", "Predictor", "load", "load_task"]
+__all__ = ["Loaded", "Predictor", "Result", "load", "load_task"]
 
 _HOME = {
-    "ImagePrediction": "predictor",
     "Loaded": "load",
     "Predictor": "predictor",
+    "Result": "result",
     "load": "predictor",
     "load_task": "load",
 }
