@@ -150,8 +150,10 @@ def _predict(predictor: Predictor, files: list[str], writers: Writers, batch_siz
 def _report(writers: Writers, progress: ImageProgress) -> None:
     """Say how long it took, what was written, and what there is to say about it."""
     seconds = progress.seconds
-    rate = f", {progress.done / seconds:,.3g} images/s" if seconds else ""
-    lines = [f"{writers.count:,} images in {duration(seconds)}{rate}: {writers.folder}"]
+    lines = [
+        f"{writers.count:,} images in {duration(seconds)} ({writers.count / seconds:,.3g} images/s), "
+        f"written to {writers.folder}:"
+    ]
     for name in writers.formats if writers.count else ():
         lines.append(f"  {'  '.join(FORMATS[name].files):<44}{FORMATS[name].text}")
     sys.stdout.write(printable("\n".join(lines)) + "\n")

@@ -57,17 +57,17 @@ class _JsonList:
 
     def __init__(self, target: Target, name: str, opening: str) -> None:
         self._file = GrowingFile(target.folder / "coco" / name, hidden=True)
-        self._file.write(opening)
+        self._before = opening + "\n"  # what comes before the next item
         self.empty = True
 
     def add(self, items: list[dict[str, Any]]) -> None:
         lines = [json.dumps(item, ensure_ascii=False, allow_nan=False) for item in items]
         if lines:
-            self._file.write(("\n" if self.empty else ",\n") + ",\n".join(lines))
-            self.empty = False
+            self._file.write(self._before + ",\n".join(lines))
+            self._before, self.empty = ",\n", False
 
     def close(self, ending: str) -> None:
-        self._file.write(ending)
+        self._file.write(f"{self._before if self.empty else ''}{ending}")
         self._file.close()
 
     def abort(self) -> None:

@@ -17,7 +17,6 @@ class Drawings:
 
     def __init__(self, target: Target) -> None:
         self._folder = target.folder / "drawings"
-        self._folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, entry: Entry) -> None:
         """Write the drawing of an image."""

@@ -16,6 +16,8 @@ __all__ = ["GrowingFile", "write_small"]
 class GrowingFile:
     """A file that grows by whole records; one that cannot be written completely is taken back.
 
+    Nothing is made before the first record.
+
     Args:
         path: The file; its folder is made.
         hidden: Whether it has a temporary name until `close`: for a format that is not valid before its end.
@@ -23,9 +25,8 @@ class GrowingFile:
 
     def __init__(self, path: str | Path, *, hidden: bool = False) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._at = self.path.with_name(f"{self.path.name}.{os.getpid()}{PART}") if hidden else self.path
-        self._stream: BinaryIO = self._at.open("wb", buffering=0)
+        self._stream: BinaryIO | None = None
         self._size = 0
 
     def write(self, record: str) -> None:
@@ -37,33 +38,40 @@ class GrowingFile:
         Raises:
             OSError: The disk is full; the file ends with the record before.
         """
-        data = memoryview(record.encode("utf-8"))
-        written = 0
+        stream, data, written = self._opened(), memoryview(record.encode("utf-8")), 0
         try:
             while written < len(data):
-                written += self._stream.write(data[written:]) or 0
+                written += stream.write(data[written:]) or 0
         except BaseException:
             with contextlib.suppress(OSError):
-                self._stream.truncate(self._size)
-                self._stream.seek(self._size)
+                stream.truncate(self._size)
+                stream.seek(self._size)
             raise
         self._size += written
 
     def close(self) -> None:
         """Bring the file to the disk, under its own name."""
-        if self._stream.closed:
+        stream = self._opened()
+        if stream.closed:
             return
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+        os.fsync(stream.fileno())
+        stream.close()
         if self._at != self.path:
             self._at.replace(self.path)
             flush(self.path.parent)
 
     def abort(self) -> None:
         """Close it; a temporary file is removed."""
-        self._stream.close()
-        if self._at != self.path:
-            self._at.unlink(missing_ok=True)
+        if self._stream is not None:
+            self._stream.close()
+            if self._at != self.path:
+                self._at.unlink(missing_ok=True)
+
+    def _opened(self) -> BinaryIO:
+        if self._stream is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self._at.open("wb", buffering=0)
+        return self._stream
 
 
 def write_small(path: Path, write: Callable[[Path], object]) -> None:

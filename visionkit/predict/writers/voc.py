@@ -25,7 +25,6 @@ class Voc:
 
     def __init__(self, target: Target) -> None:
         self._folder = target.folder / "voc" / "annotations"
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._names = target.class_names
 
     def add(self, entry: Entry) -> None:
@@ -41,8 +40,9 @@ class Voc:
         for box, label, score in entry.detections:
             item = SubElement(root, "object")
             _text(item, "name", _xml_text(class_name(label, self._names)))
-            for key, value in (("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
-                _text(item, key, value)
+            _text(item, "pose", "Unspecified")
+            _text(item, "truncated", 0)
+            _text(item, "difficult", 0)
             _text(item, "score", f"{score:.4f}")
             corners = SubElement(item, "bndbox")
             for key, corner in zip(("xmin", "ymin", "xmax", "ymax"), _whole(box, width, height), strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 from collections.abc import Sequence
@@ -54,7 +53,6 @@ class Writers:
                 home = importlib.import_module(f"visionkit.predict.writers.{module}")
                 self._writers.append(getattr(home, made)(target))
         except OSError as error:
-            self._abort()
             raise unwritable(target.folder, error) from error
 
     def add(self, result: Result) -> None:
@@ -104,7 +102,7 @@ class Writers:
         """
         if self._notes is not None:
             return self._notes
-        notes = []
+        notes: list[str] = []
         try:
             for writer in self._writers:
                 notes += writer.close()
@@ -142,11 +140,6 @@ class Writers:
                 writer.abort()
         if self._errors is not None:
             self._errors.abort()
-
-    def _abort(self) -> None:
-        for writer in self._writers:
-            with contextlib.suppress(OSError):
-                writer.abort()
 
 
 def open_writers(

@@ -52,6 +52,4 @@ class Yolo:
     def _write_names(self) -> None:
         # JSON's texts are YAML's, whatever a name holds.
         names = [f"  {index}: {json.dumps(name)}" for index, name in enumerate(self._names)]
-        write_text(
-            self._yaml, "\n".join(["path: .", "train: images", "val: images", "names:", *names]) + "\n"
-        )
+        write_text(self._yaml, "\n".join(["path: .", "train: images", "names:", *names]) + "\n")
