@@ -6,18 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from visionkit.predict.load import Loaded, load_task
+    from visionkit.predict.loaded import Loaded, load_task
     from visionkit.predict.predictor import Predictor, load
     from visionkit.predict.result import Result
 
 __all__ = ["Loaded", "Predictor", "Result", "load", "load_task"]
 
 _HOME = {
-    "Loaded": "load",
+    "Loaded": "loaded",
     "Predictor": "predictor",
     "Result": "result",
     "load": "predictor",
-    "load_task": "load",
+    "load_task": "loaded",
 }
 
 

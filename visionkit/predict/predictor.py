@@ -18,7 +18,7 @@ from visionkit.data.transforms.classification import Transform
 from visionkit.data.transforms.saved import transform_from
 from visionkit.errors import DataError, InputError, expected
 from visionkit.predict.kinds import Kind, kind_of
-from visionkit.predict.load import load_task
+from visionkit.predict.loaded import load_task
 from visionkit.predict.result import Result
 from visionkit.predict.sources import SourceItem, source_items
 from visionkit.run.config import RunConfig

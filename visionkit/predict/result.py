@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from visionkit.files import finite, to_plain
@@ -12,6 +16,8 @@ from visionkit.predict.kinds import KINDS
 from visionkit.printable import printable, printable_values
 
 __all__ = ["Result"]
+
+_QUALITY = 92  # JPEG: fine lines and text stay sharp
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,3 +66,44 @@ class Result:
     def summary(self) -> str:
         """Return the prediction in one line: "cat 97.2%", "3 car, 1 person", "road 41.0%, sky 20.3%"."""
         return printable(KINDS[self.kind].summary(self.prediction, self.class_names))
+
+    def draw(self, *, min_score: float = 0.5) -> Image.Image:
+        """Return the image with the prediction drawn on it or below it.
+
+        Boxes have names and scores, masks are laid over the image, classes are named in a legend below it;
+        captions, bars of the five likeliest classes and values are below it. An image smaller than 320 pixels
+        is enlarged.
+
+        Args:
+            min_score: Minimum score, in 0 .. 1, of an object that is drawn. Only detection has scores.
+        """
+        return KINDS[self.kind].draw(self.prediction, self.class_names, self.image, min_score)
+
+    def save(self, folder: str | Path, *, min_score: float = 0.5) -> Path:
+        """Write the drawing into a folder, and return its file: the image's name, as a JPEG.
+
+        Nothing is overwritten: a second `cat.jpg` becomes `cat-2.jpg`.
+
+        Args:
+            folder: It is made if it does not exist.
+            min_score: As in `draw`.
+
+        Raises:
+            OSError: The folder or the file cannot be written.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        stem = printable(Path(self.path or self.id).stem) or "image"
+        content = io.BytesIO()
+        self.draw(min_score=min_score).save(content, format="JPEG", quality=_QUALITY)
+        for number in itertools.count(1):
+            file = Path(folder) / (f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg")
+            try:
+                with file.open("xb") as stream:
+                    stream.write(content.getvalue())
+            except FileExistsError:
+                continue
+            except OSError:
+                file.unlink(missing_ok=True)  # half of it
+                raise
+            return file
+        raise AssertionError

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from visionkit.metrics.coco_masks import encode_runs
-from visionkit.predict.kinds.kind import Kind, class_name, stacked
+from visionkit.predict.kinds.blocks import add_below, block_width, legible, text_size
+from visionkit.predict.kinds.kind import Kind, class_name, percent, stacked
+from visionkit.run.previews.class_colors import class_colors, legend, paint
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 
 __all__ = ["SEGMENTATION", "class_fractions"]
 
 _SUMMARY_CLASSES = 5
+_OPAQUE = 0.5  # of a colour over the image
 
 
 def class_fractions(prediction: SegmentationPrediction) -> list[tuple[int, int, float]]:
@@ -41,8 +46,21 @@ def _to_dict(prediction: SegmentationPrediction, names: Sequence[str]) -> dict[s
 def _summary(prediction: SegmentationPrediction, names: Sequence[str]) -> str:
     parts = class_fractions(prediction)
     rest = f" and {len(parts) - _SUMMARY_CLASSES} more" if len(parts) > _SUMMARY_CLASSES else ""
-    named = (f"{class_name(index, names)} {part:.1%}" for index, _, part in parts[:_SUMMARY_CLASSES])
+    named = (f"{class_name(index, names)} {percent(part)}" for index, _, part in parts[:_SUMMARY_CLASSES])
     return ", ".join(named) + rest
+
+
+def _draw(
+    prediction: SegmentationPrediction, names: Sequence[str], image: Tensor, min_score: float
+) -> Image.Image:
+    """Return the image with the colours of its classes laid over it, and their names below it."""
+    canvas = legible(image)
+    parts = class_fractions(prediction)
+    count = max(index for index, _, _ in parts) + 1
+    colors = class_colors(count)
+    entries = [(colors[index], f"{class_name(index, names)} {percent(part)}") for index, _, part in parts]
+    painted = paint(canvas, prediction.mask, count, ignore_index=-1, opaque=_OPAQUE)
+    return add_below(painted, legend(entries, width=block_width(canvas), size=text_size(canvas)))
 
 
 SEGMENTATION = Kind(
@@ -50,6 +68,7 @@ SEGMENTATION = Kind(
     task="Segmenter",
     to_dict=_to_dict,
     summary=_summary,
+    draw=_draw,
     collate=stacked,
     preprocess=lambda _: {"name": "Native"},
 )
