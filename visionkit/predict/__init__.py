@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from visionkit.predict.evaluation.evaluate import evaluate
     from visionkit.predict.evaluation.result import Evaluation
-    from visionkit.predict.load import Loaded, load_task
-    from visionkit.predict.predictor import ImagePrediction, Predictor, load
+    from visionkit.predict.loaded import Loaded, load_task
+    from visionkit.predict.predictor import Predictor, load
+    from visionkit.predict.result import Result
 
-__all__ = ["Evaluation", "ImagePrediction", "Loaded", "Predictor", "evaluate", "load", "load_task"]
+__all__ = ["Evaluation", "Loaded", "Predictor", "Result", "evaluate", "load", "load_task"]
 
 _HOME = {
     "Evaluation": "evaluation.result",
-    "ImagePrediction": "predictor",
-    "Loaded": "load",
+    "Loaded": "loaded",
     "Predictor": "predictor",
+    "Result": "result",
     "evaluate": "evaluation.evaluate",
     "load": "predictor",
-    "load_task": "load",
+    "load_task": "loaded",
 }
 
 

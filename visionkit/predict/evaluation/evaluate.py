@@ -26,7 +26,7 @@ from visionkit.predict.evaluation.subject import (
     open_subject,
     take_frequency,
 )
-from visionkit.predict.load import Loaded, load_task
+from visionkit.predict.loaded import Loaded, load_task
 from visionkit.run.config import RunConfig
 from visionkit.run.previews.caption_grounding import CaptionGrounding
 from visionkit.run.processes.stop import interruptible

@@ -28,10 +28,9 @@ from visionkit.predict.evaluation.run_data import (
     own_options,
     split_parts,
 )
-from visionkit.predict.load import Loaded
-from visionkit.predict.predictor import KINDS
+from visionkit.predict.kinds import kind_of
+from visionkit.predict.loaded import Loaded
 from visionkit.tasks.captioning.self_critical import training_frequency
-from visionkit.tasks.saved_settings import task_name
 from visionkit.types import Reader
 
 __all__ = ["Subject", "check_unknown", "evaluation_data", "open_subject", "take_frequency"]
@@ -86,7 +85,7 @@ def open_subject(
     Raises:
         InputError: See `visionkit.predict.evaluate`.
     """
-    kind = cast(Task, KINDS[task_name(type(loaded.task))])
+    kind = cast(Task, kind_of(type(loaded.task)).name)
     own = own_options(loaded.facts, run.config)
     if data is None:
         splits = open_own(loaded.facts, run.config, replace(own, **options))
