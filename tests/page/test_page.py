@@ -87,17 +87,19 @@ def test_a_large_model_lies_beside_the_page_and_needs_a_server(tmp_path: Path, c
     monkeypatch.setattr(page, "EMBED_LIMIT", 100)
     model = classifier(tmp_path / "model.onnx")
     (tmp_path / "out").mkdir()  # an empty folder is taken
-    command = [
-        "page",
-        str(model),
-        str(tmp_path / "out"),
-        "--runtime",
-        str(fake_package(tmp_path / "package")),
-    ]
+    package = fake_package(tmp_path / "package")
+    command = ["page", str(model), str(tmp_path / "out"), "--runtime", str(package)]
     assert cli.main(command) == 0
     assert "too large to open the page as a file" in capsys.readouterr().out
     assert (tmp_path / "out" / "model.onnx").read_bytes() == model.read_bytes()
     assert "model.onnx" not in read_scripts(tmp_path / "out")
+    # A page is replaced when asked, and nothing of the old one stays.
+    monkeypatch.setattr(page, "EMBED_LIMIT", 10**6)
+    assert cli.main(command) == 2
+    assert "Replace it with --overwrite" in capsys.readouterr().err
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert read_scripts(tmp_path / "out")["model.onnx"] == model.read_bytes()
+    assert not (tmp_path / "out" / "model.onnx").exists()
 
 
 def test_the_runtime_is_found_where_npm_leaves_it_and_nowhere_else(tmp_path: Path) -> None:
@@ -176,8 +178,8 @@ def test_what_cannot_be_a_page_is_refused_and_leaves_nothing(tmp_path: Path, mon
         assert sorted(tmp_path.rglob("*")) == before
 
     refused("there is none", tmp_path / "gone.onnx")
-    refused("holds files", folder=tmp_path / "b")
-    refused("is a file", folder=tmp_path / "a.png")
+    refused("holds other files", folder=tmp_path / "b", overwrite=True)
+    refused("is a file or a link", folder=tmp_path / "a.png")
     refused("two are called a.png", examples=[tmp_path / "a.png", tmp_path / "b" / "a.png"])
     refused("text.jpg", error=DataError, examples=[tmp_path / "text.jpg"])
     refused("that browsers read", examples=[tmp_path / "a.tiff"])

@@ -40,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--examples", nargs="+", default=[], metavar="IMAGE", help="images that a visitor can choose"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a page in FOLDER")
     args = parser.parse(argv)
     from visionkit.predict.page import download_runtime, find_runtime, write_page
     from visionkit.predict.page.runtime import HOW
@@ -50,7 +51,14 @@ def main(argv: Sequence[str]) -> int:
         )
         raise InputError(f"Expected --runtime or --download, {what}. {HOW}")
     runtime = download_runtime() if args.download else find_runtime(args.runtime)
-    page = write_page(args.run, args.folder, runtime=runtime, title=args.title, examples=args.examples)
+    page = write_page(
+        args.run,
+        args.folder,
+        runtime=runtime,
+        title=args.title,
+        examples=args.examples,
+        overwrite=args.overwrite,
+    )
     serve = f"python -m http.server --directory {page.folder}"
     how = (
         f"The model is too large to open the page as a file; serve it: {serve}"

@@ -66,15 +66,17 @@ def write_page(
     runtime: Runtime,
     title: str = "",
     examples: Sequence[str | Path] = (),
+    overwrite: bool = False,
 ) -> Page:
     """Write a page on which a browser answers images with a model.
 
     Args:
         path: A run folder, a folder of runs or a checkpoint, which is exported; or an exported ONNX file.
-        folder: Where to write; it must be new or empty.
+        folder: Where to write; it must be new or empty, or hold a page that may be replaced.
         runtime: onnxruntime-web, from `find_runtime` or `download_runtime`.
         title: Heading of the page; what the model does, if not given.
         examples: Images that a visitor can choose, of the formats that browsers read.
+        overwrite: Whether a page that was written there before may be replaced.
 
     Raises:
         InputError: There is no model, the folder holds something, or an example has the name of another.
@@ -82,7 +84,7 @@ def write_page(
         RunError: It cannot be written; nothing is left behind.
     """
     target = Path(folder)
-    _check_new(target)
+    _check_free(target, overwrite=overwrite)
     images = _read_examples(examples)
     try:
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ def write_page(
         about |= {"examples": list(images), "max_pixels": MAX_PIXELS}
         _write(part, about, runtime, images, embed=length <= EMBED_LIMIT)
         if target.is_dir():
-            target.rmdir()
+            shutil.rmtree(target)  # empty, or a page
         part.replace(target)
     except OSError as error:
         raise RunError(f"{target} cannot be written: {first_line(error)}. Nothing is left of it.") from error
@@ -123,14 +125,21 @@ def _notes(metadata: Mapping[str, Any]) -> Iterator[str]:
         yield "The page sees an image once and whole, without the other views that the task joins."
 
 
-def _check_new(folder: Path) -> None:
-    if folder.is_file():
-        raise InputError(f"Expected a folder to write, but {folder} is a file.")
-    if folder.is_dir() and any(folder.iterdir()):
+def _check_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds anything but a page that may be replaced."""
+    if folder.is_symlink() or folder.is_file():
+        raise InputError(f"Expected a new folder, but {folder} is a file or a link.")
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not inside:
+        return
+    page = {"index.html", "data", *_COPIED} <= inside <= {"index.html", "data", "model.onnx", *_COPIED}
+    if not page:
         raise InputError(
-            f"Expected a new or an empty folder, but {folder} holds files. Remove it or give another one: "
-            "a page is written as a whole."
+            f"Expected a new or an empty folder, but {folder} holds other files. Give another one: a page is "
+            "written as a whole."
         )
+    if not overwrite:
+        raise InputError(f"Expected a new folder, but {folder} is a page. Replace it with --overwrite.")
 
 
 def _read_examples(paths: Iterable[str | Path]) -> dict[str, bytes]:
