@@ -26,7 +26,6 @@ NO_LOADERS = {
     "visionkit.predict.writers.earlier:check_free": "looks for names; opens nothing",
     "visionkit.predict.writers.output_files:GrowingFile.__init__": "writes",
     "visionkit.predict.writers.output_files:write_small": "writes",
-    "visionkit.predict.writers.output_names:OutputNames.name": "makes a name; opens nothing",
     "visionkit.predict.writers.writers:open_writers": "writes",
     "visionkit.predict.evaluation.figures:draw_scores": "writes",
     "visionkit.predict.evaluation.figures:image_callbacks": "names where files are written",
