@@ -17,7 +17,7 @@ from visionkit.data.datamodule import DataModule
 from visionkit.data.splits import fingerprint, subset
 from visionkit.errors import InputError, expected
 from visionkit.predict.evaluation.figures import draw_scores, image_callbacks
-from visionkit.predict.evaluation.result import Evaluation, stored_scores
+from visionkit.predict.evaluation.result import Evaluation, out_folder, stored_scores
 from visionkit.predict.evaluation.run_data import RunFiles, read_run_files
 from visionkit.predict.evaluation.subject import (
     Subject,
@@ -30,7 +30,6 @@ from visionkit.predict.loaded import Loaded, load_task
 from visionkit.run.config import RunConfig
 from visionkit.run.previews.caption_grounding import CaptionGrounding
 from visionkit.run.processes.stop import interruptible
-from visionkit.run.storage.disk import check_writable
 from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.run.training.trainer import build_trainer
@@ -90,7 +89,7 @@ def evaluate(
     for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
         if value < 0:
             raise InputError(expected(name, "0 or more", value))
-    folder = _out_folder(out, overwrite=overwrite)
+    folder = None if out is None else out_folder(out, overwrite=overwrite)
     loaded = load_task(path, which=which)
     run = read_run_files(loaded.run_folder)
     subject = open_subject(loaded, run, data, split, options or {})
@@ -117,6 +116,8 @@ def evaluate(
         checkpoint=loaded.checkpoint,
         which=weights,
         task=task_name(type(loaded.task)),
+        init=str(run.config.get("init") or loaded.facts.get("init") or ""),
+        fraction=run.fraction,
         data=subject.splits.name,
         root=subject.root,
         split=split,
@@ -216,19 +217,6 @@ class _Counts(Callback):
         self.images += len(batch["ids"])
         unknown, total = batch.get("unknown") or (0, 0)
         self.unknown, self.total = self.unknown + unknown, self.total + total
-
-
-def _out_folder(out: str | Path | None, *, overwrite: bool) -> Path | None:
-    if out is None:
-        return None
-    folder = Path(out)
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise InputError(
-            f"Expected an empty or new folder for --out, but {folder} holds files. Choose another, or give "
-            "--overwrite (overwrite=True)."
-        )
-    check_writable(folder)
-    return folder
 
 
 def _policy(loaded: Loaded, run: RunFiles, device: str, precision: str) -> Policy:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from visionkit.errors import InputError
 from visionkit.files import finite, to_plain
 from visionkit.printable import printable, printable_values
-from visionkit.run.storage.disk import write_file
+from visionkit.run.storage.disk import check_writable, write_file
 
-__all__ = ["Evaluation", "stored_scores"]
+__all__ = ["Evaluation", "out_folder", "stored_scores"]
 
 SCHEMA = 1
 
@@ -26,6 +27,8 @@ class Evaluation:
         checkpoint: The file that was evaluated.
         which: "best" or "last".
         task: Name of the task's class.
+        init: Where the weights of its run came from.
+        fraction: Fraction of the training data that its run trained on.
         data: Name of the data set.
         root: Where it is, as given; "scenes" for the embedded one.
         split: "train", "val", "test" or "all".
@@ -42,6 +45,8 @@ class Evaluation:
     checkpoint: Path
     which: str
     task: str
+    init: str
+    fraction: float
     data: str
     root: str
     split: str
@@ -69,6 +74,8 @@ class Evaluation:
             "checkpoint": str(self.checkpoint),
             "which": self.which,
             "task": self.task,
+            "init": self.init,
+            "fraction": self.fraction,
             "data": {"name": self.data, "root": self.root, "split": self.split, "images": self.images},
             "metrics": dict(self.metrics),
             "stored": None if self.stored is None else dict(self.stored),
@@ -97,7 +104,7 @@ class Evaluation:
             "",
         ]
         width = max((len(name) for name in self.metrics), default=0)
-        lines += [f"  {name:<{width}}  {_number(value)}" for name, value in self.metrics.items()]
+        lines += [f"  {name:<{width}}  {_number(value, 6)}" for name, value in self.metrics.items()]
         lines += ["", *(f"note: {note}" for note in self.notes), self.verdict()]
         return printable("\n".join(lines))
 
@@ -115,6 +122,27 @@ class Evaluation:
         return "\n".join(
             [f"{len(different)} of {len(self.stored)} scores differ from result.json{largest}:", *rows]
         )
+
+
+def out_folder(out: str | Path, *, overwrite: bool) -> Path:
+    """Make a folder for an evaluation.
+
+    Args:
+        out: The folder.
+        overwrite: Whether it may hold files already.
+
+    Raises:
+        InputError: It holds files.
+        RunError: It cannot be written.
+    """
+    folder = Path(out)
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise InputError(
+            f"Expected an empty or new folder for --out, but {folder} holds files. Choose another, or give "
+            "--overwrite (overwrite=True)."
+        )
+    check_writable(folder)
+    return folder
 
 
 def stored_scores(
@@ -142,5 +170,5 @@ def stored_scores(
     return scored, ""
 
 
-def _number(value: float | None) -> str:
-    return "none" if value is None or not math.isfinite(value) else f"{value:.10g}"
+def _number(value: float | None, digits: int = 10) -> str:
+    return "none" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
