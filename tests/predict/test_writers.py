@@ -26,6 +26,7 @@ from visionkit.predict.writers import FORMATS, open_writers
 from visionkit.predict.writers.formats import EVERY_KIND, check_formats, formats_of
 from visionkit.predict.writers.output_names import OutputNames, source_root
 from visionkit.predict.writers.sheet import PAGE
+from visionkit.run.previews.class_colors import class_colors
 
 KINDS = ("single", "multi", "regression", "detection", "segmentation", "captioning")
 
@@ -176,7 +177,8 @@ def test_masks_are_read_back_as_class_numbers(files, tmp_path):
         torch.testing.assert_close(whole[f"images/{name}"], each.prediction.mask)
     with Image.open(out / "masks/masks/a.png") as image:
         assert image.mode == "P"
-        assert image.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]  # Pascal VOC's
+        assert image.getpalette()[:9] == [part for color in class_colors(3) for part in color]
+    assert len(set(class_colors(256))) == 256
 
 
 def _masks(part):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from visionkit.files import write_text
-from visionkit.predict.writers.output_files import GrowingFile
+from visionkit.predict.writers.output_files import GrowingFile, encoded
 from visionkit.predict.writers.writer import Entry, Target
 from visionkit.printable import printable
 
@@ -73,23 +72,26 @@ class Sheet:
             self._page.abort()
 
     def _begin(self) -> None:
-        self._pages += 1
-        first = (self._pages - 1) * PAGE + 1
-        page = GrowingFile(self._target.folder / _address(self._pages), hidden=True)
-        title = "Predictions" if self._pages == 1 else f"Predictions from image {first:,}"
-        page.write(str(self._parts.head(title, self._lead)).lstrip())
-        page.write(f'{_LINKS if self._pages == 1 else self._neighbours(more=False)}\n<div class="cards">\n')
-        self._page = page
+        number, first = self._pages + 1, self._pages * PAGE + 1
+        page = GrowingFile(self._target.folder / _address(number), hidden=True)
+        title = "Predictions" if number == 1 else f"Predictions from image {first:,}"
+        top = _LINKS if number == 1 else self._neighbours(number, more=False)
+        try:
+            page.write(f'{str(self._parts.head(title, self._lead)).lstrip()}{top}\n<div class="cards">\n')
+        except OSError:
+            page.abort()
+            raise
+        self._page, self._pages = page, number
 
     def _finish(self, *, more: bool) -> None:
         if self._page is not None:
-            self._page.write(f"</div>\n{self._neighbours(more=more)}</main>\n</body>\n</html>\n")
+            self._page.write(f"</div>\n{self._neighbours(self._pages, more=more)}</main>\n</body>\n</html>\n")
             self._page.close()
             self._page = None
 
-    def _neighbours(self, *, more: bool) -> str:
-        """Return the links to the pages around this one."""
-        page, up = self._pages, "" if self._pages == 1 else "../"
+    def _neighbours(self, page: int, *, more: bool) -> str:
+        """Return the links to the pages around one."""
+        up = "" if page == 1 else "../"
         pairs = [(up + _address(1), "first page")] if page > 1 else []
         pairs += [(up + _address(page - 1), "page before")] if page > 1 else []
         pairs += [("", f"page {page}")] if page > 1 or more else []
@@ -112,6 +114,4 @@ def _thumbnail(entry: Entry) -> str:
     """Return the drawing, small, as an address of data."""
     small = entry.drawing.copy()
     small.thumbnail((_SIDE, _SIDE))
-    stream = io.BytesIO()
-    small.save(stream, format="JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded(small, 'JPEG', quality=80)).decode('ascii')}"
