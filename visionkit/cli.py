@@ -1,4 +1,4 @@
-"""`visionkit ls | describe | cp | run | compare | check | pack | watch | tune`: recipes, runs, data.
+"""`visionkit ls | describe | cp | run | compare | check | pack | watch | publish | tune`.
 
 Heavy packages are imported only when a verb needs them. Exit status 2: wrong input; 1: failed while running.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from visionkit import __version__
 from visionkit.commands import check, compare, copy, describe, listing, pack, run, tune
-from visionkit.commands.trained import watch
+from visionkit.commands.trained import publish, watch
 from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.printable import printable
 
@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "check": (check.main, "read a data set end to end and name what is wrong in it"),
     "pack": (pack.main, "read a data set once, and write it for fast random access"),
     "watch": (watch.main, "look at runs in a browser while they train"),
+    "publish": (publish.main, "write a trained task into a folder to be shared, with a model card"),
     "tune": (tune.main, "run a command with the CPU's memory allocator set for training"),
 }
 

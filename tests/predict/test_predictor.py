@@ -10,7 +10,7 @@ from PIL import Image
 from visionkit.data import CenterCrop, Compose, DetectionEval, Resize, read_image
 from visionkit.data.transforms.saved import describe_transform, transform_from
 from visionkit.errors import DataError, InputError
-from visionkit.predict.load import load_task
+from visionkit.predict.loaded import load_task
 from visionkit.predict.predictor import load
 from visionkit.run.storage.checkpoint import AtomicCheckpointIO
 from visionkit.tasks import Classifier

@@ -6,17 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from visionkit.predict.load import Loaded, load_task
+    from visionkit.predict.loaded import Loaded, load_task
     from visionkit.predict.predictor import ImagePrediction, Predictor, load
+    from visionkit.predict.share import publish, timm_weights
 
-__all__ = ["ImagePrediction", "Loaded", "Predictor", "load", "load_task"]
+__all__ = ["ImagePrediction", "Loaded", "Predictor", "load", "load_task", "publish", "timm_weights"]
 
 _HOME = {
     "ImagePrediction": "predictor",
-    "Loaded": "load",
+    "Loaded": "loaded",
     "Predictor": "predictor",
     "load": "predictor",
-    "load_task": "load",
+    "load_task": "loaded",
+    "publish": "share",
+    "timm_weights": "share",
 }
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from visionkit.data.transforms.classification import Transform
 from visionkit.data.transforms.saved import transform_from
 from visionkit.errors import DataError, InputError, expected
-from visionkit.predict.load import load_task
+from visionkit.predict.loaded import load_task
 from visionkit.predict.sources import SourceItem, source_items
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import Policy, choose_policy

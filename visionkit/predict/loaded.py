@@ -1,0 +1,127 @@
+"""Load what was trained: a run folder, a checkpoint or a published folder becomes a task with its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from visionkit.backbones.sources.trained import WEIGHTS, checkpoint_of, choose_run, published_config
+from visionkit.backbones.weights import checkpoint_record
+from visionkit.errors import DataError, InputError
+from visionkit.run.storage.checkpoint import load_checkpoint
+from visionkit.tasks.hooks import TaskHooks
+
+__all__ = ["Loaded", "load_task"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained task, ready for evaluation.
+
+    Args:
+        task: In evaluation mode, on the CPU.
+        facts: Its model facts ("preprocess", "data", "metrics", ...).
+        run_folder: The run's folder; None where a checkpoint or a published folder is alone.
+        checkpoint: The file that it was loaded from.
+        note: Says which of several runs was taken; empty where there was no choice.
+    """
+
+    task: TaskHooks
+    facts: dict[str, Any]
+    run_folder: Path | None
+    checkpoint: Path
+    note: str = ""
+
+
+def load_task(path: str | Path, *, which: str = "best") -> Loaded:
+    """Load the task of a run, a checkpoint or a published folder; no data, recipe or network is needed.
+
+    Args:
+        path: A run's folder, a folder that holds runs (the best by their monitor is taken), a checkpoint
+            file, or a folder that `visionkit publish` or `task.save_pretrained` wrote.
+        which: "best" (the checkpoint of the best validation) or "last".
+
+    Raises:
+        InputError: Nothing is there, no run in it has a checkpoint, the checkpoint is of no known task, or a
+            published folder holds a pickle.
+        DataError: The file is damaged.
+    """
+    if which not in ("best", "last"):
+        raise InputError(f"Expected which to be best or last, but got {which!r}.")
+    location = Path(path)
+    if "://" in str(path):
+        raise InputError(f"Expected a run on this machine, but got the address {path!s}. Download it first.")
+    if not location.exists():
+        raise InputError(
+            f"Expected a run folder, a checkpoint or a published folder at {location}, but there is nothing. "
+            "Runs are written below --out (runs/RECIPE); give one of those folders."
+        )
+    read = next(row.read for row in _LOADERS if row.accepts(location))
+    return read(location, which)
+
+
+class _Loader(NamedTuple):
+    """A row of what can be loaded: whether a path is it, and how it is read."""
+
+    accepts: Callable[[Path], bool]
+    read: Callable[[Path, str], Loaded]
+
+
+def _read_published(location: Path, which: str) -> Loaded:
+    file = location if location.is_file() else location / WEIGHTS
+    task = _task_class(file).from_pretrained(file.parent)
+    return Loaded(task, dict(task.model_facts), None, file)
+
+
+def _read_run(location: Path, which: str) -> Loaded:
+    run, note = choose_run(location)
+    return _read_file(checkpoint_of(run, which), run, note)
+
+
+def _read_checkpoint(location: Path, which: str) -> Loaded:
+    folder = location.parent
+    return _read_file(location, folder.parent if folder.name == "checkpoints" else None, "")
+
+
+def _is_published(path: Path) -> bool:
+    folder = path.parent if path.name == WEIGHTS and path.is_file() else path
+    return folder.is_dir() and published_config(folder) is not None
+
+
+_LOADERS = (
+    _Loader(_is_published, _read_published),
+    _Loader(Path.is_dir, _read_run),
+    _Loader(lambda path: True, _read_checkpoint),
+)
+
+
+def _read_file(file: Path, run: Path | None, note: str) -> Loaded:
+    load_checkpoint(file)  # names every damage, before a network is built
+    kind = _task_class(file)
+    try:
+        task = kind.load_from_checkpoint(file)
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise DataError(f"cannot be built again: {type(error).__name__}: {error}", path=file) from error
+    task.eval()
+    return Loaded(task, dict(task.model_facts), run, file, note)
+
+
+def _task_class(file: Path) -> type[TaskHooks]:
+    from visionkit import tasks
+
+    record = checkpoint_record(file)["visionkit"]
+    known = {
+        kind.__name__: kind for kind in (tasks.Classifier, tasks.Detector, tasks.Segmenter, tasks.Captioner)
+    }
+    name = record.get("task")
+    if name not in known:
+        whose = f"of {name!r}" if name else "of a module that names no task"
+        raise InputError(
+            f"Expected a checkpoint of one of {', '.join(known)}, but {file} is {whose}. "
+            "A module of your own is loaded with its own class."
+        )
+    return known[str(name)]
