@@ -107,7 +107,7 @@ def test_nothing_is_published_over_something_or_by_halves(runs, published, tmp_p
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("visionkit.tasks.hub.save_file", full)
+    monkeypatch.setattr("visionkit.tasks.hub.save", full)
     with pytest.raises(RunError, match="No space left"):
         publish(root, tmp_path / "new", timm_file=tmp_path / "w.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]

@@ -105,7 +105,7 @@ def test_nothing_is_left_of_a_folder_that_cannot_be_written(tmp_path, monkeypatc
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("visionkit.tasks.hub.save_file", full)
+    monkeypatch.setattr("visionkit.tasks.hub.save", full)
     with pytest.raises(RunError, match=r"No space left.*Nothing of it is left"):
         task.save_pretrained(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from visionkit.backbones.sources.trained import CONFIG, WEIGHTS, published_config
@@ -71,10 +70,10 @@ class HubMixin(ModelHubMixin):
         try:
             with new_folder(folder) as part:
                 (part / CONFIG).write_text(settings, encoding="utf-8")
-                save_file(_once(cast(Any, self)), part / WEIGHTS, metadata={"format": "pt"})
+                (part / WEIGHTS).write_bytes(save(_once(cast(Any, self)), metadata={"format": "pt"}))
                 if card:
                     self.generate_model_card(**(model_card_kwargs or {})).save(part / "README.md")
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise RunError(
                 f"{folder} could not be written: {type(error).__name__}: {first_line(error)}. Nothing of it "
                 "is left. Free some space, or choose another folder."

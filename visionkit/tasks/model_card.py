@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from visionkit.config import flatten
 from visionkit.printable import printable
 from visionkit.tasks.saved_settings import task_name
 
@@ -92,7 +93,7 @@ def _usual(
     use = (
         "```python\nfrom visionkit.predict import load\n\n"
         'predictor = load("PATH")  # this folder\nfor result in predictor("photo.jpg"):\n'
-        "    print(result.prediction)\n```\n\n"
+        "    print(result.summary())\n```\n\n"
         f"Or the task itself, from a folder or from the hub: `visionkit.tasks.{kind}.from_pretrained(...)`. "
         "A new training begins from it with `--init PATH`."
     )
@@ -112,7 +113,7 @@ def _usual(
     sections.append(("Source and licence of the weights", begun))
     preprocess = facts.get("preprocess")
     if preprocess:
-        rows = [(key, value) for key, value in preprocess.items() if key != "name"]
-        sections.append(("Images", table([("resizing", preprocess.get("name", "")), *rows])))
+        rows = list(flatten({"resizing": preprocess}).items())
+        sections.append(("Images", table([("how images are made ready", ""), *rows])))
     sections.append(("Made with", f"visionkit {cell(facts.get('version', ''))}"))
     return sections

@@ -16,35 +16,37 @@ from visionkit.compare.run_record import RunRecord, read_run, runs_inside
 from visionkit.compare.summary import WEIGHTS_NOTE, fraction_title, headline, summary_rows
 from visionkit.errors import InputError, RunError, first_line
 from visionkit.predict.loaded import Loaded
+from visionkit.predict.share.timm_weights import TimmWeights
 from visionkit.tasks.model_card import HUB_TASKS, cell, make_card, table
 from visionkit.tasks.saved_settings import task_name
 
 __all__ = ["card_of"]
 
 FIGURE = "learning-curves.png"
+_MAX_ROWS = 60
 _TEXT_FACTS = ("attribution", "licence", "license", "source", "citation", "homepage")
 
 
 def card_of(
-    loaded: Loaded, *, name: str = "", timm_call: str = ""
+    loaded: Loaded, *, name: str = "", timm: TimmWeights | None = None
 ) -> tuple[ModelCard, dict[str, bytes], tuple[str, ...]]:
     """Return the model card of a loaded task, the figures beside it by name, and what is missing from it.
 
     Args:
         loaded: The task. Of a run's checkpoint the card has the scores of every comparable run beside it.
         name: Of the model; made of task, backbone and data if empty.
-        timm_call: How timm loads the file with the backbone's weights, if there is one.
+        timm: The backbone's weights in timm's format, if there are some.
     """
-    timm = [("In timm", f"```python\n{timm_call}\n```")] if timm_call else []
+    in_timm = [("In timm", f"```python\n{timm.call}\n```\n\n{cell(' '.join(timm.notes))}")] if timm else []
     record, notes = _record(loaded)
     if record is None:
-        return make_card(loaded.task, name=name, facts=loaded.facts, sections=timm), {}, notes
+        return make_card(loaded.task, name=name, facts=loaded.facts, sections=in_timm), {}, notes
     comparison = compare([record.folder], others=runs_inside(record.folder.parent))
     figures = {FIGURE: to_png(learning_curves(comparison, record.fraction))}
     sections = [
         ("Scores", _scores(comparison, record, loaded.checkpoint.stem)),
         ("Data", _data(comparison.data)),
-        *timm,
+        *in_timm,
     ]
     results = _results(record, loaded)
     card = make_card(loaded.task, name=name, facts=loaded.facts, results=results, sections=sections)
@@ -66,10 +68,12 @@ def _scores(comparison: Comparison, record: RunRecord, checkpoint: str) -> str:
         f"arm {record.init if record.init in comparison.arms else Path(record.init).name}, seed {record.seed}"
     )
     weights = "the best validation" if checkpoint == "best" else "the end of training"
+    rows = summary_rows(comparison, record.fraction)
+    more = f"\n\n{len(rows) - _MAX_ROWS - 1} more rows are left out." if len(rows) > _MAX_ROWS + 1 else ""
     parts = [
         " ".join(cell(sentence) for sentence in headline(comparison)),
         curves,
-        table(summary_rows(comparison, record.fraction)),
+        table(rows[: _MAX_ROWS + 1]) + more,
         f"{fraction_title(comparison, record.fraction)}; {WEIGHTS_NOTE}. The weights in this folder are of "
         f"{cell(this)}, at {weights}.",
     ]
@@ -79,7 +83,8 @@ def _scores(comparison: Comparison, record: RunRecord, checkpoint: str) -> str:
 def _data(data: Mapping[str, Any]) -> str:
     sizes = data.get("sizes") or {}
     facts = data.get("facts") or {}
-    rows = [("data", data.get("name", "")), *((f"{split} images", f"{n:,}") for split, n in sizes.items())]
+    rows = [("data", data.get("name", ""))]
+    rows += [(f"{split} images", f"{sizes[split]:,}") for split in ("train", "val", "test") if split in sizes]
     rows += [(key, facts[key]) for key in _TEXT_FACTS if isinstance(facts.get(key), str) and facts[key]]
     if not any("licen" in key for key in facts):
         rows.append(("licence of the data", "not recorded: add it here before you share the model"))
@@ -87,7 +92,7 @@ def _data(data: Mapping[str, Any]) -> str:
 
 
 def _results(record: RunRecord, loaded: Loaded) -> list[EvalResult]:
-    """Return the scores that are of the published weights."""
+    """Return the scores that are of the published weights; those of single classes are in the table alone."""
     kind = task_name(type(loaded.task))
     best = loaded.checkpoint.stem == "best"
     metrics = record.result["metrics"]
@@ -100,7 +105,7 @@ def _results(record: RunRecord, loaded: Loaded) -> list[EvalResult]:
     made = []
     for name, value in scores.items():
         split, _, metric = name.partition("/")
-        if metric and isinstance(value, int | float) and math.isfinite(value):
+        if metric and "/" not in metric and isinstance(value, int | float) and math.isfinite(value):
             made.append(
                 EvalResult(
                     task_type=HUB_TASKS[kind], dataset_type=data, dataset_name=data, dataset_split=split,

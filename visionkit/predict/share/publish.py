@@ -72,7 +72,7 @@ def publish(
                 inside = Path(timm_file).parent.resolve() == target.resolve()
                 made = timm_weights(loaded.task, part / Path(timm_file).name if inside else timm_file)
                 made = replace(made, file=Path(timm_file))
-            card, figures, notes = card_of(loaded, name=name, timm_call=made.call if made else "")
+            card, figures, notes = card_of(loaded, name=name, timm=made)
             card.save(part / "README.md")
             for file, content in figures.items():
                 (part / file).write_bytes(content)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from visionkit.backbones import Backbone, Encoder
@@ -79,19 +78,20 @@ def timm_weights(task: Any, file: str | Path) -> TimmWeights:
     listed = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
 
     def write(part: Path) -> None:
-        save_file(state, part, metadata={"format": "pt"})
+        part.write_bytes(save(state, metadata={"format": "pt"}))
         plain.load_state_dict(read_state_dict(part), strict=True)
 
     try:
         write_atomic(target, write)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise RunError(
             f"{target} could not be written: {type(error).__name__}: {first_line(error)}"
         ) from error
     mean, std = (tuple(round(v, 6) for v in values) for values in (task.backbone.mean, task.backbone.std))
     notes = [f"Images in [0, 1] less {mean}, over {std}, is what the network takes."]
     if new:
-        notes.append(f"Not trained, since the task does not use it: {', '.join(new)}.")
+        rest = f" and {len(new) - 3} more layers" if len(new) > 3 else ""
+        notes.append(f"Not trained, since the task does not use it: {', '.join(new[:3])}{rest}.")
     return TimmWeights(target, f"timm.create_model({name!r}, {listed})", classes, tuple(notes))
 
 
@@ -166,8 +166,8 @@ def _as_timm(
     if any(key.endswith("running_mean") and f"{key[:-12]}weight" in state for key in missing):
         return None, []  # group norms have no statistics
     fresh = {key: expected_state[key].contiguous() for key in missing}
-    layers = {key.rpartition(".")[0] for key in missing if not key.endswith("num_batches_tracked")}
-    return {**fresh, **state}, sorted(layers)
+    layers = [key.rpartition(".")[0] for key in missing if not key.endswith("num_batches_tracked")]
+    return {**fresh, **state}, list(dict.fromkeys(layers))
 
 
 def _classifiers(plain: nn.Module) -> tuple[str, ...]:
