@@ -80,6 +80,10 @@ def run_recipe(
     from visionkit.run.storage.result import TEST_FAILED, read_result
     from visionkit.run.sweep.jobs import Job, choose_jobs, run_jobs
 
+    if config.init not in WORDS["init"]:
+        from visionkit.backbones.weights import split_init
+
+        split_init(config.init)  # refuses a folder without weights
     die_with_launcher()
     out, began = Path(config.out), time.time()
     first = is_first()
