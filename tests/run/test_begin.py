@@ -39,7 +39,7 @@ def _config(init, out):
 def test_a_run_begins_from_a_run_and_says_so_without_its_place(tmp_path, capsys):
     first, second, third = (tmp_path / name for name in ("pets", "again", "other"))
     run_recipe(_config("scratch", first), _train(("a", "b", "c")), paths=("init",))
-    assert "begins" not in capsys.readouterr().out
+    assert "  begins " not in capsys.readouterr().out
     for init in (first, first / "scratch-f1-s0"):
         run_recipe(_config(init, second), _train(("a", "b", "c")), paths=("init",))
         said = capsys.readouterr().out
