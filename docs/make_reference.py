@@ -23,6 +23,7 @@ PACKAGES = {
     "text": "Words",
     "tasks": "Tasks",
     "run": "Runs",
+    "predict": "Predictions",
     "compare": "Comparisons of finished runs",
 }
 

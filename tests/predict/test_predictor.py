@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from visionkit import predict
 from visionkit.data import CenterCrop, Compose, DetectionEval, Resize, read_image
 from visionkit.data.transforms.saved import describe_transform, transform_from
 from visionkit.errors import DataError, InputError
@@ -109,3 +112,10 @@ def test_transforms_travel_as_plain_values():
     assert describe_transform(lambda sample, rng: sample) is None
     with pytest.raises(InputError, match="transform"):
         transform_from({"name": "Elastic"})
+
+
+def test_no_module_hides_a_public_name():
+    """`from visionkit.predict import load` is the function, whatever was imported before."""
+    modules = {module.name for module in pkgutil.iter_modules(predict.__path__)}
+    assert not modules & set(predict.__all__)
+    assert predict.load is load

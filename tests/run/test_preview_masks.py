@@ -13,8 +13,9 @@ from tests.run.make_runs import make_run
 from visionkit.compare.comparison import compare
 from visionkit.compare.report.figures.class_scores import class_scores
 from visionkit.compare.report.report import write_report
+from visionkit.run.previews.class_colors import class_colors, paint
 from visionkit.run.previews.image_grid import join_grid, to_pil
-from visionkit.run.previews.segmentation import MaskPreview, class_colors, paint
+from visionkit.run.previews.segmentation import MaskPreview
 
 CLASSES = ["sky", "road", "car"]
 

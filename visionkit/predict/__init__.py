@@ -1,4 +1,4 @@
-"""Use what was trained: predict on images. Names are imported when used."""
+"""Use what was trained: predict on images, evaluate. Names are imported when used."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from visionkit.predict.evaluation.evaluate import evaluate
+    from visionkit.predict.evaluation.result import Evaluation
     from visionkit.predict.loaded import Loaded, load_task
-    from visionkit.predict.predictor import ImagePrediction, Predictor, load
+    from visionkit.predict.predictor import Predictor, load
+    from visionkit.predict.result import Result
     from visionkit.predict.share import publish, timm_weights
 
-__all__ = ["ImagePrediction", "Loaded", "Predictor", "load", "load_task", "publish", "timm_weights"]
+__all__ = [
+    "Evaluation",
+    "Loaded",
+    "Predictor",
+    "Result",
+    "evaluate",
+    "load",
+    "load_task",
+    "publish",
+    "timm_weights",
+]
 
 _HOME = {
-    "ImagePrediction": "predictor",
+    "Evaluation": "evaluation.result",
     "Loaded": "loaded",
     "Predictor": "predictor",
+    "Result": "result",
+    "evaluate": "evaluation.evaluate",
     "load": "predictor",
     "load_task": "loaded",
     "publish": "share",

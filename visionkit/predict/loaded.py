@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from visionkit.backbones.sources.trained import WEIGHTS, checkpoint_of, choose_run, published_config
 from visionkit.backbones.weights import checkpoint_record
 from visionkit.errors import DataError, InputError
+from visionkit.predict.kinds import KINDS
 from visionkit.run.storage.checkpoint import load_checkpoint
 from visionkit.tasks.hooks import TaskHooks
 
@@ -114,9 +115,7 @@ def _task_class(file: Path) -> type[TaskHooks]:
     from visionkit import tasks
 
     record = checkpoint_record(file)["visionkit"]
-    known = {
-        kind.__name__: kind for kind in (tasks.Classifier, tasks.Detector, tasks.Segmenter, tasks.Captioner)
-    }
+    known: dict[str, type[TaskHooks]] = {kind.task: getattr(tasks, kind.task) for kind in KINDS.values()}
     name = record.get("task")
     if name not in known:
         whose = f"of {name!r}" if name else "of a module that names no task"

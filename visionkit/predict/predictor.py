@@ -17,21 +17,17 @@ from torch import Tensor
 from visionkit.data.transforms.classification import Transform
 from visionkit.data.transforms.saved import transform_from
 from visionkit.errors import DataError, InputError, expected
+from visionkit.predict.export.onnx_model import OnnxModel
+from visionkit.predict.kinds import default_preprocess, kind_of
 from visionkit.predict.loaded import load_task
+from visionkit.predict.result import Result
 from visionkit.predict.sources import SourceItem, source_items
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.tasks.hooks import TaskHooks
-from visionkit.tasks.saved_settings import task_name
 
-__all__ = ["ImagePrediction", "Model", "Predictor", "TaskModel", "load"]
+__all__ = ["Model", "Predictor", "TaskModel", "load"]
 
-KINDS = {
-    "Classifier": "classification",
-    "Detector": "detection",
-    "Segmenter": "segmentation",
-    "Captioner": "captioning",
-}
 MAX_BATCH = 32  # without a `batch_size`: more is no faster on a CPU
 
 
@@ -51,29 +47,6 @@ class Model(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ImagePrediction:
-    """The prediction of one image.
-
-    Args:
-        id: The path as given, or the position in the source.
-        path: The file; None for an image in memory.
-        size: `(H, W)` of the original.
-        prediction: The task's typed prediction: boxes are in the frame of the original.
-        kind: "classification", "detection", "segmentation" or "captioning".
-        class_names: Names of the classes.
-        image: The original `(3, H, W)` uint8, upright.
-    """
-
-    id: str
-    path: str | None
-    size: tuple[int, int]
-    prediction: Any
-    kind: str
-    class_names: tuple[str, ...]
-    image: Tensor
-
-
 class TaskModel:
     """A task as a model, on the device and in the precision that training would choose.
 
@@ -87,6 +60,7 @@ class TaskModel:
         if policy.channels_last:
             self.task.to(memory_format=torch.channels_last)
         self.policy = policy
+        self.kind = kind_of(type(task))
 
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]], ids: Sequence[str]) -> list[Any]:
         """Return one typed prediction an image, as the task's `predict_step` does.
@@ -96,11 +70,7 @@ class TaskModel:
             sizes: `(H, W)` of the originals.
             ids: One name an image.
         """
-        batch: dict[str, Any] = {"images": images, "ids": list(ids)}
-        if task_name(type(self.task)) == "Detector":
-            batch["targets"] = [{"size": size} for size in sizes]
-        else:
-            batch["images"] = torch.stack(images).to(self.task.device)
+        batch = self.kind.collate(images, sizes, ids, self.task.device)
         with self._autocast():
             predictions: list[Any] = self.task.predict_step(batch)
         return predictions
@@ -140,7 +110,7 @@ class Predictor:
         self.transform = transform
         self.notes = tuple(notes)
 
-    def __call__(self, source: Any, *, batch_size: int = 0) -> list[ImagePrediction]:
+    def __call__(self, source: Any, *, batch_size: int = 0) -> list[Result]:
         """Return the predictions of all images of a source, in its order.
 
         Args:
@@ -160,7 +130,7 @@ class Predictor:
         batch_size: int = 0,
         threads: int = 0,
         on_error: Callable[[str, DataError], object] | None = None,
-    ) -> Iterator[ImagePrediction]:
+    ) -> Iterator[Result]:
         """Yield the predictions one by one, in the order of the source; memory does not grow with it.
 
         Args:
@@ -209,7 +179,7 @@ class Predictor:
         resized = self.transform(sample, torch.Generator())["image"]  # type: ignore[arg-type]
         return _Prepared(item, original, resized)
 
-    def _predict(self, batch: list[_Prepared]) -> list[ImagePrediction]:
+    def _predict(self, batch: list[_Prepared]) -> list[Result]:
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, each in enumerate(batch):
             groups.setdefault(tuple(each.resized.shape), []).append(index)
@@ -217,7 +187,7 @@ class Predictor:
         for indices in groups.values():
             predictions |= zip(indices, self._run([batch[index] for index in indices]), strict=True)
         return [
-            ImagePrediction(
+            Result(
                 each.item.id,
                 each.item.path,
                 each.size,
@@ -268,10 +238,10 @@ def _finished(
 def load(
     path: str | Path, *, device: str = "auto", precision: str = "auto", which: str = "best"
 ) -> Predictor:
-    """Load a run folder, a folder of runs or a checkpoint for prediction.
+    """Load a run folder, a folder of runs, a checkpoint or an exported file for prediction.
 
     Args:
-        path: See `load_task`.
+        path: See `load_task`; or an ONNX file that `visionkit.predict.export.export` wrote.
         device: "auto", "cpu" or "gpu".
         precision: "auto" (as training chooses), "32-true", "bf16-mixed" or "16-mixed".
         which: "best" (the checkpoint of the best validation) or "last".
@@ -280,30 +250,34 @@ def load(
         InputError: Nothing is there, the run is unfinished, or the device is not.
         DataError: The checkpoint is damaged.
     """
+    if Path(path).suffix == ".onnx":
+        return _load_onnx(path, device, precision)
     loaded = load_task(path, which=which)
     policy = choose_policy(RunConfig(accelerator=device, precision=precision), loaded.task)
+    model = TaskModel(loaded.task, policy)
     described, notes = loaded.facts.get("preprocess"), [loaded.note] if loaded.note else []
     if described is None:
-        described = _default_preprocess(loaded.task)
+        described = default_preprocess(loaded.task)
         notes.append(f"The checkpoint does not say how images are resized; {described} is used.")
     return Predictor(
-        TaskModel(loaded.task, policy),
+        model,
         facts=loaded.facts,
-        kind=KINDS[task_name(type(loaded.task))],
+        kind=model.kind.name,
         class_names=tuple(getattr(loaded.task, "class_names", None) or ()),
         transform=transform_from(described),
         notes=notes,
     )
 
 
-def _default_preprocess(task: TaskHooks) -> dict[str, Any]:
-    """Return how images are resized for a task that was trained on loaders of the user's own."""
-    kind = KINDS[task_name(type(task))]
-    size = task.hparams.get("image_size")
-    side = int(min(size) if isinstance(size, list | tuple) else size or 224)
-    if kind == "segmentation":
-        return {"name": "Native"}
-    if kind == "detection":  # its image_size is the longest side: 5/3 of the short one
-        resize = {"name": "Resize", "size": max(1, round(side * 3 / 5)), "max_size": side}
-        return {"name": "DetectionEval", "resize": resize}
-    return {"name": "CenterCrop", "size": side, "fraction": 1.0}
+def _load_onnx(path: str | Path, device: str, precision: str) -> Predictor:
+    if precision not in ("auto", "32-true"):
+        raise InputError(expected("precision of an exported file", "32-true", precision))
+    model = OnnxModel(path, device=device)
+    metadata = model.metadata
+    return Predictor(
+        model,
+        facts=metadata,
+        kind=metadata["kind"],
+        class_names=metadata["class_names"],
+        transform=transform_from(metadata["preprocess"]),
+    )

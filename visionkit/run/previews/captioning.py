@@ -10,12 +10,13 @@ import lightning
 from PIL import Image
 
 from visionkit.metrics.rouge import rouge_l
-from visionkit.run.previews.image_grid import caption_panel, to_pil
+from visionkit.run.previews.image_grid import SIDE, TEXT_SIZE, caption_panel, to_pil
+from visionkit.run.previews.image_text import wrap_text
 from visionkit.text.tokenize import tokenize
 
 __all__ = ["CaptionPreview", "captions_of"]
 
-_LETTERS = 19
+_LINES = 3
 
 
 class CaptionPreview:
@@ -67,11 +68,6 @@ def captions_of(module: Any, batch: dict[str, Any]) -> Sequence[Any]:
 
 
 def _lines(text: str, right: bool | None) -> list[tuple[str, bool | None]]:
-    """Break a sentence into three lines; the last one takes the rest and is cut when drawn."""
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) > _LETTERS and lines[-1]:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    lines = [*lines[:2], " ".join(lines[2:])] if len(lines) > 3 else lines + [""] * (3 - len(lines))
-    return [(line, right) for line in lines]
+    """Break a sentence into three lines; the last one takes the rest."""
+    lines = wrap_text(text, TEXT_SIZE, SIDE - 4, max_lines=_LINES)
+    return [(line, right) for line in lines + [""] * (_LINES - len(lines))]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from visionkit.run.previews.image_text import draw_text, fit_text
 
 __all__ = ["caption_panel", "join_grid", "to_pil"]
 
 SIDE = 128
+TEXT_SIZE = 10  # pixels
 LINE = 15
 GAP = 6
 INK, GOOD, BAD, PAPER = "#24292f", "#1a7f37", "#b3261e", "#ffffff"
@@ -51,10 +53,10 @@ def caption_panel(
     panel = Image.new("RGB", (side, side + LINE * len(lines) + 4), PAPER)
     panel.paste(canvas, ((side - canvas.width) // 2, (side - canvas.height) // 2))
     draw = ImageDraw.Draw(panel)
-    font = ImageFont.load_default(size=11)
     for idx, (text, right) in enumerate(lines):
         color = INK if right is None else GOOD if right else BAD
-        draw.text((2, side + 2 + LINE * idx), _fit(draw, text, font, side), fill=color, font=font)
+        line = fit_text(text, TEXT_SIZE, side - 4)
+        draw_text(draw, (2, side + 2 + LINE * idx), line, size=TEXT_SIZE, fill=color)
     return panel
 
 
@@ -77,11 +79,3 @@ def join_grid(panels: Sequence[Image.Image], *, columns: int = 0, gap: int = GAP
             grid.paste(panel, (gap + column * (width + gap), top))
         top += height + gap
     return grid
-
-
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: Any, side: int) -> str:
-    if draw.textlength(text, font=font) <= side - 4:
-        return text
-    while text and draw.textlength(f"{text}...", font=font) > side - 4:
-        text = text[:-1]
-    return f"{text}..."

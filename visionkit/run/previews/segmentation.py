@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any
 
 import lightning
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from visionkit.metrics.segmentation import confusion_counts, segmentation_scores
-from visionkit.run.previews.image_grid import GAP, INK, LINE, PAPER, join_grid, to_pil
+from visionkit.run.previews.class_colors import class_colors, legend, paint
+from visionkit.run.previews.image_grid import GAP, INK, LINE, PAPER, TEXT_SIZE, join_grid, to_pil
+from visionkit.run.previews.image_text import draw_text, fit_text
 
-__all__ = ["MaskPreview", "class_colors", "paint"]
+__all__ = ["MaskPreview"]
 
 SIDE = 220
-_OPAQUE = 0.62  # of a class's colour over the image
-_IGNORED = (96, 96, 96)
 _MIN_FRACTION = 0.005  # classes with a smaller fraction of the pixels are not named
 
 
@@ -75,21 +73,14 @@ class MaskPreview:
         """Return the strip with its score and the colours of its classes below it."""
         names = list(dict.fromkeys([*row["truth"], *row["prediction"]]))
         colors = class_colors(len(self.classes))
-        font = ImageFont.load_default(size=11)
-        labels, left, lines = [], 4, 1
-        for name in names:
-            width = round(font.getlength(name)) + 22
-            if left + width > canvas.width and left > 4:
-                left, lines = 4, lines + 1
-            labels.append((name, left, canvas.height + 4 + LINE * lines))
-            left += width
-        panel = Image.new("RGB", (canvas.width, canvas.height + LINE * (lines + 1) + 6), PAPER)
+        answer = fit_text(f"{row['answer']}   {row['id']}", TEXT_SIZE, canvas.width - 8)
+        named = legend(
+            [(colors[self.classes.index(name)], name) for name in names], width=canvas.width, size=TEXT_SIZE
+        )
+        panel = Image.new("RGB", (canvas.width, canvas.height + LINE + named.height), PAPER)
         panel.paste(canvas, (0, 0))
-        draw = ImageDraw.Draw(panel)
-        draw.text((4, canvas.height + 2), f"{row['answer']}   {row['id']}", fill=INK, font=font)
-        for name, x, y in labels:
-            draw.rectangle((x, y + 2, x + 10, y + 12), fill=colors[self.classes.index(name)])
-            draw.text((x + 14, y), name, fill=INK, font=font)
+        panel.paste(named, (0, canvas.height + LINE))
+        draw_text(ImageDraw.Draw(panel), (4, canvas.height + 2), answer, size=TEXT_SIZE, fill=INK)
         return panel
 
     def _strip(self, image: Tensor, maps: Sequence[Tensor]) -> Image.Image:
@@ -101,29 +92,3 @@ class MaskPreview:
         total = max(1, int(counts.sum()))
         order = counts.argsort(descending=True, stable=True).tolist()
         return [self.classes[index] for index in order if int(counts[index]) > _MIN_FRACTION * total]
-
-
-def class_colors(count: int) -> list[tuple[int, int, int]]:
-    """Return a colour for each class, the same for any count: hues a golden angle apart."""
-    colors = []
-    for index in range(count):
-        saturation, value = ((0.75, 0.95), (0.95, 0.70), (0.45, 0.90))[index % 3]
-        red, green, blue = colorsys.hsv_to_rgb((0.58 + index * 0.61803) % 1.0, saturation, value)
-        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return colors
-
-
-def paint(canvas: Image.Image, mask: Tensor, classes: int, *, ignore_index: int = 255) -> Image.Image:
-    """Return the image with the colours of a class map blended over it.
-
-    Args:
-        canvas: An image of any size.
-        mask: `(H, W)` class numbers, resized to the image by the nearest pixel.
-        classes: How many classes there are.
-        ignore_index: Value of ignored pixels, which are grey.
-    """
-    table = np.array([*class_colors(classes), _IGNORED], dtype=np.uint8)
-    values = mask.numpy()
-    indices = np.where((values == ignore_index) | (values >= classes), classes, values)
-    colors = Image.fromarray(table[indices]).resize(canvas.size, Image.Resampling.NEAREST)
-    return Image.blend(canvas, colors, _OPAQUE)

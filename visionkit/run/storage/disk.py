@@ -62,8 +62,10 @@ def check_writable(folder: Path) -> None:
     probe = folder / f".probe.{os.getpid()}{PART}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"0")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"0")
+        finally:
+            probe.unlink(missing_ok=True)  # a full disk takes the name, and not the byte
     except OSError as error:
         raise unwritable(folder, error) from error
 

@@ -1,0 +1,100 @@
+"""Progress of a verb: a bar on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["ImageProgress", "duration"]
+
+_EVERY = 30.0  # seconds between lines
+_WINDOW = 30.0  # seconds that a rate looks back
+
+
+class ImageProgress:
+    """Says how many images are done, images/s, and the time left, on standard error.
+
+    Args:
+        total: Images in all.
+        terminal: Whether to draw a bar; None: whether standard error is a terminal.
+    """
+
+    def __init__(self, total: int, *, terminal: bool | None = None) -> None:
+        self.total, self.done = total, 0
+        self._start = self._shown = time.monotonic()
+        self._points = [(self._start, 0)]
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if sys.stderr.isatty() if terminal is None else terminal:
+            self._bar = _bar()
+            self._task = self._bar.add_task("", total=total, rate="")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._start
+
+    def advance(self) -> None:
+        """Count one image."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self._points[-1][0] >= 1.0:
+            self._points.append((now, self.done))
+            while len(self._points) > 2 and now - self._points[1][0] > _WINDOW:
+                del self._points[0]
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self.done, rate=self._rate_text())
+        elif now - self._shown >= _EVERY and self.done < self.total:
+            self._shown = now
+            left = f", {duration((self.total - self.done) / rate)} left" if (rate := self._rate()) else ""
+            sys.stderr.write(f"{self.done:,} of {self.total:,} images, {self._rate_text()}{left}\n")
+            sys.stderr.flush()
+
+    def _rate(self) -> float:
+        (since, before), (now, done) = self._points[0], self._points[-1]
+        return (done - before) / (now - since) if now > since else 0.0
+
+    def _rate_text(self) -> str:
+        rate = self._rate()
+        return f"{rate:,.3g} images/s" if rate else ""
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the largest fitting unit: "41 s", "3 min", "2.5 h".
+
+    Args:
+        seconds: The time.
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,81 @@
+"""`visionkit evaluate`: score a trained model on its own data, or on other data of the same kind."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from visionkit.commands.arguments import VerbParser, add_table, table_config
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluate, print the scores, and write them to --out."""
+    parser = _parser()
+    args = parser.parse(argv)
+    from visionkit.predict.evaluation.evaluate import evaluate
+
+    evaluation = evaluate(
+        args.run,
+        data=args.data,
+        split=args.split,
+        which=args.which,
+        options=_options(args),
+        limit=args.limit,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
+        precision=args.precision,
+        out=args.out,
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    sys.stdout.write(f"{evaluation.text()}\n")
+    if args.out:
+        sys.stdout.write(f"written  {args.out}: evaluation.json, figures/, predictions/\n")
+    return 0
+
+
+def _parser() -> VerbParser:
+    parser = VerbParser(
+        "evaluate",
+        "Score a trained model: every score and figure of its training, exactly. On the run's own data the\n"
+        "scores are compared with its result.json, to the last digit. Needs neither recipe nor network.",
+        epilog="examples:\n  visionkit evaluate runs/pets\n"
+        "  visionkit evaluate runs/pets/pretrained-f1-s0 --split val --which last\n"
+        "  visionkit evaluate runs/pets --data new_photos/ --split all --out scores/",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's folder, a folder of runs, or a checkpoint")
+    parser.add_argument("--data", help="a data set of the same kind, any format (default: the run's own)")
+    parser.add_argument("--split", default="test", help="test (default) | val | train | all: every image")
+    parser.add_argument("--which", default="best", help="best (default) | last: which checkpoint of the run")
+    parser.add_argument("--limit", type=int, default=0, help="evaluate so many images (default 0: all)")
+    parser.add_argument("--batch_size", type=int, default=0, help="images a batch (default 0: as the run)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read (default 0: this one)")
+    parser.add_argument("--device", default="auto", help="auto (as the run) | cpu | gpu")
+    parser.add_argument(
+        "--precision", default="auto", help="auto (as the run) | 32-true | bf16-mixed | 16-mixed"
+    )
+    parser.add_argument("--out", help="write evaluation.json, figures/ and predictions/ there")
+    parser.add_argument("--overwrite", action="store_true", help="--out may hold files already")
+    parser.add_argument(
+        "--max_dropped", type=float, help="largest fraction of unknown classes (default: that of the run)"
+    )
+    add_table(parser, "as the run")
+    parser.add_argument("--classes", default="", help="masks: the label map file of their values")
+    parser.add_argument("--images", default="", help="captions: the folder of the images")
+    return parser
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given of how the data are read."""
+    given = {name: value for name in ("target", "classes", "images") if (value := getattr(args, name))}
+    table = table_config(args)
+    if table != type(table)():
+        given["table"] = table
+    if args.max_dropped is not None:
+        given["max_dropped"] = args.max_dropped
+    return given
