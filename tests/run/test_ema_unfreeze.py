@@ -19,11 +19,14 @@ from visionkit.tasks import Classifier
 
 
 class Small(nn.Module):
+    """A network whose filters have two names, as a detector's backbone has."""
+
     dim = 8
 
     def __init__(self) -> None:
         super().__init__()
         self.filters, self.norm = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8)
+        self.again = self.filters
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.norm(self.filters(images)).relu().mean((2, 3))
@@ -80,6 +83,8 @@ class Watch(Callback):
         self.average: dict[str, torch.Tensor] = {}
         self.seen: list[bool] = []
         self.trained: list[bool] = []
+        self.learnt: dict[str, torch.Tensor] = {}
+        self.restored: list[bool] = []
 
     def on_train_start(self, trainer, pl_module) -> None:
         self.average = {n: v.detach().clone() for n, v in pl_module.named_parameters()}
@@ -89,6 +94,10 @@ class Watch(Callback):
         for name, value in pl_module.named_parameters():
             self.average[name] += share * (value.detach() - self.average[name])
         self.trained.append(pl_module.backbone.net.filters.weight.requires_grad)
+        self.learnt = {n: v.detach().clone() for n, v in pl_module.named_parameters()}
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        self.restored.append(all(torch.equal(v, self.learnt[n]) for n, v in pl_module.named_parameters()))
 
     def on_validation_start(self, trainer, pl_module) -> None:
         self.seen.append(
@@ -100,7 +109,20 @@ def test_the_average_is_what_is_validated_and_what_the_task_ends_with(tmp_path: 
     watch = Watch()
     task, _ = run(tmp_path, 2, unfreeze=False, watch=watch)
     assert watch.seen == [True, True]
+    assert watch.restored == [True, True]
     assert all(torch.allclose(v, watch.average[n], atol=1e-6) for n, v in task.named_parameters())
+
+
+def test_a_checkpoint_holds_the_average_under_every_name_of_a_weight(tmp_path: Path) -> None:
+    watch = Watch()
+    run(tmp_path, 2, stop=1, unfreeze=False, watch=watch)
+    saved = torch.load(tmp_path / "cut.ckpt", weights_only=True)
+    twice = [name for name in saved["state_dict"] if name.endswith("again.weight")]
+    assert twice
+    for name in (*twice, *(name.replace("again", "filters") for name in twice)):
+        first = name.replace("again", "filters")
+        assert torch.allclose(saved["state_dict"][name], watch.average[first], atol=1e-6)
+        assert torch.equal(saved["ema"]["live"][name], watch.learnt[first])
 
 
 def test_the_decay_does_not_depend_on_the_batch() -> None:

@@ -104,6 +104,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
         draw(path, [])
 
 
+@pytest.mark.slow  # starts a process that imports torch at the lowest priority
 def test_a_process_of_low_priority_draws_each_new_checkpoint_while_somebody_looks(tmp_path: Path) -> None:
     run, drawing = RunFolder(tmp_path), Drawing()
     task = Classifier("timm/resnet10t", init="scratch", num_classes=2)

@@ -1,4 +1,4 @@
-"""Use what was trained: predict on images. Names are imported when used."""
+"""Use what was trained: predict on images, evaluate. Names are imported when used."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from visionkit.predict.evaluation.evaluate import evaluate
+    from visionkit.predict.evaluation.result import Evaluation
     from visionkit.predict.loaded import Loaded, load_task
     from visionkit.predict.predictor import Predictor, load
     from visionkit.predict.result import Result
 
-__all__ = ["Loaded", "Predictor", "Result", "load", "load_task"]
+__all__ = ["Evaluation", "Loaded", "Predictor", "Result", "evaluate", "load", "load_task"]
 
 _HOME = {
+    "Evaluation": "evaluation.result",
     "Loaded": "loaded",
     "Predictor": "predictor",
     "Result": "result",
+    "evaluate": "evaluation.evaluate",
     "load": "predictor",
     "load_task": "loaded",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from visionkit.backbones.weights import checkpoint_record
 from visionkit.errors import DataError, InputError
+from visionkit.predict.export.state_file import read_state
 from visionkit.predict.kinds import KINDS
 from visionkit.run.storage.checkpoint import load_checkpoint
 from visionkit.tasks.hooks import TaskHooks
@@ -39,8 +40,8 @@ def load_task(path: str | Path, *, which: str = "best") -> Loaded:
     """Load the task of a run folder or a checkpoint; no data, recipe or network is needed.
 
     Args:
-        path: A run's folder, a folder that holds runs (the best by their monitor is taken), or a
-            checkpoint file.
+        path: A run's folder, a folder that holds runs (the best by their monitor is taken), a checkpoint
+            file, or a .safetensors file that `visionkit.predict.export.export` wrote.
         which: "best" (the checkpoint of the best validation) or "last".
 
     Raises:
@@ -56,6 +57,14 @@ def load_task(path: str | Path, *, which: str = "best") -> Loaded:
         raise InputError(
             f"Expected a run folder or a checkpoint at {location}, but there is nothing. "
             "Runs are written below --out (runs/RECIPE); give one of those folders."
+        )
+    if location.suffix == ".safetensors" and location.is_file():
+        task, metadata = read_state(location)
+        return Loaded(task, metadata, None, location)
+    if location.suffix in (".onnx", ".pt2"):
+        raise InputError(
+            f"Expected a run folder or a checkpoint, but {location} is an exported graph, not a "
+            "task. Predict with visionkit.predict.load (.onnx) or torch.export.load (.pt2)."
         )
     run, note = (None, "") if location.is_file() else _choose_run(location)
     file = location if run is None else _checkpoint_of(run, which)

@@ -40,6 +40,7 @@ class EMA(Callback):
         self.decay = decay
         self.average: dict[str, Tensor] | None = None
         self._live: dict[str, Tensor] = {}
+        self._first_names: dict[str, str] = {}
         self._swapped = False
         self._step = 0
         self._images = 0
@@ -50,7 +51,10 @@ class EMA(Callback):
             raise InputError(
                 "The moving average needs complete weights on each process. Use strategy ddp, or ema=0."
             )
-        self._live = dict(pl_module.state_dict())
+        state = dict(pl_module.state_dict())
+        self._first_names = first_names(state)
+        # A detector's backbone has two names: swapped under both, its weights would end as the average.
+        self._live = {name: state[name] for name in dict.fromkeys(self._first_names.values())}
         average = self.average or {name: value.clone() for name, value in self._live.items()}
         self.average = {name: average[name].to(value.device) for name, value in self._live.items()}
         self._step, self._images = trainer.global_step, images_per_step(trainer)
@@ -91,10 +95,9 @@ class EMA(Callback):
             return
         live, average = (self.average, self._live) if self._swapped else (self._live, self.average)
         state = checkpoint["state_dict"]
-        checkpoint["ema"] = {"live": {name: live[name] for name in average if name in state}}
-        for name in average:
-            if name in state:
-                state[name] = average[name]
+        names = {name: first for name, first in self._first_names.items() if name in state}
+        checkpoint["ema"] = {"live": {name: live[first] for name, first in names.items()}}
+        state.update({name: average[first] for name, first in names.items()})
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -122,6 +125,12 @@ class EMA(Callback):
             value.copy_(self.average[name])
             self.average[name].copy_(live)
         self._swapped = to_average
+
+
+def first_names(state: dict[str, Tensor]) -> dict[str, str]:
+    """Return for each name of a state dict the first name of the same tensor."""
+    firsts: dict[tuple[int, torch.Size], str] = {}
+    return {name: firsts.setdefault((value.data_ptr(), value.shape), name) for name, value in state.items()}
 
 
 def lerp_weight(decay: float, images: float, per_step: int) -> float:

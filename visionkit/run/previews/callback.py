@@ -96,6 +96,7 @@ class Preview(BestEffort, Callback):
         num_worst: Validation images with the highest loss that are drawn.
         num_random: Validation images drawn at random: the same ones in every arm.
         num_train: Images of the training batch that are drawn.
+        split: What is validated, for the names of the files.
     """
 
     def __init__(
@@ -106,8 +107,10 @@ class Preview(BestEffort, Callback):
         num_worst: int = 16,
         num_random: int = 16,
         num_train: int = 32,
+        split: str = "val",
     ) -> None:
         self.folder = Path(folder)
+        self.split = split
         self.kind = kind
         self.num_train = num_train
         self._sizes = (num_worst, num_random)
@@ -179,16 +182,16 @@ class Preview(BestEffort, Callback):
         if not merged.rows:
             return
         figures = self.folder / "figures"
-        (figures / "val").mkdir(parents=True, exist_ok=True)
+        (figures / self.split).mkdir(parents=True, exist_ok=True)
         names: dict[str, str] = {}
         for idx, name in enumerate(sorted(merged.chosen() & set(merged.images))):
-            names[name] = f"figures/val/{idx:03d}.png"
+            names[name] = f"figures/{self.split}/{idx:03d}.png"
             merged.images[name].save(self.folder / names[name])
         for title, rows in (("worst", merged.worst), ("random", merged.random)):
             shown = [row for row in rows if row["id"] in merged.images]
             if shown:
                 panels = [self.kind.panel(merged.images[row["id"]], row) for row in shown]
-                join_grid(panels).save(figures / f"val-{title}.png")
+                join_grid(panels).save(figures / f"{self.split}-{title}.png")
         (self.folder / "predictions").mkdir(exist_ok=True)
         lines = [
             json.dumps(
@@ -197,7 +200,7 @@ class Preview(BestEffort, Callback):
             + "\n"
             for row in sorted(merged.rows, key=_worst_first)
         ]
-        (self.folder / "predictions" / "val.jsonl").write_text("".join(lines), encoding="utf-8")
+        (self.folder / "predictions" / f"{self.split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def _worst_first(row: Row) -> tuple[float, str]:

@@ -87,7 +87,7 @@ def fit(
         processes = find_processes(config, accelerator=policy.accelerator)
         plan = schedule_length(config, data, processes.world)
         monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
-        parts = _Parts.of(config, data, plan, folder, monitor, model_facts(config, task, data))
+        parts = _Parts.of(config, data, plan, folder, monitor, model_facts(config, task, data, policy))
         trainer = build_trainer(
             config,
             folder=folder,

@@ -22,22 +22,29 @@ from visionkit.run.training.schedule_length import ScheduleLength
 __all__ = ["model_facts", "run_facts", "run_result"]
 
 
-def model_facts(config: RunConfig, task: lightning.LightningModule, data: DataModule) -> dict[str, Any]:
+def model_facts(
+    config: RunConfig, task: lightning.LightningModule, data: DataModule, policy: Policy
+) -> dict[str, Any]:
     """Return what a checkpoint carries of its run, for prediction and evaluation on another machine.
 
     Args:
         config: The run's settings.
         task: The task that is trained.
         data: Its data.
+        policy: How it uses its device.
 
     Returns:
-        Plain values, without a path of this machine: "preprocess", "eval_batch_size", "data" (name, kind
-        and options), "init", "weights", "version".
+        Plain values, without a path of this machine: "preprocess", "eval_batch_size", for captions
+        "captions_per_image", "data" (name, kind and options), "init", "weights", "policy",
+        "version".
     """
     opened = data.splits.opened
+    # Only a collate of captions has it: the sentences of each image that the loss is of.
+    sentences = getattr(data.collate, "keywords", {}).get("captions_per_image")
     return {
         "preprocess": describe_transform(data.eval_transform),
         "eval_batch_size": data.eval_batch_size,
+        **({} if sentences is None else {"captions_per_image": sentences}),
         "data": {
             "name": data.splits.name,
             "kind": opened.get("kind"),
@@ -45,6 +52,7 @@ def model_facts(config: RunConfig, task: lightning.LightningModule, data: DataMo
         },
         "init": portable_init(config.init),
         "weights": _weights(task),
+        "policy": policy.as_dict(),
         "version": __version__,
     }
 

@@ -16,6 +16,7 @@ from visionkit.compare.report.sections import Panel, Section
 __all__ = ["applies", "detection_figures", "draw", "precision_recall"]
 
 MAX_CURVES = 6  # classes with a chart of their own
+NOTE = "validation split, IoU 0.5"
 
 
 def applies(data: ReportData) -> bool:
@@ -33,12 +34,15 @@ def draw(data: ReportData) -> Section:
     return Section(panels)
 
 
-def detection_figures(arms: Mapping[str, Mapping[str, Any]], *, data: str) -> list[tuple[str, Figure]]:
+def detection_figures(
+    arms: Mapping[str, Mapping[str, Any]], *, data: str, note: str = NOTE
+) -> list[tuple[str, Figure]]:
     """Return charts by name: AP by class, then precision over recall of the classes whose AP differs most.
 
     Args:
         arms: Arm to what `read_curves` returned; arms without curves are left out.
         data: What was scored.
+        note: One line below the titles of the curves.
     """
     arms = {arm: table for arm, table in arms.items() if table}
     if not arms:
@@ -51,16 +55,19 @@ def detection_figures(arms: Mapping[str, Mapping[str, Any]], *, data: str) -> li
     names = sorted(first, key=lambda name: -_range([values.get(name, 0.0) for values in ap.values()]))
     for idx, name in enumerate(names[:MAX_CURVES]):
         curves = {arm: table["curves"][name] for arm, table in arms.items() if name in table["curves"]}
-        charts.append((f"precision-recall-{idx}", precision_recall(curves, title=f"{name}, {data}")))
+        charts.append(
+            (f"precision-recall-{idx}", precision_recall(curves, title=f"{name}, {data}", note=note))
+        )
     return charts
 
 
-def precision_recall(curves: Mapping[str, Sequence[float]], *, title: str) -> Figure:
+def precision_recall(curves: Mapping[str, Sequence[float]], *, title: str, note: str = NOTE) -> Figure:
     """Draw precision over recall at IoU 0.5, a line for each arm.
 
     Args:
         curves: Arm to precision at recalls 0, 0.01 ... 1.
         title: What was scored.
+        note: One line below the title.
     """
     figure, axes = new_figure(width=4.6, height=3.6)
     arms = list(curves)
@@ -72,7 +79,7 @@ def precision_recall(curves: Mapping[str, Sequence[float]], *, title: str) -> Fi
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left")
-    name_axes(axes, title, "validation split, IoU 0.5", "recall", "precision")
+    name_axes(axes, title, note, "recall", "precision")
     return figure
 
 
