@@ -43,7 +43,7 @@ def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
     for fraction in config.fractions:
         for seed in config.seeds:
             for init in config.arms():
-                name = init if init in ("pretrained", "scratch") else Path(init).stem
+                name = Path(init).name if Path(init).is_dir() else Path(init).stem
                 folder = Path(config.out) / f"{name}-f{fraction:g}-s{seed}"
                 other = fraction_of.setdefault(folder, fraction)
                 if other != fraction:
@@ -83,6 +83,10 @@ def run_recipe(
     from visionkit.run.storage.lock import hold
     from visionkit.run.sweep.jobs import choose_jobs
 
+    if config.init not in WORDS["init"]:
+        from visionkit.backbones.weights import split_init
+
+        split_init(config.init)  # refuses a folder without weights
     die_with_launcher()
     out, began = Path(config.out), time.time()
     first = is_first()
@@ -188,6 +192,11 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
             text += f" {unknown_name(name, value, WORDS[name])}"
         raise InputError(text)
     out = Path(config.out)
+    if config.init not in WORDS["init"] and out.is_dir() and out.resolve() == Path(config.init).resolve():
+        raise InputError(
+            f"--init {config.init}: the new runs would be written into the folder that they begin from. "
+            "Choose another --out."
+        )
     existing = next((path for path in (out, *out.absolute().parents) if path.exists()), None)
     if existing is not None and not existing.is_dir():
         raise InputError(f"--out {out}: {existing} is a file, not a folder. Choose another --out.")
