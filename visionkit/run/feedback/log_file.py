@@ -114,5 +114,5 @@ class RunLog:
 def _is_stdout(path: Path) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # no such file yet, or an output that is no file
+    except (OSError, ValueError, AttributeError):  # no such file yet, or an output that is no file
         return False

@@ -181,8 +181,8 @@ def run_jobs(
 
 
 def _ending(kind: object, text: str) -> str:
-    stopped = isinstance(kind, type) and issubclass(kind, PreemptedError)
-    return f"{'stopped' if stopped else 'failed'}: {text.splitlines()[0] if text else 'without a reason'}"
+    line = text.splitlines()[0] if text else "no reason was given"
+    return line if kind is PreemptedError else f"failed: {line}"
 
 
 def _show(answer: tuple[Any, Any], board: Board, job: Job) -> bool:
