@@ -190,3 +190,14 @@ def test_importing_the_package_or_any_module_of_compare_brings_no_torch() -> Non
     heavy, _, walked = done.stdout.strip().rpartition(" ")
     assert heavy == "[]"
     assert int(walked) >= 20
+
+
+def test_every_name_of_the_package_is_imported_when_used() -> None:
+    import visionkit
+
+    assert set(visionkit.__all__) <= set(dir(visionkit))
+    for name in visionkit.__all__:
+        value = getattr(visionkit, name)
+        assert value.__name__ == name if name != "__version__" else isinstance(value, str)
+    with pytest.raises(AttributeError, match="no attribute 'Clasifier'"):
+        visionkit.Clasifier  # noqa: B018

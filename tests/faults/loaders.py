@@ -31,11 +31,18 @@ NO_LOADERS = {
     "visionkit.predict.writers.output_files:GrowingFile.__init__": "writes",
     "visionkit.predict.writers.output_files:write_small": "writes",
     "visionkit.predict.writers.writers:open_writers": "writes",
+    "visionkit.predict.evaluation.arms:finished_runs": "lists folders; opens nothing",
+    "visionkit.predict.evaluation.arms:write_arms": "writes",
+    "visionkit.predict.evaluation.result:out_folder": "makes a folder",
     "visionkit.predict.evaluation.figures:draw_scores": "writes",
     "visionkit.predict.evaluation.figures:image_callbacks": "names where files are written",
     "visionkit.predict.evaluation.subject:open_subject": "called by `evaluate`",
     "visionkit.files:remove_parts": "removes temporary files",
     "visionkit.files:flush": "writes",
+    "visionkit.files:new_folder": "writes",
+    "visionkit.tasks.hub:HubMixin.save_pretrained": "writes",
+    "visionkit.predict.share.timm_weights:timm_weights": "writes",
+    "visionkit.predict.share.timm_weights:check_timm_file": "names a file that will be written",
     "visionkit.files:write_atomic": "writes",
     "visionkit.files:write_text": "writes",
     "visionkit.files:file_digest": "reads bytes and interprets none",
@@ -100,6 +107,8 @@ NO_LOADERS = {
 def _values() -> dict[str, Callable[[str], Any]]:
     """A value for each required parameter that is no path, by its name (or entry.name)."""
     from tests.run.tiny import TinyTask, tiny_data
+    from visionkit.backbones.registry import resolve
+    from visionkit.backbones.sources.base import ModelSpec
     from visionkit.data.formats.captions.collector import CaptionCollector
     from visionkit.data.formats.masks.label_map import LabelMap
     from visionkit.data.formats.open import OpenOptions
@@ -136,9 +145,12 @@ def _values() -> dict[str, Callable[[str], Any]]:
         "runtime": lambda _: Runtime("1.30.0", b"", b""),
         "row": lambda _: {"image": "figures/val/000.png"},
         "sections": lambda _: ("images", "annotations"),
+        "source": lambda _: resolve("timm/test_resnet", ModelSpec(""))[0],
+        "spec": lambda _: resolve("timm/test_resnet", ModelSpec(""))[1],
         "task": lambda _: TinyTask(),
         "vocabulary": lambda _: Vocabulary(["a", "dog"]),
         "weights_only": lambda _: True,
+        "which": lambda _: "best",
     }
 
 
@@ -236,6 +248,8 @@ def attempts(entry: tuple[str, Any], file: Path | str, folder: Path | str) -> li
 
 
 def _path(full: str, name: str, path: Path | str) -> Any:
+    if name == "folder" and full.endswith(":publish"):
+        return f"{path}-published"
     if name in ("files", "folders"):
         return [path]
     if name == "argv":
@@ -244,6 +258,8 @@ def _path(full: str, name: str, path: Path | str) -> Any:
             return ["check", str(path)]
         if verb in ("command_line", "launch"):
             return ["--config", str(path)]
+        if verb == "publish":
+            return [str(path), f"{path}-published"]
         if verb == "run":
             return ["classify", "--config", str(path)]
         if verb == "page":

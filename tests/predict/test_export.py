@@ -224,6 +224,7 @@ def test_a_file_of_others_is_refused(tmp_path):
         ("{", "no JSON"),
         ("[]", "Expected metadata"),
         ('{"kind": "detection"}', "format 1"),
+        ('{"kind": "detection", "format": 1}', "preprocess"),
     ):
         del model.metadata_props[:]
         entry = model.metadata_props.add()

@@ -22,7 +22,7 @@ KINDS = ("classification", "segmentation", "detection", "captioning")
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_every_family_exports_or_is_refused_by_name(tmp_path):
-    """`VISIONKIT_TABLE` names a file to go on from, line by line; `VISIONKIT_LIMIT` says for how many rows."""
+    """`VISIONKIT_TABLE` is a file to go on from, `VISIONKIT_LIMIT` how many rows to add."""
     table = Path(os.environ.get("VISIONKIT_TABLE", tmp_path / "export.jsonl"))
     lines = table.read_text().splitlines() if table.exists() else []
     done = {(row["name"], row["kind"]) for row in map(json.loads, lines)}

@@ -73,7 +73,9 @@ def _parser() -> VerbParser:
         "  visionkit predict best.ckpt a.jpg b.png --out found --formats all --min_score 0.7",
     )
     parser.add_argument(
-        "run", metavar="RUN", help="a run's folder, a folder of runs (the best is taken), or a checkpoint"
+        "run",
+        metavar="RUN",
+        help="a run's folder, a folder of runs (the best is taken), a checkpoint, an .onnx",
     )
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="images, folders (searched recursively), globs"

@@ -17,7 +17,7 @@ from visionkit.tasks.hooks import TaskHooks
 
 __all__ = ["check_batches", "check_images"]
 
-_COUNT = 4
+_COUNT = 3
 Size = tuple[int, int]
 
 

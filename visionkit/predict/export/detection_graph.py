@@ -65,6 +65,7 @@ class DetectionGraph(nn.Module):
         self.rpn_coder, self.rpn_min_side = model.rpn.box_coder, float(model.rpn.min_size)
         self.rpn_threshold = float(model.rpn.nms_thresh)
         self.rcnn, self.proposals = task.rcnn, task.rcnn.proposals_eval
+        self.resize = task.resize
         self.divisor, self.canvas = task.divisor, getattr(task.backbone, "fixed_size", None)
         generator = model.rpn.anchor_generator
         self.reductions, self.spacing = generator.reductions, generator.spacing
@@ -75,14 +76,30 @@ class DetectionGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return `boxes`, `scores`, `labels`, `count` and perhaps `masks` of images `(B, 3, H, W)`."""
-        size = images.shape[-2:]
-        padded = self._pad(self.pixels(images))
+        resized = self._resize(self.pixels(images))
+        size, padded = resized.shape[-2:], self._pad(resized)
         maps = self.source(padded)
         proposals, valid = self._propose(maps, size, padded.shape[-2:])
         boxes, scores, labels = self._classify(maps, proposals, valid, size)
         real = scores > 0
-        outputs = (boxes, scores, labels, real.sum(1))
-        return (*outputs, self._masks(maps, boxes, real, labels)) if self.rcnn.masks else outputs
+        masks = (self._masks(maps, boxes, real, labels),) if self.rcnn.masks else ()
+        if self.resize is not None:  # back to the frame of the input
+            x, y = (
+                boxes[..., 0::2] * (images.shape[-1] / size[1]),
+                boxes[..., 1::2] * (images.shape[-2] / size[0]),
+            )
+            boxes = torch.stack((x, y), dim=-1).flatten(-2)
+        return boxes, scores, labels, real.sum(1), *masks
+
+    def _resize(self, images: Tensor) -> Tensor:
+        """Resize images as `resize_image` does, by a scale that is a symbol where the size is free."""
+        if self.resize is None:
+            return images
+        height, width = images.shape[-2:]
+        short, long = torch.sym_min(height, width), torch.sym_max(height, width)
+        scale = torch.sym_min(self.resize[0] / short, self.resize[1] / long)
+        size = torch.sym_int(height * scale), torch.sym_int(width * scale)
+        return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
     def _pad(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]

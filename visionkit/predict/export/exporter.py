@@ -182,8 +182,13 @@ def _write_onnx(model: Any, metadata: Mapping[str, Any], path: Path) -> None:
 
 
 def _write_program(program: Any, metadata: Mapping[str, Any], path: Path) -> None:
-    with path.open("wb") as stream:  # by name it would have to end in .pt2
-        torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
+    try:
+        with path.open("wb") as stream:  # by name it would have to end in .pt2
+            torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
+    except OSError:
+        raise
+    except Exception as error:  # the serialiser raises classes of its own
+        raise RunError(f"torch cannot write this program: {first_line(error)} Use onnx.") from error
 
 
 _WRITERS: dict[str, Callable[[Any, Mapping[str, Any], Path], None]] = {
@@ -226,7 +231,8 @@ def _speed(run: Callable[[Tensor], Any], task: TaskHooks, image: Tensor) -> dict
 def _notes(task: TaskHooks, metadata: Mapping[str, Any], failures: list[Exception]) -> Iterator[str]:
     if failures:
         size = " x ".join(map(str, metadata["size"]))
-        yield f"The file takes images of {size} (height x width) only: {first_line(failures[0])}"
+        reason = first_line(failures[0], limit=120)
+        yield f"The file takes images of {size} (height x width) only; with any size it failed: {reason}"
     if isinstance(task, Captioner) and (task.decoding.beams > 1 or task.decoding.groups > 1):
         yield (
             f"The file takes the likeliest word each time; the task itself searches with "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visionkit import __version__
-from visionkit.errors import DataError, InputError, unknown_name
+from visionkit.errors import DataError, InputError, expected, unknown_name
 from visionkit.files import finite, to_plain
 from visionkit.predict.kinds import KINDS, kind_of
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
@@ -128,10 +128,16 @@ def _parsed(text: str, file: Path) -> dict[str, Any]:
             f"this is {__version__}. Export it again, or update visionkit.",
             path=file,
         )
-    shapes = {"preprocess": dict, "input": dict, "class_names": list, "outputs": list}
-    for name, kind in shapes.items():
-        if not isinstance(made.get(name, kind()), kind):
-            raise DataError(f"Expected {name} to be a {kind.__name__}.", path=file, field=name)
+    parts = {"preprocess": dict, "input": dict, "class_names": list}
+    if file.suffix != SUFFIXES["safetensors"]:
+        parts["outputs"] = list
+    for name, kind in parts.items():
+        if not isinstance(made.get(name), kind):
+            got = type(made.get(name)).__name__
+            raise DataError(expected(name, f"a {kind.__name__}", got), path=file, field=name)
+    if made["input"].get("dtype") not in ("uint8", "float32"):
+        text = expected("the type of images", "uint8 or float32", made["input"].get("dtype"))
+        raise DataError(text, path=file, field="input")
     return made
 
 
