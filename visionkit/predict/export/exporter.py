@@ -146,12 +146,18 @@ def _plans(
     dtype = torch.uint8 if uint8 else torch.float32
     fixed = getattr(task.backbone, "fixed_size", None)
     whole = isinstance(task, Classifier | Captioner)
-    if fixed is None or not whole:
+    # Symbols for sizes cost minutes in some networks: only where images do come in any size.
+    if not _fixes_size(preprocess) and (fixed is None or not whole):
         batches = check_batches(task, images, preprocess, size=None)
         yield _Plan(torch.zeros(2, *batches[-1].shape[1:], dtype=dtype), True, batches)
     size = tuple(fixed) if fixed is not None and whole else None
     batches = check_batches(task, images, preprocess, size=size)[:2]
     yield _Plan(torch.zeros(2, *batches[0].shape[1:], dtype=dtype), False, batches)
+
+
+def _fixes_size(preprocess: Mapping[str, Any]) -> bool:
+    """Return whether images have one size after it."""
+    return preprocess["name"] == "CenterCrop" or isinstance(preprocess.get("size"), list | tuple)
 
 
 def _traced(

@@ -95,7 +95,7 @@ def write_page(
     except OSError as error:
         raise RunError(f"{target} cannot be written: {first_line(error)}.") from error
     try:
-        metadata, notes = _place_model(Path(path), part / "model.onnx")
+        metadata, notes = _write_model(Path(path), part / "model.onnx")
         length = (part / "model.onnx").stat().st_size
         about = make_about(metadata, size=length, title=title)
         about |= {"examples": list(images), "max_pixels": MAX_PIXELS}
@@ -119,7 +119,7 @@ def _remove_left(target: Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _place_model(path: Path, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _write_model(path: Path, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Put an exported file into the page, a run or a checkpoint exported; return its metadata, and notes."""
     if path.suffix == ".onnx":
         metadata = read_metadata(path)
