@@ -131,12 +131,15 @@ def run_jobs(
     """
     import visionkit.tasks  # noqa: F401  what every run imports is imported once, before the fork
 
-    waiting, board = list(todo), board or Board({job.folder.name: 1.0 for job in todo}, terminal=False)
+    waiting, here = list(todo), os.getpid()
+    board = board or Board({job.folder.name: 1.0 for job in todo}, terminal=False)
     failures: list[tuple[type[Exception], str]] = []
     running: dict[Connection, tuple[multiprocessing.process.BaseProcess, Job]] = {}
     asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != here:  # a process just forked, which has begun nothing
+            os._exit(128 + number)
         again = signal.SIGINT in asked and number == signal.SIGINT
         asked.append(number)
         if number == signal.SIGINT:
@@ -153,6 +156,8 @@ def run_jobs(
                 board.begin(job.folder.name)
                 child, end = _start(job, threads)
                 running[end] = (child, job)
+                if asked and child.pid is not None:  # while it was started, before it was in the table
+                    os.kill(child.pid, signal.SIGTERM)
             ready = wait(list(running), timeout=POLL)
             board.draw()
             for end in [end for end in running if end in ready]:
@@ -163,9 +168,7 @@ def run_jobs(
                 end.close()
                 child.join()
                 board.end(job.folder.name)
-                code = child.exitcode or 0
-                ending = f"ended by signal {-code}" if code < 0 else f"ended with {code}"
-                kind, value = answer or (RunError, ending)
+                kind, value = answer or _exit_answer(child, asked)
                 if isinstance(value, dict):
                     finished(job, value)
                 elif not isinstance(kind, str):
@@ -178,6 +181,14 @@ def run_jobs(
         raise kind(text)
     if asked:
         raise PreemptedError("Asked to stop. Start the same command again to continue.")
+
+
+def _exit_answer(
+    child: multiprocessing.process.BaseProcess, asked: Sequence[int]
+) -> tuple[type[Exception], str]:
+    code = child.exitcode or 0
+    kind = PreemptedError if asked else RunError
+    return kind, f"ended {'by signal' if code < 0 else 'with'} {abs(code)}"
 
 
 def _ending(kind: object, text: str) -> str:
