@@ -19,7 +19,7 @@ PATH_NAMES = {"path", "root", "folder", "file", "checkpoint_path", "argv", "file
 # Functions with a path that load nothing, each with its reason; these are not called.
 NO_LOADERS = {
     "visionkit.backbones.tracing:trunk": "the name of a submodule",
-    "visionkit.run.training.banner:print_banner": "prints",
+    "visionkit.run.training.banner:banner_text": "names a folder in a text",
     "visionkit.run.training.run_facts:run_result": "states what a finished run found",
     "visionkit.predict.page.runtime:download_runtime": "fetches one address, and checks what came",
     "visionkit.commands.trained.watch:main": "serves until Ctrl-C; `WatchServer` is called",
@@ -39,6 +39,10 @@ NO_LOADERS = {
     "visionkit.predict.evaluation.subject:open_subject": "called by `evaluate`",
     "visionkit.files:remove_parts": "removes temporary files",
     "visionkit.files:flush": "writes",
+    "visionkit.files:new_folder": "writes",
+    "visionkit.tasks.hub:HubMixin.save_pretrained": "writes",
+    "visionkit.predict.share.timm_weights:timm_weights": "writes",
+    "visionkit.predict.share.timm_weights:check_timm_file": "names a file that will be written",
     "visionkit.files:write_atomic": "writes",
     "visionkit.files:write_text": "writes",
     "visionkit.files:file_digest": "reads bytes and interprets none",
@@ -52,6 +56,9 @@ NO_LOADERS = {
     "visionkit.run.callbacks.save_checkpoints:SaveCheckpoints.__init__": "where checkpoints are written",
     "visionkit.run.callbacks.skipped_samples:SkippedSamples.__init__": "names where lines are written",
     "visionkit.run.callbacks.metrics_csv:MetricsCSVLogger.__init__": "names where rows are written",
+    "visionkit.run.callbacks.clock:Clock.__init__": "names where rows are written",
+    "visionkit.run.callbacks.wide_table:WideTable.__init__": "names where rows are written",
+    "visionkit.run.feedback.log_file:RunLog.__init__": "names where lines are written",
     "visionkit.run.training.trainer:build_trainer": "names where a Trainer writes",
     "visionkit.run.callbacks.trackers:make_logger": "names where a logger writes",
     "visionkit.run.previews.caption_grounding:CaptionGrounding.__init__": "names where a file is written",
@@ -103,6 +110,8 @@ NO_LOADERS = {
 def _values() -> dict[str, Callable[[str], Any]]:
     """A value for each required parameter that is no path, by its name (or entry.name)."""
     from tests.run.tiny import TinyTask, tiny_data
+    from visionkit.backbones.registry import resolve
+    from visionkit.backbones.sources.base import ModelSpec
     from visionkit.data.formats.captions.collector import CaptionCollector
     from visionkit.data.formats.masks.label_map import LabelMap
     from visionkit.data.formats.open import OpenOptions
@@ -139,9 +148,12 @@ def _values() -> dict[str, Callable[[str], Any]]:
         "runtime": lambda _: Runtime("1.30.0", b"", b""),
         "row": lambda _: {"image": "figures/val/000.png"},
         "sections": lambda _: ("images", "annotations"),
+        "source": lambda _: resolve("timm/test_resnet", ModelSpec(""))[0],
+        "spec": lambda _: resolve("timm/test_resnet", ModelSpec(""))[1],
         "task": lambda _: TinyTask(),
         "vocabulary": lambda _: Vocabulary(["a", "dog"]),
         "weights_only": lambda _: True,
+        "which": lambda _: "best",
     }
 
 
@@ -239,6 +251,8 @@ def attempts(entry: tuple[str, Any], file: Path | str, folder: Path | str) -> li
 
 
 def _path(full: str, name: str, path: Path | str) -> Any:
+    if name == "folder" and full.endswith(":publish"):
+        return f"{path}-published"
     if name in ("files", "folders"):
         return [path]
     if name == "argv":
@@ -247,6 +261,8 @@ def _path(full: str, name: str, path: Path | str) -> Any:
             return ["check", str(path)]
         if verb in ("command_line", "launch"):
             return ["--config", str(path)]
+        if verb == "publish":
+            return [str(path), f"{path}-published"]
         if verb == "run":
             return ["classify", "--config", str(path)]
         if verb == "page":

@@ -87,12 +87,14 @@ def test_a_large_model_lies_beside_the_page_and_needs_a_server(tmp_path: Path, c
     monkeypatch.setattr(page, "EMBED_LIMIT", 100)
     model = classifier(tmp_path / "model.onnx")
     (tmp_path / "out").mkdir()  # an empty folder is taken
+    (tmp_path / f"out.{2**22 + 1}.visionkit-part" / "data").mkdir(parents=True)  # of a killed process
     package = fake_package(tmp_path / "package")
     command = ["page", str(model), str(tmp_path / "out"), "--runtime", str(package)]
     assert cli.main(command) == 0
     assert "too large to open the page as a file" in capsys.readouterr().out
     assert (tmp_path / "out" / "model.onnx").read_bytes() == model.read_bytes()
     assert "model.onnx" not in read_scripts(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "out", "package"]
     # A page is replaced when asked, and nothing of the old one stays.
     monkeypatch.setattr(page, "EMBED_LIMIT", 10**6)
     assert cli.main(command) == 2

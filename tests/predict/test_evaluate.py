@@ -150,6 +150,7 @@ def test_the_verb_compares_and_says_so(runs, tmp_path, capsys):
     assert cli.main(["evaluate", str(copy), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "differ from result.json, by 0.25 at most" in said
+    assert "Computed otherwise" not in said
     assert "note: " not in said
     assert cli.main(["evaluate", str(copy), "--out", str(tmp_path / "out")]) == 2
     assert "--overwrite" in capsys.readouterr().err
@@ -157,6 +158,7 @@ def test_the_verb_compares_and_says_so(runs, tmp_path, capsys):
         cli.main(["evaluate", str(copy), "--limit", "3", "--out", str(tmp_path / "out"), "--overwrite"]) == 0
     )
     assert "3 of 6 images" in capsys.readouterr().out
+    assert "Computed otherwise: batch_size was 16, is 5." in evaluate(copy, batch_size=5).text()
 
 
 def test_other_splits(runs):

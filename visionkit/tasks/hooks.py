@@ -24,13 +24,14 @@ from visionkit.optim import build_optimizer, describe_rate, images_per_step, tot
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import min_batch, probe_one_image
 from visionkit.tasks.batch_parts import is_empty, move_batch, named_batch, read_parts
+from visionkit.tasks.hub import HubMixin
 from visionkit.tasks.image_inputs import check_images, image_stack
 from visionkit.tasks.saved_settings import plain_settings, refuse_other_task, refuse_unsafe, task_name
 
 __all__ = ["TaskHooks"]
 
 
-class TaskHooks(lightning.LightningModule):
+class TaskHooks(HubMixin, lightning.LightningModule):
     """The Lightning hooks that all tasks share.
 
     Multiple loaders may be evaluated at once. Each has its own running scores, exact on any number of
@@ -48,6 +49,7 @@ class TaskHooks(lightning.LightningModule):
         monitor: Logged name by which weights are chosen, and "min" or "max".
         train_sums: Sums over training images, with at least "loss" and "count".
         loss_terms: The loss of the last training step and its terms, detached.
+        init_note: What was taken from the weights file that the task begins from, in one sentence.
     """
 
     truth: ClassVar[str]
@@ -61,6 +63,7 @@ class TaskHooks(lightning.LightningModule):
     train_sums: RunningSums
     loss_terms: dict[str, Tensor]
     model_facts: dict[str, Any]
+    init_note: str = ""
     _evaluate: Callable[[Any], None]
     _read: Callable[[Any], Any]
     _make_scores: Callable[[], dict[str, Any]]

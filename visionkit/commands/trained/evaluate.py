@@ -71,11 +71,15 @@ def _parser() -> VerbParser:
     parser.add_argument("run", metavar="RUN", help="a run's folder, a folder of runs, or a checkpoint")
     parser.add_argument("--data", help="a data set of the same kind, any format (default: the run's own)")
     parser.add_argument("--split", default="test", help="test (default) | val | train | all: every image")
-    parser.add_argument("--which", default="best", help="best (default) | last: which checkpoint of the run")
+    parser.add_argument(
+        "--which", default="best", choices=("best", "last"), help="checkpoint: best (default) | last"
+    )
     parser.add_argument("--limit", type=int, default=0, help="evaluate so many images (default 0: all)")
     parser.add_argument("--batch_size", type=int, default=0, help="images a batch (default 0: as the run)")
     parser.add_argument("--workers", type=int, default=0, help="processes that read (default 0: this one)")
-    parser.add_argument("--device", default="auto", help="auto (as the run) | cpu | gpu")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "gpu"), help="auto (as the run) | cpu | gpu"
+    )
     parser.add_argument(
         "--precision", default="auto", help="auto (as the run) | 32-true | bf16-mixed | 16-mixed"
     )

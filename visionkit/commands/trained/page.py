@@ -14,6 +14,36 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str]) -> int:
     """Write the page."""
+    args = _parser().parse(argv)
+    from visionkit.predict.page import download_runtime, find_runtime, write_page
+    from visionkit.predict.page.runtime import HOW
+
+    if bool(args.runtime) == args.download:
+        what = (
+            "but got both" if args.download else "but got neither: the page runs the model in onnxruntime-web"
+        )
+        raise InputError(f"Expected --runtime or --download, {what}. {HOW}")
+    runtime = download_runtime() if args.download else find_runtime(args.runtime)
+    page = write_page(
+        args.run,
+        args.folder,
+        runtime=runtime,
+        title=args.title,
+        examples=args.examples,
+        overwrite=args.overwrite,
+    )
+    serve = f"python -m http.server --directory {page.folder}"
+    how = (
+        f"The model is too large to open the page as a file; serve it: {serve}"
+        if page.needs_server
+        else f"Open it in a browser, put the folder on any web server, or try one: {serve}"
+    )
+    lines = (f"{page.index}  {page.size / 1e6:.0f} MB", *page.notes, how)
+    sys.stdout.write(printable("\n".join(lines) + "\n"))
+    return 0
+
+
+def _parser() -> VerbParser:
     parser = VerbParser(
         "page",
         "Write a static page on which a visitor drops an image and the model answers in the browser,\n"
@@ -41,30 +71,4 @@ def main(argv: Sequence[str]) -> int:
         "--examples", nargs="+", default=[], metavar="IMAGE", help="images that a visitor can choose"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a page in FOLDER")
-    args = parser.parse(argv)
-    from visionkit.predict.page import download_runtime, find_runtime, write_page
-    from visionkit.predict.page.runtime import HOW
-
-    if bool(args.runtime) == args.download:
-        what = (
-            "but got both" if args.download else "but got neither: the page runs the model in onnxruntime-web"
-        )
-        raise InputError(f"Expected --runtime or --download, {what}. {HOW}")
-    runtime = download_runtime() if args.download else find_runtime(args.runtime)
-    page = write_page(
-        args.run,
-        args.folder,
-        runtime=runtime,
-        title=args.title,
-        examples=args.examples,
-        overwrite=args.overwrite,
-    )
-    serve = f"python -m http.server --directory {page.folder}"
-    how = (
-        f"The model is too large to open the page as a file; serve it: {serve}"
-        if page.needs_server
-        else f"Open it in a browser, put the folder on any web server, or try one: {serve}"
-    )
-    lines = (f"{page.index}  {page.size / 1e6:.0f} MB", *page.notes, how)
-    sys.stdout.write(printable("\n".join(lines) + "\n"))
-    return 0
+    return parser

@@ -14,7 +14,7 @@ from visionkit.files import finite, to_plain
 from visionkit.printable import printable, printable_values
 from visionkit.run.storage.disk import check_writable, write_file
 
-__all__ = ["Evaluation", "out_folder", "stored_scores"]
+__all__ = ["Evaluation", "computed", "out_folder", "stored_scores"]
 
 SCHEMA = 1
 
@@ -36,7 +36,8 @@ class Evaluation:
         metrics: Scores by name ("test/top1").
         stored: What the run's `result.json` has for the same images and weights, by the same names; None
             where it has nothing for them.
-        how: Device, precision, batch size, threads.
+        how: Device, precision, batch size, threads and versions.
+        stored_how: The same of the stored scores, as far as the run says.
         seconds: How long it took, without loading.
         notes: What was assumed, matched or left out, in sentences.
         figures: Files that were written.
@@ -54,6 +55,7 @@ class Evaluation:
     metrics: Mapping[str, float]
     stored: Mapping[str, float | None] | None
     how: Mapping[str, Any]
+    stored_how: Mapping[str, Any]
     seconds: float
     notes: tuple[str, ...] = ()
     figures: tuple[Path, ...] = ()
@@ -81,6 +83,7 @@ class Evaluation:
             "stored": None if self.stored is None else dict(self.stored),
             "equal": None if self.stored is None else not self.differences,
             "how": dict(self.how),
+            "stored_how": dict(self.stored_how),
             "seconds": self.seconds,
             "notes": list(self.notes),
             "figures": [file.name for file in self.figures],
@@ -119,9 +122,13 @@ class Evaluation:
         gaps = [abs(b - a) for a, b in different.values() if a is not None and b is not None]
         largest = f", by {max(gaps):.3g} at most" if gaps else ""
         rows = [f"  {name}: {_number(a)} stored, {_number(b)} now" for name, (a, b) in different.items()]
-        return "\n".join(
-            [f"{len(different)} of {len(self.stored)} scores differ from result.json{largest}:", *rows]
-        )
+        head = f"{len(different)} of {len(self.stored)} scores differ from result.json{largest}:"
+        before = self.stored_how.items()
+        otherwise = [
+            f"{name} was {old}, is {self.how[name]}" for name, old in before if old != self.how[name]
+        ]
+        tail = f"Computed otherwise: {'; '.join(otherwise)}." if otherwise else ""
+        return "\n".join([head, *rows, *([tail] * bool(tail))])
 
 
 def out_folder(out: str | Path, *, overwrite: bool) -> Path:
@@ -143,6 +150,27 @@ def out_folder(out: str | Path, *, overwrite: bool) -> Path:
         )
     check_writable(folder)
     return folder
+
+
+def computed(policy: Mapping[str, Any], batch_size: int | None, env: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how scores were computed, as far as it is known.
+
+    Args:
+        policy: A device policy as plain values.
+        batch_size: Images a batch.
+        env: What `environment` returned.
+    """
+    versions = env.get("versions") or {}
+    values = {
+        "accelerator": policy.get("accelerator"),
+        "precision": policy.get("precision"),
+        "batch_size": batch_size,
+        "threads": env.get("threads"),
+        "torch": versions.get("torch"),
+        "visionkit": versions.get("visionkit"),
+        "device": env.get("device"),
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def stored_scores(

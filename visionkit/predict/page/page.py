@@ -7,6 +7,7 @@ examples are therefore written as scripts that hold them in base64, in pieces (f
 from __future__ import annotations
 
 import base64
+import glob
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from typing import Any
 from visionkit import __version__
 from visionkit.data.read_image import MAX_PIXELS, read_image
 from visionkit.errors import InputError, RunError, first_line, printable
-from visionkit.files import PART
+from visionkit.files import PART, process_exists
 from visionkit.predict.export.exporter import export
 from visionkit.predict.export.metadata import read_metadata
 from visionkit.predict.page.about import make_about
@@ -88,12 +89,13 @@ def write_page(
     images = _read_examples(examples)
     try:
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(target.absolute())
         part = target.absolute().with_name(f"{target.name}.{os.getpid()}{PART}")
         part.mkdir()
     except OSError as error:
         raise RunError(f"{target} cannot be written: {first_line(error)}.") from error
     try:
-        metadata, notes = _place_model(Path(path), part / "model.onnx")
+        metadata, notes = _write_model(Path(path), part / "model.onnx")
         length = (part / "model.onnx").stat().st_size
         about = make_about(metadata, size=length, title=title)
         about |= {"examples": list(images), "max_pixels": MAX_PIXELS}
@@ -109,7 +111,15 @@ def write_page(
     return Page(target, target / "index.html", size, length > EMBED_LIMIT, (*notes, *_notes(metadata)))
 
 
-def _place_model(path: Path, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _remove_left(target: Path) -> None:
+    """Remove what killed processes left of this page."""
+    for part in target.parent.glob(f"{glob.escape(target.name)}.*{PART}"):
+        owner = part.name.split(".")[-2]
+        if owner.isdigit() and not process_exists(int(owner)):
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_model(path: Path, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Put an exported file into the page, a run or a checkpoint exported; return its metadata, and notes."""
     if path.suffix == ".onnx":
         metadata = read_metadata(path)

@@ -87,10 +87,10 @@ def download_runtime(*, address: str = ADDRESS, integrity: str = INTEGRITY, time
             content = answer.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise RunError(f"{address} cannot be fetched: {first_line(error)}. {HOW}") from error
-    found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
-    if found != integrity:
+    digest = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
+    if digest != integrity:
         raise RunError(
-            f"Expected {address} to have the digest {integrity}, but it has {found}. It was changed on the "
+            f"Expected {address} to have the digest {integrity}, but it has {digest}. It was changed on the "
             "way, or the download is incomplete: nothing of it was used."
         )
     return _from_archive(content, Path(address))

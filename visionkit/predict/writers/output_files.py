@@ -14,6 +14,8 @@ from visionkit.files import PART, flush, write_atomic
 
 __all__ = ["GrowingFile", "encoded", "write_small"]
 
+_LONGEST_SIDE = 65_500  # pixels, of a JPEG
+
 
 class GrowingFile:
     """A file that grows by whole records; one that cannot be written completely is taken back.
@@ -96,10 +98,13 @@ def encoded(image: Image.Image, form: str, *, quality: int = 90) -> bytes:
     """Return the bytes of an image file.
 
     Args:
-        image: The image.
+        image: The image; a JPEG is shrunk where a side is longer than that format can have.
         form: "JPEG" or "PNG".
         quality: Of a JPEG.
     """
     stream = io.BytesIO()
+    if form == "JPEG" and max(image.size) > _LONGEST_SIDE:
+        image = image.copy()
+        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     image.save(stream, format=form, quality=quality)
     return stream.getvalue()

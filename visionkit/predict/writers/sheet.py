@@ -39,9 +39,9 @@ class Sheet:
         environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         self._parts: Any = environment.from_string(text).module
         self._target = target
-        self._lead = f"Predictions of {target.kind}"
+        self._lead = f"Kind: {target.kind}"
         if target.kind == "detection":
-            self._lead += f", with a score of {target.min_score:g} or more"
+            self._lead += f", scores of {target.min_score:g} or more"
         self._page: GrowingFile | None = None
         self._pages = self._count = 0
 
@@ -51,19 +51,22 @@ class Sheet:
             self._finish(more=True)
             self._begin()
         link = self._link(entry)
-        card = self._parts.card(link, _thumbnail(entry), entry.result.summary(), entry.values["id"])
+        texts = (entry.result.summary(), entry.name, entry.values["id"])
+        card = self._parts.card(link, _thumbnail(entry), *texts)
         if self._page is not None:
             self._page.write(printable(str(card)).lstrip())
         self._count += 1
 
     def close(self) -> list[str]:
-        """Finish the last page, and write the links to all pages into the first."""
+        """Finish the last page, and write the number of images and the links to all pages into the first."""
         self._finish(more=False)
-        index = self._target.folder / "index.html"
-        if self._pages > 1:
+        if self._pages:
+            index = self._target.folder / "index.html"
             pairs = [("", "1"), *((_address(page), str(page)) for page in range(2, self._pages + 1))]
-            text = index.read_text(encoding="utf-8")
-            write_text(index, text.replace(_LINKS, str(self._parts.links(pairs)), 1))
+            links = str(self._parts.links(pairs)) if self._pages > 1 else ""
+            head, _, rest = index.read_text(encoding="utf-8").partition(_LINKS)
+            head = head.replace(self._lead, f"{self._count:,} images. {self._lead}")
+            write_text(index, head + links + rest)
         return []
 
     def abort(self) -> None:
