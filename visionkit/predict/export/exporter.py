@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -171,6 +172,7 @@ def _traced(
             size = model.ByteSize() / 1e9
             raise InputError(f"An ONNX file holds at most 2 GB, and this would have {size:.1f}. Use torch.")
         return model, partial(run_session, open_session(model.SerializeToString()), metadata)
+    torch.export.save(program, io.BytesIO())  # not every operator on sizes can be written
     module, uint8 = program.module(), metadata["input"]["dtype"] == "uint8"
 
     def run(images: Tensor) -> dict[str, Tensor]:
@@ -188,13 +190,8 @@ def _write_onnx(model: Any, metadata: Mapping[str, Any], path: Path) -> None:
 
 
 def _write_program(program: Any, metadata: Mapping[str, Any], path: Path) -> None:
-    try:
-        with path.open("wb") as stream:  # by name it would have to end in .pt2
-            torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
-    except OSError:
-        raise
-    except Exception as error:  # the serialiser raises classes of its own
-        raise RunError(f"torch cannot write this program: {first_line(error)} Use onnx.") from error
+    with path.open("wb") as stream:  # by name it would have to end in .pt2
+        torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
 
 
 _WRITERS: dict[str, Callable[[Any, Mapping[str, Any], Path], None]] = {
