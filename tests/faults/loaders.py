@@ -21,7 +21,6 @@ NO_LOADERS = {
     "visionkit.backbones.tracing:trunk": "the name of a submodule",
     "visionkit.run.training.banner:banner_text": "names a folder in a text",
     "visionkit.run.training.run_facts:run_result": "states what a finished run found",
-    "visionkit.predict.page.runtime:download_runtime": "fetches one address, and checks what came",
     "visionkit.commands.trained.watch:main": "serves until Ctrl-C; `WatchServer` is called",
     "visionkit.predict.export.check_images:check_images": "the folder of a run, which was loaded",
     "visionkit.predict.export.exporter:export": "the source is read by `load_task`, the file is written",
