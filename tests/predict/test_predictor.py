@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,8 +15,11 @@ from visionkit import predict
 from visionkit.data import CenterCrop, Compose, DetectionEval, Resize, read_image
 from visionkit.data.transforms.saved import describe_transform, transform_from
 from visionkit.errors import DataError, InputError
+from visionkit.predict import read_ahead as read_ahead_module
 from visionkit.predict.loaded import load_task
 from visionkit.predict.predictor import load
+from visionkit.predict.read_ahead import read_ahead
+from visionkit.predict.sources import SourceItem
 from visionkit.run.storage.checkpoint import AtomicCheckpointIO
 from visionkit.tasks import Classifier
 
@@ -119,3 +124,30 @@ def test_no_module_hides_a_public_name():
     modules = {module.name for module in pkgutil.iter_modules(predict.__path__)}
     assert not modules & set(predict.__all__)
     assert predict.load is load
+
+
+@pytest.mark.parametrize("limit", [1, 20_000, 10**9])
+def test_large_images_are_not_read_far_ahead(photos, monkeypatch, limit):
+    """Images are about 6 KB each. With any limit all come, in order; with a small one few are held."""
+    monkeypatch.setattr(read_ahead_module, "MAX_BYTES", limit)
+    file = sorted(photos.glob("*.png"))[0]
+    read = []
+    items = [SourceItem(str(n), None, lambda n=n: (read.append(n), read_image(file))[1]) for n in range(60)]
+    threads, taken = 3, []
+    for image in read_ahead(iter(items), Compose(()), count=40, threads=threads, on_error=None):
+        taken.append(image.item.id)
+        time.sleep(0.002)
+        held = len(read) - len(taken)
+        assert held <= 40
+        if limit < 10**9:
+            assert held <= limit // image.nbytes + 1 + threads
+    assert taken == [str(n) for n in range(60)]
+
+
+def test_a_stream_that_is_left_early_ends_its_threads(photos, monkeypatch):
+    monkeypatch.setattr(read_ahead_module, "MAX_BYTES", 1)
+    items = [SourceItem(str(n), None, lambda: torch.zeros(3, 8, 8).byte()) for n in range(30)]
+    stream = read_ahead(iter(items), Compose(()), count=20, threads=3, on_error=None)
+    next(stream)
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("predict")]

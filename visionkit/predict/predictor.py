@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +17,9 @@ from visionkit.errors import DataError, InputError, expected
 from visionkit.predict.export.onnx_model import OnnxModel
 from visionkit.predict.kinds import default_preprocess, kind_of
 from visionkit.predict.loaded import load_task
+from visionkit.predict.read_ahead import MAX_BYTES, Prepared, read_ahead
 from visionkit.predict.result import Result
-from visionkit.predict.sources import SourceItem, source_items
+from visionkit.predict.sources import source_items
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.tasks.hooks import TaskHooks
@@ -131,12 +129,12 @@ class Predictor:
         threads: int = 0,
         on_error: Callable[[str, DataError], object] | None = None,
     ) -> Iterator[Result]:
-        """Yield the predictions one by one, in the order of the source; memory does not grow with it.
+        """Yield the predictions one by one, in the order of the source, in bounded memory.
 
         Args:
             source: See `visionkit.predict.sources.source_items`.
-            batch_size: Images a batch; 0: that of the evaluation, 32 at most. Halved where the memory of a
-                GPU does not suffice.
+            batch_size: Images a batch; 0: that of the evaluation, 32 at most. Fewer where images are large;
+                halved where the memory of a GPU does not suffice.
             threads: Threads that read and resize; 0: one a core, 8 at most.
             on_error: Called with the name and the error of a file that cannot be read, which is then left
                 out; without it the error is raised.
@@ -148,38 +146,22 @@ class Predictor:
         if batch_size < 0 or threads < 0:
             raise InputError(expected("batch_size and threads", "0 or more", (batch_size, threads)))
         size = batch_size or min(MAX_BATCH, int(self.facts.get("eval_batch_size") or MAX_BATCH))
-        batch: list[_Prepared] = []
-        for prepared in self._prepared(source, size, threads or min(8, os.cpu_count() or 1), on_error):
+        images = read_ahead(
+            source_items(source),
+            self.transform,
+            count=2 * size,
+            threads=threads or min(8, os.cpu_count() or 1),
+            on_error=on_error,
+        )
+        batch: list[Prepared] = []
+        for prepared in images:
             batch.append(prepared)
-            if len(batch) == size:
+            if len(batch) == size or sum(each.nbytes for each in batch) >= MAX_BYTES:
                 yield from self._predict(batch)
                 batch = []
         yield from self._predict(batch)
 
-    def _prepared(
-        self, source: Any, size: int, threads: int, on_error: Callable[[str, DataError], object] | None
-    ) -> Iterator[_Prepared]:
-        """Yield read and resized images; at most two batches are ahead of the network."""
-        items = source_items(source)
-        waiting: deque[tuple[SourceItem, Future[_Prepared]]] = deque()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(self._prepare, item)))
-                if len(waiting) >= 2 * size:
-                    yield from _finished(*waiting.popleft(), on_error)
-            while waiting:
-                yield from _finished(*waiting.popleft(), on_error)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _prepare(self, item: SourceItem) -> _Prepared:
-        original = item.read()
-        sample = {"image": original, "id": item.id}
-        resized = self.transform(sample, torch.Generator())["image"]  # type: ignore[arg-type]
-        return _Prepared(item, original, resized)
-
-    def _predict(self, batch: list[_Prepared]) -> list[Result]:
+    def _predict(self, batch: list[Prepared]) -> list[Result]:
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, each in enumerate(batch):
             groups.setdefault(tuple(each.resized.shape), []).append(index)
@@ -199,7 +181,7 @@ class Predictor:
             for index, each in enumerate(batch)
         ]
 
-    def _run(self, group: list[_Prepared]) -> list[Any]:
+    def _run(self, group: list[Prepared]) -> list[Any]:
         """Run the model on images of one size, in halves where memory does not suffice."""
         try:
             images = [each.resized for each in group]
@@ -210,29 +192,6 @@ class Predictor:
         torch.cuda.empty_cache()
         half = len(group) // 2
         return self._run(group[:half]) + self._run(group[half:])
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    item: SourceItem
-    original: Tensor
-    resized: Tensor
-
-    @property
-    def size(self) -> tuple[int, int]:
-        height, width = self.original.shape[-2:]
-        return int(height), int(width)
-
-
-def _finished(
-    item: SourceItem, future: Future[_Prepared], on_error: Callable[[str, DataError], object] | None
-) -> Iterator[_Prepared]:
-    try:
-        yield future.result()
-    except DataError as error:
-        if on_error is None:
-            raise
-        on_error(item.id, error)
 
 
 def load(
