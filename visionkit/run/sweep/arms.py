@@ -106,7 +106,10 @@ def run_recipe(
     with hold([job.folder for job in todo] if first else []), listening():
         try:
             if jobs > 1 and todo:
-                _print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.")
+                _print(
+                    f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each. "
+                    "What each prints is in its folder, log.txt."
+                )
                 run_jobs(todo, jobs=jobs, threads=threads, finished=_print_result)
             for job in [] if jobs > 1 else todo:
                 with _passing_over(job, failures, first=first, alone=alone):
