@@ -30,10 +30,11 @@ BACKBONE = {"backbone": "timm/test_resnet", "init": "scratch"}
 CROP = {"name": "CenterCrop", "size": 64, "fraction": 1.0}
 
 
-def _rcnn(masks):
-    return RCNNConfig(
-        masks=masks, proposals_eval=40, detections_per_img=12, score_threshold=0.01, head_width=16
-    )
+def _detector(reductions, *, masks):
+    settings = {"proposals_eval": 40, "detections_per_img": 12, "score_threshold": 0.01, "head_width": 16}
+    rcnn = RCNNConfig(masks=masks, **settings)
+    named = {"num_classes": 3, "class_names": NAMES, "pyramid_channels": 16, "reductions": reductions}
+    return Detector(**BACKBONE, **named, rcnn=rcnn)
 
 
 def _classifier(target):
@@ -48,9 +49,8 @@ MAKE = {
     "segmentation": lambda: Segmenter(
         **BACKBONE, num_classes=3, class_names=NAMES, channels=8, decoder="fcn"
     ),
-    "detection": lambda: Detector(
-        **BACKBONE, num_classes=3, class_names=NAMES, pyramid_channels=16, rcnn=_rcnn(True)
-    ),
+    "detection": lambda: _detector((16, 32), masks=False),
+    "masks": lambda: _detector((4, 8, 16, 32), masks=True),
     "captioning": lambda: Captioner(
         **BACKBONE,
         vocabulary=Vocabulary([f"w{number}" for number in range(20)]),
@@ -69,7 +69,7 @@ def _task(kind):
     task = MAKE[kind]().eval()
     resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": 64, "max_size": 96}}
     native = {"name": "Native"}
-    preprocess = {"detection": resize, "segmentation": native}.get(kind, CROP)
+    preprocess = {"detection": resize, "masks": resize, "segmentation": native}.get(kind, CROP)
     task.model_facts = {"preprocess": preprocess, "data": {"name": "x"}, "eval_batch_size": 2}
     return task
 
@@ -103,7 +103,9 @@ def _values(prediction):
 
 
 @pytest.mark.parametrize("uint8", [False, True], ids=["float", "uint8"])
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "masks")) for kind in MAKE]
+)
 def test_the_file_predicts_what_the_task_predicts(kind, uint8, images, tmp_path):
     if uint8 and kind != "single":
         pytest.skip("the first step is the same for all")
