@@ -45,7 +45,8 @@ usage: visionkit VERB [...]
 
   visionkit run compare                          the first comparison, in minutes
   visionkit ls backbones '*resnet50*'
-  visionkit cp classify my_classify.py"""
+  visionkit run classify --data photos/ --out runs/photos
+  visionkit predict runs/photos new-photos/ --out found"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

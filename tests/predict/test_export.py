@@ -259,15 +259,16 @@ def test_the_verb_says_what_it_wrote(images, tmp_path, capsys):
     content = {"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}
     content["pytorch-lightning_version"] = "2.6.0"
     task.on_save_checkpoint(content)
-    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "checkpoints" / "best.ckpt")
+    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "runs" / "one" / "checkpoints" / "best.ckpt")
     (tmp_path / "photos").mkdir()
     for index, image in enumerate(images):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "photos" / f"{index}.png")
-    assert cli.main(["export", str(tmp_path), "--images", str(tmp_path / "photos")]) == 0
+    assert cli.main(["export", str(tmp_path / "runs"), "--images", str(tmp_path / "photos")]) == 0
     said = capsys.readouterr().out
+    assert "holds one run: one" in said
     assert "model.onnx" in said
     assert "largest difference" in said
-    assert cli.main(["describe", str(tmp_path / "model.onnx"), "--json"]) == 0
+    assert cli.main(["describe", str(tmp_path / "runs" / "model.onnx"), "--json"]) == 0
     described = json.loads(capsys.readouterr().out)
     assert described["classes"] == list(NAMES)
     assert described["kind"] == "classification single"

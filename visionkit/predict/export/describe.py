@@ -50,7 +50,8 @@ def describe_file(path: str | Path) -> dict[str, Any]:
     table["classes"] = metadata.get("class_names", [])
     if "vocabulary" in metadata:
         table["vocabulary"] = f"{len(metadata['vocabulary'].get('words', ())):,} words"
-    table |= {"weights": weights, "data": metadata.get("data", "")}
+    data = metadata.get("data") or {}  # its options are in the file; here they would hide the rest
+    table |= {"weights": weights, "data": data.get("name", "") if isinstance(data, dict) else str(data)}
     if check := metadata.get("check"):
         table["checked on"] = check.get("images", "")
         table["largest difference"] = check.get("largest_difference", {})

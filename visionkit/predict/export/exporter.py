@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def export(
     if format == "onnx":
         for package in ("onnxscript", "onnx", "onnxruntime"):
             install(package)
-    task, facts, run_folder = _task_of(source, which)
+    task, facts, run_folder, chosen = _task_of(source, which)
     if format == "torch" and isinstance(task, Detector):
         raise InputError(
             "A detector is not exported as a program of torch.export: it would need an operator of visionkit "
@@ -100,9 +100,11 @@ def export(
     with _ready(task):
         if format == "safetensors":
             metadata = write_state(task, target, metadata)
-            return Exported(target, metadata, ("Every tensor was read back and is equal.",))
-        checked_on, whose = check_images(images, run_folder, channels=task.channels)
-        return _export_graph(task, target, format, metadata, checked_on, whose)
+            made = Exported(target, metadata, ("Every tensor was read back and is equal.",))
+        else:
+            checked_on, whose = check_images(images, run_folder, channels=task.channels)
+            made = _export_graph(task, target, format, metadata, checked_on, whose)
+    return replace(made, notes=(*filter(None, [chosen]), *made.notes))
 
 
 @dataclass(frozen=True)
@@ -200,13 +202,16 @@ _WRITERS: dict[str, Callable[[Any, Mapping[str, Any], Path], None]] = {
 }
 
 
-def _task_of(source: str | Path | TaskHooks, which: str) -> tuple[TaskHooks, dict[str, Any], Path | None]:
+def _task_of(
+    source: str | Path | TaskHooks, which: str
+) -> tuple[TaskHooks, dict[str, Any], Path | None, str]:
+    """Return the task, its facts, its run's folder, and which run was chosen where there were several."""
     if isinstance(source, TaskHooks):
         saved: dict[str, Any] = {}
         source.on_save_checkpoint(saved)
-        return source, dict(saved["visionkit"]["facts"]), None
+        return source, dict(saved["visionkit"]["facts"]), None, ""
     loaded = load_task(source, which=which)
-    return loaded.task, loaded.facts, loaded.run_folder
+    return loaded.task, loaded.facts, loaded.run_folder, loaded.note
 
 
 @contextmanager

@@ -55,7 +55,8 @@ def banner_text(
         f"{sizes['test']} test" + _targets(task, data.splits.classes),
         "length": plan.describe(sizes["train"]),
         "model": f"{type(task).__name__} over {config.backbone}: {total / 1e6:.2f} M parameters, "
-        f"{trainable / 1e6:.2f} M trained; norm {norm}, frozen through {frozen or 'nothing'}",
+        f"{trainable / 1e6:.2f} M trained; norm {norm}, "
+        + (f"frozen through {frozen}" if frozen else "nothing frozen"),
         **({"begins": note} if (note := getattr(task, "init_note", "")) else {}),
         "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),
     }
