@@ -15,6 +15,7 @@ from typing import Any, Self, TextIO
 from visionkit.errors import InputError, RunError
 from visionkit.printable import printable
 from visionkit.run.feedback.state import RunState, audience
+from visionkit.run.storage.lock import FILE
 
 __all__ = ["RunLog"]
 
@@ -23,7 +24,7 @@ class RunLog:
     """Prints for one run, and keeps what it prints and its warnings in `log.txt`.
 
     In a run beside others everything that the process prints is in that file anyway. A log that cannot be
-    written stops nothing.
+    written stops nothing. Where settings are refused before anything else is written, it is removed again.
 
     Args:
         folder: The run's folder.
@@ -35,6 +36,7 @@ class RunLog:
         self.first = first
         self._file: TextIO | None = None
         self._inside = False  # standard output is the file
+        self._new = False  # nothing was there before
         self._show_warning: Any = None
 
     def __enter__(self) -> Self:
@@ -44,6 +46,7 @@ class RunLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._inside = _is_stdout(self.path)
             if not self._inside:
+                self._new = not self.path.exists()
                 self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace")
         self._show_warning, warnings.showwarning = warnings.showwarning, self._warn
         self._keep(f"started {time.strftime('%Y-%m-%d %H:%M:%S')}")
@@ -64,6 +67,10 @@ class RunLog:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
+        if self._new and isinstance(error, InputError):
+            with contextlib.suppress(OSError):
+                if {file.name for file in self.path.parent.iterdir()} <= {self.path.name, FILE}:
+                    self.path.unlink()
 
     def show(self, text: str) -> None:
         """Print a text on the screen of this process, and keep it."""
