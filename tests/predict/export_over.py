@@ -51,7 +51,8 @@ def export_over(kind: str, name: str, reductions: tuple[int, ...]) -> dict[str, 
         fixed = getattr(task.backbone, "fixed_size", None) or (64, 64)
         coarse = torch.rand(2, 3, 4, 4, generator=draw)
         images = torch.nn.functional.interpolate(coarse, size=tuple(fixed), mode="bilinear")
-        resize = {"name": "Native"}
+        whole = kind in ("classification", "captioning")
+        resize = {"name": "CenterCrop", "size": fixed[0], "fraction": 1.0} if whole else {"name": "Native"}
         with tempfile.TemporaryDirectory() as folder:
             made = export(
                 task, Path(folder) / "x.onnx", images=list((images * 255).byte()), preprocess=resize

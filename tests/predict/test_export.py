@@ -59,7 +59,7 @@ MAKE = {
         hidden=8,
         attention=8,
         image_size=64,
-        decoding=Decoding(beams=1, max_length=6),
+        decoding=Decoding(beams=1, max_length=3),
     ),
 }
 
