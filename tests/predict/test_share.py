@@ -18,6 +18,7 @@ from visionkit import cli, tasks
 from visionkit.backbones.sources.trained import published_config
 from visionkit.errors import InputError, RunError
 from visionkit.predict import load, publish, timm_weights
+from visionkit.tasks import Classifier
 
 FILES = ("README.md", "config.json", "learning-curves.png", "model.safetensors")
 
@@ -111,6 +112,20 @@ def test_nothing_is_published_over_something_or_by_halves(runs, published, tmp_p
     with pytest.raises(RunError, match="No space left"):
         publish(root, tmp_path / "new", timm_file=tmp_path / "w.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+def test_of_two_commands_with_one_folder_the_slower_one_is_refused(runs, tmp_path, monkeypatch):
+    save = Classifier.save_pretrained
+
+    def slowly(self, folder, *args, **kwargs):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "config.json").write_text("of the other")
+        return save(self, folder, *args, **kwargs)
+
+    monkeypatch.setattr(Classifier, "save_pretrained", slowly)
+    with pytest.raises(InputError, match="new or an empty folder"):
+        publish(runs[0], tmp_path / "new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "config.json"]
 
 
 def test_a_checkpoint_alone_and_a_published_folder_are_published_without_scores(runs, published, tmp_path):
