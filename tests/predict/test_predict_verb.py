@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -140,6 +142,19 @@ def test_earlier_predictions_are_replaced_when_it_is_said(run, folder, tmp_path,
     shutil.rmtree(folder / "deep")
     assert predict(run, folder, "--out", out, "--overwrite") == 0
     assert names(out / "drawings") == ["a.jpg", "b.jpg"]
+
+
+def test_one_command_at_a_time_writes_into_a_folder(run, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    ready = f"from visionkit.run.storage.lock import hold\nwith hold([{str(out)!r}]): print(); input()"
+    with subprocess.Popen([sys.executable, "-c", ready], stdin=-1, stdout=-1) as other:
+        other.stdout.readline()
+        assert predict(run, folder, "--out", out) == 2
+        assert f"is being written by process {other.pid}" in capsys.readouterr().err
+        assert names(out) == ["run.lock"]
+        other.communicate(b"\n")
+    assert predict(run, folder, "--out", out) == 0
+    assert "run.lock" not in names(out)
 
 
 def test_the_first_interrupt_stops_between_images(run, folder, tmp_path, capsys, monkeypatch):
