@@ -117,7 +117,10 @@ def claimed_png(width, height):
         (("RUN", "photos", "--out", "photos/a.png"), "is a file"),
         (("RUN", "photos", "--out", "photos"), "outside of --out"),
         (("RUN", "photos", "--out", "out", "--which", "last"), "which='best'"),
+        (("RUN", "photos", "--out", "out", "--precision", "bf61-mixed"), "Did you mean 'bf16-mixed'"),
         (("other.ckpt", "photos", "--out", "out"), "'Embedder'"),
+        (("facts.ckpt", "photos", "--out", "out"), "facts.ckpt: cannot be built again"),
+        (("resize.ckpt", "photos", "--out", "out"), "resize.ckpt, field 'preprocess': Unknown transform"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_status_2_and_nothing_is_written(
@@ -128,6 +131,10 @@ def test_wrong_input_is_status_2_and_nothing_is_written(
     (tmp_path / "empty").mkdir()
     other = {"state_dict": {}, "visionkit": {"task": "Embedder"}}
     AtomicCheckpointIO().save_checkpoint(other, tmp_path / "other.ckpt")
+    for name, facts in (("facts", "none"), ("resize", {"preprocess": {"name": "Shrink"}})):
+        content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+        content["visionkit"]["facts"] = facts
+        torch.save(content, tmp_path / f"{name}.ckpt")
     before = sorted(tmp_path.rglob("*"))
     assert predict(*(run if word == "RUN" else word for word in words)) == 2
     assert why in capsys.readouterr().err
