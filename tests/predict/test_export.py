@@ -234,6 +234,16 @@ def test_a_full_disk_is_named_and_nothing_is_left(format, images, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+THEIRS = {
+    "format": 1,
+    "kind": "detection",
+    "class_names": [],
+    "preprocess": {},
+    "input": {"dtype": "float32", "channels": 3},
+    "outputs": ["y"],
+}
+
+
 def test_a_file_of_others_is_refused(tmp_path):
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
@@ -248,6 +258,10 @@ def test_a_file_of_others_is_refused(tmp_path):
         ("[]", "Expected metadata"),
         ('{"kind": "detection"}', "format 1"),
         ('{"kind": "detection", "format": 1}', "preprocess"),
+        (json.dumps(THEIRS | {"input": {"dtype": "uint8"}}), "number of channels"),
+        (json.dumps(THEIRS | {"kind": "segmentation"}), "views"),
+        (json.dumps(THEIRS | {"kind": "captioning"}), "vocabulary"),
+        (json.dumps(THEIRS), "its input"),
     ):
         del model.metadata_props[:]
         entry = model.metadata_props.add()
