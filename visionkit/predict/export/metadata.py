@@ -22,7 +22,7 @@ __all__ = ["KEY", "SUFFIXES", "install", "read_metadata", "task_metadata", "to_j
 FORMAT = 1
 KEY = "visionkit"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
-_PARTS = {"segmentation": {"views": dict}, "captioning": {"vocabulary": dict}}
+_PARTS: dict[str, dict[str, type]] = {"segmentation": {"views": dict}, "captioning": {"vocabulary": dict}}
 _MAX_TEXT = 2**26  # bytes: the longest part is a vocabulary
 
 
@@ -129,7 +129,7 @@ def _parsed(text: str, file: Path) -> dict[str, Any]:
             f"this is {__version__}. Export it again, or update visionkit.",
             path=file,
         )
-    parts = {"preprocess": dict, "input": dict, "class_names": list}
+    parts: dict[str, type] = {"preprocess": dict, "input": dict, "class_names": list}
     if file.suffix != SUFFIXES["safetensors"]:
         parts |= {"outputs": list, **_PARTS.get(made["kind"], {})}
     for name, kind in parts.items():
