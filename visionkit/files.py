@@ -140,7 +140,11 @@ def remove_parts(folder: str | Path) -> int:
 
 
 def is_free(folder: Path) -> bool:
-    """Return whether nothing is at a path, or a folder that is empty but for temporary files."""
+    """Return whether nothing is at a path, or a folder that is empty but for temporary files.
+
+    Args:
+        folder: The path.
+    """
     if not folder.is_dir():
         return not os.path.lexists(folder)
     return all(each.name.endswith(PART) for each in folder.iterdir())

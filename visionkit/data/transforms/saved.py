@@ -37,11 +37,11 @@ def describe_transform(transform: Transform) -> dict[str, Any] | None:
     return None
 
 
-def transform_from(described: Mapping[str, Any]) -> Transform:
+def transform_from(described: Any) -> Transform:
     """Return the transform that `describe_transform` described.
 
     Args:
-        described: Its name and settings.
+        described: Its name and settings, a mapping.
 
     Raises:
         InputError: The name is not known, or a setting does not fit.
