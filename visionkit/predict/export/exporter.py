@@ -197,17 +197,9 @@ def _write_onnx(model: Any, metadata: Mapping[str, Any], path: Path) -> None:
 
 
 def _write_program(program: Any, metadata: Mapping[str, Any], path: Path) -> None:
-<<<<<<< HEAD
-    try:
-        content = io.BytesIO()  # a disk that is full is told apart from a program that cannot be written
-        torch.export.save(program, content, extra_files={KEY: to_json(metadata)})
-    except Exception as error:  # the serialiser raises classes of its own
-        raise RunError(f"torch cannot write this program: {first_line(error)} Use onnx.") from error
+    content = io.BytesIO()  # torch's writer raises errors of its own on a disk that is full
+    torch.export.save(program, content, extra_files={KEY: to_json(metadata)})
     path.write_bytes(content.getbuffer())
-=======
-    with path.open("wb") as stream:  # by name it would have to end in .pt2
-        torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
->>>>>>> main
 
 
 _WRITERS: dict[str, Callable[[Any, Mapping[str, Any], Path], None]] = {
