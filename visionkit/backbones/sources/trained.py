@@ -94,7 +94,7 @@ def check_digest(folder: str | Path, config: dict[str, Any]) -> None:
     if known and (digest := file_digest(file)) != known:
         raise DataError(
             f"Expected the SHA-256 {str(known)[:16]}..., as {CONFIG} beside it says, but it is "
-            f"{digest[:16]}...: the file was altered or is not complete. Copy or download the folder again; if "
+            f"{digest[:16]}...: the file was altered or is not complete. Download the folder again; if "
             "you altered the weights yourself, remove 'sha256' there.",
             path=file,
         )
