@@ -85,8 +85,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     target = Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     home = target if target.is_dir() else target.parent
-    for place in {home, target.parent}:
-        for left in place.glob(f"{glob.escape(target.name)}.*{PART}"):
+    for holder in {home, target.parent}:
+        for left in holder.glob(f"{glob.escape(target.name)}.*{PART}"):
             owner = left.name.split(".")[-2]
             if owner.isdigit() and (int(owner) == os.getpid() or not process_exists(int(owner))):
                 shutil.rmtree(left, ignore_errors=True)

@@ -134,7 +134,7 @@ def test_wrong_input_is_status_2_and_nothing_is_written(
     for name, facts in (("facts", "none"), ("resize", {"preprocess": {"name": "Shrink"}})):
         content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
         content["visionkit"]["facts"] = facts
-        torch.save(content, tmp_path / f"{name}.ckpt")
+        AtomicCheckpointIO().save_checkpoint(content, tmp_path / f"{name}.ckpt")
     before = sorted(tmp_path.rglob("*"))
     assert predict(*(run if word == "RUN" else word for word in words)) == 2
     assert why in capsys.readouterr().err
