@@ -9,7 +9,17 @@ from dataclasses import dataclass
 import pytest
 
 from visionkit.errors import first_line
-from visionkit.files import PART, file_digest, finite, to_plain, write_atomic, write_text
+from visionkit.files import (
+    PART,
+    file_digest,
+    finite,
+    is_free,
+    new_folder,
+    remove_parts,
+    to_plain,
+    write_atomic,
+    write_text,
+)
 
 
 def test_a_file_that_fails_leaves_the_old_one_and_no_part(tmp_path):
@@ -59,3 +69,31 @@ def test_the_first_line_of_an_error():
     assert first_line(ValueError("one\ntwo\nthree"), prefer=("th",)) == "three"
     assert first_line(ValueError()) == "ValueError"
     assert first_line(ValueError("x" * 300), limit=5) == "xxxxx"
+
+
+def test_a_folder_that_exists_is_filled_from_within(tmp_path, monkeypatch):
+    target = tmp_path / "mounted"
+    left = target / f"mounted.{2**22 + 1}{PART}"  # of a killed process
+    left.mkdir(parents=True)
+    assert is_free(target)
+    with new_folder(target) as part:
+        assert part.parent == target  # beside it may be another file system
+        assert not left.exists()
+        (part / "a").write_text("a")
+    monkeypatch.chdir(target)
+    with new_folder(".") as part:
+        (part / "b").write_text("b")
+    with pytest.raises(KeyboardInterrupt), new_folder(".") as part:
+        raise KeyboardInterrupt
+    assert sorted(each.name for each in target.iterdir()) == ["a", "b"]
+    assert not is_free(target)
+    assert not is_free(target / "a")
+    assert is_free(target / "c")
+
+
+def test_temporary_folders_of_killed_processes_go_too(tmp_path):
+    left = tmp_path / f"page.{2**22 + 1}{PART}"
+    left.mkdir()
+    (left / "x").write_text("four")
+    assert remove_parts(tmp_path) == 4
+    assert list(tmp_path.iterdir()) == []

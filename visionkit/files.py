@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import math
 import os
@@ -16,6 +17,7 @@ __all__ = [
     "file_digest",
     "finite",
     "flush",
+    "is_free",
     "new_folder",
     "process_exists",
     "remove_parts",
@@ -68,9 +70,11 @@ def write_atomic(
 
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path` whose files are at `path` once the block has ended.
+    """Give a temporary folder whose files are at `path` once the block has ended.
 
-    Nothing is left of it where the block fails. A folder that is at `path` already keeps its other files.
+    Nothing is left of it where the block fails; what a killed process left goes. A folder that is at `path`
+    already keeps its other files, and holds the temporary one: it may be a file system of its own, into which
+    nothing can be moved from beside it.
 
     Args:
         path: The folder.
@@ -78,15 +82,20 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written.
     """
-    target = Path(path)
+    target = Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
-    shutil.rmtree(part, ignore_errors=True)
+    home = target if target.is_dir() else target.parent
+    for holder in {home, target.parent}:
+        for left in holder.glob(f"{glob.escape(target.name)}.*{PART}"):
+            owner = left.name.split(".")[-2]
+            if owner.isdigit() and (int(owner) == os.getpid() or not process_exists(int(owner))):
+                shutil.rmtree(left, ignore_errors=True)
+    part = home / f"{target.name}.{os.getpid()}{PART}"
     try:
         part.mkdir()
         yield part
         if target.is_dir():
-            for file in part.iterdir():
+            for file in sorted(part.iterdir()):
                 file.replace(target / file.name)
             part.rmdir()
         else:
@@ -121,9 +130,24 @@ def remove_parts(folder: str | Path) -> int:
         if owner.isdigit() and int(owner) != os.getpid() and process_exists(int(owner)):
             continue
         with contextlib.suppress(FileNotFoundError):
-            freed += part.stat().st_size
-            part.unlink()
+            if part.is_dir() and not part.is_symlink():  # of `new_folder`
+                freed += sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                freed += part.stat().st_size
+                part.unlink()
     return freed
+
+
+def is_free(folder: Path) -> bool:
+    """Return whether nothing is at a path, or a folder that is empty but for temporary files.
+
+    Args:
+        folder: The path.
+    """
+    if not folder.is_dir():
+        return not os.path.lexists(folder)
+    return all(each.name.endswith(PART) for each in folder.iterdir())
 
 
 def process_exists(pid: int) -> bool:

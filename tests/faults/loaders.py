@@ -36,6 +36,8 @@ NO_LOADERS = {
     "visionkit.predict.evaluation.figures:draw_scores": "writes",
     "visionkit.predict.evaluation.figures:image_callbacks": "names where files are written",
     "visionkit.predict.evaluation.subject:open_subject": "called by `evaluate`",
+    "visionkit.backbones.sources.trained:check_digest": "reads bytes and interprets none",
+    "visionkit.files:is_free": "looks for names; opens nothing",
     "visionkit.files:remove_parts": "removes temporary files",
     "visionkit.files:flush": "writes",
     "visionkit.files:new_folder": "writes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from visionkit.errors import DataError, InputError, RunError
 from visionkit.predict import load
 from visionkit.predict.export import describe_file, export, read_metadata
 from visionkit.predict.export.check import compare
+from visionkit.predict.export.metadata import SUFFIXES
 from visionkit.predict.export.state_file import read_state
 from visionkit.predict.predictor import Predictor, TaskModel
 from visionkit.run.config import RunConfig
@@ -209,16 +211,47 @@ def test_what_cannot_be_exported_is_named(images, tmp_path, monkeypatch):
     odd = Classifier(Odd(), init="scratch", num_classes=2)
     with pytest.raises(InputError, match="cannot be exported as onnx"):
         export(odd, tmp_path / "x.onnx", images=images)
+    (tmp_path / "x.onnx").mkdir()
+    with pytest.raises(InputError, match="but it is a folder"):
+        export(task, tmp_path / "x.onnx", images=images)
+    (tmp_path / "x.onnx").rmdir()
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(InputError, match=r"lightning-visionkit\[export\]"):
         export(task, tmp_path / "x.onnx", images=images)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("format", ["onnx", "torch", "safetensors"])
+def test_a_full_disk_is_named_and_nothing_is_left(format, images, tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def full(self, content):
+        write(self, bytes(content)[:100])
+        if len(content) > 100:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    file = tmp_path / f"x{SUFFIXES[format]}"
+    with pytest.raises(RunError, match=r"write into .* No space left on device .* are free"):
+        export(_task("single"), file, format=format, images=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+THEIRS = {
+    "format": 1,
+    "kind": "detection",
+    "class_names": [],
+    "preprocess": {},
+    "input": {"dtype": "float32", "channels": 3},
+    "outputs": ["y"],
+}
+
+
 def test_a_file_of_others_is_refused(tmp_path):
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
-    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", value[:1], value[1:]))
+    graph = onnx.helper.make_graph([node], "g", value[:1], value[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     file = tmp_path / "theirs.onnx"
     onnx.save(model, file)
     with pytest.raises(DataError, match="Expected a file that visionkit exported"):
@@ -228,6 +261,10 @@ def test_a_file_of_others_is_refused(tmp_path):
         ("[]", "Expected metadata"),
         ('{"kind": "detection"}', "format 1"),
         ('{"kind": "detection", "format": 1}', "preprocess"),
+        (json.dumps(THEIRS | {"input": {"dtype": "uint8"}}), "number of channels"),
+        (json.dumps(THEIRS | {"kind": "segmentation"}), "views"),
+        (json.dumps(THEIRS | {"kind": "captioning"}), "vocabulary"),
+        (json.dumps(THEIRS), "its input"),
     ):
         del model.metadata_props[:]
         entry = model.metadata_props.add()

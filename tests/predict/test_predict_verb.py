@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -115,7 +117,10 @@ def claimed_png(width, height):
         (("RUN", "photos", "--out", "photos/a.png"), "is a file"),
         (("RUN", "photos", "--out", "photos"), "outside of --out"),
         (("RUN", "photos", "--out", "out", "--which", "last"), "which='best'"),
+        (("RUN", "photos", "--out", "out", "--precision", "bf61-mixed"), "Did you mean 'bf16-mixed'"),
         (("other.ckpt", "photos", "--out", "out"), "'Embedder'"),
+        (("facts.ckpt", "photos", "--out", "out"), "facts.ckpt: cannot be built again"),
+        (("resize.ckpt", "photos", "--out", "out"), "resize.ckpt, field 'preprocess': Unknown transform"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_status_2_and_nothing_is_written(
@@ -126,6 +131,10 @@ def test_wrong_input_is_status_2_and_nothing_is_written(
     (tmp_path / "empty").mkdir()
     other = {"state_dict": {}, "visionkit": {"task": "Embedder"}}
     AtomicCheckpointIO().save_checkpoint(other, tmp_path / "other.ckpt")
+    for name, facts in (("facts", "none"), ("resize", {"preprocess": {"name": "Shrink"}})):
+        content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+        content["visionkit"]["facts"] = facts
+        AtomicCheckpointIO().save_checkpoint(content, tmp_path / f"{name}.ckpt")
     before = sorted(tmp_path.rglob("*"))
     assert predict(*(run if word == "RUN" else word for word in words)) == 2
     assert why in capsys.readouterr().err
@@ -140,6 +149,19 @@ def test_earlier_predictions_are_replaced_when_it_is_said(run, folder, tmp_path,
     shutil.rmtree(folder / "deep")
     assert predict(run, folder, "--out", out, "--overwrite") == 0
     assert names(out / "drawings") == ["a.jpg", "b.jpg"]
+
+
+def test_one_command_at_a_time_writes_into_a_folder(run, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    ready = f"from visionkit.run.storage.lock import hold\nwith hold([{str(out)!r}]): print(); input()"
+    with subprocess.Popen([sys.executable, "-c", ready], stdin=-1, stdout=-1) as other:
+        other.stdout.readline()
+        assert predict(run, folder, "--out", out) == 2
+        assert f"is being written by process {other.pid}" in capsys.readouterr().err
+        assert names(out) == ["run.lock"]
+        other.communicate(b"\n")
+    assert predict(run, folder, "--out", out) == 0
+    assert "run.lock" not in names(out)
 
 
 def test_the_first_interrupt_stops_between_images(run, folder, tmp_path, capsys, monkeypatch):

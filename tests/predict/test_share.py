@@ -15,9 +15,11 @@ from tests.predict.hub_server import hub
 from tests.run.make_runs import make_run
 from tests.tasks.small_tasks import CUT, KINDS, NAMES, predictions_of, save_checkpoint, small_task
 from visionkit import cli, tasks
+from visionkit.backbones import create_backbone
 from visionkit.backbones.sources.trained import published_config
-from visionkit.errors import InputError, RunError
+from visionkit.errors import DataError, InputError, RunError
 from visionkit.predict import load, publish, timm_weights
+from visionkit.tasks import Classifier
 
 FILES = ("README.md", "config.json", "learning-curves.png", "model.safetensors")
 
@@ -111,6 +113,40 @@ def test_nothing_is_published_over_something_or_by_halves(runs, published, tmp_p
     with pytest.raises(RunError, match="No space left"):
         publish(root, tmp_path / "new", timm_file=tmp_path / "w.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+def test_altered_weights_and_facts_are_refused(published, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(published[0], copy)
+    weights, config = copy / "model.safetensors", json.loads((copy / "config.json").read_text())
+    whole = weights.read_bytes()
+    for content in (whole[:-4] + b"\0\0\0\x3e", whole[: len(whole) // 2]):  # another number; cut
+        weights.write_bytes(content)
+        for use in (load, lambda path: create_backbone("timm/test_resnet", init=str(path))):
+            with pytest.raises(DataError, match=r"model\.safetensors: Expected the SHA-256"):
+                use(copy)
+    weights.write_bytes(whole)
+    config["visionkit"]["facts"] = "none"
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="cannot be built again"):
+        load(copy)
+    del config["visionkit"]["sha256"], config["visionkit"]["facts"]  # of a folder of before
+    (copy / "config.json").write_text(json.dumps(config))
+    assert load(copy).kind == "classification"
+
+
+def test_of_two_commands_with_one_folder_the_slower_one_is_refused(runs, tmp_path, monkeypatch):
+    save = Classifier.save_pretrained
+
+    def slowly(self, folder, *args, **kwargs):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "config.json").write_text("of the other")
+        return save(self, folder, *args, **kwargs)
+
+    monkeypatch.setattr(Classifier, "save_pretrained", slowly)
+    with pytest.raises(InputError, match="new or an empty folder"):
+        publish(runs[0], tmp_path / "new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "config.json"]
 
 
 def test_a_checkpoint_alone_and_a_published_folder_are_published_without_scores(runs, published, tmp_path):

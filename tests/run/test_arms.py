@@ -122,7 +122,7 @@ def test_the_same_command_twice_at_once_is_refused_with_the_holder(tmp_path):
     command = [sys.executable, "-c", code, str(place)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=rf"scratch-f1-s0 is being trained by process {other.pid} on "):
+        with pytest.raises(InputError, match=rf"scratch-f1-s0 is being written by process {other.pid} on "):
             run_recipe(config(tmp_path), faked())
         other.stdin.write("\n")
     assert not (tmp_path / "pretrained-f1-s0").exists()

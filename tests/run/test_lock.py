@@ -51,7 +51,7 @@ def held(tmp_path):
 
 
 def test_the_second_is_refused_and_told_who_holds_it(tmp_path, held):
-    with pytest.raises(InputError, match=rf"is being trained by process {held.pid} on .* since 20") as caught:
+    with pytest.raises(InputError, match=rf"is being written by process {held.pid} on .* since 20") as caught:
         hold([tmp_path / "run"]).__enter__()
     assert "another --out" in str(caught.value)
     assert os.uname().nodename in str(caught.value)
@@ -194,3 +194,13 @@ def test_places_that_cannot_be_written_are_said(tmp_path):
         assert "space" not in str(caught.value)
     full = unwritable(tmp_path / "new", OSError(errno.ENOSPC, "No space left on device"))
     assert "bytes are free). Free some space" in str(full)
+
+
+def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock.os, "pwrite", full)
+    with pytest.raises(RunError, match="No space left"), hold([tmp_path / "run"]):
+        raise AssertionError
+    assert list(tmp_path.iterdir()) == []

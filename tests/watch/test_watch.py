@@ -140,6 +140,20 @@ def test_states_progress_and_what_is_new(tmp_path: Path) -> None:
         assert again[key]["curves"]["rows"] == []
 
 
+@pytest.mark.parametrize(
+    ("config", "plan"),
+    [("seeds: 3\nfractions: {a: b}\n", '{"images": "many"}'), ("when: 2026-13-45\n", "[" * 5000)],
+)
+def test_settings_of_other_kinds_are_passed_over(config, plan, tmp_path: Path) -> None:
+    begin(tmp_path / "scratch-f1-s0", "scratch")
+    (tmp_path / "scratch-f1-s0" / "config.yaml").write_text(config)
+    (tmp_path / "scratch-f1-s0" / "plan.json").write_text(plan)
+    shown = RunFolder(tmp_path / "scratch-f1-s0").describe()
+    assert (shown["state"], shown["seed"], shown["fraction"], shown["planned"]) == (
+        "running", None, None, None,
+    )  # fmt: skip
+
+
 def test_the_server_reads_only_for_this_machine_and_only_what_it_shows(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "pretrained-f1-s0"
     begin(run, "pretrained")

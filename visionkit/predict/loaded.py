@@ -118,7 +118,7 @@ def _read_file(file: Path, run: Path | None, note: str) -> Loaded:
         task = kind.load_from_checkpoint(file)
     except InputError:
         raise
-    except (RuntimeError, TypeError, KeyError) as error:
+    except (RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise DataError(f"cannot be built again: {type(error).__name__}: {error}", path=file) from error
     task.eval()
     return Loaded(task, dict(task.model_facts), run, file, note)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from visionkit.data.transforms.classification import Transform
 from visionkit.data.transforms.saved import transform_from
-from visionkit.errors import DataError, InputError, expected
+from visionkit.errors import DataError, InputError, expected, unknown_name
 from visionkit.predict.export.onnx_model import OnnxModel
 from visionkit.predict.kinds import default_preprocess, kind_of
 from visionkit.predict.loaded import load_task
@@ -26,6 +26,7 @@ from visionkit.tasks.hooks import TaskHooks
 
 __all__ = ["Model", "Predictor", "TaskModel", "load"]
 
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 MAX_BATCH = 32  # without a `batch_size`: more is no faster on a CPU
 
 
@@ -74,8 +75,7 @@ class TaskModel:
         return predictions
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-        dtype = types.get(self.policy.precision)
+        dtype = _AUTOCAST.get(self.policy.precision)
         return nullcontext() if dtype is None else torch.autocast(self.task.device.type, dtype=dtype)
 
 
@@ -211,6 +211,8 @@ def load(
     """
     if Path(path).suffix == ".onnx":
         return _load_onnx(path, device, precision)
+    if precision not in ("auto", "32-true", *_AUTOCAST):
+        raise unknown_name("precision", precision, ("auto", "32-true", *_AUTOCAST))
     loaded = load_task(path, which=which)
     policy = choose_policy(RunConfig(accelerator=device, precision=precision), loaded.task)
     model = TaskModel(loaded.task, policy)
@@ -223,7 +225,7 @@ def load(
         facts=loaded.facts,
         kind=model.kind.name,
         class_names=tuple(getattr(loaded.task, "class_names", None) or ()),
-        transform=transform_from(described),
+        transform=_transform(described, loaded.checkpoint),
         notes=notes,
     )
 
@@ -238,5 +240,12 @@ def _load_onnx(path: str | Path, device: str, precision: str) -> Predictor:
         facts=metadata,
         kind=metadata["kind"],
         class_names=metadata["class_names"],
-        transform=transform_from(metadata["preprocess"]),
+        transform=_transform(metadata["preprocess"], path),
     )
+
+
+def _transform(described: Any, path: str | Path) -> Transform:
+    try:
+        return transform_from(described)
+    except InputError as error:
+        raise DataError(str(error), path=path, field="preprocess") from error

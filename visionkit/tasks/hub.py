@@ -11,10 +11,10 @@ from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from visionkit.backbones.sources.trained import CONFIG, WEIGHTS, published_config
+from visionkit.backbones.sources.trained import CONFIG, WEIGHTS, check_digest, published_config
 from visionkit.backbones.weights import check_file, read_state_dict
 from visionkit.errors import DataError, InputError, RunError, first_line
-from visionkit.files import new_folder
+from visionkit.files import file_digest, new_folder
 from visionkit.tasks.model_card import make_card
 from visionkit.tasks.saved_settings import plain_settings, refuse_other_task
 
@@ -69,8 +69,9 @@ class HubMixin(ModelHubMixin):
         settings = self._published_settings()
         try:
             with new_folder(folder) as part:
-                (part / CONFIG).write_text(settings, encoding="utf-8")
                 (part / WEIGHTS).write_bytes(save(_once(cast(Any, self)), metadata={"format": "pt"}))
+                settings["visionkit"]["sha256"] = file_digest(part / WEIGHTS)
+                (part / CONFIG).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
                 if card:
                     self.generate_model_card(**(model_card_kwargs or {})).save(part / "README.md")
         except OSError as error:
@@ -127,19 +128,20 @@ class HubMixin(ModelHubMixin):
                 "visionkit.predict.load."
             )
         file = check_file(folder / WEIGHTS)
+        check_digest(folder, config)
         _check_format(config, folder / CONFIG)
         refuse_other_task(folder / WEIGHTS, cls)
         try:
             task = cls(**{**config["settings"], **model_kwargs})
             _fill(cast(Any, task), read_state_dict(file))
+            task.on_load_checkpoint(config)
         except InputError:
             raise
-        except (RuntimeError, TypeError, KeyError) as error:
+        except (RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise DataError(
                 f"cannot be built again: {type(error).__name__}: {first_line(error)}", path=file
             ) from error
         _check_finite(cast(Any, task).state_dict(), file)
-        task.on_load_checkpoint(config)
         return cast(Any, task).eval()  # type: ignore[no-any-return]
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
@@ -156,12 +158,13 @@ class HubMixin(ModelHubMixin):
         self.on_save_checkpoint(checkpoint)
         return {"format": FORMAT, **checkpoint["visionkit"]}
 
-    def _published_settings(self) -> str:
+    def _published_settings(self) -> dict[str, Any]:
         content = {"visionkit": self._record(), "settings": plain_settings(dict(self.hparams))}
         try:
-            return json.dumps(content, indent=1, allow_nan=False) + "\n"
+            json.dumps(content, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError(f"Expected settings that JSON can hold, but {first_line(error)}.") from error
+        return content
 
 
 def _once(module: nn.Module) -> dict[str, Tensor]:

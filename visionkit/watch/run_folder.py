@@ -90,14 +90,13 @@ class RunFolder:
         result = read_result(self.folder) or {}
         config, plan = _settings(self.folder / "config.yaml"), _settings(self.folder / "plan.json")
         state, why = self._state(result)
-        seeds, fractions = config.get("seeds") or [], config.get("fractions") or []
         planned = plan.get("images")
         early = result.get("stopped_early")
         if isinstance(early, dict):
             planned = early.get("planned_images")
-        images = result.get("images_seen", self.metrics.images)
+        planned, images = _number(planned), _number(result.get("images_seen", self.metrics.images)) or 0
         running = state == "running"
-        speed = result.get("images_per_second") if result else self._pace.rate if running else None
+        speed = _number(result.get("images_per_second")) if result else self._pace.rate if running else None
         shown = {
             "key": self.key,
             "name": self.folder.name,
@@ -105,8 +104,8 @@ class RunFolder:
             "state": state,
             "why": why,
             "init": str(config.get("init") or _RUN_NAME.sub("", self.folder.name)),
-            "seed": seeds[0] if seeds else None,
-            "fraction": fractions[0] if fractions else None,
+            "seed": _first(config.get("seeds")),
+            "fraction": _first(config.get("fractions")),
             "backbone": str(config.get("backbone", "")),
             "data": str(config.get("data", "")),
             "images": images,
@@ -206,9 +205,17 @@ def _text(path: Path) -> str:
 def _settings(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(_text(path))  # JSON is YAML
-    except yaml.YAMLError:  # being written
+    except (yaml.YAMLError, ValueError, RecursionError):  # being written, or somebody else's
         return {}
     return loaded if isinstance(loaded, dict) else {}
+
+
+def _first(values: Any) -> float | None:
+    return _number(values[0]) if isinstance(values, list) and values else None
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) else None
 
 
 def _json(line: str) -> dict[str, Any]:

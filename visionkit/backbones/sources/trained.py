@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.errors import DataError, InputError
+from visionkit.files import file_digest
 
-__all__ = ["CONFIG", "WEIGHTS", "checkpoint_of", "choose_run", "published_config", "trained_file"]
+__all__ = [
+    "CONFIG",
+    "WEIGHTS",
+    "check_digest",
+    "checkpoint_of",
+    "choose_run",
+    "published_config",
+    "trained_file",
+]
 
 CONFIG = "config.json"  # the names that huggingface_hub gives them
 WEIGHTS = "model.safetensors"
@@ -26,7 +35,8 @@ def trained_file(folder: str | Path) -> Path:
         InputError: It holds no trained task, several among which none is the best, or a pickle.
     """
     location = Path(folder)
-    if published_config(location) is not None:
+    if (config := published_config(location)) is not None:
+        check_digest(location, config)
         return location / WEIGHTS
     run, _ = choose_run(location)
     best = run / "checkpoints" / "best.ckpt"
@@ -68,6 +78,26 @@ def published_config(folder: str | Path) -> dict[str, Any] | None:
             f"Expected {WEIGHTS} beside {file}, but there is none. Copy or download the folder again."
         )
     return config
+
+
+def check_digest(folder: str | Path, config: dict[str, Any]) -> None:
+    """Refuse weights of a published folder that are not those that were written with its settings.
+
+    Args:
+        folder: The folder.
+        config: What `published_config` returned; folders that say no digest are not checked.
+
+    Raises:
+        DataError: `model.safetensors` was altered, or is not complete.
+    """
+    file, known = Path(folder) / WEIGHTS, config["visionkit"].get("sha256")
+    if known and (digest := file_digest(file)) != known:
+        raise DataError(
+            f"Expected the SHA-256 {str(known)[:16]}..., as {CONFIG} beside it says, but it is "
+            f"{digest[:16]}...: the file was altered or is not complete. Download the folder again; if "
+            "you altered the weights yourself, remove 'sha256' there.",
+            path=file,
+        )
 
 
 def choose_run(folder: str | Path) -> tuple[Path, str]:

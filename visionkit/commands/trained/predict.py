@@ -42,21 +42,23 @@ def main(argv: Sequence[str]) -> int:
     from visionkit.predict.predictor import load
     from visionkit.predict.writers import open_writers
     from visionkit.predict.writers.output_names import source_root
+    from visionkit.run.storage.lock import hold
 
     predictor = load(args.run, device=args.device, precision=args.precision, which=args.which)
     for note in predictor.notes:
         _write(note)
-    writers = open_writers(
-        ["jsonl", *args.formats] if "all" in args.formats else formats,
-        out,
-        kind=predictor.kind,
-        class_names=predictor.class_names,
-        facts=predictor.facts,
-        min_score=args.min_score,
-        roots=[source_root(source) for source in args.sources],
-        overwrite=args.overwrite,
-    )
-    return _predict(predictor, files, writers, args.batch_size)
+    with hold([out]):
+        writers = open_writers(
+            ["jsonl", *args.formats] if "all" in args.formats else formats,
+            out,
+            kind=predictor.kind,
+            class_names=predictor.class_names,
+            facts=predictor.facts,
+            min_score=args.min_score,
+            roots=[source_root(source) for source in args.sources],
+            overwrite=args.overwrite,
+        )
+        return _predict(predictor, files, writers, args.batch_size)
 
 
 def _parser() -> VerbParser:

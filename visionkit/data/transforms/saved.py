@@ -8,7 +8,7 @@ from typing import Any
 
 from visionkit.data.transforms.classification import CenterCrop, Compose, Resize, Transform
 from visionkit.data.transforms.detection import DetectionEval
-from visionkit.errors import InputError, unknown_name
+from visionkit.errors import InputError, expected, unknown_name
 
 __all__ = ["describe_transform", "transform_from"]
 
@@ -37,15 +37,17 @@ def describe_transform(transform: Transform) -> dict[str, Any] | None:
     return None
 
 
-def transform_from(described: Mapping[str, Any]) -> Transform:
+def transform_from(described: Any) -> Transform:
     """Return the transform that `describe_transform` described.
 
     Args:
-        described: Its name and settings.
+        described: Its name and settings, a mapping.
 
     Raises:
         InputError: The name is not known, or a setting does not fit.
     """
+    if not isinstance(described, Mapping):
+        raise InputError(expected("how images are resized", "a name and its settings", described))
     name = str(described.get("name"))
     settings = {key: value for key, value in described.items() if key != "name"}
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from visionkit.predict.loaded import Loaded, load_task
 from visionkit.run.config import RunConfig
 from visionkit.run.previews.caption_grounding import CaptionGrounding
 from visionkit.run.processes.stop import interruptible
+from visionkit.run.storage.lock import hold
 from visionkit.run.storage.result import environment
 from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
@@ -133,7 +135,7 @@ class _Work:
             callbacks = self._callbacks(folder, scratch)
             trainer = self._trainer(callbacks, scratch, progress=progress)
             began = time.perf_counter()
-            with interruptible():
+            with interruptible(), nullcontext() if folder is None else hold([folder]):
                 trainer.validate(self.loaded.task, datamodule=self.module, verbose=False)
             self.seconds = time.perf_counter() - began
         split, subject = self.subject.split, self.subject

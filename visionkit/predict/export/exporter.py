@@ -25,6 +25,7 @@ from visionkit.predict.export.onnx_writer import OPSET, to_onnx, to_program
 from visionkit.predict.export.state_file import write_state
 from visionkit.predict.kinds import default_preprocess
 from visionkit.predict.loaded import load_task
+from visionkit.run.storage.disk import check_writable, unwritable
 from visionkit.tasks import Captioner, Classifier, Detector
 from visionkit.tasks.hooks import TaskHooks
 
@@ -77,7 +78,7 @@ def export(
     Raises:
         InputError: The source, the format or the ending is wrong, a package is not installed, or the task
             cannot be exported in this format; the text says why.
-        RunError: The file differs from the task: nothing is written.
+        RunError: The file differs from the task, or cannot be written: nothing is left.
     """
     if format not in SUFFIXES:
         raise unknown_name("export format", format, SUFFIXES)
@@ -86,6 +87,9 @@ def export(
         raise InputError(f"Expected a file that ends in {SUFFIXES[format]} for {format}, but got {target}.")
     if not target.parent.is_dir():
         raise InputError(f"Expected a folder at {target.parent}, but there is none. Make it first.")
+    if target.is_dir():
+        raise InputError(f"Expected a file to write at {target}, but it is a folder. Name another.")
+    check_writable(target.parent)
     if format == "onnx":
         for package in ("onnxscript", "onnx", "onnxruntime"):
             install(package)
@@ -137,7 +141,10 @@ def _export_graph(
         if not plan.dynamic_size:
             metadata["size"] = [int(side) for side in plan.example.shape[-2:]]
         speed = _speed(run, task, plan.batches[0])
-        write_atomic(target, partial(_WRITERS[format], content, metadata))
+        try:
+            write_atomic(target, partial(_WRITERS[format], content, metadata))
+        except OSError as error:
+            raise unwritable(target.parent, error) from error
         return Exported(target, metadata, tuple(_notes(task, metadata, failures)), speed)
     raise _refused(task, failures[-1], format) from failures[-1]
 
@@ -192,8 +199,9 @@ def _write_onnx(model: Any, metadata: Mapping[str, Any], path: Path) -> None:
 
 
 def _write_program(program: Any, metadata: Mapping[str, Any], path: Path) -> None:
-    with path.open("wb") as stream:  # by name it would have to end in .pt2
-        torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
+    content = io.BytesIO()  # torch's writer raises errors of its own on a disk that is full
+    torch.export.save(program, content, extra_files={KEY: to_json(metadata)})
+    path.write_bytes(content.getbuffer())
 
 
 _WRITERS: dict[str, Callable[[Any, Mapping[str, Any], Path], None]] = {

@@ -22,6 +22,7 @@ __all__ = ["KEY", "SUFFIXES", "install", "read_metadata", "task_metadata", "to_j
 FORMAT = 1
 KEY = "visionkit"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
+_PARTS: dict[str, dict[str, type]] = {"segmentation": {"views": dict}, "captioning": {"vocabulary": dict}}
 _MAX_TEXT = 2**26  # bytes: the longest part is a vocabulary
 
 
@@ -128,13 +129,16 @@ def _parsed(text: str, file: Path) -> dict[str, Any]:
             f"this is {__version__}. Export it again, or update visionkit.",
             path=file,
         )
-    parts = {"preprocess": dict, "input": dict, "class_names": list}
+    parts: dict[str, type] = {"preprocess": dict, "input": dict, "class_names": list}
     if file.suffix != SUFFIXES["safetensors"]:
-        parts["outputs"] = list
+        parts |= {"outputs": list, **_PARTS.get(made["kind"], {})}
     for name, kind in parts.items():
         if not isinstance(made.get(name), kind):
             got = type(made.get(name)).__name__
             raise DataError(expected(name, f"a {kind.__name__}", got), path=file, field=name)
+    if not isinstance(made["input"].get("channels"), int):
+        text = expected("the number of channels", "an integer", made["input"].get("channels"))
+        raise DataError(text, path=file, field="input")
     if made["input"].get("dtype") not in ("uint8", "float32"):
         text = expected("the type of images", "uint8 or float32", made["input"].get("dtype"))
         raise DataError(text, path=file, field="input")

@@ -51,6 +51,12 @@ class OnnxModel:
         self.outputs = [output.name for output in self.session.get_outputs()]
         if self.outputs != self.metadata.get("outputs"):
             raise DataError(expected("its outputs", self.metadata.get("outputs"), self.outputs), path=path)
+        given = [(each.name, len(each.shape or ())) for each in self.session.get_inputs()]
+        if [axes for _, axes in given] != [4]:
+            raise DataError(expected("its input", "images (B, C, H, W)", given), path=path)
+        missing = {*_NEEDED[self.metadata["kind"]](self.metadata)} - {*self.outputs}
+        if missing:
+            raise DataError(expected("its outputs", f"with {sorted(missing)}", self.outputs), path=path)
         self._make = _MAKERS[self.metadata["kind"]]
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
@@ -195,4 +201,10 @@ _MAKERS: dict[str, Callable[[OnnxModel, Tensor, list[tuple[int, int]], Sequence[
     "detection": _detections,
     "segmentation": _masks,
     "captioning": _captions,
+}
+_NEEDED: dict[str, Callable[[Mapping[str, Any]], tuple[str, ...]]] = {
+    "classification": lambda made: ("values" if made.get("target") == "regression" else "probabilities",),
+    "detection": lambda made: ("boxes", "scores", "labels", "count"),
+    "segmentation": lambda made: ("logits",),
+    "captioning": lambda made: ("tokens", "log_prob"),
 }

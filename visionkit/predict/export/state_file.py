@@ -14,6 +14,7 @@ from visionkit.errors import DataError, InputError, RunError
 from visionkit.files import write_atomic
 from visionkit.predict.export.metadata import KEY, read_metadata, to_json
 from visionkit.predict.kinds import KINDS
+from visionkit.run.storage.disk import unwritable
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.saved_settings import plain_settings
 
@@ -32,7 +33,7 @@ def write_state(task: TaskHooks, path: str | Path, metadata: Mapping[str, Any]) 
         The metadata as written.
 
     Raises:
-        RunError: What was read back is not equal; nothing is left at `path`.
+        RunError: It cannot be written, or what was read back is not equal; nothing is left at `path`.
     """
     from safetensors.torch import load_file, save
 
@@ -45,7 +46,10 @@ def write_state(task: TaskHooks, path: str | Path, metadata: Mapping[str, Any]) 
             raise RunError(f"What was written to {path} is not what was read back. Nothing is left there.")
 
     content = save(state, metadata={KEY: to_json(written)})
-    write_atomic(path, lambda part: part.write_bytes(content), before_rename=equal)
+    try:
+        write_atomic(path, lambda part: part.write_bytes(content), before_rename=equal)
+    except OSError as error:
+        raise unwritable(Path(path).parent, error) from error
     return written
 
 

@@ -7,9 +7,7 @@ examples are therefore written as scripts that hold them in base64, in pieces (f
 from __future__ import annotations
 
 import base64
-import glob
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from typing import Any
 from visionkit import __version__
 from visionkit.data.read_image import MAX_PIXELS, read_image
 from visionkit.errors import InputError, RunError, first_line, printable
-from visionkit.files import PART, process_exists
+from visionkit.files import PART, new_folder
 from visionkit.predict.export.exporter import export
 from visionkit.predict.export.metadata import read_metadata
 from visionkit.predict.page.about import make_about
@@ -88,35 +86,20 @@ def write_page(
     _check_free(target, overwrite=overwrite)
     images = _read_examples(examples)
     try:
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        _remove_left(target.absolute())
-        part = target.absolute().with_name(f"{target.name}.{os.getpid()}{PART}")
-        part.mkdir()
-    except OSError as error:
-        raise RunError(f"{target} cannot be written: {first_line(error)}.") from error
-    try:
-        metadata, notes = _write_model(Path(path), part / "model.onnx")
-        length = (part / "model.onnx").stat().st_size
-        about = make_about(metadata, size=length, title=title)
-        about |= {"examples": list(images), "max_pixels": MAX_PIXELS}
-        _write(part, about, runtime, images, embed=length <= EMBED_LIMIT)
-        if target.is_dir():
-            shutil.rmtree(target)  # empty, or a page
-        part.replace(target)
+        with new_folder(target) as part:
+            metadata, notes = _write_model(Path(path), part / "model.onnx")
+            length = (part / "model.onnx").stat().st_size
+            about = make_about(metadata, size=length, title=title)
+            about |= {"examples": list(images), "max_pixels": MAX_PIXELS}
+            _write(part, about, runtime, images, embed=length <= EMBED_LIMIT)
+            _check_free(target, overwrite=overwrite)  # another command may have been faster
+            for name in (*_COPIED, "model.onnx", "index.html"):
+                (target / name).unlink(missing_ok=True)
+            shutil.rmtree(target / "data", ignore_errors=True)
     except OSError as error:
         raise RunError(f"{target} cannot be written: {first_line(error)}. Nothing is left of it.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return Page(target, target / "index.html", size, length > EMBED_LIMIT, (*notes, *_notes(metadata)))
-
-
-def _remove_left(target: Path) -> None:
-    """Remove what killed processes left of this page."""
-    for part in target.parent.glob(f"{glob.escape(target.name)}.*{PART}"):
-        owner = part.name.split(".")[-2]
-        if owner.isdigit() and not process_exists(int(owner)):
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_model(path: Path, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -140,6 +123,7 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
     if folder.is_symlink() or folder.is_file():
         raise InputError(f"Expected a new folder, but {folder} is a file or a link.")
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    inside = {name for name in inside if not name.endswith(PART)}
     if not inside:
         return
     page = {"index.html", "data", *_COPIED} <= inside <= {"index.html", "data", "model.onnx", *_COPIED}

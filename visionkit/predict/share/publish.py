@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from visionkit.errors import InputError
-from visionkit.files import new_folder
+from visionkit.files import is_free, new_folder
 from visionkit.predict.loaded import load_task
 from visionkit.predict.share.model_card import card_of
 from visionkit.predict.share.timm_weights import TimmWeights, check_timm_file, timm_weights
@@ -58,10 +58,7 @@ def publish(
         RunError: The folder cannot be written.
     """
     target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(
-            f"Expected a new or an empty folder at {target}, but there is something. Name another."
-        )
+    _check_free(target)
     if timm_file is not None:
         check_timm_file(timm_file, new_folder=target)
     loaded = load_task(path, which=which)
@@ -78,6 +75,7 @@ def publish(
                 (part / file).write_bytes(content)
             loaded.task.save_pretrained(part)
             files = tuple(sorted(each.name for each in part.iterdir()))
+            _check_free(target)  # another command may have been faster
     except BaseException as error:
         if made is not None:
             made.file.unlink(missing_ok=True)
@@ -85,3 +83,10 @@ def publish(
             raise unwritable(target, error) from error
         raise
     return Published(target, files, made, tuple(filter(None, (loaded.note, *notes))))
+
+
+def _check_free(target: Path) -> None:
+    if not is_free(target):
+        raise InputError(
+            f"Expected a new or an empty folder at {target}, but there is something. Name another."
+        )

@@ -60,6 +60,9 @@ def hold(folders: Sequence[str | Path]) -> Iterator[None]:
             try:
                 taken.append((folder, _take(folder), new))
             except OSError as error:
+                if new:
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
                 raise unwritable(folder, error) from error
             _HELD.add(folder)
         if taken:
@@ -121,8 +124,12 @@ def _take(folder: Path) -> int:
         os.close(handle)
         raise _refusal(folder, holder)
     text = json.dumps(_me()) + "\n"
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, text.encode(), 0)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text.encode(), 0)
+    except OSError:  # a full disk takes the name, and not the text
+        _give_back(folder, handle)
+        raise
     return handle
 
 
@@ -220,6 +227,6 @@ def _refusal(folder: Path, holder: dict[str, Any], *, gone: bool = False) -> Inp
             "differ, so waiting does not help. If that machine is gone, remove the file."
         )
     return InputError(
-        f"{folder} is being trained by {who} ({FILE} there). Two commands cannot write one run: wait until "
+        f"{folder} is being written by {who} ({FILE} there). Two commands cannot write there: wait until "
         f"it has ended, or give another --out.{wait}"
     )

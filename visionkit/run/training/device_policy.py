@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from visionkit.compat import cpu_computes_bf16
-from visionkit.errors import InputError
+from visionkit.errors import InputError, unknown_name
 from visionkit.run.config import RunConfig
 from visionkit.run.training.flops import count_multiply_adds
 
 __all__ = ["Policy", "choose_policy"]
 
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 _MAX_DEPTHWISE = 0.05
 """Fraction of depthwise arithmetic above which a compiled network is slower in bf16 than in fp32 on CPUs.
 
@@ -65,7 +66,8 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
         module: The task, or a network `(B, 3, H, W)`; without it bf16 goes by the device alone.
 
     Raises:
-        InputError: An accelerator is named that is not here, or --compile where nothing compiles.
+        InputError: A precision is not known, an accelerator is named that is not here, or --compile where
+            nothing compiles.
     """
     cuda = torch.cuda.is_available()
     requested = config.accelerator
@@ -79,6 +81,8 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
     if config.compile:
         _check_compiler(accelerator)
     precision, reason = config.precision, "as asked"
+    if precision != "auto" and precision not in _PRECISIONS:
+        raise unknown_name("precision", precision, ("auto", *_PRECISIONS))
     if precision == "auto":
         precision, reason = _fastest(accelerator, module if config.compile else None, config.image_size)
     # FSDP's sharded parameters are row-major: torch would pair channels-last ones with gradients in another
