@@ -129,7 +129,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
         "report": lambda _: lambda text: None,
         "row": lambda _: {"image": "figures/val/000.png"},
         "sections": lambda _: ("images", "annotations"),
-        "task": lambda _: TinyTask(),
+        "task": lambda entry: "classification" if "FolderData" in entry else TinyTask(),
         "vocabulary": lambda _: Vocabulary(["a", "dog"]),
         "weights_only": lambda _: True,
     }
