@@ -88,6 +88,17 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def page(session: nox.Session) -> None:
+    """Run the pages of `visionkit page` in Chromium, with onnxruntime-web from npm."""
+    install(session, "test")
+    folder = Path(session.virtualenv.location)
+    package = "onnxruntime-web@1.30.0"
+    session.run("npm", "install", "--no-save", "--prefix", str(folder), package, external=True)
+    env = {**ONE_THREAD, "VISIONKIT_ORT_WEB": str(folder / "node_modules")}
+    session.run("python", "-m", "pytest", "tests/page", *session.posargs, env=env)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the style."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))

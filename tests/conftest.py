@@ -16,8 +16,13 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(int(os.environ.get("VISIONKIT_TEST_THREADS", "1")))
+
+# No test depends on how fast the machine is.
+settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any_machine")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: the tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""`visionkit ls | describe | cp | run | compare | check | pack | watch | predict | evaluate | tune`.
+"""The command `visionkit VERB`; what each verb does is in `VERBS`.
 
 Recipes, runs, data, and what was trained. Heavy packages are imported only when a verb needs them. Exit
 status 2: wrong input; 1: failed while running.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from visionkit import __version__
 from visionkit.commands import check, compare, copy, describe, listing, pack, run, tune
-from visionkit.commands.trained import evaluate, predict, watch
+from visionkit.commands.trained import evaluate, export, page, predict, publish, watch
 from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.printable import printable
 
@@ -26,7 +26,10 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "compare": (compare.main, "put finished runs side by side: table, report.html, comparison.json"),
     "check": (check.main, "read a data set end to end and name what is wrong in it"),
     "pack": (pack.main, "read a data set once, and write it for fast random access"),
+    "export": (export.main, "write a trained model as one file: onnx, torch or safetensors"),
+    "page": (page.main, "write a page on which a browser answers images with a model"),
     "watch": (watch.main, "look at runs in a browser while they train"),
+    "publish": (publish.main, "write a trained task into a folder to be shared, with a model card"),
     "predict": (predict.main, "predict on images, and write drawings, a contact sheet and data files"),
     "evaluate": (evaluate.main, "score a trained model on its own data, or on other data of its kind"),
     "tune": (tune.main, "run a command with the CPU's memory allocator set for training"),

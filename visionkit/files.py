@@ -7,7 +7,8 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ __all__ = [
     "file_digest",
     "finite",
     "flush",
+    "new_folder",
     "process_exists",
     "remove_parts",
     "to_plain",
@@ -61,6 +63,37 @@ def write_atomic(
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path` whose files are at `path` once the block has ended.
+
+    Nothing is left of it where the block fails. A folder that is at `path` already keeps its other files.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir()
+        yield part
+        if target.is_dir():
+            for file in part.iterdir():
+                file.replace(target / file.name)
+            part.rmdir()
+        else:
+            part.replace(target)
+        flush(target.parent)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
         raise
 
 

@@ -29,7 +29,7 @@ def state(donor):
 
 
 @given(st.lists(PARTS, max_size=4), st.lists(PARTS, max_size=2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_prefix_may_be_called_anything(state, before, other):
     prefix = "".join(f"{part}." for part in before)
     saved = {f"{prefix}{key}": value for key, value in state.items()}

@@ -106,7 +106,7 @@ def test_all_faults_of_an_image_come_at_once():
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(width=32), min_size=4, max_size=4))
 def test_a_box_without_a_fault_is_finite_upright_and_inside(box):
     if box_error(box, (40, 60)) is None:

@@ -120,7 +120,7 @@ def test_layouts_splits_and_the_way_back_to_the_files_ids(tmp_path):
         coco(tmp_path / "nowhere")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ids=st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=12, unique=True), data=st.data())
 def test_class_ids_go_there_and_back(tmp_path_factory, ids, data):
     content = document()

@@ -77,7 +77,7 @@ boxes = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     truths=st.lists(
         st.tuples(st.integers(0, 2), boxes, st.integers(0, 1), st.booleans(), st.booleans(), st.booleans()),

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -129,7 +129,7 @@ def test_the_layout_of_another_task_is_named(tmp_path):
     assert not is_image_folder(tmp_path / "classes/mask/0.png")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     names=st.sets(
         st.sampled_from(["cat", "dog", "train", "Training", "val", "DEV", "test", "bus"]), min_size=1

@@ -24,7 +24,7 @@ def _sample(height=40, width=60, classes=4):
     return {"image": image, "mask": mask, "id": "a", "size": (height, width)}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),

@@ -29,7 +29,7 @@ class Labelled:
 LABELS = st.lists(st.integers(0, 4), min_size=4, max_size=200)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(LABELS, st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.integers(0, 2**31))
 def test_a_smaller_fraction_lies_inside_a_larger_one(labels, one, other, seed):
     reader = Labelled(labels)
@@ -38,7 +38,7 @@ def test_a_smaller_fraction_lies_inside_a_larger_one(labels, one, other, seed):
     assert len(large) == max(1, round(max(one, other) * len(labels)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(LABELS, st.floats(0.05, 0.95), st.integers(0, 2**31))
 def test_each_class_keeps_its_share(labels, fraction, seed):
     chosen, whole = Counter(subset(Labelled(labels), fraction, seed=seed).labels), Counter(labels)
@@ -47,7 +47,7 @@ def test_each_class_keeps_its_share(labels, fraction, seed):
         assert abs(chosen[label] - share * count) <= 1.51 + abs(share - fraction) * count
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LABELS, st.floats(0.01, 0.99), st.integers(0, 2**31))
 def test_a_holdout_cuts_in_two(labels, fraction, seed):
     reader = Labelled(labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -63,7 +63,6 @@ def test_classes_are_the_numbers_that_occur(table):
     assert len(NUMBERS) == 9
 
 
-@settings(deadline=None)
 @given(numbers=st.lists(st.integers(-50, 10**9), min_size=1, max_size=8))
 def test_each_number_keeps_its_meaning(numbers):
     from collections import Counter

@@ -39,7 +39,7 @@ def _sample(height=40, width=60):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10), st.integers(0, 15), st.integers(20, 30), st.integers(30, 45), st.booleans())
 def test_image_boxes_masks_and_class_map_move_together(top, left, height, width, mirrored):
     out = crop_resize(_sample(), (top, left, height, width), (2 * height, 2 * width))
@@ -102,7 +102,7 @@ def test_evaluation_takes_the_middle():
     assert Resize(80, max_size=90)({"image": image}, rng)["image"].shape == (3, 60, 90)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(0, 999))
 def test_a_random_crop_fits_any_image(height, width, key):
     sample = {"image": torch.zeros(3, height, width, dtype=torch.uint8)}

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,28 @@ NO_LOADERS = {
     "visionkit.backbones.tracing:trunk": "the name of a submodule",
     "visionkit.run.training.banner:print_banner": "prints",
     "visionkit.run.training.run_facts:run_result": "states what a finished run found",
+    "visionkit.predict.page.runtime:download_runtime": "fetches one address, and checks what came",
     "visionkit.commands.trained.watch:main": "serves until Ctrl-C; `WatchServer` is called",
+    "visionkit.predict.export.check_images:check_images": "the folder of a run, which was loaded",
+    "visionkit.predict.export.exporter:export": "the source is read by `load_task`, the file is written",
+    "visionkit.predict.export.onnx_model:open_session": "called by `OnnxModel`",
+    "visionkit.predict.export.state_file:write_state": "writes",
     "visionkit.predict.writers.earlier:check_free": "looks for names; opens nothing",
     "visionkit.predict.writers.output_files:GrowingFile.__init__": "writes",
     "visionkit.predict.writers.output_files:write_small": "writes",
-    "visionkit.predict.writers.output_names:OutputNames.name": "makes a name; opens nothing",
     "visionkit.predict.writers.writers:open_writers": "writes",
+    "visionkit.predict.evaluation.arms:finished_runs": "lists folders; opens nothing",
+    "visionkit.predict.evaluation.arms:write_arms": "writes",
+    "visionkit.predict.evaluation.result:out_folder": "makes a folder",
     "visionkit.predict.evaluation.figures:draw_scores": "writes",
     "visionkit.predict.evaluation.figures:image_callbacks": "names where files are written",
     "visionkit.predict.evaluation.subject:open_subject": "called by `evaluate`",
     "visionkit.files:remove_parts": "removes temporary files",
     "visionkit.files:flush": "writes",
+    "visionkit.files:new_folder": "writes",
+    "visionkit.tasks.hub:HubMixin.save_pretrained": "writes",
+    "visionkit.predict.share.timm_weights:timm_weights": "writes",
+    "visionkit.predict.share.timm_weights:check_timm_file": "names a file that will be written",
     "visionkit.files:write_atomic": "writes",
     "visionkit.files:write_text": "writes",
     "visionkit.files:file_digest": "reads bytes and interprets none",
@@ -95,10 +107,13 @@ NO_LOADERS = {
 def _values() -> dict[str, Callable[[str], Any]]:
     """A value for each required parameter that is no path, by its name (or entry.name)."""
     from tests.run.tiny import TinyTask, tiny_data
+    from visionkit.backbones.registry import resolve
+    from visionkit.backbones.sources.base import ModelSpec
     from visionkit.data.formats.captions.collector import CaptionCollector
     from visionkit.data.formats.masks.label_map import LabelMap
     from visionkit.data.formats.open import OpenOptions
     from visionkit.notices import NoticeCounter
+    from visionkit.predict.page import Runtime
     from visionkit.run.config import RunConfig
     from visionkit.tasks import Classifier
     from visionkit.text.vocabulary import Vocabulary
@@ -127,11 +142,15 @@ def _values() -> dict[str, Callable[[str], Any]]:
         "options": lambda _: OpenOptions(target=None),
         "outlines": lambda _: True,
         "report": lambda _: lambda text: None,
+        "runtime": lambda _: Runtime("1.30.0", b"", b""),
         "row": lambda _: {"image": "figures/val/000.png"},
         "sections": lambda _: ("images", "annotations"),
+        "source": lambda _: resolve("timm/test_resnet", ModelSpec(""))[0],
+        "spec": lambda _: resolve("timm/test_resnet", ModelSpec(""))[1],
         "task": lambda entry: "classification" if "FolderData" in entry else TinyTask(),
         "vocabulary": lambda _: Vocabulary(["a", "dog"]),
         "weights_only": lambda _: True,
+        "which": lambda _: "best",
     }
 
 
@@ -229,6 +248,8 @@ def attempts(entry: tuple[str, Any], file: Path | str, folder: Path | str) -> li
 
 
 def _path(full: str, name: str, path: Path | str) -> Any:
+    if name == "folder" and full.endswith(":publish"):
+        return f"{path}-published"
     if name in ("files", "folders"):
         return [path]
     if name == "argv":
@@ -237,9 +258,15 @@ def _path(full: str, name: str, path: Path | str) -> Any:
             return ["check", str(path)]
         if verb in ("command_line", "launch"):
             return ["--config", str(path)]
+        if verb == "publish":
+            return [str(path), f"{path}-published"]
         if verb == "run":
             return ["classify", "--config", str(path)]
+        if verb == "page":
+            return [str(path), f"{tempfile.mkdtemp()}/page", "--runtime", str(path)]
         return [str(path)]
+    if full.endswith(":write_page") and name == "folder":
+        return f"{tempfile.mkdtemp()}/page"
     return path
 
 

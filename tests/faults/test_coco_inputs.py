@@ -124,7 +124,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(value=values, section=st.sampled_from(["images", "annotations", "categories"]), data=st.data())
 def test_no_value_of_any_field_gets_through_or_breaks_the_check(tmp_path_factory, value, section, data):
     """Whatever stands in a field: the file is read whole, or the fault is named."""
@@ -198,7 +198,7 @@ def test_drawn_outlines_are_masks_or_are_refused(figure, count):
     figure(masks + refused, count, f"{masks} masks, {refused} refused")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.text(alphabet=st.characters(min_codepoint=40, max_codepoint=120), max_size=40))
 def test_compressed_run_lengths_are_refused_or_are_counts(text):
     try:

@@ -39,7 +39,7 @@ def cut_runs(draw):
 COUNT = {"runs": 0, "cuts": 0}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cut_runs())
 def _each_sample_once(run):
     world, batch, size, epochs, steps, cuts, seed = run
@@ -131,7 +131,6 @@ def test_every_boundary_resumes_exactly(tmp_path, figure, cases):
     BOUNDARY["cases"] = 0
     settings(
         max_examples=cases,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),

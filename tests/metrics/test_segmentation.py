@@ -29,7 +29,7 @@ def _images(seed: int, classes: int, images: int, ignore: int, *, absent: bool =
         yield torch.from_numpy(prediction), torch.from_numpy(truth)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**31),
     classes=st.integers(2, 200),

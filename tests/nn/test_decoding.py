@@ -56,7 +56,7 @@ def _said(row: torch.Tensor) -> list[int]:
     return [w for w in row.tolist() if w != _SPECIAL.pad]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 3),
     st.integers(1, 4),
@@ -91,7 +91,7 @@ def test_a_wide_beam_finds_what_an_exhaustive_search_finds(words, max_length, se
             assert _said(found.tokens[0, rank]) == sentence
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 3), st.sampled_from([0.0, 1.0]), st.booleans()
 )
@@ -117,7 +117,7 @@ def test_an_image_is_told_alike_in_any_batch(seed, beams, groups, length_penalty
         assert torch.allclose(alone.attention, together.attention[part, :, :width])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 2), st.sampled_from([0.0, 1.0]), st.booleans()
 )

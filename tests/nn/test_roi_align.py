@@ -19,7 +19,7 @@ def _boxes(count: int, side: float, generator: torch.Generator, *, outside: bool
     return boxes - side / 2 if outside else boxes.clamp(max=side)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     height=st.integers(1, 17),

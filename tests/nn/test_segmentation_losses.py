@@ -116,7 +116,7 @@ def test_lovasz_equals_its_definition():
     assert float(lovasz_loss(logits, masks)) == pytest.approx(np.mean(each), rel=1e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 400), st.integers(0, 2**31), st.sampled_from([0, 1, 3, 20]))
 def test_the_hardest_come_first(count, seed, levels):
     """Radix sort over the bits is the order of the numbers, ties, zeros and ones included."""

@@ -57,7 +57,7 @@ def test_without_a_margin_borders_show():
     assert apart.abs().max() > 1e-3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     length=st.integers(1, 400),
     size=st.integers(1, 150),

@@ -9,10 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from visionkit import cli
 from visionkit.config import OptimConfig, TableConfig
+from visionkit.data import scenes
 from visionkit.errors import DataError, InputError
 from visionkit.predict.evaluation.class_lists import match_classes
 from visionkit.predict.evaluation.evaluate import evaluate
@@ -148,6 +150,7 @@ def test_the_verb_compares_and_says_so(runs, tmp_path, capsys):
     assert cli.main(["evaluate", str(copy), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "differ from result.json, by 0.25 at most" in said
+    assert "Computed otherwise" not in said
     assert "note: " not in said
     assert cli.main(["evaluate", str(copy), "--out", str(tmp_path / "out")]) == 2
     assert "--overwrite" in capsys.readouterr().err
@@ -155,6 +158,7 @@ def test_the_verb_compares_and_says_so(runs, tmp_path, capsys):
         cli.main(["evaluate", str(copy), "--limit", "3", "--out", str(tmp_path / "out"), "--overwrite"]) == 0
     )
     assert "3 of 6 images" in capsys.readouterr().out
+    assert "Computed otherwise: batch_size was 16, is 5." in evaluate(copy, batch_size=5).text()
 
 
 def test_other_splits(runs):
@@ -219,6 +223,76 @@ def test_classes_are_matched_by_name(runs, tmp_path):
     few = write_table(tmp_path / "few", ("age",), numbers)
     with pytest.raises(InputError, match="height is not among them"):
         evaluate(runs["regression"], data=few, options={"table": TableConfig(target=["age"])})
+
+
+def save(sample, file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sample["image"].permute(1, 2, 0).numpy()).save(file)
+
+
+def test_detectors_on_another_format_with_other_labels(runs, tmp_path):
+    """The run's own validation images as a COCO file whose categories are in the opposite order."""
+    val = scenes("detection", size=48, train=12, val=6, test=6)
+    names = val.classes[::-1]
+    images, objects = [], []
+    for number, sample in enumerate(val.val[index] for index in range(6)):
+        save(sample, tmp_path / "coco" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 48, "height": 48})
+        for (x, y, right, bottom), label in zip(sample["boxes"].tolist(), sample["labels"].tolist()):
+            width, height = right - x, bottom - y
+            category = 1 + names.index(val.classes[label])
+            about = {"id": len(objects) + 1, "image_id": number, "category_id": category, "iscrowd": 0}
+            objects.append(about | {"bbox": [x, y, width, height], "area": width * height})
+    table = {"images": images, "annotations": objects}
+    table["categories"] = [{"id": 1 + index, "name": name} for index, name in enumerate(names)]
+    file = tmp_path / "coco" / "all.json"
+    file.write_text(json.dumps(table))
+    own = evaluate(runs["detect"], split="val").metrics
+    done = evaluate(runs["detect"], data=file, split="all")
+    assert {key.removeprefix("all/"): value for key, value in done.metrics.items()} == {
+        key.removeprefix("val/"): value for key, value in own.items()
+    }
+    table["categories"][0]["name"] = "zebra"
+    table["annotations"][0]["category_id"] = 1
+    file.write_text(json.dumps(table))
+    done = evaluate(runs["detect"], data=file, split="all", options={"max_dropped": 0.9})
+    assert any("objects" in note and "were left out" in note for note in done.notes)
+    with pytest.raises(InputError, match=r"to be of other classes .* the model's classes are .* zebra"):
+        evaluate(runs["detect"], data=file, split="all", options={"max_dropped": 0.001})
+
+
+def test_segmenters_on_masks_with_other_values(runs, tmp_path):
+    val = scenes("segmentation", size=48, train=12, val=6, test=6)
+    names = [*val.classes[::-1], "zebra"]
+    table = torch.full((256,), 255)
+    table[: len(val.classes)] = torch.tensor([names.index(name) for name in val.classes])
+    for number, sample in enumerate(val.val[index] for index in range(6)):
+        save(sample, tmp_path / "train" / "images" / f"{number}.png")
+        (tmp_path / "train" / "masks").mkdir(exist_ok=True)
+        mask = table[sample["mask"]].to(torch.uint8)
+        mask[sample["mask"] == 255] = names.index("zebra")
+        Image.fromarray(mask.numpy()).save(tmp_path / "train" / "masks" / f"{number}.png")
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    own = evaluate(runs["segment"], split="val").metrics
+    done = evaluate(runs["segment"], data=tmp_path, split="all", batch_size=1, options={"max_dropped": 1.0})
+    assert done.images == 6
+    assert {key.removeprefix("all/"): value for key, value in done.metrics.items()} == {
+        key.removeprefix("val/"): pytest.approx(value) for key, value in own.items()
+    }
+
+
+def test_a_folder_of_runs_gives_a_table(runs, tmp_path, capsys):
+    for name in ("scratch-f1-s3", "scratch-f1-s4"):
+        shutil.copytree(runs["multi"], tmp_path / "all" / name)
+    assert (
+        cli.main(["evaluate", str(tmp_path / "all"), "--split", "val", "--out", str(tmp_path / "out")]) == 0
+    )
+    said = capsys.readouterr().out
+    assert said.count("equal") == 2
+    assert "scratch, 100% of the data (n = 2)" in said
+    assert "± 0.0000" in said
+    assert len(json.loads((tmp_path / "out" / "evaluation.json").read_text())) == 2
+    assert (tmp_path / "out" / "scratch-f1-s4" / "figures" / "val-worst.png").is_file()
 
 
 def test_match_classes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -24,8 +25,10 @@ from visionkit.errors import DataError, InputError
 from visionkit.files import PART
 from visionkit.predict.writers import FORMATS, open_writers
 from visionkit.predict.writers.formats import EVERY_KIND, check_formats, formats_of
+from visionkit.predict.writers.output_files import encoded
 from visionkit.predict.writers.output_names import OutputNames, source_root
 from visionkit.predict.writers.sheet import PAGE
+from visionkit.run.previews.class_colors import class_colors
 
 KINDS = ("single", "multi", "regression", "detection", "segmentation", "captioning")
 
@@ -63,6 +66,7 @@ def test_every_kind_is_written_in_all_its_formats(kind, files, tmp_path):
         table = list(csv.DictReader(stream))
     assert {row["image"] for row in table} == {str(file) for file in files}
     page = (out / "index.html").read_text(encoding="utf-8")
+    assert f"<p>{len(made)} images. Kind: " in page
     assert page.count("<figure>") == page.count('<a href="drawings/') == len(made)
     assert not re.search(r"https?://|<script", page)
     for name in ("a", "b", "deep/a"):
@@ -176,7 +180,8 @@ def test_masks_are_read_back_as_class_numbers(files, tmp_path):
         torch.testing.assert_close(whole[f"images/{name}"], each.prediction.mask)
     with Image.open(out / "masks/masks/a.png") as image:
         assert image.mode == "P"
-        assert image.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]  # Pascal VOC's
+        assert image.getpalette()[:9] == [part for color in class_colors(3) for part in color]
+    assert len(set(class_colors(256))) == 256
 
 
 def _masks(part):
@@ -311,3 +316,8 @@ def test_errors_have_lines_of_their_own(files, tmp_path):
         {"id": "caf\\xe9.jpg", "error": "Expected pixels.", "field": "header"}
     ]
     assert (writers.count, writers.errors) == (1, 1)
+
+
+def test_a_drawing_of_any_length_is_written():
+    with Image.open(io.BytesIO(encoded(Image.new("RGB", (70_000, 8)), "JPEG"))) as image:
+        assert max(image.size) == 65_500

@@ -27,13 +27,13 @@ def _compare(seed: int, *, masks: bool, images: int, most: int) -> int:
     return len(want)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**31), images=st.integers(1, 8), most=st.integers(0, 12))
 def test_boxes_equal_the_reference(seed, images, most):
     assert _compare(seed, masks=False, images=images, most=most) == 12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**31), images=st.integers(1, 4), most=st.integers(0, 6))
 def test_masks_equal_the_reference(seed, images, most):
     assert _compare(seed, masks=True, images=images, most=most) == 12

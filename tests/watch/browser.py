@@ -126,6 +126,12 @@ class Browser:
             f"{expression} stayed false; the page shows: {self.ask('document.body.innerText')}"
         )
 
+    def choose(self, selector: str, file: Path) -> None:
+        """Give a file to an input of the page."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
     def screenshot(self, path: Path) -> None:
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -91,9 +90,9 @@ def _as_map(x: Tensor, node: FeatureNode, size: Size, padded: Size) -> Tensor:
     r = node.level.reduction
     if node.num_prefix_tokens >= 0:
         # tokens (B, num_prefix_tokens + h * w, C) -> (B, C, h, w)
-        h, w = math.ceil(padded[0] / r), math.ceil(padded[1] / r)
+        h, w = -(-padded[0] // r), -(-padded[1] // r)
         x = x[:, node.num_prefix_tokens :].transpose(1, 2).unflatten(2, (h, w))
     elif node.channels_last:
         x = x.permute(0, 3, 1, 2)  # (B, h, w, C) -> (B, C, h, w)
-    h, w = math.ceil(size[0] / r), math.ceil(size[1] / r)
+    h, w = -(-size[0] // r), -(-size[1] // r)  # rounded up, in whole numbers: exported graphs hold this too
     return x if x.shape[-2:] == (h, w) else x[..., :h, :w]

@@ -22,6 +22,7 @@ from visionkit.backbones.sources.base import (
     Source,
     sorted_options,
 )
+from visionkit.backbones.sources.task_weights import complete_state, task_origin
 from visionkit.backbones.sources.user import UserSource
 from visionkit.backbones.tracing import on_meta_device, run_for_shapes
 from visionkit.backbones.weights import WeightsInfo, read_state_dict, split_init
@@ -51,8 +52,8 @@ def create_backbone(
     Args:
         name: "timm/resnet50", "timm/resnet50.a1_in1k", "torchvision/resnet50", "packaged/efficientnet_lite0",
             or a registered name.
-        init: "pretrained", "scratch", or the path of a weights file of this architecture ("FILE#PREFIX" where
-            it holds several networks).
+        init: "pretrained", "scratch", or the path of weights of this architecture: a file ("FILE#PREFIX"
+            where it holds several networks), a run, a folder of runs, or a published folder.
         reductions: Input pixels per map pixel of each map. The deepest map of each reduction is taken.
         norm: What its batch norms become: "batch", "frozen", "sync" or "group".
         in_channels: Channels of the images. Pretrained input layers are summed (one channel) or repeated
@@ -248,10 +249,15 @@ def _model(
         # the file need hold only what the maps depend on: a saved backbone has no conv head
         cut = on_meta_device(lambda: source.maps(source.build(spec, None), nodes, prune=True))
         needed = frozenset(key.removeprefix("model.") for key in cut.state_dict())
-    model = source.build(spec, state, trusted=False, needed=needed)
-    info = WeightsInfo("file", spec.architecture, prefix, "not stated", "not stated")
-    adapted = _adapted(model, state, spec.in_channels)
-    return model, replace(info, digest=file_digest(path), file=path.name, adapted=adapted)
+    origin = task_origin(path, source, spec)
+    state, fresh = complete_state(state, source, spec, needed) if origin.same_network else (state, "")
+    try:
+        model = source.build(spec, state, trusted=False, needed=needed)
+    except InputError as error:
+        raise origin.refusal(error) from error
+    adapted = ", ".join(filter(None, (origin.info.adapted, _adapted(model, state, spec.in_channels), fresh)))
+    info = replace(origin.info, name=spec.architecture, tag=prefix, adapted=adapted)
+    return model, replace(info, digest=file_digest(path), file=path.name)
 
 
 def _adapted(model: nn.Module, state: Mapping[str, Tensor], channels: int) -> str:

@@ -25,7 +25,7 @@ class FeatureHookNet(nn.Module):
         super().__init__()
         self.model = model
         self._keys = tuple(str(node.key) for node in nodes)
-        self._outputs: dict[str, Tensor] = {}
+        self._outputs = _Outputs()
         modules = dict(model.named_modules())
         for key in self._keys:
             modules[key].register_forward_hook(_StoreOutput(self._outputs, key))
@@ -39,10 +39,17 @@ class FeatureHookNet(nn.Module):
         return features
 
 
+class _Outputs(dict[str, Tensor]):
+    """The outputs of one forward pass.
+
+    A type of its own: `torch.export` puts copies of a module's dicts back, and the hooks would fill another.
+    """
+
+
 class _StoreOutput:
     """A picklable forward hook that stores the output of its module during `FeatureHookNet.forward`."""
 
-    def __init__(self, outputs: dict[str, Tensor], key: str) -> None:
+    def __init__(self, outputs: _Outputs, key: str) -> None:
         self.outputs, self.key = outputs, key
 
     def __call__(self, _module: nn.Module, _args: Any, output: Tensor) -> None:

@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from visionkit.backbones.sources.trained import WEIGHTS, published_config, trained_file
 from visionkit.errors import InputError, first_line, nearest
 from visionkit.files import file_digest
 
@@ -81,17 +82,21 @@ class WeightsInfo:
 def split_init(init: str) -> tuple[Path, str]:
     """Return the file of an `init` and the prefix of the network within it: "weights.pt#teacher.backbone".
 
-    A file whose own name has a "#" is taken as it is.
+    A file whose own name has a "#" is taken as it is. Of a run, a folder of runs and a published folder it
+    is the file with the (best) weights.
+
+    Raises:
+        InputError: A folder without a trained task.
     """
-    path = Path(init).expanduser()
-    before, mark, prefix = init.rpartition("#")
-    if not mark or path.exists():
-        return path, ""
-    return Path(before).expanduser(), prefix.strip(".")
+    path, prefix = Path(init).expanduser(), ""
+    before, mark, after = init.rpartition("#")
+    if mark and not path.exists():
+        path, prefix = Path(before).expanduser(), after.strip(".")
+    return trained_file(path) if path.is_dir() else path, prefix
 
 
 def portable_init(init: str) -> str:
-    """Return an `init` without machine paths: for a weights file its name and digest, not its folder."""
+    """Return an `init` without machine paths: for weights the name and digest of the file, not its folder."""
     if init in ("pretrained", "scratch"):
         return init
     path, prefix = split_init(init)
@@ -125,6 +130,8 @@ def check_file(path: str | Path, *, max_bytes: int = _MAX_BYTES) -> Path:
 def checkpoint_record(path: str | Path) -> dict[str, Any]:
     """Return the hyper-parameters and the library's entries of a checkpoint, without its tensors.
 
+    Those of a published folder's weights are in `config.json` beside them.
+
     Args:
         path: A file that `check_file` has passed.
 
@@ -132,7 +139,11 @@ def checkpoint_record(path: str | Path) -> dict[str, Any]:
         "hyper_parameters" and "visionkit", each a dict, empty where the file has none.
     """
     try:
-        raw = torch.load(path, map_location="meta", weights_only=True)
+        if Path(path).name == WEIGHTS:
+            config = published_config(Path(path).parent) or {}
+            raw: Any = {**config, "hyper_parameters": config.get("settings")}
+        else:
+            raw = torch.load(path, map_location="meta", weights_only=True)
     except Exception:  # reported when the full file is read
         raw = {}
     content = raw if isinstance(raw, dict) else {}

@@ -1,4 +1,4 @@
-"""`visionkit describe`: levels, size and licence of a backbone, without building it."""
+"""`visionkit describe`: what a backbone or an exported file is, without building it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Describe one backbone."""
+    """Describe one backbone or one exported file."""
     parser = VerbParser(
         "describe",
-        "Say what a backbone is before building it: levels, parameters, weights, licence, mean and std.",
-        epilog="example:\n  visionkit describe timm/resnet50",
+        "Say what a backbone is before building it: levels, parameters, weights, licence, mean and std; or\n"
+        "what an exported file is: task, inputs, outputs, classes, how it was checked, its weights' licence.",
+        epilog="examples:\n  visionkit describe timm/resnet50\n  visionkit describe runs/pets/model.onnx",
     )
-    parser.add_argument("name", help="as in `visionkit ls backbones`")
+    parser.add_argument("name", help="as in `visionkit ls backbones`, or a .onnx, .pt2 or .safetensors file")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     args = parser.parse(argv)
-    from visionkit.backbones import describe_backbone
-
-    table = to_plain(describe_backbone(args.name))
+    table = _described(args.name)
     if args.json:
         sys.stdout.write(json.dumps(table, indent=1, default=str) + "\n")
         return 0
@@ -34,6 +33,17 @@ def main(argv: Sequence[str]) -> int:
         for idx, line in enumerate(_lines(value)):
             sys.stdout.write(f"{name if idx == 0 else '':<{width}}{line}\n")
     return 0
+
+
+def _described(name: str) -> dict[str, Any]:
+    if name.endswith((".onnx", ".pt2", ".safetensors")):
+        from visionkit.predict.export import describe_file
+
+        return describe_file(name)
+    from visionkit.backbones import describe_backbone
+
+    table: dict[str, Any] = to_plain(describe_backbone(name))
+    return table
 
 
 def _lines(value: Any) -> list[str]:

@@ -27,7 +27,7 @@ class ImageProgress:
     def __init__(self, total: int, *, terminal: bool | None = None) -> None:
         self.total, self.done = total, 0
         self._start = self._shown = time.monotonic()
-        self._marks = [(self._start, 0)]
+        self._points = [(self._start, 0)]
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if sys.stderr.isatty() if terminal is None else terminal:
@@ -54,10 +54,10 @@ class ImageProgress:
         """Count one image."""
         self.done += 1
         now = time.monotonic()
-        if now - self._marks[-1][0] >= 1.0:
-            self._marks.append((now, self.done))
-            while len(self._marks) > 2 and now - self._marks[1][0] > _WINDOW:
-                del self._marks[0]
+        if now - self._points[-1][0] >= 1.0:
+            self._points.append((now, self.done))
+            while len(self._points) > 2 and now - self._points[1][0] > _WINDOW:
+                del self._points[0]
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self.done, rate=self._rate_text())
         elif now - self._shown >= _EVERY and self.done < self.total:
@@ -67,7 +67,7 @@ class ImageProgress:
             sys.stderr.flush()
 
     def _rate(self) -> float:
-        (since, before), (now, done) = self._marks[0], self._marks[-1]
+        (since, before), (now, done) = self._points[0], self._points[-1]
         return (done - before) / (now - since) if now > since else 0.0
 
     def _rate_text(self) -> str:

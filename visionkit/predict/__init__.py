@@ -11,8 +11,19 @@ if TYPE_CHECKING:
     from visionkit.predict.loaded import Loaded, load_task
     from visionkit.predict.predictor import Predictor, load
     from visionkit.predict.result import Result
+    from visionkit.predict.share import publish, timm_weights
 
-__all__ = ["Evaluation", "Loaded", "Predictor", "Result", "evaluate", "load", "load_task"]
+__all__ = [
+    "Evaluation",
+    "Loaded",
+    "Predictor",
+    "Result",
+    "evaluate",
+    "load",
+    "load_task",
+    "publish",
+    "timm_weights",
+]
 
 _HOME = {
     "Evaluation": "evaluation.result",
@@ -22,6 +33,8 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "load": "predictor",
     "load_task": "loaded",
+    "publish": "share",
+    "timm_weights": "share",
 }
 
 

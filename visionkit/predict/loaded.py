@@ -1,14 +1,16 @@
-"""Load what was trained: a run folder or a checkpoint becomes a task with its facts."""
+"""Load what was trained: a run folder, a checkpoint or a published folder becomes a task with its facts."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from visionkit.backbones.sources.trained import WEIGHTS, checkpoint_of, choose_run, published_config
 from visionkit.backbones.weights import checkpoint_record
 from visionkit.errors import DataError, InputError
+from visionkit.predict.export.state_file import read_state
 from visionkit.predict.kinds import KINDS
 from visionkit.run.storage.checkpoint import load_checkpoint
 from visionkit.tasks.hooks import TaskHooks
@@ -23,7 +25,7 @@ class Loaded:
     Args:
         task: In evaluation mode, on the CPU.
         facts: Its model facts ("preprocess", "data", "metrics", ...).
-        run_folder: The run's folder; None where a checkpoint stands alone.
+        run_folder: The run's folder; None where a checkpoint or a published folder is alone.
         checkpoint: The file that it was loaded from.
         note: Says which of several runs was taken; empty where there was no choice.
     """
@@ -36,16 +38,18 @@ class Loaded:
 
 
 def load_task(path: str | Path, *, which: str = "best") -> Loaded:
-    """Load the task of a run folder or a checkpoint; no data, recipe or network is needed.
+    """Load the task of a run, a checkpoint or a published folder; no data, recipe or network is needed.
 
     Args:
-        path: A run's folder, a folder that holds runs (the best by their monitor is taken), or a
-            checkpoint file.
+        path: A run's folder, a folder that holds runs (the best by their monitor is taken), a checkpoint
+            file, a folder that `visionkit publish` or `task.save_pretrained` wrote, or a .safetensors file
+            that `visionkit.predict.export.export` wrote.
         which: "best" (the checkpoint of the best validation) or "last".
 
     Raises:
-        InputError: Nothing is there, no run in it has a checkpoint, or the checkpoint is of no known task.
-        DataError: The checkpoint is damaged.
+        InputError: Nothing is there, no run in it has a checkpoint, the checkpoint is of no known task, or a
+            published folder holds a pickle.
+        DataError: The file is damaged.
     """
     if which not in ("best", "last"):
         raise InputError(f"Expected which to be best or last, but got {which!r}.")
@@ -54,13 +58,60 @@ def load_task(path: str | Path, *, which: str = "best") -> Loaded:
         raise InputError(f"Expected a run on this machine, but got the address {path!s}. Download it first.")
     if not location.exists():
         raise InputError(
-            f"Expected a run folder or a checkpoint at {location}, but there is nothing. "
+            f"Expected a run folder, a checkpoint or a published folder at {location}, but there is nothing. "
             "Runs are written below --out (runs/RECIPE); give one of those folders."
         )
-    run, note = (None, "") if location.is_file() else _choose_run(location)
-    file = location if run is None else _checkpoint_of(run, which)
-    if run is None and file.parent.name == "checkpoints":
-        run = file.parent.parent
+    read = next(row.read for row in _LOADERS if row.accepts(location))
+    return read(location, which)
+
+
+class _Loader(NamedTuple):
+    """A row of what can be loaded: whether a path is it, and how it is read."""
+
+    accepts: Callable[[Path], bool]
+    read: Callable[[Path, str], Loaded]
+
+
+def _read_published(location: Path, which: str) -> Loaded:
+    file = location if location.is_file() else location / WEIGHTS
+    task = _task_class(file).from_pretrained(file.parent)
+    return Loaded(task, dict(task.model_facts), None, file)
+
+
+def _read_exported(location: Path, which: str) -> Loaded:
+    if location.suffix == ".safetensors":
+        task, metadata = read_state(location)
+        return Loaded(task, metadata, None, location)
+    raise InputError(
+        f"Expected a run folder or a checkpoint, but {location} is an exported graph, not a "
+        "task. Predict with visionkit.predict.load (.onnx) or torch.export.load (.pt2)."
+    )
+
+
+def _read_run(location: Path, which: str) -> Loaded:
+    run, note = choose_run(location)
+    return _read_file(checkpoint_of(run, which), run, note)
+
+
+def _read_checkpoint(location: Path, which: str) -> Loaded:
+    folder = location.parent
+    return _read_file(location, folder.parent if folder.name == "checkpoints" else None, "")
+
+
+def _is_published(path: Path) -> bool:
+    folder = path.parent if path.name == WEIGHTS and path.is_file() else path
+    return folder.is_dir() and published_config(folder) is not None
+
+
+_LOADERS = (
+    _Loader(_is_published, _read_published),
+    _Loader(Path.is_dir, _read_run),
+    _Loader(lambda path: path.suffix in (".safetensors", ".onnx", ".pt2"), _read_exported),
+    _Loader(lambda path: True, _read_checkpoint),
+)
+
+
+def _read_file(file: Path, run: Path | None, note: str) -> Loaded:
     load_checkpoint(file)  # names every damage, before a network is built
     kind = _task_class(file)
     try:
@@ -86,61 +137,3 @@ def _task_class(file: Path) -> type[TaskHooks]:
             "A module of your own is loaded with its own class."
         )
     return known[str(name)]
-
-
-def _choose_run(folder: Path) -> tuple[Path, str]:
-    """Return the run of a folder: itself, or the best of the runs below it."""
-    if _has_checkpoint(folder):
-        return folder, ""
-    if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir():
-        raise InputError(
-            f"Expected a checkpoint in {folder / 'checkpoints'}, but the run has none yet: it is unfinished. "
-            "Start the same command again to continue it."
-        )
-    runs = sorted(child for child in folder.iterdir() if child.is_dir() and _has_checkpoint(child))
-    if not runs:
-        inside = sorted(child.name for child in folder.iterdir())[:5]
-        holds = f"holds {', '.join(inside)}" if inside else "is empty"
-        raise InputError(
-            f"Expected a run, or a folder of runs, at {folder}, but it {holds} and no run has a checkpoint. "
-            "Give the folder that a recipe wrote (its --out)."
-        )
-    if len(runs) == 1:
-        return runs[0], f"{folder} holds one run: {runs[0].name}"
-    scored = [(score, run) for run in runs if (score := _score(run)) is not None]
-    if not scored:
-        raise InputError(
-            f"Expected one finished run in {folder}, but it holds {len(runs)} unfinished ones: "
-            f"{', '.join(run.name for run in runs)}. Give one of them."
-        )
-    monitors = {(name, mode) for (name, mode, _), _ in scored}
-    if len(monitors) > 1:
-        raise InputError(
-            f"Expected runs with one monitor in {folder}, but they have "
-            f"{', '.join(sorted(name for name, _ in monitors))}. Give one of them."
-        )
-    best = max if next(iter(monitors))[1] == "max" else min
-    (name, _, value), run = best(scored, key=lambda each: each[0][2])
-    return run, f"{run.name}: the best of {len(scored)} finished runs by {name} ({value:.4g})"
-
-
-def _score(run: Path) -> tuple[str, str, float] | None:
-    """Return the name, direction and best value of a finished run's monitor."""
-    try:
-        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-        name, mode = result["monitor"]
-        return str(name), str(mode), float(result["best"]["value"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _has_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoints" / f"{name}.ckpt").is_file() for name in ("best", "last"))
-
-
-def _checkpoint_of(run: Path, which: str) -> Path:
-    file = run / "checkpoints" / f"{which}.ckpt"
-    if not file.is_file():
-        other = "last" if which == "best" else "best"
-        raise InputError(f"Expected {file}, but there is none. Take the {other} one (which={other!r}).")
-    return file

@@ -17,7 +17,8 @@ from torch import Tensor
 from visionkit.data.transforms.classification import Transform
 from visionkit.data.transforms.saved import transform_from
 from visionkit.errors import DataError, InputError, expected
-from visionkit.predict.kinds import Kind, kind_of
+from visionkit.predict.export.onnx_model import OnnxModel
+from visionkit.predict.kinds import default_preprocess, kind_of
 from visionkit.predict.loaded import load_task
 from visionkit.predict.result import Result
 from visionkit.predict.sources import SourceItem, source_items
@@ -237,10 +238,10 @@ def _finished(
 def load(
     path: str | Path, *, device: str = "auto", precision: str = "auto", which: str = "best"
 ) -> Predictor:
-    """Load a run folder, a folder of runs or a checkpoint for prediction.
+    """Load a run folder, a folder of runs, a checkpoint or an exported file for prediction.
 
     Args:
-        path: See `load_task`.
+        path: See `load_task`; or an ONNX file that `visionkit.predict.export.export` wrote.
         device: "auto", "cpu" or "gpu".
         precision: "auto" (as training chooses), "32-true", "bf16-mixed" or "16-mixed".
         which: "best" (the checkpoint of the best validation) or "last".
@@ -249,12 +250,14 @@ def load(
         InputError: Nothing is there, the run is unfinished, or the device is not.
         DataError: The checkpoint is damaged.
     """
+    if Path(path).suffix == ".onnx":
+        return _load_onnx(path, device, precision)
     loaded = load_task(path, which=which)
     policy = choose_policy(RunConfig(accelerator=device, precision=precision), loaded.task)
     model = TaskModel(loaded.task, policy)
     described, notes = loaded.facts.get("preprocess"), [loaded.note] if loaded.note else []
     if described is None:
-        described = _default_preprocess(loaded.task, model.kind)
+        described = default_preprocess(loaded.task)
         notes.append(f"The checkpoint does not say how images are resized; {described} is used.")
     return Predictor(
         model,
@@ -266,7 +269,15 @@ def load(
     )
 
 
-def _default_preprocess(task: TaskHooks, kind: Kind) -> dict[str, Any]:
-    """Return how images are resized for a task that was trained on loaders of the user's own."""
-    size = task.hparams.get("image_size")
-    return kind.preprocess(int(min(size) if isinstance(size, list | tuple) else size or 224))
+def _load_onnx(path: str | Path, device: str, precision: str) -> Predictor:
+    if precision not in ("auto", "32-true"):
+        raise InputError(expected("precision of an exported file", "32-true", precision))
+    model = OnnxModel(path, device=device)
+    metadata = model.metadata
+    return Predictor(
+        model,
+        facts=metadata,
+        kind=metadata["kind"],
+        class_names=metadata["class_names"],
+        transform=transform_from(metadata["preprocess"]),
+    )

@@ -80,7 +80,12 @@ class RunConfig:
     )
     checks: CheckConfig = setting(CheckConfig(), "inputs and updates that cannot be used", group="data")
     backbone: str = setting("packaged/efficientnet_lite0", "see `visionkit ls backbones`", group="model")
-    init: str = setting("both", "pretrained | scratch | both | a weights file", group="model", role="arm")
+    init: str = setting(
+        "both",
+        "pretrained | scratch | both | a weights file, run or published folder",
+        group="model",
+        role="arm",
+    )
     transfer: TransferConfig = setting(
         TransferConfig(), "freezing, norms and learning rates of the backbone", group="model"
     )

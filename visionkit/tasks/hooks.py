@@ -25,6 +25,7 @@ from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import min_batch, probe_one_image
 from visionkit.tasks.batch_parts import is_empty, move_batch, named_batch, read_parts
 from visionkit.tasks.extra_metrics import ExtraMetrics, Metrics
+from visionkit.tasks.hub import HubMixin
 from visionkit.tasks.image_inputs import check_images, image_stack
 from visionkit.tasks.saved_settings import plain_settings, refuse_other_task, refuse_unsafe, task_name
 
@@ -33,7 +34,7 @@ __all__ = ["TaskHooks"]
 _NOT_SAVED = ("self", "__class__", "metrics")  # arguments that no checkpoint holds
 
 
-class TaskHooks(lightning.LightningModule):
+class TaskHooks(HubMixin, lightning.LightningModule):
     """The Lightning hooks that all tasks share.
 
     Multiple loaders may be evaluated at once. Each has its own running scores, exact on any number of
@@ -52,6 +53,7 @@ class TaskHooks(lightning.LightningModule):
         train_sums: Sums over training images, with at least "loss" and "count".
         loss_terms: The loss of the last training step and its terms, detached.
         extra: Metrics of the user's own.
+        init_note: What was taken from the weights file that the task begins from, in one sentence.
     """
 
     truth: ClassVar[str]
@@ -66,6 +68,7 @@ class TaskHooks(lightning.LightningModule):
     loss_terms: dict[str, Tensor]
     extra = ExtraMetrics(None, taken=())
     model_facts: dict[str, Any]
+    init_note: str = ""
     _evaluate: Callable[[Any], None]
     _read: Callable[[Any], Any]
     _make_scores: Callable[[], dict[str, Any]]
@@ -230,6 +233,8 @@ class TaskHooks(lightning.LightningModule):
         Raises:
             InputError: Something is no metric, or a name is one that the task logs itself.
         """
+        if metrics is None:
+            return
         own = [name for score in self._make_scores().values() for name in getattr(score, "names", ())]
         self.extra = ExtraMetrics(metrics, taken=("loss", *own), class_names=class_names)
 

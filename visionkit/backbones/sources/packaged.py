@@ -74,6 +74,10 @@ class PackagedSource:
         """Return no tags: each package holds one training."""
         return []
 
+    def timm_name(self, architecture: str) -> str:
+        """Return timm's name of an architecture."""
+        return _PACKAGES[architecture].architecture
+
     def pretrained_cfg(self, spec: ModelSpec) -> PretrainedCfg:
         """Return statistics, sizes and the record, and whether the package is installed."""
         package = _PACKAGES[spec.architecture]

@@ -50,6 +50,10 @@ class TimmSource:
         known = get_arch_pretrained_cfgs(architecture)
         return [cfg.tag for cfg in known.values() if cfg.has_weights and cfg.tag]
 
+    def timm_name(self, architecture: str) -> str:
+        """Return timm's name of an architecture."""
+        return architecture
+
     def pretrained_cfg(self, spec: ModelSpec) -> PretrainedCfg:
         """Return preprocessing, tags and weights record; look for the weights in the local cache."""
         cfg = self._config(spec)

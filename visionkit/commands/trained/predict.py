@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
     predictor = load(args.run, device=args.device, precision=args.precision, which=args.which)
     for note in predictor.notes:
-        _tell(note)
+        _write(note)
     writers = open_writers(
         ["jsonl", *args.formats] if "all" in args.formats else formats,
         out,
@@ -73,7 +73,9 @@ def _parser() -> VerbParser:
         "  visionkit predict best.ckpt a.jpg b.png --out found --formats all --min_score 0.7",
     )
     parser.add_argument(
-        "run", metavar="RUN", help="a run's folder, a folder of runs (the best is taken), or a checkpoint"
+        "run",
+        metavar="RUN",
+        help="a run's folder, a folder of runs (the best is taken), a checkpoint, an .onnx",
     )
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="images, folders (searched recursively), globs"
@@ -117,7 +119,7 @@ def _files(sources: Sequence[str], out: Path) -> list[str]:
             "Choose another --out."
         )
     if len(chosen) < len(files):
-        _tell(f"{len(files) - len(chosen)} images in {out} are left out: predictions go there.")
+        _write(f"{len(files) - len(chosen)} images in {out} are left out: predictions go there.")
     return chosen
 
 
@@ -138,11 +140,11 @@ def _predict(predictor: Predictor, files: list[str], writers: Writers, batch_siz
                 break
     _report(writers, progress)
     if writers.errors:
-        _tell(f"{writers.errors} of {len(files)} files could not be read; errors.jsonl names all:")
+        _write(f"{writers.errors} of {len(files)} files could not be read; errors.jsonl names all:")
         for text in unread:
-            _tell(f"  {text}")
+            _write(f"  {text}")
     if stop.requested and progress.done < len(files):
-        _tell(f"Interrupted after {progress.done} of {len(files)} images; what is written is complete.")
+        _write(f"Interrupted after {progress.done} of {len(files)} images; what is written is complete.")
         return 130
     return 1 if writers.errors else 0
 
@@ -158,7 +160,7 @@ def _report(writers: Writers, progress: ImageProgress) -> None:
         lines.append(f"  {'  '.join(FORMATS[name].files):<44}{FORMATS[name].text}")
     sys.stdout.write(printable("\n".join(lines)) + "\n")
     for note in writers.close():
-        _tell(note)
+        _write(note)
 
 
 class _Stop:
@@ -187,5 +189,5 @@ def _stoppable() -> Iterator[_Stop]:
         signal.signal(signal.SIGINT, before)
 
 
-def _tell(text: str) -> None:
+def _write(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")

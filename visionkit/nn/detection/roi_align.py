@@ -104,11 +104,18 @@ class RoIPool(nn.Module):
         Returns:
             `(sum of N, C, output_size, output_size)` in the order of `boxes`.
         """
-        features = features[: len(self.reductions)]
-        all_boxes = torch.cat(tuple(boxes))  # (K, 4)
         images = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])  # (K, 1)
-        rois = torch.cat((images, all_boxes), dim=1)  # (K, 5)
-        levels = self.assign(all_boxes)  # (K,)
+        return self.pool(features, torch.cat((images, torch.cat(tuple(boxes))), dim=1))
+
+    def pool(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Pool regions: `(K, 5)`, the index of the image and xyxy in input pixels, to `(K, C, S, S)`.
+
+        Args:
+            features: One map a level, each `(B, C, H, W)`.
+            rois: The regions.
+        """
+        features = features[: len(self.reductions)]
+        levels = self.assign(rois[:, 1:])  # (K,)
         if use_embedding_bag(features[0]):
             return self._pool_bags(features, rois, levels)
         return self._pool_native(features, rois, levels)
@@ -117,7 +124,7 @@ class RoIPool(nn.Module):
         """Return the index of each box's level: a 224-pixel box belongs to reduction 16. `(K, 4) -> (K,)`."""
         coarsest = len(self.reductions) - 1
         if coarsest == 0:
-            return torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+            return torch.zeros_like(boxes[:, 0], dtype=torch.int64)
         side = box_ops.box_area(boxes.float()).sqrt()
         level = torch.floor(4 + torch.log2(side / 224) + 1e-6) - int(math.log2(self.reductions[0]))
         return level.clamp(0, coarsest).nan_to_num(0.0).long()
@@ -142,7 +149,7 @@ class RoIPool(nn.Module):
         size = (self.output_size, self.output_size)
         # The kernel takes one dtype; boxes stay in theirs, since bfloat16 has 8 bits for a coordinate.
         dtype = torch.promote_types(features[0].dtype, rois.dtype)
-        pooled = features[0].new_zeros((len(rois), features[0].shape[1], *size), dtype=dtype)
+        pooled = features[0].new_zeros((rois.shape[0], features[0].shape[1], *size), dtype=dtype)
         for level, (maps, reduction) in enumerate(zip(features, self.reductions, strict=True)):
             index = torch.where(levels == level)[0]  # (K_l,)
             of_level = roi_align_kernel(

@@ -13,11 +13,12 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from visionkit.compare.comparison import arm_name
 from visionkit.data.datamodule import DataModule
 from visionkit.data.splits import fingerprint, subset
 from visionkit.errors import InputError, expected
 from visionkit.predict.evaluation.figures import draw_scores, image_callbacks
-from visionkit.predict.evaluation.result import Evaluation, stored_scores
+from visionkit.predict.evaluation.result import Evaluation, computed, out_folder, stored_scores
 from visionkit.predict.evaluation.run_data import RunFiles, read_run_files
 from visionkit.predict.evaluation.subject import (
     Subject,
@@ -30,7 +31,7 @@ from visionkit.predict.loaded import Loaded, load_task
 from visionkit.run.config import RunConfig
 from visionkit.run.previews.caption_grounding import CaptionGrounding
 from visionkit.run.processes.stop import interruptible
-from visionkit.run.storage.disk import check_writable
+from visionkit.run.storage.result import environment
 from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.run.training.trainer import build_trainer
@@ -90,7 +91,7 @@ def evaluate(
     for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
         if value < 0:
             raise InputError(expected(name, "0 or more", value))
-    folder = _out_folder(out, overwrite=overwrite)
+    folder = None if out is None else out_folder(out, overwrite=overwrite)
     loaded = load_task(path, which=which)
     run = read_run_files(loaded.run_folder)
     subject = open_subject(loaded, run, data, split, options or {})
@@ -101,33 +102,12 @@ def evaluate(
         subject.notes.append(f"{limit:,} of {len(subject.reader):,} images, drawn with a fixed seed.")
     module = evaluation_data(loaded, run, subject, reader, batch_size=batch_size, workers=workers)
     policy = _policy(loaded, run, device, precision)
-    work = _Work(loaded, subject, module, policy, deterministic=bool(run.config.get("deterministic", True)))
+    work = _Work(loaded, run, subject, module, policy)
     scored = take_frequency(loaded, run, subject)
     work.run(folder, progress=progress)
     if not scored:
         work.metrics.pop(f"{split}/cider_d", None)
-    weights = loaded.checkpoint.stem
-    stored = None
-    if len(reader) == len(subject.original) and split != "all":
-        digest = fingerprint(subject.original)
-        stored, reason = stored_scores(run.result, which=weights, split=split, fingerprint=digest)
-        subject.notes += [reason] if reason else []
-    how = {"accelerator": policy.accelerator, "precision": policy.precision}
-    evaluation = Evaluation(
-        checkpoint=loaded.checkpoint,
-        which=weights,
-        task=task_name(type(loaded.task)),
-        data=subject.splits.name,
-        root=subject.root,
-        split=split,
-        images=work.counts.images,
-        metrics=work.metrics,
-        stored=stored,
-        how=how | {"batch_size": module.eval_batch_size, "threads": torch.get_num_threads()},
-        seconds=work.seconds,
-        notes=tuple(subject.notes),
-        figures=tuple(work.figures),
-    )
+    evaluation = work.evaluation(complete=len(reader) == len(subject.original))
     if folder is not None:
         evaluation.write(folder)
     return evaluation
@@ -138,10 +118,10 @@ class _Work:
     """One evaluation."""
 
     loaded: Loaded
+    files: RunFiles
     subject: Subject
     module: DataModule
     policy: Policy
-    deterministic: bool
     counts: _Counts = field(default_factory=lambda: _Counts())
     metrics: dict[str, float] = field(default_factory=dict)
     figures: list[Path] = field(default_factory=list)
@@ -166,12 +146,50 @@ class _Work:
         for _, skipped in self.module.skipped_counts().items():
             subject.notes.append(f"{skipped['count']:,} of {skipped['of']:,} images could not be read.")
         if folder is not None:
-            title = subject.splits.name
+            title, task = f"{subject.splits.name}, {split} split", self.loaded.task
             draw_scores(
-                self.loaded.task, self.metrics, subject.classes, folder / "figures", title=title, split=split
+                task,
+                self.metrics,
+                subject.classes,
+                folder / "figures",
+                title=title,
+                arm=arm_name(self.init) or "model",
             )
             subject.notes += problems_of(callbacks)
             self.figures = sorted((folder / "figures").glob("*.png"))
+
+    @property
+    def init(self) -> str:
+        """Return where the weights of the run came from."""
+        return str(self.files.config.get("init") or self.loaded.facts.get("init") or "")
+
+    def evaluation(self, *, complete: bool) -> Evaluation:
+        """Return the scores, beside the stored ones where all images of a split were evaluated."""
+        loaded, subject, result = self.loaded, self.subject, self.files.result
+        weights, split, stored = loaded.checkpoint.stem, subject.split, None
+        if complete and split != "all":
+            digest = fingerprint(subject.original)
+            stored, reason = stored_scores(result, which=weights, split=split, fingerprint=digest)
+            subject.notes += [reason] if reason else []
+        before = _known_policy(loaded, self.files), loaded.facts.get("eval_batch_size")
+        return Evaluation(
+            checkpoint=loaded.checkpoint,
+            which=weights,
+            task=task_name(type(loaded.task)),
+            init=self.init,
+            fraction=self.files.fraction,
+            data=subject.splits.name,
+            root=subject.root,
+            split=split,
+            images=self.counts.images,
+            metrics=self.metrics,
+            stored=stored,
+            how=computed(self.policy.as_dict(), self.module.eval_batch_size, environment()),
+            stored_how=computed(*before, result.get("env") or {}),
+            seconds=self.seconds,
+            notes=tuple(subject.notes),
+            figures=tuple(self.figures),
+        )
 
     def _callbacks(self, folder: Path | None, scratch: str) -> list[Callback]:
         subject, task = self.subject, self.loaded.task
@@ -193,7 +211,7 @@ class _Work:
             num_nodes=1,
             accelerator=policy.accelerator,
             precision=policy.precision,
-            deterministic=self.deterministic,
+            deterministic=bool(self.files.config.get("deterministic", True)),
             progress=progress,
         )
         return build_trainer(config, folder=scratch, policy=policy, callbacks=callbacks)
@@ -218,22 +236,13 @@ class _Counts(Callback):
         self.unknown, self.total = self.unknown + unknown, self.total + total
 
 
-def _out_folder(out: str | Path | None, *, overwrite: bool) -> Path | None:
-    if out is None:
-        return None
-    folder = Path(out)
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise InputError(
-            f"Expected an empty or new folder for --out, but {folder} holds files. Choose another, or give "
-            "--overwrite (overwrite=True)."
-        )
-    check_writable(folder)
-    return folder
+def _known_policy(loaded: Loaded, run: RunFiles) -> dict[str, Any]:
+    return dict(loaded.facts.get("policy") or run.result.get("policy") or {})
 
 
 def _policy(loaded: Loaded, run: RunFiles, device: str, precision: str) -> Policy:
     """Return the policy of the run where this machine has its device; else the one for this machine."""
-    known = loaded.facts.get("policy") or run.result.get("policy") or {}
+    known = _known_policy(loaded, run)
     here = known.get("accelerator") == "cpu" or torch.cuda.is_available()
     if known and here and device in ("auto", known.get("accelerator")):
         device = str(known["accelerator"])

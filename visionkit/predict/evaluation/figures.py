@@ -45,7 +45,7 @@ def image_callbacks(
 
 
 def draw_scores(
-    task: Any, metrics: Mapping[str, float], classes: Sequence[str], folder: Path, *, title: str, split: str
+    task: Any, metrics: Mapping[str, float], classes: Sequence[str], folder: Path, *, title: str, arm: str
 ) -> list[Path]:
     """Draw what the task's scores have for each class; return the files.
 
@@ -55,9 +55,9 @@ def draw_scores(
         classes: Names of its classes.
         folder: Where the files go.
         title: What was scored.
-        split: Which split of it.
+        arm: The run's arm, for the legend.
     """
-    charts = _charts(task, metrics, list(classes), f"{title}, {split} split")
+    charts = _charts(task, metrics, list(classes), title, arm)
     files = []
     for name, figure in charts:
         files.append(folder / f"{name}.png")
@@ -66,13 +66,13 @@ def draw_scores(
 
 
 def _charts(
-    task: Any, metrics: Mapping[str, float], classes: list[str], title: str
+    task: Any, metrics: Mapping[str, float], classes: list[str], title: str, arm: str
 ) -> list[tuple[str, Figure]]:
     scores = getattr(task, "detection_scores", None)
     if scores is not None:
         ap = {name: value for name, value in scores.per_class.items() if value >= 0}
         table = {"curves": scores.curves, "ap": ap}
-        return detection_figures({"model": table}, data=title, note="IoU 0.5")
+        return detection_figures({arm: table}, data=title, note="IoU 0.5")
     charts = []
     counts = getattr(task, "confusion", None)
     if counts is not None and len(classes) > 1:
@@ -80,17 +80,19 @@ def _charts(
         if len(classes) <= MAX_SIZE:
             charts.append(("confusion", confusion_matrix(counts.numpy(), classes, title=title)))
         recall = {name: int(counts[i, i]) / totals[i] for i, name in enumerate(classes) if totals[i]}
-        charts += _bars("recall", "recall", recall, title)
+        charts += _bars("recall", "recall", recall, title, arm)
     precision = getattr(getattr(task, "scores", None), "average_precision", None)
     if precision is not None:
         known = {name: value for name, value in zip(classes, precision.tolist()) if value == value}
-        charts += _bars("average-precision", "average precision", known, title)
+        charts += _bars("average-precision", "average precision", known, title, arm)
     iou = {name.partition("/iou/")[2]: value for name, value in metrics.items() if "/iou/" in name}
-    return charts + _bars("iou", "IoU", iou, title)
+    return charts + _bars("iou", "IoU", iou, title, arm)
 
 
-def _bars(name: str, label: str, values: Mapping[str, float], title: str) -> list[tuple[str, Figure]]:
+def _bars(
+    name: str, label: str, values: Mapping[str, float], title: str, arm: str
+) -> list[tuple[str, Figure]]:
     if not values:
         return []
     heading = f"{label[:1].upper()}{label[1:]} by class, {title}"
-    return [(name, class_bars({"model": values}, title=heading, label=label))]
+    return [(name, class_bars({arm: values}, title=heading, label=label))]

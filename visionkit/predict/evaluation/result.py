@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from visionkit.errors import InputError
 from visionkit.files import finite, to_plain
 from visionkit.printable import printable, printable_values
-from visionkit.run.storage.disk import write_file
+from visionkit.run.storage.disk import check_writable, write_file
 
-__all__ = ["Evaluation", "stored_scores"]
+__all__ = ["Evaluation", "computed", "out_folder", "stored_scores"]
 
 SCHEMA = 1
 
@@ -26,6 +27,8 @@ class Evaluation:
         checkpoint: The file that was evaluated.
         which: "best" or "last".
         task: Name of the task's class.
+        init: Where the weights of its run came from.
+        fraction: Fraction of the training data that its run trained on.
         data: Name of the data set.
         root: Where it is, as given; "scenes" for the embedded one.
         split: "train", "val", "test" or "all".
@@ -33,7 +36,8 @@ class Evaluation:
         metrics: Scores by name ("test/top1").
         stored: What the run's `result.json` has for the same images and weights, by the same names; None
             where it has nothing for them.
-        how: Device, precision, batch size, threads.
+        how: Device, precision, batch size, threads and versions.
+        stored_how: The same of the stored scores, as far as the run says.
         seconds: How long it took, without loading.
         notes: What was assumed, matched or left out, in sentences.
         figures: Files that were written.
@@ -42,6 +46,8 @@ class Evaluation:
     checkpoint: Path
     which: str
     task: str
+    init: str
+    fraction: float
     data: str
     root: str
     split: str
@@ -49,6 +55,7 @@ class Evaluation:
     metrics: Mapping[str, float]
     stored: Mapping[str, float | None] | None
     how: Mapping[str, Any]
+    stored_how: Mapping[str, Any]
     seconds: float
     notes: tuple[str, ...] = ()
     figures: tuple[Path, ...] = ()
@@ -69,11 +76,14 @@ class Evaluation:
             "checkpoint": str(self.checkpoint),
             "which": self.which,
             "task": self.task,
+            "init": self.init,
+            "fraction": self.fraction,
             "data": {"name": self.data, "root": self.root, "split": self.split, "images": self.images},
             "metrics": dict(self.metrics),
             "stored": None if self.stored is None else dict(self.stored),
             "equal": None if self.stored is None else not self.differences,
             "how": dict(self.how),
+            "stored_how": dict(self.stored_how),
             "seconds": self.seconds,
             "notes": list(self.notes),
             "figures": [file.name for file in self.figures],
@@ -97,7 +107,7 @@ class Evaluation:
             "",
         ]
         width = max((len(name) for name in self.metrics), default=0)
-        lines += [f"  {name:<{width}}  {_number(value)}" for name, value in self.metrics.items()]
+        lines += [f"  {name:<{width}}  {_number(value, 6)}" for name, value in self.metrics.items()]
         lines += ["", *(f"note: {note}" for note in self.notes), self.verdict()]
         return printable("\n".join(lines))
 
@@ -112,9 +122,55 @@ class Evaluation:
         gaps = [abs(b - a) for a, b in different.values() if a is not None and b is not None]
         largest = f", by {max(gaps):.3g} at most" if gaps else ""
         rows = [f"  {name}: {_number(a)} stored, {_number(b)} now" for name, (a, b) in different.items()]
-        return "\n".join(
-            [f"{len(different)} of {len(self.stored)} scores differ from result.json{largest}:", *rows]
+        head = f"{len(different)} of {len(self.stored)} scores differ from result.json{largest}:"
+        before = self.stored_how.items()
+        otherwise = [
+            f"{name} was {old}, is {self.how[name]}" for name, old in before if old != self.how[name]
+        ]
+        tail = f"Computed otherwise: {'; '.join(otherwise)}." if otherwise else ""
+        return "\n".join([head, *rows, *([tail] * bool(tail))])
+
+
+def out_folder(out: str | Path, *, overwrite: bool) -> Path:
+    """Make a folder for an evaluation.
+
+    Args:
+        out: The folder.
+        overwrite: Whether it may hold files already.
+
+    Raises:
+        InputError: It holds files.
+        RunError: It cannot be written.
+    """
+    folder = Path(out)
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise InputError(
+            f"Expected an empty or new folder for --out, but {folder} holds files. Choose another, or give "
+            "--overwrite (overwrite=True)."
         )
+    check_writable(folder)
+    return folder
+
+
+def computed(policy: Mapping[str, Any], batch_size: int | None, env: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how scores were computed, as far as it is known.
+
+    Args:
+        policy: A device policy as plain values.
+        batch_size: Images a batch.
+        env: What `environment` returned.
+    """
+    versions = env.get("versions") or {}
+    values = {
+        "accelerator": policy.get("accelerator"),
+        "precision": policy.get("precision"),
+        "batch_size": batch_size,
+        "threads": env.get("threads"),
+        "torch": versions.get("torch"),
+        "visionkit": versions.get("visionkit"),
+        "device": env.get("device"),
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def stored_scores(
@@ -142,5 +198,5 @@ def stored_scores(
     return scored, ""
 
 
-def _number(value: float | None) -> str:
-    return "none" if value is None or not math.isfinite(value) else f"{value:.10g}"
+def _number(value: float | None, digits: int = 10) -> str:
+    return "none" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"

@@ -11,7 +11,6 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
-from torchvision.utils import draw_segmentation_masks
 
 from visionkit.metrics.coco_masks import encode_runs
 from visionkit.predict.kinds.blocks import MUTED, add_below, block_width, legible, text_block, text_size
@@ -21,6 +20,8 @@ from visionkit.run.previews.image_text import draw_text, fit_text, line_height, 
 from visionkit.tasks.detection.image_batch import Detections
 
 __all__ = ["DETECTION"]
+
+Area = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 _SUMMARY_SCORE = 0.5  # minimum score of a detection that the line counts
 _OPAQUE = 0.45  # of a mask's colour over the image
@@ -63,7 +64,7 @@ def _draw(prediction: Detections, names: Sequence[str], image: Tensor, min_score
     colors = [palette[label] for label in labels]
     line = max(2, round(size / 6))
     if prediction.masks is not None:
-        canvas = _lay_over(canvas, prediction.masks[shown], colors, line)
+        canvas = _lay_over(canvas, [prediction.masks[index] for index in shown], colors, line)
     ratio = torch.tensor([canvas.width / image.shape[-1], canvas.height / image.shape[-2]] * 2)
     boxes = (prediction.boxes[shown] * ratio).tolist()
     draw = ImageDraw.Draw(canvas)
@@ -81,52 +82,50 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: list[float], color: Color, line: i
     draw.rectangle((x1, y1, max(x1 + 1, x2 - 1), max(y1 + 1, y2 - 1)), outline=color, width=line)
 
 
-def _lay_over(canvas: Image.Image, masks: Tensor, colors: Sequence[Color], line: int) -> Image.Image:
-    """Return the image with masks `(N, H, W)` in transparent colours and with solid outlines."""
-    size = (canvas.height, canvas.width)
-    inside = functional.interpolate(masks[:, None].float(), size) > 0.5  # (N, 1, h, w), nearest
-    outside = functional.max_pool2d(1 - inside.float(), 2 * line + 1, stride=1, padding=line) > 0.5
-    pixels = torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
-    filled = draw_segmentation_masks(pixels, inside[:, 0], alpha=_OPAQUE, colors=list(colors))
-    lined = draw_segmentation_masks(filled, (inside & outside)[:, 0], alpha=1.0, colors=list(colors))
-    return Image.fromarray(lined.permute(1, 2, 0).contiguous().numpy())
+def _lay_over(
+    canvas: Image.Image, masks: Sequence[Tensor], colors: Sequence[Color], line: int
+) -> Image.Image:
+    """Return the image with masks `(H, W)` in transparent colours, with outlines, the first on top."""
+    pixels = np.array(canvas)
+    for mask, color in reversed(list(zip(masks, colors, strict=True))):
+        whole = np.asarray(Image.fromarray(mask.numpy()).resize(canvas.size, Image.Resampling.NEAREST))
+        rows, columns = (np.flatnonzero(whole.any(axis=axis)) for axis in (1, 0))
+        if not len(rows):
+            continue
+        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        inside, area = whole[part], pixels[part]
+        outside = functional.pad(torch.from_numpy(np.float32(1) - inside)[None, None], [line] * 4, value=1.0)
+        near = functional.max_pool2d(outside, (2 * line + 1, 1), stride=1)  # a square, one side at a time
+        edge = functional.max_pool2d(near, (1, 2 * line + 1), stride=1)[0, 0].numpy() > 0
+        area[inside] = (1 - _OPAQUE) * area[inside] + _OPAQUE * np.array(color)
+        area[inside & edge] = color
+    return Image.fromarray(pixels)
 
 
 def _draw_labels(canvas: Image.Image, objects: Sequence[tuple[list[float], str, Color]], size: int) -> None:
     """Draw each name where it covers no name of a better object: above its box, below it, or inside."""
     draw = ImageDraw.Draw(canvas)
     pad, high = max(2, size // 5), line_height(size)
-    taken: list[tuple[float, float, float, float]] = []
-    for (x1, y1, x2, y2), text, color in objects:
-        text = fit_text(text, size, canvas.width - 2 * pad)
+    placed: list[tuple[Area, str, Color]] = []
+    for (x1, y1, x2, y2), name, color in objects:
+        text = fit_text(name, size, canvas.width - 2 * pad)
         wide = text_width(text, size) + 2 * pad
         left = min(max(0.0, x1), canvas.width - wide)
         right = min(max(0.0, x2 - wide), canvas.width - wide)
-        corners = [
-            (left, y1 - high),
-            (left, y1),
-            (right, y1 - high),
-            (left, y2),
-            (right, y2),
-            (right, y2 - high),
-        ]
-        free = [
-            (x, y, x + wide, y + high)
-            for x, y in corners
-            if y >= 0
-            and y + high <= canvas.height
-            and not any(_overlap((x, y, x + wide, y + high), t) for t in taken)
-        ]
         top = min(max(0.0, y1 - high), canvas.height - high)
-        area = free[0] if free else (left, top, left + wide, top + high)
-        taken.append(area)
+        corners = ((left, y1 - high), (left, y1), (right, y1 - high), (left, y2), (right, y2 - high))
+        areas = [(x, y, x + wide, y + high) for x, y in corners if 0 <= y <= canvas.height - high]
+        free = (area for area in areas if not any(_overlap(area, other) for other, _, _ in placed))
+        placed.append((next(free, (left, top, left + wide, top + high)), text, color))
+    for area, text, color in reversed(placed):
         draw.rectangle([round(value) for value in area], fill=color)
         red, green, blue = color
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue > _BRIGHT
-        draw_text(draw, (area[0] + pad, area[1]), text, size=size, fill="black" if dark else "white")
+        bright = 0.299 * red + 0.587 * green + 0.114 * blue > _BRIGHT
+        fill = "black" if bright else "white"
+        draw_text(draw, (area[0] + pad, area[1]), text, size=size, fill=fill)
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: Area, b: Area) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from visionkit.predict.writers.output_files import write_small
+from visionkit.predict.writers.output_files import encoded, write_small
 from visionkit.predict.writers.writer import Entry, Target
 
 __all__ = ["Drawings"]
@@ -20,9 +20,7 @@ class Drawings:
 
     def add(self, entry: Entry) -> None:
         """Write the drawing of an image."""
-        image = entry.drawing
-        file = self._folder / f"{entry.name}.jpg"
-        write_small(file, lambda part: image.save(part, format="JPEG", quality=90))
+        write_small(self._folder / f"{entry.name}.jpg", encoded(entry.drawing, "JPEG"))
 
     def close(self) -> list[str]:
         """Do nothing: each file is complete."""

@@ -65,7 +65,7 @@ FORMATS: dict[str, Format] = {
         EVERY_KIND,
         ("sheet", "Sheet"),
         ("index.html", "sheet/*.html"),
-        "index.html: all images, to look through",
+        "all images, to look through in a browser",
     ),
 }
 """Every format by its name."""

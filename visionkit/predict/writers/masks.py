@@ -7,10 +7,11 @@ from PIL import Image
 
 from visionkit.files import write_text
 from visionkit.predict.kinds.kind import class_name
-from visionkit.predict.writers.output_files import write_small
+from visionkit.predict.writers.output_files import encoded, write_small
 from visionkit.predict.writers.writer import Entry, Target
+from visionkit.run.previews.class_colors import class_colors
 
-__all__ = ["Masks", "voc_palette"]
+__all__ = ["Masks"]
 
 _PALETTE_SIZE = 256
 
@@ -19,8 +20,8 @@ class Masks:
     """Writes `masks/masks/NAME.png` at the original's size: each pixel is the number of its class.
 
     The numbers are those of training, in the order of the task's class names; `masks/classes.txt` lists them
-    with their colours, as readers of masks take it (`--data masks/` with the images in `masks/images`). More
-    than 256 classes are written as 16-bit grey.
+    with their colours, those of the drawings, as readers of masks take it (`--data masks/` with the images in
+    `masks/images`). More than 256 classes are written as 16-bit grey.
 
     Args:
         target: Where it is written.
@@ -30,7 +31,7 @@ class Masks:
         self._folder = target.folder / "masks" / "masks"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._names, self._count = target.class_names, len(target.class_names)
-        self._palette = voc_palette()
+        self._palette = class_colors(_PALETTE_SIZE)
         self._write_names()
 
     def add(self, entry: Entry) -> None:
@@ -41,8 +42,8 @@ class Masks:
             image = Image.fromarray(mask.astype(np.uint16))
         else:
             image = Image.fromarray(mask.astype(np.uint8), "P")
-            image.putpalette(self._palette.tobytes())
-        write_small(self._folder / f"{entry.name}.png", lambda part: image.save(part, format="PNG"))
+            image.putpalette([part for color in self._palette for part in color])
+        write_small(self._folder / f"{entry.name}.png", encoded(image, "PNG"))
 
     def close(self) -> list[str]:
         """Write the names of the classes."""
@@ -56,16 +57,6 @@ class Masks:
         lines = []
         for index in range(self._count):
             name = " ".join(class_name(index, self._names).split())
-            colour = self._palette[index].tolist() if self._count <= _PALETTE_SIZE else []
-            lines.append(" ".join(map(str, (index, name, *colour))) + "\n")
+            color = self._palette[index] if self._count <= _PALETTE_SIZE else []
+            lines.append(" ".join(map(str, (index, name, *color))) + "\n")
         write_text(self._folder.parent / "classes.txt", "".join(lines))
-
-
-def voc_palette() -> np.ndarray:
-    """Return the colours `(256, 3)` uint8 of Pascal VOC's masks: the bits of a number, spread over three."""
-    numbers = np.arange(_PALETTE_SIZE)
-    palette = np.zeros((_PALETTE_SIZE, 3), dtype=np.int64)
-    for bit in range(3):  # of each channel, the highest first
-        for channel in range(3):
-            palette[:, channel] |= ((numbers >> (3 * bit + channel)) & 1) << (7 - bit)
-    return palette.astype(np.uint8)

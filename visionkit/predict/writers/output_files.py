@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from PIL import Image
+
 from visionkit.files import PART, flush, write_atomic
 
-__all__ = ["GrowingFile", "write_small"]
+__all__ = ["GrowingFile", "encoded", "write_small"]
+
+_LONGEST_SIDE = 65_500  # pixels, of a JPEG
 
 
 class GrowingFile:
@@ -74,15 +78,33 @@ class GrowingFile:
         return self._stream
 
 
-def write_small(path: Path, write: Callable[[Path], object]) -> None:
+def write_small(path: Path, content: bytes) -> None:
     """Write the file of one image: complete or absent after a kill; its folder is made.
+
+    Pillow's own writing takes no note of a disk that is full: it has to give bytes.
 
     Args:
         path: The file.
-        write: Writes the content to the path that it is given.
+        content: Its bytes.
     """
     try:
-        write_atomic(path, write, durable=False)
+        write_atomic(path, lambda part: part.write_bytes(content), durable=False)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, write, durable=False)
+        write_atomic(path, lambda part: part.write_bytes(content), durable=False)
+
+
+def encoded(image: Image.Image, form: str, *, quality: int = 90) -> bytes:
+    """Return the bytes of an image file.
+
+    Args:
+        image: The image; a JPEG is shrunk where a side is longer than that format can have.
+        form: "JPEG" or "PNG".
+        quality: Of a JPEG.
+    """
+    stream = io.BytesIO()
+    if form == "JPEG" and max(image.size) > _LONGEST_SIDE:
+        image = image.copy()
+        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    image.save(stream, format=form, quality=quality)
+    return stream.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from visionkit.files import write_text
-from visionkit.predict.writers.output_files import GrowingFile
+from visionkit.predict.writers.output_files import GrowingFile, encoded
 from visionkit.predict.writers.writer import Entry, Target
 from visionkit.printable import printable
 
@@ -40,9 +39,9 @@ class Sheet:
         environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         self._parts: Any = environment.from_string(text).module
         self._target = target
-        self._lead = f"Predictions of {target.kind}"
+        self._lead = f"Kind: {target.kind}"
         if target.kind == "detection":
-            self._lead += f", with a score of {target.min_score:g} or more"
+            self._lead += f", scores of {target.min_score:g} or more"
         self._page: GrowingFile | None = None
         self._pages = self._count = 0
 
@@ -52,19 +51,22 @@ class Sheet:
             self._finish(more=True)
             self._begin()
         link = self._link(entry)
-        card = self._parts.card(link, _thumbnail(entry), entry.result.summary(), entry.values["id"])
+        texts = (entry.result.summary(), entry.name, entry.values["id"])
+        card = self._parts.card(link, _thumbnail(entry), *texts)
         if self._page is not None:
             self._page.write(printable(str(card)).lstrip())
         self._count += 1
 
     def close(self) -> list[str]:
-        """Finish the last page, and write the links to all pages into the first."""
+        """Finish the last page, and write the number of images and the links to all pages into the first."""
         self._finish(more=False)
-        index = self._target.folder / "index.html"
-        if self._pages > 1:
+        if self._pages:
+            index = self._target.folder / "index.html"
             pairs = [("", "1"), *((_address(page), str(page)) for page in range(2, self._pages + 1))]
-            text = index.read_text(encoding="utf-8")
-            write_text(index, text.replace(_LINKS, str(self._parts.links(pairs)), 1))
+            links = str(self._parts.links(pairs)) if self._pages > 1 else ""
+            head, _, rest = index.read_text(encoding="utf-8").partition(_LINKS)
+            head = head.replace(self._lead, f"{self._count:,} images. {self._lead}")
+            write_text(index, head + links + rest)
         return []
 
     def abort(self) -> None:
@@ -73,23 +75,26 @@ class Sheet:
             self._page.abort()
 
     def _begin(self) -> None:
-        self._pages += 1
-        first = (self._pages - 1) * PAGE + 1
-        page = GrowingFile(self._target.folder / _address(self._pages), hidden=True)
-        title = "Predictions" if self._pages == 1 else f"Predictions from image {first:,}"
-        page.write(str(self._parts.head(title, self._lead)).lstrip())
-        page.write(f'{_LINKS if self._pages == 1 else self._neighbours(more=False)}\n<div class="cards">\n')
-        self._page = page
+        number, first = self._pages + 1, self._pages * PAGE + 1
+        page = GrowingFile(self._target.folder / _address(number), hidden=True)
+        title = "Predictions" if number == 1 else f"Predictions from image {first:,}"
+        top = _LINKS if number == 1 else self._neighbours(number, more=False)
+        try:
+            page.write(f'{str(self._parts.head(title, self._lead)).lstrip()}{top}\n<div class="cards">\n')
+        except OSError:
+            page.abort()
+            raise
+        self._page, self._pages = page, number
 
     def _finish(self, *, more: bool) -> None:
         if self._page is not None:
-            self._page.write(f"</div>\n{self._neighbours(more=more)}</main>\n</body>\n</html>\n")
+            self._page.write(f"</div>\n{self._neighbours(self._pages, more=more)}</main>\n</body>\n</html>\n")
             self._page.close()
             self._page = None
 
-    def _neighbours(self, *, more: bool) -> str:
-        """Return the links to the pages around this one."""
-        page, up = self._pages, "" if self._pages == 1 else "../"
+    def _neighbours(self, page: int, *, more: bool) -> str:
+        """Return the links to the pages around one."""
+        up = "" if page == 1 else "../"
         pairs = [(up + _address(1), "first page")] if page > 1 else []
         pairs += [(up + _address(page - 1), "page before")] if page > 1 else []
         pairs += [("", f"page {page}")] if page > 1 or more else []
@@ -112,6 +117,4 @@ def _thumbnail(entry: Entry) -> str:
     """Return the drawing, small, as an address of data."""
     small = entry.drawing.copy()
     small.thumbnail((_SIDE, _SIDE))
-    stream = io.BytesIO()
-    small.save(stream, format="JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded(small, 'JPEG', quality=80)).decode('ascii')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 from typing import Any
-from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from visionkit.predict.kinds.kind import class_name
 from visionkit.predict.writers.output_files import write_small
@@ -48,9 +48,8 @@ class Voc:
             for key, corner in zip(("xmin", "ymin", "xmax", "ymax"), _whole(box, width, height), strict=True):
                 _text(corners, key, corner)
         indent(root)
-        tree = ElementTree(root)
-        file = self._folder / f"{entry.name}.xml"
-        write_small(file, lambda part: tree.write(part, encoding="utf-8", xml_declaration=True))
+        content = tostring(root, encoding="utf-8", xml_declaration=True)
+        write_small(self._folder / f"{entry.name}.xml", content)
 
     def close(self) -> list[str]:
         """Do nothing: each file is complete."""

@@ -60,11 +60,7 @@ class Entry:
     @cached_property
     def drawing(self) -> Image.Image:
         """The image with its prediction drawn on it."""
-        draw: Any = getattr(self.result, "draw", None)
-        if draw is None:
-            return Image.fromarray(self.result.image.permute(1, 2, 0).numpy())
-        drawing: Image.Image = draw(min_score=self.min_score)
-        return drawing
+        return self.result.draw(min_score=self.min_score)
 
     @cached_property
     def detections(self) -> list[tuple[list[float], int, float]]:

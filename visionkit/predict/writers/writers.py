@@ -177,5 +177,6 @@ def open_writers(
     check_writable(top)
     if overwrite:
         remove_earlier(top)
-    target = Target(top, kind, tuple(class_names), dict(facts), min_score, chosen)
+    names = tuple(map(printable, class_names))
+    target = Target(top, kind, names, dict(facts), min_score, chosen)
     return Writers(target, OutputNames(roots))

@@ -39,7 +39,7 @@ class Yolo:
             lines.append(" ".join((str(label), *(f"{part:.6f}" for part in parts))) + "\n")
             self._names += [f"class {index}" for index in range(len(self._names), label + 1)]
         file = self._folder / f"{entry.name}.txt"
-        write_small(file, lambda part: part.write_text("".join(lines), encoding="utf-8"))
+        write_small(file, "".join(lines).encode("utf-8"))
 
     def close(self) -> list[str]:
         """Write the names of the classes."""

@@ -41,7 +41,7 @@ def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
     for fraction in config.fractions:
         for seed in config.seeds:
             for init in config.arms():
-                name = init if init in ("pretrained", "scratch") else Path(init).stem
+                name = Path(init).name if Path(init).is_dir() else Path(init).stem
                 folder = Path(config.out) / f"{name}-f{fraction:g}-s{seed}"
                 other = fraction_of.setdefault(folder, fraction)
                 if other != fraction:
@@ -80,6 +80,10 @@ def run_recipe(
     from visionkit.run.storage.result import TEST_FAILED, read_result
     from visionkit.run.sweep.jobs import Job, choose_jobs, run_jobs
 
+    if config.init not in WORDS["init"]:
+        from visionkit.backbones.weights import split_init
+
+        split_init(config.init)  # refuses a folder without weights
     die_with_launcher()
     out, began = Path(config.out), time.time()
     first = is_first()
@@ -140,6 +144,11 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
             text += f" {unknown_name(name, value, WORDS[name])}"
         raise InputError(text)
     out = Path(config.out)
+    if config.init not in WORDS["init"] and out.is_dir() and out.resolve() == Path(config.init).resolve():
+        raise InputError(
+            f"--init {config.init}: the new runs would be written into the folder that they begin from. "
+            "Choose another --out."
+        )
     existing = next((path for path in (out, *out.absolute().parents) if path.exists()), None)
     if existing is not None and not existing.is_dir():
         raise InputError(f"--out {out}: {existing} is a file, not a folder. Choose another --out.")

@@ -59,6 +59,7 @@ def print_banner(
         "length": plan.describe(sizes["train"]),
         "model": f"{type(task).__name__} over {config.backbone}: {total / 1e6:.2f} M parameters, "
         f"{trainable / 1e6:.2f} M trained; norm {norm}, frozen through {frozen or 'nothing'}",
+        **({"begins": note} if (note := getattr(task, "init_note", "")) else {}),
         "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),
     }
     lines = notice_lines(data.splits.notices)

@@ -120,6 +120,7 @@ def run_result(
         **outcome,
         "stopped_early": {"images": seen, "planned_images": plan.images} if seen < plan.images else None,
         "weights": _weights(task),
+        "init_note": getattr(task, "init_note", ""),
         "config": to_dict(config),
         # For a comparison, which has no access to recipes. Settings that are not listed are "identity".
         "roles": {name: role for name, role in roles(config).items() if role != "identity"},

@@ -30,6 +30,7 @@ from visionkit.tasks.captioning.prediction import CaptionPrediction, caption_pre
 from visionkit.tasks.captioning.self_critical import make_critic, require_critic
 from visionkit.tasks.captioning.settings import check_settings
 from visionkit.tasks.extra_metrics import Metrics
+from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import image_stack
 from visionkit.tasks.image_spec import ImageSpec
@@ -63,8 +64,8 @@ class Captioner(TaskHooks):
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels` (for
             decoders that attend) or `dim`.
-        init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
-            weights are.
+        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained task
+            of the same classes gives its head too); for your own module, which of the two its weights are.
         vocabulary: The words, from the training captions only.
         decoder: "show_attend_tell", "att2in" and "up_down" attend to a grid; "show_and_tell" and "fc" take
             the pooled vector.
@@ -189,6 +190,7 @@ class Captioner(TaskHooks):
         configs = {"optim": self.optim, "decoding": self.decoding, "self_critical": self.self_critical}
         saved = builder.saved(self.backbone) | configs
         self._save_settings(arguments, vocabulary=words.to_dict(), **saved)
+        self.init_note = take_heads(self, init)
 
     def forward(self, images: Any, tokens: Tensor) -> TeacherForcingOutput:
         """Predict each word of `tokens` `(B * K, L)` from the true words before it (teacher forcing).

@@ -29,6 +29,7 @@ from visionkit.tasks.classification.targets import (
     shape_labels,
 )
 from visionkit.tasks.extra_metrics import Metrics
+from visionkit.tasks.fine_tune import has_task, take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import image_stack
 from visionkit.tasks.image_spec import ImageSpec, warn_other_size
@@ -72,8 +73,8 @@ class Classifier(TaskHooks):
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `dim`, giving
             `(B, dim)`, or `levels`, giving maps. Only names can be built again by `load_from_checkpoint`.
-        init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
-            weights are.
+        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained task
+            of the same classes gives its head too); for your own module, which of the two its weights are.
         num_classes: Classes, labels or outputs.
         target: What is predicted.
         head: "new" starts the last layer afresh; "pretrained" keeps that of the weights with its classes.
@@ -147,7 +148,8 @@ class Classifier(TaskHooks):
         )
         self._take_backbone(builder, builder.encoder())
         self.dropout = nn.Dropout(dropout)
-        self.head = make_head(self.backbone, num_classes, kind=head, init=init)
+        kind = "new" if head == "pretrained" and has_task(init) else head
+        self.head = make_head(self.backbone, num_classes, kind=kind, init=init)
         apply_transfer(self.backbone, builder.init, self.transfer)
         self.label_smoothing = label_smoothing
         self.loss = {"single": loss, "multi": "multi", "regression": "mse"}[target]
@@ -165,6 +167,7 @@ class Classifier(TaskHooks):
         self.train_sums = RunningSums({"loss": (), "count": (), "hits": (self._depth,)})
         saved = builder.saved(self.backbone)
         self._save_settings(arguments, optim=self.optim, class_weights=class_weights, head="new", **saved)
+        self.init_note = take_heads(self, init, any_classes=head == "pretrained")
 
     def forward(self, images: Any, *, standard_units: bool = False) -> Tensor:
         """Return logits (for regression: values) `(B, K)`.

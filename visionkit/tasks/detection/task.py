@@ -26,6 +26,7 @@ from visionkit.tasks.detection.from_torchvision import read_detector
 from visionkit.tasks.detection.image_batch import Detections, ImageBatch, merge_views, training_targets
 from visionkit.tasks.detection.settings import check_detector
 from visionkit.tasks.extra_metrics import Metrics, box_targets
+from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list
 from visionkit.tasks.image_spec import ImageSpec
@@ -64,8 +65,8 @@ class Detector(TaskHooks):
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`. Only names
             can be built again by `load_from_checkpoint`.
-        init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
-            weights are.
+        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained task
+            of the same classes gives its head too); for your own module, which of the two its weights are.
         rcnn: Heads, proposals, thresholds and losses.
         num_classes: Foreground classes; the background is added inside.
         class_names: Names of the classes, for predictions and scores.
@@ -152,6 +153,7 @@ class Detector(TaskHooks):
         self.train_sums = RunningSums(("loss", *self.terms, "count"))
         saved = builder.saved(self.backbone) | {"transfer": self.transfer}
         self._save_settings(arguments, optim=self.optim, rcnn=self.rcnn, resize=self.resize, **saved)
+        self.init_note = take_heads(self, init)
 
     def forward(self, images: Any) -> list[dict[str, Tensor]]:
         """Return the detections of each image in its own frame: `boxes`, `scores`, `labels` (`masks`).

@@ -24,6 +24,7 @@ from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.classification.targets import check_names, check_weights
 from visionkit.tasks.extra_metrics import Metrics
+from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list
 from visionkit.tasks.image_spec import ImageSpec
@@ -57,8 +58,8 @@ class Segmenter(TaskHooks):
 
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`.
-        init: "pretrained", "scratch", or a path to weights; for your own module, which of the two its
-            weights are.
+        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained task
+            of the same classes gives its head too); for your own module, which of the two its weights are.
         decoder: "fcn", "deeplabv3", "deeplabv3plus", "unet", "semantic_fpn", "psp" or "upernet".
         num_classes: Classes of the masks; 1 for foreground against background.
         class_names: Names of the classes, for scores and predictions.
@@ -160,6 +161,7 @@ class Segmenter(TaskHooks):
         self._take_metrics(metrics, class_names)
         saved = {**builder.saved(self.backbone), "optim": self.optim, "loss": self.loss.terms}
         self._save_settings(arguments, class_weights=class_weights, scales=scales, **saved)
+        self.init_note = take_heads(self, init)
 
     def forward(self, images: Any) -> Tensor:
         """Return logits `(B, C, H, W)`.

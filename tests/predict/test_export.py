@@ -1,0 +1,272 @@
+"""An exported file gives what its task gives; what cannot be exported is named, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from visionkit import cli
+from visionkit.data.transforms.saved import transform_from
+from visionkit.errors import DataError, InputError, RunError
+from visionkit.predict import load
+from visionkit.predict.export import describe_file, export, read_metadata
+from visionkit.predict.export.check import compare
+from visionkit.predict.export.state_file import read_state
+from visionkit.predict.predictor import Predictor, TaskModel
+from visionkit.run.config import RunConfig
+from visionkit.run.training.device_policy import choose_policy
+from visionkit.task_config import Decoding, RCNNConfig
+from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.text.vocabulary import Vocabulary
+
+onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
+pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+
+NAMES = ("a", "b", "c")
+BACKBONE = {"backbone": "timm/test_resnet", "init": "scratch"}
+CROP = {"name": "CenterCrop", "size": 64, "fraction": 1.0}
+
+
+def _rcnn(masks):
+    return RCNNConfig(
+        masks=masks, proposals_eval=40, detections_per_img=12, score_threshold=0.01, head_width=16
+    )
+
+
+def _classifier(target):
+    scale = {"target_mean": 1900.0, "target_std": 50.0} if target == "regression" else {}
+    return Classifier(**BACKBONE, num_classes=3, target=target, class_names=NAMES, image_size=64, **scale)
+
+
+MAKE = {
+    "single": lambda: _classifier("single"),
+    "multi": lambda: _classifier("multi"),
+    "regression": lambda: _classifier("regression"),
+    "segmentation": lambda: Segmenter(
+        **BACKBONE, num_classes=3, class_names=NAMES, channels=8, decoder="fcn"
+    ),
+    "detection": lambda: Detector(
+        **BACKBONE, num_classes=3, class_names=NAMES, pyramid_channels=16, rcnn=_rcnn(True)
+    ),
+    "captioning": lambda: Captioner(
+        **BACKBONE,
+        vocabulary=Vocabulary([f"w{number}" for number in range(20)]),
+        decoder="show_attend_tell",
+        embed=8,
+        hidden=8,
+        attention=8,
+        image_size=64,
+        decoding=Decoding(beams=1, max_length=6),
+    ),
+}
+
+
+def _task(kind):
+    torch.manual_seed(0)
+    task = MAKE[kind]().eval()
+    resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": 64, "max_size": 96}}
+    preprocess = {"detection": resize, "segmentation": {"name": "Native"}}.get(kind, CROP)
+    task.model_facts = {"preprocess": preprocess, "data": {"name": "x"}, "eval_batch_size": 2}
+    return task
+
+
+def _predictor(task):
+    facts = task.model_facts
+    policy = choose_policy(RunConfig(accelerator="cpu", precision="32-true"), task)
+    return Predictor(
+        TaskModel(task, policy),
+        facts=facts,
+        kind="any",
+        class_names=NAMES,
+        transform=transform_from(facts["preprocess"]),
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Smooth images of three sizes."""
+    draw = torch.Generator().manual_seed(1)
+    made = []
+    for height, width in ((70, 90), (64, 64), (120, 81)):
+        coarse = torch.rand(1, 3, 6, 6, generator=draw)
+        large = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
+        made.append((large[0] * 255).byte())
+    return made
+
+
+def _values(prediction):
+    return {name: value for name, value in vars(prediction).items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize("uint8", [False, True], ids=["float", "uint8"])
+@pytest.mark.parametrize("kind", MAKE)
+def test_the_file_predicts_what_the_task_predicts(kind, uint8, images, tmp_path):
+    if uint8 and kind in ("multi", "regression", "captioning", "segmentation"):
+        pytest.skip("the same first step as that of single")
+    task = _task(kind)
+    made = export(task, tmp_path / "model.onnx", uint8=uint8, images=images)
+    assert made.metadata["dynamic"] == {"batch": True, "size": True}, made.notes
+    predictor, truth = load(made.path), _predictor(task)
+    assert predictor.kind == made.metadata["kind"]
+    ours, theirs = predictor([*images, images[0]]), truth([*images, images[0]])
+    for one, other in zip(ours, theirs, strict=True):
+        assert type(one.prediction) is type(other.prediction)
+        assert one.id == other.id
+        for name, value in _values(other.prediction).items():
+            limit = 1e-3 if name == "boxes" else 1e-4
+            torch.testing.assert_close(getattr(one.prediction, name), value, atol=limit, rtol=1e-4)
+    if kind == "captioning":
+        assert [one.prediction.caption for one in ours] == [one.prediction.caption for one in theirs]
+    described = describe_file(made.path)
+    assert described["backbone"] == "timm/test_resnet"
+    assert made.metadata["check"]["largest_difference"]
+    model = onnx.load(made.path)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 18)]
+
+
+@pytest.mark.parametrize("kind", ["single", "segmentation", "captioning"])
+def test_a_program_and_a_state_dict_give_what_the_task_gives(kind, images, tmp_path):
+    task = _task(kind)
+    program = export(task, tmp_path / "model.pt2", format="torch", images=images)
+    assert read_metadata(program.path)["check"]["batches"]
+    batch = torch.stack(
+        [transform_from(CROP)({"image": image}, torch.Generator())["image"] for image in images]
+    )
+    with torch.no_grad():
+        outputs = torch.export.load(program.path).module()(batch.float() / 255)
+    first = outputs[0] if isinstance(outputs, tuple) else outputs
+    assert len(first) == 3
+    state = export(task, tmp_path / "model.safetensors", format="safetensors")
+    back, metadata = read_state(state.path)
+    assert metadata["data"] == {"name": "x"}
+    ours, theirs = _predictor(task)(images), load(state.path, device="cpu", precision="32-true")(images)
+    for one, other in zip(ours, theirs, strict=True):
+        for name, value in _values(one.prediction).items():
+            assert torch.equal(getattr(other.prediction, name), value), name
+    assert type(back) is type(task)
+    assert all(describe_file(each.path)["kind"].startswith(metadata["kind"]) for each in (program, state))
+
+
+def test_a_file_that_differs_is_not_left(images, tmp_path, monkeypatch):
+    task = _task("single")
+    before = tmp_path / "model.onnx"
+    before.write_bytes(b"the one before")
+    monkeypatch.setattr("visionkit.predict.export.check.TOLERANCE", -1.0)
+    with pytest.raises(RunError, match="probabilities by"):
+        export(task, before, images=images)
+    assert before.read_bytes() == b"the one before"
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_differences_of_detections_are_found():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    scores, labels = torch.tensor([0.9, 0.9]), torch.tensor([1, 0])
+    expected = {"boxes": [boxes], "scores": [scores], "labels": [labels]}
+
+    def padded(boxes, labels, count=2):
+        zeros = torch.zeros(1, 3, 4)
+        zeros[0, :2] = boxes
+        out = torch.zeros(1, 3, dtype=torch.int64)
+        out[0, :2] = labels
+        both = torch.zeros(1, 3)
+        both[0, :2] = scores
+        return {"boxes": zeros, "scores": both, "labels": out, "count": torch.tensor([count])}
+
+    assert compare(expected, padded(boxes, labels)) == {"boxes": 0, "scores": 0, "labels": 0}
+    assert compare(expected, padded(boxes.flip(0), labels.flip(0)))["boxes"] == 0  # equal scores
+    assert compare(expected, padded(boxes + 1, labels))["boxes"] == 1
+    assert compare(expected, padded(boxes, 1 - labels))["boxes"] == float("inf")
+    assert compare(expected, padded(boxes, labels, count=1))["labels"] == float("inf")
+
+
+def test_what_cannot_be_exported_is_named(images, tmp_path, monkeypatch):
+    task = _task("detection")
+    for format, name, why in (
+        ("tflite", "x.tflite", "Unknown export format"),
+        ("onnx", "x.pt", r"ends in \.onnx"),
+        ("torch", "x.pt2", "detector"),
+        ("onnx", "none/x.onnx", "Expected a folder"),
+    ):
+        with pytest.raises(InputError, match=why):
+            export(task, tmp_path / name, format=format, images=images)
+    with pytest.raises(InputError, match="there is nothing"):
+        export(tmp_path / "no_run", tmp_path / "x.onnx")
+
+    class Odd(torch.nn.Module):
+        levels = ()
+        dim = 4
+
+        def forward(self, images):
+            return torch.full((len(images), 4), float(images.sum().item()))
+
+    odd = Classifier(Odd(), init="scratch", num_classes=2)
+    with pytest.raises(InputError, match="cannot be exported as onnx"):
+        export(odd, tmp_path / "x.onnx", images=images)
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"lightning-visionkit\[export\]"):
+        export(task, tmp_path / "x.onnx", images=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_others_is_refused(tmp_path):
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", value[:1], value[1:]))
+    file = tmp_path / "theirs.onnx"
+    onnx.save(model, file)
+    with pytest.raises(DataError, match="Expected a file that visionkit exported"):
+        load(file)
+    for metadata, why in (
+        ("{", "no JSON"),
+        ("[]", "Expected metadata"),
+        ('{"kind": "detection"}', "format 1"),
+        ('{"kind": "detection", "format": 1}', "preprocess"),
+    ):
+        del model.metadata_props[:]
+        entry = model.metadata_props.add()
+        entry.key, entry.value = "visionkit", metadata
+        onnx.save(model, file)
+        with pytest.raises(DataError, match=why):
+            load(file)
+    file.write_bytes(b"\x00text")
+    with pytest.raises(DataError, match=r"theirs\.onnx"):
+        load(file)
+    for name in ("x.safetensors", "x.pt2"):
+        (tmp_path / name).write_bytes(b"text")
+        with pytest.raises(DataError, match="damaged"):
+            read_metadata(tmp_path / name)
+    with pytest.raises(InputError, match="there is none"):
+        read_metadata(tmp_path / "none.onnx")
+    with pytest.raises(InputError, match="Unknown ending"):
+        read_metadata(tmp_path / "none.txt")
+    with pytest.raises(InputError, match="address"):
+        read_metadata("http://localhost/x.onnx")
+
+
+def test_the_verb_says_what_it_wrote(images, tmp_path, capsys):
+    from PIL import Image
+
+    from visionkit.run.storage.checkpoint import AtomicCheckpointIO
+
+    task = _task("single")
+    content = {"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}
+    content["pytorch-lightning_version"] = "2.6.0"
+    task.on_save_checkpoint(content)
+    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "checkpoints" / "best.ckpt")
+    (tmp_path / "photos").mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "photos" / f"{index}.png")
+    assert cli.main(["export", str(tmp_path), "--images", str(tmp_path / "photos")]) == 0
+    said = capsys.readouterr().out
+    assert "model.onnx" in said
+    assert "largest difference" in said
+    assert cli.main(["describe", str(tmp_path / "model.onnx"), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["classes"] == list(NAMES)
+    assert described["kind"] == "classification single"
+    assert cli.main(["export", str(tmp_path), "--format", "tflite"]) == 2
+    assert "Known: onnx, safetensors, torch" in capsys.readouterr().err

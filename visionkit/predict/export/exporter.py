@@ -1,0 +1,252 @@
+"""`export`: a trained task as one file that other programs run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visionkit.errors import InputError, RunError, first_line, unknown_name
+from visionkit.files import write_atomic
+from visionkit.predict.export.check import check_graph, reference
+from visionkit.predict.export.check_images import check_batches, check_images
+from visionkit.predict.export.graphs import make_graph
+from visionkit.predict.export.metadata import KEY, SUFFIXES, install, task_metadata, to_json
+from visionkit.predict.export.onnx_model import open_session, run_session
+from visionkit.predict.export.onnx_writer import OPSET, to_onnx, to_program
+from visionkit.predict.export.state_file import write_state
+from visionkit.predict.kinds import default_preprocess
+from visionkit.predict.loaded import load_task
+from visionkit.tasks import Captioner, Classifier, Detector
+from visionkit.tasks.hooks import TaskHooks
+
+__all__ = ["Exported", "export"]
+
+_MAX_BYTES = 2**31 - 2**24  # a protobuf holds 2 GiB
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and checked.
+
+    Args:
+        path: The file.
+        metadata: What it says of itself; "check" holds the largest differences from the task.
+        notes: What the user should know, in sentences.
+        speed: Milliseconds an image, one at a time, of the "file" and of the "task"; empty without a graph.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    speed: dict[str, float] = field(default_factory=dict)
+
+
+def export(
+    source: str | Path | TaskHooks,
+    file: str | Path,
+    *,
+    format: str = "onnx",
+    uint8: bool = False,
+    images: Any = None,
+    which: str = "best",
+    preprocess: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Write a trained task as one file, and compare it with the task before the file gets its name.
+
+    Args:
+        source: A task, or what `load_task` takes: a run folder, a folder of runs, a checkpoint.
+        file: Where it goes; its ending is that of the format.
+        format: "onnx" (.onnx), "torch" (a program of `torch.export`, .pt2; no detectors) or "safetensors"
+            (weights and settings, .safetensors).
+        uint8: Take uint8 images `(B, C, H, W)`, and not float in [0, 1].
+        images: Images to compare on (see `visionkit.predict.sources.source_items`); those that the run keeps
+            of its training data if not given, or else embedded scenes.
+        which: "best" or "last" checkpoint of a run.
+        preprocess: How images are resized, in place of what the checkpoint says (see
+            `visionkit.data.transforms.saved`).
+
+    Raises:
+        InputError: The source, the format or the ending is wrong, a package is not installed, or the task
+            cannot be exported in this format; the text says why.
+        RunError: The file differs from the task: nothing is written.
+    """
+    if format not in SUFFIXES:
+        raise unknown_name("export format", format, SUFFIXES)
+    target = Path(file)
+    if target.suffix != SUFFIXES[format]:
+        raise InputError(f"Expected a file that ends in {SUFFIXES[format]} for {format}, but got {target}.")
+    if not target.parent.is_dir():
+        raise InputError(f"Expected a folder at {target.parent}, but there is none. Make it first.")
+    if format == "onnx":
+        for package in ("onnxscript", "onnx", "onnxruntime"):
+            install(package)
+    task, facts, run_folder = _task_of(source, which)
+    if format == "torch" and isinstance(task, Detector):
+        raise InputError(
+            "A detector is not exported as a program of torch.export: it would need an operator of visionkit "
+            "to run. Use onnx, which has proposals and suppression inside, or safetensors."
+        )
+    described = preprocess or facts.get("preprocess") or default_preprocess(task)
+    metadata = task_metadata(task, facts, preprocess=described, uint8=uint8)
+    with _ready(task):
+        if format == "safetensors":
+            metadata = write_state(task, target, metadata)
+            return Exported(target, metadata, ("Every tensor was read back and is equal.",))
+        checked_on, whose = check_images(images, run_folder, channels=task.channels)
+        return _export_graph(task, target, format, metadata, checked_on, whose)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a graph is traced: the example, whether its size is free, and the batches it is checked on."""
+
+    example: Tensor
+    dynamic_size: bool
+    batches: list[Tensor]
+
+
+def _export_graph(
+    task: TaskHooks, target: Path, format: str, metadata: dict[str, Any], images: list[Tensor], whose: str
+) -> Exported:
+    uint8 = metadata["input"]["dtype"] == "uint8"
+    graph = make_graph(task, uint8=uint8)
+    metadata["outputs"] = list(graph.outputs)
+    if format == "onnx":
+        metadata["opset"] = OPSET
+    failures: list[Exception] = []
+    for plan in _plans(task, images, metadata["preprocess"], uint8=uint8):
+        try:
+            content, run = _traced(graph, plan, format, metadata)
+            checked = check_graph(run, task, plan.batches, what=f"{format} file")
+        except Exception as error:  # the exporters raise everything
+            failures.append(error)
+            continue
+        free = {"batch": True, "size": plan.dynamic_size}
+        metadata |= {"dynamic": free, "check": {"images": whose, **checked}}
+        if not plan.dynamic_size:
+            metadata["size"] = [int(side) for side in plan.example.shape[-2:]]
+        speed = _speed(run, task, plan.batches[0])
+        write_atomic(target, partial(_WRITERS[format], content, metadata))
+        return Exported(target, metadata, tuple(_notes(task, metadata, failures)), speed)
+    raise _refused(task, failures[-1], format) from failures[-1]
+
+
+def _plans(
+    task: TaskHooks, images: list[Tensor], preprocess: Mapping[str, Any], *, uint8: bool
+) -> Iterator[_Plan]:
+    """Yield the ways to trace a task, the freest first."""
+    dtype = torch.uint8 if uint8 else torch.float32
+    fixed = getattr(task.backbone, "fixed_size", None)
+    whole = isinstance(task, Classifier | Captioner)
+    if fixed is None or not whole:
+        batches = check_batches(task, images, preprocess, size=None)
+        yield _Plan(torch.zeros(2, *batches[-1].shape[1:], dtype=dtype), True, batches)
+    size = tuple(fixed) if fixed is not None and whole else None
+    batches = check_batches(task, images, preprocess, size=size)[:2]
+    yield _Plan(torch.zeros(2, *batches[0].shape[1:], dtype=dtype), False, batches)
+
+
+def _traced(
+    graph: Any, plan: _Plan, format: str, metadata: Mapping[str, Any]
+) -> tuple[Any, Callable[[Tensor], Mapping[str, Tensor]]]:
+    """Return what a file will hold, and a function that runs it."""
+    program = to_program(graph, plan.example, dynamic_size=plan.dynamic_size)
+    if format == "onnx":
+        model = to_onnx(program, graph.outputs, dynamic_size=plan.dynamic_size)
+        if model.ByteSize() > _MAX_BYTES:
+            size = model.ByteSize() / 1e9
+            raise InputError(f"An ONNX file holds at most 2 GB, and this would have {size:.1f}. Use torch.")
+        return model, partial(run_session, open_session(model.SerializeToString()), metadata)
+    module, uint8 = program.module(), metadata["input"]["dtype"] == "uint8"
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            values = module(images if uint8 else images.float() / 255)
+        return dict(zip(graph.outputs, values if isinstance(values, tuple) else (values,), strict=True))
+
+    return program, run
+
+
+def _write_onnx(model: Any, metadata: Mapping[str, Any], path: Path) -> None:
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, to_json(metadata)
+    path.write_bytes(model.SerializeToString())
+
+
+def _write_program(program: Any, metadata: Mapping[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as stream:  # by name it would have to end in .pt2
+            torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
+    except OSError:
+        raise
+    except Exception as error:  # the serialiser raises classes of its own
+        raise RunError(f"torch cannot write this program: {first_line(error)} Use onnx.") from error
+
+
+_WRITERS: dict[str, Callable[[Any, Mapping[str, Any], Path], None]] = {
+    "onnx": _write_onnx,
+    "torch": _write_program,
+}
+
+
+def _task_of(source: str | Path | TaskHooks, which: str) -> tuple[TaskHooks, dict[str, Any], Path | None]:
+    if isinstance(source, TaskHooks):
+        saved: dict[str, Any] = {}
+        source.on_save_checkpoint(saved)
+        return source, dict(saved["visionkit"]["facts"]), None
+    loaded = load_task(source, which=which)
+    return loaded.task, loaded.facts, loaded.run_folder
+
+
+@contextmanager
+def _ready(task: TaskHooks) -> Iterator[None]:
+    """Evaluate on the CPU inside the block; mode and device of before come back after it."""
+    training, device = task.training, task.device
+    task.to("cpu").eval()
+    try:
+        yield
+    finally:
+        task.to(device).train(training)
+
+
+def _speed(run: Callable[[Tensor], Any], task: TaskHooks, image: Tensor) -> dict[str, float]:
+    """Return milliseconds of the file and of the task for one image, in turn, the shortest of three."""
+    floats, times = image.float() / 255, {"file": list[float](), "task": list[float]()}
+    for _ in range(3):
+        for name, call in (("file", lambda: run(image)), ("task", lambda: reference(task, floats))):
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: 1000 * min(values) for name, values in times.items()}
+
+
+def _notes(task: TaskHooks, metadata: Mapping[str, Any], failures: list[Exception]) -> Iterator[str]:
+    if failures:
+        size = " x ".join(map(str, metadata["size"]))
+        reason = first_line(failures[0], limit=120)
+        yield f"The file takes images of {size} (height x width) only; with any size it failed: {reason}"
+    if isinstance(task, Captioner) and (task.decoding.beams > 1 or task.decoding.groups > 1):
+        yield (
+            f"The file takes the likeliest word each time; the task itself searches with "
+            f"{task.decoding.beams} beams, so its captions may be others."
+        )
+    if isinstance(task, Detector) and (task.tta_flip or task.tta_sizes):
+        yield "The file sees an image once, without the other views of the task (tta_flip, tta_sizes)."
+
+
+def _refused(task: TaskHooks, error: Exception, format: str) -> Exception:
+    if isinstance(error, RunError):
+        return RunError(f"{error} Nothing was written.")
+    name = getattr(task.backbone, "name", type(task.backbone).__name__)
+    return InputError(
+        f"{type(task).__name__} over {name!r} cannot be exported as {format}: {first_line(error)} "
+        "Use --format safetensors, or another backbone."
+    )

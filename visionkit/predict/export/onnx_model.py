@@ -1,0 +1,198 @@
+"""An exported ONNX file as a model: onnxruntime computes, and the predictions are those of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visionkit.errors import DataError, InputError, expected, first_line
+from visionkit.nn.captioning.decoding import Decoded
+from visionkit.nn.segmentation.sliding_window import Windows
+from visionkit.predict.export.metadata import install, read_metadata
+from visionkit.tasks.captioning.prediction import CaptionPrediction, caption_predictions
+from visionkit.tasks.classification.prediction import (
+    ClassPrediction,
+    LabelsPrediction,
+    Prediction,
+    ValuesPrediction,
+)
+from visionkit.tasks.detection.image_batch import Detections, ImageBatch
+from visionkit.tasks.segmentation.prediction import SegmentationPrediction
+from visionkit.tasks.segmentation.views import Views
+from visionkit.text.vocabulary import Vocabulary
+
+__all__ = ["OnnxModel", "open_session"]
+
+Outputs = Mapping[str, Tensor]
+
+
+class OnnxModel:
+    """A model for `Predictor`.
+
+    Args:
+        path: A file that `export` wrote.
+        device: "auto", "cpu" or "gpu"; auto takes a GPU if onnxruntime was built for one.
+
+    Attributes:
+        metadata: What the file says of itself.
+
+    Raises:
+        InputError: onnxruntime is not installed, or has no GPU.
+        DataError: The file is damaged, or was not written by `export`.
+    """
+
+    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
+        self.metadata = read_metadata(path)
+        self.session = open_session(path, device=device)
+        self.outputs = [output.name for output in self.session.get_outputs()]
+        if self.outputs != self.metadata.get("outputs"):
+            raise DataError(expected("its outputs", self.metadata.get("outputs"), self.outputs), path=path)
+        self._make = _MAKERS[self.metadata["kind"]]
+
+    def run(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the graph by name.
+
+        Args:
+            images: `(B, C, H, W)` uint8 or float in [0, 1].
+
+        Raises:
+            InputError: The file takes another size or number of channels.
+        """
+        return run_session(self.session, self.metadata, images)
+
+    def predict(self, images: list[Tensor], sizes: list[tuple[int, int]], ids: Sequence[str]) -> list[Any]:
+        """Return one typed prediction an image, as the task's `predict_step` does.
+
+        Args:
+            images: `(3, H, W)` uint8, resized for the network, all of one size.
+            sizes: `(H, W)` of the originals.
+            ids: One name an image.
+        """
+        return self._make(self, torch.stack(images), sizes, ids)
+
+
+def open_session(model: str | Path | bytes, *, device: str = "auto") -> Any:
+    """Return an `onnxruntime.InferenceSession` of a file, or of its bytes.
+
+    Args:
+        model: The file; its metadata are checked by `read_metadata`.
+        device: "auto", "cpu" or "gpu".
+
+    Raises:
+        InputError: onnxruntime is not installed, or has no GPU.
+        DataError: onnxruntime cannot read it.
+    """
+    runtime = install("onnxruntime")
+    has_gpu = "CUDAExecutionProvider" in runtime.get_available_providers()
+    if device == "gpu" and not has_gpu:
+        fix = "Install onnxruntime-gpu, or use device='cpu'."
+        raise InputError(expected("device", "'cpu': this onnxruntime has no GPU", device, fix=fix))
+    providers = ["CUDAExecutionProvider"] if has_gpu and device != "cpu" else []
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    given = model if isinstance(model, bytes) else str(model)
+    try:
+        return runtime.InferenceSession(given, options, providers=[*providers, "CPUExecutionProvider"])
+    except Exception as error:  # each of onnxruntime's is a class of its own
+        where = None if isinstance(model, bytes) else model
+        raise DataError(f"onnxruntime cannot read it: {first_line(error)}", path=where) from error
+
+
+def run_session(session: Any, metadata: Mapping[str, Any], images: Tensor) -> dict[str, Tensor]:
+    """Return the outputs of a session by name.
+
+    Args:
+        session: See `open_session`.
+        metadata: What its file says of itself.
+        images: `(B, C, H, W)` uint8 or float in [0, 1].
+
+    Raises:
+        InputError: The file takes another size or number of channels.
+    """
+    wants_bytes = metadata["input"]["dtype"] == "uint8"
+    if images.dtype == torch.uint8 and not wants_bytes:
+        images = images.float() / 255
+    elif images.dtype != torch.uint8 and wants_bytes:
+        images = (images * 255).round().to(torch.uint8)
+    given = session.get_inputs()[0]
+    for axis, side in enumerate(given.shape):
+        if isinstance(side, int) and side != images.shape[axis]:
+            shape = tuple(given.shape)
+            raise InputError(expected("images for this file", shape, tuple(images.shape), fix="Resize them."))
+    values = session.run(None, {given.name: images.numpy()})
+    names = [output.name for output in session.get_outputs()]
+    return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
+
+
+def _classes(
+    model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
+) -> list[Prediction]:
+    outputs, target = model.run(images), model.metadata.get("target")
+    if target == "regression":
+        return [ValuesPrediction(row, name) for row, name in zip(outputs["values"], ids, strict=True)]
+    names, made = model.metadata["class_names"], list[Prediction]()
+    for row, name in zip(outputs["probabilities"], ids, strict=True):
+        if target == "multi":
+            held = tuple((row > 0.5).nonzero().flatten().tolist())
+            made.append(LabelsPrediction(row, held, tuple(names[i] for i in held) if names else (), name))
+            continue
+        index = int(row.argmax())
+        made.append(ClassPrediction(row, index, float(row[index]), names[index] if names else None, name))
+    return made
+
+
+def _detections(
+    model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
+) -> list[Detections]:
+    outputs = model.run(images)
+    of_images = []
+    for row, count in enumerate(outputs["count"].tolist()):
+        one = {name: outputs[name][row, :count] for name in ("boxes", "scores", "labels")}
+        if "masks" in outputs:
+            one["masks"] = outputs["masks"][row, :count, None]
+        of_images.append(one)
+    given = [(int(images.shape[-2]), int(images.shape[-1]))] * len(images)
+    restored = ImageBatch(images, given, given).restore(of_images, originals=sizes)
+    names = model.metadata["class_names"] or None
+    return [
+        Detections.on_host(one, class_names=names, name=name) for one, name in zip(restored, ids, strict=True)
+    ]
+
+
+def _masks(
+    model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
+) -> list[SegmentationPrediction]:
+    settings = dict(model.metadata["views"])
+    windows = settings.pop("windows", None)
+    views = Views(**settings, windows=None if windows is None else Windows(**windows))
+    masks = views.labels(lambda view: model.run(view)["logits"], images)
+    names = tuple(model.metadata["class_names"])
+    return [SegmentationPrediction(mask, names, name) for mask, name in zip(masks, ids, strict=True)]
+
+
+def _captions(
+    model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
+) -> list[CaptionPrediction]:
+    outputs = model.run(images)
+    vocabulary = Vocabulary.from_dict(model.metadata["vocabulary"])
+    attention = outputs.get("attention")  # (B, T, h, w)
+    decoded = Decoded(
+        outputs["tokens"][:, None],
+        outputs["log_prob"][:, None],
+        None if attention is None else attention.flatten(2)[:, None],
+    )
+    grid = (1, 1) if attention is None else (int(attention.shape[2]), int(attention.shape[3]))
+    return caption_predictions(decoded, vocabulary, grid=grid, ids=ids)
+
+
+_MAKERS: dict[str, Callable[[OnnxModel, Tensor, list[tuple[int, int]], Sequence[str]], list[Any]]] = {
+    "classification": _classes,
+    "detection": _detections,
+    "segmentation": _masks,
+    "captioning": _captions,
+}
