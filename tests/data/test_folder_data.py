@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch.cli import LightningCLI
 
 from visionkit import Captioner, Classifier, Detector, FolderData, Segmenter
-from visionkit.data import open_dataset, training_vocabulary
+from visionkit.data import open_dataset, TrainingVocabulary
 from visionkit.errors import InputError
 
 OPTIM = {"schedule": "constant", "warmup": 0.0, "optimizer": "lamb"}
@@ -29,7 +29,7 @@ TASKS = {
         {
             "embed": 8, "hidden": 8, "attention": 8,
             "vocabulary": {
-                "class_path": "visionkit.data.training_vocabulary",
+                "class_path": "visionkit.data.TrainingVocabulary",
                 "init_args": {"root": "scenes", "min_count": 2, "train": 12},
             },
         },
@@ -77,7 +77,7 @@ def test_a_folder_gives_its_classes_and_words() -> None:
     captions = FolderData(
         "scenes", task="captioning", image_size=32, batch_size=2, scenes=(12, 2), min_count=2
     )
-    assert captions.vocabulary.words == training_vocabulary("scenes", min_count=2, train=12).words
+    assert captions.vocabulary.words == TrainingVocabulary("scenes", min_count=2, train=12).words
     batch = next(iter(captions.train_dataloader()))
     assert batch["tokens"].dtype == torch.int64
     with pytest.raises(InputError, match="Did you mean 'detection'"):

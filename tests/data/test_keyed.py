@@ -13,9 +13,12 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from visionkit import Classifier, FolderData, Keyed, OptimConfig
-from visionkit.data import KeyedBatch, classification_train
+from visionkit.data import KeyedBatch, classification_train, open_dataset
 from visionkit.errors import InputError
 from visionkit.rng import keyed_generator
+
+
+CLASSES = len(open_dataset("scenes", "classification").classes)
 
 
 def scene():
@@ -48,7 +51,8 @@ class Arrays:
         self.rng = np.random.default_rng(seed)
 
     def __call__(self, image, bboxes=None, labels=None, mask=None, masks=None):
-        assert isinstance(image, np.ndarray) and image.shape[-1] == 3
+        assert isinstance(image, np.ndarray)
+        assert image.shape[-1] == 3
         out = {"image": image}
         if self.rng.random() < 0.5:
             out["image"] = image[:, ::-1]
@@ -78,12 +82,16 @@ FLIP = v2.Compose(
 )  # fmt: skip
 def test_draws_follow_the_key_alone_and_the_global_generators_are_left(transform) -> None:
     keyed, sample = Keyed(transform), {"image": scene()["image"], "id": "a", "label": torch.tensor(3)}
-    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     made = [keyed(sample, keyed_generator(0, epoch, 1)) for epoch in range(8)]
     assert torch.equal(before[0], torch.get_rng_state())
-    assert (before[1] == np.random.get_state()[1]).all() and before[2] == random.getstate()
-    torch.rand(7), np.random.rand(3), random.random()
+    assert (before[1] == np.random.get_state()[1]).all()
+    assert before[2] == random.getstate()
+    torch.rand(7)
+    random.random()
     again = [keyed(sample, keyed_generator(0, epoch, 1)) for epoch in reversed(range(8))][::-1]
     assert all(torch.equal(one["image"], two["image"]) for one, two in zip(made, again, strict=True))
     assert len({one["image"].numpy().tobytes() for one in made}) > 1
@@ -98,12 +106,15 @@ def test_boxes_and_masks_move_with_the_image() -> None:
     assert made["boxes"].tolist() == [[22, 3, 30, 12], [2, 4, 16, 20]]
     assert [box_of(mask) for mask in made["masks"]] == made["boxes"].tolist()
     assert torch.equal(made["image"], sample["image"].flip(-1))
-    assert made["labels"].tolist() == [4, 7] and type(made["boxes"]) is type(made["masks"]) is torch.Tensor
-    assert "truth" not in made and made["size"] == (24, 32)
+    assert made["labels"].tolist() == [4, 7]
+    assert type(made["boxes"]) is type(made["masks"]) is torch.Tensor
+    assert "truth" not in made
+    assert made["size"] == (24, 32)
     assert torch.equal(sample["boxes"], scene()["boxes"])
     left = v2.Compose([v2.CenterCrop((24, 14)), v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes()])
     cut = Keyed(left)(sample, keyed_generator(0))
-    assert cut["labels"].tolist() == [4, 7] and cut["size"] == (24, 14)
+    assert cut["labels"].tolist() == [4, 7]
+    assert cut["size"] == (24, 14)
     gone = Keyed(v2.Compose([v2.Lambda(lambda x: x), v2.Resize((12, 16))]))(sample, keyed_generator(0))
     assert gone["boxes"][0].tolist() == [1, 1.5, 5, 6]
 
@@ -130,7 +141,8 @@ class _Right(v2.Transform):
 def test_class_maps_move_too() -> None:
     sample = {"image": scene()["image"], "mask": scene()["masks"].sum(0).long()}
     made = Keyed(v2.RandomHorizontalFlip(1.0))(sample, keyed_generator(0))
-    assert torch.equal(made["mask"], sample["mask"].flip(-1)) and made["mask"].dtype == torch.int64
+    assert torch.equal(made["mask"], sample["mask"].flip(-1))
+    assert made["mask"].dtype == torch.int64
     assert Keyed(Arrays())(sample, keyed_generator(0))["mask"].dtype == torch.int64
 
 
@@ -146,7 +158,10 @@ def test_what_would_leave_boxes_behind_is_refused() -> None:
 def task():
     torch.manual_seed(0)
     return Classifier(
-        "timm/test_resnet", init="scratch", num_classes=10, optim=OptimConfig(schedule="constant", warmup=0.0)
+        "timm/test_resnet",
+        init="scratch",
+        num_classes=CLASSES,
+        optim=OptimConfig(schedule="constant", warmup=0.0),
     )
 
 
@@ -170,12 +185,13 @@ def scenes_with(transform, **settings):
 @pytest.mark.parametrize("kind", ["v2", "arrays"])
 def test_a_resume_is_bit_identical_with_transforms_of_others(kind, tmp_path) -> None:
     transform = {"v2": v2.Compose([v2.RandomResizedCrop(32), v2.ColorJitter(0.3)]), "arrays": Arrays()}[kind]
-    mix = KeyedBatch(v2.MixUp(num_classes=10))
+    mix = KeyedBatch(v2.MixUp(num_classes=CLASSES))
     whole = task()
     run(scenes_with(transform, batch_transform=mix), whole, epochs=2)
     half = task()
     run(scenes_with(transform, batch_transform=mix), half, epochs=1).save_checkpoint(tmp_path / "half.ckpt")
-    torch.rand(11), np.random.rand(5)
+    torch.rand(11)
+    np.random.rand(5)
     again = task()
     run(scenes_with(transform, batch_transform=mix), again, epochs=2, path=tmp_path / "half.ckpt")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())

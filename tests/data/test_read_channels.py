@@ -21,11 +21,13 @@ def test_grey_images_have_one_channel(tmp_path):
     Image.fromarray(pixels).convert("RGB").save(tmp_path / "rgb.png")
     for name in ("grey.png", "rgb.png"):
         image = read_channels(tmp_path / name, channels=1)
-        assert image.dtype == torch.uint8 and np.array_equal(image[0].numpy(), pixels)
+        assert image.dtype == torch.uint8
+        assert np.array_equal(image[0].numpy(), pixels)
     deep = RNG.integers(0, 65536, (6, 8), dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.tif")
     image = read_channels(tmp_path / "deep.tif", channels=1)
-    assert image.dtype == torch.float32 and np.allclose(image[0].numpy(), deep / 65535)
+    assert image.dtype == torch.float32
+    assert np.allclose(image[0].numpy(), deep / 65535)
 
 
 def test_four_samples_and_thirteen_pages(tmp_path):
@@ -36,7 +38,8 @@ def test_four_samples_and_thirteen_pages(tmp_path):
     first, *rest = [Image.fromarray(band) for band in bands]
     first.save(tmp_path / "bands.tif", save_all=True, append_images=rest)
     image = read_channels(tmp_path / "bands.tif", channels=13, white=10000)
-    assert image.shape == (13, 6, 8) and np.allclose(image.numpy(), (bands / 10000).clip(0, 1))
+    assert image.shape == (13, 6, 8)
+    assert np.allclose(image.numpy(), (bands / 10000).clip(0, 1))
 
 
 @pytest.mark.parametrize("shape", [(13, 6, 8), (6, 8, 13)])

@@ -49,17 +49,22 @@ def test_images_of_any_channels_train_predict_and_reload(kind: str, channels: in
     given = batch(kind, channels)
     loss = task.training_step(given, 0)["loss"]
     loss.backward()
-    assert loss.isfinite() and len(task.predict_step(given)) == 2
+    assert loss.isfinite()
+    assert len(task.predict_step(given)) == 2
     checkpoint = {"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}
     checkpoint["pytorch-lightning_version"] = "2.6.0"
     task.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "task.ckpt")
     saved = torch.load(tmp_path / "task.ckpt", weights_only=True)["hyper_parameters"]
-    assert saved["in_channels"] == channels and saved["mean"] == mean and saved["std"] == std
+    assert saved["in_channels"] == channels
+    assert saved["mean"] == mean
+    assert saved["std"] == std
     assert saved["backbone_options"] == {"drop_path_rate": 0.1}
     again = type(task).load_from_checkpoint(tmp_path / "task.ckpt")
-    assert again.channels == channels and torch.equal(again.normalize.mean, task.normalize.mean)
-    assert drop_rates(again) == drop_rates(task) and max(drop_rates(task)) == pytest.approx(0.1)
+    assert again.channels == channels
+    assert torch.equal(again.normalize.mean, task.normalize.mean)
+    assert drop_rates(again) == drop_rates(task)
+    assert max(drop_rates(task)) == pytest.approx(0.1)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in task.state_dict().items())
 
 
@@ -72,7 +77,8 @@ def test_options_reach_timm_and_torchvision_and_wrong_ones_are_named() -> None:
         "torchvision/convnext_tiny", init="scratch", options={"stochastic_depth_prob": 0.0}
     )
     probabilities = {part.p for part in made.modules() if type(part).__name__ == "StochasticDepth"}
-    assert probabilities == {0.0} and made.made_by["options"] == {"stochastic_depth_prob": 0.0}
+    assert probabilities == {0.0}
+    assert made.made_by["options"] == {"stochastic_depth_prob": 0.0}
     with pytest.raises(
         InputError, match="backbone_options without 'in_chans', which follows from in_channels"
     ):

@@ -2,7 +2,7 @@
 
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import DataModule
-from visionkit.data.folder_data import FolderData, training_vocabulary
+from visionkit.data.folder_data import FolderData, TrainingVocabulary
 from visionkit.data.formats.box_records import note_crowded
 from visionkit.data.formats.captions.reader import (
     Captions,
@@ -129,6 +129,7 @@ __all__ = [
     "Table",
     "Task",
     "TrainBatchSampler",
+    "TrainingVocabulary",
     "Transform",
     "aspect_groups",
     "balanced_weights",
@@ -184,7 +185,6 @@ __all__ = [
     "stack_batch",
     "subset",
     "supervisely_boxes",
-    "training_vocabulary",
     "voc",
     "yolo",
 ]

@@ -25,7 +25,7 @@ from visionkit.data.transforms.segmentation import segmentation_eval, segmentati
 from visionkit.errors import InputError, unknown_name
 from visionkit.text.vocabulary import Vocabulary
 
-__all__ = ["FolderData", "training_vocabulary"]
+__all__ = ["FolderData", "TrainingVocabulary"]
 
 
 class FolderData(DataModule):
@@ -107,10 +107,8 @@ class FolderData(DataModule):
         self.num_classes = len(splits.classes)
 
 
-def training_vocabulary(
-    root: str, *, min_count: int = 5, fraction: float = 1.0, seed: int = 0, train: int = 1000
-) -> Vocabulary:
-    """Return the words of a data set's training captions, as `FolderData` has them with the same settings.
+class TrainingVocabulary(Vocabulary):
+    """The words of a data set's training captions, as `FolderData` has them with the same settings.
 
     Args:
         root: The data set.
@@ -123,8 +121,13 @@ def training_vocabulary(
         DataError: The data cannot be read.
         InputError: No word is left.
     """
-    options = OpenOptions(scenes=SceneSizes(train=train))
-    return _vocabulary(open_dataset(root, "captioning", options).train, fraction, seed, min_count)
+
+    def __init__(
+        self, root: str, *, min_count: int = 5, fraction: float = 1.0, seed: int = 0, train: int = 1000
+    ) -> None:
+        options = OpenOptions(scenes=SceneSizes(train=train))
+        reader = open_dataset(root, "captioning", options).train
+        super().__init__(_vocabulary(reader, fraction, seed, min_count).to_dict()["words"])
 
 
 def _vocabulary(reader: Any, fraction: float, seed: int, min_count: int) -> Vocabulary:

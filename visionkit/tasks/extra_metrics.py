@@ -90,10 +90,9 @@ class ExtraMetrics:
         torchmetrics gathers by itself, but waits for ever where a process has no image or fewer batches.
         """
         metrics = [part for part in self._modules() if isinstance(part, Metric)]
-        mine = [(metric.update_count, _on_host(metric.metric_state)) for metric in metrics]
         if world_size() == 1:
-            return [count for count, _ in mine]
-        every = all_gather_objects(mine)
+            return [metric.update_count for metric in metrics]
+        every = all_gather_objects([(each.update_count, _on_host(each.metric_state)) for each in metrics])
         for position, metric in enumerate(metrics):
             merge_metric_states(metric, [process[position] for process in every])
         return [count for process in every for count, _ in process]
