@@ -19,7 +19,7 @@ PATH_NAMES = {"path", "root", "folder", "file", "checkpoint_path", "argv", "file
 # Functions with a path that load nothing, each with its reason; these are not called.
 NO_LOADERS = {
     "visionkit.backbones.tracing:trunk": "the name of a submodule",
-    "visionkit.run.training.banner:print_banner": "prints",
+    "visionkit.run.training.banner:banner_text": "names a folder in a text",
     "visionkit.run.training.run_facts:run_result": "states what a finished run found",
     "visionkit.predict.page.runtime:download_runtime": "fetches one address, and checks what came",
     "visionkit.commands.trained.watch:main": "serves until Ctrl-C; `WatchServer` is called",
@@ -56,6 +56,9 @@ NO_LOADERS = {
     "visionkit.run.callbacks.save_checkpoints:SaveCheckpoints.__init__": "where checkpoints are written",
     "visionkit.run.callbacks.skipped_samples:SkippedSamples.__init__": "names where lines are written",
     "visionkit.run.callbacks.metrics_csv:MetricsCSVLogger.__init__": "names where rows are written",
+    "visionkit.run.callbacks.clock:Clock.__init__": "names where rows are written",
+    "visionkit.run.callbacks.wide_table:WideTable.__init__": "names where rows are written",
+    "visionkit.run.feedback.log_file:RunLog.__init__": "names where lines are written",
     "visionkit.run.training.trainer:build_trainer": "names where a Trainer writes",
     "visionkit.run.callbacks.trackers:make_logger": "names where a logger writes",
     "visionkit.run.previews.caption_grounding:CaptionGrounding.__init__": "names where a file is written",

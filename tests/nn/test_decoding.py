@@ -254,6 +254,21 @@ def test_bad_endings_and_banned_words_are_not_said():
         assert sum(s[-1] == 2 for s in sentences) > 2
 
 
+def test_scores_are_log_probabilities_where_every_sentence_ends_badly():
+    toy = Toy(3, 5)
+    state = toy.start(4)
+    special_tokens = SpecialTokens(bad_endings=(3, 4, 5))  # every word but the end
+    rows = beam_search(toy.step, state, special_tokens=special_tokens, beams=3, n_best=3, max_length=4)
+    count = 0
+    for image, (tokens, scores) in enumerate(zip(rows.tokens, rows.scores)):
+        for row, score in zip(tokens, scores):
+            if score > float("-inf"):
+                start = (state[0][image : image + 1],)
+                assert score.item() == pytest.approx(toy.score(start, _said(row)), abs=1e-4)
+                count += 1
+    assert count >= 4
+
+
 def test_groups_say_different_things():
     toy = Toy(8, 4, sharpness=4.0)
     state = toy.start(10)

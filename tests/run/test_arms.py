@@ -101,7 +101,7 @@ def test_what_went_wrong_beside_a_finished_run_is_kept_said_and_the_status(tmp_p
         run_recipe(config(tmp_path), faked(pretrained=bad))
     text = capsys.readouterr().out
     assert "Previews failed: OSError: no space" in text
-    assert "stopped early: 5 of 6000 images" in text
+    assert "stopped early: 5 of 6,000 images" in text
     report = (tmp_path / "report.html").read_text()
     assert "Previews failed: OSError: no space" in report
     assert "pretrained-f1-s0: stopped early, after 5 of 6,000 images" in report

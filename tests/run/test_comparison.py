@@ -193,7 +193,7 @@ def test_lower_is_better_where_the_monitor_says_so(tmp_path) -> None:
     assert headline(found)[0].startswith(
         "Pretrained is ahead of scratch on scenes, though with too few seeds"
     )
-    assert "val/mae 2.000 against 4.000, by 2.000." in headline(found)[0]
+    assert "val/mae (last) 2.000 against 4.000, by 2.000." in headline(found)[0]
 
 
 def test_the_headline_is_honest_when_scratch_wins_or_nothing_is_shown(tmp_path) -> None:
@@ -203,7 +203,7 @@ def test_the_headline_is_honest_when_scratch_wins_or_nothing_is_shown(tmp_path) 
         make_run(tmp_path / "b", "scratch", seed, points=[(10, 0.5 + 0.1 * (seed % 2))])
         make_run(tmp_path / "b", "pretrained", seed, points=[(10, 0.52 - 0.1 * (seed % 2))])
     assert headline(compare([tmp_path / "a"]))[0].startswith(
-        "Scratch beats pretrained on scenes: val/top1 0.810"
+        "Scratch beats pretrained on scenes: val/top1 (last) 0.810"
     )
     assert "(95% interval 0.29" in headline(compare([tmp_path / "a"]))[0]
     assert "these seeds do not show that it is better" in headline(compare([tmp_path / "b"]))[0]

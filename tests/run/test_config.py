@@ -184,7 +184,7 @@ def test_every_setting_has_a_role_and_the_shared_ones_have_these(configs):
     tables = {name: roles(config) for name, config in configs.items()}
     assert all(set(table.values()) <= known for table in tables.values())
     assert {name: len(table) for name, table in tables.items()} == {
-        "caption": 82, "classify": 61, "compare": 61, "detect": 74, "segment": 68,
+        "caption": 83, "classify": 62, "compare": 62, "detect": 75, "segment": 69,
     }  # fmt: skip
     shared = roles(RunConfig)
     assert {name: role for name, role in shared.items() if role != "identity"} == {
@@ -195,7 +195,7 @@ def test_every_setting_has_a_role_and_the_shared_ones_have_these(configs):
         **dict.fromkeys(("transfer.unfreeze_at", "transfer.probe_level"), "arm"),
         **dict.fromkeys(("devices", "num_nodes", "accelerator", "strategy", "precision"), "machine"),
         **dict.fromkeys(("compile", "recompute", "workers", "validate_every"), "machine"),
-        **dict.fromkeys(("out", "resume", "logger", "progress", "checkpoint_every"), "free"),
+        **dict.fromkeys(("out", "resume", "logger", "project", "progress", "checkpoint_every"), "free"),
         **dict.fromkeys(("jobs", "timeout"), "free"),
     }
 

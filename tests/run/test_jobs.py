@@ -122,7 +122,7 @@ def test_a_second_interrupt_ends_runs_that_do_not_listen(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     (tmp_path / "said").touch()
-    with mock.patch.object(jobs, "_write_to_stderr", lambda text: (tmp_path / "said").write_text(text)):
+    with mock.patch.object(jobs, "write_now", lambda text: (tmp_path / "said").write_text(text)):
         asker = threading.Thread(target=ask)
         asker.start()
         with pytest.raises(KeyboardInterrupt):

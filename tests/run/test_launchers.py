@@ -18,7 +18,7 @@ from visionkit.run.callbacks.trackers import make_logger
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import find_processes, is_first
 from visionkit.run.training import banner
-from visionkit.run.training.banner import print_banner
+from visionkit.run.training.banner import banner_text
 from visionkit.run.training.device_policy import choose_policy
 from visionkit.run.training.schedule_length import ScheduleLength, schedule_length
 from visionkit.run.training.trainer import build_trainer
@@ -224,7 +224,7 @@ def test_compile_is_refused_where_nothing_compiles(environment, tmp_path, monkey
         choose_policy(config(compile=True, accelerator="gpu"))
 
 
-def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_path, capsys):
+def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_path):
     walked = 0
     for processes, accumulate in itertools.product((1, 2, 4), (1, 3)):
         optim = OptimConfig(batch=32)
@@ -234,8 +234,7 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
         data, task = tiny_data(size=100, batch_size=8), TinyTask()
         trainer = build_trainer(one, folder=tmp_path)
         plan = schedule_length(one, data, processes)
-        print_banner(one, task, data, trainer, choose_policy(one), tmp_path, plan, None)
-        told = capsys.readouterr().out
+        told = banner_text(one, task, data, trainer, choose_policy(one), tmp_path, plan, None)
         wide = 8 * processes * accumulate
         assert f"batch     8 x {processes} process(es) x {accumulate} accumulated = {wide}" in told
         assert f"learning rate {0.1 * wide / 32:g} = 0.1 x {wide} / 32" in told
@@ -247,8 +246,7 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
     one = config(devices="4", batch_size=8, optim=OptimConfig(), lr=0.1)
     data, trainer = tiny_data(size=30, batch_size=8), build_trainer(one, folder=tmp_path)
     plan = schedule_length(one, data, 4)
-    print_banner(one, TinyTask(), data, trainer, choose_policy(one), tmp_path, plan, None)
-    told = capsys.readouterr().out
+    told = banner_text(one, TinyTask(), data, trainer, choose_policy(one), tmp_path, plan, None)
     assert "batch     7 x 4 process(es) x 1 accumulated = 28" in told
     assert "learning rate 0.1 as given, for 28 images an update" in told
 

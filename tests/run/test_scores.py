@@ -19,7 +19,8 @@ from visionkit.compare.summary import headline, summary_rows, summary_text
 from visionkit.data import DataModule, Splits
 from visionkit.errors import DataError, InputError
 from visionkit.run.config import RunConfig
-from visionkit.run.storage.result import TEST_FAILED, read_result
+from visionkit.run.storage.result import TEST_FAILED, named_scores, read_result, score_text
+from visionkit.run.sweep.backbone_table import architecture_rows, write_architectures
 from visionkit.run.training.fit import fit
 
 MAP = ("val/map", "max")
@@ -71,6 +72,21 @@ def test_rows_say_which_weights_they_are_of(tmp_path):
     assert 'class="monitor"><td>val/top1 (last)' in write_report(found, tmp_path).read_text()
 
 
+def test_scores_are_named_by_split_and_weights():
+    metrics = {"val/top1": 0.5, "val/loss": 1.0, "test/top1": 0.4}
+    named = named_scores(metrics, {"val/top1": 0.6}, {"val": "last", "test": "best"})
+    assert named == {
+        "val (last)": {"top1": 0.5, "loss": 1.0},
+        "val (best)": {"top1": 0.6},
+        "test (best)": {"top1": 0.4},
+    }
+    result = {"monitor": ["val/top1", "max"], "scores": named, "metrics": metrics}
+    assert score_text(result) == "val/top1 0.5000 (last), 0.6000 (best), test/top1 0.4000 (best)"
+    older = {"monitor": ["val/top1", "max"], "metrics": metrics, "best": {"value": 0.6}}
+    assert score_text(older) == "val/top1 0.5000 (last), test/top1 0.4000 (best)"
+    assert score_text({**older, "metrics": {"val/top1": None}}) == "nothing to score"
+
+
 class Broken(Noise):
     def __getitem__(self, index):
         raise DataError("cut off", path="b.png")
@@ -109,6 +125,14 @@ def test_a_result_holds_the_scores_of_the_last_and_of_the_best_weights(tmp_path)
     assert result["metrics"]["val/top1"] == watch.scores[-1]
     assert result["best"]["metrics"]["val/top1"] == result["best"]["value"] == max(watch.scores)
     assert result["metrics_of"] == {"val": "last", "test": "best"}
+    assert {name: scores["top1"] for name, scores in result["scores"].items()} == {
+        "val (last)": watch.scores[-1],
+        "val (best)": max(watch.scores),
+    }
+    saved = read_result(tmp_path)
+    assert saved is not None
+    assert saved["scores"] == result["scores"]
+    assert score_text(saved) == f"val/top1 {watch.scores[-1]:.4f} (last), {max(watch.scores):.4f} (best)"
     assert result["stopped_early"] is None
     assert result["problems"] == []
 
@@ -122,7 +146,18 @@ def test_a_run_that_ended_early_is_marked_and_compared(tmp_path):
         changes={"stopped_early": {"images": 3000, "planned_images": 6000}, "images_seen": 3000},
     )
     make_run(tmp_path / "b", "scratch")
-    assert "pretrained-f1-s0: stopped early, after 3,000 of 6,000 images" in compare([tmp_path / "b"]).notes
+    found = compare([tmp_path / "b"])
+    assert "pretrained-f1-s0: stopped early, after 3,000 of 6,000 images" in found.notes
+    assert "Stopped early, before the planned length: 1 of 2 runs (pretrained-f1-s0)." in headline(found)
+    assert ["stopped early", "seed 0: 3,000 of 6,000 images", "", ""] in summary_rows(found, 1.0)
+    assert [run["stopped_early"] is None for run in found.to_dict()["runs"]] == [False, True]
+    text = write_report(found, tmp_path).read_text()
+    assert "<td>3,000 (stopped early)</td>" in text
+    assert "Stopped early, before the planned length" in text
+    rows = {row["init"]: row for row in architecture_rows(tmp_path / "b")}
+    assert (rows["pretrained"]["stopped_early"], rows["scratch"]["stopped_early"]) == (1, 0)
+    write_architectures(tmp_path / "b")
+    assert "| pretrained (1 of 1 stopped early) |" in (tmp_path / "b" / "architectures.md").read_text()
 
 
 def test_a_test_split_that_cannot_be_read_loses_nothing(tmp_path):

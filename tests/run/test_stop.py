@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -127,6 +128,16 @@ def test_the_table_of_a_stopped_run_is_that_of_a_whole_one(tmp_path, whole, upda
     with pytest.raises(PreemptedError, match=f"saved after update {update} "):
         classified(tmp_path / "cut", AskInUpdate(update))
     assert classified(tmp_path / "cut") == whole
+    with (tmp_path / "cut" / "metrics_wide.csv").open(newline="") as file:
+        wide = list(csv.DictReader(file))
+    assert [(row["epoch"], row["images"]) for row in wide] == [("1", "48"), ("2", "96")]
+    for row in wide:
+        for name in ("val/top1", "val/loss", "train/loss"):
+            split, _, score = name.partition("/")
+            values = [line for line in whole if f",{row['images']},{split},{score}," in line]
+            assert values[-1].endswith(f",{row[name]}"), name
+        assert float(row["lr/head"]) > 0, "of the latest update"
+    assert 0 <= float(wide[0]["seconds"]) <= float(wide[1]["seconds"])
 
 
 class Interrupt(Callback):

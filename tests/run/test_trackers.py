@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import struct
 import sys
 from types import SimpleNamespace
 
@@ -27,8 +29,9 @@ class Saved(TinyTask):
         self.save_hyperparameters({"init": "scratch"})
 
 
-def trained(out, init, *loggers):
+def trained(out, init, *loggers, project=""):
     config = RunConfig(accelerator="cpu", precision="32-true", progress=False, epochs=1, init=init, lr=0.25)
+    config.project = project
     config.seeds, config.logger, config.out, config.fractions = [7], list(loggers), str(out), [0.5]
     torch.manual_seed(0)
     return fit(config, Saved(), tiny_data(), folder=out / f"{init}-s7")
@@ -42,16 +45,34 @@ TRUE = {
     "batch_size": 32,
     "image_size": 96,
     "data": "scenes",
+    "optim.schedule": "cosine",
 }
 
 
+ABSENT = "the extra `loggers` is not installed"
+
+
 def test_tensorboard_is_told_what_each_arm_truly_is(tmp_path):
-    pytest.importorskip("tensorboard", reason="the extra `loggers` is not installed")
+    pytest.importorskip("tensorboard", reason=ABSENT)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     for init in ("pretrained", "scratch"):
-        assert trained(tmp_path, init, "tensorboard")["problems"] == []
+        result = trained(tmp_path, init, "tensorboard")
+        assert result["problems"] == []
         told = yaml.safe_load((tmp_path / f"{init}-s7/tensorboard/hparams.yaml").read_text())
         assert {name: told[name] for name in TRUE} == TRUE
         assert told["init"] == init
+        events = EventAccumulator(str(tmp_path / f"{init}-s7/tensorboard"))
+        events.Reload()
+        curve = events.Scalars("val/top1")
+        assert [(event.step, pytest.approx(event.value)) for event in curve] == [
+            (28, result["metrics"]["val/top1"])
+        ], "over images seen"
+        assert {"lr/0", "updates", "epoch"} <= set(events.Tags()["scalars"])
+        assert events.Scalars("val_best/top1")[0].value == pytest.approx(result["best"]["value"])
+        table = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+        assert init.encode() in table
+        assert b"batch_size" in table
 
 
 class Run:
@@ -97,19 +118,84 @@ def test_wandb_gets_a_run_for_each_arm_and_each_is_finished(tmp_path, monkeypatc
     assert all(any("val/top1" in values for values in run.values) for run in runs)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="the extra `loggers` is not installed")
+def wandb_records(folder):
+    """The records of the one run of Weights & Biases in a run's folder, from its log in LevelDB's format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    data, at, part, records = path.read_bytes(), 7, b"", []
+    while at + 7 <= len(data):
+        if 2**15 - at % 2**15 < 7:  # the end of a block
+            at += 2**15 - at % 2**15
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        part += data[at + 7 : at + 7 + length]
+        if kind in (1, 4):  # a whole record, or the last part of one
+            records.append(Record.FromString(part))
+            part = b""
+        at += 7 + length
+    return records
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason=ABSENT)
+def test_wandb_itself_keeps_both_arms_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    values = {}
+    for init in ("pretrained", "scratch"):
+        result = trained(tmp_path, init, "wandb", project="mine")
+        assert result["problems"] == []
+        values[init] = result["metrics"]["val/top1"]
+    ids = set()
+    for init in ("pretrained", "scratch"):
+        records = wandb_records(tmp_path / f"{init}-s7")
+        (run,) = [record.run for record in records if record.HasField("run")][:1]
+        ids.add(run.run_id)
+        assert (run.display_name, run.run_group, run.project) == (f"{init}-s7", tmp_path.name, "mine")
+        told = {
+            item.key or item.nested_key[0]: json.loads(item.value_json)
+            for record in records
+            for config in ([record.run.config] if record.HasField("run") else [record.config])
+            for item in config.update
+        }
+        assert {name: told[name] for name in TRUE} == TRUE
+        assert told["init"] == init
+        rows = [
+            {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+            for record in records
+            if record.HasField("history")
+        ]
+        curve = [(row["images"], row["val/top1"]) for row in rows if "val/top1" in row]
+        assert curve == [(28, pytest.approx(values[init]))], "one arm, over images seen"
+        assert any("lr/0" in row for row in rows)
+        assert any("val_best/top1" in row for row in rows)
+        assert any(record.HasField("exit") and record.exit.exit_code == 0 for record in records), "finished"
+    assert len(ids) == 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason=ABSENT)
 def test_mlflow_holds_both_arms_in_one_experiment(tmp_path):
     from mlflow import MlflowClient
 
+    results = {}
     for init in ("pretrained", "scratch"):
-        assert trained(tmp_path, init, "mlflow")["problems"] == []
+        results[init] = trained(tmp_path, init, "mlflow")
+        assert results[init]["problems"] == []
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name(tmp_path.name)
     runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.data.params["init"] for run in runs) == ["pretrained", "scratch"]
-    assert all(
-        {name: str(value) for name, value in TRUE.items()}.items() <= run.data.params.items() for run in runs
-    )
+    for run in runs:
+        assert {name: str(value) for name, value in TRUE.items()}.items() <= run.data.params.items()
+        result = results[run.data.params["init"]]
+        history = client.get_metric_history(run.info.run_id, "val/top1")
+        assert [(item.step, item.value) for item in history] == [(28, result["metrics"]["val/top1"])]
+        assert run.data.metrics["val_best/top1"] == result["best"]["value"]
+        assert "lr/0" in run.data.metrics
+        assert run.info.status == "FINISHED"
+    (tmp_path / "scratch-s7" / "result.json").unlink()
+    trained(tmp_path, "scratch", "mlflow")
+    assert len(client.search_runs([experiment.experiment_id])) == 2, "it goes on in its run of before"
 
 
 def test_mlflow_takes_the_server_of_the_environment_or_the_folder_of_the_comparison(tmp_path, monkeypatch):
@@ -134,7 +220,7 @@ def test_mlflow_takes_the_server_of_the_environment_or_the_folder_of_the_compari
 
 
 def test_a_tracker_that_fails_ends_no_run_and_is_named(tmp_path, monkeypatch):
-    pytest.importorskip("tensorboard", reason="the extra `loggers` is not installed")
+    pytest.importorskip("tensorboard", reason=ABSENT)
     from lightning.pytorch.loggers import TensorBoardLogger
 
     def broken(*_, **__):

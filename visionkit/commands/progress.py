@@ -7,10 +7,12 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from visionkit.run.feedback.pace import Pace, duration
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["ImageProgress", "duration"]
+__all__ = ["ImageProgress"]
 
 _EVERY = 30.0  # seconds between lines
 _WINDOW = 30.0  # seconds that a rate looks back
@@ -27,7 +29,8 @@ class ImageProgress:
     def __init__(self, total: int, *, terminal: bool | None = None) -> None:
         self.total, self.done = total, 0
         self._start = self._shown = time.monotonic()
-        self._points = [(self._start, 0)]
+        self._pace = Pace(window=_WINDOW)
+        self._pace.add(0, self._start)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if sys.stderr.isatty() if terminal is None else terminal:
@@ -54,36 +57,19 @@ class ImageProgress:
         """Count one image."""
         self.done += 1
         now = time.monotonic()
-        if now - self._points[-1][0] >= 1.0:
-            self._points.append((now, self.done))
-            while len(self._points) > 2 and now - self._points[1][0] > _WINDOW:
-                del self._points[0]
+        self._pace.add(self.done, now)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self.done, rate=self._rate_text())
         elif now - self._shown >= _EVERY and self.done < self.total:
             self._shown = now
-            left = f", {duration((self.total - self.done) / rate)} left" if (rate := self._rate()) else ""
+            seconds = self._pace.left(self.total)
+            left = "" if seconds is None else f", {duration(seconds)} left"
             sys.stderr.write(f"{self.done:,} of {self.total:,} images, {self._rate_text()}{left}\n")
             sys.stderr.flush()
 
-    def _rate(self) -> float:
-        (since, before), (now, done) = self._points[0], self._points[-1]
-        return (done - before) / (now - since) if now > since else 0.0
-
     def _rate_text(self) -> str:
-        rate = self._rate()
+        rate = self._pace.rate
         return f"{rate:,.3g} images/s" if rate else ""
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the largest fitting unit: "41 s", "3 min", "2.5 h".
-
-    Args:
-        seconds: The time.
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _bar() -> Progress:

@@ -136,7 +136,9 @@ class Comparison:
                 "seed": record.seed,
                 "fraction": record.fraction,
                 "metrics": record.result["metrics"],
+                "best": record.best,
                 "images_seen": record.result["images_seen"],
+                "stopped_early": record.result.get("stopped_early"),
             }
             for record in self.records
         ]

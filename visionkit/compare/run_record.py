@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,16 @@ class RunRecord:
         return {name: float(value) for name, value in numbers.items()}
 
     @property
+    def stopped_early(self) -> str:
+        """Return "3,000 of 6,000 images" if the run ended before its planned length, else an empty text."""
+        early = self.result.get("stopped_early")
+        if not isinstance(early, dict):
+            return ""
+        seen, planned = early.get("images"), early.get("planned_images")
+        known = all(isinstance(count, int) for count in (seen, planned))
+        return f"{seen:,} of {planned:,} images" if known else "length unknown"
+
+    @property
     def train_size(self) -> int | None:
         """Return the number of training images that this run drew from; None if `result.json` has none."""
         sizes = self.result["data"].get("sizes") or {}
@@ -153,7 +163,10 @@ def read_run(folder: str | Path) -> RunRecord:
         ) from error
     _check_result(result)
     curves, notes = _read_curves(folder / "metrics.csv")
-    return RunRecord(folder, result, curves, (*notes, *_run_notes(result)))
+    record = RunRecord(folder, result, curves)
+    if record.stopped_early:
+        notes.append(f"stopped early, after {record.stopped_early}")
+    return replace(record, notes=(*notes, *map(str, result.get("problems") or ())))
 
 
 def _is_run(folder: Path) -> bool:
@@ -187,17 +200,6 @@ def _check_result(result: object) -> None:
     value = result["metrics"].get(monitor[0])
     if not isinstance(value, int | float | None):
         raise RunError(f"damaged: its {monitor[0]} is {value!r}, not a number.")
-
-
-def _run_notes(result: dict[str, Any]) -> list[str]:
-    """Return notes on a run: that it ended early, and what failed beside the training."""
-    early = result.get("stopped_early")
-    notes = []
-    if isinstance(early, dict):
-        notes.append(
-            f"stopped early, after {early.get('images'):,} of {early.get('planned_images'):,} images"
-        )
-    return [*notes, *map(str, result.get("problems") or ())]
 
 
 def _read_curves(path: Path) -> tuple[dict[str, Curve], list[str]]:

@@ -6,7 +6,7 @@ import io
 import shutil
 import sys
 
-from visionkit.compare.comparison import ArmDifference, Cell, Comparison
+from visionkit.compare.comparison import ArmDifference, Cell, Comparison, arm_name
 from visionkit.compare.curves import ImagesToReach
 from visionkit.compare.statistics import Difference, SeedStatistics
 from visionkit.printable import printable
@@ -52,8 +52,13 @@ def headline(comparison: Comparison) -> list[str]:
         cell = comparison.cells[-1]
         score = format_statistics(cell.metrics[comparison.monitor])
         where = f"{comparison.data.get('name', 'the data')} ({_seeds(len(cell.seeds))})"
-        sentences.append(f"One arm only: {cell.arm} reads {comparison.monitor} {score} on {where}.")
+        label = metric_label(comparison, comparison.monitor)
+        sentences.append(f"One arm only: {cell.arm} reads {label} {score} on {where}.")
         sentences.append("Run the other init to compare.")
+    early = [record.folder.name for record in comparison.records if record.stopped_early]
+    if early:
+        count = f"{len(early)} of {len(comparison.records)} runs"
+        sentences.append(f"Stopped early, before the planned length: {count} ({', '.join(early)}).")
     return sentences
 
 
@@ -91,7 +96,13 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
     rows.append(["images/s", *(_measure(cell.images_per_second, 0) for cell in cells), *fill])
     rows.append(["peak memory, MB", *(_measure(cell.peak_memory_mb, 0) for cell in cells), *fill])
     rows.append(["seeds", *(" ".join(map(str, cell.seeds)) for cell in cells), *fill])
-    return rows
+    early = [_stopped_early(comparison, cell) for cell in cells]
+    return [*rows, ["stopped early", *early, *fill]] if any(early) else rows
+
+
+def _stopped_early(comparison: Comparison, cell: Cell) -> str:
+    runs = [r for r in comparison.records if arm_name(r.init) == cell.arm and r.fraction == cell.fraction]
+    return "; ".join(f"seed {run.seed}: {run.stopped_early}" for run in runs if run.stopped_early)
 
 
 def metric_label(comparison: Comparison, name: str) -> str:
@@ -209,9 +220,8 @@ def _verdict(comparison: Comparison, contrast: ArmDifference) -> str:
     where += "" if contrast.fraction == 1 else f" with {_percent(contrast.fraction)} of the training data"
     first, second = (_score(comparison, comparison.cell(arm, contrast.fraction)) for arm in (ahead, behind))
     size = f" by {abs(gap.mean):.3f}{_interval(gap)}" if gap.mean else ""
-    return (
-        f"{verdict} on {where}{caveat}: {comparison.monitor} {first} against {second}{size and ',' + size}."
-    )
+    label = metric_label(comparison, comparison.monitor)
+    return f"{verdict} on {where}{caveat}: {label} {first} against {second}{size and ',' + size}."
 
 
 def _order(comparison: Comparison, contrast: ArmDifference) -> tuple[str, str]:

@@ -150,6 +150,9 @@ class RunConfig:
         choices=("tensorboard", "wandb", "mlflow"),
         unique=True,
     )
+    project: str = setting(
+        "", "project in Weights & Biases [WANDB_PROJECT or visionkit]", group="output", role="free", rare=True
+    )
     deterministic: bool = setting(True, "only deterministic algorithms", group="output", rare=True)
     progress: bool = setting(
         True, "show a progress bar on a terminal", group="output", role="free", rare=True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import yaml
 from visionkit.compare.run_record import find_runs
 from visionkit.errors import InputError
 from visionkit.printable import printable, printable_values
+from visionkit.run.feedback.pace import Pace
 from visionkit.run.storage.lock import FILE as LOCK
 from visionkit.run.storage.lock import is_held
 from visionkit.run.storage.result import read_result
@@ -76,7 +76,7 @@ class RunFolder:
         self.folder = folder
         self.key = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.metrics = MetricsFile(folder / "metrics.csv")
-        self._seen: deque[tuple[float, int]] = deque()
+        self._pace = Pace(window=_WINDOW)
 
     @property
     def checkpoint(self) -> Path:
@@ -86,7 +86,7 @@ class RunFolder:
     def describe(self) -> dict[str, Any]:
         """Read the folder and return what the page shows of the run, without its curves."""
         if self.metrics.update():
-            self._note_speed()
+            self._pace.add(self.metrics.images, self.metrics.path.stat().st_mtime)
         result = read_result(self.folder) or {}
         config, plan = _settings(self.folder / "config.yaml"), _settings(self.folder / "plan.json")
         state, why = self._state(result)
@@ -96,8 +96,8 @@ class RunFolder:
         if isinstance(early, dict):
             planned = early.get("planned_images")
         images = result.get("images_seen", self.metrics.images)
-        speed = result.get("images_per_second") if result else self._speed(state)
-        left = (planned - images) / speed if planned and speed and state == "running" else None
+        running = state == "running"
+        speed = result.get("images_per_second") if result else self._pace.rate if running else None
         shown = {
             "key": self.key,
             "name": self.folder.name,
@@ -113,7 +113,7 @@ class RunFolder:
             "planned": planned,
             "epoch": self.metrics.epoch,
             "speed": speed,
-            "left": left,
+            "left": self._pace.left(planned) if running else None,
             "monitor": plan.get("monitor") or result.get("monitor"),
             "unreadable": self.metrics.unreadable,
             "figures": self._figures(),
@@ -186,22 +186,6 @@ class RunFolder:
         names = ["figures/train-batch.png", "figures/val-worst.png", "figures/val-random.png"]
         names += [f"figures/watch/{number}.png" for number in range(8)]
         return {name: version for name in names if (version := _version(self.folder / name))}
-
-    def _note_speed(self) -> None:
-        now = self.metrics.path.stat().st_mtime
-        if self._seen and self.metrics.images < self._seen[-1][1]:
-            self._seen.clear()
-        if not self._seen or self.metrics.images > self._seen[-1][1]:
-            self._seen.append((now, self.metrics.images))
-        while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW:
-            self._seen.popleft()
-
-    def _speed(self, state: str) -> float | None:
-        """Return the images a second of the last minutes, as the table grew; validation counts as time."""
-        if state != "running" or len(self._seen) < 2:
-            return None
-        (since, before), (until, images) = self._seen[0], self._seen[-1]
-        return (images - before) / (until - since) if until > since else None
 
 
 def _version(path: Path) -> int:

@@ -12,11 +12,12 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser
-from visionkit.commands.progress import ImageProgress, duration
+from visionkit.commands.progress import ImageProgress
 from visionkit.errors import DataError, InputError, expected
 from visionkit.predict.writers.earlier import check_free
 from visionkit.predict.writers.formats import EVERY_KIND, FORMATS, check_formats
 from visionkit.printable import printable
+from visionkit.run.feedback.pace import duration
 
 if TYPE_CHECKING:
     from visionkit.predict.predictor import Predictor

@@ -160,7 +160,8 @@ def _run_row(record: RunRecord) -> list[str]:
         f"{100 * record.fraction:.3g}%",
         str(record.seed),
         "nothing to score" if record.unscored else f"{record.score:.4f}",
-        f"{record.result['images_seen']:,}",
+        f"{record.best[record.monitor[0]]:.4f}" if record.monitor[0] in record.best else "",
+        f"{record.result['images_seen']:,}" + (" (stopped early)" if record.stopped_early else ""),
         "" if seconds is None else f"{seconds:,.0f}",
         record.folder.name,
     ]

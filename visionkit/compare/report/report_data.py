@@ -39,9 +39,11 @@ class ReportData:
 
     @property
     def samples_of(self) -> str:
-        """Return which runs the sample predictions are of: seed and fraction."""
+        """Return which runs the sample predictions are of: seed, fraction and weights."""
         run = next(iter(self.runs.values()), None)
-        return "" if run is None else f"seed {run.seed}, {100 * run.fraction:.3g}% of the training data"
+        if run is None:
+            return ""
+        return f"seed {run.seed}, {100 * run.fraction:.3g}% of the training data, val (last)"
 
     @property
     def classes(self) -> list[str]:

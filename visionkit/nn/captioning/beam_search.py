@@ -254,15 +254,15 @@ def _extend(
 
     # 3. Those that end now join the ended ones, of which the best K stay.
     over = word == special_tokens.eos
-    if final:
-        bad_endings = torch.tensor(list(special_tokens.bad_endings), device=word.device, dtype=word.dtype)
-        # At the last position even a bad ending counts, but after all others.
-        closing = (scores - 1e4 * torch.isin(word, bad_endings)) / penalty
-    else:
-        closing = (scores / penalty).masked_fill(~over, _NEVER)
+    closing = (scores / penalty).masked_fill(~(over | final), _NEVER)
     ended = _pad(ended, 1, trail.shape[3], special_tokens)
     pool = _Beams(*(torch.cat(pair, dim=1) for pair in zip(ended, (closing, tokens, trail), strict=True)))
-    ended = _pick(pool, pool.scores.topk(beams, dim=1).indices)
+    ranking = pool.scores
+    if final:
+        # At the last position even a bad ending counts, but after all others; its score stays what it is.
+        bad_endings = torch.tensor(list(special_tokens.bad_endings), device=word.device, dtype=word.dtype)
+        ranking = ranking - F.pad(1e4 * torch.isin(word, bad_endings), (beams, 0))
+    ended = _pick(pool, ranking.topk(beams, dim=1).indices)
 
     # 4. The best K of the others stay open.
     going = rank_scores.masked_fill(over | final, _NEVER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -146,12 +147,18 @@ def _plans(
     dtype = torch.uint8 if uint8 else torch.float32
     fixed = getattr(task.backbone, "fixed_size", None)
     whole = isinstance(task, Classifier | Captioner)
-    if fixed is None or not whole:
+    # Symbols for sizes cost minutes in some networks: only where images do come in any size.
+    if not _fixes_size(preprocess) and (fixed is None or not whole):
         batches = check_batches(task, images, preprocess, size=None)
         yield _Plan(torch.zeros(2, *batches[-1].shape[1:], dtype=dtype), True, batches)
     size = tuple(fixed) if fixed is not None and whole else None
     batches = check_batches(task, images, preprocess, size=size)[:2]
     yield _Plan(torch.zeros(2, *batches[0].shape[1:], dtype=dtype), False, batches)
+
+
+def _fixes_size(preprocess: Mapping[str, Any]) -> bool:
+    """Return whether images have one size after it."""
+    return preprocess["name"] == "CenterCrop" or isinstance(preprocess.get("size"), list | tuple)
 
 
 def _traced(
@@ -165,6 +172,7 @@ def _traced(
             size = model.ByteSize() / 1e9
             raise InputError(f"An ONNX file holds at most 2 GB, and this would have {size:.1f}. Use torch.")
         return model, partial(run_session, open_session(model.SerializeToString()), metadata)
+    torch.export.save(program, io.BytesIO())  # not every operator on sizes can be written
     module, uint8 = program.module(), metadata["input"]["dtype"] == "uint8"
 
     def run(images: Tensor) -> dict[str, Tensor]:
@@ -182,13 +190,8 @@ def _write_onnx(model: Any, metadata: Mapping[str, Any], path: Path) -> None:
 
 
 def _write_program(program: Any, metadata: Mapping[str, Any], path: Path) -> None:
-    try:
-        with path.open("wb") as stream:  # by name it would have to end in .pt2
-            torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
-    except OSError:
-        raise
-    except Exception as error:  # the serialiser raises classes of its own
-        raise RunError(f"torch cannot write this program: {first_line(error)} Use onnx.") from error
+    with path.open("wb") as stream:  # by name it would have to end in .pt2
+        torch.export.save(program, stream, extra_files={KEY: to_json(metadata)})
 
 
 _WRITERS: dict[str, Callable[[Any, Mapping[str, Any], Path], None]] = {

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from timm.layers import padding
 from torch import Tensor
 
 from visionkit.predict.export.detection_graph import suppress
@@ -32,7 +33,7 @@ def to_program(graph: Any, example: Tensor, *, dynamic_size: bool) -> torch.expo
     """
     free = (0, 2, 3) if dynamic_size else (0,)
     shapes = {"images": dict.fromkeys(free, torch.export.Dim.DYNAMIC)}
-    with _quiet(), torch.no_grad():
+    with _quiet(), _same_padding_in_whole_numbers(), torch.no_grad():
         return torch.export.export(
             graph,
             (example,),
@@ -86,6 +87,28 @@ def _suppress_in_onnx(boxes: Any, scores: Any, threshold: float, limit: int) -> 
     where = op.Gather(chosen, whole(0, 2), axis=1)  # (M, 2)
     true = op.Expand(op.Constant(value_float=1.0), op.Slice(op.Shape(where), whole(0), whole(1)))  # (M,)
     return op.Cast(op.ScatterND(op.Mul(scores, zero), where, true), to=9)  # 9 is bool
+
+
+@contextmanager
+def _same_padding_in_whole_numbers() -> Iterator[None]:
+    """Let timm's layers with "same" padding count it without division and maximum.
+
+    Their expressions hold the size of the input three times, and so on with each layer: after five of them a
+    size takes minutes. Here the padded size is a product, in which that of the input cancels out.
+    """
+    original = padding.get_same_padding
+
+    def count(x: Any, kernel_size: int, stride: int, dilation: int) -> Any:
+        extent = (kernel_size - 1) * dilation + 1
+        if extent < stride:  # it may be negative
+            return original(x, kernel_size, stride, dilation)
+        return ((x + stride - 1) // stride - 1) * stride + extent - x
+
+    padding.get_same_padding = count
+    try:
+        yield
+    finally:
+        padding.get_same_padding = original
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The logger of `metrics.csv`, which every run writes: a row a value, exact after any number of resumes."""
+"""The logger of `metrics.csv`, which every run writes: a row a value, exact after any number of resumes.
+
+It also keeps `metrics_wide.csv`, the same for spreadsheets: a row a validation.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit.files import write_atomic
+from visionkit.run.callbacks.wide_table import WideTable
 
 __all__ = ["MetricsCSVLogger"]
 
@@ -23,12 +27,25 @@ class MetricsCSVLogger(Logger):
     Args:
         path: The file.
         images: Returns the images seen so far.
+        rates: Returns the learning rates by name.
+
+    Attributes:
+        latest: The latest value of each name.
     """
 
-    def __init__(self, path: str | Path, *, images: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        images: Callable[[], int],
+        rates: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
         super().__init__()
         self.path = Path(path)
         self.images = images
+        self.rates = rates
+        self.wide = WideTable(self.path.with_name(f"{self.path.stem}_wide.csv"))
+        self.latest: dict[str, float] = {}
         self._epoch = 0
 
     @property
@@ -49,6 +66,7 @@ class MetricsCSVLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row for each value."""
         self._epoch = int(metrics.get("epoch", self._epoch))
+        self.latest.update(metrics)
         images = self.images()
         with self._open("a") as handle:
             writer = csv.writer(handle)
@@ -56,6 +74,8 @@ class MetricsCSVLogger(Logger):
                 split, slash, name = key.partition("/")
                 if slash and split in ("train", "val", "test"):
                     writer.writerow((step or 0, self._epoch, images, split, name, repr(float(value))))
+        rows = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
+        self.wide.add(rows, self.rates(), epoch=self._epoch + 1, step=step or 0, images=images)
 
     @rank_zero_only
     def rewind(self, images: int) -> None:
@@ -74,6 +94,7 @@ class MetricsCSVLogger(Logger):
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, write)
+        self.wide.rewind(images)
 
     def _open(self, mode: str) -> Any:
         if not self.path.exists():

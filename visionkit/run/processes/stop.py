@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-__all__ = ["asked_by_keyboard", "interruptible", "listening", "request_stop", "stop_requested"]
+__all__ = [
+    "asked_by_keyboard",
+    "interruptible",
+    "listening",
+    "request_stop",
+    "stop_requested",
+    "write_now",
+    "write_through",
+]
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 ONE_PRESS = 2.0  # seconds
@@ -19,6 +27,7 @@ ONE_PRESS = 2.0  # seconds
 class _Request:
     made = False
     keyboard = 0.0  # when Ctrl-C asked, by the monotonic clock
+    write: Callable[[str], object] | None = None
 
 
 def request_stop(requested: bool = True) -> None:
@@ -40,6 +49,24 @@ def stop_requested() -> bool:
 def asked_by_keyboard() -> bool:
     """Return whether it was Ctrl-C that asked this process to stop."""
     return _Request.keyboard > 0
+
+
+def write_through(write: Callable[[str], object] | None) -> None:
+    """Have what signals say written by `write`, which keeps it above the bars on a terminal.
+
+    Args:
+        write: Takes the text and returns at once; None: written to standard error.
+    """
+    _Request.write = write
+
+
+def write_now(text: str) -> None:
+    """Write a text on standard error from a signal's handler."""
+    if _Request.write is not None:
+        _Request.write(text)
+    else:
+        # The buffered streams may be half way through a write.
+        os.write(2, text.encode())
 
 
 @contextmanager
@@ -110,8 +137,7 @@ def _flag_keyboard(number: int, frame: FrameType | None) -> None:
         signal.default_int_handler(number, frame)
     _Request.made, _Request.keyboard = True, now
     if first_speaks():
-        # The buffered streams may be half way through a write.
-        os.write(2, b"\nInterrupted: saving after this update. Ctrl-C again ends at once, without saving.\n")
+        write_now("\nInterrupted: saving after this update. Ctrl-C again ends at once, without saving.\n")
 
 
 def first_speaks() -> bool:

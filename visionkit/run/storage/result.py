@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import resource
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,15 @@ from visionkit.files import finite, to_plain
 from visionkit.printable import printable_values
 from visionkit.run.storage.disk import write_file
 
-__all__ = ["SCHEMA", "TEST_FAILED", "environment", "read_result", "write_result"]
+__all__ = [
+    "SCHEMA",
+    "TEST_FAILED",
+    "environment",
+    "named_scores",
+    "read_result",
+    "score_text",
+    "write_result",
+]
 
 SCHEMA = 1
 TEST_FAILED = "The test split could not be evaluated"
@@ -56,6 +66,46 @@ def peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     scale = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+
+
+def named_scores(
+    metrics: Mapping[str, float], best: Mapping[str, float], metrics_of: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Return scores by the split and the weights that they are of: "val (last)", "val (best)", "test (best)".
+
+    Args:
+        metrics: Final metrics by name, "val/top1" and so on.
+        best: Validation metrics of the best weights, by such names.
+        metrics_of: Which weights `metrics` is of, by split: "last" or "best".
+    """
+    scores: dict[str, dict[str, float]] = {}
+    rows = [(*name.partition("/")[::2], value) for name, value in metrics.items()]
+    for split in ("val", "test"):
+        label = f"{split} ({metrics_of.get(split, 'last')})"
+        scores[label] = {name: value for of, name, value in rows if of == split}
+    scores["val (best)"] = {name.partition("/")[2]: value for name, value in best.items()}
+    order = ("val (last)", "val (best)", "test (best)", "test (last)")
+    return {label: scores[label] for label in order if scores.get(label)}
+
+
+def score_text(result: Mapping[str, Any]) -> str:
+    """Return the monitored score of a run by split and weights: "val/top1 0.431 (last), 0.452 (best), ...".
+
+    Args:
+        result: What `result.json` holds.
+    """
+    monitor = str(result["monitor"][0]).partition("/")[2]
+    parts, before = [], ""
+    best, weights_of = result.get("best") or {}, result.get("metrics_of") or {"val": "last", "test": "best"}
+    known = result.get("scores") or named_scores(result["metrics"], best.get("metrics") or {}, weights_of)
+    for label, values in known.items():
+        value = values.get(monitor)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            continue
+        split, weights = label.split(" ", 1)
+        parts.append(f"{f'{split}/{monitor} ' if split != before else ''}{value:.4f} {weights}")
+        before = split
+    return ", ".join(parts) or "nothing to score"
 
 
 def write_result(folder: str | Path, result: dict[str, Any]) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,11 +14,14 @@ from visionkit.config import check_limits
 from visionkit.errors import InputError, PreemptedError, RunError, unknown_name
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
+from visionkit.run.feedback.pace import duration
+from visionkit.run.processes.stop import first_speaks, listening
 from visionkit.run.resume import check_resume, machine_changes
 from visionkit.run.sweep.announce import announce
 
 if TYPE_CHECKING:
-    from visionkit.run.sweep.jobs import Job
+    from visionkit.run.feedback.board import Board
+    from visionkit.run.sweep.jobs import Job, Placement
 
 __all__ = ["each_run", "run_recipe"]
 
@@ -73,12 +75,13 @@ def run_recipe(
     """
     runs = list(each_run(config))
     _check_paths(config, paths)  # before the long imports, and before a folder is made
+    if first_speaks():
+        _print(_describe(config, len(runs)))
+    from visionkit.run.feedback.state import shown_to
     from visionkit.run.processes.launcher import is_first
     from visionkit.run.processes.lifetime import die_with_launcher
-    from visionkit.run.processes.stop import listening
     from visionkit.run.storage.lock import hold
-    from visionkit.run.storage.result import TEST_FAILED, read_result
-    from visionkit.run.sweep.jobs import Job, choose_jobs, run_jobs
+    from visionkit.run.sweep.jobs import choose_jobs
 
     if config.init not in WORDS["init"]:
         from visionkit.backbones.weights import split_init
@@ -87,11 +90,37 @@ def run_recipe(
     die_with_launcher()
     out, began = Path(config.out), time.time()
     first = is_first()
-    jobs, threads, alone = choose_jobs(config, len(runs))
+    placement = choose_jobs(config, len(runs))
     # Another process may check after the first has begun: only the first can know a run of before.
     for one, folder in runs:
         if first or one.resume != "never":
             _check_folder(one, folder)
+    todo = _unfinished(runs, train, first=first)
+    failures: list[Exception] = []
+    with hold([job.folder for job in todo] if first else []), listening():
+        try:
+            with _make_board(config, runs, todo, placement.jobs) as board, shown_to(board):
+                _train_all(todo, placement, board, failures, first=first)
+        except PreemptedError:
+            raise
+        except Exception as error:
+            if not placement.alone:  # other processes wait for this one's end
+                raise
+            failures.insert(0, error)  # what is finished is compared all the same
+        if first:
+            _conclude(out, [folder for _, folder in runs], time.time() - began, failed=bool(failures))
+    if failures:
+        raise failures[0]
+    return out
+
+
+def _unfinished(
+    runs: Sequence[tuple[ConfigT, Path]], train: Callable[[ConfigT, Path], dict[str, Any]], *, first: bool
+) -> list[Job]:
+    """Return the runs that are to be trained; of the others a line is printed."""
+    from visionkit.run.storage.result import TEST_FAILED, read_result
+    from visionkit.run.sweep.jobs import Job
+
     todo = []
     for number, (one, folder) in enumerate(runs, start=1):
         title = f"[{number}/{len(runs)}] {folder.name}"
@@ -102,28 +131,47 @@ def run_recipe(
                 _print(line)
         elif first:
             _print(f"{title}: finished before, kept.")
-    failures: list[Exception] = []
-    with hold([job.folder for job in todo] if first else []), listening():
-        try:
-            if jobs > 1 and todo:
-                _print(f"{len(todo)} runs, {jobs} at a time, {threads} thread(s) each.")
-                run_jobs(todo, jobs=jobs, threads=threads, finished=_print_result)
-            for job in [] if jobs > 1 else todo:
-                with _passing_over(job, failures, first=first, alone=alone):
-                    result = job.call()
-                    if first:
-                        _print_result(job, result)
-        except PreemptedError:
-            raise
-        except Exception as error:
-            if not alone:  # other processes wait for this one's end
-                raise
-            failures.insert(0, error)  # what is finished is compared all the same
-        if first:
-            _conclude(out, [folder for _, folder in runs], time.time() - began, failed=bool(failures))
-    if failures:
-        raise failures[0]
-    return out
+    return todo
+
+
+def _make_board(
+    config: RunConfig, runs: Sequence[tuple[RunConfig, Path]], todo: Sequence[Job], jobs: int
+) -> Board:
+    """Return what shows how far the runs are."""
+    from visionkit.run.feedback.board import Board
+    from visionkit.run.processes.launcher import is_first
+
+    # With `images` a run trains as long with any fraction of the data.
+    amounts = {folder.name: 1.0 if one.images else one.fractions[0] for one, folder in runs}
+    return Board(
+        {job.folder.name: amounts[job.folder.name] for job in todo},
+        titles={job.folder.name: job.title for job in todo} if jobs > 1 else None,
+        jobs=jobs,
+        terminal=None if config.progress and is_first() else False,
+    )
+
+
+def _train_all(
+    todo: Sequence[Job], placement: Placement, board: Board, failures: list[Exception], *, first: bool
+) -> None:
+    """Train all of `todo`, in turn or at once."""
+    from visionkit.run.sweep.jobs import run_jobs
+
+    def finished(job: Job, result: dict[str, Any]) -> None:
+        board.end(job.folder.name)
+        _print_result(job, result)
+        if len(todo) > 1:
+            _print(f"  {board.summary()}")
+
+    if placement.jobs > 1 and todo:
+        _print(f"{len(todo)} runs, {placement.jobs} at a time, {placement.threads} thread(s) each.")
+        run_jobs(todo, jobs=placement.jobs, threads=placement.threads, finished=finished, board=board)
+        return
+    for job in todo:
+        with _passing_over(job, failures, board, first=first, alone=placement.alone):
+            result = job.call()
+            if first:
+                finished(job, result)
 
 
 def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
@@ -155,10 +203,13 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _passing_over(job: Job, failures: list[Exception], *, first: bool, alone: bool) -> Iterator[None]:
+def _passing_over(
+    job: Job, failures: list[Exception], board: Board, *, first: bool, alone: bool
+) -> Iterator[None]:
     """Print what begins; a run that fails inside is noted, and stops the next only where processes wait."""
     if first:
         _print(job.title)
+    board.begin(job.folder.name)
     try:
         yield
     except RunError as error:
@@ -166,6 +217,8 @@ def _passing_over(job: Job, failures: list[Exception], *, first: bool, alone: bo
             raise
         failures.append(error)
         _print(f"{job.title}: {error}")
+    finally:
+        board.end(job.folder.name)
 
 
 def _train_one(
@@ -174,7 +227,6 @@ def _train_one(
     import lightning
 
     from visionkit.run.processes.launcher import is_first
-    from visionkit.run.processes.stop import listening
 
     if is_first():
         (folder / "error.txt").unlink(missing_ok=True)  # of an earlier start
@@ -191,21 +243,30 @@ def _train_one(
         raise
 
 
+def _describe(config: RunConfig, count: int) -> str:
+    """Return what a command is going to do: its first line, printed before the long imports."""
+    parts = [" and ".join(arm if arm in WORDS["init"] else Path(arm).name for arm in config.arms())]
+    parts.append(f"seed{'s' * (len(config.seeds) > 1)} {' '.join(map(str, config.seeds))}")
+    if config.fractions != [1.0]:
+        parts.append(f"fractions {' '.join(f'{fraction:g}' for fraction in config.fractions)}")
+    what = f"{count} run{'s' * (count > 1)} ({', '.join(parts)})"
+    return f"{what} in {config.out}. Loading libraries and data."
+
+
 def _print(text: str) -> None:
     print(printable(text), flush=True)  # noqa: T201
 
 
 def _print_result(job: Job, result: dict[str, Any]) -> None:
-    name = result["monitor"][0]
-    score = result["metrics"].get(name)
-    value = "nothing to score" if score is None or not math.isfinite(score) else f"{score:.4f}"
+    from visionkit.run.storage.result import score_text
+
     _print(
-        f"{job.title}: {name} = {value} after {result['images_seen']} images, "
-        f"{result['seconds']['total']:.0f} s, {result['images_per_second']:.0f} images/s"
+        f"{job.title}: {score_text(result)}; {result['images_seen']:,} images, "
+        f"{duration(result['seconds']['total'])}, {result['images_per_second']:.0f} images/s"
     )
     early = result.get("stopped_early")
     if early:
-        _print(f"  stopped early: {early['images']} of {early['planned_images']} images")
+        _print(f"  stopped early: {early['images']:,} of {early['planned_images']:,} images")
     for split, left in ((result.get("skipped") or {}).get("samples") or {}).items():
         _print(f"  left out: {left['count']} of {left['of']} {split} samples, which could not be read")
     for text in result.get("problems") or ():

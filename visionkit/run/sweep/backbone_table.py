@@ -22,7 +22,10 @@ from visionkit.run.sweep.arms import run_recipe
 __all__ = ["architecture_rows", "run_backbones", "write_architectures"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
-COLUMNS = ("backbone", "init", "score", "images_per_second", "peak_memory_mb", "parameters", "runs")
+COLUMNS = (
+    *("backbone", "init", "score", "best_score", "images_per_second", "peak_memory_mb", "parameters"),
+    *("runs", "stopped_early"),
+)
 
 
 def run_backbones(
@@ -68,6 +71,10 @@ def architecture_rows(folder: str | Path) -> list[dict[str, Any]]:
 
     Args:
         folder: Where runs lie, at any depth below it.
+
+    Returns:
+        "score" is the monitored metric of the last weights, "best_score" that of the best validation,
+        "stopped_early" counts the runs that ended before their planned length.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for path in sorted(Path(folder).rglob("result.json")):
@@ -82,13 +89,20 @@ def architecture_rows(folder: str | Path) -> list[dict[str, Any]]:
             "backbone": backbone,
             "init": init,
             "score": mean(scores),
+            "best_score": mean(_best_score(result) for result in results),
             "images_per_second": mean(r["images_per_second"] for r in results),
             "peak_memory_mb": max(r["peak_memory_mb"] for r in results),
             "parameters": results[0]["parameters"]["total"],
             "runs": len(results),
+            "stopped_early": sum(bool(result.get("stopped_early")) for result in results),
         }
         rows.append(row)
     return sorted(rows, key=lambda row: math.inf if math.isnan(row["score"]) else -row["score"])
+
+
+def _best_score(result: Mapping[str, Any]) -> float:
+    value = (result.get("best") or {}).get("value")
+    return math.nan if value is None else float(value)
 
 
 def write_architectures(folder: str | Path) -> Path:
@@ -109,15 +123,16 @@ def write_architectures(folder: str | Path) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     lines = [
-        "| backbone | init | score | images/s | peak memory, MB | parameters |",
-        "|---|---|---|---|---|---|",
+        "| backbone | init | val (last) | val (best) | images/s | peak memory, MB | parameters |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         numbers = (
-            f"{row['score']:.3f} | {row['images_per_second']:.2f} | {row['peak_memory_mb']:,.0f} | "
-            f"{row['parameters'] / 1e6:.1f} M"
+            f"{row['score']:.3f} | {row['best_score']:.3f} | {row['images_per_second']:.2f} | "
+            f"{row['peak_memory_mb']:,.0f} | {row['parameters'] / 1e6:.1f} M"
         )
-        lines.append(f"| {row['backbone']} | {row['init']} | {numbers} |")
+        early = f" ({row['stopped_early']} of {row['runs']} stopped early)" if row["stopped_early"] else ""
+        lines.append(f"| {row['backbone']} | {row['init']}{early} | {numbers} |")
     path = folder / "architectures.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     to_png(_scatter(rows), folder / "figures" / "architectures.png")
@@ -140,5 +155,7 @@ def _scatter(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.annotate(name, point, xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK)
     axes.margins(0.2)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    name_axes(axes, "Score and speed of each backbone", "area: parameters", "images a second", "score")
+    name_axes(
+        axes, "Score and speed of each backbone", "area: parameters", "images a second", "score, val (last)"
+    )
     return figure

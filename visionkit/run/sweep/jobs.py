@@ -22,8 +22,11 @@ from typing import Any, NamedTuple
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
+from visionkit.run.feedback.board import Board
+from visionkit.run.feedback.state import RunState, shown_to
 from visionkit.run.processes.launcher import find_processes
 from visionkit.run.processes.lifetime import die_with_parent
+from visionkit.run.processes.stop import write_now, write_through
 from visionkit.run.sweep.announce import announce, forward
 from visionkit.run.training.device_policy import choose_policy
 
@@ -101,7 +104,12 @@ def choose_jobs(config: RunConfig, runs: int) -> Placement:
 
 
 def run_jobs(
-    todo: Sequence[Job], *, jobs: int, threads: int, finished: Callable[[Job, dict[str, Any]], None]
+    todo: Sequence[Job],
+    *,
+    jobs: int,
+    threads: int,
+    finished: Callable[[Job, dict[str, Any]], None],
+    board: Board | None = None,
 ) -> None:
     """Train all of `todo`, `jobs` at a time; what fails does not stop the others.
 
@@ -114,6 +122,7 @@ def run_jobs(
         jobs: How many at a time.
         threads: Threads of each.
         finished: Called in this process with each result as it comes.
+        board: Shows how far each is; made if not given.
 
     Raises:
         InputError: The first run that failed did so for something the user can put right.
@@ -122,7 +131,7 @@ def run_jobs(
     """
     import visionkit.tasks  # noqa: F401  what every run imports is imported once, before the fork
 
-    waiting = list(todo)
+    waiting, board = list(todo), board or Board({job.folder.name: 1.0 for job in todo}, terminal=False)
     failures: list[tuple[type[Exception], str]] = []
     running: dict[Connection, tuple[multiprocessing.process.BaseProcess, Job]] = {}
     asked: list[int] = []
@@ -132,7 +141,7 @@ def run_jobs(
         asked.append(number)
         if number == signal.SIGINT:
             number = signal.SIGKILL if again else signal.SIGTERM
-            _write_to_stderr("Interrupted: ending every run at once." if again else ASKED)
+            write_now(f"\n{'Interrupted: ending every run at once.' if again else ASKED}\n")
         for child, _ in list(running.values()):
             if child.pid is not None and child.is_alive():
                 os.kill(child.pid, number)
@@ -141,24 +150,26 @@ def run_jobs(
         while (waiting and not asked) or running:
             while waiting and len(running) < jobs and not asked:
                 job = waiting.pop(0)
+                board.begin(job.folder.name)
                 child, end = _start(job, threads)
                 running[end] = (child, job)
             ready = wait(list(running), timeout=POLL)
+            board.draw()
             for end in [end for end in running if end in ready]:
                 answer = _answer(end)
-                if answer is not None and answer[0] == "notice":
-                    for line in announce([str(answer[1])]):
-                        print(f"  notice    {printable(line)}", flush=True)  # noqa: T201
+                if answer is not None and _show(answer, board, running[end][1]):
                     continue
                 child, job = running.pop(end)
                 end.close()
                 child.join()
+                board.end(job.folder.name)
                 code = child.exitcode or 0
                 ending = f"ended by signal {-code}" if code < 0 else f"ended with {code}"
                 kind, value = answer or (RunError, ending)
                 if isinstance(value, dict):
                     finished(job, value)
                 elif not isinstance(kind, str):
+                    board.show_line(job.folder.name, _ending(kind, str(value)))
                     failures.append((kind, f"{job.folder.name}: {value}\nIts log: {job.folder / 'log.txt'}"))
     if signal.SIGINT in asked:
         raise KeyboardInterrupt
@@ -167,6 +178,43 @@ def run_jobs(
         raise kind(text)
     if asked:
         raise PreemptedError("Asked to stop. Start the same command again to continue.")
+
+
+def _ending(kind: object, text: str) -> str:
+    line = text.splitlines()[0] if text else "no reason was given"
+    return line if kind is PreemptedError else f"failed: {line}"
+
+
+def _show(answer: tuple[Any, Any], board: Board, job: Job) -> bool:
+    """Show what a run that goes on has sent; return whether it was that, and not how the run ended."""
+    kind, value = answer
+    if kind == "notice":
+        for line in announce([str(value)]):
+            print(f"  notice    {printable(line)}", flush=True)  # noqa: T201
+    elif kind == "line":
+        board.show_line(job.folder.name, str(value))
+    elif kind == "state":
+        board.show_state(value)
+    return isinstance(kind, str) and kind != "done"
+
+
+class _Sender:
+    """Sends states and lines to the process that shows them."""
+
+    def __init__(self, end: Connection) -> None:
+        self.end = end
+
+    def show_state(self, state: RunState) -> None:
+        """Send a state."""
+        self._send("state", state)
+
+    def show_line(self, name: str, text: str) -> None:
+        """Send a line."""
+        self._send("line", text)
+
+    def _send(self, kind: str, value: object) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone, and this process soon
+            self.end.send((kind, value))
 
 
 def _start(job: Job, threads: int) -> tuple[multiprocessing.process.BaseProcess, Connection]:
@@ -187,6 +235,7 @@ def _work(job: Job, threads: int, end: Connection, parent: int) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
     die_with_parent(parent)
+    write_through(None)
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / "log.txt").open("ab") as log:
         os.dup2(log.fileno(), 1)
@@ -195,7 +244,9 @@ def _work(job: Job, threads: int, end: Connection, parent: int) -> None:
     torch.set_num_threads(threads)
     forward(lambda line: end.send(("notice", line)))
     try:
-        end.send(("done", job.call()))
+        with shown_to(_Sender(end)):
+            result = job.call()
+        end.send(("done", result))
     except (InputError, RunError) as error:
         kind = next(kind for kind in (InputError, PreemptedError, RunError) if isinstance(error, kind))
         sys.stderr.write(f"\n{error}\n")
@@ -209,17 +260,15 @@ def _work(job: Job, threads: int, end: Connection, parent: int) -> None:
 
 
 def _answer(end: Connection) -> tuple[str | type[Exception], Any] | None:
-    """Return ("notice", text), ("done", result) or (class, text) of an error; None where the run is gone."""
+    """Return what a run sent, None where it is gone.
+
+    ("notice" or "line", text), ("state", state), ("done", result), or (class, text) of an error.
+    """
     try:
         answer: tuple[str | type[Exception], Any] = end.recv()
     except (EOFError, OSError):
         return None
     return answer
-
-
-def _write_to_stderr(text: str) -> None:
-    # From a signal's handler: the buffered streams may be half way through a write.
-    os.write(2, f"\n{text}\n".encode())
 
 
 @contextlib.contextmanager

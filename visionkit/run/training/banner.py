@@ -6,22 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
-from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit.config import TransferConfig
 from visionkit.data.datamodule import DataModule
-from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.storage.result import environment
 from visionkit.run.sweep.announce import announce, notice_lines
 from visionkit.run.training.device_policy import Policy
 from visionkit.run.training.schedule_length import ScheduleLength
 
-__all__ = ["print_banner"]
+__all__ = ["banner_text"]
 
 
-@rank_zero_only
-def print_banner(
+def banner_text(
     config: RunConfig,
     task: lightning.LightningModule,
     data: DataModule,
@@ -31,8 +28,8 @@ def print_banner(
     plan: ScheduleLength,
     resume: str | None,
     changed: str = "",
-) -> None:
-    """Print the facts of one run, on the first process; `changed` says which settings are not as before."""
+) -> str:
+    """Return the facts of one run; `changed` says which settings are not as before."""
     from visionkit.optim import describe_rate
 
     env, world = environment(), trainer.world_size
@@ -67,8 +64,7 @@ def print_banner(
     shown = [("notice", line) for line in (*announce([changed]), *new)]
     if len(new) < len(lines):
         shown.append(("notices", f"{len(lines) - len(new)} more of the data, as above"))
-    text = "\n".join(f"  {name:<9} {value}" for name, value in [*rows.items(), *shown])
-    print(printable(text), flush=True)  # noqa: T201
+    return "\n".join(f"  {name:<9} {value}" for name, value in [*rows.items(), *shown])
 
 
 def _targets(task: lightning.LightningModule, classes: Sequence[str]) -> str:

@@ -21,19 +21,22 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit import __version__
 from visionkit.backbones.weights import portable_init
-from visionkit.compat import batches_started
 from visionkit.config import TransferConfig
 from visionkit.data.datamodule import DataModule
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.files import remove_parts
+from visionkit.run.callbacks.clock import Clock
 from visionkit.run.callbacks.finite_guard import FiniteGuard
-from visionkit.run.callbacks.metrics_csv import MetricsCSVLogger
+from visionkit.run.callbacks.live_progress import LiveProgress
 from visionkit.run.callbacks.preempt import Preemption
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 from visionkit.run.callbacks.skipped_samples import SkippedSamples
 from visionkit.run.callbacks.step_seed import StepSeed
 from visionkit.run.callbacks.trackers import Tracker, make_logger
 from visionkit.run.config import RunConfig, to_dict
+from visionkit.run.feedback.board import Board
+from visionkit.run.feedback.log_file import RunLog
+from visionkit.run.feedback.state import audience, shown_to
 from visionkit.run.processes.launcher import find_processes, is_first
 from visionkit.run.processes.lifetime import RankWatchdog, keep_group_at_exit, lost_ranks, watch_ranks
 from visionkit.run.processes.stop import interruptible
@@ -41,8 +44,8 @@ from visionkit.run.resume import fixed_settings, machine_changes
 from visionkit.run.storage.checkpoint import newest_good
 from visionkit.run.storage.disk import check_writable
 from visionkit.run.storage.lock import hold
-from visionkit.run.storage.result import TEST_FAILED, environment, write_result
-from visionkit.run.training.banner import print_banner
+from visionkit.run.storage.result import TEST_FAILED, environment, named_scores, write_result
+from visionkit.run.training.banner import banner_text
 from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.run.training.run_facts import model_facts, run_facts, run_result
@@ -81,61 +84,105 @@ def fit(
         KeyboardInterrupt: Ctrl-C: the first saves after the update and says where, a second ends at once.
     """
     folder = Path(folder)
-    with hold([folder] if is_first() else []):
-        began = time.time()
-        policy = _prepare(config, task, data)
-        processes = find_processes(config, accelerator=policy.accelerator)
-        plan = schedule_length(config, data, processes.world)
-        monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
-        parts = _Parts.of(config, data, plan, folder, monitor, model_facts(config, task, data, policy))
-        trainer = build_trainer(
-            config,
-            folder=folder,
-            policy=policy,
-            processes=processes,
-            callbacks=parts.around([*callbacks, *_task_callbacks(config, task)]),
-            loggers=[parts.clock.table, *parts.trackers],
-            max_epochs=plan.epochs,
-            validate_every=plan.validate_every,
-            log_every=max(1, min(LOG_EVERY, plan.batches)),
-        )
-        problems: list[str] = []
-        with _ending(parts.trackers):
-            resume, changed = _open_folder(config, folder, parts.saver, plan)
-            if policy.compile:
-                task.compile()
-            print_banner(config, task, data, trainer, policy, folder, plan, resume, changed)
-            for tracker in parts.trackers:
-                tracker.log_facts(run_facts(config, task, data, plan))
-            _train(trainer, task, data, resume, config.timeout, parts.watchdog)
-            parts.clock.finish(plan.images)
-            metrics, fitted = dict(parts.saver.metrics), time.time() - began
-            best = folder / "checkpoints" / "best.ckpt"
-            if data.splits.test is not None:
-                metrics |= _test(trainer, task, data, best if best.exists() else None, problems)
-        outcome = parts.outcome() | {
-            "metrics": metrics,
-            # Which weights a split's metrics are of: those at the end, or those of the best validation.
-            "metrics_of": {"val": "last", "test": "best" if best.exists() else "last"},
-            "problems": problems + problems_of([*callbacks, *parts.trackers]),
-            "skipped": {"updates": parts.guard.skipped, "samples": data.skipped_counts()},
-            "seconds": {"fit": fitted, "total": time.time() - began},
-        }
-        precision = str(trainer.precision)
-        result = run_result(
-            config, task, data, plan=plan, policy=policy, precision=precision, folder=folder, outcome=outcome
-        )
+    with (
+        hold([folder] if is_first() else []),
+        RunLog(folder, first=is_first()) as log,
+        _watched(config, folder),
+    ):
+        return _fit(config, task, data, folder, callbacks, log)
+
+
+def _fit(
+    config: RunConfig,
+    task: lightning.LightningModule,
+    data: DataModule,
+    folder: Path,
+    callbacks: Sequence[Callback],
+    log: RunLog,
+) -> dict[str, Any]:
+    began = time.time()
+    policy = _prepare(config, task, data)
+    parts, trainer, plan = _build(config, task, data, folder, callbacks, policy, log)
+    problems: list[str] = []
+    with _ending(parts.trackers):
+        resume, changed = _open_folder(config, folder, parts.saver, plan)
+        if policy.compile:
+            task.compile()
         if trainer.is_global_zero:
-            write_result(folder, result)
-        trainer.strategy.barrier("result")
-        return result
+            log.show(banner_text(config, task, data, trainer, policy, folder, plan, resume, changed))
+        shown = run_facts(config, task, data, plan)
+        for tracker in parts.trackers:
+            tracker.follow(images=parts.clock.table.images, rates=parts.clock.rates)
+            tracker.log_facts(shown)
+        _train(trainer, task, data, resume, config.timeout, parts.watchdog)
+        parts.clock.finish(plan.images)
+        metrics, fitted = dict(parts.saver.metrics), time.time() - began
+        best = folder / "checkpoints" / "best.ckpt"
+        if data.splits.test is not None:
+            metrics |= _test(trainer, task, data, best if best.exists() else None, problems)
+        # Which weights a split's metrics are of: those at the end, or those of the best validation.
+        metrics_of = {"val": "last", "test": "best" if best.exists() else "last"}
+        scores = named_scores(metrics, parts.saver.best_metrics, metrics_of)
+        for tracker in parts.trackers:
+            tracker.log_scores(shown, scores)
+    outcome = {
+        "metrics": metrics,
+        "metrics_of": metrics_of,
+        "scores": scores,
+        "problems": problems + problems_of([*callbacks, *parts.trackers]),
+        "seconds": {"fit": fitted, "total": time.time() - began},
+    }
+    result = run_result(
+        config,
+        task,
+        data,
+        plan=plan,
+        policy=policy,
+        precision=str(trainer.precision),
+        folder=folder,
+        outcome=parts.outcome(data) | outcome,
+    )
+    if trainer.is_global_zero:
+        write_result(folder, result)
+    trainer.strategy.barrier("result")
+    return result
+
+
+def _build(
+    config: RunConfig,
+    task: lightning.LightningModule,
+    data: DataModule,
+    folder: Path,
+    callbacks: Sequence[Callback],
+    policy: Policy,
+    log: RunLog,
+) -> tuple[_Parts, lightning.Trainer, ScheduleLength]:
+    processes = find_processes(config, accelerator=policy.accelerator)
+    plan = schedule_length(config, data, processes.world)
+    monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
+    facts = model_facts(config, task, data, policy)
+    parts = _Parts.of(config, data, plan, folder, monitor, facts, log)
+    trainer = build_trainer(
+        config,
+        folder=folder,
+        policy=policy,
+        processes=processes,
+        callbacks=parts.around([*callbacks, *_task_callbacks(config, task)]),
+        loggers=[parts.clock.table, *parts.trackers],
+        max_epochs=plan.epochs,
+        validate_every=plan.validate_every,
+        log_every=max(1, min(LOG_EVERY, plan.batches)),
+        progress=False,  # `LiveProgress` shows it
+    )
+    return parts, trainer, plan
 
 
 @dataclass(frozen=True)
 class _Parts:
     """The callbacks and loggers of a run that its result is read from."""
 
-    clock: _Clock
+    clock: Clock
+    live: LiveProgress
     first: list[Callback]
     guard: FiniteGuard
     watchdog: RankWatchdog
@@ -151,8 +198,9 @@ class _Parts:
         folder: Path,
         monitor: tuple[str, str],
         facts: dict[str, Any],
+        log: RunLog,
     ) -> _Parts:
-        clock = _Clock(folder / "metrics.csv")
+        clock = Clock(folder / "metrics.csv")
         saver = SaveCheckpoints(
             folder / "checkpoints",
             monitor=monitor,
@@ -163,19 +211,20 @@ class _Parts:
         root = Path(config.out) if config.out and folder.parent == Path(config.out) else folder
         return cls(
             clock=clock,
+            live=LiveProgress(folder.name, plan, table=clock.table, saver=saver, log=log),
             first=[StepSeed(data.seed), SkippedSamples(folder / "faults")],
             guard=FiniteGuard(folder / "faults", skip=config.checks.skip_updates),
             watchdog=RankWatchdog(),
             saver=saver,
-            trackers=[make_logger(name, folder, root=root) for name in config.logger],
+            trackers=[make_logger(name, folder, root=root, project=config.project) for name in config.logger],
         )
 
     def around(self, callbacks: list[Callback]) -> list[Callback]:
         """Return all callbacks in their order: the saver writes last, after what it saves has changed."""
         last: list[Callback] = [self.guard, self.watchdog, Preemption(self.saver), self.saver]
-        return [self.clock, *self.first, *callbacks, *last]
+        return [self.clock, self.live, *self.first, *callbacks, *last]
 
-    def outcome(self) -> dict[str, Any]:
+    def outcome(self, data: DataModule) -> dict[str, Any]:
         """Return what the parts know of the finished training."""
         name, mode = self.saver.monitor
         best = {"name": name, "value": self.saver.best_score, "metrics": dict(self.saver.best_metrics)}
@@ -184,6 +233,7 @@ class _Parts:
             "monitor": [name, mode],
             "images_seen": self.clock.images,
             "images_per_second": self.clock.speed,
+            "skipped": {"updates": self.guard.skipped, "samples": data.skipped_counts()},
         }
 
 
@@ -197,6 +247,17 @@ def _prepare(config: RunConfig, task: lightning.LightningModule, data: DataModul
     if policy.channels_last:
         task.to(memory_format=torch.channels_last)
     return policy
+
+
+@contextmanager
+def _watched(config: RunConfig, folder: Path) -> Iterator[None]:
+    """Show the run on the screen of this process, unless a command shows it with others."""
+    if audience() is not None or not is_first():
+        yield
+        return
+    with Board({folder.name: 1.0}, terminal=None if config.progress else False) as board, shown_to(board):
+        board.begin(folder.name)
+        yield
 
 
 @contextmanager
@@ -262,54 +323,6 @@ def _train(
             raise
         watchdog.give_up(trainer.global_rank)
         raise lost from error
-
-
-class _Clock(Callback):
-    """Counts images seen, exactly, and the images a second of the training steps; keeps the table by them."""
-
-    def __init__(self, path: Path) -> None:
-        self.table = MetricsCSVLogger(path, images=lambda: self.images)
-        self.images = 0
-        self.speed = 0.0
-        self._spent = 0.0
-        self._timed = 0
-        self._since: float | None = None
-        self._width = 0
-
-    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        order = trainer.datamodule.train_order()  # type: ignore[attr-defined]
-        self._width = order.batch_size * order.world_size
-        self._count(trainer)
-        self.table.rewind(self.images)
-
-    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if self._since is None:
-            self._since = time.perf_counter()
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        self._count(trainer)
-        self._timed += self._width
-        self._tick()
-
-    def on_validation_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        self._tick()
-        self._since = None
-
-    def finish(self, planned: int) -> None:
-        """Count all images of a run that had ended before, of which only the result was missing."""
-        if not self.images:
-            self.images = planned
-            self.table.rewind(planned)
-
-    def _count(self, trainer: lightning.Trainer) -> None:
-        self.images = batches_started(trainer) * self._width
-
-    def _tick(self) -> None:
-        now = time.perf_counter()
-        if self._since is not None:
-            self._spent += now - self._since
-        self._since = now
-        self.speed = self._timed / self._spent if self._spent else 0.0
 
 
 def _open_folder(

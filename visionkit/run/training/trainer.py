@@ -6,6 +6,7 @@ import datetime
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import lightning
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
@@ -45,6 +46,7 @@ def build_trainer(
     max_steps: int = -1,
     validate_every: int = 1,
     log_every: int = 20,
+    progress: bool = True,
 ) -> lightning.Trainer:
     """Return the Trainer of every recipe; all that it sets can be set on a stock Trainer.
 
@@ -59,6 +61,7 @@ def build_trainer(
         max_steps: Maximum updates; -1 for no limit.
         validate_every: Epochs between validations.
         log_every: Updates between rows of training values.
+        progress: Whether Lightning's bar is shown on a terminal, where `config.progress` is set.
 
     Raises:
         InputError: The strategy is unknown or does not run on this device, or the master address does not
@@ -70,6 +73,7 @@ def build_trainer(
     if processes.world > 1:
         destroy_group_at_exit()
     _quiet()
+    progress = progress and config.progress and sys.stderr.isatty()
     all_reduce = [DeterministicAllReduce()] if policy.accelerator == "cpu" and processes.world > 2 else []
     trainer = lightning.Trainer(
         accelerator=policy.accelerator,
@@ -77,7 +81,7 @@ def build_trainer(
         num_nodes=processes.nodes,
         strategy=_strategy(config, policy, processes),
         **_precision(policy, processes),
-        callbacks=[*all_reduce, *callbacks, *_progress(config)],
+        callbacks=[*all_reduce, *callbacks, *([RichProgressBar(refresh_rate=20)] if progress else [])],
         logger=list(loggers) or False,
         max_epochs=max_epochs,
         max_steps=max_steps,
@@ -88,7 +92,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(c, lightning.pytorch.callbacks.Checkpoint) for c in callbacks),
         enable_model_summary=False,
-        enable_progress_bar=config.progress and _terminal(),
+        enable_progress_bar=progress,
         use_distributed_sampler=False,
         profiler=QuietProfiler(),
         deterministic="warn" if config.deterministic else False,
@@ -160,20 +164,6 @@ def _check_master(processes: Processes) -> None:
             f"{source} is {address!r}, which does not resolve from this machine ({error}); every process "
             "would wait for it. Set MASTER_ADDR to the first machine's reachable name or address."
         ) from error
-
-
-def _progress(config: RunConfig) -> list[Callback]:
-    if not (config.progress and _terminal()):
-        return []
-    from lightning.pytorch.callbacks import RichProgressBar
-
-    return [RichProgressBar(refresh_rate=20)]
-
-
-def _terminal() -> bool:
-    import sys
-
-    return sys.stderr.isatty()
 
 
 def _quiet() -> None:

@@ -8,6 +8,7 @@ from visionkit.compare.comparison import Comparison
 from visionkit.compare.report.plot_style import INK, arm_style, data_title, name_axes, new_figure
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
+from visionkit.compare.summary import metric_label
 from visionkit.printable import printable
 
 __all__ = ["applies", "draw", "gap_bars"]
@@ -46,6 +47,6 @@ def gap_bars(comparison: Comparison) -> Figure:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     note = "whiskers: 95% interval of the difference"
-    what = f"{comparison.monitor}, arm less {comparison.arms[-1]}"
+    what = f"{metric_label(comparison, comparison.monitor)}, arm less {comparison.arms[-1]}"
     name_axes(axes, data_title(comparison), note, what, "")
     return figure

@@ -8,7 +8,7 @@ from visionkit.compare.comparison import Comparison, arm_name
 from visionkit.compare.report.plot_style import add_legend, arm_style, data_title, name_axes, new_figure
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
-from visionkit.compare.summary import low_data_rows
+from visionkit.compare.summary import low_data_rows, metric_label
 
 __all__ = ["applies", "draw", "low_data_curve"]
 
@@ -50,6 +50,12 @@ def low_data_curve(comparison: Comparison) -> Figure:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}%")
     counts = sorted({len(cell.seeds) for cell in comparison.cells})
     note = f"bars: sample sd over {'-'.join(map(str, counts))} seeds; dots: single runs"
-    name_axes(axes, data_title(comparison), note, "share of the training data", comparison.monitor)
+    name_axes(
+        axes,
+        data_title(comparison),
+        note,
+        "share of the training data",
+        metric_label(comparison, comparison.monitor),
+    )
     add_legend(axes)
     return figure
