@@ -34,7 +34,7 @@ def test_each_function_has_a_reason_a_link_and_a_test():
         assert len(doc) > 120, name
         assert re.search(r"^https://github\.com/\S+$", doc, re.MULTILINE), name
         assert f"compat.{name}(" in text, f"{name} has no test here"
-    assert (len(functions), len(compat.__all__)) == (21, 23)
+    assert (len(functions), len(compat.__all__)) == (22, 24)
 
 
 class Linear(lightning.LightningModule):
@@ -268,3 +268,31 @@ def test_metrics_sync_by_gathering_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr(Metric, "_sync_dist", lambda self, how, process_group=None: given.append(how))
     SumMetric().sync(distributed_available=lambda: True)
     assert given == [gather_all_tensors]
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max", "cat", None])
+def test_states_of_processes_are_merged_as_in_one(reduce):
+    class Rows(Metric):
+        def __init__(self):
+            super().__init__()
+            rows = reduce in ("cat", None)
+            self.add_state("value", [] if rows else torch.zeros(2), dist_reduce_fx=reduce)
+
+        def update(self, value):
+            if isinstance(self.value, list):
+                self.value.append(value)
+            else:
+                self.value = value
+
+        def compute(self):
+            return torch.stack(self.value) if isinstance(self.value, list) else self.value
+
+    metrics = [Rows(), Rows(), Rows()]
+    metrics[0].update(torch.tensor([1.0, 2]))
+    metrics[2].update(torch.tensor([3.0, 1]))
+    states = [(metric.update_count, metric.metric_state) for metric in metrics]
+    for metric in metrics:
+        compat.merge_metric_states(metric, states)
+    expected = {"sum": [4, 3], "mean": [2, 1.5], "max": [3, 2]}.get(reduce, [[1, 2], [3, 1]])
+    assert metrics[0].compute().tolist() == metrics[2].compute().tolist() == expected
+    assert metrics[0].distributed_available_fn() is False

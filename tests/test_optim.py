@@ -128,5 +128,5 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="would never be unfrozen"):
         build(100, TransferConfig(freeze_through="all", unfreeze_at=((200, 0),)))
     with pytest.raises(ValueError, match="adamw"):
-        build(100, optimizer="adam")
+        build(100, optimizer="adamww")
     assert torch.is_grad_enabled()

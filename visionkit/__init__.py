@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         register_backbone,
     )
     from visionkit.config import OptimConfig, TransferConfig
-    from visionkit.data import DataModule, open_dataset
+    from visionkit.data import DataModule, FolderData, Keyed, open_dataset
     from visionkit.task_config import RCNNConfig
     from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
     from visionkit.text import Vocabulary
@@ -31,6 +31,8 @@ __all__ = [
     "Classifier",
     "DataModule",
     "Detector",
+    "FolderData",
+    "Keyed",
     "OptimConfig",
     "RCNNConfig",
     "Segmenter",
@@ -50,6 +52,8 @@ _HOME = {
     "Classifier": "tasks",
     "DataModule": "data",
     "Detector": "tasks",
+    "FolderData": "data",
+    "Keyed": "data",
     "OptimConfig": "config",
     "RCNNConfig": "task_config",
     "Segmenter": "tasks",

@@ -7,10 +7,13 @@ changes. A house rule keeps private names out of every other module.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
 
 if TYPE_CHECKING:
     import lightning
@@ -25,6 +28,7 @@ __all__ = [
     "has_saved_tensor_hooks",
     "ignore_buffers_in_ddp",
     "lerp_all",
+    "merge_metric_states",
     "onednn_computes_bf16",
     "pack_linear_weight",
     "packed_linear",
@@ -255,3 +259,31 @@ def timm_renames() -> dict[str, str | None]:
 
     list_models()
     return dict(get_deprecated_models())
+
+
+def merge_metric_states(metric: Metric, states: Sequence[tuple[int, dict[str, Any]]]) -> None:
+    """Give a metric the states of all processes, in their order, and keep it from gathering them itself.
+
+    Which state is a sum and which a list is known to the metric alone, and `merge_state` refuses some metrics
+    and weighs means wrongly. A process without an update adds nothing, as in one process alone.
+    https://github.com/Lightning-AI/torchmetrics/blob/master/src/torchmetrics/metric.py
+
+    Args:
+        metric: Of this process.
+        states: Of each process: its number of updates, and its states by name.
+    """
+    metric.distributed_available_fn = lambda: False
+    given = [state for count, state in states if count]
+    for name, reduce in metric._reductions.items() if given else ():
+        values = [state[name] for state in given]
+        if isinstance(values[0], list):
+            rows = [row for value in values for row in value]
+            merged: Any = [row.to(metric.device) if isinstance(row, Tensor) else row for row in rows]
+        else:
+            stacked = torch.stack([torch.as_tensor(value) for value in values]).to(metric.device)
+            merged = values[0].to(metric.device) if len(values) == 1 else stacked
+            if len(values) > 1 and reduce is dim_zero_cat:
+                merged = torch.cat([value.to(metric.device) for value in values])
+            elif len(values) > 1 and reduce is not None:
+                merged = cast(Any, reduce)(stacked)
+        setattr(metric, name, merged)

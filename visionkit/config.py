@@ -7,7 +7,7 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from visionkit.errors import InputError, expected, unknown_name
 
@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 NormPolicy = Literal["batch", "frozen", "sync", "group"]
+Optimizer = Literal[
+    "adamw", "sgd", "adabelief", "adafactor", "adam", "adamp", "adan", "adopt", "lamb", "lars", "lion", "muon",
+    "nadamw", "radam", "rmsprop",
+]  # fmt: skip
 Role = Literal["identity", "machine", "free", "arm"]
 """What a setting means to a run that is continued or compared; a field without a role is "identity".
 
@@ -203,7 +207,7 @@ class OptimConfig:
     """Optimizer and learning-rate schedule. Lengths are in images, whatever the batch size.
 
     Args:
-        optimizer: "adamw" or "sgd".
+        optimizer: "adamw" or "sgd" (torch's, fused where they can be), or one of timm's by its name there.
         weight_decay: Decay of weights; norms, biases and embeddings are never decayed.
         momentum: Momentum of SGD.
         schedule: Shape of the learning rate after warm-up. "steps" multiplies it by `gamma` at each
@@ -223,7 +227,7 @@ class OptimConfig:
         InputError: A value is outside its limits.
     """
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Optimizer = field(default="adamw", metadata=limits(choices=get_args(Optimizer)))
     weight_decay: float = field(default=0.05, metadata=limits(min=0))
     momentum: float = field(default=0.9, metadata=limits(min=0, below=1))
     schedule: Literal["cosine", "linear", "poly", "steps", "constant"] = "cosine"

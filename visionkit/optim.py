@@ -63,13 +63,7 @@ def build_optimizer(
     # Lightning cannot clip gradients that a fused optimizer unscales itself.
     clipped = config.clip_norm or getattr(trainer, "gradient_clip_val", None)
     fused = devices in ({"cpu"}, {"cuda"}) and not clipped
-    optimizer: torch.optim.Optimizer
-    if config.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(groups, fused=fused)
-    elif config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=fused)
-    else:
-        raise InputError(expected("optimizer", "'adamw' or 'sgd'", config.optimizer))
+    optimizer = _optimizer(groups, config, fused=fused)
     if devices == {"cpu"}:
         skip_graph_capture_check(optimizer)
 
@@ -78,6 +72,23 @@ def build_optimizer(
 
     scheduler = LambdaLR(optimizer, scale)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _optimizer(groups: list[dict[str, Any]], config: OptimConfig, *, fused: bool) -> torch.optim.Optimizer:
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=fused)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, fused=fused)
+    from timm.optim import create_optimizer_v2
+
+    made: torch.optim.Optimizer = create_optimizer_v2(
+        groups,
+        opt=config.optimizer,
+        lr=groups[0]["lr"],
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+    )
+    return made
 
 
 def schedule_scale(images: float, total: float, config: OptimConfig) -> float:

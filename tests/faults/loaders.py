@@ -151,7 +151,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
         "sections": lambda _: ("images", "annotations"),
         "source": lambda _: resolve("timm/test_resnet", ModelSpec(""))[0],
         "spec": lambda _: resolve("timm/test_resnet", ModelSpec(""))[1],
-        "task": lambda _: TinyTask(),
+        "task": lambda entry: "classification" if "FolderData" in entry else TinyTask(),
         "vocabulary": lambda _: Vocabulary(["a", "dog"]),
         "weights_only": lambda _: True,
         "which": lambda _: "best",

@@ -134,7 +134,7 @@ def test_mistakes_name_the_fix(argv, text):
         (["--fractions", "0.5", "2"], "--fractions to be above 0 and at most 1, but got 2.0"),
         (["--seeds", "1", "1"], "each value of --seeds once, but 1 comes twice"),
         (["--logger", "tensorbord"], "Unknown logger 'tensorbord'. Did you mean 'tensorboard'"),
-        (["--optim.optimizer", "adam"], "to be 'adamw' or 'sgd', but got 'adam'. Did you mean 'adamw'"),
+        (["--optim.optimizer", "adamww"], "'radam' or 'rmsprop', but got 'adamww'. Did you mean 'adamw'"),
         (["--transfer.norm", "grup"], "'sync' or 'group' or null, but got 'grup'. Did you mean 'group'"),
         (["--epochs", "1.5"], "Expected --epochs to be a whole number, but got '1.5'"),
         (["--optim", "3"], "part by part: --optim.optimizer, --optim.weight_decay"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,7 +14,14 @@ from visionkit.backbones.encoder import Encoder, PooledLevel
 from visionkit.backbones.norms import convert_norms
 from visionkit.backbones.probe import choose_nodes, probe_model
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.sources.base import FeatureNode, ModelInfo, ModelSpec, Size, Source
+from visionkit.backbones.sources.base import (
+    FeatureNode,
+    ModelInfo,
+    ModelSpec,
+    Size,
+    Source,
+    sorted_options,
+)
 from visionkit.backbones.sources.task_weights import complete_state, task_origin
 from visionkit.backbones.sources.user import UserSource
 from visionkit.backbones.tracing import on_meta_device, run_for_shapes
@@ -37,6 +45,7 @@ def create_backbone(
     in_channels: int = 3,
     output_stride: int | None = None,
     image_size: int | Size | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """Create a network that returns feature maps at some reductions.
 
@@ -52,6 +61,7 @@ def create_backbone(
         output_stride: Coarsest reduction, reached by dilation, where the network can; the default reductions
             are then those up to it.
         image_size: Side, or (height, width), to build a network of fixed image size for.
+        options: Further arguments of timm's or torchvision's function, such as `drop_path_rate`.
 
     Returns:
         A `Backbone`, in training mode.
@@ -60,7 +70,7 @@ def create_backbone(
         InputError: An unknown name, a reduction or option the network does not have, weights that do not fit
             or cannot be fetched.
     """
-    source, spec = _model_spec(name, in_channels, output_stride, image_size)
+    source, spec = _model_spec(name, in_channels, output_stride, image_size, options)
     model_info = probe_model(source, spec)
     if output_stride is not None:
         coarsest = model_info.reductions[-1] if model_info.nodes else 0
@@ -82,6 +92,7 @@ def create_backbone(
     backbone.made_by = {
         "name": name, "reductions": [node.level.reduction for node in nodes], "norm": norm,
         "in_channels": in_channels, "output_stride": output_stride, "image_size": image_size,
+        "options": dict(options or {}),
     }  # fmt: skip
     if model_info.unaligned:
         # a branch whose maps are not aligned is not used, and its layers get no gradient
@@ -97,6 +108,7 @@ def create_encoder(
     in_channels: int = 3,
     level: int | None = None,
     image_size: int | Size | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Create a network that returns one vector per image, with all pretrained layers before the classifier.
 
@@ -107,6 +119,7 @@ def create_encoder(
         in_channels: Channels of the images.
         level: Average the map of this reduction instead (for a probe of that level).
         image_size: Side, or (height, width), to build a network of fixed image size for.
+        options: Further arguments of timm's or torchvision's function, such as `drop_path_rate`.
 
     Returns:
         An `Encoder`, in training mode.
@@ -114,7 +127,7 @@ def create_encoder(
     Raises:
         InputError: As for `create_backbone`.
     """
-    source, spec = _model_spec(name, in_channels, None, image_size)
+    source, spec = _model_spec(name, in_channels, None, image_size, options)
     model_info = probe_model(source, spec)
     mean, std = _statistics(source, spec)
     if level is not None:
@@ -133,7 +146,8 @@ def create_encoder(
         model, info = _model(source, spec, init)
         encoder = assemble_encoder(source, spec, model_info, model, info, name=name, norm=norm)
     encoder.made_by = {
-        "name": name, "norm": norm, "in_channels": in_channels, "level": level, "image_size": image_size
+        "name": name, "norm": norm, "in_channels": in_channels, "level": level, "image_size": image_size,
+        "options": dict(options or {}),
     }  # fmt: skip
     return encoder
 
@@ -186,14 +200,17 @@ def _stage_nodes(model_info: ModelInfo, nodes: Sequence[FeatureNode]) -> tuple[F
 
 
 def _model_spec(
-    name: str, in_channels: int, output_stride: int | None, image_size: int | Size | None
+    name: str,
+    in_channels: int,
+    output_stride: int | None,
+    image_size: int | Size | None,
+    options: Mapping[str, Any] | None,
 ) -> tuple[Source, ModelSpec]:
     if in_channels < 1:
         raise InputError(expected("in_channels", "at least 1", in_channels))
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    return resolve(
-        name, ModelSpec("", "", in_channels, output_stride, None if size is None else (size[0], size[1]))
-    )
+    built_for = None if size is None else (size[0], size[1])
+    return resolve(name, ModelSpec("", "", in_channels, output_stride, built_for, sorted_options(options)))
 
 
 def _statistics(source: Source, spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:

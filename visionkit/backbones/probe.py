@@ -123,6 +123,12 @@ def _build_error(source: Source, spec: ModelSpec, error: Exception) -> InputErro
             f"{name!r} cannot be built for images of {requested[0]}x{requested[1]} ({why}). Resize them "
             f"to its own {native_size[0]}x{native_size[1]}, or take another backbone."
         )
+    if spec.options:
+        named = ", ".join(f"{option}={value!r}" for option, value in spec.options)
+        return InputError(
+            f"{name!r} cannot be built with backbone_options {named} ({why}). They are arguments of the "
+            f"function that {source.prefix} makes it with; leave out those that it does not take."
+        )
     if spec.in_channels != 3:
         return InputError(f"{name!r} cannot be built for {spec.in_channels} channels ({why}). It takes 3.")
     return InputError(f"{name!r} cannot be built ({type(error).__name__}: {why}).")

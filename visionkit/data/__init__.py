@@ -2,6 +2,7 @@
 
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import DataModule
+from visionkit.data.folder_data import FolderData, TrainingVocabulary
 from visionkit.data.formats.box_records import note_crowded
 from visionkit.data.formats.captions.reader import (
     Captions,
@@ -34,6 +35,7 @@ from visionkit.data.keyed_dataset import KeyedDataset, drop_unreadable
 from visionkit.data.pack.layout import PackSettings
 from visionkit.data.pack.reader import PackedReader, check_pack, open_pack
 from visionkit.data.pack.writer import pack
+from visionkit.data.read_channels import read_channels
 from visionkit.data.read_image import check_images, read_image, read_size
 from visionkit.data.samplers import EvalBatchSampler, TrainBatchSampler
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
@@ -69,6 +71,7 @@ from visionkit.data.transforms.detection import (
     detection_train,
 )
 from visionkit.data.transforms.geometry import crop_resize, flip
+from visionkit.data.transforms.keyed import Keyed, KeyedBatch
 from visionkit.data.transforms.segmentation import (
     Photometric,
     ScaleCrop,
@@ -98,8 +101,11 @@ __all__ = [
     "EraseBatch",
     "EvalBatchSampler",
     "FlipBatch",
+    "FolderData",
     "Format",
     "ImageFolder",
+    "Keyed",
+    "KeyedBatch",
     "KeyedDataset",
     "LargeScaleJitter",
     "MixupBatch",
@@ -123,6 +129,7 @@ __all__ = [
     "Table",
     "Task",
     "TrainBatchSampler",
+    "TrainingVocabulary",
     "Transform",
     "aspect_groups",
     "balanced_weights",
@@ -169,6 +176,7 @@ __all__ = [
     "open_pack",
     "pack",
     "pixel_counts",
+    "read_channels",
     "read_image",
     "read_size",
     "scenes",

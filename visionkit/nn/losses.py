@@ -14,7 +14,7 @@ def label_losses(logits: Tensor, labels: Tensor, *, kind: str, smoothing: float 
 
     Args:
         logits: `(B, K)`.
-        labels: `(B,)` int64 classes for "ce" and "bce"; `(B, K)` float for "multi" and "mse".
+        labels: `(B,)` int64 classes or soft `(B, K)` for "ce" and "bce"; `(B, K)` float for "multi" and "mse".
         kind: "ce": cross-entropy over classes. "bce": one binary cross-entropy a class, the labels made
             one-hot, summed over classes (ResNet strikes back, arXiv 2110.00476). "multi": binary
             cross-entropy, mean over labels. "mse": squared error, mean over outputs.
@@ -29,7 +29,8 @@ def label_losses(logits: Tensor, labels: Tensor, *, kind: str, smoothing: float 
     if kind == "mse":
         return (logits - labels).square().mean(dim=1)
     if kind == "bce":
-        targets = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
+        soft = labels.ndim == 2
+        targets = labels if soft else torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
         targets = targets * (1 - smoothing) + smoothing / logits.shape[1]
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
     targets = labels.to(logits.dtype)
@@ -77,7 +78,10 @@ def mixed_loss(
 
     def terms(target: Tensor) -> tuple[Tensor, Tensor]:
         losses = label_losses(logits, target, kind=kind, smoothing=smoothing)
-        counts = torch.ones_like(losses) if weights is None else weights[target]
+        if weights is None:
+            counts = torch.ones_like(losses)
+        else:
+            counts = target @ weights if target.ndim == 2 else weights[target]
         return losses * counts, counts
 
     losses, counts = terms(labels)

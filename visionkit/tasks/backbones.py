@@ -163,10 +163,19 @@ class BackboneBuilder:
             "norm": norm,
             "in_channels": self.images.in_channels,
             "image_size": self.images.size_to_build(name),
+            "options": self.images.backbone_options,
         }
 
     def _wrapped(self, *, pool: bool = False, probe_level: int | None = None) -> Any:
-        """Return the user's module as a backbone."""
+        """Return the user's module as a backbone.
+
+        Raises:
+            InputError: Options are given, which a module that is made already cannot take.
+        """
+        if self.images.backbone_options:
+            raise InputError(
+                "backbone_options are for a backbone that is named. Give yours its settings where you make it."
+            )
         channels = self.images.in_channels
         wrapped = wrap_module(
             self.backbone,

@@ -23,7 +23,7 @@ _ALIASES = {
     "ids": ("id",),
     "labels": ("label", "targets", "target"),
     "masks": ("mask", "labels", "label", "segmentation"),
-    "targets": ("target",),
+    "targets": ("target", "labels"),
     "tokens": ("token",),
 }
 

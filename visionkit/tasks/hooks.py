@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from visionkit import __version__
 from visionkit.compat import ignore_buffers_in_ddp, trainer_of
@@ -24,11 +24,14 @@ from visionkit.optim import build_optimizer, describe_rate, images_per_step, tot
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import min_batch, probe_one_image
 from visionkit.tasks.batch_parts import is_empty, move_batch, named_batch, read_parts
+from visionkit.tasks.extra_metrics import ExtraMetrics, Metrics
 from visionkit.tasks.hub import HubMixin
 from visionkit.tasks.image_inputs import check_images, image_stack
 from visionkit.tasks.saved_settings import plain_settings, refuse_other_task, refuse_unsafe, task_name
 
 __all__ = ["TaskHooks"]
+
+_NOT_SAVED = ("self", "__class__", "metrics")  # arguments that no checkpoint holds
 
 
 class TaskHooks(HubMixin, lightning.LightningModule):
@@ -49,6 +52,7 @@ class TaskHooks(HubMixin, lightning.LightningModule):
         monitor: Logged name by which weights are chosen, and "min" or "max".
         train_sums: Sums over training images, with at least "loss" and "count".
         loss_terms: The loss of the last training step and its terms, detached.
+        extra: Metrics of the user's own.
         init_note: What was taken from the weights file that the task begins from, in one sentence.
     """
 
@@ -62,6 +66,7 @@ class TaskHooks(HubMixin, lightning.LightningModule):
     lr: float
     train_sums: RunningSums
     loss_terms: dict[str, Tensor]
+    extra = ExtraMetrics(None, taken=())
     model_facts: dict[str, Any]
     init_note: str = ""
     _evaluate: Callable[[Any], None]
@@ -213,9 +218,25 @@ class TaskHooks(HubMixin, lightning.LightningModule):
         return super().load_from_checkpoint(checkpoint_path, **kwargs)
 
     @property
+    def metrics(self) -> MetricCollection | None:
+        """The metrics that were given beside the task's own, as the last evaluation left them."""
+        return self.extra.collection
+
+    @property
     def channels(self) -> int:
         """How many channels an image has."""
         return int(self.normalize.mean.shape[0])
+
+    def _take_metrics(self, metrics: Metrics | None, class_names: Sequence[str] | None = None) -> None:
+        """Keep the metrics that are evaluated beside the task's own.
+
+        Raises:
+            InputError: Something is no metric, or a name is one that the task logs itself.
+        """
+        if metrics is None:
+            return
+        own = [name for score in self._make_scores().values() for name in getattr(score, "names", ())]
+        self.extra = ExtraMetrics(metrics, taken=("loss", *own), class_names=class_names)
 
     def _take_backbone(self, builder: BackboneBuilder, backbone: Any) -> None:
         """Keep a backbone that a builder made, with the transfer settings that it was built by."""
@@ -235,7 +256,7 @@ class TaskHooks(HubMixin, lightning.LightningModule):
             arguments: The `locals()` at the beginning of `__init__`.
             changed: Arguments whose values differ from those given.
         """
-        given = {name: arguments[name] for name in arguments if name not in ("self", "__class__")}
+        given = {name: arguments[name] for name in arguments if name not in _NOT_SAVED}
         self.save_hyperparameters(plain_settings({**given, **changed}))
 
     def _as_batch(self, images: Any) -> Tensor:
@@ -281,7 +302,7 @@ class TaskHooks(HubMixin, lightning.LightningModule):
         if index == self._loader:
             return
         others = self.__dict__.setdefault("_other_scores", {})
-        others[self._loader] = {name: getattr(self, name) for name in self.scored}
+        others[self._loader] = {name: getattr(self, name) for name in (*self.scored, "extra")}
         scores = others.pop(index, None) or self._fresh_scores()
         for name, value in scores.items():
             setattr(self, name, value)
@@ -297,7 +318,9 @@ class TaskHooks(HubMixin, lightning.LightningModule):
         multiple = isinstance(counts, list) and len(counts) > 1
         for index in reversed(range(len(counts) if multiple else 1)):
             self._use_loader(index)
-            values = {f"{split}/{name}": value for name, value in self._compute_scores().items()}
+            scores = self._compute_scores()
+            scores |= self.extra.compute(scores)
+            values = {f"{split}/{name}": value for name, value in scores.items()}
             if multiple:
                 monitored = {
                     name: value for name, value in values.items() if name == self.monitor[0] and not index
@@ -316,6 +339,7 @@ class TaskHooks(HubMixin, lightning.LightningModule):
             for value in made.values():
                 if isinstance(value, nn.Module):
                     value.to(self.device)
+            made["extra"] = self.extra.fresh(self.device)
         return made
 
     def _probe(self, images: Any) -> Tensor | Any:

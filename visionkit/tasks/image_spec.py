@@ -1,15 +1,15 @@
-"""Channels, size and statistics of a task's images."""
+"""Channels, size and statistics of a task's images, and what else its backbone is built with."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from visionkit.backbones.probe import probe_model
 from visionkit.backbones.registry import resolve
-from visionkit.backbones.sources.base import ModelInfo, ModelSpec, Size
+from visionkit.backbones.sources.base import ModelInfo, ModelSpec, Size, sorted_options
 from visionkit.config import check_number, check_numbers, limits
 from visionkit.errors import InputError
 
@@ -18,7 +18,7 @@ __all__ = ["ImageSpec", "warn_other_size"]
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Channels, size and statistics of a task's images.
+    """Channels, size and statistics of a task's images, and what else its backbone is built with.
 
     Args:
         in_channels: Channels of an image.
@@ -26,19 +26,23 @@ class ImageSpec:
             of fixed size is built for it; others only remember it.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel.
+        backbone_options: Further arguments of timm's or torchvision's function.
 
     Raises:
-        InputError: A number is not positive, or there is not one mean and deviation a channel.
+        InputError: A number is not positive, there is not one mean and deviation a channel, or an option is
+            no plain value.
     """
 
     in_channels: int = 3
     image_size: int | Sequence[int] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    backbone_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers before anything is built."""
         check_number("in_channels", self.in_channels, limits(min=1), whole=True)
+        sorted_options(self.backbone_options)
         size = self.image_size
         if isinstance(size, Sequence):
             check_numbers("image_size", size, limits(min=1), count=2, whole=True)
@@ -67,6 +71,7 @@ class ImageSpec:
             "image_size": None if self.size is None else list(self.size),
             "mean": None if self.mean is None else list(self.mean),
             "std": None if self.std is None else list(self.std),
+            "backbone_options": dict(self.backbone_options or {}),
         }
 
     def model_info(self, backbone: str, output_stride: int | None = None) -> ModelInfo:
@@ -81,7 +86,8 @@ class ImageSpec:
         return self.size
 
     def _model_info(self, backbone: str, output_stride: int | None, size: Size | None) -> ModelInfo:
-        source, spec = resolve(backbone, ModelSpec("", "", self.in_channels, output_stride, size))
+        options = sorted_options(self.backbone_options)
+        source, spec = resolve(backbone, ModelSpec("", "", self.in_channels, output_stride, size, options))
         return probe_model(cast(Any, source), spec)
 
 

@@ -4,16 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from visionkit.backbones.level import Level
 from visionkit.backbones.weights import WeightsInfo
+from visionkit.errors import InputError, expected
 
-__all__ = ["FeatureNode", "ModelInfo", "ModelSpec", "PretrainedCfg", "Size", "Source"]
+__all__ = ["FeatureNode", "ModelInfo", "ModelSpec", "PretrainedCfg", "Size", "Source", "sorted_options"]
 
 Size = tuple[int, int]
+
+# Arguments of timm's and torchvision's functions that a setting of ours fills.
+_FILLED = {
+    "pretrained": "init", "weights": "init", "checkpoint_path": "init", "pretrained_cfg": "the backbone's name",
+    "pretrained_cfg_overlay": "the backbone's name", "num_classes": "num_classes", "in_chans": "in_channels",
+    "img_size": "image_size", "image_size": "image_size", "output_stride": "output_stride",
+    "replace_stride_with_dilation": "output_stride", "features_only": "create_backbone",
+    "out_indices": "reductions",
+}  # fmt: skip
+
+
+def sorted_options(options: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    """Return options of a network as sorted pairs of plain values.
+
+    Args:
+        options: By name: numbers, text, true, false, or lists of them.
+
+    Raises:
+        InputError: An option is filled by a setting of ours, or is no plain value.
+    """
+    pairs = []
+    for name, value in (options or {}).items():
+        if name in _FILLED:
+            raise InputError(
+                f"Expected backbone_options without {name!r}, which follows from {_FILLED[name]}."
+            )
+        items = value if isinstance(value, list | tuple) else (value,)
+        if not all(isinstance(item, bool | int | float | str | None) for item in items):
+            allowed = "a number, text, true, false, or a list of them, since it travels in checkpoints"
+            raise InputError(expected(f"backbone_options[{name!r}]", allowed, type(value).__name__))
+        pairs.append((name, tuple(items) if isinstance(value, list | tuple) else value))
+    return tuple(sorted(pairs))
 
 
 @dataclass(frozen=True)
@@ -26,6 +59,7 @@ class ModelSpec:
         in_channels: Channels of the images.
         output_stride: Coarsest reduction, reached by dilation; None leaves the network as it is.
         image_size: `(height, width)` to build for; None for the network's own.
+        options: Further arguments of the source's own function, as sorted pairs.
     """
 
     architecture: str
@@ -33,6 +67,7 @@ class ModelSpec:
     in_channels: int = 3
     output_stride: int | None = None
     image_size: Size | None = None
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

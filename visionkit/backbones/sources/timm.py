@@ -108,7 +108,7 @@ class TimmSource:
             return self._create(spec)
         if trusted:
             return self._create(spec, state)
-        plain = ModelSpec(spec.architecture, spec.tag)
+        plain = ModelSpec(spec.architecture, spec.tag, options=spec.options)
         meta_model = on_meta_device(lambda: self._create(plain))
         expected_state = meta_model.state_dict()
         required = expected_state.keys() - set(self.classifier_keys(spec)) if needed is None else needed
@@ -190,6 +190,7 @@ class TimmSource:
             options["in_chans"] = spec.in_channels
         if classes is not None:
             options["num_classes"] = classes
+        options |= dict(spec.options)
         overlay: dict[str, Any] = {}
         if state is not None:
             overlay = {"state_dict": dict(state), "custom_load": False}

@@ -94,7 +94,7 @@ class TorchvisionSource:
         """Build the classifier and load the weights name by name."""
         if state is None:
             return _adapt_input(_create(spec), spec, trained=False)
-        plain = ModelSpec(spec.architecture, image_size=spec.image_size)
+        plain = ModelSpec(spec.architecture, image_size=spec.image_size, options=spec.options)
         meta_model = on_meta_device(lambda: _create(plain))
         # weights of models with auxiliary classifiers contain these too
         with_aux = on_meta_device(lambda: _create(plain, aux_logits=True)).state_dict()
@@ -193,6 +193,7 @@ def _create(spec: ModelSpec, *, classes: int | None = None, aux_logits: bool = F
         options["image_size"] = _image_size(spec)[0]
     if spec.output_stride is not None:
         options |= _dilated(spec, signature)
+    options |= dict(spec.options)
     model = cast(nn.Module, models.get_model(spec.architecture, weights=None, **options))
     model.__dict__["_traced_size"] = _image_size(spec)
     return model

@@ -13,7 +13,7 @@ from visionkit.backbones.sources.base import FeatureNode, ModelSpec, PretrainedC
 from visionkit.backbones.sources.state_dict import fill_missing, without_prefixes
 from visionkit.backbones.tracing import on_meta_device
 from visionkit.backbones.weights import WeightsInfo
-from visionkit.errors import InputError
+from visionkit.errors import InputError, unknown_name
 
 __all__ = ["UserSource"]
 
@@ -110,6 +110,10 @@ class UserSource:
             raise InputError(
                 f"{spec.architecture!r} takes 3 channels: its function has no argument 'in_channels'."
             )
+        for name, value in spec.options:
+            if name not in accepts:
+                raise unknown_name(f"option of {spec.architecture!r}", name, accepts)
+            options[name] = value
         model = function(**options)
         levels = getattr(model, "levels", None)
         if not isinstance(model, nn.Module) or not levels or not all(isinstance(v, Level) for v in levels):

@@ -29,6 +29,7 @@ from visionkit.tasks.captioning.generate import caption_cross_entropy, generate,
 from visionkit.tasks.captioning.prediction import CaptionPrediction, caption_predictions
 from visionkit.tasks.captioning.self_critical import make_critic, require_critic
 from visionkit.tasks.captioning.settings import check_settings
+from visionkit.tasks.extra_metrics import Metrics
 from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import image_stack
@@ -93,6 +94,10 @@ class Captioner(TaskHooks):
         image_size: Side, or `(H, W)`, of the images: a network of fixed size is built for it.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
+        backbone_options: Further arguments of timm's or torchvision's function, such as `drop_path_rate`.
+        metrics: Metrics of your own (a `torchmetrics.MetricCollection`, or metrics by name), logged as
+            `val/NAME` and `test/NAME` beside the task's; they get captions, and lists of
+            references. No checkpoint holds them.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -135,6 +140,8 @@ class Captioner(TaskHooks):
         image_size: int | Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
+        metrics: Metrics | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         arguments = dict(locals())
@@ -150,7 +157,7 @@ class Captioner(TaskHooks):
             self.decoding, self.self_critical, label_smoothing=label_smoothing,
             scheduled_sampling=scheduled_sampling, coverage=coverage, lr=lr,
         )  # fmt: skip
-        images = ImageSpec(in_channels, image_size, mean, std)
+        images = ImageSpec(in_channels, image_size, mean, std, backbone_options)
         builder = BackboneBuilder(
             "captioning", backbone, init=init, transfer=transfer, images=images, origin=origin
         )
@@ -176,6 +183,7 @@ class Captioner(TaskHooks):
         self.loss_terms = {}
         self.train_sums = RunningSums(("loss", "count", "reward", "rewarded"))
         self.scores, self.eval_sums = self._make_scores().values()
+        self._take_metrics(metrics)
         self._packed = PackedCopy()
         self._images_per_step, self._total_images = 0, 0.0
         del arguments["vectors"], arguments["frequency"]
@@ -231,6 +239,7 @@ class Captioner(TaskHooks):
         self.predictions = caption_predictions(decoded, self.vocabulary, grid=shape, ids=parts.ids)
         references = [[tokenize(text) for text in captions] for captions in parts.references]
         self.scores.update([item.tokens for item in self.predictions], references, parts.ids or None)
+        self.extra.update([item.caption for item in self.predictions], [list(r) for r in parts.references])
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0

@@ -17,15 +17,18 @@ __all__ = [
     "check_names",
     "check_settings",
     "check_weights",
+    "hard_labels",
+    "metric_inputs",
     "mixed_labels",
     "shape_labels",
 ]
 
+_SLACK = 0.01  # how far the sum of an image's soft labels may lie from 1: they may come in 16 bits
 Target = Literal["single", "multi", "regression"]
 
 
 def shape_labels(labels: Any, target: Target, num_classes: int) -> Tensor:
-    """Return labels as `(B,)` int64 for single, `(B, K)` float for multi and regression.
+    """Return labels as `(B,)` int64 for single, `(B, K)` float for multi, regression and soft labels.
 
     Args:
         labels: A tensor, or a list of numbers.
@@ -36,17 +39,15 @@ def shape_labels(labels: Any, target: Target, num_classes: int) -> Tensor:
         InputError: The shape or type does not fit the target.
     """
     given = _as_tensor(labels)
+    if target == "single" and given.ndim == 2 and given.shape[1] == num_classes:
+        return given.float()  # soft or one-hot
     if target == "single":
         if given.ndim != 1 or given.is_floating_point():
             got = (tuple(given.shape), str(given.dtype))
             fix = "For several labels an image use target='multi', for numbers 'regression'."
-            if given.ndim == 2 and given.shape[1] == num_classes:
-                fix = (
-                    "One-hot labels: give labels.argmax(1). Soft labels (v2.MixUp, CutMix): mix in the "
-                    "task's own way, with visionkit.data.transforms.batch, as 'labels_b' and 'lam'. For "
-                    "several labels an image use target='multi'."
-                )
-            raise InputError(expected("labels", "(B,) whole numbers", got, fix=fix))
+            raise InputError(
+                expected("labels", f"(B,) whole numbers, or soft (B, {num_classes})", got, fix=fix)
+            )
         return given.long()
     if target == "regression" and given.ndim == 1:
         given = given.unsqueeze(1)
@@ -79,7 +80,11 @@ def check_labels(labels: Tensor, target: Target, num_classes: int, ids: Sequence
     Raises:
         DataError: Some labels cannot be right; the first five images are named.
     """
-    if target == "single":
+    if target == "single" and labels.ndim == 2:
+        sums = labels.sum(1, keepdim=True)
+        bad = ~((labels >= 0) & ((sums - 1).abs() <= _SLACK))
+        allowed, fix = "soft, each at least 0 and 1 in sum", "For several labels an image use target='multi'."
+    elif target == "single":
         bad = (labels < 0) | (labels >= num_classes)
         allowed, fix = f"in 0 .. {num_classes - 1}", "Correct the labels, or num_classes."
     elif target == "multi":
@@ -108,6 +113,30 @@ def mixed_labels(batch: Mapping[str, Any], labels: Tensor) -> tuple[Tensor | Non
         return None, 1.0
     lam = batch["lam"]
     return batch["labels_b"], lam.to(labels.device, torch.float32) if isinstance(lam, Tensor) else lam
+
+
+def hard_labels(labels: Tensor, target: Target) -> Tensor:
+    """Return `(B,)` classes for soft labels `(B, K)` of one class an image; other labels as they are.
+
+    Args:
+        labels: As `shape_labels` gives them.
+        target: What they are.
+    """
+    return labels.argmax(1) if target == "single" and labels.ndim == 2 else labels
+
+
+def metric_inputs(values: Tensor, labels: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    """Return what torchmetrics takes: probabilities `(B, K)` and whole labels, or numbers as they are.
+
+    Args:
+        values: Logits `(B, K)`, or for regression values.
+        labels: As `shape_labels` gives them.
+        target: What they are.
+    """
+    if target == "regression":
+        return values.float(), labels
+    probabilities = values.float().softmax(1) if target == "single" else values.float().sigmoid()
+    return probabilities, labels.long()
 
 
 def check_names(names: Sequence[str] | None, count: int) -> None:

@@ -23,9 +23,12 @@ from visionkit.tasks.classification.targets import (
     Target,
     check_labels,
     check_settings,
+    hard_labels,
+    metric_inputs,
     mixed_labels,
     shape_labels,
 )
+from visionkit.tasks.extra_metrics import Metrics
 from visionkit.tasks.fine_tune import has_task, take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import image_stack
@@ -52,7 +55,8 @@ class Classifier(TaskHooks):
     A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `labels` and, if images have
     names, `ids` of any kind; or a pair `(images, labels)`. `labels` are `(B,)` whole numbers for "single",
     `(B, K)` of 0 and 1 for "multi", `(B, K)` or `(B,)` numbers for "regression". `labels_b` and `lam` mix a
-    second label in.
+    second label in; soft labels `(B, K)` for "single" (v2.MixUp, timm's Mixup) are learnt as they are, and
+    count as their largest in scores.
 
     Logged: `train/loss`, `train/top1` and `train/top5` (single; top5 above five classes) every
     `log_every_n_steps` updates over the updates since the last such row, and over the full epoch at its end;
@@ -86,8 +90,12 @@ class Classifier(TaskHooks):
         image_size: Side, or `(H, W)`, of the images: a network of fixed size is built for it.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
+        backbone_options: Further arguments of timm's or torchvision's function, such as `drop_path_rate`.
         target_mean: For "regression": mean of the training targets, one number or one an output.
         target_std: For "regression": their standard deviation.
+        metrics: Metrics of your own (a `torchmetrics.MetricCollection`, or metrics by name), logged as
+            `val/NAME` and `test/NAME` beside the task's; they get probabilities `(B, K)` (for regression:
+            values) and labels. No checkpoint holds them.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -118,8 +126,10 @@ class Classifier(TaskHooks):
         image_size: int | Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
         target_mean: float | Sequence[float] | None = None,
         target_std: float | Sequence[float] | None = None,
+        metrics: Metrics | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         arguments = dict(locals())
@@ -131,7 +141,7 @@ class Classifier(TaskHooks):
             raise InputError("target_mean and target_std are for target 'regression'. Leave them out.")
         self.num_classes, self.target, self.lr = num_classes, target, lr
         self.optim = config_from(OptimConfig, optim, name="optim")
-        images = ImageSpec(in_channels, image_size, mean, std)
+        images = ImageSpec(in_channels, image_size, mean, std, backbone_options)
         self.image_size = images.size
         builder = BackboneBuilder(
             "classification", backbone, init=init, transfer=transfer, images=images, origin=origin
@@ -153,6 +163,7 @@ class Classifier(TaskHooks):
         self.confusion: Tensor | None = None
         self.loss_terms = {}
         self._depth = min(5, num_classes)
+        self._take_metrics(metrics, class_names)
         self.train_sums = RunningSums({"loss": (), "count": (), "hits": (self._depth,)})
         saved = builder.saved(self.backbone)
         self._save_settings(arguments, optim=self.optim, class_weights=class_weights, head="new", **saved)
@@ -190,7 +201,7 @@ class Classifier(TaskHooks):
         self.loss_terms = {"loss": loss.detach()}
         sums: dict[str, Tensor | float] = {"loss": loss.detach() * len(labels), "count": len(labels)}
         if self.target == "single":
-            sums["hits"] = self._hits(logits.detach(), labels, labels_b, lam)
+            sums["hits"] = self._hits(logits.detach(), hard_labels(labels, self.target), labels_b, lam)
         self._log_training(**sums)
         return {"loss": loss}
 
@@ -198,10 +209,12 @@ class Classifier(TaskHooks):
         if is_empty(batch):
             return
         images, labels, _ = self._read(batch)
+        labels = hard_labels(labels, self.target)
         logits = self(images, standard_units=True)
         losses = label_losses(logits, self._units(labels), kind=self.loss)
         values = logits if self.standardize is None else self.standardize.restore(logits)
         self.scores.update(values, labels, losses)
+        self.extra.update(*metric_inputs(values, labels, self.target))
 
     def _units(self, labels: Tensor) -> Tensor:
         """Return labels as they are learnt."""

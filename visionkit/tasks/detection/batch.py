@@ -27,13 +27,14 @@ def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) 
         DataError: The first error of the first faulty image.
         InputError: Targets are missing.
     """
-    given, targets, ids = read_parts(batch, "targets")
+    given, targets, ids = read_parts(_with_targets(batch), "targets")
     images = list(given)
     if not isinstance(targets, Sequence) or len(targets) != len(images):
         got = len(targets) if isinstance(targets, Sequence) else type(targets).__name__
         raise InputError(expected("targets", f"one for each of {len(images)} images", got))
     plain = []
-    for index, (image, target) in enumerate(zip(images, targets, strict=True)):
+    for index, (image, given_target) in enumerate(zip(images, targets, strict=True)):
+        target = _with_labels(given_target, image)
         name = ids[index] if ids else f"image {index} of the batch"
         if not isinstance(image, Tensor) or image.device.type == "cpu":
             carried = isinstance(target, Mapping) and "masks" in target.get("truth", {})
@@ -45,6 +46,36 @@ def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) 
                 raise errors[0]
         plain.append(plain_target(target, image))
     return images, plain, ids
+
+
+def _with_targets(batch: Any) -> Any:
+    """Return a batch as torchgeo gives it (boxes and labels beside the images) with its targets."""
+    if not isinstance(batch, Mapping) or "targets" in batch or "bbox_xyxy" not in batch:
+        return batch
+    labels = batch["label"] if "label" in batch else batch.get("labels")
+    if labels is None:
+        return batch
+    targets = [
+        {"boxes": boxes, "labels": each} for boxes, each in zip(batch["bbox_xyxy"], labels, strict=True)
+    ]
+    if "mask" in batch:
+        targets = [{**target, "masks": masks} for target, masks in zip(targets, batch["mask"], strict=True)]
+    rest = {
+        name: value for name, value in batch.items() if name not in ("bbox_xyxy", "label", "labels", "mask")
+    }
+    return {**rest, "targets": targets}
+
+
+def _with_labels(target: Any, image: Any) -> Any:
+    """Return a target as Hugging Face's processors give it (centre, size in 0 .. 1) with absolute xyxy."""
+    if not isinstance(target, Mapping) or "class_labels" not in target or "boxes" not in target:
+        return target
+    height, width = (int(side) for side in target.get("size", image.shape[-2:]))
+    centre, extent = target["boxes"].float().view(-1, 4).split(2, dim=1)
+    scale = torch.tensor([width, height] * 2, device=centre.device)
+    boxes = torch.cat([centre - extent / 2, centre + extent / 2], dim=1) * scale
+    kept = {name: target[name] for name in ("iscrowd", "masks") if name in target}
+    return {"boxes": boxes, "labels": target["class_labels"], **kept}
 
 
 def plain_target(target: Mapping[str, Any], image: Tensor) -> Mapping[str, Any]:

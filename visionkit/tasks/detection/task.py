@@ -25,6 +25,7 @@ from visionkit.tasks.detection.batch import in_original, original_size, read_bat
 from visionkit.tasks.detection.from_torchvision import read_detector
 from visionkit.tasks.detection.image_batch import Detections, ImageBatch, merge_views, training_targets
 from visionkit.tasks.detection.settings import check_detector
+from visionkit.tasks.extra_metrics import Metrics, box_targets
 from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list
@@ -78,10 +79,14 @@ class Detector(TaskHooks):
         in_channels: Channels of the images; trained input layers are adapted.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
+        backbone_options: Further arguments of timm's or torchvision's function, such as `drop_path_rate`.
         image_size: Side, or `(H, W)`, that no image exceeds: a network of fixed size is built for it.
         resize: `(short side, longest)`: resize images on the device; as they come if None.
         tta_flip: Also detect in the mirrored image when predicting and evaluating.
         tta_sizes: Detect in the image with each of these short sides instead.
+        metrics: Metrics of your own (a `torchmetrics.MetricCollection`, or metrics by name), logged as
+            `val/NAME` and `test/NAME` beside the task's; they get lists of dicts, as
+            `torchmetrics.detection.MeanAveragePrecision` takes them, in the frame of the original images. No checkpoint holds them.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -110,10 +115,12 @@ class Detector(TaskHooks):
         in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
         image_size: int | Sequence[int] | None = None,
         resize: tuple[int, int] | None = None,
         tta_flip: bool = False,
         tta_sizes: Sequence[int] = (),
+        metrics: Metrics | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         arguments = dict(locals())
@@ -125,7 +132,7 @@ class Detector(TaskHooks):
             num_classes, class_names, self.rcnn,
             lr=lr, resize=resize, tta_flip=tta_flip, tta_sizes=tta_sizes, pyramid_channels=pyramid_channels,
         )  # fmt: skip
-        images = ImageSpec(in_channels, image_size, mean, std)
+        images = ImageSpec(in_channels, image_size, mean, std, backbone_options)
         builder = BackboneBuilder(
             "detection", backbone, init=init, transfer=transfer, images=images, origin=origin
         )
@@ -139,6 +146,7 @@ class Detector(TaskHooks):
         self.tta_flip, self.tta_sizes = tta_flip, tuple(tta_sizes)
         self.class_names = None if class_names is None else tuple(class_names)
         self.metric = self._make_scores()["metric"]
+        self._take_metrics(metrics, class_names)
         self.detection_scores: DetectionScores | None = None
         self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
         self.loss_terms = {}
@@ -192,6 +200,8 @@ class Detector(TaskHooks):
         detections = self._detect(images, originals)
         truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
         self.metric.update(detections, truths, ids or None)
+        if self.metrics is not None:
+            self.extra.update(detections, box_targets(truths, self.device, masks=self.rcnn.masks))
 
     def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Detections]:
         """Return the detections of each image in the frame of the original, on the host.

@@ -23,6 +23,7 @@ from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.classification.targets import check_names, check_weights
+from visionkit.tasks.extra_metrics import Metrics
 from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list
@@ -75,6 +76,7 @@ class Segmenter(TaskHooks):
         in_channels: Channels of the images; trained input layers are adapted.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
+        backbone_options: Further arguments of timm's or torchvision's function, such as `drop_path_rate`.
         image_size: Side, or `(H, W)`, of training windows: a network of fixed size is built for it.
         window: Side of the windows in which larger images are evaluated; 0: the full image at once.
         window_stride: Pixels between windows; two thirds of the window if 0.
@@ -82,6 +84,9 @@ class Segmenter(TaskHooks):
         scales: Scales of the views in evaluation, averaged.
         flip: Whether evaluation sees each view mirrored too.
         boundary_tolerance: Distance for the boundary score as a fraction of the diagonal (0.0075); 0 is off.
+        metrics: Metrics of your own (a `torchmetrics.MetricCollection`, or metrics by name), logged as
+            `val/NAME` and `test/NAME` beside the task's; they get class maps `(B, H, W)`
+            of numbers, with the ignored value in the masks. No checkpoint holds them.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -115,6 +120,7 @@ class Segmenter(TaskHooks):
         in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
         image_size: int | Sequence[int] | None = None,
         window: int = 0,
         window_stride: int = 0,
@@ -122,6 +128,7 @@ class Segmenter(TaskHooks):
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         boundary_tolerance: float = 0.0,
+        metrics: Metrics | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         arguments = dict(locals())
@@ -135,7 +142,7 @@ class Segmenter(TaskHooks):
         self.lr, self.aux_loss_weight = lr, aux_loss_weight
         self.check_mask = MaskCheck(mask_classes, ignore_index)
         self.optim = config_from(OptimConfig, optim, name="optim")
-        images = ImageSpec(in_channels, image_size, mean, std)
+        images = ImageSpec(in_channels, image_size, mean, std, backbone_options)
         builder = BackboneBuilder(
             "segmentation", backbone, init=init, transfer=transfer, images=images, origin=origin
         )
@@ -151,6 +158,7 @@ class Segmenter(TaskHooks):
         self.loss_terms = {}
         self.train_sums = RunningSums(("loss", "count"))
         self.scores, self.eval_sums = self._make_scores().values()
+        self._take_metrics(metrics, class_names)
         saved = {**builder.saved(self.backbone), "optim": self.optim, "loss": self.loss.terms}
         self._save_settings(arguments, class_weights=class_weights, scales=scales, **saved)
         self.init_note = take_heads(self, init)
@@ -204,6 +212,7 @@ class Segmenter(TaskHooks):
             else:
                 labels = self.views.labels(self, stack)
             self.scores.update(labels, mask)
+            self.extra.update(labels, mask)
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0

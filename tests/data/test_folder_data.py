@@ -1,0 +1,86 @@
+"""`LightningCLI` runs every task from a YAML file alone."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.cli import LightningCLI
+
+from visionkit import Captioner, Classifier, Detector, FolderData, Segmenter
+from visionkit.data import open_dataset, TrainingVocabulary
+from visionkit.errors import InputError
+
+OPTIM = {"schedule": "constant", "warmup": 0.0, "optimizer": "lamb"}
+TASKS = {
+    "classification": (Classifier, {"num_classes": 20}),
+    "detection": (
+        Detector,
+        {
+            "num_classes": 20, "pyramid_channels": 8, "transfer": {"norm": "batch"},
+            "rcnn": {"head_width": 8, "proposals_train": 20, "proposals_eval": 10, "box_samples": 8},
+        },
+    ),
+    "segmentation": (Segmenter, {"num_classes": 21, "channels": 8}),
+    "captioning": (
+        Captioner,
+        {
+            "embed": 8, "hidden": 8, "attention": 8,
+            "vocabulary": {
+                "class_path": "visionkit.data.TrainingVocabulary",
+                "init_args": {"root": "scenes", "min_count": 2, "train": 12},
+            },
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_lightning_runs_a_task_from_yaml_alone(name: str, tmp_path) -> None:
+    kind, settings = TASKS[name]
+    splits = open_dataset("scenes", name)
+    if name != "captioning":
+        settings["num_classes"] = len(splits.classes)
+    data = {
+        "root": "scenes",
+        "task": name,
+        "image_size": 64,
+        "batch_size": 4,
+        "scenes": [12, 4],
+        "min_count": 2,
+    }
+    trainer = {
+        "max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_checkpointing": False,
+        "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
+    }  # fmt: skip
+    model = {"backbone": "timm/test_resnet", "init": "scratch", "optim": OPTIM, **settings}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"trainer": trainer, "model": model, "data": data}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cli = LightningCLI(
+            kind, FolderData, args=["fit", "--config", str(tmp_path / "run.yaml")], save_config_callback=None
+        )
+    assert cli.trainer.global_step == 3
+    assert type(cli.trainer.optimizers[0]).__name__ == "Lamb"
+    assert cli.model.monitor[0] in cli.trainer.callback_metrics
+    assert all(
+        value.isfinite().all() for value in cli.model.state_dict().values() if value.is_floating_point()
+    )
+
+
+def test_a_folder_gives_its_classes_and_words() -> None:
+    data = FolderData("scenes", task="classification", image_size=32, batch_size=2, scenes=(4, 2))
+    assert data.num_classes == len(data.class_names) > 2
+    assert data.vocabulary is None
+    captions = FolderData(
+        "scenes", task="captioning", image_size=32, batch_size=2, scenes=(12, 2), min_count=2
+    )
+    assert captions.vocabulary.words == TrainingVocabulary("scenes", min_count=2, train=12).words
+    batch = next(iter(captions.train_dataloader()))
+    assert batch["tokens"].dtype == torch.int64
+    with pytest.raises(InputError, match="Did you mean 'detection'"):
+        FolderData("scenes", task="detecton")
+    with pytest.raises(InputError, match="at least 1 pixel"):
+        FolderData("scenes", task="detection", image_size=0)
