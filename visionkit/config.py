@@ -27,7 +27,8 @@ __all__ = [
 
 NormPolicy = Literal["batch", "frozen", "sync", "group"]
 Optimizer = Literal[
-    "adamw", "sgd", "adabelief", "adafactor", "adam", "adamp", "adan", "adopt", "lamb", "lars", "lion", "muon",
+    "adamw", "sgd", "adabelief", "adafactor", "adam", "adamp", "adan", "adopt", "lamb", "lars", "lion",
+    "muon",
     "nadamw", "radam", "rmsprop",
 ]  # fmt: skip
 Role = Literal["identity", "machine", "free", "arm"]

@@ -79,7 +79,7 @@ def _optimizer(groups: list[dict[str, Any]], config: OptimConfig, *, fused: bool
         return torch.optim.AdamW(groups, fused=fused)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, fused=fused)
-    from timm.optim import create_optimizer_v2
+    from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
     made: torch.optim.Optimizer = create_optimizer_v2(
         groups,

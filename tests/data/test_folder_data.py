@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch.cli import LightningCLI
 
 from visionkit import Captioner, Classifier, Detector, FolderData, Segmenter
-from visionkit.data import open_dataset, TrainingVocabulary
+from visionkit.data import TrainingVocabulary, open_dataset
 from visionkit.errors import InputError
 
 OPTIM = {"schedule": "constant", "warmup": 0.0, "optimizer": "lamb"}

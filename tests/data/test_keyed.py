@@ -1,4 +1,4 @@
-"""Transforms of torchvision and albumentations with keyed draws; batch transforms; the data module of strings."""
+"""Transforms of torchvision and albumentations with keyed draws; batches; the data module of strings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from visionkit import Classifier, FolderData, Keyed, OptimConfig
 from visionkit.data import KeyedBatch, classification_train, open_dataset
 from visionkit.errors import InputError
 from visionkit.rng import keyed_generator
-
 
 CLASSES = len(open_dataset("scenes", "classification").classes)
 
@@ -40,7 +39,7 @@ def box_of(mask):
 
 
 class Arrays:
-    """Called as albumentations' transforms are; mirrors by a generator of its own, and drops the first box."""
+    """Called as albumentations' transforms are; mirrors by a generator of its own, drops the first box."""
 
     available_keys = frozenset({"image", "bboxes", "mask", "masks"})
 
@@ -77,7 +76,8 @@ FLIP = v2.Compose(
 
 
 @pytest.mark.parametrize(
-    "transform", [FLIP, torch.nn.Sequential(*FLIP.transforms), Everything(), Arrays(), transforms.RandomCrop(16)],
+    "transform",
+    [FLIP, torch.nn.Sequential(*FLIP.transforms), Everything(), Arrays(), transforms.RandomCrop(16)],
     ids=["v2", "sequential", "callable", "arrays", "v1"],
 )  # fmt: skip
 def test_draws_follow_the_key_alone_and_the_global_generators_are_left(transform) -> None:
@@ -123,11 +123,9 @@ def test_objects_are_dropped_from_every_field() -> None:
     crop = v2.Compose([_Right(), v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes()])
     for transform in (crop, v2.Compose([_Right(), v2.ClampBoundingBoxes()]), Arrays(drop=True)):
         made = Keyed(transform)(scene(), keyed_generator(0))
-        assert (
-            made["labels"].tolist() == [7]
-            and made["iscrowd"].tolist() == [1]
-            and made["area"].tolist() == [224]
-        )
+        assert made["labels"].tolist() == [7]
+        assert made["iscrowd"].tolist() == [1]
+        assert made["area"].tolist() == [224]
         assert len(made["masks"]) == len(made["boxes"]) == 1
 
 
@@ -147,7 +145,7 @@ def test_class_maps_move_too() -> None:
 
 
 def test_what_would_leave_boxes_behind_is_refused() -> None:
-    with pytest.raises(InputError, match="takes an image alone. Use torchvision.transforms.v2"):
+    with pytest.raises(InputError, match=r"takes an image alone. Use torchvision.transforms.v2"):
         Keyed(Everything())(scene(), keyed_generator(0))
     with pytest.raises(InputError, match="a callable"):
         Keyed("flip")
@@ -177,7 +175,12 @@ def run(data, module, *, epochs, path=None, **settings):
 
 def scenes_with(transform, **settings):
     return FolderData(
-        "scenes", task="classification", image_size=32, batch_size=8, scenes=(24, 8), train_transform=transform,
+        "scenes",
+        task="classification",
+        image_size=32,
+        batch_size=8,
+        scenes=(24, 8),
+        train_transform=transform,
         **settings,
     )  # fmt: skip
 

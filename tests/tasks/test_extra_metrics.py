@@ -69,7 +69,7 @@ def classifier(metrics, **settings):
 
 
 def test_names_of_the_task_are_refused() -> None:
-    with pytest.raises(InputError, match="but got 'top1'. Name it otherwise"):
+    with pytest.raises(InputError, match=r"but got 'top1'. Name it otherwise"):
         classifier({"top1": MulticlassAccuracy(3)})
     with pytest.raises(InputError, match="a MetricCollection, or a dict of metrics"):
         classifier([3])

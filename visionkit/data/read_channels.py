@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from visionkit.data.read_image import MAX_PIXELS, regular_file
@@ -95,7 +95,7 @@ def _pages(file: str, channels: int, max_pixels: int) -> np.ndarray:
                 return np.stack(pages)
             grey = channels == 1 and image.mode not in ("L", "F") and not image.mode.startswith("I")
             return np.array(image.convert("L") if grey else image)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return _by_tifffile(file, max_pixels)
 
 
@@ -104,7 +104,8 @@ def _by_tifffile(file: str, max_pixels: int) -> np.ndarray:
         import tifffile
     except ImportError:
         raise DataError(
-            "Expected an image that Pillow reads. TIFF files with more than four samples a pixel need tifffile: "
+            "Expected an image that Pillow reads. TIFF files with more than four samples a pixel need "
+            "tifffile: "
             "pip install tifffile. Or save a page a channel, or the array as .npy.",
             path=file,
             field="header",

@@ -14,7 +14,8 @@ def label_losses(logits: Tensor, labels: Tensor, *, kind: str, smoothing: float 
 
     Args:
         logits: `(B, K)`.
-        labels: `(B,)` int64 classes or soft `(B, K)` for "ce" and "bce"; `(B, K)` float for "multi" and "mse".
+        labels: `(B,)` int64 classes or soft `(B, K)` for "ce" and "bce"; `(B, K)` float for "multi"
+            and "mse".
         kind: "ce": cross-entropy over classes. "bce": one binary cross-entropy a class, the labels made
             one-hot, summed over classes (ResNet strikes back, arXiv 2110.00476). "multi": binary
             cross-entropy, mean over labels. "mse": squared error, mean over outputs.

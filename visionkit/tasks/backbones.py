@@ -174,7 +174,8 @@ class BackboneBuilder:
         """
         if self.images.backbone_options:
             raise InputError(
-                "backbone_options are for a backbone that is named. Give yours its settings where you make it."
+                "backbone_options are for a backbone that is named. Give yours its settings where you "
+                "make it."
             )
         channels = self.images.in_channels
         wrapped = wrap_module(

@@ -18,7 +18,8 @@ Size = tuple[int, int]
 
 # Arguments of timm's and torchvision's functions that a setting of ours fills.
 _FILLED = {
-    "pretrained": "init", "weights": "init", "checkpoint_path": "init", "pretrained_cfg": "the backbone's name",
+    "pretrained": "init", "weights": "init", "checkpoint_path": "init",
+    "pretrained_cfg": "the backbone's name",
     "pretrained_cfg_overlay": "the backbone's name", "num_classes": "num_classes", "in_chans": "in_channels",
     "img_size": "image_size", "image_size": "image_size", "output_stride": "output_stride",
     "replace_stride_with_dilation": "output_stride", "features_only": "create_backbone",

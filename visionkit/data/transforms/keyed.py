@@ -76,7 +76,10 @@ class Keyed:
         out.pop("truth", None)  # it is of the original image, to which what moved cannot be mapped back
         if moved:
             out["size"] = (int(image.shape[-2]), int(image.shape[-1]))
-        return _with_area(out) if "boxes" in sample else out
+        if "boxes" in sample:
+            out = _with_area(out)
+        result: Sample = out
+        return result
 
 
 class KeyedBatch:
@@ -104,10 +107,10 @@ class KeyedBatch:
 @contextmanager
 def _all_seeded(seed: int, transform: Any) -> Iterator[None]:
     """Draw from a seed inside the block, by whichever generator; the global ones go on as before after it."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 (others draw from it)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     numpy_seed = keyed_seed(seed, 1) % 2**32
     try:
-        np.random.seed(numpy_seed)  # noqa: NPY002
+        np.random.seed(numpy_seed)
         random.seed(keyed_seed(seed, 2))
         if hasattr(transform, "set_random_state"):
             transform.set_random_state(np.random.default_rng(numpy_seed), random.Random(numpy_seed))
@@ -116,7 +119,7 @@ def _all_seeded(seed: int, transform: Any) -> Iterator[None]:
         with seeded(seed):
             yield
     finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)
         random.setstate(python_state)
 
 
@@ -136,17 +139,17 @@ def _by_tv_tensors(transform: Callable[[Any], Any], sample: Sample) -> dict[str,
     given: dict[str, Any] = {"image": tv_tensors.Image(sample["image"])}
     if "boxes" in sample:
         form: Any = tv_tensors.BoundingBoxFormat.XYXY
-        given["boxes"] = tv_tensors.BoundingBoxes(sample["boxes"], format=form, canvas_size=(height, width))  # type: ignore[call-overload]
+        given["boxes"] = tv_tensors.BoundingBoxes(sample["boxes"], format=form, canvas_size=(height, width))
         given["labels"] = torch.arange(len(sample["boxes"]))
-    given |= {name: tv_tensors.Mask(sample[name]) for name in ("masks", "mask") if name in sample}  # type: ignore[literal-required]
+    given |= {name: tv_tensors.Mask(sample[name]) for name in ("masks", "mask") if name in sample}
     made = transform(given)
     if not isinstance(made, Mapping):
         raise InputError(expected("the transform", "to give the fields of a sample", type(made).__name__))
     changed = {name: _plain(made[name]) for name in given if name != "labels"}
     if "boxes" in sample:
-        kept = made["labels"].long()
+        remaining = made["labels"].long()
         changed["boxes"] = changed["boxes"].float()
-        changed |= {name: sample[name][kept] for name in _OBJECTS if name in sample}  # type: ignore[literal-required]
+        changed |= {name: sample[name][remaining] for name in _OBJECTS if name in sample}  # type: ignore[literal-required]
     return changed
 
 
@@ -167,12 +170,12 @@ def _by_keyword(transform: Callable[..., Any], sample: Sample) -> dict[str, Any]
     if "masks" in sample:
         changed["masks"] = torch.as_tensor(np.asarray(made["masks"])).to(sample["masks"].dtype)
     if "boxes" in sample:
-        kept = torch.as_tensor(np.asarray(made["labels"]), dtype=torch.int64).reshape(-1)
+        remaining = torch.as_tensor(np.asarray(made["labels"]), dtype=torch.int64).reshape(-1)
         boxes = torch.as_tensor(np.asarray(made["bboxes"], dtype=np.float32)).reshape(-1, 4)
         changed["boxes"] = boxes
-        changed |= {name: sample[name][kept] for name in _OBJECTS if name in sample}  # type: ignore[literal-required]
-        if "masks" in sample and len(changed["masks"]) != len(kept):
-            changed["masks"] = changed["masks"][kept]
+        changed |= {name: sample[name][remaining] for name in _OBJECTS if name in sample}  # type: ignore[literal-required]
+        if "masks" in sample and len(changed["masks"]) != len(remaining):
+            changed["masks"] = changed["masks"][remaining]
     return changed
 
 

@@ -48,7 +48,7 @@ class Pace:
         (since, before), (until, done) = self._counts[0], self._counts[-1]
         return (done - before) / (until - since) if done > before else None
 
-    def left(self, total: int | None) -> float | None:
+    def left(self, total: float | None) -> float | None:
         """Return the seconds to `total`; None before the rate can be measured."""
         rate = self.rate
         if not rate or total is None:

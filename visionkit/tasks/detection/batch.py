@@ -74,8 +74,8 @@ def _with_labels(target: Any, image: Any) -> Any:
     centre, extent = target["boxes"].float().view(-1, 4).split(2, dim=1)
     scale = torch.tensor([width, height] * 2, device=centre.device)
     boxes = torch.cat([centre - extent / 2, centre + extent / 2], dim=1) * scale
-    kept = {name: target[name] for name in ("iscrowd", "masks") if name in target}
-    return {"boxes": boxes, "labels": target["class_labels"], **kept}
+    others = {name: target[name] for name in ("iscrowd", "masks") if name in target}
+    return {"boxes": boxes, "labels": target["class_labels"], **others}
 
 
 def plain_target(target: Mapping[str, Any], image: Tensor) -> Mapping[str, Any]:

@@ -86,7 +86,8 @@ class Detector(TaskHooks):
         tta_sizes: Detect in the image with each of these short sides instead.
         metrics: Metrics of your own (a `torchmetrics.MetricCollection`, or metrics by name), logged as
             `val/NAME` and `test/NAME` beside the task's; they get lists of dicts, as
-            `torchmetrics.detection.MeanAveragePrecision` takes them, in the frame of the original images. No checkpoint holds them.
+            `torchmetrics.detection.MeanAveragePrecision` takes them, in the frame of the original
+            images. No checkpoint holds them.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
