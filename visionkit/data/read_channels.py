@@ -105,8 +105,7 @@ def _by_tifffile(file: str, max_pixels: int) -> np.ndarray:
     except ImportError:
         raise DataError(
             "Expected an image that Pillow reads. TIFF files with more than four samples a pixel need "
-            "tifffile: "
-            "pip install tifffile. Or save a page a channel, or the array as .npy.",
+            "tifffile: pip install tifffile. Or save a page a channel, or the array as .npy.",
             path=file,
             field="header",
         ) from None
