@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
 if TYPE_CHECKING:
     import lightning
+    from torchmetrics import Metric
 
 __all__ = [
     "BatchNormBase",
@@ -272,6 +271,8 @@ def merge_metric_states(metric: Metric, states: Sequence[tuple[int, dict[str, An
         metric: Of this process.
         states: Of each process: its number of updates, and its states by name.
     """
+    from torchmetrics.utilities.data import dim_zero_cat
+
     metric.distributed_available_fn = lambda: False
     given = [state for count, state in states if count]
     for name, reduce in metric._reductions.items() if given else ():

@@ -58,7 +58,8 @@ def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
         names = as_ids(ids)
         if is_image(images):  # a sample as a reader gives it: one image, and one of everything else
             if target == "targets":
-                known = [batch] if known is None and "boxes" in batch else known
+                if "boxes" in batch and not isinstance(known, Mapping | list | tuple):
+                    known = [batch]  # its "labels" are those of the boxes
                 known = [known] if isinstance(known, Mapping) else known
             images = images[None] if isinstance(images, Tensor) else [images]
         if names is not None and len(names) != len(images):
