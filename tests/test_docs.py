@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from visionkit import cli
 from visionkit.commands.recipes import list_recipes
+from visionkit.errors import install_extra
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -147,6 +149,21 @@ my_images = torch.stack([image for image, _ in my_val_set])
     page = tmp_path / "readme.md"
     page.write_text(f"```python\n{given}{code}\nassert len(found) == 1 and len(found[0]) == 8\n```\n")
     assert run_pages([page], tmp_path, slow=False) == {"readme.md": ""}
+
+
+def test_extras_are_installed_from_the_checkout() -> None:
+    """No index has the package: `install_extra` gives the command for messages, pages write the same."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras, named = set(project["optional-dependencies"]), set()
+    files = [*texts(), *(ROOT / "recipes").rglob("*"), *(ROOT / "visionkit").rglob("*.py")]
+    for file in filter(Path.is_file, files):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        assert f"{project['name']}[" not in text, file
+        for names in re.findall(r"""(?:\.\[|install_extra\(["'])([\w,-]+)["'\]]""", text):
+            assert set(names.split(",")) <= {*extras, "NAME"}, f"{file}: {names}"
+            named |= set(names.split(","))
+    assert {"demo", "export", "cluster", "java-scores", "loggers", "fast"} <= named
+    assert install_extra("export") == 'pip install ".[export]" in a checkout of visionkit'
 
 
 def test_links_between_pages_lead_somewhere() -> None:

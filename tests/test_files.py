@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from visionkit.errors import first_line
+from visionkit.errors import InputError, first_line
 from visionkit.files import (
     PART,
     file_digest,
     finite,
     is_free,
+    local_path,
     new_folder,
     remove_parts,
     to_plain,
@@ -97,3 +99,17 @@ def test_temporary_folders_of_killed_processes_go_too(tmp_path):
     (left / "x").write_text("four")
     assert remove_parts(tmp_path) == 4
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/run", "file:///etc/passwd", "simplecache::http://host/x"])
+def test_an_address_is_no_folder(tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    for given in (address, Path(address)):  # pathlib makes one slash of two
+        with pytest.raises(InputError, match=r"Expected a run on this machine, but got the address .*Name"):
+            local_path(given, "a run")
+        with pytest.raises(InputError, match="address"), new_folder(given):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "odd:").mkdir()
+    for given in ("odd:/run", "C:/runs", "runs", "/runs", "a:b"):
+        assert local_path(given) == Path(given)

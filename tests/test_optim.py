@@ -108,7 +108,9 @@ def test_the_schedule_does_not_depend_on_the_batch() -> None:
     assert describe_rate(0.1, OptimConfig(batch=10), 50) == (
         "learning rate 0.5 = 0.1 x 50 / 10 (given for 10 images an update, running 50)"
     )
-    assert "as given" in describe_rate(0.1, OptimConfig(), 50)
+    assert describe_rate(0.1, OptimConfig(), 50) == (
+        "learning rate 0.1, not scaled by the batch of 50 images an update"
+    )
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -14,7 +14,7 @@ from visionkit import __version__
 from visionkit.commands import check, compare, copy, describe, listing, pack, run, tune
 from visionkit.commands.trained import evaluate, export, page, predict, publish, watch
 from visionkit.errors import InputError, RunError, unknown_name
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 
 __all__ = ["main"]
 
@@ -100,7 +100,7 @@ def _print_error(error: Exception, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     name = "" if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
-    sys.stderr.write(printable(f"visionkit: {name}{error}\n"))
+    sys.stderr.write(for_terminal(f"visionkit: {name}{error}\n"))
     return code
 
 

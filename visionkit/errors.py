@@ -19,6 +19,7 @@ __all__ = [
     "RunError",
     "expected",
     "first_line",
+    "install_extra",
     "nearest",
     "printable",
     "unknown_name",
@@ -65,7 +66,7 @@ class DataError(InputError):
         self.path = None if path is None else str(path)
         self.record = record
         self.field = field
-        where = [] if path is None else [printable(str(path))]
+        where = [] if path is None else [printable(str(path)).replace("\n", "\\n")]
         where += [] if record is None else [f"record {record}"]
         where += [] if field is None else [f"field '{field}'"]
         message = printable(message)
@@ -99,6 +100,15 @@ def first_line(error: BaseException, *, prefer: tuple[str, ...] = (), limit: int
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = next((line for line in lines if any(word in line for word in prefer)), lines[0])
     return line.strip()[:limit]
+
+
+def install_extra(extra: str) -> str:
+    """Return the command that installs an extra: from a checkout, as no package index has this one.
+
+    Args:
+        extra: A name of `[project.optional-dependencies]` in `pyproject.toml`.
+    """
+    return f'pip install ".[{extra}]" in a checkout of visionkit'
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:

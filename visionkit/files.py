@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import hashlib
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
+
+from visionkit.errors import InputError
 
 __all__ = [
     "file_digest",
     "finite",
     "flush",
     "is_free",
+    "local_path",
     "new_folder",
     "process_exists",
     "remove_parts",
@@ -27,6 +32,33 @@ __all__ = [
 ]
 
 PART = ".visionkit-part"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+:/")  # "s3://b/x"; of "s3:" and "b" pathlib makes "s3:/b"
+
+
+def local_path(path: str | os.PathLike[str], what: str = "a file") -> Path:
+    """Return a path of this machine's file system.
+
+    Args:
+        path: A path as a user gave it, or a `Path` of that.
+        what: What is expected there, for the error.
+
+    Raises:
+        InputError: It is an address of another machine ("s3://bucket/run"), or longer than names can be.
+    """
+    text = os.fspath(path)
+    try:
+        os.stat(text)  # noqa: PTH116 (takes any name)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"Expected {what}, but no file has so long a name: {text}.") from error
+    except ValueError as error:
+        raise InputError(f"Expected {what}, but no file has such a name: {text!r} ({error}).") from error
+    if _ADDRESS.match(text) and not os.path.lexists(text.partition("/")[0]):
+        raise InputError(
+            f"Expected {what} on this machine, but got the address {text!r}. Name a local path: what is "
+            "read from elsewhere is downloaded first, what is written is copied there afterwards."
+        )
+    return Path(path)
 
 
 def write_atomic(
@@ -80,9 +112,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         path: The folder.
 
     Raises:
+        InputError: It is an address of another machine.
         OSError: It cannot be written.
     """
-    target = Path(path).absolute()
+    target = local_path(path, "a folder").absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     home = target if target.is_dir() else target.parent
     for holder in {home, target.parent}:

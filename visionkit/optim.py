@@ -126,7 +126,7 @@ def describe_rate(lr: float, config: OptimConfig, global_batch: int) -> str:
     """Return one line with the peak rate and how it was computed."""
     rate = scaled_rate(lr, config, global_batch)
     if not config.batch:
-        return f"learning rate {rate:g} as given, for {global_batch} images an update"
+        return f"learning rate {rate:g}, not scaled by the batch of {global_batch} images an update"
     return (
         f"learning rate {rate:g} = {lr:g} x {global_batch} / {config.batch} "
         f"(given for {config.batch} images an update, running {global_batch})"

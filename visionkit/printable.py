@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-__all__ = ["printable", "printable_values"]
+__all__ = ["for_terminal", "printable", "printable_values"]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line break
 
 
 def printable(text: str) -> str:
@@ -15,6 +18,11 @@ def printable(text: str) -> str:
     if text.isascii():
         return text
     return "".join(_escaped(char) if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
+def for_terminal(text: str) -> str:
+    r"""Return `text` as a terminal can show it: control characters, which file names may hold, as `\x1b`."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", printable(text))
 
 
 def _escaped(surrogate: str) -> str:

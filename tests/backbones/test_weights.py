@@ -95,7 +95,7 @@ def test_a_storage_larger_than_the_file_is_refused_before_allocation(tmp_path, t
 
 
 def test_bad_paths_say_what_to_do(tmp_path):
-    with pytest.raises(InputError, match="Download it first"):
+    with pytest.raises(InputError, match="downloaded first"):
         read_state_dict("https://example.org/w.pt")
     with pytest.raises(InputError, match="There is no such weights file"):
         read_state_dict(tmp_path / "none.pt")

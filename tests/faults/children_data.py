@@ -169,6 +169,7 @@ def load_hostile(folder: str, names: list[str], urls: list[str], every: int) -> 
 
     warnings.simplefilter("ignore")
     marker = Path(os.environ["VISIONKIT_MARKER"])
+    os.chdir(tempfile.mkdtemp(dir=folder))  # what an address is taken for, a relative path, is seen here
     top = Path(tempfile.mkdtemp(dir=folder))
     found, tried, ran = entries(), 0, []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -195,7 +196,7 @@ def load_hostile(folder: str, names: list[str], urls: list[str], every: int) -> 
                     ran.append(f"{name}: {kind}")
                     marker.rmdir()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return {"tried": tried, "ran": ran, "grown": grown}
+    return {"tried": tried, "ran": ran, "grown": grown, "left": sorted(map(str, Path().iterdir()))}
 
 
 def detect_faults() -> list[list[Any]]:

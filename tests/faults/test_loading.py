@@ -75,6 +75,7 @@ def test_nothing_is_executed(zygote, tmp_path, figure, port, every):
     assert ran == []
     assert not marker.exists()
     assert Counting.asked == 0, "nothing is fetched"
+    assert [one["left"] for one in told] == [[]] * 4, "no folder by the name of an address"
     grown = max(one["grown"] for one in told)
     assert grown < 600, f"{grown} MB"
     assert tried >= len(names) * len(payloads(marker)) // every

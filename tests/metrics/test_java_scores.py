@@ -25,7 +25,7 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/java")
     with monkeypatch.context() as hidden:
         hidden.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(InputError, match=r"lightning-visionkit\[java-scores\]"):
+        with pytest.raises(InputError, match=r'"\.\[java-scores\]"'):
             java_scores(SAID, TRUE)
 
     class Spec:

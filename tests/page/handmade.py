@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 CLASSES = ("red", "green", "blue")
+VIEWS = {"scales": [1.0], "flip": False, "windows": None}
 CROP = {"name": "CenterCrop", "size": 8, "fraction": 0.875}
 
 
@@ -61,17 +62,29 @@ def classifier(path: Path, *, metadata: bool = True, **more: Any) -> Path:
     return save(path, said, nodes, outputs, [("sides", [2, 3]), ("last", [1])])
 
 
-def segmenter(path: Path) -> Path:
+def segmenter(path: Path, **more: Any) -> Path:
     """The class of a pixel is its strongest colour."""
-    said = describe("segmentation", ["logits"], preprocess={"name": "Native"})
+    said = describe("segmentation", ["logits"], **{"preprocess": {"name": "Native"}, "views": VIEWS, **more})
     nodes = [helper.make_node("Identity", ["images"], ["logits"])]
     return save(path, said, nodes, [("logits", TensorProto.FLOAT, ["B", 3, "H", "W"])])
 
 
-def detector(path: Path) -> Path:
+def binary_segmenter(path: Path, names: list[str]) -> Path:
+    """One logit: whether a pixel is brighter than grey."""
+    said = describe("segmentation", ["logits"], preprocess={"name": "Native"}, views=VIEWS, class_names=names)
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "channels"], ["grey"], keepdims=1),
+        helper.make_node("Sub", ["grey", "half"], ["logits"]),
+    ]
+    constants = [("channels", [1]), ("half", np.float32(0.5))]
+    return save(path, said, nodes, [("logits", TensorProto.FLOAT, ["B", 1, "H", "W"])], constants)
+
+
+def detector(path: Path, *, masks: bool = False) -> Path:
     """Two boxes that do not depend on the image, and one behind the count, in a frame of 100 x 200."""
     resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": [100, 200], "max_size": 0}}
-    said = describe("detection", ["boxes", "scores", "labels", "count"], preprocess=resize, max_detections=3)
+    outputs = ["boxes", "scores", "labels", "count", *(["masks"] if masks else [])]
+    said = describe("detection", outputs, preprocess=resize, max_detections=3)
     boxes = np.array([[[10, 20, 110, 60], [100, 10, 190, 90], [0, 0, 1, 1]]], np.float32)
     values = [
         ("the_boxes", boxes),
@@ -79,11 +92,17 @@ def detector(path: Path) -> Path:
         ("the_labels", np.array([[2, 0, 0]])),
         ("the_count", np.array([2])),
     ]
+    if masks:  # a disc and a slope within their boxes, and nothing
+        y, x = np.mgrid[0:28, 0:28]
+        shapes = [np.exp(-((x - 13.5) ** 2 + (y - 13.5) ** 2) / 120), x / 27, 0 * x]
+        values.append(("the_masks", np.array([shapes], np.float32)))
     nodes = [helper.make_node("Identity", [f"the_{name}"], [name]) for name in said["outputs"]]
-    shapes = {"boxes": [1, 3, 4], "scores": [1, 3], "labels": [1, 3], "count": [1]}
-    kinds = {"boxes": TensorProto.FLOAT, "scores": TensorProto.FLOAT}
-    outputs = [(name, kinds.get(name, TensorProto.INT64), shape) for name, shape in shapes.items()]
-    return save(path, said, nodes, outputs, values)
+    kinds = dict.fromkeys(("boxes", "scores", "masks"), TensorProto.FLOAT)
+    given = [
+        (name, kinds.get(name, TensorProto.INT64), value.shape)
+        for name, (_, value) in zip(outputs, values, strict=True)
+    ]
+    return save(path, said, nodes, given, values)
 
 
 def captioner(path: Path, words: list[str]) -> Path:

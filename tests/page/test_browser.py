@@ -18,8 +18,9 @@ from PIL import Image
 pytest.importorskip("onnx", reason="needs onnx (the extra export)")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime (the extra export)")
 
-from tests.page.handmade import captioner, classifier, detector, segmenter
+from tests.page.handmade import binary_segmenter, captioner, classifier, detector, segmenter
 from tests.watch.browser import CHROMIUM, Browser
+from visionkit.predict import load
 from visionkit.predict.page import Runtime, page, write_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (the Debian package chromium)")
@@ -184,6 +185,39 @@ def test_boxes_in_the_frame_of_the_image_and_a_slider(tmp_path: Path, ort, brows
             key = {"key": "ArrowLeft", "code": "ArrowLeft", "windowsVirtualKeyCode": 37}
             browser.call("Input.dispatchKeyEvent", type=kind, **key)
     browser.wait(f"{text}.includes('1 blue, 1 red')")
+    check_looks(browser)
+
+
+def test_masks_of_objects_are_those_of_the_library(tmp_path: Path, ort, browser, photo) -> None:
+    made = write_page(detector(tmp_path / "model.onnx", masks=True), tmp_path / "page", runtime=ort)
+    open_page(browser, made.index.as_uri())
+    answer_to(browser, photo)
+    shown = browser.ask("answer.masks.map(m => ({...m, bits: [...m.bits]}))")
+    expected = load(tmp_path / "model.onnx", device="cpu")(photo)[0].prediction.masks.numpy()
+    assert len(shown) == len(expected) == 2
+    for mask, whole in zip(shown, expected, strict=True):
+        pasted = np.zeros((90, 140), bool)
+        rows, columns = (
+            slice(mask[at], mask[at] + mask[long]) for at, long in (("top", "height"), ("left", "width"))
+        )
+        pasted[rows, columns] = np.array(mask["bits"]).reshape(mask["height"], mask["width"])
+        assert 300 < whole.sum() < pasted.size / 2
+        assert (pasted != whole).mean() < 1e-3
+    check_looks(browser)
+
+
+@pytest.mark.parametrize("names", [["dark", "bright"], []])
+def test_one_logit_gives_two_classes_of_two_colours(tmp_path: Path, ort, browser, photo, names) -> None:
+    made = write_page(binary_segmenter(tmp_path / "model.onnx", names), tmp_path / "page", runtime=ort)
+    open_page(browser, made.index.as_uri())
+    found = answer_to(browser, photo)
+    expected = load(tmp_path / "model.onnx", device="cpu")(photo)[0]
+    mask = expected.prediction.mask.numpy()
+    assert 0.1 < mask.mean() < 0.9
+    assert (found["map"] != mask).mean() < 1e-3
+    assert {each["name"] for each in found["classes"]} == {*(names or ["class 0", "class 1"])}
+    swatches = "[...document.querySelectorAll('#result .swatch')].map(s => s.style.background)"
+    assert len(set(browser.ask(swatches))) == 2
     check_looks(browser)
 
 

@@ -27,6 +27,8 @@ onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
+from tests.page.handmade import binary_segmenter, classifier, detector, segmenter  # noqa: E402
+
 NAMES = ("a", "b", "c")
 BACKBONE = {"backbone": "timm/test_resnet", "init": "scratch"}
 CROP = {"name": "CenterCrop", "size": 64, "fraction": 1.0}
@@ -216,7 +218,7 @@ def test_what_cannot_be_exported_is_named(images, tmp_path, monkeypatch):
         export(task, tmp_path / "x.onnx", images=images)
     (tmp_path / "x.onnx").rmdir()
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    with pytest.raises(InputError, match=r"lightning-visionkit\[export\]"):
+    with pytest.raises(InputError, match=r'"\.\[export\]"'):
         export(task, tmp_path / "x.onnx", images=images)
     assert list(tmp_path.iterdir()) == []
 
@@ -285,6 +287,47 @@ def test_a_file_of_others_is_refused(tmp_path):
         read_metadata(tmp_path / "none.txt")
     with pytest.raises(InputError, match="address"):
         read_metadata("http://localhost/x.onnx")
+
+
+def test_views_and_names_of_an_altered_file_are_refused(tmp_path, images):
+    wrong = [
+        (segmenter, {"views": {"scale": [1.0]}}, "its views are not scales"),
+        (segmenter, {"views": {"windows": {"size": 3}}}, "its views are not scales"),
+        (segmenter, {"views": {"scales": []}}, "its views are not scales"),
+        (segmenter, {"class_names": ["a"]}, "3 names, one a class"),
+        (classifier, {"class_names": ["a", "b"]}, "3 names, one a class"),
+    ]
+    for make, more, why in wrong:
+        with pytest.raises(DataError, match=why):
+            load(make(tmp_path / "x.onnx", **more), device="cpu")
+    predictor = load(detector(tmp_path / "x.onnx"), device="cpu")
+    predictor.model.metadata["class_names"] = ["a"]
+    with pytest.raises(InputError, match=r"labels beyond its 1 class names \(a\)"):
+        predictor(images[0])
+
+
+def test_predict_writes_what_exported_files_give(tmp_path, images, capsys):
+    """Masks and numbers too, in every format that their kind has."""
+    from PIL import Image
+
+    Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    files = {
+        "masks": detector(tmp_path / "masks.onnx", masks=True),
+        "binary": binary_segmenter(tmp_path / "binary.onnx", ["dark", "bright"]),
+        "regression": export(_task("regression"), tmp_path / "regression.onnx", images=images).path,
+    }
+    rows = {}
+    for name, file in files.items():
+        words = ["predict", file, tmp_path / "a.png", "--out", tmp_path / name, "--formats", "all"]
+        assert cli.main([*map(str, words), "--device", "cpu"]) == 0, capsys.readouterr().err
+        rows[name] = json.loads((tmp_path / name / "predictions.jsonl").read_text())
+    assert len(rows["masks"]["masks"]) == 2
+    results = json.loads((tmp_path / "masks" / "coco" / "predictions.json").read_text())
+    assert [row["segmentation"] for row in results] == rows["masks"]["masks"]
+    assert {row["name"] for row in rows["binary"]["classes"]} <= {"dark", "bright"}
+    assert (tmp_path / "binary" / "masks" / "masks" / "a.png").stat().st_size
+    assert max(rows["regression"]["values"]) > 1000  # the units of the targets
+    assert (tmp_path / "regression" / "predictions.csv").read_text().startswith("image,a,b,c\n")
 
 
 def test_the_verb_says_what_it_wrote(images, tmp_path, capsys):

@@ -97,6 +97,7 @@ def test_sentences():
     assert content["n_best"] == [["a dog", -1.5], ["a cat", None]]
     assert content["path"] == "caf\\xe9.png"
     assert result.summary() == "a dog"
+    assert repr(result) == "Result('caf\\\\xe9.png', 6 x 4 pixels, captioning: a dog)"
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

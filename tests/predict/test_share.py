@@ -191,6 +191,17 @@ def test_timm_loads_the_backbone_strictly_and_sees_the_same(kind, tmp_path):
     assert "backbone from w.safetensors; the rest is new" in again.init_note
 
 
+def test_timm_gives_numbers_in_the_units_of_the_targets(tmp_path):
+    units = {"target": "regression", "target_mean": [1900.0, -3.0, 0.5], "target_std": [50.0, 2.0, 0.1]}
+    task = small_task("Classifier", **units)
+    made = timm_weights(task, tmp_path / "w.safetensors")
+    model = eval(made.call.replace("'w", f"'{tmp_path}/w"), {"timm": timm}).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(task.normalize(images)), task(images), rtol=1e-5, atol=1e-5)
+    assert "Its numbers are in the units of the targets." in made.notes
+
+
 def test_what_timm_cannot_have_is_refused_by_name(tmp_path):
     file = tmp_path / "w.safetensors"
     group = small_task("Segmenter", transfer=tasks.segmentation.task.TransferConfig(norm="group"))

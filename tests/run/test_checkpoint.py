@@ -160,7 +160,7 @@ def test_environment_switch_does_not_weaken_it(saved, monkeypatch):
 
 def test_addresses_folders_and_missing_files_are_refused(tmp_path):
     for path, text in (
-        ("https://example.org/a.ckpt", "local file"),
+        ("https://example.org/a.ckpt", "on this machine, but got the address"),
         (tmp_path, "regular file"),
         (tmp_path / "none.ckpt", "no such file"),
     ):

@@ -248,7 +248,7 @@ def test_rate_follows_the_global_batch_and_the_banner_says_so(environment, tmp_p
     plan = schedule_length(one, data, 4)
     told = banner_text(one, TinyTask(), data, trainer, choose_policy(one), tmp_path, plan, None)
     assert "batch     7 x 4 process(es) x 1 accumulated = 28" in told
-    assert "learning rate 0.1 as given, for 28 images an update" in told
+    assert "learning rate 0.1, not scaled by the batch of 28 images an update" in told
 
 
 def test_the_banner_counts_in_words_that_fit():

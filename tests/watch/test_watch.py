@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -140,6 +142,44 @@ def test_states_progress_and_what_is_new(tmp_path: Path) -> None:
         assert again[key]["curves"]["rows"] == []
 
 
+def test_runs_of_several_folders_at_once(tmp_path: Path) -> None:
+    """Runs of one name are told apart; each gets its own rows, images and predictions, and may come and go."""
+    tops = [tmp_path / "a", tmp_path / "b"]
+    for number, top in enumerate(tops):
+        run = top / "scratch-f1-s0"
+        begin(run, "scratch")
+        rows = "".join(f"{step},0,{100 * step},train,loss,{number}.5\r\n" for step in range(1, 4 + number))
+        (run / "metrics.csv").write_text(HEADER + rows)
+        (run / "figures" / "watch").mkdir(parents=True)
+        Image.new("RGB", (8, 8), ("red", "blue")[number]).save(run / "figures" / "watch" / "0.png")
+        (run / "predictions").mkdir()
+        line = {"id": top.name, "image": "figures/val/000.png"}
+        (run / "predictions" / "val.jsonl").write_text(json.dumps(line) + "\n")
+    with serving(*tops, tops[1]) as server:
+        first = state(server)
+        keys = [each["key"] for each in first]
+        assert [Path(each["folder"]).parent.name for each in first] == ["a", "b"]
+        assert len(set(keys)) == 2
+        assert [len(each["curves"]["rows"]) for each in first] == [3, 4]
+        with (tops[1] / "scratch-f1-s0" / "metrics.csv").open("a") as file:
+            file.write("5,0,500,train,loss,9\r\n")
+        query = f"known={keys[0]}:0:3&known={keys[1]}:0:4"
+        with ThreadPoolExecutor(8) as pool:  # pages in several browsers
+            shown = list(pool.map(lambda _: state(server, query), range(16)))
+        assert all(each == shown[0] for each in shown)
+        assert [each["curves"]["rows"] for each in shown[0]] == [[], [[0, 500, 9.0]]]
+        images = [ask(server, f"/file/{key}/figures/watch/0.png")[1] for key in keys]
+        assert images == [(top / "scratch-f1-s0/figures/watch/0.png").read_bytes() for top in tops]
+        assert images[0] != images[1]
+        told = [json.loads(ask(server, f"/api/predictions/{key}")[1]) for key in keys]
+        assert [[row["id"] for row in rows] for rows in told] == [["a"], ["b"]]
+        shutil.rmtree(tops[0] / "scratch-f1-s0")
+        begin(tops[0] / "pretrained-f1-s0", "pretrained")
+        assert [each["name"] for each in state(server)] == ["pretrained-f1-s0", "scratch-f1-s0"]
+        assert ask(server, f"/file/{keys[0]}/figures/watch/0.png")[0] == 404
+        assert ask(server, f"/file/{keys[1]}/figures/watch/0.png")[0] == 200
+
+
 @pytest.mark.parametrize(
     ("config", "plan"),
     [("seeds: 3\nfractions: {a: b}\n", '{"images": "many"}'), ("when: 2026-13-45\n", "[" * 5000)],
@@ -216,7 +256,7 @@ def test_the_command_names_what_is_wrong_and_ends_quietly(tmp_path: Path, capsys
     assert "no run yet" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, wrong = process.communicate(timeout=60)
-    assert (process.returncode, wrong.strip()) == (130, "")
+    assert (process.returncode, wrong.strip()) == (130, "The page has ended.")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (the Debian package chromium)")

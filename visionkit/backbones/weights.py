@@ -19,9 +19,10 @@ from torch import Tensor
 
 from visionkit.backbones.sources.trained import WEIGHTS, published_config, trained_file
 from visionkit.errors import InputError, first_line, nearest
-from visionkit.files import file_digest
+from visionkit.files import file_digest, local_path
 
 __all__ = [
+    "REFUSALS",
     "WeightsInfo",
     "check_file",
     "checkpoint_record",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _MAX_BYTES = 16 * 2**30
-_REFUSALS = ("Unsupported", "GLOBAL")  # in lines of torch's unpickler that name the reason
+REFUSALS = ("Unsupported", "GLOBAL")  # in lines of torch's unpickler that name the reason
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "state_dict_ema")
 _LEGACY_PICKLES = 4  # magic number, protocol version, system facts, then the object itself
 
@@ -196,7 +197,7 @@ def read_state_dict(
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{file}: Refused to read this weights file: it holds more than tensors, and reading it could "
-            f"run code ({first_line(error, prefer=_REFUSALS)}). Save only `model.state_dict()`, best with "
+            f"run code ({first_line(error, prefer=REFUSALS)}). Save only `model.state_dict()`, best with "
             "safetensors.torch.save_file."
         ) from error
     except InputError:
@@ -204,19 +205,13 @@ def read_state_dict(
     except Exception as error:
         raise InputError(
             f"{file}: The weights file is damaged or incomplete ({type(error).__name__}: "
-            f"{first_line(error, prefer=_REFUSALS)}). Fetch or save it again."
+            f"{first_line(error, prefer=REFUSALS)}). Fetch or save it again."
         ) from error
     return _named_tensors(raw, file) if prefix is None else _part(raw, file, prefix)
 
 
 def _local_file(path: str | Path, max_bytes: int) -> Path:
-    text = str(path)
-    if "://" in text:
-        raise InputError(
-            f"Expected a weights file on this machine, but got the address {text!r}. "
-            "Download it first and give its path."
-        )
-    file = Path(text).expanduser()
+    file = local_path(path, "a weights file").expanduser()
     if not file.exists():
         raise InputError(
             f"{file}: There is no such weights file. Give the path of a safetensors or torch.save file."

@@ -12,6 +12,7 @@ from typing import Any
 
 from visionkit.compare.curves import Curve
 from visionkit.errors import InputError, RunError
+from visionkit.files import local_path
 
 __all__ = ["RunRecord", "find_runs", "read_run", "runs_inside"]
 
@@ -111,7 +112,7 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     """
     runs: dict[Path, None] = {}
     skipped: list[str] = []
-    for given in map(Path, folders):
+    for given in (local_path(folder, "a run folder") for folder in folders):
         if not given.is_dir():
             if not given.exists():
                 raise InputError(f"{given} does not exist. {HINT}")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visionkit.errors import InputError, RunError, expected, unknown_name
+from visionkit.errors import InputError, RunError, expected, install_extra, unknown_name
 from visionkit.metrics.ngrams import check_caption_sets
 
 __all__ = ["java_scores"]
@@ -58,7 +58,7 @@ def java_scores(
     if importlib.util.find_spec("pycocoevalcap") is None:
         raise InputError(
             "Expected the package pycocoevalcap, which contains METEOR and SPICE, but it is not installed. "
-            "pip install 'lightning-visionkit[java-scores]'."
+            f"Install the extra: {install_extra('java-scores')}."
         )
     lines = {index: [_line(candidate)] for index, candidate in enumerate(candidates)}
     reference_lines = {index: [_line(r) for r in image] for index, image in enumerate(references)}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from visionkit.backbones.sources.trained import WEIGHTS, checkpoint_of, choose_run, published_config
 from visionkit.backbones.weights import checkpoint_record
 from visionkit.errors import DataError, InputError
+from visionkit.files import local_path
 from visionkit.predict.export.state_file import read_state
 from visionkit.predict.kinds import KINDS
 from visionkit.run.storage.checkpoint import load_checkpoint
@@ -53,9 +54,7 @@ def load_task(path: str | Path, *, which: str = "best") -> Loaded:
     """
     if which not in ("best", "last"):
         raise InputError(f"Expected which to be best or last, but got {which!r}.")
-    location = Path(path)
-    if "://" in str(path):
-        raise InputError(f"Expected a run on this machine, but got the address {path!s}. Download it first.")
+    location = local_path(path, "a run")
     if not location.exists():
         raise InputError(
             f"Expected a run folder, a checkpoint or a published folder at {location}, but there is nothing. "

@@ -42,6 +42,10 @@ class Result:
     class_names: tuple[str, ...]
     image: Tensor
 
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"Result({printable(self.id)!r}, {width} x {height} pixels, {self.kind}: {self.summary()})"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as values for JSON.
 

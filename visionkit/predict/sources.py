@@ -16,6 +16,7 @@ from torch import Tensor
 
 from visionkit.data.read_image import IMAGE_SUFFIXES, read_image
 from visionkit.errors import InputError, expected
+from visionkit.files import local_path
 from visionkit.tasks.image_inputs import as_image
 
 __all__ = ["SourceItem", "source_items"]
@@ -72,7 +73,7 @@ def _flat(source: Any) -> Iterator[Any]:
 
 
 def _paths(name: str) -> Iterator[str]:
-    path = Path(name)
+    path = local_path(name, "an image, a folder or a glob")
     if path.is_dir():
         yield from _files(sorted(each for each in path.rglob("*") if each.is_file()), f"the folder {name}")
     elif path.exists():

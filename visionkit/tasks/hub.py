@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from visionkit.backbones.sources.trained import CONFIG, WEIGHTS, check_digest, published_config
 from visionkit.backbones.weights import check_file, read_state_dict
 from visionkit.errors import DataError, InputError, RunError, first_line
-from visionkit.files import file_digest, new_folder
+from visionkit.files import file_digest, local_path, new_folder
 from visionkit.tasks.model_card import make_card
 from visionkit.tasks.saved_settings import plain_settings, refuse_other_task
 
@@ -62,7 +62,7 @@ class HubMixin(ModelHubMixin):
         Raises:
             RunError: The folder cannot be written.
         """
-        folder = Path(save_directory)
+        folder = local_path(save_directory, "a folder to write")
         if folder.exists() and not folder.is_dir():
             raise InputError(f"Expected a folder to write at {folder}, but it is a file.")
         card = not (folder / "README.md").exists()

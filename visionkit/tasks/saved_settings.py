@@ -12,7 +12,7 @@ from torch import Tensor
 from visionkit.backbones.weights import check_file, checkpoint_record
 from visionkit.config import check_limits
 from visionkit.errors import InputError, expected, unknown_name
-from visionkit.files import to_plain
+from visionkit.files import local_path, to_plain
 
 __all__ = ["config_from", "plain_settings", "refuse_other_task", "refuse_unsafe", "task_name"]
 
@@ -54,10 +54,11 @@ def refuse_unsafe(path: Any, weights_only: bool | None, hparams_file: Any = None
     Raises:
         InputError: The text names what to do.
     """
-    if "://" in str(path) or not weights_only or hparams_file is not None:
-        fix = "Download it first; a file with more than tensors and plain values is not loaded, and a "
-        fix += "checkpoint holds its own settings (no hparams_file)."
-        raise InputError(expected("a checkpoint", "a file on this machine, weights_only", str(path), fix=fix))
+    local_path(path, "a checkpoint")
+    if not weights_only or hparams_file is not None:
+        fix = "A file with more than tensors and plain values is not loaded, and a checkpoint holds its own "
+        fix += "settings (no hparams_file)."
+        raise InputError(expected("a checkpoint", "loaded with weights_only", str(path), fix=fix))
     check_file(path)
 
 

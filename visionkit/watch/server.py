@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from visionkit import __version__
 from visionkit.errors import InputError
+from visionkit.files import local_path
 from visionkit.watch.drawing import Drawing
 from visionkit.watch.run_folder import RunFolder, all_runs
 
@@ -59,7 +60,7 @@ class WatchServer:
     """
 
     def __init__(self, folders: Sequence[str | Path], *, port: int = 0) -> None:
-        self._folders = [_existing(Path(folder)) for folder in folders]
+        self._folders = [_existing(local_path(folder, "a run folder")) for folder in folders]
         self._runs: dict[str, RunFolder] = {}
         self._lock = threading.Lock()
         if not 0 <= port <= 65535:

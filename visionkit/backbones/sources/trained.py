@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.errors import DataError, InputError
-from visionkit.files import file_digest
+from visionkit.files import PART, file_digest
 
 __all__ = [
     "CONFIG",
@@ -119,7 +119,7 @@ def choose_run(folder: str | Path) -> tuple[Path, str]:
         )
     runs = sorted(child for child in location.iterdir() if child.is_dir() and _has_checkpoint(child))
     if not runs:
-        inside = sorted(child.name for child in location.iterdir())[:5]
+        inside = sorted(child.name for child in location.iterdir() if not child.name.endswith(PART))[:5]
         holds = f"holds {', '.join(inside)}" if inside else "is empty"
         raise InputError(
             f"Expected a run, or a folder of runs, at {location}, but it {holds} and no run has a checkpoint."

@@ -21,14 +21,14 @@ def main(argv: Sequence[str]) -> int:
     parser = _parser()
     args = parser.parse(argv)
     from visionkit.predict.evaluation.arms import arms_text, finished_runs, write_arms
-    from visionkit.predict.evaluation.result import out_folder
+    from visionkit.predict.evaluation.result import free_folder
 
     runs = finished_runs(args.run)
     if len(runs) < 2:
         sys.stdout.write(f"{_evaluate(args, args.run, args.out).text()}\n")
     else:
         if args.out:
-            out_folder(args.out, overwrite=args.overwrite)
+            free_folder(args.out, overwrite=args.overwrite)
         done = [_evaluate(args, run, args.out and Path(args.out) / run.name) for run in runs]
         sys.stdout.write(f"{arms_text(done)}\n")
         if args.out:

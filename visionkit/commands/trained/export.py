@@ -9,7 +9,7 @@ from typing import Any
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.errors import unknown_name
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 
 __all__ = ["main"]
 
@@ -54,9 +54,9 @@ def main(argv: Sequence[str]) -> int:
         which=args.which,
     )
     size = made.path.stat().st_size / 1e6
-    sys.stdout.write(printable(f"{made.path}: {size:,.1f} MB, {made.metadata['kind']}\n"))
+    sys.stdout.write(for_terminal(f"{made.path}: {size:,.1f} MB, {made.metadata['kind']}\n"))
     for line in (*_figures(made.metadata, made.speed), *made.notes):
-        sys.stdout.write(printable(f"{line}\n"))
+        sys.stdout.write(for_terminal(f"{line}\n"))
     return 0
 
 

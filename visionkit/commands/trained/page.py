@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.errors import InputError
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 
 __all__ = ["main"]
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         else f"Open it in a browser, put the folder on any web server, or try one: {serve}"
     )
     lines = (f"{page.index}  {page.size / 1e6:.0f} MB", *page.notes, how)
-    sys.stdout.write(printable("\n".join(lines) + "\n"))
+    sys.stdout.write(for_terminal("\n".join(lines) + "\n"))
     return 0
 
 

@@ -16,7 +16,7 @@ from visionkit.commands.progress import ImageProgress
 from visionkit.errors import DataError, InputError, expected
 from visionkit.predict.writers.earlier import check_free
 from visionkit.predict.writers.formats import EVERY_KIND, FORMATS, check_formats
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.feedback.pace import duration
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _report(writers: Writers, progress: ImageProgress) -> None:
     ]
     for name in writers.formats if writers.count else ():
         lines.append(f"  {'  '.join(FORMATS[name].files):<44}{FORMATS[name].text}")
-    sys.stdout.write(printable("\n".join(lines)) + "\n")
+    sys.stdout.write(for_terminal("\n".join(lines)) + "\n")
     for note in writers.close():
         _write(note)
 
@@ -193,4 +193,4 @@ def _stoppable() -> Iterator[_Stop]:
 
 
 def _write(text: str) -> None:
-    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.write(f"{for_terminal(text)}\n")

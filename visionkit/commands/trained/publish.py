@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from visionkit.commands.arguments import VerbParser
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 
 __all__ = ["main"]
 
@@ -35,5 +35,5 @@ def main(argv: Sequence[str]) -> int:
     lines = [*done.notes, f"published   {done.folder}: {', '.join(done.files)}"]
     if done.timm is not None:
         lines += [f"timm        {done.timm.file}: {done.timm.call}", *done.timm.notes]
-    sys.stdout.write(printable("\n".join(lines)) + "\n")
+    sys.stdout.write(for_terminal("\n".join(lines)) + "\n")
     return 0

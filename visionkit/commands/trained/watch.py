@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Sequence
 
 from visionkit.commands.arguments import VerbParser
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 
 __all__ = ["main"]
 
@@ -36,14 +36,14 @@ def main(argv: Sequence[str]) -> int:
     try:
         count = len(server.runs())
         runs = f"{count} run{'s' * (count != 1)}" if count else "no run yet, waiting for the first"
-        sys.stdout.write(printable(f"{runs}  {server.address}\nCtrl-C ends this page; the runs go on.\n"))
+        sys.stdout.write(for_terminal(f"{runs}  {server.address}\nCtrl-C ends this page; the runs go on.\n"))
         sys.stdout.flush()
         if not args.no_browser and _has_screen():
             with contextlib.suppress(webbrowser.Error):
                 webbrowser.open(server.address)
         server.serve()
     except KeyboardInterrupt:
-        sys.stderr.write("\n")
+        sys.stderr.write("\nThe page has ended.\n")
         return 130
     finally:
         server.release()

@@ -11,6 +11,7 @@ from visionkit.compare.comparison import arm_name
 from visionkit.compare.run_record import runs_inside
 from visionkit.compare.statistics import seed_statistics
 from visionkit.compare.summary import format_statistics
+from visionkit.files import local_path
 from visionkit.predict.evaluation.result import Evaluation
 from visionkit.printable import printable
 from visionkit.run.storage.disk import write_file
@@ -26,7 +27,7 @@ def finished_runs(path: str | Path) -> list[Path]:
     Args:
         path: A folder.
     """
-    folder = Path(path)
+    folder = local_path(path, "a run")
     if not folder.is_dir() or (folder / "checkpoints").is_dir():
         return []
     return [run for run in runs_inside(folder) if (run / "result.json").is_file()]

@@ -19,7 +19,7 @@ from visionkit.data.datamodule import DataModule
 from visionkit.data.splits import fingerprint, subset
 from visionkit.errors import InputError, expected
 from visionkit.predict.evaluation.figures import draw_scores, image_callbacks
-from visionkit.predict.evaluation.result import Evaluation, computed, out_folder, stored_scores
+from visionkit.predict.evaluation.result import Evaluation, computed, free_folder, stored_scores
 from visionkit.predict.evaluation.run_data import RunFiles, read_run_files
 from visionkit.predict.evaluation.subject import (
     Subject,
@@ -93,7 +93,7 @@ def evaluate(
     for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
         if value < 0:
             raise InputError(expected(name, "0 or more", value))
-    folder = None if out is None else out_folder(out, overwrite=overwrite)
+    folder = None if out is None else free_folder(out, overwrite=overwrite)
     loaded = load_task(path, which=which)
     run = read_run_files(loaded.run_folder)
     subject = open_subject(loaded, run, data, split, options or {})
@@ -106,12 +106,13 @@ def evaluate(
     policy = _policy(loaded, run, device, precision)
     work = _Work(loaded, run, subject, module, policy)
     scored = take_frequency(loaded, run, subject)
-    work.run(folder, progress=progress)
-    if not scored:
-        work.metrics.pop(f"{split}/cider_d", None)
-    evaluation = work.evaluation(complete=len(reader) == len(subject.original))
-    if folder is not None:
-        evaluation.write(folder)
+    with nullcontext() if folder is None else hold([folder]):
+        work.run(folder, progress=progress)
+        if not scored:
+            work.metrics.pop(f"{split}/cider_d", None)
+        evaluation = work.evaluation(complete=len(reader) == len(subject.original))
+        if folder is not None:
+            evaluation.write(folder)
     return evaluation
 
 
@@ -135,7 +136,7 @@ class _Work:
             callbacks = self._callbacks(folder, scratch)
             trainer = self._trainer(callbacks, scratch, progress=progress)
             began = time.perf_counter()
-            with interruptible(), nullcontext() if folder is None else hold([folder]):
+            with interruptible():
                 trainer.validate(self.loaded.task, datamodule=self.module, verbose=False)
             self.seconds = time.perf_counter() - began
         split, subject = self.subject.split, self.subject

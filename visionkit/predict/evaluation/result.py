@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.errors import InputError
-from visionkit.files import finite, to_plain
+from visionkit.files import finite, is_free, local_path, to_plain
 from visionkit.printable import printable, printable_values
-from visionkit.run.storage.disk import check_writable, write_file
+from visionkit.run.storage.disk import write_file
 
-__all__ = ["Evaluation", "computed", "out_folder", "stored_scores"]
+__all__ = ["Evaluation", "computed", "free_folder", "stored_scores"]
 
 SCHEMA = 1
 
@@ -131,24 +131,24 @@ class Evaluation:
         return "\n".join([head, *rows, *([tail] * bool(tail))])
 
 
-def out_folder(out: str | Path, *, overwrite: bool) -> Path:
-    """Make a folder for an evaluation.
+def free_folder(out: str | Path, *, overwrite: bool) -> Path:
+    """Return a folder that an evaluation may write into; nothing is made.
 
     Args:
         out: The folder.
         overwrite: Whether it may hold files already.
 
     Raises:
-        InputError: It holds files.
-        RunError: It cannot be written.
+        InputError: It holds files, is a file, or is no path of this machine.
     """
-    folder = Path(out)
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    folder = local_path(out, "a folder for --out")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"Expected a folder for --out, but {folder} is a file. Choose another.")
+    if not overwrite and not is_free(folder):
         raise InputError(
             f"Expected an empty or new folder for --out, but {folder} holds files. Choose another, or give "
             "--overwrite (overwrite=True)."
         )
-    check_writable(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from visionkit.errors import InputError, RunError, first_line, unknown_name
-from visionkit.files import write_atomic
+from visionkit.files import local_path, write_atomic
 from visionkit.predict.export.check import check_graph, reference
 from visionkit.predict.export.check_images import check_batches, check_images
 from visionkit.predict.export.graphs import make_graph
@@ -82,7 +82,7 @@ def export(
     """
     if format not in SUFFIXES:
         raise unknown_name("export format", format, SUFFIXES)
-    target = Path(file)
+    target = local_path(file, "a file to write")
     if target.suffix != SUFFIXES[format]:
         raise InputError(f"Expected a file that ends in {SUFFIXES[format]} for {format}, but got {target}.")
     if not target.parent.is_dir():

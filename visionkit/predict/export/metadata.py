@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from visionkit import __version__
-from visionkit.errors import DataError, InputError, expected, unknown_name
-from visionkit.files import finite, to_plain
+from visionkit.errors import DataError, InputError, expected, install_extra, unknown_name
+from visionkit.files import finite, local_path, to_plain
 from visionkit.predict.kinds import KINDS, kind_of
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
 from visionkit.tasks.hooks import TaskHooks
@@ -83,7 +83,7 @@ def install(package: str) -> Any:
     except ImportError as error:
         raise InputError(
             f"ONNX files need the package {package}, which is not installed ({error}). Install the extra: "
-            'pip install "lightning-visionkit[export]".'
+            f"{install_extra('export')}."
         ) from error
 
 
@@ -97,10 +97,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         InputError: Nothing is there, or its ending is another.
         DataError: It is damaged, or was not written by `export`.
     """
-    file = Path(path)
+    file = local_path(path, "an exported file")
     readers = {".onnx": _of_onnx, ".pt2": _of_program, ".safetensors": _of_safetensors}
-    if "://" in str(path):
-        raise InputError(f"Expected a file on this machine, but got the address {path!s}. Download it first.")
     if file.suffix not in readers:
         raise unknown_name("ending of an exported file", file.suffix, readers)
     if not file.is_file():

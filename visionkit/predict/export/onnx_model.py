@@ -57,6 +57,8 @@ class OnnxModel:
         missing = {*_NEEDED[self.metadata["kind"]](self.metadata)} - {*self.outputs}
         if missing:
             raise DataError(expected("its outputs", f"with {sorted(missing)}", self.outputs), path=path)
+        _check_names(self.session, self.metadata, path)
+        self.views = _views(self.metadata, path)
         self._make = _MAKERS[self.metadata["kind"]]
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
@@ -79,6 +81,31 @@ class OnnxModel:
             ids: One name an image.
         """
         return self._make(self, torch.stack(images), sizes, ids)
+
+
+def _check_names(session: Any, metadata: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse names of classes that are not as many as the graph gives values, where its shape says it."""
+    names, given = metadata["class_names"], session.get_outputs()[0].shape
+    kind, count = metadata["kind"], given[1] if len(given) > 1 else None
+    if kind == "segmentation" and count == 1:  # one logit: the background and the class
+        count = 2
+    if (
+        names
+        and kind in ("classification", "segmentation")
+        and isinstance(count, int)
+        and len(names) != count
+    ):
+        raise DataError(expected("class_names", f"{count} names, one a class", names), path=path)
+
+
+def _views(metadata: Mapping[str, Any], path: str | Path) -> Views:
+    """Return the views that a segmenter joins; of other kinds the plain one."""
+    settings = dict(metadata.get("views") or {})
+    windows = settings.pop("windows", None)
+    try:
+        return Views(**settings, windows=None if windows is None else Windows(**windows))
+    except (TypeError, InputError) as error:
+        raise DataError(f"its views are not scales, flip and windows: {error}", path=path) from error
 
 
 def open_session(model: str | Path | bytes, *, device: str = "auto") -> Any:
@@ -165,6 +192,11 @@ def _detections(
     given = [(int(images.shape[-2]), int(images.shape[-1]))] * len(images)
     restored = ImageBatch(images, given, given).restore(of_images, originals=sizes)
     names = model.metadata["class_names"] or None
+    if names and any((one["labels"] >= len(names)).any() for one in of_images):
+        raise InputError(
+            f"The file gives labels beyond its {len(names)} class names ({', '.join(names[:20])}). Export "
+            "the run again."
+        )
     return [
         Detections.on_host(one, class_names=names, name=name) for one, name in zip(restored, ids, strict=True)
     ]
@@ -173,10 +205,7 @@ def _detections(
 def _masks(
     model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
 ) -> list[SegmentationPrediction]:
-    settings = dict(model.metadata["views"])
-    windows = settings.pop("windows", None)
-    views = Views(**settings, windows=None if windows is None else Windows(**windows))
-    masks = views.labels(lambda view: model.run(view)["logits"], images)
+    masks = model.views.labels(lambda view: model.run(view)["logits"], images)
     names = tuple(model.metadata["class_names"])
     return [SegmentationPrediction(mask, names, name) for mask, name in zip(masks, ids, strict=True)]
 

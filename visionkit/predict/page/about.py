@@ -19,6 +19,7 @@ _TITLES = {
 }
 _NAMED = 200  # classes that are listed
 _COLORS = 1000  # colours that the page knows; further classes begin again
+_UNNAMED = 256  # colours for classes without names, of which the page does not know how many there are
 
 
 def make_about(metadata: Mapping[str, Any], *, size: int, title: str = "") -> dict[str, Any]:
@@ -45,7 +46,7 @@ def make_about(metadata: Mapping[str, Any], *, size: int, title: str = "") -> di
         "title": printable(title) or _TITLES[kind],
         "kind": kind,
         "class_names": names,
-        "colors": class_colors(max(1, min(len(names), _COLORS))),
+        "colors": class_colors(min(len(names) or _UNNAMED, _COLORS)),
         "preprocess": metadata["preprocess"],
         "input": metadata["input"],
         "target": metadata.get("target", "single"),

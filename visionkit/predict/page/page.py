@@ -18,7 +18,7 @@ from typing import Any
 from visionkit import __version__
 from visionkit.data.read_image import MAX_PIXELS, read_image
 from visionkit.errors import InputError, RunError, first_line, printable
-from visionkit.files import PART, new_folder
+from visionkit.files import PART, local_path, new_folder
 from visionkit.predict.export.exporter import export
 from visionkit.predict.export.metadata import read_metadata
 from visionkit.predict.page.about import make_about
@@ -82,7 +82,7 @@ def write_page(
         DataError: The model or an example is damaged.
         RunError: It cannot be written; nothing is left behind.
     """
-    target = Path(folder)
+    target = local_path(folder, "a new folder")
     _check_free(target, overwrite=overwrite)
     images = _read_examples(examples)
     try:

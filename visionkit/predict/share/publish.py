@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from visionkit.errors import InputError
-from visionkit.files import is_free, new_folder
+from visionkit.files import is_free, local_path, new_folder
 from visionkit.predict.loaded import load_task
 from visionkit.predict.share.model_card import card_of
 from visionkit.predict.share.timm_weights import TimmWeights, check_timm_file, timm_weights
@@ -57,7 +57,7 @@ def publish(
         DataError: The checkpoint is damaged.
         RunError: The folder cannot be written.
     """
-    target = Path(folder)
+    target = local_path(folder, "a new folder")
     _check_free(target)
     if timm_file is not None:
         check_timm_file(timm_file, new_folder=target)

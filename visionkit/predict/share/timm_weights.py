@@ -42,7 +42,8 @@ class TimmWeights:
 def timm_weights(task: Any, file: str | Path) -> TimmWeights:
     """Write the backbone of a task in timm's format; a classifier's last layer is timm's classifier.
 
-    The file is loaded by timm, strictly, before it is kept.
+    The file is loaded by timm, strictly, before it is kept. A head that learnt numbers in standard units gets
+    their mean and deviation into its weights: timm's model gives them in the units of the targets.
 
     Args:
         task: A task over a `timm/` backbone (or a packaged one, which timm has too).
@@ -57,13 +58,13 @@ def timm_weights(task: Any, file: str | Path) -> TimmWeights:
     target = check_timm_file(file)
     name, options = _timm_model(task)
     network = _network(task)
-    head = getattr(task, "head", None)
+    head = _last_layer(task)
     own = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    for classes in [head.out_features, 0] if isinstance(head, nn.Linear) else [0]:
+    for classes in [len(head["weight"]), 0] if head else [0]:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)  # of the layers that are not trained
             plain = timm.create_model(name, num_classes=classes, **options)
-        state, new = _as_timm(plain, own, cast(nn.Linear, head) if classes else None)
+        state, new = _as_timm(plain, own, head if classes else {})
         if state is not None:
             break
     else:
@@ -89,6 +90,8 @@ def timm_weights(task: Any, file: str | Path) -> TimmWeights:
         ) from error
     mean, std = (tuple(round(v, 6) for v in values) for values in (task.backbone.mean, task.backbone.std))
     notes = [f"Images in [0, 1] less {mean}, over {std}, is what the network takes."]
+    if classes and getattr(task, "standardize", None) is not None:
+        notes.append("Its numbers are in the units of the targets.")
     if new:
         rest = f" and {len(new) - 3} more layers" if len(new) > 3 else ""
         notes.append(f"Not trained, since the task does not use it: {', '.join(new[:3])}{rest}.")
@@ -145,19 +148,30 @@ def _network(task: Any) -> nn.Module:
     return network.net.get_submodule("model") if isinstance(network, Backbone) else cast(nn.Module, network)
 
 
+def _last_layer(task: Any) -> dict[str, Tensor]:
+    """Return weight `(K, C)` and bias `(K,)` of a classifier's last layer; of another head nothing."""
+    head, units = getattr(task, "head", None), getattr(task, "standardize", None)
+    if not isinstance(head, nn.Linear):
+        return {}
+    state = {name: value.detach().cpu() for name, value in head.state_dict().items()}
+    if units is not None:  # restore(x) = x * std + mean
+        mean, std = units.mean.cpu(), units.std.cpu()
+        state = {"weight": state["weight"] * std[:, None], "bias": state.get("bias", 0) * std + mean}
+    return state
+
+
 def _as_timm(
-    plain: nn.Module, own: dict[str, Tensor], head: nn.Linear | None
+    plain: nn.Module, own: dict[str, Tensor], head: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor] | None, list[str]]:
     """Return the state of timm's model with trained weights, and the layers that are not; None: no fit."""
     expected_state = plain.state_dict()
     state = dict(own)
-    if head is not None:
-        for layer in _classifiers(plain):
-            for part, value in head.state_dict().items():
-                like = expected_state.get(f"{layer}.{part}")
-                if like is None or like.numel() != value.numel():
-                    return None, []
-                state[f"{layer}.{part}"] = value.detach().cpu().reshape(like.shape).contiguous()
+    for layer in _classifiers(plain) if head else ():
+        for part, value in head.items():
+            like = expected_state.get(f"{layer}.{part}")
+            if like is None or like.numel() != value.numel():
+                return None, []
+            state[f"{layer}.{part}"] = value.reshape(like.shape).contiguous()
     if state.keys() - expected_state.keys():
         return None, []
     if any(state[key].shape != expected_state[key].shape for key in state):

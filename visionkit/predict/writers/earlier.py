@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from visionkit.errors import InputError
-from visionkit.files import remove_parts
+from visionkit.files import local_path, remove_parts
 from visionkit.predict.writers.formats import FORMATS
 
 __all__ = ["check_free", "remove_earlier"]
@@ -28,6 +28,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: There are some, or something that is no folder stands there.
     """
+    local_path(folder, "a folder to write into")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"Expected a folder to write into, but {folder} is a file. Choose another --out.")
     names = ("errors.jsonl", *(file.split("/")[0] for each in FORMATS.values() for file in each.files))

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from visionkit.errors import InputError, unknown_name
+from visionkit.errors import InputError, install_extra, unknown_name
 from visionkit.files import write_text
 from visionkit.run.training.best_effort import BestEffort
 
@@ -186,7 +186,7 @@ def make_logger(
         package = name if error.name is None or find_spec(name) is None else error.name
         raise InputError(
             f"The logger {name!r} needs the package {package!r}, which is not installed. Install it: "
-            f'pip install {package} (or all loggers: pip install "lightning-visionkit[loggers]").'
+            f"pip install {package} (or all loggers: {install_extra('loggers')})."
         ) from error
     except Exception as error:
         raise InputError(

@@ -9,6 +9,7 @@ regular files only, and sizes are checked before anything is allocated.
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,16 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from visionkit.backbones.weights import REFUSALS
 from visionkit.errors import DataError, InputError, first_line
-from visionkit.files import file_digest, write_text
+from visionkit.files import file_digest, local_path, write_text
 from visionkit.run.storage.disk import write_file
 
 __all__ = ["FORMAT", "AtomicCheckpointIO", "load_checkpoint", "newest_good"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+GIVE = "Give a .ckpt file that a run wrote into its folder checkpoints."
 MAX_BYTES = 64 * 2**30
 MAX_ENTRIES = 32  # of one file name: kills may leave some whose file was never renamed
 
@@ -51,12 +54,12 @@ def load_checkpoint(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        why = f"{type(error).__name__}: {first_line(error, limit=300)}"
-        raise DataError(
-            f"cannot be loaded as plain tensors and values: {why} "
-            "Files that hold code are never loaded; use an earlier checkpoint.",
-            path=file,
-        ) from error
+        if isinstance(error, pickle.UnpicklingError):
+            why = f"holds more than tensors and plain values ({first_line(error, prefer=REFUSALS)})"
+            fix = "Files that may hold code are never loaded"
+        else:
+            why, fix = f"the file is damaged ({first_line(error).split('. ')[0]})", "It is not loaded"
+        raise DataError(f"{why}. {fix}; use an earlier checkpoint.", path=file) from error
     return _check_content(loaded, file)
 
 
@@ -115,9 +118,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def _local_file(path: str | Path) -> Path:
-    if "://" in str(path):
-        raise InputError(f"Expected a local file, but got the address {path!s}. Download it first.")
-    file = Path(path)
+    file = local_path(path, "a checkpoint")
     if not file.exists():
         raise InputError(f"Expected a checkpoint at {file}, but there is no such file.")
     if not file.is_file():
@@ -134,7 +135,7 @@ def _check_container(file: Path, max_bytes: int) -> None:
     with file.open("rb") as handle:
         head = handle.read(4)
     if head != b"PK\x03\x04":
-        raise DataError(f"not a checkpoint: the file begins with {head!r}.", path=file)
+        raise DataError(f"not a checkpoint: the file begins with {head!r}. {GIVE}", path=file)
     try:
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -162,7 +163,9 @@ def _check_digest(file: Path) -> None:
 def _check_content(loaded: Any, file: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict) or "state_dict" not in loaded:
         content = sorted(map(str, loaded))[:5] if isinstance(loaded, dict) else type(loaded).__name__
-        raise DataError(f"not a checkpoint: expected the key 'state_dict', found {content}.", path=file)
+        raise DataError(
+            f"not a checkpoint: expected the key 'state_dict', found {content}. {GIVE}", path=file
+        )
     about = loaded.get("visionkit")
     written = about.get("format") if isinstance(about, dict) else None
     if isinstance(written, int) and written > FORMAT:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from visionkit.errors import RunError, first_line
-from visionkit.files import PART, write_atomic
+from visionkit.files import PART, local_path, write_atomic
 
 __all__ = ["check_writable", "unwritable", "write_file"]
 
@@ -57,8 +57,10 @@ def check_writable(folder: Path) -> None:
     """Make `folder` and write into it once, so that a refusal comes before training.
 
     Raises:
+        InputError: It is an address of another machine.
         RunError: The folder cannot be made or written.
     """
+    local_path(folder, "a folder")
     probe = folder / f".probe.{os.getpid()}{PART}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

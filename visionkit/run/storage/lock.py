@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.errors import InputError
-from visionkit.files import process_exists
+from visionkit.files import local_path, process_exists
 from visionkit.printable import printable
 from visionkit.run.storage.disk import unwritable
 
@@ -47,10 +47,11 @@ def hold(folders: Sequence[str | Path]) -> Iterator[None]:
         folders: The runs' folders; made where they are not there, and removed again if they stay empty.
 
     Raises:
-        InputError: Another process trains there; names it, its machine and since when.
+        InputError: Another process trains there; names it, its machine and since when. Or a folder is an
+            address of another machine.
         RunError: A folder cannot be made or written.
     """
-    resolved = dict.fromkeys(Path(folder).resolve() for folder in folders)
+    resolved = dict.fromkeys(local_path(folder, "a folder").resolve() for folder in folders)
     missing = [path for path in resolved if path not in _HELD]
     taken: list[tuple[Path, int, bool]] = []
     done = threading.Event()
