@@ -143,7 +143,7 @@ def test_states_progress_and_what_is_new(tmp_path: Path) -> None:
 
 
 def test_runs_of_several_folders_at_once(tmp_path: Path) -> None:
-    """Runs of one name are told apart; each gets its own rows, images and predictions, and may come and go."""
+    """Runs of one name are told apart; each has its own rows, images and predictions; runs come and go."""
     tops = [tmp_path / "a", tmp_path / "b"]
     for number, top in enumerate(tops):
         run = top / "scratch-f1-s0"
