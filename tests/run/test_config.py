@@ -184,11 +184,11 @@ def test_every_setting_has_a_role_and_the_shared_ones_have_these(configs):
     tables = {name: roles(config) for name, config in configs.items()}
     assert all(set(table.values()) <= known for table in tables.values())
     assert {name: len(table) for name, table in tables.items()} == {
-        "caption": 83, "classify": 62, "compare": 62, "detect": 75, "segment": 69,
+        "caption": 86, "classify": 66, "compare": 66, "detect": 78, "segment": 72,
     }  # fmt: skip
     shared = roles(RunConfig)
     assert {name: role for name, role in shared.items() if role != "identity"} == {
-        **dict.fromkeys(("init", "seeds", "fractions"), "arm"),
+        **dict.fromkeys(("init", "seeds", "fractions", "folds"), "arm"),
         **dict.fromkeys(
             ("transfer.freeze_through", "transfer.backbone_lr_scale", "transfer.layer_decay"), "arm"
         ),

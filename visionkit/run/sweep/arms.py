@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "both")}
 
 
 def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
-    """Yield `(config of one run, its folder)` for every fraction, seed and init, arms side by side.
+    """Yield `(config of one run, its folder)` for every fraction, seed, fold and init, arms side by side.
 
     Raises:
         InputError: A setting is outside its limits, or a list is empty.
@@ -42,14 +43,15 @@ def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
     fraction_of: dict[Path, float] = {}
     for fraction in config.fractions:
         for seed in config.seeds:
-            for init in config.arms():
+            for folds, init in itertools.product(config.runs_of_folds(), config.arms()):
                 name = Path(init).name if Path(init).is_dir() else Path(init).stem
-                folder = Path(config.out) / f"{name}-f{fraction:g}-s{seed}"
+                name += f"-f{fraction:g}-s{seed}" + (f"-k{folds[1]}" if folds else "")
+                folder = Path(config.out) / name
                 other = fraction_of.setdefault(folder, fraction)
                 if other != fraction:
                     raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
-                one = dataclasses.replace(config, init=init, seeds=[seed], fractions=[fraction])
-                yield one, folder
+                one = {"init": init, "seeds": [seed], "fractions": [fraction], "folds": folds}
+                yield dataclasses.replace(config, **one), folder  # type: ignore[arg-type]
 
 
 def run_recipe(
@@ -247,6 +249,9 @@ def _describe(config: RunConfig, count: int) -> str:
     """Return what a command is going to do: its first line, printed before the long imports."""
     parts = [" and ".join(arm if arm in WORDS["init"] else Path(arm).name for arm in config.arms())]
     parts.append(f"seed{'s' * (len(config.seeds) > 1)} {' '.join(map(str, config.seeds))}")
+    if config.folds:
+        count, *named = config.folds
+        parts.append(f"folds {' '.join(map(str, named))} of {count}" if named else f"{count} folds")
     if config.fractions != [1.0]:
         parts.append(f"fractions {' '.join(f'{fraction:g}' for fraction in config.fractions)}")
     what = f"{count} run{'s' * (count > 1)} ({', '.join(parts)})"

@@ -32,6 +32,7 @@ from visionkit.run.callbacks.preempt import Preemption
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 from visionkit.run.callbacks.skipped_samples import SkippedSamples
 from visionkit.run.callbacks.step_seed import StepSeed
+from visionkit.run.callbacks.stop_without_gain import StopWithoutGain
 from visionkit.run.callbacks.trackers import Tracker, make_logger
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.feedback.board import Board
@@ -55,6 +56,7 @@ from visionkit.run.training.trainer import build_trainer
 __all__ = ["fit"]
 
 LOG_EVERY = 20  # updates
+MONITOR = ("val/loss", "min")  # of a module that names none
 
 
 def fit(
@@ -159,7 +161,7 @@ def _build(
 ) -> tuple[_Parts, lightning.Trainer, ScheduleLength]:
     processes = find_processes(config, accelerator=policy.accelerator)
     plan = schedule_length(config, data, processes.world)
-    monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
+    monitor: tuple[str, str] = getattr(task, "monitor", MONITOR)
     facts = model_facts(config, task, data, policy)
     parts = _Parts.of(config, data, plan, folder, monitor, facts, log)
     trainer = build_trainer(
@@ -366,6 +368,7 @@ def _identity(config: RunConfig, data: DataModule, plan: ScheduleLength) -> dict
         "data": facts["fingerprint"],
         "seeds": config.seeds[:1],
         "fractions": config.fractions[:1],
+        "folds": config.folds,
         "classes": facts["classes"],
         "images in all": plan.images,
         "init": portable_init(config.init),
@@ -378,6 +381,8 @@ def _task_callbacks(config: RunConfig, task: lightning.LightningModule) -> list[
     from visionkit.run.callbacks.unfreeze import Unfreeze
 
     made: list[Callback] = []
+    if config.patience:
+        made.append(StopWithoutGain(getattr(task, "monitor", MONITOR), config.patience))
     if config.optim.ema:
         made.append(EMA(config.optim.ema))
     transfer = getattr(task, "transfer", None)
