@@ -21,7 +21,9 @@ from visionkit.task_config import SceneConfig, SegmentationAugment, Segmentation
 class Config(RunConfig):
     """The settings of `segment.py`."""
 
-    decoder: str = setting("unet", "unet semantic_fpn upernet fcn psp deeplabv3 deeplabv3plus")
+    decoder: Literal["unet", "semantic_fpn", "upernet", "fcn", "psp", "deeplabv3", "deeplabv3plus"] = setting(
+        "unet", "unet semantic_fpn upernet fcn psp deeplabv3 deeplabv3plus"
+    )
     loss: str = setting("ce", "a sum of ce ohem dice focal tversky lovasz: 'ce + 0.5*dice'")
     class_weights: Literal["none", "balanced"] | float = setting(
         "none",

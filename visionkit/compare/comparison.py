@@ -20,7 +20,7 @@ from visionkit.files import finite, to_plain
 from visionkit.notices import Notice
 from visionkit.printable import printable_values
 
-__all__ = ["ArmDifference", "Cell", "Comparison", "arm_name", "compare"]
+__all__ = ["ArmDifference", "Cell", "Comparison", "arm_name", "compare", "read_runs"]
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,13 @@ def compare(
     """
     if isinstance(folders, str | Path):
         folders = [folders]
-    records, skipped = _read(find_runs(folders))
+    records, skipped = read_runs(find_runs(folders))
     if not records:
         named = "\n".join(f"  {item['folder']}: {item['reason']}" for item in skipped)
         raise InputError(f"No finished run to compare.\n{named}")
     _refuse_repeats(records)
     allowed = require_alike(records, allow=allow)
-    more, unread = _read(sorted({Path(path).resolve() for path in others} - {r.folder for r in records}))
+    more, unread = read_runs(sorted({Path(path).resolve() for path in others} - {r.folder for r in records}))
     known = {item["folder"] for item in skipped}
     skipped += [item for item in unread if item["folder"] not in known]
     for record in more:
@@ -196,7 +196,12 @@ def compare(
     return _build(records, allowed, skipped)
 
 
-def _read(folders: Iterable[Path]) -> tuple[list[RunRecord], list[dict[str, str]]]:
+def read_runs(folders: Iterable[Path]) -> tuple[list[RunRecord], list[dict[str, str]]]:
+    """Return the finished runs in their order, and the folder and the reason of each that is left out.
+
+    Args:
+        folders: Run folders.
+    """
     records, skipped = [], []
     for folder in folders:
         try:

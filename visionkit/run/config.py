@@ -15,7 +15,10 @@ from visionkit.config import OptimConfig, Role, TransferConfig, limits
 from visionkit.errors import InputError
 from visionkit.task_config import CheckConfig
 
-__all__ = ["RunConfig", "setting", "to_dict"]
+__all__ = ["PRECISIONS", "RunConfig", "setting", "to_dict"]
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+"""The precisions of a run, in Lightning's words."""
 
 
 def setting(
@@ -115,7 +118,12 @@ class RunConfig:
         [0, 1], "one run for each", group="training", role="arm", min=0, max=2**32 - 1, unique=True
     )
     devices: str = setting(
-        "auto", "how many processes on this machine, or auto", group="machine", role="machine"
+        "auto",
+        "how many processes on this machine, or auto",
+        group="machine",
+        role="machine",
+        choices=("auto",),
+        min=1,
     )
     num_nodes: int = setting(
         0, "machines; 0 asks the environment", group="machine", role="machine", rare=True, min=0
@@ -140,7 +148,11 @@ class RunConfig:
         min=1,
     )
     precision: str = setting(
-        "auto", "auto | 32-true | bf16-mixed | 16-mixed", group="machine", role="machine"
+        "auto",
+        "auto | 32-true | bf16-mixed | 16-mixed",
+        group="machine",
+        role="machine",
+        choices=("auto", *PRECISIONS),
     )
     jobs: int = setting(
         0, "runs at a time on a CPU; 0: one a thread, 4 at most", group="machine", role="free", min=0

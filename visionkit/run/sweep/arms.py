@@ -17,6 +17,7 @@ from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.pace import duration
 from visionkit.run.processes.stop import first_speaks, listening
+from visionkit.run.requests import requests
 from visionkit.run.resume import check_resume, machine_changes
 from visionkit.run.sweep.announce import announce
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from visionkit.run.feedback.board import Board
     from visionkit.run.sweep.jobs import Job, Placement
 
-__all__ = ["each_run", "run_recipe"]
+__all__ = ["each_run", "run_recipe", "train_one"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 # What these settings may be instead of a path.
@@ -90,6 +91,10 @@ def run_recipe(
 
         split_init(config.init)  # refuses a folder without weights
     die_with_launcher()
+    if requests().find:
+        from visionkit.run.sweep.find import find_and_say
+
+        return find_and_say(runs, train)
     out, began = Path(config.out), time.time()
     first = is_first()
     placement = choose_jobs(config, len(runs))
@@ -128,7 +133,7 @@ def _unfinished(
         title = f"[{number}/{len(runs)}] {folder.name}"
         result = read_result(folder)
         if result is None or any(TEST_FAILED in text for text in result.get("problems") or ()):
-            todo.append(Job(title, folder, functools.partial(_train_one, train, one, folder)))
+            todo.append(Job(title, folder, functools.partial(train_one, train, one, folder)))
             for line in announce([machine_changes(one, folder)] if first else []):
                 _print(line)
         elif first:
@@ -223,9 +228,14 @@ def _passing_over(
         board.end(job.folder.name)
 
 
-def _train_one(
-    train: Callable[[ConfigT, Path], dict[str, Any]], one: ConfigT, folder: Path
-) -> dict[str, Any]:
+def train_one(train: Callable[[ConfigT, Path], dict[str, Any]], one: ConfigT, folder: Path) -> dict[str, Any]:
+    """Seed, and train one run; the reason why it has no result goes into its folder.
+
+    Args:
+        train: Trains one run in a folder and returns its result.
+        one: Its settings: one init, seed, fraction and fold.
+        folder: Its folder.
+    """
     import lightning
 
     from visionkit.run.processes.launcher import is_first
@@ -237,7 +247,7 @@ def _train_one(
         with listening():  # also in a child process
             return train(one, folder)
     except Exception as error:
-        # The reason why a run has no result goes into its folder: a comparison reads it.
+        # A comparison reads it.
         if is_first() and not isinstance(error, PreemptedError) and (folder / "config.yaml").exists():
             with contextlib.suppress(OSError):
                 text = printable(f"{type(error).__name__}: {error}\n")
