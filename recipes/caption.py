@@ -16,7 +16,15 @@ from typing import Any, Literal
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.run import RunConfig, launch, setting
-from visionkit.task_config import AttentionConfig, Decoding, RNNConfig, SceneConfig, SelfCritical, VectorFile
+from visionkit.task_config import (
+    AttentionConfig,
+    Decoding,
+    RNNConfig,
+    SceneConfig,
+    SelfCritical,
+    SentenceConfig,
+    VectorFile,
+)
 
 
 @dataclass
@@ -29,10 +37,7 @@ class Config(RunConfig):
     )
     rnn: RNNConfig = setting(RNNConfig(), "recurrent decoder")
     attention: AttentionConfig = setting(AttentionConfig(), "attended map")
-    captions_per_image: int = setting(4, "captions trained on each time an image is seen", min=1)
-    min_count: int = setting(5, "how often a word must occur in the training captions", rare=True, min=1)
-    label_smoothing: float = setting(0.0, "mass moved from the true word to all", rare=True, min=0, below=1)
-    scheduled_sampling: float = setting(0.0, "fraction of sampled input words at the end", min=0, max=1)
+    sentences: SentenceConfig = setting(SentenceConfig(), "what is learnt of the captions")
     self_critical: SelfCritical = setting(SelfCritical(start_images=None), "reward with CIDEr-D")
     decoding: Decoding = setting(Decoding(), "beam search in evaluation")
     vectors: VectorFile = setting(VectorFile(), "word vectors")
@@ -45,7 +50,7 @@ def open_splits(config: Config) -> Any:
     from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
     sizes = SceneSizes(config.image_size, config.scenes.train_size, config.scenes.val_size)
-    options = OpenOptions(images=config.image_folder, max_dropped=config.checks.max_dropped, scenes=sizes)
+    options = OpenOptions(images=config.image_folder, scenes=sizes, **config.open_options())
     return open_dataset(config.data, "captioning", options)
 
 
@@ -74,14 +79,16 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     )
     # The words come from the captions that are trained on: a smaller fraction has fewer of them.
     captions = captions_of(make_data(splits, collate=caption_batch).train_reader)
-    vocabulary = Vocabulary.build((text for texts in captions for text in texts), min_count=config.min_count)
+    vocabulary = Vocabulary.build(
+        (text for texts in captions for text in texts), min_count=config.sentences.min_count
+    )
     notices, facts, vectors = vocabulary.notices(max_length=config.decoding.max_length), {}, None
     if config.vectors.use != "random":
         vectors = read_word_vectors(config.vectors.file, vocabulary, seed=seed)
         notices = (*notices, *vectors.notices())
         facts = {"word_vectors": {**vars(config.vectors), "coverage": vectors.coverage}}
     splits = replace(splits, facts={**splits.facts, **facts}, notices=(*splits.notices, *notices))
-    encode = partial(caption_batch, encode=vocabulary.encode, captions_per_image=config.captions_per_image)
+    encode = partial(caption_batch, encode=vocabulary.encode, captions_per_image=config.sentences.per_image)
     attention, critic = config.attention, config.self_critical
     rnn = config.rnn if vectors is None else replace(config.rnn, embed=vectors.table.shape[1])
     task = Captioner(
@@ -100,8 +107,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         transfer=config.transfer,
         optim=config.optim,
         lr=config.lr,
-        label_smoothing=config.label_smoothing,
-        scheduled_sampling=config.scheduled_sampling,
+        label_smoothing=config.sentences.label_smoothing,
+        scheduled_sampling=config.sentences.scheduled_sampling,
         coverage=attention.coverage,
         self_critical=None if critic.start_images is None else replace(critic, seed=critic.seed + seed),
         decoding=config.decoding,
@@ -113,12 +120,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
 
 def _coco(config: Config, *, decoder: Any) -> Config:
     """Sizes for photographs: about 113,000 training images of five captions, 10,000 words."""
-    config.image_size, config.batch_size, config.captions_per_image, config.epochs = 224, 64, 5, 30
+    config.image_size, config.batch_size, config.epochs = 224, 64, 30
+    config.sentences = SentenceConfig(per_image=5, label_smoothing=0.1)
     config.rnn = replace(config.rnn, embed=512, hidden=512, dropout=0.5)
     config.attention = replace(config.attention, positions=False)
     config.decoding = replace(config.decoding, beams=5)
     config.decoder, config.init, config.backbone = decoder, "pretrained", "timm/resnet101"
-    config.label_smoothing, config.lr = 0.1, 5e-4
+    config.lr = 5e-4
     config.optim = OptimConfig(schedule="cosine", warmup=0.02, weight_decay=0.0, clip_norm=1.0)
     return config
 
@@ -161,7 +169,7 @@ def att2in_scst(config: Config) -> Config:
     in Rennie et al., CVPR 2017, which fine-tunes no CNN). Self-critical images cost about twice the others.
     """
     config = _coco(config, decoder="att2in")
-    config.epochs, config.scheduled_sampling = 45, 0.25
+    config.epochs, config.sentences = 45, replace(config.sentences, scheduled_sampling=0.25)
     config.self_critical = replace(config.self_critical, start_images=3_390_000)
     config.optim = replace(config.optim, schedule="steps", milestones_before_end=(1_695_000,), clip_norm=0.1)
     return config

@@ -23,8 +23,14 @@ class Config(RunConfig):
 
     target: Literal["single", "multi", "regression"] = setting("single", "single | multi | regression")
     table: TableConfig = setting(TableConfig(), "columns of a table of images", group="data")
-    balance: float = setting(
-        0.0, "weight of rare classes in the loss: fraction of images to minus this, 0 to 1", min=0, max=1
+    class_weights: Literal["none", "balanced"] | float = setting(
+        "none",
+        "none | balanced | 0 to 1: weight of a class, its fraction of images to minus this",
+        min=0,
+        max=1,
+    )
+    sampler: Literal["shuffle", "balanced"] = setting(
+        "shuffle", "shuffle | balanced: every class equally often"
     )
     augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
     mix: list[str] = setting(
@@ -39,9 +45,7 @@ def open_splits(config: Config) -> Any:
     from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
     sizes = SceneSizes(config.image_size, config.scenes.train_size, config.scenes.val_size)
-    options = OpenOptions(
-        target=config.target, table=config.table, max_dropped=config.checks.max_dropped, scenes=sizes
-    )
+    options = OpenOptions(target=config.target, table=config.table, scenes=sizes, **config.open_options())
     return open_dataset(config.data, "classification", options)
 
 
@@ -68,11 +72,12 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         collate=stack_batch,
         batch_transform=batch_transform(*config.mix),
         eval_batch_size=4 * config.batch_size,
+        sampler=config.sampler,
     )
     weights = None
-    if config.balance:
+    if config.class_weights != "none":
         counts = image_counts(data.train_reader, len(splits.classes))
-        weights = balanced_weights(counts, power=config.balance)
+        weights = balanced_weights(counts, power=config.class_weights, classes=splits.classes)
     task = Classifier(
         config.backbone,
         init=config.init,

@@ -45,7 +45,7 @@ def open_splits(config: Config) -> Any:
     from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
     sizes = SceneSizes(config.image_size, config.scenes.train_size, config.scenes.val_size)
-    options = OpenOptions(masks=config.rcnn.masks, max_dropped=config.checks.max_dropped, scenes=sizes)
+    options = OpenOptions(masks=config.rcnn.masks, scenes=sizes, **config.open_options())
     return open_dataset(config.data, "detection", options)
 
 

@@ -10,27 +10,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.run import RunConfig, launch, setting
-from visionkit.task_config import SceneConfig, SegmentationAugment, SegmentationViews
+from visionkit.task_config import SceneConfig, SegmentationAugment, SegmentationHead, SegmentationViews
 
 
 @dataclass
 class Config(RunConfig):
     """The settings of `segment.py`."""
 
-    decoder: str = setting("unet", "unet semantic_fpn upernet fcn psp deeplabv3 deeplabv3plus")
+    decoder: Literal["unet", "semantic_fpn", "upernet", "fcn", "psp", "deeplabv3", "deeplabv3plus"] = setting(
+        "unet", "unet semantic_fpn upernet fcn psp deeplabv3 deeplabv3plus"
+    )
     loss: str = setting("ce", "a sum of ce ohem dice focal tversky lovasz: 'ce + 0.5*dice'")
-    balance: float = setting(
-        0.0, "weight of rare classes in the loss: fraction of pixels to minus this, 0 to 1", min=0, max=1
+    class_weights: Literal["none", "balanced"] | float = setting(
+        "none",
+        "none | balanced | 0 to 1: weight of a class, its fraction of pixels to minus this",
+        min=0,
+        max=1,
     )
-    channels: int = setting(0, "width of the decoder; 0: its own", min=0)
-    output_stride: int = setting(0, "coarsest reduction, by dilation; 0: the decoder's own", min=0)
-    aux_loss_weight: float = setting(
-        0.0, "weight of an FCN head on the second coarsest map; 0: none", rare=True, min=0
-    )
+    head: SegmentationHead = setting(SegmentationHead(), "sizes of the decoder")
     classes: str = setting("", "label map file, for folders of masks (default classes.txt)", group="data")
     crop: list[int] = setting(
         [], "height width of the training windows; empty: --image_size", group="data", min=8
@@ -48,7 +49,7 @@ def open_splits(config: Config) -> Any:
     from visionkit.data import OpenOptions, SceneSizes, open_dataset
 
     sizes = SceneSizes(config.image_size, config.scenes.train_size, config.scenes.val_size)
-    options = OpenOptions(classes=config.classes, max_dropped=config.checks.max_dropped, scenes=sizes)
+    options = OpenOptions(classes=config.classes, scenes=sizes, **config.open_options())
     return open_dataset(config.data, "segmentation", options)
 
 
@@ -76,9 +77,9 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         eval_batch_size=max(1, config.batch_size // 4),
     )
     weights = None
-    if config.balance:
+    if config.class_weights != "none":
         counts = pixel_counts(data.train_reader, len(splits.classes))
-        weights = balanced_weights(counts, power=config.balance)
+        weights = balanced_weights(counts, power=config.class_weights)
     task = Segmenter(
         config.backbone,
         init=config.init,
@@ -87,9 +88,9 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         decoder=config.decoder,
         loss=config.loss,
         class_weights=weights,
-        aux_loss_weight=config.aux_loss_weight,
-        output_stride=config.output_stride or None,
-        channels=config.channels or None,
+        aux_loss_weight=config.head.aux_loss_weight,
+        output_stride=config.head.output_stride or None,
+        channels=config.head.channels or None,
         **vars(config.views),
         class_names=splits.classes,
         transfer=config.transfer,
@@ -145,8 +146,8 @@ def architecture_matters(config: Config) -> Config:
 
 def _published(config: Config) -> None:
     """Set what the published schedules share: SGD, poly to a hundredth, auxiliary head, sync norms."""
-    config.backbone, config.decoder, config.output_stride = "timm/resnet50", "fcn", 8
-    config.aux_loss_weight, config.lr, config.seeds = 0.4, 0.01, [0]
+    config.backbone, config.decoder, config.lr, config.seeds = "timm/resnet50", "fcn", 0.01, [0]
+    config.head = SegmentationHead(output_stride=8, aux_loss_weight=0.4)
     config.transfer = TransferConfig(norm="sync", backbone_lr_scale=1.0)
     config.optim = OptimConfig(
         optimizer="sgd", schedule="poly", power=0.9, min_lr_ratio=0.01, weight_decay=5e-4, warmup=0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -114,11 +114,16 @@ def check_limits(config: Any, *, prefix: str = "") -> None:
             check_limits(value, prefix=f"{prefix}{item.name}.")
             continue
         parts = list(value) if isinstance(value, list | tuple) else [value]
-        for part in parts:
+        for part in _flat(parts):
             _check_value(f"{prefix}{item.name}", part, item.metadata, _default(item))
         if item.metadata.get("unique") and len(set(parts)) < len(parts):
             twice = next(part for part in parts if parts.count(part) > 1)
             raise InputError(f"Expected each value of {prefix}{item.name} once, but {twice!r} comes twice.")
+
+
+def _flat(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from _flat(value) if isinstance(value, list | tuple) else (value,)
 
 
 def check_number(name: str, value: Any, limit: Mapping[str, Any] = _NO_LIMIT, *, whole: bool = False) -> None:
@@ -180,7 +185,12 @@ def _allowed(limit: Mapping[str, Any]) -> str:
 
 def _check_value(name: str, value: Any, limit: Mapping[str, Any], default: Any) -> None:
     if "choices" in limit and isinstance(value, str) and value not in limit["choices"]:
-        raise unknown_name(name.lstrip("-"), value, limit["choices"])
+        if "min" not in limit:
+            raise unknown_name(name.lstrip("-"), value, limit["choices"])
+        if not value.lstrip("-").isdecimal():  # a word or a number, as in --devices
+            text = f"{' or '.join(limit['choices'])}, or a whole number, {_allowed(limit)}"
+            raise InputError(expected(name, text, value))
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return
     low, high = limit.get("min", limit.get("above")), limit.get("max", limit.get("below"))
@@ -270,7 +280,7 @@ class TransferConfig:
     norm: NormPolicy | None = None
     backbone_lr_scale: float | None = field(default=None, metadata=_ARM | limits(min=0))
     layer_decay: float = field(default=1.0, metadata=_ARM | limits(above=0, max=1))
-    unfreeze_at: tuple[tuple[int, int | float], ...] = field(default=(), metadata=_ARM)
+    unfreeze_at: tuple[tuple[int, int | float], ...] = field(default=(), metadata=_ARM | limits(min=0))
     probe_level: int | None = field(default=None, metadata=_ARM | limits(min=1))
 
     def __post_init__(self) -> None:

@@ -25,6 +25,8 @@ class Salt(IntEnum):
     PAIRS = 0x9A17
     BATCH_TRANSFORM = 0xBA7C
     LABEL = 0x1ABE1
+    FOLDS = 0xF01D
+    CLASSES = 0xC1A5
 
 
 def keyed_seed(*key: int) -> int:

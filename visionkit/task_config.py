@@ -18,8 +18,10 @@ __all__ = [
     "RNNConfig",
     "SceneConfig",
     "SegmentationAugment",
+    "SegmentationHead",
     "SegmentationViews",
     "SelfCritical",
+    "SentenceConfig",
     "VectorFile",
 ]
 
@@ -96,6 +98,21 @@ class RCNNConfig:
 
 
 @dataclass(frozen=True)
+class SegmentationHead:
+    """Sizes of a segmentation network over its backbone.
+
+    Args:
+        channels: Width of the decoder; 0: its own.
+        output_stride: Coarsest reduction, by dilation; 0: the decoder's own.
+        aux_loss_weight: Weight of an FCN head on the second coarsest map; 0: none.
+    """
+
+    channels: int = field(default=0, metadata=limits(min=0))
+    output_stride: int = field(default=0, metadata=limits(min=0))
+    aux_loss_weight: float = field(default=0.0, metadata=limits(min=0))
+
+
+@dataclass(frozen=True)
 class SegmentationAugment:
     """How training windows are cut out of images and changed.
 
@@ -142,6 +159,23 @@ class RNNConfig:
     embed: int = field(default=128, metadata=limits(min=1))
     hidden: int = field(default=256, metadata=limits(min=1))
     dropout: float = field(default=0.3, metadata=limits(min=0, below=1))
+
+
+@dataclass(frozen=True)
+class SentenceConfig:
+    """What a captioner learns of its captions.
+
+    Args:
+        per_image: Captions trained on each time an image is seen.
+        min_count: How often a word must occur in the training captions.
+        label_smoothing: Mass moved from the true word to all.
+        scheduled_sampling: Fraction of sampled input words at the end.
+    """
+
+    per_image: int = field(default=4, metadata=limits(min=1))
+    min_count: int = field(default=5, metadata=limits(min=1))
+    label_smoothing: float = field(default=0.0, metadata=limits(min=0, below=1))
+    scheduled_sampling: float = field(default=0.0, metadata=limits(min=0, max=1))
 
 
 @dataclass(frozen=True)

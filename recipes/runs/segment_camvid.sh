@@ -7,6 +7,6 @@ here="$(cd "$(dirname "$0")/.." && pwd)"
 data="${1:?give the folder of CamVid}"
 shift
 python "$here/segment.py" --data "$data" --classes "$here/runs/camvid_classes.txt" --seeds 0 --images 14560 \
-  --crop 256 320 --augment.scale 0.7 1.6 --batch_size 4 --decoder unet --channels 192 --loss "ce + dice" --balance 0.5 \
+  --crop 256 320 --augment.scale 0.7 1.6 --batch_size 4 --decoder unet --head.channels 192 --loss "ce + dice" --class_weights 0.5 \
   --lr 3e-3 --augment.photometric 0.5 --optim.schedule cosine --optim.weight_decay 0.02 --optim.ema 0.9 \
   --validate_every 4 --out runs/camvid "$@"

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visionkit.data.formats.masks.class_balance import balanced_weights, image_counts, pixel_counts
+from visionkit.data.class_balance import balanced_weights, image_counts, pixel_counts
 from visionkit.errors import InputError
 
 

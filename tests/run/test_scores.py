@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +21,10 @@ from visionkit.compare.report.report import write_report
 from visionkit.compare.summary import headline, summary_rows, summary_text
 from visionkit.data import DataModule, Splits
 from visionkit.errors import DataError, InputError
+from visionkit.run.command_line import parse
 from visionkit.run.config import RunConfig
+from visionkit.run.requests import asking
+from visionkit.run.resume import check_resume
 from visionkit.run.storage.result import TEST_FAILED, named_scores, read_result, score_text
 from visionkit.run.sweep.backbone_table import architecture_rows, write_architectures
 from visionkit.run.training.fit import fit
@@ -174,6 +180,26 @@ def test_more_epochs_are_refused_with_the_way_to_go_on(tmp_path):
     trained(tmp_path, epochs=1)
     with pytest.raises(InputError, match=r"epochs was 1, is 2.*--init .*best\.ckpt --out OTHER_FOLDER"):
         trained(tmp_path, epochs=2)
+
+
+def test_more_epochs_of_a_finished_run_are_a_command_to_copy(tmp_path):
+    folder = tmp_path / "x" / "scratch-f1-s5"
+    trained(folder, epochs=1, out=str(tmp_path / "x"))
+    asked = ["python", "recipes/classify.py", "--epochs", "3", "--out", str(tmp_path / "x")]
+    config = RunConfig(
+        accelerator="cpu", precision="32-true", progress=False, init="scratch", seeds=[5], epochs=3,
+        out=str(tmp_path / "x"),
+    )  # fmt: skip
+    with asking(command=asked), pytest.raises(InputError, match="epochs was 1, is 3") as caught:
+        check_resume(config, folder)
+    command = shlex.split(str(caught.value).splitlines()[-1])
+    assert command[: len(asked)] == asked
+    made = parse(RunConfig, command[2:])
+    assert (made.epochs, made.seeds, made.out) == (2, [5], f"{tmp_path / 'x'}-longer")
+    assert made.init == str(folder / "checkpoints/best.ckpt")
+    assert Path(made.init).is_file()
+    with asking(command=asked), pytest.raises(InputError, match=r"lr was 0\.001, is 0\.5.*OTHER_FOLDER"):
+        check_resume(replace(config, epochs=1, lr=0.5), folder)
 
 
 def test_a_run_goes_on_with_another_machine_and_names_what_changed(tmp_path, capsys):

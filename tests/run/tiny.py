@@ -52,7 +52,13 @@ def noisy_batch(batch: dict, rng: torch.Generator) -> dict:
 
 
 def tiny_data(
-    size: int = 30, batch_size: int = 4, *, workers: int = 0, seed: int = 5, valid: int = 11
+    size: int = 30,
+    batch_size: int = 4,
+    *,
+    workers: int = 0,
+    seed: int = 5,
+    valid: int = 11,
+    sampler: str = "shuffle",
 ) -> DataModule:
     splits = Splits(Noise(size, 1), Noise(valid, 2), None, ("a", "b", "c"), "noise", {})
     return DataModule(
@@ -64,6 +70,7 @@ def tiny_data(
         batch_transform=noisy_batch,
         seed=seed,
         workers=workers,
+        sampler=sampler,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from visionkit.commands.arguments import VerbParser
 from visionkit.commands.recipes import load_recipe
 
-__all__ = ["load_recipe"]
+__all__ = ["VerbParser", "load_recipe"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from visionkit.compare.by_setting import compare_by
 from visionkit.compare.comparison import Comparison, compare
 from visionkit.compare.run_record import RunRecord, find_runs, read_run
 from visionkit.compare.statistics import difference
@@ -20,6 +21,7 @@ __all__ = [
     "Comparison",
     "RunRecord",
     "compare",
+    "compare_by",
     "difference",
     "find_runs",
     "headline",

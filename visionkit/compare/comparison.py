@@ -20,7 +20,7 @@ from visionkit.files import finite, to_plain
 from visionkit.notices import Notice
 from visionkit.printable import printable_values
 
-__all__ = ["ArmDifference", "Cell", "Comparison", "arm_name", "compare"]
+__all__ = ["ArmDifference", "Cell", "Comparison", "arm_name", "compare", "read_runs"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Cell:
         arm: "pretrained", "scratch" or the name of a weights file.
         fraction: Fraction of the training data, in (0, 1].
         train_size: Training images; None if the runs have no record of it.
-        seeds: The seeds, ascending.
+        seeds: The seed of each run, ascending.
+        folds: The fold of each run, in the same order; None without cross-validation.
         metrics: Every final metric over seeds: of the validation split with the last weights, of the test
             split with the weights of the best validation.
         best: Every validation metric of the best weights; empty if the runs have no record of it.
@@ -46,6 +47,7 @@ class Cell:
     fraction: float
     train_size: int | None
     seeds: tuple[int, ...]
+    folds: tuple[int | None, ...]
     metrics: dict[str, SeedStatistics]
     best: dict[str, SeedStatistics]
     curve: Curve
@@ -134,6 +136,7 @@ class Comparison:
                 "arm": arm_name(record.init),
                 "init": record.init,
                 "seed": record.seed,
+                "fold": record.fold,
                 "fraction": record.fraction,
                 "metrics": record.result["metrics"],
                 "best": record.best,
@@ -171,13 +174,13 @@ def compare(
     """
     if isinstance(folders, str | Path):
         folders = [folders]
-    records, skipped = _read(find_runs(folders))
+    records, skipped = read_runs(find_runs(folders))
     if not records:
         named = "\n".join(f"  {item['folder']}: {item['reason']}" for item in skipped)
         raise InputError(f"No finished run to compare.\n{named}")
     _refuse_repeats(records)
     allowed = require_alike(records, allow=allow)
-    more, unread = _read(sorted({Path(path).resolve() for path in others} - {r.folder for r in records}))
+    more, unread = read_runs(sorted({Path(path).resolve() for path in others} - {r.folder for r in records}))
     known = {item["folder"] for item in skipped}
     skipped += [item for item in unread if item["folder"] not in known]
     for record in more:
@@ -189,26 +192,31 @@ def compare(
     if any(not record.unscored for record in records):
         skipped += [{"folder": str(r.folder), "reason": r.unscored} for r in records if r.unscored]
         records = [record for record in records if not record.unscored]
-    records.sort(key=lambda r: (r.fraction, r.init, r.seed))
+    records.sort(key=lambda r: (r.fraction, r.init, r.draw))
     return _build(records, allowed, skipped)
 
 
-def _read(folders: Iterable[Path]) -> tuple[list[RunRecord], list[dict[str, str]]]:
+def read_runs(folders: Iterable[Path]) -> tuple[list[RunRecord], list[dict[str, str]]]:
+    """Return the finished runs in their order, and the folder and the reason of each that is left out.
+
+    Args:
+        folders: Run folders.
+    """
     records, skipped = [], []
     for folder in folders:
         try:
             records.append(read_run(folder))
         except RunError as error:
             skipped.append({"folder": str(folder), "reason": str(error)})
-    records.sort(key=lambda r: (r.fraction, r.init, r.seed))
+    records.sort(key=lambda r: (r.fraction, r.init, r.draw))
     return records, skipped
 
 
 def _reason_to_skip(records: Sequence[RunRecord], record: RunRecord) -> str:
     """Return why a run cannot be compared with others, or an empty text."""
     for other in records:
-        if (other.init, other.seed, other.fraction) == (record.init, record.seed, record.fraction):
-            return f"has the init, seed and fraction of {other.folder.name}"
+        if (other.init, other.draw, other.fraction) == (record.init, record.draw, record.fraction):
+            return f"has the init, seed, fold and fraction of {other.folder.name}"
         if arm_name(other.init) == arm_name(record.init) and other.init != record.init:
             return f"its weights file has the name of another arm's: {other.init}"
     forbidden, _ = unlike([*records, record])
@@ -274,6 +282,7 @@ def _cell(arm: str, fraction: float, records: Sequence[RunRecord], monitor: str)
         fraction=fraction,
         train_size=records[0].train_size,
         seeds=tuple(record.seed for record in records),
+        folds=tuple(record.fold for record in records),
         metrics={
             name: seed_statistics([float(r.result["metrics"][name]) for r in records]) for name in names
         },
@@ -296,11 +305,11 @@ def _arm_difference(
     def runs_of(cell: Cell) -> list[RunRecord]:
         return [r for r in records if arm_name(r.init) == cell.arm and r.fraction == cell.fraction]
 
-    def by_seed(cell: Cell, name: str) -> dict[int, float]:
-        return {r.seed: float(r.result["metrics"][name]) for r in runs_of(cell)}
+    def by_draw(cell: Cell, name: str) -> dict[tuple[int, int], float]:
+        return {r.draw: float(r.result["metrics"][name]) for r in runs_of(cell)}
 
-    def best_by_seed(cell: Cell, name: str) -> dict[int, float]:
-        return {r.seed: r.best[name] for r in runs_of(cell)}
+    def best_by_draw(cell: Cell, name: str) -> dict[tuple[int, int], float]:
+        return {r.draw: r.best[name] for r in runs_of(cell)}
 
     shared = [name for name in cell.metrics if name in base.metrics]
     shared_best = [name for name in cell.best if name in base.best]
@@ -308,8 +317,8 @@ def _arm_difference(
         arm=cell.arm,
         baseline=base.arm,
         fraction=cell.fraction,
-        metrics={name: difference(by_seed(cell, name), by_seed(base, name)) for name in shared},
-        best={name: difference(best_by_seed(cell, name), best_by_seed(base, name)) for name in shared_best},
+        metrics={name: difference(by_draw(cell, name), by_draw(base, name)) for name in shared},
+        best={name: difference(best_by_draw(cell, name), best_by_draw(base, name)) for name in shared_best},
         arm_reaches=images_to_reach(cell.curve, base.metrics[monitor].mean, mode=mode),
         baseline_reaches=images_to_reach(base.curve, cell.metrics[monitor].mean, mode=mode),
         lead=mean_lead(cell.curve, base.curve),
@@ -337,14 +346,15 @@ def _low_data(
 
 
 def _refuse_repeats(records: Sequence[RunRecord]) -> None:
-    seen: dict[tuple[str, int, float], RunRecord] = {}
+    seen: dict[tuple[str, tuple[int, int], float], RunRecord] = {}
     for record in records:
-        key = (record.init, record.seed, record.fraction)
+        key = (record.init, record.draw, record.fraction)
         other = seen.setdefault(key, record)
         if other is not record:
             raise InputError(
-                f"Two runs have init {key[0]}, seed {key[1]} and fraction {key[2]:g}: {other.folder} and "
-                f"{record.folder}. A seed counts once: leave one of them out."
+                f"Two runs have init {key[0]}, seed {record.seed}"
+                f"{'' if record.fold is None else f', fold {record.fold}'} and fraction {key[2]:g}: "
+                f"{other.folder} and {record.folder}. A seed counts once: leave one of them out."
             )
 
 

@@ -1,4 +1,4 @@
-"""Whether runs may be compared: everything but init, seed and fraction has to be the same.
+"""Whether runs may be compared: everything but init, seed, fold and fraction has to be the same.
 
 He, Girshick and Dollár (arXiv 1811.08883) set the rules: one norm and one schedule for both arms.
 What an init implies (what is frozen, how fast the backbone moves) may differ between arms, never inside one.
@@ -20,8 +20,8 @@ __all__ = ["require_alike", "unlike"]
 
 Value = Callable[[RunRecord], Any]
 Group = Callable[[RunRecord], Hashable]
-# Not compared as settings: init, seed and fraction are what varies, and data count by their fingerprint.
-BY_RECORD = frozenset({"init", "seeds", "fractions", "data"})
+# Not compared as settings: init, seed, fraction and fold are what varies, data count by their fingerprint.
+BY_RECORD = frozenset({"init", "seeds", "fractions", "folds", "data"})
 
 
 def unlike(records: Sequence[RunRecord], *, allow: Iterable[str] = ()) -> tuple[list[str], list[str]]:
@@ -88,9 +88,10 @@ def _compared(records: Sequence[RunRecord]) -> Iterator[tuple[str, Value, Group]
         if role != "free" and name not in BY_RECORD:
             yield name, partial(_setting, name), _same_init if role == "arm" else _all
     for name in _names(records, _fingerprints):
-        # The training part may depend on fraction and seed; what is scored on may not.
-        group = _same_draws if name in ("train", "all") else _all
+        # The training part may depend on fraction and seed; what is scored on may not, but for its fold.
+        group = _same_draws if name in ("train", "all") else _same_fold
         yield "data.fingerprint", partial(_fingerprint, name), group
+    yield "folds", lambda record: (record.result["config"].get("folds") or [0])[0], _all
     yield "data.classes", lambda record: record.result["data"].get("classes"), _all
     groups: dict[str, Group] = {"norm": _all, "schedule": _same_fraction}
     for name in _names(records, _equal):
@@ -111,7 +112,11 @@ def _same_fraction(record: RunRecord) -> Hashable:
 
 
 def _same_draws(record: RunRecord) -> Hashable:
-    return record.fraction, record.seed
+    return record.fraction, record.draw
+
+
+def _same_fold(record: RunRecord) -> Hashable:
+    return record.fold
 
 
 def _entry(name: str, record: RunRecord) -> Any:
@@ -159,7 +164,7 @@ def _names(records: Sequence[RunRecord], table: Callable[[RunRecord], Mapping[st
 
 def _names_to_allow(records: Sequence[RunRecord]) -> list[str]:
     equal = [f"equal.{name}" for name in _names(records, _equal)]
-    return [*_names(records, _settings), *equal, "data.fingerprint", "data.classes", "images_seen"]
+    return [*_names(records, _settings), *equal, "folds", "data.fingerprint", "data.classes", "images_seen"]
 
 
 def _difference(records: Sequence[RunRecord], name: str, value: Value, group: Group) -> str:

@@ -49,6 +49,17 @@ class RunRecord:
         return int(self.result["seed"])
 
     @property
+    def fold(self) -> int | None:
+        """Return the fold of cross-validation that was held out; None without."""
+        fold = self.result.get("fold")
+        return None if fold is None else int(fold)
+
+    @property
+    def draw(self) -> tuple[int, int]:
+        """Return what runs are paired by: the seed and the fold (-1 without cross-validation)."""
+        return self.seed, -1 if self.fold is None else self.fold
+
+    @property
     def fraction(self) -> float:
         """Return the fraction of the training data that was used, in (0, 1]."""
         return float(self.result.get("fraction", 1.0))

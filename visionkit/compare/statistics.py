@@ -46,8 +46,9 @@ class Difference:
         mean: The difference of the means.
         low: Lower end of the 95% interval; None where one seed leaves none.
         high: Upper end of the 95% interval.
-        pairing: "paired" (both arms have the same seeds), "unpaired" (Welch) or "single" (no interval).
-        n: Pairs of seeds, or the smaller number of seeds.
+        pairing: "paired" (both arms have the same seeds and folds), "unpaired" (Welch) or "single" (no
+            interval).
+        n: Pairs of runs, or the smaller number of runs.
     """
 
     mean: float
@@ -68,16 +69,16 @@ def seed_statistics(values: Sequence[float]) -> SeedStatistics:
     return SeedStatistics(statistics.fmean(values), sd, len(values), min(values), max(values))
 
 
-def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
-    """Return `first - second`, paired by seed where the seeds are the same.
+def difference(first: Mapping[tuple[int, int], float], second: Mapping[tuple[int, int], float]) -> Difference:
+    """Return `first - second`, paired by seed and fold where these are the same.
 
     Args:
-        first: Seed to value, of one arm; at least one.
-        second: Seed to value, of the other arm; at least one.
+        first: Seed and fold (-1: none) to value, of one arm; at least one.
+        second: The same of the other arm; at least one.
     """
     mean = statistics.fmean(first.values()) - statistics.fmean(second.values())
     if set(first) == set(second) and len(first) > 1:
-        gaps = [first[seed] - second[seed] for seed in sorted(first)]
+        gaps = [first[draw] - second[draw] for draw in sorted(first)]
         half = _t95(len(gaps) - 1) * statistics.stdev(gaps) / math.sqrt(len(gaps))
         return Difference(mean, mean - half, mean + half, "paired", len(gaps))
     if len(first) > 1 and len(second) > 1:

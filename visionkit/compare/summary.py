@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from collections.abc import Iterable
 
 from visionkit.compare.comparison import ArmDifference, Cell, Comparison, arm_name
 from visionkit.compare.curves import ImagesToReach
@@ -25,6 +26,10 @@ __all__ = [
 
 WEIGHTS_NOTE = (
     "(last): the weights at the end of training; (best): those of the best validation, in best.ckpt"
+)
+FOLDS_NOTE = (
+    "Folds count as seeds do: runs are paired by seed and fold. The folds share training images, so that the "
+    "intervals are somewhat too narrow (Nadeau and Bengio, 2003)."
 )
 
 
@@ -51,10 +56,12 @@ def headline(comparison: Comparison) -> list[str]:
     if len(comparison.arms) == 1:
         cell = comparison.cells[-1]
         score = format_statistics(cell.metrics[comparison.monitor])
-        where = f"{comparison.data.get('name', 'the data')} ({_seeds(len(cell.seeds))})"
+        where = f"{comparison.data.get('name', 'the data')} ({_runs(comparison, len(cell.seeds))})"
         label = metric_label(comparison, comparison.monitor)
         sentences.append(f"One arm only: {cell.arm} reads {label} {score} on {where}.")
         sentences.append("Run the other init to compare.")
+    if any(record.fold is not None for record in comparison.records):
+        sentences.append(FOLDS_NOTE)
     early = [record.folder.name for record in comparison.records if record.stopped_early]
     if early:
         count = f"{len(early)} of {len(comparison.records)} runs"
@@ -95,7 +102,11 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
     rows.append(["seconds of training", *(_measure(cell.seconds, 0) for cell in cells), *fill])
     rows.append(["images/s", *(_measure(cell.images_per_second, 0) for cell in cells), *fill])
     rows.append(["peak memory, MB", *(_measure(cell.peak_memory_mb, 0) for cell in cells), *fill])
-    rows.append(["seeds", *(" ".join(map(str, cell.seeds)) for cell in cells), *fill])
+    rows.append(["seeds", *(_each(cell.seeds) for cell in cells), *fill])
+    if any(fold is not None for cell in cells for fold in cell.folds):
+        rows.append(
+            ["folds", *(_each(fold for fold in cell.folds if fold is not None) for cell in cells), *fill]
+        )
     early = [_stopped_early(comparison, cell) for cell in cells]
     return [*rows, ["stopped early", *early, *fill]] if any(early) else rows
 
@@ -219,7 +230,7 @@ def _verdict(comparison: Comparison, contrast: ArmDifference) -> str:
     where = comparison.data.get("name", "this data")
     where += "" if contrast.fraction == 1 else f" with {_percent(contrast.fraction)} of the training data"
     first, second = (_score(comparison, comparison.cell(arm, contrast.fraction)) for arm in (ahead, behind))
-    size = f" by {abs(gap.mean):.3f}{_interval(gap)}" if gap.mean else ""
+    size = f" by {abs(gap.mean):.3f}{_interval(comparison, gap)}" if gap.mean else ""
     label = metric_label(comparison, comparison.monitor)
     return f"{verdict} on {where}{caveat}: {label} {first} against {second}{size and ',' + size}."
 
@@ -230,10 +241,10 @@ def _order(comparison: Comparison, contrast: ArmDifference) -> tuple[str, str]:
     return names if sign * contrast.metrics[comparison.monitor].mean >= 0 else names[::-1]
 
 
-def _interval(gap: Difference) -> str:
+def _interval(comparison: Comparison, gap: Difference) -> str:
     if gap.low is None or gap.high is None:
         return ""
-    how = f"paired over {_seeds(gap.n)}" if gap.pairing == "paired" else "seeds not paired"
+    how = f"paired over {_runs(comparison, gap.n)}" if gap.pairing == "paired" else "seeds not paired"
     # With the sign of the arm that is ahead, like the number before it.
     low, high = (gap.low, gap.high) if gap.mean > 0 else (-gap.high, -gap.low)
     return f" (95% interval {low:.3f} to {high:.3f}, {how})"
@@ -294,8 +305,16 @@ def _measure(value: SeedStatistics | None, digits: int) -> str:
     return format_statistics(value, digits)
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
+def _runs(comparison: Comparison, count: int) -> str:
+    """Return a number of runs of an arm by what tells them apart: "3 seeds", "5 folds"."""
+    seeds, folds = ({getattr(r, name) for r in comparison.records} for name in ("seed", "fold"))
+    word = "seed" if folds == {None} else "fold" if len(seeds) == 1 else "pair of seed and fold"
+    plural = word.replace("pair", "pairs") if "pair" in word else f"{word}s"
+    return f"{count} {word if count == 1 else plural}"
+
+
+def _each(numbers: Iterable[int]) -> str:
+    return " ".join(str(number) for number in sorted(set(numbers)))
 
 
 def _percent(fraction: float) -> str:

@@ -1,5 +1,6 @@
 """Data sets, samplers, transforms, packs and the `DataModule`; nothing here knows of models."""
 
+from visionkit.data.class_balance import balanced_weights, image_counts, pixel_counts
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import DataModule
 from visionkit.data.folder_data import FolderData, TrainingVocabulary
@@ -20,7 +21,6 @@ from visionkit.data.formats.huggingface.boxes import huggingface_boxes
 from visionkit.data.formats.huggingface.classes import huggingface_classes
 from visionkit.data.formats.labelme import labelme_boxes
 from visionkit.data.formats.labelme_class_maps import labelme_class_maps
-from visionkit.data.formats.masks.class_balance import balanced_weights, image_counts, pixel_counts
 from visionkit.data.formats.masks.reader import mask_folder
 from visionkit.data.formats.masks.sources import open_masks
 from visionkit.data.formats.masks.validate import check_masks
@@ -37,7 +37,7 @@ from visionkit.data.pack.reader import PackedReader, check_pack, open_pack
 from visionkit.data.pack.writer import pack
 from visionkit.data.read_channels import read_channels
 from visionkit.data.read_image import check_images, read_image, read_size
-from visionkit.data.samplers import EvalBatchSampler, TrainBatchSampler
+from visionkit.data.samplers import BalancedBatchSampler, EvalBatchSampler, TrainBatchSampler
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
 from visionkit.data.transforms.batch import (
@@ -86,6 +86,7 @@ __all__ = [
     "SPLIT_ALIASES",
     "TASKS",
     "Augment",
+    "BalancedBatchSampler",
     "BatchTransform",
     "Captions",
     "CenterCrop",

@@ -6,17 +6,18 @@ import hashlib
 import json
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
 from visionkit.compat import batches_started, wraps_samplers
+from visionkit.data.class_balance import class_labels
 from visionkit.data.keyed_dataset import Collate, KeyedDataset, SkipUnreadable, Transform, check_unreadable
-from visionkit.data.samplers import EvalBatchSampler, Grouping, TrainBatchSampler
+from visionkit.data.samplers import BalancedBatchSampler, EvalBatchSampler, Grouping, TrainBatchSampler
 from visionkit.data.splits import Splits, fingerprint, subset
-from visionkit.errors import InputError, expected
+from visionkit.errors import InputError, expected, unknown_name
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Reader
 
@@ -56,6 +57,12 @@ class DataModule(lightning.LightningDataModule):
         workers: Worker processes of each loader; the order and the draws do not depend on it.
         eval_batch_size: Samples an evaluation batch; `batch_size` if not given.
         grouping: Cuts the order into global batches in another way, such as `aspect_groups`.
+        sampler: "shuffle": every sample once an epoch; "balanced": every class equally often
+            (`BalancedBatchSampler`).
+
+    Raises:
+        InputError: Samples are to be balanced, but the reader does not say one class a sample, or a class of
+            the data set has none, or they are to be grouped as well.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class DataModule(lightning.LightningDataModule):
         workers: int = 0,
         eval_batch_size: int | None = None,
         grouping: Grouping | None = None,
+        sampler: Literal["shuffle", "balanced"] = "shuffle",
     ) -> None:
         super().__init__()
         self.splits = splits
@@ -86,6 +94,9 @@ class DataModule(lightning.LightningDataModule):
         self.train_reader = splits.train if fraction >= 1.0 else subset(splits.train, fraction, seed=seed)
         self.train_data = KeyedDataset(self.train_reader, train_transform, seed=seed)
         self._eval_transform = eval_transform
+        if sampler not in ("shuffle", "balanced"):
+            raise unknown_name("sampler", str(sampler), ("shuffle", "balanced"))
+        self._balanced = class_labels(self.train_reader, splits.classes) if sampler == "balanced" else None
         self.skip_limit = 0.0
         self.skipped: dict[str, dict[int, str]] = {}
 
@@ -134,15 +145,18 @@ class DataModule(lightning.LightningDataModule):
     def train_order(self) -> TrainBatchSampler:
         """Return the order of the training batches of this process."""
         rank, world_size = self._rank_and_world_size()
-        return TrainBatchSampler(
-            len(self.train_data),
-            batch_size=self.batch_size,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-            position=None if self.trainer is None else self._consumed,
-            grouping=self.grouping,
-        )
+        common: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "rank": rank,
+            "world_size": world_size,
+            "position": None if self.trainer is None else self._consumed,
+        }
+        if self._balanced is None:
+            return TrainBatchSampler(len(self.train_data), **common, grouping=self.grouping)
+        if self.grouping is not None:
+            raise InputError("Expected either a grouping or sampler 'balanced', but got both.")
+        return BalancedBatchSampler(self._balanced, **common)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training loader, which starts at the position of the Trainer's progress."""

@@ -17,7 +17,7 @@ from visionkit.errors import InputError
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Key
 
-__all__ = ["EvalBatchSampler", "TrainBatchSampler"]
+__all__ = ["BalancedBatchSampler", "EvalBatchSampler", "TrainBatchSampler"]
 
 Grouping = Callable[[list[int], int], list[list[int]]]
 """Cuts a permutation into global batches of the given size (aspect-ratio grouping); a pure function."""
@@ -86,6 +86,10 @@ class TrainBatchSampler(Sampler[list[Key]]):
             return self._grouping(order, width)[: self.steps]
         return [order[step * width : (step + 1) * width] for step in range(self.steps)]
 
+    def global_keys(self, epoch: int) -> list[list[Key]]:
+        """Return the keys of the batches of `epoch` over all processes, in order."""
+        return [[Key(epoch, index) for index in batch] for batch in self.global_batches(epoch)]
+
     def __iter__(self) -> Iterator[list[Key]]:
         # The position is read here, not at the first `next`: loaders may prefetch at any later time.
         consumed = self._passes * self.steps if self._position is None else self._position()
@@ -95,8 +99,80 @@ class TrainBatchSampler(Sampler[list[Key]]):
 
     def _walk(self, epoch: int, start: int) -> Iterator[list[Key]]:
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        for batch in self.global_batches(epoch)[start:]:
-            yield [Key(epoch, index) for index in batch[mine]]
+        for batch in self.global_keys(epoch)[start:]:
+            yield batch[mine]
+
+
+class BalancedBatchSampler(TrainBatchSampler):
+    """Batches in which every class comes equally often, each class over all its samples in turn.
+
+    Draw number n since training began is of the n-th class of an endless order in which every block of C
+    draws has each of the C classes once; a class's draws walk through permutations of its own samples. Blocks
+    and permutations are functions of the seed, so the first N draws are the same for any batch size and
+    number of processes, and a resume needs the position alone. The epoch of a key counts the passes over its
+    class: no key comes twice, and a sample that comes again is augmented by other draws.
+
+    An epoch has as many batches as without balancing: of a common class not every sample comes in each.
+
+    Args:
+        labels: The class of each sample; classes without one are left out.
+        batch_size: Samples a batch of one process.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+        position: See `TrainBatchSampler`.
+
+    Raises:
+        InputError: There are fewer samples than processes, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        position: Callable[[], int] | None = None,
+    ) -> None:
+        super().__init__(
+            len(labels), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
+        )
+        members: dict[int, list[int]] = {}
+        for index, label in enumerate(labels):
+            members.setdefault(int(label), []).append(index)
+        self._members = [members[label] for label in sorted(members)]
+
+    def global_keys(self, epoch: int) -> list[list[Key]]:
+        """Return the keys of the batches of `epoch` over all processes, in order."""
+        width = self.batch_size * self.world_size
+        count = self.steps * width
+        keys = self._draws(epoch * count, count)
+        return [keys[start : start + width] for start in range(0, count, width)]
+
+    def global_batches(self, epoch: int) -> list[list[int]]:
+        """Return the batches of `epoch` over all processes, in order."""
+        return [[key.index for key in batch] for batch in self.global_keys(epoch)]
+
+    def _draws(self, start: int, count: int) -> list[Key]:
+        """Return the keys of `count` draws from number `start` on."""
+        classes = len(self._members)
+        passes: dict[tuple[int, int], list[int]] = {}  # (class, pass): the order of its samples
+        keys = []
+        for block in range(start // classes, -(-(start + count) // classes)):
+            for each in self._permutation(classes, block):
+                number, place = divmod(block, len(self._members[each]))
+                if (each, number) not in passes:
+                    order = self._permutation(len(self._members[each]), number, each)
+                    passes[each, number] = [self._members[each][index] for index in order]
+                keys.append(Key(number, passes[each, number][place]))
+        first = start % classes
+        return keys[first : first + count]
+
+    def _permutation(self, size: int, *key: int) -> list[int]:
+        rng = keyed_generator(self.seed, *key, Salt.CLASSES)
+        return torch.randperm(size, generator=rng).tolist()
 
 
 class EvalBatchSampler(Sampler[list[Key]]):

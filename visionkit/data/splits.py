@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionkit.errors import DataError, InputError, expected
 from visionkit.notices import Notice, check_notices
@@ -19,10 +20,12 @@ from visionkit.types import Reader, Sample
 __all__ = [
     "HOLDOUT",
     "SPLIT_ALIASES",
+    "Joined",
     "Splits",
     "Subset",
     "fingerprint",
     "holdout",
+    "single_labels",
     "split_of",
     "subset",
 ]
@@ -37,6 +40,8 @@ SPLIT_ALIASES = {
 HOLDOUT = 0.2
 """Fraction of the training samples held out for validation where a data set has no validation split."""
 
+# What a reader may say of its samples without decoding them, one entry a sample.
+_OFFERED = ("labels", "targets", "object_counts", "sizes", "ids", "files")
 _SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
 
 
@@ -99,7 +104,7 @@ class Subset:
     def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
         self.reader = reader
         self.indices = [int(index) for index in indices]
-        for name in ("labels", "targets", "object_counts", "sizes", "ids", "files"):
+        for name in _OFFERED:
             values = getattr(reader, name, None)
             if values is not None:
                 setattr(self, name, [values[index] for index in self.indices])
@@ -110,6 +115,32 @@ class Subset:
     def __getitem__(self, index: int) -> Sample:
         """Return the sample at `index` of this choice."""
         return self.reader[self.indices[index]]
+
+
+class Joined:
+    """The samples of two readers, one after the other, such as those of two splits.
+
+    It offers `labels`, `targets`, `object_counts`, `sizes`, `ids`, `files` and `captions` where both do.
+
+    Args:
+        first: The first samples.
+        second: Those after them.
+    """
+
+    def __init__(self, first: Reader, second: Reader) -> None:
+        self.readers = (first, second)
+        for name in (*_OFFERED, "captions"):
+            parts = [getattr(reader, name, None) for reader in self.readers]
+            if all(part is not None for part in parts):
+                setattr(self, name, [value for part in parts for value in part or ()])
+
+    def __len__(self) -> int:
+        return sum(map(len, self.readers))
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the sample at `index` of both."""
+        first, second = self.readers
+        return first[index] if index < len(first) else second[index - len(first)]
 
 
 def subset(reader: Reader, fraction: float, *, seed: int = 0) -> Reader:
@@ -171,19 +202,25 @@ def _stratified_order(reader: Reader, seed: int, purpose: int) -> list[int]:
 
     Member j of the n of a class gets the position (j + 1/2) / n; samples are sorted by it, ties at random.
     """
-    size = len(reader)
-    labels = getattr(reader, "labels", None)
-    single = labels is not None and all(isinstance(label, int | np.integer) for label in labels)
+    size, classes = len(reader), single_labels(reader)
     rng = np.random.default_rng(keyed_seed(seed, purpose))
     shuffled = rng.permutation(size)
-    if not single or labels is None:
+    if classes is None:
         return [int(index) for index in shuffled]
-    classes = np.asarray(labels)[shuffled]
+    classes = classes[shuffled]
     position = np.empty(size)
     for label in np.unique(classes):
         members = np.flatnonzero(classes == label)
         position[members] = (np.arange(len(members)) + 0.5) / len(members)
     return [int(index) for index in shuffled[np.argsort(position, kind="stable")]]
+
+
+def single_labels(reader: Reader) -> NDArray[np.int64] | None:
+    """Return the class of each sample `(N,)`; None where the reader does not say one class a sample."""
+    labels = getattr(reader, "labels", None)
+    if labels is None or not all(isinstance(label, int | np.integer) for label in labels):
+        return None
+    return np.asarray(labels, dtype=np.int64)
 
 
 def fingerprint(reader: Reader) -> str:
@@ -206,9 +243,11 @@ def fingerprint(reader: Reader) -> str:
                 digest.update(values.encode())
             else:
                 digest.update("\n".join(map(str, values)).encode("utf-8", "surrogateescape"))
-    if not known and len(reader):
+    if not known and len(reader) and not isinstance(reader, Joined):
         for index in np.unique(np.linspace(0, len(reader) - 1, 8).astype(int)):
             digest.update(reader[int(index)]["image"].contiguous().numpy().tobytes())
+    if isinstance(reader, Joined):
+        digest.update(("|joined:" + "".join(map(fingerprint, reader.readers))).encode())
     if isinstance(reader, Subset):
         digest.update(("|of:" + fingerprint(reader.reader) + str(reader.indices)).encode())
     return digest.hexdigest()

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from visionkit.run.storage.checkpoint import load_checkpoint
     from visionkit.run.sweep.arms import run_recipe
     from visionkit.run.sweep.backbone_table import run_backbones
-    from visionkit.run.sweep.launch import launch
+    from visionkit.run.sweep.launch import guard, launch
+    from visionkit.run.sweep.search import Search, parse_range, run_search
     from visionkit.run.training.device_policy import choose_policy
     from visionkit.run.training.fit import fit
     from visionkit.run.training.trainer import build_trainer
+    from visionkit.run.usage import format_usage
 
 __all__ = [
     "BoxPreview",
@@ -40,17 +42,22 @@ __all__ = [
     "Preview",
     "RunConfig",
     "SaveCheckpoints",
+    "Search",
     "StepSeed",
     "Unfreeze",
     "build_trainer",
     "choose_policy",
     "fit",
+    "format_usage",
+    "guard",
     "launch",
     "load_checkpoint",
     "parse",
+    "parse_range",
     "request_stop",
     "run_backbones",
     "run_recipe",
+    "run_search",
     "setting",
 ]
 
@@ -66,17 +73,22 @@ _HOME = {
     "Preview": "previews.callback",
     "RunConfig": "config",
     "SaveCheckpoints": "callbacks.save_checkpoints",
+    "Search": "sweep.search",
     "StepSeed": "callbacks.step_seed",
     "Unfreeze": "callbacks.unfreeze",
     "build_trainer": "training.trainer",
     "choose_policy": "training.device_policy",
     "fit": "training.fit",
+    "format_usage": "usage",
+    "guard": "sweep.launch",
     "launch": "sweep.launch",
     "load_checkpoint": "storage.checkpoint",
     "parse": "command_line",
+    "parse_range": "sweep.search",
     "request_stop": "processes.stop",
     "run_backbones": "sweep.backbone_table",
     "run_recipe": "sweep.arms",
+    "run_search": "sweep.search",
     "setting": "config",
 }
 

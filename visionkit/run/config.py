@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from visionkit.config import OptimConfig, Role, TransferConfig, limits
+from visionkit.errors import InputError
 from visionkit.task_config import CheckConfig
 
-__all__ = ["RunConfig", "setting", "to_dict"]
+__all__ = ["PRECISIONS", "RunConfig", "setting", "to_dict"]
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+"""The precisions of a run, in Lightning's words."""
 
 
 def setting(
@@ -59,9 +63,10 @@ def setting(
 class RunConfig:
     """The settings that all recipes share; a recipe's own `Config` adds its task's.
 
-    `init`, `seeds` and `fractions` span the runs: every combination is a run in a folder of its own below
-    `out`, resumable and comparable. The values of `init` are the arms of the comparison, as a trial has arms:
-    "pretrained" and "scratch" for "both". `images`, when not 0, is how long a run trains at any fraction.
+    `init`, `seeds`, `fractions` and `folds` span the runs: every combination is a run in a folder of its own
+    below `out`, resumable and comparable. The values of `init` are the arms of the comparison, as a trial has
+    arms: "pretrained" and "scratch" for "both". `images`, when not 0, is how long a run trains at any
+    fraction.
     """
 
     data: str = setting("scenes", "data set: a folder, a file, or 'scenes' (embedded)", group="data")
@@ -74,6 +79,15 @@ class RunConfig:
         above=0,
         max=1,
         unique=True,
+    )
+    folds: list[int] = setting(
+        [], "cross-validation: K folds, all or those named after K (5 0 3)", group="data", role="arm", min=0
+    )
+    group_by: str = setting(
+        "",
+        "hold out by group: a pattern of the file names, or a column of the table",
+        group="data",
+        rare=True,
     )
     workers: int = setting(
         0, "loader processes (order and draws do not depend on it)", group="data", role="machine", min=0
@@ -95,20 +109,35 @@ class RunConfig:
     accumulate: int = setting(
         1, "steps whose gradients are added before an update", group="training", rare=True, min=1
     )
+    patience: int = setting(
+        0, "stop after this many validations without a better score; 0: never", group="training", min=0
+    )
     lr: float = setting(1e-3, "peak learning rate of the head", group="training", above=0)
     optim: OptimConfig = setting(OptimConfig(), "optimiser and schedule", group="training")
     seeds: list[int] = setting(
         [0, 1], "one run for each", group="training", role="arm", min=0, max=2**32 - 1, unique=True
     )
     devices: str = setting(
-        "auto", "how many processes on this machine, or auto", group="machine", role="machine"
+        "auto",
+        "how many processes on this machine, or auto",
+        group="machine",
+        role="machine",
+        choices=("auto",),
+        min=1,
     )
-    num_nodes: int = setting(0, "machines; 0 asks the environment", group="machine", role="machine", min=0)
+    num_nodes: int = setting(
+        0, "machines; 0 asks the environment", group="machine", role="machine", rare=True, min=0
+    )
     accelerator: str = setting(
         "auto", "cpu | gpu | auto", group="machine", role="machine", choices=("cpu", "gpu", "auto")
     )
     strategy: str = setting(
-        "auto", "auto | ddp | fsdp", group="machine", role="machine", choices=("auto", "ddp", "fsdp")
+        "auto",
+        "auto | ddp | fsdp",
+        group="machine",
+        role="machine",
+        rare=True,
+        choices=("auto", "ddp", "fsdp"),
     )
     timeout: int = setting(
         300,
@@ -119,7 +148,11 @@ class RunConfig:
         min=1,
     )
     precision: str = setting(
-        "auto", "auto | 32-true | bf16-mixed | 16-mixed", group="machine", role="machine"
+        "auto",
+        "auto | 32-true | bf16-mixed | 16-mixed",
+        group="machine",
+        role="machine",
+        choices=("auto", *PRECISIONS),
     )
     jobs: int = setting(
         0, "runs at a time on a CPU; 0: one a thread, 4 at most", group="machine", role="free", min=0
@@ -161,6 +194,35 @@ class RunConfig:
     def arms(self) -> tuple[str, ...]:
         """Return the values of `init` that are to be run."""
         return ("pretrained", "scratch") if self.init == "both" else (self.init,)
+
+    def runs_of_folds(self) -> list[list[int]]:
+        """Return `folds` of each run: `[K, number]`; one empty list without cross-validation.
+
+        Raises:
+            InputError: There are fewer than two folds, or one that is named is none of them.
+        """
+        if not self.folds:
+            return [[]]
+        count, *named = self.folds
+        if count < 2:
+            raise InputError(f"Expected at least 2 folds, but got --folds {count}. Use 5, or leave it out.")
+        outside = [number for number in named if number >= count]
+        if outside or len(set(named)) < len(named):
+            raise InputError(
+                f"Expected the folds named after --folds {count} to be different ones of 0 .. {count - 1}, "
+                f"but got {' '.join(map(str, named))}."
+            )
+        return [[count, number] for number in named or range(count)]
+
+    def open_options(self) -> dict[str, Any]:
+        """Return what `OpenOptions` takes from these settings, for one run."""
+        count, number = self.folds or (0, 0)
+        return {
+            "max_dropped": self.checks.max_dropped,
+            "group_by": self.group_by,
+            "folds": count,
+            "fold": number,
+        }
 
     def data_options(self) -> dict[str, Any]:
         """Return what a `DataModule` takes from these settings, for one run."""

@@ -11,6 +11,7 @@ import yaml
 from visionkit.config import flatten, roles
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig, to_dict
+from visionkit.run.requests import requests
 
 __all__ = ["check_resume", "fixed_settings", "machine_changes", "new_run_hint"]
 
@@ -38,7 +39,7 @@ def check_resume(config: RunConfig, folder: Path) -> None:
     listed = "; ".join(rows[:4]) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
     raise InputError(
         f"{folder} holds a run with other settings: {listed}. Nothing is overwritten: give the settings it "
-        f"was started with, or another --out. {new_run_hint(folder)}".rstrip()
+        f"was started with, or another --out. {new_run_hint(folder, config)}".rstrip()
     )
 
 
@@ -49,14 +50,36 @@ def machine_changes(config: RunConfig, folder: Path) -> str:
     return f"{folder.name} goes on with other machine settings: {'; '.join(rows)}." if rows else ""
 
 
-def new_run_hint(folder: Path) -> str:
-    """Return how a new run begins from the weights of the run in `folder`, with other settings."""
+def new_run_hint(folder: Path, config: RunConfig | None = None) -> str:
+    """Return how a new run begins from the weights of the run in `folder`, with other settings.
+
+    Args:
+        folder: The run's folder.
+        config: What is asked for now: where that is a longer training, the command line of the rest is given.
+    """
     best = next(
         (path for name in ("best", "last") if (path := folder / f"checkpoints/{name}.ckpt").exists()), None
     )
     if best is None:
         return ""
+    rest = {} if config is None else _rest(config, folder)
+    if config is not None and rest and requests().command:
+        flags = ["--init", str(best), "--seeds", str(config.seeds[0]), "--out", f"{config.out}-longer"]
+        flags += [word for name, count in rest.items() for word in (f"--{name}", str(count))]
+        return (
+            "Its learning rate has ended, so that more training is a new run from its weights, with a "
+            f"schedule of its own:\n  {shlex.join([*requests().command, *flags])}"
+        )
     return f"To go on from its weights as a new run: --init {shlex.quote(str(best))} --out OTHER_FOLDER."
+
+
+def _rest(config: RunConfig, folder: Path) -> dict[str, int]:
+    """Return by how many epochs or images the training asked for is longer; empty where it is not."""
+    path = folder / "config.yaml"
+    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    now = to_dict(config)
+    more = {name: now[name] - before.get(name, now[name]) for name in ("epochs", "images")}
+    return {name: count for name, count in more.items() if count > 0}
 
 
 def _changes(config: RunConfig, folder: Path) -> dict[str, str]:

@@ -54,8 +54,11 @@ def format_usage(
     if variants:
         out.append("--variant NAME:")
         out += [_fold(f"  {v.__name__}".ljust(24) + _summary(v)) for v in variants]
-    more = f"{rare} rarer and the nested settings" if rare else "nested settings"
-    out.append(f"also: --config FILE (YAML; flags win), --print_config, --debug, --help=all ({more})")
+    more = f"{rare} rarer, nested ones" if rare else "nested ones"
+    out.append(
+        "also: --config FILE (YAML), --print_config, --find_lr, --find_batch_size, --debug, "
+        f"--help=all ({more})"
+    )
     return "\n".join(out)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from visionkit.data.folds import regroup
 from visionkit.data.formats.captions.reader import read_captions
 from visionkit.data.formats.captions.records import is_captions
 from visionkit.data.formats.coco.boxes import read_coco
@@ -100,18 +101,26 @@ def open_dataset(root: str | Path, task: Task, options: OpenOptions = OpenOption
     if str(root) == "scenes":
         sizes = options.scenes
         made = scenes(task, size=sizes.size, train=sizes.train, val=sizes.val, test=sizes.val)
-        return _remember(made, task, options)
+        return _finish(made, task, options)
     path = Path(root)
     if not os.path.exists(path):  # noqa: PTH110 (a name that the system cannot take is nothing, too)
         raise DataError(f"Expected a data set for {task}, but there is nothing by this name.", path=path)
     try:
-        return _remember(_open_detected(path, task, options), task, options)
+        return _finish(_open_detected(path, task, options), task, options)
     except OSError as error:
         raise DataError(f"Expected a data set that can be read, but: {error}.", path=path) from error
 
 
-def _remember(splits: Splits, task: Task, options: OpenOptions) -> Splits:
-    """Keep how a data set was opened, as plain values and without the paths of this machine."""
+def _finish(splits: Splits, task: Task, options: OpenOptions) -> Splits:
+    """Cut folds and groups; keep how a data set was opened, as plain values without this machine's paths."""
+    splits = regroup(
+        splits,
+        group_by=options.group_by,
+        folds=options.folds,
+        fold=options.fold,
+        seed=options.seed,
+        max_dropped=options.max_dropped,
+    )
     plain = to_plain(options)
     plain |= {name: Path(plain[name]).name for name in ("classes", "images") if plain[name]}
     plain["table"]["root"] = Path(plain["table"]["root"]).name

@@ -39,6 +39,9 @@ class OpenOptions:
         seed: Seed of a held-out validation fraction.
         max_dropped: Largest fraction of objects, captions or labels that may be left out.
         scenes: The embedded data set's sizes.
+        group_by: What keeps samples on one side of a hold-out: a column, or a pattern of the file names.
+        folds: Number of folds of cross-validation; 0: none.
+        fold: The fold that is for validation, from 0.
         check: The data set is read to be checked: outlines of COCO are looked at, too.
     """
 
@@ -50,4 +53,7 @@ class OpenOptions:
     seed: int = 0
     max_dropped: float = MAX_DROPPED
     scenes: SceneSizes = SceneSizes()
+    group_by: str = ""
+    folds: int = 0
+    fold: int = 0
     check: bool = False

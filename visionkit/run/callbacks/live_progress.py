@@ -48,6 +48,7 @@ class LiveProgress(Callback):
         """Begin to measure."""
         self._pace.add(self.table.images())
         self._began = self._line = time.monotonic()
+        self._epoch = trainer.current_epoch + 1  # a run that goes on within an epoch starts none
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the line of a validation, now that its epoch's means and checkpoints are there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.pace import duration
 from visionkit.run.processes.stop import first_speaks, listening
+from visionkit.run.requests import requests
 from visionkit.run.resume import check_resume, machine_changes
 from visionkit.run.sweep.announce import announce
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from visionkit.run.feedback.board import Board
     from visionkit.run.sweep.jobs import Job, Placement
 
-__all__ = ["each_run", "run_recipe"]
+__all__ = ["each_run", "run_recipe", "train_one"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 # What these settings may be instead of a path.
@@ -31,7 +33,7 @@ WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "both")}
 
 
 def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
-    """Yield `(config of one run, its folder)` for every fraction, seed and init, arms side by side.
+    """Yield `(config of one run, its folder)` for every fraction, seed, fold and init, arms side by side.
 
     Raises:
         InputError: A setting is outside its limits, or a list is empty.
@@ -42,14 +44,15 @@ def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
     fraction_of: dict[Path, float] = {}
     for fraction in config.fractions:
         for seed in config.seeds:
-            for init in config.arms():
+            for folds, init in itertools.product(config.runs_of_folds(), config.arms()):
                 name = Path(init).name if Path(init).is_dir() else Path(init).stem
-                folder = Path(config.out) / f"{name}-f{fraction:g}-s{seed}"
+                name += f"-f{fraction:g}-s{seed}" + (f"-k{folds[1]}" if folds else "")
+                folder = Path(config.out) / name
                 other = fraction_of.setdefault(folder, fraction)
                 if other != fraction:
                     raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
-                one = dataclasses.replace(config, init=init, seeds=[seed], fractions=[fraction])
-                yield one, folder
+                one = {"init": init, "seeds": [seed], "fractions": [fraction], "folds": folds}
+                yield dataclasses.replace(config, **one), folder  # type: ignore[arg-type]
 
 
 def run_recipe(
@@ -88,6 +91,10 @@ def run_recipe(
 
         split_init(config.init)  # refuses a folder without weights
     die_with_launcher()
+    if requests().find:
+        from visionkit.run.sweep.find import find_and_say
+
+        return find_and_say(runs, train)
     out, began = Path(config.out), time.time()
     first = is_first()
     placement = choose_jobs(config, len(runs))
@@ -126,7 +133,7 @@ def _unfinished(
         title = f"[{number}/{len(runs)}] {folder.name}"
         result = read_result(folder)
         if result is None or any(TEST_FAILED in text for text in result.get("problems") or ()):
-            todo.append(Job(title, folder, functools.partial(_train_one, train, one, folder)))
+            todo.append(Job(title, folder, functools.partial(train_one, train, one, folder)))
             for line in announce([machine_changes(one, folder)] if first else []):
                 _print(line)
         elif first:
@@ -221,9 +228,14 @@ def _passing_over(
         board.end(job.folder.name)
 
 
-def _train_one(
-    train: Callable[[ConfigT, Path], dict[str, Any]], one: ConfigT, folder: Path
-) -> dict[str, Any]:
+def train_one(train: Callable[[ConfigT, Path], dict[str, Any]], one: ConfigT, folder: Path) -> dict[str, Any]:
+    """Seed, and train one run; the reason why it has no result goes into its folder.
+
+    Args:
+        train: Trains one run in a folder and returns its result.
+        one: Its settings: one init, seed, fraction and fold.
+        folder: Its folder.
+    """
     import lightning
 
     from visionkit.run.processes.launcher import is_first
@@ -235,7 +247,7 @@ def _train_one(
         with listening():  # also in a child process
             return train(one, folder)
     except Exception as error:
-        # The reason why a run has no result goes into its folder: a comparison reads it.
+        # A comparison reads it.
         if is_first() and not isinstance(error, PreemptedError) and (folder / "config.yaml").exists():
             with contextlib.suppress(OSError):
                 text = printable(f"{type(error).__name__}: {error}\n")
@@ -247,6 +259,9 @@ def _describe(config: RunConfig, count: int) -> str:
     """Return what a command is going to do: its first line, printed before the long imports."""
     parts = [" and ".join(arm if arm in WORDS["init"] else Path(arm).name for arm in config.arms())]
     parts.append(f"seed{'s' * (len(config.seeds) > 1)} {' '.join(map(str, config.seeds))}")
+    if config.folds:
+        count, *named = config.folds
+        parts.append(f"folds {' '.join(map(str, named))} of {count}" if named else f"{count} folds")
     if config.fractions != [1.0]:
         parts.append(f"fractions {' '.join(f'{fraction:g}' for fraction in config.fractions)}")
     what = f"{count} run{'s' * (count > 1)} ({', '.join(parts)})"

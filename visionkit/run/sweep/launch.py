@@ -16,8 +16,9 @@ from visionkit.printable import printable
 from visionkit.run.command_line import parse
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.stop import first_speaks, listening
+from visionkit.run.requests import FINDERS, asking
 
-__all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PREEMPTED", "launch"]
+__all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PREEMPTED", "guard", "launch"]
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2
@@ -41,7 +42,8 @@ def launch(
 
     Status 0 is success, 2 something the user can put right, 1 a failure, 75 a run that was asked to stop and
     130 an interrupt (Ctrl-C): both continue when the same command is started again. Errors are one message;
-    `--debug` adds the traceback.
+    `--debug` adds the traceback. With `--find_lr` or `--find_batch_size` nothing is trained: the value is
+    looked for, printed and kept (`find_settings`).
 
     Args:
         main: Takes the config.
@@ -55,21 +57,35 @@ def launch(
     if argv is None and sys.argv[0].endswith(".py"):
         prog = Path(sys.argv[0]).name
     debug = "--debug" in args
+    find = [name for name in FINDERS if f"--find_{name}" in args]
+    args = [arg for arg in args if arg not in ("--debug", *(f"--find_{name}" for name in find))]
     made: RunConfig | None = None
-    try:
+    with guard(prog or "recipe", debug=debug, out=lambda: made.out if made else ""):
         with _reader_may_leave():
-            made = parse(
-                config, [a for a in args if a != "--debug"], variants=variants, doc=doc or "", prog=prog
-            )
+            made = parse(config, args, variants=variants, doc=doc or "", prog=prog)
         # From here on, before the long imports, a queue's signal ends nothing: the run saves first.
-        with listening():
+        program = [sys.executable, *sys.argv[:1]] if argv is None else [prog or "recipe"]
+        with listening(), asking(find=find, command=[*program, *args]):
             main(made)
+
+
+@contextlib.contextmanager
+def guard(prog: str, *, debug: bool = False, out: Callable[[], str] = str) -> Iterator[None]:
+    """Turn an error inside into one message and the exit status of its kind, as `launch` does.
+
+    Args:
+        prog: The name before the message.
+        debug: Show the traceback instead.
+        out: Gives the folder that is written to, for a full disk.
+    """
+    try:
+        yield
     except (InputError, RunError, KeyboardInterrupt, OSError) as error:
         if debug or (isinstance(error, OSError) and error.errno not in FULL):
             raise
-        status, text = _judge(error, made.out if made else "")
+        status, text = _judge(error, out())
         if status != EXIT_INTERRUPTED or first_speaks():
-            sys.stderr.write(printable(f"\n{prog or 'recipe'}: {text}\n"))
+            sys.stderr.write(printable(f"\n{prog}: {text}\n"))
         raise SystemExit(status) from None
 
 

@@ -42,7 +42,8 @@ def banner_text(
     norm = transfer.norm if isinstance(transfer, TransferConfig) else None
     frozen = transfer.freeze_through if isinstance(transfer, TransferConfig) else None
     rows = {
-        "run": f"{folder.name}: init {config.init}, seed {config.seeds[0]}, fraction {config.fractions[0]:g}",
+        "run": f"{folder.name}: init {config.init}, seed {config.seeds[0]}, fraction {config.fractions[0]:g}"
+        + (f", fold {config.folds[1]} of {config.folds[0]}" if config.folds else ""),
         "versions": ", ".join(
             f"{name} {versions[name]}" for name in ("visionkit", "torch", "lightning", "timm")
         ),
@@ -53,7 +54,8 @@ def banner_text(
         "rate": describe_rate(config.lr, config.optim, update),
         "data": f"{data.splits.name}: {sizes['train']} of {sizes['train_full']} train, {sizes['val']} val, "
         f"{sizes['test']} test" + _targets(task, data.splits.classes),
-        "length": plan.describe(sizes["train"]),
+        "length": plan.describe(sizes["train"])
+        + (f"; at most: patience {config.patience} validations" if config.patience else ""),
         "model": f"{type(task).__name__} over {config.backbone}: {total / 1e6:.2f} M parameters, "
         f"{trainable / 1e6:.2f} M trained; norm {norm}, "
         + (f"frozen through {frozen}" if frozen else "nothing frozen"),

@@ -14,12 +14,11 @@ from torch import nn
 
 from visionkit.compat import cpu_computes_bf16
 from visionkit.errors import InputError, unknown_name
-from visionkit.run.config import RunConfig
+from visionkit.run.config import PRECISIONS, RunConfig
 from visionkit.run.training.flops import count_multiply_adds
 
 __all__ = ["Policy", "choose_policy"]
 
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 _MAX_DEPTHWISE = 0.05
 """Fraction of depthwise arithmetic above which a compiled network is slower in bf16 than in fp32 on CPUs.
 
@@ -81,8 +80,8 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
     if config.compile:
         _check_compiler(accelerator)
     precision, reason = config.precision, "as asked"
-    if precision != "auto" and precision not in _PRECISIONS:
-        raise unknown_name("precision", precision, ("auto", *_PRECISIONS))
+    if precision != "auto" and precision not in PRECISIONS:
+        raise unknown_name("precision", precision, ("auto", *PRECISIONS))
     if precision == "auto":
         precision, reason = _fastest(accelerator, module if config.compile else None, config.image_size)
     # FSDP's sharded parameters are row-major: torch would pair channels-last ones with gradients in another

@@ -21,7 +21,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from visionkit import __version__
 from visionkit.backbones.weights import portable_init
-from visionkit.config import TransferConfig
 from visionkit.data.datamodule import DataModule
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.files import remove_parts
@@ -40,6 +39,7 @@ from visionkit.run.feedback.state import audience, shown_to
 from visionkit.run.processes.launcher import find_processes, is_first
 from visionkit.run.processes.lifetime import RankWatchdog, keep_group_at_exit, lost_ranks, watch_ranks
 from visionkit.run.processes.stop import interruptible
+from visionkit.run.requests import requests
 from visionkit.run.resume import fixed_settings, machine_changes
 from visionkit.run.storage.checkpoint import newest_good
 from visionkit.run.storage.disk import check_writable
@@ -48,8 +48,10 @@ from visionkit.run.storage.result import TEST_FAILED, environment, named_scores,
 from visionkit.run.training.banner import banner_text
 from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
+from visionkit.run.training.find import find_settings
 from visionkit.run.training.run_facts import model_facts, run_facts, run_result
 from visionkit.run.training.schedule_length import ScheduleLength, schedule_length
+from visionkit.run.training.task_callbacks import monitor_of, task_callbacks
 from visionkit.run.training.trainer import build_trainer
 
 __all__ = ["fit"]
@@ -84,6 +86,9 @@ def fit(
         KeyboardInterrupt: Ctrl-C: the first saves after the update and says where, a second ends at once.
     """
     folder = Path(folder)
+    if requests().find:
+        return find_settings(config, task, data, folder=folder)
+    callbacks = [*callbacks, *requests().callbacks]
     with (
         hold([folder] if is_first() else []),
         RunLog(folder, first=is_first()) as log,
@@ -159,7 +164,7 @@ def _build(
 ) -> tuple[_Parts, lightning.Trainer, ScheduleLength]:
     processes = find_processes(config, accelerator=policy.accelerator)
     plan = schedule_length(config, data, processes.world)
-    monitor: tuple[str, str] = getattr(task, "monitor", ("val/loss", "min"))
+    monitor = monitor_of(task)
     facts = model_facts(config, task, data, policy)
     parts = _Parts.of(config, data, plan, folder, monitor, facts, log)
     trainer = build_trainer(
@@ -167,7 +172,7 @@ def _build(
         folder=folder,
         policy=policy,
         processes=processes,
-        callbacks=parts.around([*callbacks, *_task_callbacks(config, task)]),
+        callbacks=parts.around([*callbacks, *task_callbacks(config, task)]),
         loggers=[parts.clock.table, *parts.trackers],
         max_epochs=plan.epochs,
         validate_every=plan.validate_every,
@@ -366,24 +371,12 @@ def _identity(config: RunConfig, data: DataModule, plan: ScheduleLength) -> dict
         "data": facts["fingerprint"],
         "seeds": config.seeds[:1],
         "fractions": config.fractions[:1],
+        "folds": config.folds,
         "classes": facts["classes"],
         "images in all": plan.images,
         "init": portable_init(config.init),
         "code version": __version__,
     }
-
-
-def _task_callbacks(config: RunConfig, task: lightning.LightningModule) -> list[Callback]:
-    from visionkit.run.callbacks.ema import EMA
-    from visionkit.run.callbacks.unfreeze import Unfreeze
-
-    made: list[Callback] = []
-    if config.optim.ema:
-        made.append(EMA(config.optim.ema))
-    transfer = getattr(task, "transfer", None)
-    if isinstance(transfer, TransferConfig) and transfer.unfreeze_at:
-        made.append(Unfreeze())
-    return made
 
 
 def _floats(metrics: Any, prefix: str) -> dict[str, float]:

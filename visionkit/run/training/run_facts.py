@@ -68,12 +68,17 @@ def run_facts(
         data: Its data.
         plan: Its length.
     """
-    left_out = {name for name, role in roles(config).items() if role == "free"} | {"seeds", "fractions"}
+    left_out = {name for name, role in roles(config).items() if role == "free"} | {
+        "seeds",
+        "fractions",
+        "folds",
+    }
     settings = {name: v for name, v in flatten(to_dict(config)).items() if name not in left_out}
     facts = {
         "init": config.init,
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
+        **({"fold": config.folds[1], "folds": config.folds[0]} if config.folds else {}),
         "task": type(task).__name__,
         "epochs": plan.epochs,
         "images": plan.images,
@@ -117,6 +122,7 @@ def run_result(
         "init": config.init,
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
+        "fold": config.folds[1] if config.folds else None,
         **outcome,
         "stopped_early": {"images": seen, "planned_images": plan.images} if seen < plan.images else None,
         "weights": _weights(task),
@@ -128,6 +134,7 @@ def run_result(
         "env": environment(),
         "peak_memory_mb": peak_memory_mb(),
         "parameters": _parameters(task),
+        "class_weights": _class_weights(task, data),
         "data": data.facts(),
         "equal": _equal(config, task, data, plan, precision),
         "predictions": predictions if (folder / predictions).exists() else None,
@@ -162,6 +169,12 @@ def _weights(task: lightning.LightningModule) -> dict[str, Any]:
     record = getattr(getattr(task, "backbone", None), "weights", None)
     as_dict = getattr(record, "as_dict", None)
     return dict(as_dict()) if callable(as_dict) else {}
+
+
+def _class_weights(task: lightning.LightningModule, data: DataModule) -> dict[str, float] | None:
+    """Return the weight of each class in the loss, by name; None where all weigh the same."""
+    weights = task.hparams.get("class_weights")
+    return weights and dict(zip(data.splits.classes, weights, strict=False))
 
 
 def _parameters(task: lightning.LightningModule) -> dict[str, int]:

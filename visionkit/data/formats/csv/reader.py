@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from visionkit.data.formats.csv.rows import TableKind, TableRows, read_table
+from visionkit.data.formats.csv.rows import TableKind, TableRows, column_cells, read_table
 from visionkit.data.formats.split_notices import frame_notices
 from visionkit.data.formats.split_records import raise_first, split_records
 from visionkit.data.read_image import inside, read_image
@@ -52,6 +52,17 @@ class Table:
     def files(self) -> list[str]:
         """The image of each row."""
         return [str(inside(self.table.root, row.image)) for row in self.table.rows]
+
+    def column(self, name: str) -> list[str] | None:
+        """Return the cell of each row in a column of the file, stripped; None where it has no such column.
+
+        Args:
+            name: As in the header.
+
+        Raises:
+            DataError: The file has changed since it was read.
+        """
+        return column_cells(self.table, name)
 
     def __len__(self) -> int:
         return len(self.table.rows)

@@ -20,6 +20,7 @@ __all__ = [
     "Row",
     "TableKind",
     "TableRows",
+    "column_cells",
     "is_image_table",
     "may_be_image_table",
     "read_table",
@@ -178,6 +179,28 @@ def targets_of(
         except DataError as error:
             errors.append(error)
     return names, good, targets
+
+
+def column_cells(table: TableRows, name: str) -> list[str] | None:
+    """Return the stripped cell of each row in a column of the file; None where it has no such column.
+
+    Args:
+        table: Its rows.
+        name: The column, as in the header.
+
+    Raises:
+        DataError: The file has changed since it was read.
+    """
+    if table.file.suffix.lower() not in TABLE_SUFFIXES:
+        return None
+    read = read_delimited(table.file, known=(name, *_IMAGE_COLUMNS))
+    if name not in read.header:
+        return None
+    index, lines = read.header.index(name), dict(read.lines)
+    try:
+        return [lines[row.line][index].strip() for row in table.rows]
+    except (KeyError, IndexError) as error:
+        raise DataError("The table changed while it was read. Start again.", path=table.file) from error
 
 
 def row_notices(

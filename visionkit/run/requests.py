@@ -1,0 +1,60 @@
+"""What the caller of a recipe asks of the runs inside it, beside their settings. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
+__all__ = ["FINDERS", "Requests", "asking", "requests"]
+
+FINDERS = ("batch_size", "lr")
+"""What can be looked for before a training, in this order: `--find_batch_size`, `--find_lr`."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What is asked of every run that is started inside.
+
+    Args:
+        find: Instead of training, look for these: names of `FINDERS`.
+        callbacks: Callbacks besides those of the recipe, such as a pruner's.
+        command: The command line, to which a finding is added as a flag.
+    """
+
+    find: tuple[str, ...] = ()
+    callbacks: tuple[Callback, ...] = ()
+    command: tuple[str, ...] = ()
+
+
+_NOW = [Requests()]
+
+
+def requests() -> Requests:
+    """Return what is asked of the runs of this process now."""
+    return _NOW[-1]
+
+
+@contextmanager
+def asking(
+    *, find: Sequence[str] = (), callbacks: Sequence[Callback] = (), command: Sequence[str] = ()
+) -> Iterator[None]:
+    """Ask something of every run inside the block; what is not given stays as asked around it.
+
+    Args:
+        find: See `Requests`.
+        callbacks: See `Requests`.
+        command: See `Requests`.
+    """
+    given = {"find": tuple(find), "callbacks": tuple(callbacks), "command": tuple(command)}
+    changes = {name: value for name, value in given.items() if value}
+    _NOW.append(dataclasses.replace(_NOW[-1], **changes))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        _NOW.pop()
