@@ -16,6 +16,7 @@ from pathlib import Path
 from make_backbones import BEGIN, END
 
 PAGE = Path(__file__).resolve().parent / "reference" / "export.md"
+DECODERS = {"segmentation": "unet", "captioning": "show_attend_tell"}
 KINDS = ("classification", "segmentation", "detection", "captioning")
 
 
@@ -23,12 +24,21 @@ def table(rows: list[dict]) -> str:
     by_name: dict[str, dict[str, dict]] = defaultdict(dict)
     for row in rows:
         by_name[row["name"]][row["kind"]] = row
-    passed = {kind: sum(row["kind"] == kind and row["status"] == "passes" for row in rows) for kind in KINDS}
-    text = [f"| backbone ({len(by_name)}) | {' | '.join(f'{kind} ({passed[kind]})' for kind in KINDS)} |"]
+    passed = [row for row in rows if row["status"] == "passes"]
+    counts = {kind: sum(row["kind"] == kind for row in passed) for kind in KINDS}
+    opsets = " and ".join(sorted({str(row["opset"]) for row in passed}))
+    text = [f"ONNX opset {opsets}; {len(by_name)} backbones, {len(passed)} of {len(rows)} exports pass.", ""]
+    text.append(f"| backbone | {' | '.join(f'{kind} ({counts[kind]})' for kind in KINDS)} |")
     text.append("| --- |" + " --- |" * len(KINDS))
     for name in sorted(by_name):
         cells = [cell(by_name[name].get(kind)) for kind in KINDS]
         text.append(f"| `{name}` | {' | '.join(cells)} |")
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if row["status"] != "passes":
+            reasons[row["reason"]].append(row["kind"])
+    text += ["", "Refused:", ""]
+    text += [f"- {' and '.join(kinds)}: {reason}" for reason, kinds in sorted(reasons.items())]
     return "\n".join(text)
 
 
@@ -41,7 +51,10 @@ def cell(row: dict | None) -> str:
         value for name, value in row["difference"].items() if name not in ("boxes", "labels", "tokens")
     )
     boxes = f", {row['difference']['boxes']:.0e} px" if "boxes" in row["difference"] else ""
-    return f"{worst:.0e}{boxes}{', any size' if row['dynamic']['size'] else ', one size'}"
+    size = "any size" if row["dynamic"]["size"] else "one size"
+    decoder = row.get("decoder", DECODERS.get(row["kind"]))
+    other = "" if decoder == DECODERS.get(row["kind"]) else f", `{decoder}`"
+    return f"{worst:.0e}{boxes}, {size}{other}"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ GREEDY = Decoding(beams=1, max_length=3)
 def task_over(kind: str, name: str, reductions: tuple[int, ...]) -> Any:
     """Build a small task over a backbone; one of fixed size for the smallest images that it takes."""
     torch.manual_seed(0)
-    base = {"backbone": name, "init": "scratch"}
+    base = {"backbone": name, "init": "scratch", **decoder_for(kind, reductions)}
     for size in ({}, {"image_size": 64}, {"image_size": 96}, {"image_size": 224}):
         try:
             if kind == "classification":
@@ -31,15 +31,25 @@ def task_over(kind: str, name: str, reductions: tuple[int, ...]) -> Any:
             if kind == "captioning":
                 return Captioner(**base, **size, **WORDS, decoding=GREEDY)
             if kind == "segmentation":
-                return Segmenter(**base, **size, num_classes=3, decoder="fcn")
+                return Segmenter(**base, **size, num_classes=3)
             return Detector(
                 **base, **size, num_classes=3, rcnn=RCNN, pyramid_channels=8, reductions=reductions or ALL
             )
         except InputError as error:
-            if "image_size" not in str(error) and "size" not in str(error):
+            if "size" not in str(error):
                 raise
             refused = error
     raise refused
+
+
+def decoder_for(kind: str, reductions: tuple[int, ...]) -> dict[str, Any]:
+    """Return the decoder of a task over a backbone: the default, or what its refusal names in its place."""
+    if kind == "captioning":
+        return {"decoder": "show_attend_tell" if reductions else "show_and_tell"}
+    if kind == "segmentation":
+        one = {"decoder": "fcn", "output_stride": max(reductions, default=None)}
+        return one if len(reductions) == 1 else {"decoder": "unet"}
+    return {}
 
 
 def export_over(kind: str, name: str, reductions: tuple[int, ...]) -> dict[str, Any]:
@@ -57,6 +67,7 @@ def export_over(kind: str, name: str, reductions: tuple[int, ...]) -> dict[str, 
             made = export(
                 task, Path(folder) / "x.onnx", images=list((images * 255).byte()), preprocess=resize
             )
+        row |= decoder_for(kind, reductions)
         row |= {"dynamic": made.metadata["dynamic"], "opset": made.metadata["opset"]}
         row |= {"difference": made.metadata["check"]["largest_difference"], "notes": list(made.notes)}
     except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,50 @@ def test_differences_of_detections_are_found():
     assert compare(expected, padded(boxes, labels, count=1))["labels"] == float("inf")
 
 
+def _bessel(matrix):
+    return torch.special.bessel_j0(matrix).sum((1, 2))
+
+
+def _by_value(matrix):
+    return matrix.sum((1, 2)) * (2 if matrix.sum() > 0 else 1)
+
+
+def _odd(layer):
+    """A backbone of a user with a layer `(B, 4, 4) -> (B,)`."""
+
+    class Odd(torch.nn.Module):
+        levels = ()
+        dim = 4
+
+        def forward(self, images):
+            return layer(images[:, 0, :4, :4])[:, None].expand(-1, 4)
+
+    return Odd()
+
+
+def test_formats_that_a_task_cannot_have_are_refused(images, tmp_path):
+    """Those of the page are refused, and no others; ONNX and programs that are made are in other tests."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "export.md").read_text(encoding="utf-8")
+    table = page.partition("## Formats")[2].partition("## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    refused = {
+        (row[0].split(",")[0], name)
+        for row in rows[2:]
+        for name, cell in zip(SUFFIXES, row[1:], strict=True)
+        if cell.startswith("refused")
+    }
+    assert refused == {("detector", "torch")}
+    for task in (_task("detection"), _task("masks")):
+        with pytest.raises(InputError, match=r"A detector is not exported as a program.*Use onnx"):
+            export(task, tmp_path / "x.pt2", format="torch", images=images)
+        assert list(tmp_path.iterdir()) == []
+        made = export(task, tmp_path / "x.safetensors", format="safetensors")
+        assert made.speed == {}
+        back, _ = read_state(made.path)
+        assert all(torch.equal(value, task.state_dict()[key]) for key, value in back.state_dict().items())
+        made.path.unlink()
+
+
 def test_what_cannot_be_exported_is_named(images, tmp_path, monkeypatch):
     task = _task("detection")
     for format, name, why in (
@@ -203,16 +248,10 @@ def test_what_cannot_be_exported_is_named(images, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="there is nothing"):
         export(tmp_path / "no_run", tmp_path / "x.onnx")
 
-    class Odd(torch.nn.Module):
-        levels = ()
-        dim = 4
-
-        def forward(self, images):
-            return torch.full((len(images), 4), float(images.sum().item()))
-
-    odd = Classifier(Odd(), init="scratch", num_classes=2)
-    with pytest.raises(InputError, match="cannot be exported as onnx"):
-        export(odd, tmp_path / "x.onnx", images=images)
+    for layer, why in ((_bessel, "No ONNX function .*bessel_j0"), (_by_value, "data-dependent")):
+        odd = Classifier(_odd(layer), init="scratch", num_classes=2)
+        with pytest.raises(InputError, match=f"over 'module:Odd' cannot be exported as onnx: .*{why}"):
+            export(odd, tmp_path / "x.onnx", images=images)
     (tmp_path / "x.onnx").mkdir()
     with pytest.raises(InputError, match="but it is a folder"):
         export(task, tmp_path / "x.onnx", images=images)
@@ -348,6 +387,7 @@ def test_the_verb_says_what_it_wrote(images, tmp_path, capsys):
     assert "holds one run: one" in said
     assert "model.onnx" in said
     assert "largest difference" in said
+    assert re.search(r"for one image on one thread, .* file [\d.]+ ms, task [\d.]+ ms", said)
     assert cli.main(["describe", str(tmp_path / "runs" / "model.onnx"), "--json"]) == 0
     described = json.loads(capsys.readouterr().out)
     assert described["classes"] == list(NAMES)

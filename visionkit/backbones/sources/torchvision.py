@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,7 +101,8 @@ class TorchvisionSource:
         required = (
             meta_model.state_dict().keys() - set(self.classifier_keys(spec)) if needed is None else needed
         )
-        stripped = without_prefixes(state, meta_model.state_dict(), required)
+        names = meta_model.state_dict()
+        stripped = without_prefixes(_with_features(state, names), names, required)
         head = _head(spec.architecture)
         classes = stripped[f"{head}.weight"].shape[0] if f"{head}.weight" in stripped else None
         if classes is not None:
@@ -160,6 +161,20 @@ class _Pooled(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         y = cast(Tensor, self.model(images))
         return y.flatten(1) if y.dim() == 2 or y.shape[-2:] == (1, 1) else y.mean((2, 3))
+
+
+def _with_features(state: Mapping[str, Tensor], expected_names: Collection[str]) -> Mapping[str, Tensor]:
+    """Return a state dict with `features.` in its names where the network has it.
+
+    Detectors and segmenters over MobileNet hold the layers of `features` as `backbone.body` or `backbone`.
+    """
+    for prefix in ("backbone.body.", "backbone."):
+        if f"{prefix}0.0.weight" in state and "features.0.0.weight" in expected_names:
+            return {
+                f"backbone.features.{key.removeprefix(prefix)}" if key.startswith(prefix) else key: value
+                for key, value in state.items()
+            }
+    return state
 
 
 def _weights(architecture: str) -> Any:

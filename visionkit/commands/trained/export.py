@@ -70,5 +70,8 @@ def _figures(metadata: dict[str, Any], speed: dict[str, float]) -> list[str]:
         sizes = ", ".join("x".join(map(str, shape)) for shape in check["batches"])
         lines.append(f"largest difference from the task on {check['images']} ({sizes}): {differences}")
     if speed:
-        lines.append(f"one image on this CPU: file {speed['file']:.1f} ms, task {speed['task']:.1f} ms")
+        lines.append(
+            "processor time for one image on one thread, the median of several calls in turn: "
+            f"file {speed['file']:.1f} ms, task {speed['task']:.1f} ms"
+        )
     return lines

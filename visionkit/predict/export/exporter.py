@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,13 @@ from torch import Tensor
 
 from visionkit.errors import InputError, RunError, first_line, unknown_name
 from visionkit.files import local_path, write_atomic
-from visionkit.predict.export.check import check_graph, reference
+from visionkit.predict.export.check import check_graph
 from visionkit.predict.export.check_images import check_batches, check_images
 from visionkit.predict.export.graphs import make_graph
 from visionkit.predict.export.metadata import KEY, SUFFIXES, install, task_metadata, to_json
 from visionkit.predict.export.onnx_model import open_session, run_session
 from visionkit.predict.export.onnx_writer import OPSET, to_onnx, to_program
+from visionkit.predict.export.speed import speed
 from visionkit.predict.export.state_file import write_state
 from visionkit.predict.kinds import default_preprocess
 from visionkit.predict.loaded import load_task
@@ -42,7 +42,8 @@ class Exported:
         path: The file.
         metadata: What it says of itself; "check" holds the largest differences from the task.
         notes: What the user should know, in sentences.
-        speed: Milliseconds an image, one at a time, of the "file" and of the "task"; empty without a graph.
+        speed: Milliseconds of processor time of the "file" and of the "task" for one image, on one thread
+            (see `visionkit.predict.export.speed`); empty without a graph.
     """
 
     path: Path
@@ -140,12 +141,12 @@ def _export_graph(
         metadata |= {"dynamic": free, "check": {"images": whose, **checked}}
         if not plan.dynamic_size:
             metadata["size"] = [int(side) for side in plan.example.shape[-2:]]
-        speed = _speed(run, task, plan.batches[0])
+        times = speed(run, task, plan.batches[0] if uint8 else plan.batches[0].float() / 255)
         try:
             write_atomic(target, partial(_WRITERS[format], content, metadata))
         except OSError as error:
             raise unwritable(target.parent, error) from error
-        return Exported(target, metadata, tuple(_notes(task, metadata, failures)), speed)
+        return Exported(target, metadata, tuple(_notes(task, metadata, failures)), times)
     raise _refused(task, failures[-1], format) from failures[-1]
 
 
@@ -180,13 +181,14 @@ def _traced(
         if model.ByteSize() > _MAX_BYTES:
             size = model.ByteSize() / 1e9
             raise InputError(f"An ONNX file holds at most 2 GB, and this would have {size:.1f}. Use torch.")
-        return model, partial(run_session, open_session(model.SerializeToString()), metadata)
+        session = open_session(model.SerializeToString(), device="cpu", threads=1)
+        return model, partial(run_session, session, metadata)
     torch.export.save(program, io.BytesIO())  # not every operator on sizes can be written
     module, uint8 = program.module(), metadata["input"]["dtype"] == "uint8"
 
     def run(images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            values = module(images if uint8 else images.float() / 255)
+            values = module(images if uint8 or images.is_floating_point() else images.float() / 255)
         return dict(zip(graph.outputs, values if isinstance(values, tuple) else (values,), strict=True))
 
     return program, run
@@ -233,21 +235,10 @@ def _ready(task: TaskHooks) -> Iterator[None]:
         task.to(device).train(training)
 
 
-def _speed(run: Callable[[Tensor], Any], task: TaskHooks, image: Tensor) -> dict[str, float]:
-    """Return milliseconds of the file and of the task for one image, in turn, the shortest of three."""
-    floats, times = image.float() / 255, {"file": list[float](), "task": list[float]()}
-    for _ in range(3):
-        for name, call in (("file", lambda: run(image)), ("task", lambda: reference(task, floats))):
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return {name: 1000 * min(values) for name, values in times.items()}
-
-
 def _notes(task: TaskHooks, metadata: Mapping[str, Any], failures: list[Exception]) -> Iterator[str]:
     if failures:
         size = " x ".join(map(str, metadata["size"]))
-        reason = first_line(failures[0], limit=120)
+        reason = _cause(failures[0])
         yield f"The file takes images of {size} (height x width) only; with any size it failed: {reason}"
     if isinstance(task, Captioner) and (task.decoding.beams > 1 or task.decoding.groups > 1):
         yield (
@@ -263,6 +254,14 @@ def _refused(task: TaskHooks, error: Exception, format: str) -> Exception:
         return RunError(f"{error} Nothing was written.")
     name = getattr(task.backbone, "name", type(task.backbone).__name__)
     return InputError(
-        f"{type(task).__name__} over {name!r} cannot be exported as {format}: {first_line(error)} "
+        f"{type(task).__name__} over {name!r} cannot be exported as {format}: {_cause(error).rstrip('. ')}. "
         "Use --format safetensors, or another backbone."
     )
+
+
+def _cause(error: BaseException) -> str:
+    """Return what an exporter failed at: the first line of the innermost error that it wraps."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    text = first_line(error)
+    return text if isinstance(error, InputError | RunError) else f"{type(error).__name__}: {text}"

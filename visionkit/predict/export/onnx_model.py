@@ -108,12 +108,13 @@ def _views(metadata: Mapping[str, Any], path: str | Path) -> Views:
         raise DataError(f"its views are not scales, flip and windows: {error}", path=path) from error
 
 
-def open_session(model: str | Path | bytes, *, device: str = "auto") -> Any:
+def open_session(model: str | Path | bytes, *, device: str = "auto", threads: int | None = None) -> Any:
     """Return an `onnxruntime.InferenceSession` of a file, or of its bytes.
 
     Args:
         model: The file; its metadata are checked by `read_metadata`.
         device: "auto", "cpu" or "gpu".
+        threads: On a CPU; as many as torch has if not given.
 
     Raises:
         InputError: onnxruntime is not installed, or has no GPU.
@@ -127,7 +128,7 @@ def open_session(model: str | Path | bytes, *, device: str = "auto") -> Any:
     providers = ["CUDAExecutionProvider"] if has_gpu and device != "cpu" else []
     options = runtime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     given = model if isinstance(model, bytes) else str(model)
     try:
         return runtime.InferenceSession(given, options, providers=[*providers, "CPUExecutionProvider"])

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from timm.layers import padding
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from visionkit.predict.export.detection_graph import suppress
 from visionkit.predict.export.metadata import install
@@ -33,7 +34,7 @@ def to_program(graph: Any, example: Tensor, *, dynamic_size: bool) -> torch.expo
     """
     free = (0, 2, 3) if dynamic_size else (0,)
     shapes = {"images": dict.fromkeys(free, torch.export.Dim.DYNAMIC)}
-    with _quiet(), _same_padding_in_whole_numbers(), torch.no_grad():
+    with _quiet(), _same_padding_in_whole_numbers(), _attention_in_steps(), torch.no_grad():
         return torch.export.export(
             graph,
             (example,),
@@ -58,7 +59,7 @@ def to_onnx(program: torch.export.ExportedProgram, outputs: tuple[str, ...], *, 
     install("onnxscript")
     install("onnx")
     free = (0, 2, 3) if dynamic_size else (0,)
-    with _quiet():
+    with _quiet(), _attention_in_steps():
         made: Any = torch.onnx.export(
             program,
             dynamo=True,
@@ -74,7 +75,9 @@ def to_onnx(program: torch.export.ExportedProgram, outputs: tuple[str, ...], *, 
 
 def _suppress_in_onnx(boxes: Any, scores: Any, threshold: float, limit: int) -> Any:
     """Translate `suppress`: `NonMaxSuppression` names what it keeps, and each of these is set to true."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # which values a constant takes is not in its types
 
     def whole(*values: int) -> Any:
         return op.Constant(value_ints=list(values))
@@ -87,6 +90,14 @@ def _suppress_in_onnx(boxes: Any, scores: Any, threshold: float, limit: int) -> 
     where = op.Gather(chosen, whole(0, 2), axis=1)  # (M, 2)
     true = op.Expand(op.Constant(value_float=1.0), op.Slice(op.Shape(where), whole(0), whole(1)))  # (M,)
     return op.Cast(op.ScatterND(op.Mul(scores, zero), where, true), to=9)  # 9 is bool
+
+
+def _attention_in_steps() -> Any:
+    """Let attention be traced with the memory layout of its steps, as ONNX has it.
+
+    A fused kernel lays its result out in another way, and a `view` of that is none of the steps' result.
+    """
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 @contextmanager
@@ -114,7 +125,8 @@ def _same_padding_in_whole_numbers() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Leave out what the exporters say of their own steps."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    names = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
