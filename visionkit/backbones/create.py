@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from visionkit.backbones.sources.base import (
 from visionkit.backbones.sources.task_weights import complete_state, task_origin
 from visionkit.backbones.sources.user import UserSource
 from visionkit.backbones.tracing import on_meta_device, run_for_shapes
+from visionkit.backbones.untrained import looks_untrained
 from visionkit.backbones.weights import WeightsInfo, read_state_dict, split_init
 from visionkit.config import NormPolicy
 from visionkit.errors import InputError, expected
@@ -226,6 +228,15 @@ def _model(
     """Build the full network with the weights that `init` names, and return their record."""
     if init == "scratch":
         return source.build(spec, None), WeightsInfo(name=spec.architecture)
+    model, info = _trained_model(source, spec, init, nodes)
+    if doubt := looks_untrained(model.state_dict()):
+        warnings.warn(f"{info.file or spec.architecture}: {doubt}. Check where they come from.", stacklevel=4)
+    return model, replace(info, doubt=doubt)
+
+
+def _trained_model(
+    source: Source, spec: ModelSpec, init: Init, nodes: Sequence[FeatureNode] | None
+) -> tuple[nn.Module, WeightsInfo]:
     if init == "pretrained":
         state, info = source.fetch(spec)
         if isinstance(source, UserSource):

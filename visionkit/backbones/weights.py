@@ -51,6 +51,7 @@ class WeightsInfo:
         file: Name of the weights file, without its folder: the record travels with checkpoints and results.
         adapted: Changes that were made to fit the images ("input layer from 3 to 13 channels"); empty if
             none.
+        doubt: Why the weights look as if they were never trained; empty if they do not.
     """
 
     source: str = "none"
@@ -61,6 +62,7 @@ class WeightsInfo:
     digest: str = ""
     file: str = ""
     adapted: str = ""
+    doubt: str = ""
 
     @property
     def trained(self) -> bool:

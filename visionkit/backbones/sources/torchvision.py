@@ -20,7 +20,7 @@ from visionkit.backbones.weights import WeightsInfo, read_state_dict
 from visionkit.errors import InputError
 from visionkit.files import file_digest
 
-__all__ = ["TorchvisionSource"]
+__all__ = ["TorchvisionSource", "is_torchvision", "with_size"]
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -93,40 +93,70 @@ class TorchvisionSource:
     ) -> nn.Module:
         """Build the classifier and load the weights name by name."""
         if state is None:
-            return _adapt_input(_create(spec), spec, trained=False)
+            return _adapt_input(self.create(spec), spec, trained=False)
         plain = ModelSpec(spec.architecture, image_size=spec.image_size, options=spec.options)
-        meta_model = on_meta_device(lambda: _create(plain))
+        meta_model = on_meta_device(lambda: self.create(plain))
         # weights of models with auxiliary classifiers contain these too
-        with_aux = on_meta_device(lambda: _create(plain, aux_logits=True)).state_dict()
+        with_aux = on_meta_device(lambda: self.create(plain, aux_logits=True)).state_dict()
         required = (
             meta_model.state_dict().keys() - set(self.classifier_keys(spec)) if needed is None else needed
         )
         names = meta_model.state_dict()
         stripped = without_prefixes(_with_features(state, names), names, required)
-        head = _head(spec.architecture)
+        head = self.head(spec.architecture)
         classes = stripped[f"{head}.weight"].shape[0] if f"{head}.weight" in stripped else None
         if classes is not None:
-            meta_model = on_meta_device(lambda: _create(plain, classes=classes))
+            meta_model = on_meta_device(lambda: self.create(plain, classes=classes))
         stripped = _fit_positions(stripped, meta_model, spec)
         expected_state = meta_model.state_dict()
-        name = f"torchvision/{spec.architecture}"
+        name = f"{self.prefix}/{spec.architecture}"
         try:
             full = fill_missing(stripped, expected_state, required, name=name, optional=with_aux)
         except MismatchError:
             # perhaps saved from a model of the same channels
             fitting_model = load_if_fits(
-                stripped, lambda: _adapt_input(_create(spec, classes=classes), spec, trained=False), required
+                stripped,
+                lambda: _adapt_input(self.create(spec, classes=classes), spec, trained=False),
+                required,
             )
             if fitting_model is None:
                 raise
             return fitting_model
-        model = _create(spec, classes=classes)
+        model = self.create(spec, classes=classes)
         model.load_state_dict(full, strict=True)
         return _adapt_input(model, spec, trained=True)
 
+    def create(self, spec: ModelSpec, *, classes: int | None = None, aux_logits: bool = False) -> nn.Module:
+        """Build the classifier with random weights."""
+        from torchvision import models
+
+        options: dict[str, Any] = {}
+        signature = _signature(spec.architecture)
+        if "aux_logits" in signature:
+            options["aux_logits"] = aux_logits
+        if "transform_input" in signature:
+            # the pretrained weights expect it, so both arms of a comparison get it
+            options["transform_input"] = True
+        if "init_weights" in signature:
+            options["init_weights"] = torch.empty(0).device.type != "meta"
+        if classes is not None:
+            options["num_classes"] = classes
+        if "image_size" in signature:
+            options["image_size"] = _image_size(spec)[0]
+        if spec.output_stride is not None:
+            options |= _dilated(spec, signature)
+        options |= dict(spec.options)
+        return with_size(models.get_model(spec.architecture, weights=None, **options), spec)
+
+    @functools.cache  # noqa: B019
+    def head(self, architecture: str) -> str:
+        """Return the name of the last layer, which classifies."""
+        spec = ModelSpec(architecture)
+        return last_layer(on_meta_device(lambda: self.create(spec)), _image_size(spec), 3)
+
     def classifier_keys(self, spec: ModelSpec) -> tuple[str, ...]:
         """Return the names of the classifier's parameters."""
-        head = _head(spec.architecture)
+        head = self.head(spec.architecture)
         return (f"{head}.weight", f"{head}.bias")
 
     def candidate_nodes(self, model: nn.Module, size: Size) -> Sequence[int | str]:
@@ -190,28 +220,15 @@ def _entry(spec: ModelSpec) -> Any:
     return getattr(enum, "DEFAULT", None)
 
 
-def _create(spec: ModelSpec, *, classes: int | None = None, aux_logits: bool = False) -> nn.Module:
-    from torchvision import models
-
-    options: dict[str, Any] = {}
-    signature = _signature(spec.architecture)
-    if "aux_logits" in signature:
-        options["aux_logits"] = aux_logits
-    if "transform_input" in signature:
-        # the pretrained weights expect it, so both arms of a comparison get it
-        options["transform_input"] = True
-    if "init_weights" in signature:
-        options["init_weights"] = torch.empty(0).device.type != "meta"
-    if classes is not None:
-        options["num_classes"] = classes
-    if "image_size" in signature:
-        options["image_size"] = _image_size(spec)[0]
-    if spec.output_stride is not None:
-        options |= _dilated(spec, signature)
-    options |= dict(spec.options)
-    model = cast(nn.Module, models.get_model(spec.architecture, weights=None, **options))
+def with_size(model: nn.Module, spec: ModelSpec) -> nn.Module:
+    """Note in a network the `(height, width)` that it is traced at."""
     model.__dict__["_traced_size"] = _image_size(spec)
     return model
+
+
+def is_torchvision(model: nn.Module) -> bool:
+    """Return whether a `TorchvisionSource` made a network."""
+    return "_traced_size" in model.__dict__
 
 
 def _image_size(spec: ModelSpec) -> Size:
@@ -262,12 +279,6 @@ def _without_init_warning(architecture: str) -> dict[str, bool]:
         for c in classes
     )
     return {"init_weights": False} if takes else {}
-
-
-@functools.cache
-def _head(architecture: str) -> str:
-    spec = ModelSpec(architecture)
-    return last_layer(on_meta_device(lambda: _create(spec)), _image_size(spec), 3)
 
 
 def _first_conv(model: nn.Module) -> tuple[str, nn.Conv2d]:

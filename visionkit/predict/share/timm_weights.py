@@ -125,12 +125,14 @@ def _timm_model(task: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(backbone, Backbone | Encoder):
         raise InputError(f"timm has no {name!r}: the backbone is a module of your own.")
     source, spec = resolve(name, ModelSpec(""))
-    if not isinstance(source, TimmSource | PackagedSource):
+    architecture = (
+        source.timm_name(spec.architecture) if isinstance(source, TimmSource | PackagedSource) else None
+    )
+    if architecture is None:
         raise InputError(
-            f"timm has no {name!r}: only backbones of timm and packaged ones can have its format. "
+            f"timm has no {name!r}: only its own backbones can have its format. "
             "Leave --timm out; model.safetensors of the published folder has the weights too."
         )
-    architecture = source.timm_name(spec.architecture)
     made: dict[str, Any] = backbone.made_by
     options: dict[str, Any] = {}
     if made.get("in_channels", 3) != 3:
