@@ -244,11 +244,11 @@ class Captioner(TaskHooks):
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
     ) -> list[CaptionPrediction]:
-        """Return one typed prediction an image, on the host.
+        """Return one caption an image, with its alternatives and attention, on the host.
 
         Args:
-            batch: Images `(B, 3, H, W)`; one image or a list of images of one size, as tensors, numpy arrays
-                or PIL images; or a batch as in training, with or without captions.
+            batch: Images of one size as `(B, C, H, W)` or a list, or one image; tensors, numpy arrays or PIL
+                images; or a batch as in training, with or without captions.
             batch_index: Not used.
             dataloader_idx: Not used.
 
