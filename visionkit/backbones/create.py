@@ -24,9 +24,9 @@ from visionkit.backbones.sources.base import (
     sorted_options,
 )
 from visionkit.backbones.sources.task_weights import complete_state, task_origin
+from visionkit.backbones.sources.untrained import untrained_reason
 from visionkit.backbones.sources.user import UserSource
 from visionkit.backbones.tracing import on_meta_device, run_for_shapes
-from visionkit.backbones.untrained import looks_untrained
 from visionkit.backbones.weights import WeightsInfo, read_state_dict, split_init
 from visionkit.config import NormPolicy
 from visionkit.errors import InputError, expected
@@ -229,7 +229,7 @@ def _model(
     if init == "scratch":
         return source.build(spec, None), WeightsInfo(name=spec.architecture)
     model, info = _trained_model(source, spec, init, nodes)
-    if doubt := looks_untrained(model.state_dict()):
+    if doubt := untrained_reason(model.state_dict()):
         warnings.warn(f"{info.file or spec.architecture}: {doubt}. Check where they come from.", stacklevel=4)
     return model, replace(info, doubt=doubt)
 

@@ -236,8 +236,8 @@ def _own(spec: ModelSpec) -> ModelSpec:
 
 def _file(package: _Package) -> Path | None:
     spec = importlib.util.find_spec(package.module)
-    places = [] if spec is None else [Path(f) / package.file for f in spec.submodule_search_locations or []]
-    return next((place for place in places if place.is_file()), None)
+    paths = [] if spec is None else [Path(f) / package.file for f in spec.submodule_search_locations or []]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _renamed(state: Mapping[str, Tensor], meta_model: nn.Module) -> dict[str, Tensor]:

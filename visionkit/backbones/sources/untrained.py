@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-__all__ = ["looks_untrained"]
+__all__ = ["untrained_reason"]
 
 _KURTOSIS = {"uniform": 1.8, "normal": 3.0, "normal cut at two deviations": 2.3685}
 _MIN_NUMEL = 2048
@@ -14,7 +14,7 @@ _MIN_TENSORS = 4
 _MAX_TRAINED = 0.1
 
 
-def looks_untrained(state: Mapping[str, Tensor]) -> str:
+def untrained_reason(state: Mapping[str, Tensor]) -> str:
     """Return why weights look freshly initialised, in one sentence; empty where they look trained.
 
     Random initialisation draws each layer from a uniform or normal distribution, and norms begin as ones with
