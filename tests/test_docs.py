@@ -159,7 +159,7 @@ def test_extras_are_installed_from_the_checkout() -> None:
     for file in filter(Path.is_file, files):
         text = file.read_text(encoding="utf-8", errors="replace")
         assert f"{project['name']}[" not in text, file
-        for names in re.findall(r"""(?:\.\[|install_extra\(["'])([\w,-]+)["'\]]""", text):
+        for names in re.findall(r"""(?:"\.\[|install_extra\(["'])([\w,-]+)(?:\]"|["']\))""", text):
             assert set(names.split(",")) <= {*extras, "NAME"}, f"{file}: {names}"
             named |= set(names.split(","))
     assert {"demo", "export", "cluster", "java-scores", "loggers", "fast"} <= named

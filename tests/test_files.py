@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from visionkit.errors import InputError, first_line
+from visionkit.errors import InputError, RunError, first_line
 from visionkit.files import (
     PART,
     file_digest,
@@ -21,6 +21,7 @@ from visionkit.files import (
     to_plain,
     write_atomic,
     write_text,
+    writing,
 )
 
 
@@ -113,3 +114,41 @@ def test_an_address_is_no_folder(tmp_path, monkeypatch, address):
     (tmp_path / "odd:").mkdir()
     for given in ("odd:/run", "C:/runs", "runs", "/runs", "a:b"):
         assert local_path(given) == Path(given)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_has_is_wrong_input(tmp_path, name):
+    with pytest.raises(InputError, match=r"Expected a run, but no file has"):
+        local_path(tmp_path / name, "a run")
+
+
+def test_a_folder_that_is_there_is_joined_and_keeps_the_rest(tmp_path):
+    for name in ("figures/old.png", "figures/new.png", "own.txt"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("before")
+    with new_folder(tmp_path / "out") as part:
+        (part / "figures").mkdir()
+        for name in ("figures/new.png", "report.html"):
+            (part / name).write_text("now")
+    said = {
+        str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.*") if path.is_file()
+    }
+    assert said == {
+        "out/figures/old.png": "before", "out/figures/new.png": "now", "out/own.txt": "before",
+        "out/report.html": "now",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            r"No space left on device \(\d+ bytes are free\)\. Free some",
+        ),
+        (OSError(30, "Read-only file system", "/x/y"), r"Read-only file system \(/x/y\)\. Choose another"),
+    ],
+)
+def test_what_the_system_does_not_let_one_write_is_named(tmp_path, error, why):
+    with pytest.raises(RunError, match=f"write into {tmp_path}, but: {why}"), writing(tmp_path):
+        raise error

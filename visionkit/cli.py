@@ -14,6 +14,7 @@ from visionkit import __version__
 from visionkit.commands import check, compare, copy, describe, listing, pack, run, tune
 from visionkit.commands.trained import evaluate, export, page, predict, publish, watch
 from visionkit.errors import InputError, RunError, unknown_name
+from visionkit.files import FULL
 from visionkit.printable import for_terminal
 
 __all__ = ["main"]
@@ -100,6 +101,8 @@ def _print_error(error: Exception, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     name = "" if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
+    if isinstance(error, OSError) and error.errno in FULL:
+        error = OSError(f"{error}. Free some space, then start the same command again.")
     sys.stderr.write(for_terminal(f"visionkit: {name}{error}\n"))
     return code
 

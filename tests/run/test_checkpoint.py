@@ -120,7 +120,7 @@ DAMAGE = {
     "newer format": (_rewrite(visionkit={"format": 99}), "newer"),
     "newer lightning": (_rewrite(**{"pytorch-lightning_version": "99.0"}), "99.0"),
     "legacy pickle": (_legacy, "not a checkpoint"),
-    "code": (_code, "plain tensors"),
+    "code": (_code, "more than tensors and plain values"),
     "inflated": (_inflated, "unpack"),
 }
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from visionkit.errors import InputError, RunError
-from visionkit.files import process_exists
+from visionkit.files import process_exists, unwritable
 from visionkit.run.storage import lock
-from visionkit.run.storage.disk import unwritable
 from visionkit.run.storage.lock import FILE, hold
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser, add_table, table_config
 from visionkit.errors import unknown_name
+from visionkit.files import local_path
 
 if TYPE_CHECKING:
     from visionkit.data.formats.options import OpenOptions
@@ -64,8 +64,7 @@ def main(argv: Sequence[str]) -> int:
     annotated = {"boxes", "mask"} & set(splits.train[0])
     short = args.short if args.short is not None else (0 if annotated else 256)
     settings = PackSettings(short=short, form=args.form, quality=args.quality)
-    out = Path(args.out or f"{args.data.rstrip('/')}.pack")
-
+    out = local_path(args.out or f"{args.data.rstrip('/')}.pack", "a folder to write")
     pack(splits, out, settings=settings, workers=args.workers, log=_write)
     described = read_pack(out)
     count, size = sum(described["splits"].values()), sum(shard["bytes"] for shard in described["shards"])

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from visionkit.backbones.sources.trained import CONFIG, WEIGHTS, check_digest, published_config
 from visionkit.backbones.weights import check_file, read_state_dict
-from visionkit.errors import DataError, InputError, RunError, first_line
-from visionkit.files import file_digest, local_path, new_folder
+from visionkit.errors import DataError, InputError, first_line
+from visionkit.files import file_digest, local_path, new_folder, writing
 from visionkit.tasks.model_card import make_card
 from visionkit.tasks.saved_settings import plain_settings, refuse_other_task
 
@@ -67,18 +67,12 @@ class HubMixin(ModelHubMixin):
             raise InputError(f"Expected a folder to write at {folder}, but it is a file.")
         card = not (folder / "README.md").exists()
         settings = self._published_settings()
-        try:
-            with new_folder(folder) as part:
-                (part / WEIGHTS).write_bytes(save(_once(cast(Any, self)), metadata={"format": "pt"}))
-                settings["visionkit"]["sha256"] = file_digest(part / WEIGHTS)
-                (part / CONFIG).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-                if card:
-                    self.generate_model_card(**(model_card_kwargs or {})).save(part / "README.md")
-        except OSError as error:
-            raise RunError(
-                f"{folder} could not be written: {type(error).__name__}: {first_line(error)}. Nothing of it "
-                "is left. Free some space, or choose another folder."
-            ) from error
+        with writing(folder), new_folder(folder) as part:
+            (part / WEIGHTS).write_bytes(save(_once(cast(Any, self)), metadata={"format": "pt"}))
+            settings["visionkit"]["sha256"] = file_digest(part / WEIGHTS)
+            (part / CONFIG).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            if card:
+                self.generate_model_card(**(model_card_kwargs or {})).save(part / "README.md")
         if not push_to_hub:
             return None
         kwargs = {"model_card_kwargs": model_card_kwargs, **push_to_hub_kwargs}

@@ -20,7 +20,7 @@ from visionkit.compare.run_record import RunRecord
 from visionkit.compare.summary import WEIGHTS_NOTE, fraction_title, headline, metric_label, summary_rows
 from visionkit.config import flatten
 from visionkit.errors import RunError
-from visionkit.files import write_text
+from visionkit.files import new_folder, writing
 from visionkit.printable import printable
 
 __all__ = ["write_report"]
@@ -39,20 +39,21 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
         The path of `report.html`: self-contained, without scripts, links or external fonts.
 
     Raises:
-        RunError: A figure could not be drawn. The rest is written, and the report names the figure.
+        RunError: A figure could not be drawn: the rest is written, and the report names the figure. Or the
+            folder cannot be written: nothing is.
     """
     from jinja2 import Environment
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
-    content = _content(comparison, folder / "figures", problems)
-    table = json.dumps(comparison.to_dict() | {"problems": problems}, indent=1, allow_nan=False)
-    write_text(folder / "comparison.json", table + "\n")
     template = files("visionkit.compare.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    path = folder / "report.html"
-    write_text(path, printable(environment.from_string(template).render(**content)))
+    path = Path(folder) / "report.html"
+    with writing(folder), new_folder(folder) as part:
+        content = _content(comparison, part / "figures", problems)
+        table = json.dumps(comparison.to_dict() | {"problems": problems}, indent=1, allow_nan=False)
+        (part / "comparison.json").write_text(table + "\n", encoding="utf-8")
+        text = printable(environment.from_string(template).render(**content))
+        (part / "report.html").write_text(text, encoding="utf-8")
     if problems:
         lines = "\n".join(f"  {text}" for text in problems)
         raise RunError(f"{path} is written, but these parts could not be drawn:\n{lines}")
@@ -63,6 +64,8 @@ def _attempt(name: str, make: Callable[[], T], problems: list[str]) -> T | None:
     """Return what `make` returns; if it fails, None, with the error in `problems`."""
     try:
         return make()
+    except OSError:  # the folder cannot be written
+        raise
     except Exception as error:
         problems.append(f"{name}: {type(error).__name__}: {error}")
         return None

@@ -37,7 +37,7 @@ from visionkit.data.pack.record import check_value, encode_record
 from visionkit.data.splits import Splits, fingerprint
 from visionkit.data.transforms.geometry import crop_resize
 from visionkit.errors import DataError, InputError
-from visionkit.files import file_digest, remove_parts, write_atomic, write_text
+from visionkit.files import file_digest, remove_parts, write_atomic, write_text, writing
 from visionkit.types import Reader, Sample
 
 __all__ = ["PARTS", "pack", "pack_key"]
@@ -82,19 +82,21 @@ def pack(
     Raises:
         DataError: A sample cannot be read; it is named, and the finished shards stay.
         InputError: The folder holds a pack of other data or settings: both digests are named.
+        RunError: The folder cannot be written; the finished shards stay.
     """
     path, key, readers = Path(folder), pack_key(splits, settings), _readers(splits)
-    _open_folder(path, key, splits.name)
+    with writing(path):
+        _open_folder(path, key, splits.name)
     files = [file for reader in readers.values() for file in getattr(reader, "files", [None] * len(reader))]
     job = _Job(path, ConcatDataset(readers.values()), files, settings)  # type: ignore[arg-type]
     shards = -(-len(files) // settings.records)
     todo = [number for number in range(shards) if not _is_finished(path, number)]
     if len(todo) < shards:
         log(f"{shards - len(todo)} of {shards} shards are there already")
-    with ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
+    with writing(path), ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
         for number in (pool.map if pool else map)(partial(_write_shard, job), todo):
             log(f"shard {number + 1} of {shards}")
-    _finish(job, splits, key, shards)
+        _finish(job, splits, key, shards)
     return path
 
 
@@ -115,18 +117,15 @@ def _readers(splits: Splits) -> dict[str, Reader]:
 def _open_folder(path: Path, key: str, name: str) -> None:
     """Make the folder, or check that what it holds is of the same pack."""
     before = key
-    try:
-        if is_pack(path):
-            before = str(read_pack(path).get("key"))
-        elif (path / "key").is_file():
-            before = (path / "key").read_text(encoding="utf-8").strip()
-        elif path.exists() and any(path.iterdir()):
-            raise InputError(
-                f"Expected an empty folder or a pack in {path}, but it holds other files. Give another --out."
-            )
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Expected to be able to write into {path}, but {error}.") from error
+    if is_pack(path):
+        before = str(read_pack(path).get("key"))
+    elif (path / "key").is_file():
+        before = (path / "key").read_text(encoding="utf-8").strip()
+    elif path.exists() and any(path.iterdir()):
+        raise InputError(
+            f"Expected an empty folder or a pack in {path}, but it holds other files. Give another --out."
+        )
+    path.mkdir(parents=True, exist_ok=True)
     if before != key:
         raise InputError(
             f"The pack in {path} was made from other data or settings: its digest is {before}, that of "

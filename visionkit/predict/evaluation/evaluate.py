@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from visionkit.compare.comparison import arm_name
 from visionkit.data.datamodule import DataModule
 from visionkit.data.splits import fingerprint, subset
 from visionkit.errors import InputError, expected
+from visionkit.files import new_folder, writing
 from visionkit.predict.evaluation.figures import draw_scores, image_callbacks
 from visionkit.predict.evaluation.result import Evaluation, computed, free_folder, stored_scores
 from visionkit.predict.evaluation.run_data import RunFiles, read_run_files
@@ -106,14 +107,21 @@ def evaluate(
     policy = _policy(loaded, run, device, precision)
     work = _Work(loaded, run, subject, module, policy)
     scored = take_frequency(loaded, run, subject)
-    with nullcontext() if folder is None else hold([folder]):
-        work.run(folder, progress=progress)
+    with nullcontext() if folder is None else _filled(folder) as part:
+        work.run(part, progress=progress)
         if not scored:
             work.metrics.pop(f"{split}/cider_d", None)
-        evaluation = work.evaluation(complete=len(reader) == len(subject.original))
-        if folder is not None:
-            evaluation.write(folder)
+        evaluation = work.evaluation(complete=len(reader) == len(subject.original), folder=folder)
+        if part is not None:
+            evaluation.write(part)
     return evaluation
+
+
+@contextmanager
+def _filled(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder whose files are in `folder` once the evaluation is complete, or nowhere."""
+    with writing(folder), hold([folder]), new_folder(folder) as part:
+        yield part
 
 
 @dataclass
@@ -127,7 +135,7 @@ class _Work:
     policy: Policy
     counts: _Counts = field(default_factory=lambda: _Counts())
     metrics: dict[str, float] = field(default_factory=dict)
-    figures: list[Path] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def run(self, folder: Path | None, *, progress: bool) -> None:
@@ -159,14 +167,14 @@ class _Work:
                 arm=arm_name(self.init) or "model",
             )
             subject.notes += problems_of(callbacks)
-            self.figures = sorted((folder / "figures").glob("*.png"))
+            self.figures = sorted(file.name for file in (folder / "figures").glob("*.png"))
 
     @property
     def init(self) -> str:
         """Return where the weights of the run came from."""
         return str(self.files.config.get("init") or self.loaded.facts.get("init") or "")
 
-    def evaluation(self, *, complete: bool) -> Evaluation:
+    def evaluation(self, *, complete: bool, folder: Path | None) -> Evaluation:
         """Return the scores, beside the stored ones where all images of a split were evaluated."""
         loaded, subject, result = self.loaded, self.subject, self.files.result
         weights, split, stored = loaded.checkpoint.stem, subject.split, None
@@ -191,7 +199,7 @@ class _Work:
             stored_how=computed(*before, result.get("env") or {}),
             seconds=self.seconds,
             notes=tuple(subject.notes),
-            figures=tuple(self.figures),
+            figures=tuple(folder / "figures" / name for name in self.figures) if folder else (),
         )
 
     def _callbacks(self, folder: Path | None, scratch: str) -> list[Callback]:

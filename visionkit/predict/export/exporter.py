@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from visionkit.errors import InputError, RunError, first_line, unknown_name
-from visionkit.files import local_path, write_atomic
+from visionkit.files import local_path, unwritable, write_atomic
 from visionkit.predict.export.check import check_graph
 from visionkit.predict.export.check_images import check_batches, check_images
 from visionkit.predict.export.graphs import make_graph
@@ -25,7 +25,7 @@ from visionkit.predict.export.speed import speed
 from visionkit.predict.export.state_file import write_state
 from visionkit.predict.kinds import default_preprocess
 from visionkit.predict.loaded import load_task
-from visionkit.run.storage.disk import check_writable, unwritable
+from visionkit.run.storage.disk import check_writable
 from visionkit.tasks import Captioner, Classifier, Detector
 from visionkit.tasks.hooks import TaskHooks
 

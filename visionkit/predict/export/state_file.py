@@ -11,10 +11,9 @@ from torch import Tensor
 
 from visionkit import tasks
 from visionkit.errors import DataError, InputError, RunError
-from visionkit.files import write_atomic
+from visionkit.files import unwritable, write_atomic
 from visionkit.predict.export.metadata import KEY, read_metadata, to_json
 from visionkit.predict.kinds import KINDS
-from visionkit.run.storage.disk import unwritable
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.saved_settings import plain_settings
 

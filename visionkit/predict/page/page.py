@@ -17,8 +17,8 @@ from typing import Any
 
 from visionkit import __version__
 from visionkit.data.read_image import MAX_PIXELS, read_image
-from visionkit.errors import InputError, RunError, first_line, printable
-from visionkit.files import PART, local_path, new_folder
+from visionkit.errors import InputError, printable
+from visionkit.files import PART, local_path, new_folder, writing
 from visionkit.predict.export.exporter import export
 from visionkit.predict.export.metadata import read_metadata
 from visionkit.predict.page.about import make_about
@@ -85,19 +85,16 @@ def write_page(
     target = local_path(folder, "a new folder")
     _check_free(target, overwrite=overwrite)
     images = _read_examples(examples)
-    try:
-        with new_folder(target) as part:
-            metadata, notes = _write_model(Path(path), part / "model.onnx")
-            length = (part / "model.onnx").stat().st_size
-            about = make_about(metadata, size=length, title=title)
-            about |= {"examples": list(images), "max_pixels": MAX_PIXELS}
-            _write(part, about, runtime, images, embed=length <= EMBED_LIMIT)
-            _check_free(target, overwrite=overwrite)  # another command may have been faster
-            for name in (*_COPIED, "model.onnx", "index.html"):
-                (target / name).unlink(missing_ok=True)
-            shutil.rmtree(target / "data", ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"{target} cannot be written: {first_line(error)}. Nothing is left of it.") from error
+    with writing(target), new_folder(target) as part:
+        metadata, notes = _write_model(Path(path), part / "model.onnx")
+        length = (part / "model.onnx").stat().st_size
+        about = make_about(metadata, size=length, title=title)
+        about |= {"examples": list(images), "max_pixels": MAX_PIXELS}
+        _write(part, about, runtime, images, embed=length <= EMBED_LIMIT)
+        _check_free(target, overwrite=overwrite)  # another command may have been faster
+        for name in (*_COPIED, "model.onnx", "index.html"):
+            (target / name).unlink(missing_ok=True)
+        shutil.rmtree(target / "data", ignore_errors=True)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return Page(target, target / "index.html", size, length > EMBED_LIMIT, (*notes, *_notes(metadata)))
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visionkit.errors import DataError, InputError, RunError, first_line
+from visionkit.files import local_path
 
 __all__ = ["Runtime", "download_runtime", "find_runtime"]
 
@@ -60,7 +61,7 @@ def find_runtime(path: str | Path) -> Runtime:
         InputError: There is nothing, it is another package or another major version.
         DataError: Files are missing from it, or it is damaged.
     """
-    location = Path(path)
+    location = local_path(path, PACKAGE)
     if location.is_file():
         return _from_archive(location.read_bytes(), location)
     if not location.is_dir():

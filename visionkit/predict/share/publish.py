@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from visionkit.errors import InputError
-from visionkit.files import is_free, local_path, new_folder
+from visionkit.errors import InputError, RunError
+from visionkit.files import is_free, local_path, new_folder, unwritable
 from visionkit.predict.loaded import load_task
 from visionkit.predict.share.model_card import card_of
 from visionkit.predict.share.timm_weights import TimmWeights, check_timm_file, timm_weights
-from visionkit.run.storage.disk import unwritable
 
 __all__ = ["Published", "publish"]
 
@@ -79,8 +78,9 @@ def publish(
     except BaseException as error:
         if made is not None:
             made.file.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise unwritable(target, error) from error
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(error, OSError | RunError) and isinstance(cause, OSError):
+            raise unwritable(target, cause) from error
         raise
     return Published(target, files, made, tuple(filter(None, (loaded.note, *notes))))
 

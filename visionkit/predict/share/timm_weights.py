@@ -16,8 +16,8 @@ from visionkit.backbones.sources.base import ModelSpec
 from visionkit.backbones.sources.packaged import PackagedSource
 from visionkit.backbones.sources.timm import TimmSource
 from visionkit.backbones.weights import read_state_dict
-from visionkit.errors import InputError, RunError, first_line
-from visionkit.files import write_atomic
+from visionkit.errors import InputError
+from visionkit.files import write_atomic, writing
 
 __all__ = ["TimmWeights", "check_timm_file", "timm_weights"]
 
@@ -82,12 +82,8 @@ def timm_weights(task: Any, file: str | Path) -> TimmWeights:
         part.write_bytes(save(state, metadata={"format": "pt"}))
         plain.load_state_dict(read_state_dict(part), strict=True)
 
-    try:
+    with writing(target.parent):
         write_atomic(target, write)
-    except OSError as error:
-        raise RunError(
-            f"{target} could not be written: {type(error).__name__}: {first_line(error)}"
-        ) from error
     mean, std = (tuple(round(v, 6) for v in values) for values in (task.backbone.mean, task.backbone.std))
     notes = [f"Images in [0, 1] less {mean}, over {std}, is what the network takes."]
     if classes and getattr(task, "standardize", None) is not None:

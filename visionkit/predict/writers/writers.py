@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from visionkit.errors import DataError
+from visionkit.files import unwritable
 from visionkit.predict.result import Result
 from visionkit.predict.writers.earlier import check_free, remove_earlier
 from visionkit.predict.writers.formats import FORMATS, check_formats
@@ -17,7 +18,7 @@ from visionkit.predict.writers.output_files import GrowingFile
 from visionkit.predict.writers.output_names import OutputNames
 from visionkit.predict.writers.writer import Entry, Target, Writer
 from visionkit.printable import printable
-from visionkit.run.storage.disk import check_writable, unwritable
+from visionkit.run.storage.disk import check_writable
 
 __all__ = ["Writers", "open_writers"]
 

@@ -20,9 +20,9 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from visionkit.distributed import all_gather_objects
-from visionkit.files import finite, to_plain
+from visionkit.files import finite, to_plain, write_text
 from visionkit.printable import printable_values
-from visionkit.run.previews.image_grid import join_grid, to_pil
+from visionkit.run.previews.image_grid import join_grid, save_png, to_pil
 from visionkit.run.training.best_effort import BestEffort
 
 __all__ = ["Preview", "PreviewKind", "is_last_validation", "random_order"]
@@ -127,7 +127,7 @@ class Preview(BestEffort, Callback):
                 named = (
                     {**batch, "ids": [_name(value) for value in batch["ids"]]} if "ids" in batch else batch
                 )
-                join_grid(self.kind.training(named, self.num_train)).save(path)
+                save_png(join_grid(self.kind.training(named, self.num_train)), path)
                 self._write_inputs(batch)
 
     def _write_inputs(self, batch: Any) -> None:
@@ -137,7 +137,7 @@ class Preview(BestEffort, Callback):
             if len(image) in (1, 3):
                 path = self.folder / "figures" / "watch" / f"{idx}.png"
                 path.parent.mkdir(exist_ok=True)
-                to_pil(image, side=max(image.shape[-2:])).save(path)
+                save_png(to_pil(image, side=max(image.shape[-2:])), path)
 
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -186,12 +186,12 @@ class Preview(BestEffort, Callback):
         names: dict[str, str] = {}
         for idx, name in enumerate(sorted(merged.chosen() & set(merged.images))):
             names[name] = f"figures/{self.split}/{idx:03d}.png"
-            merged.images[name].save(self.folder / names[name])
+            save_png(merged.images[name], self.folder / names[name])
         for title, rows in (("worst", merged.worst), ("random", merged.random)):
             shown = [row for row in rows if row["id"] in merged.images]
             if shown:
                 panels = [self.kind.panel(merged.images[row["id"]], row) for row in shown]
-                join_grid(panels).save(figures / f"{self.split}-{title}.png")
+                save_png(join_grid(panels), figures / f"{self.split}-{title}.png")
         (self.folder / "predictions").mkdir(exist_ok=True)
         lines = [
             json.dumps(
@@ -200,7 +200,7 @@ class Preview(BestEffort, Callback):
             + "\n"
             for row in sorted(merged.rows, key=_worst_first)
         ]
-        (self.folder / "predictions" / f"{self.split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_text(self.folder / "predictions" / f"{self.split}.jsonl", "".join(lines))
 
 
 def _worst_first(row: Row) -> tuple[float, str]:

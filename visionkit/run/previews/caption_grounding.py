@@ -18,7 +18,7 @@ from visionkit.data.scenes.relations import relation_scores
 from visionkit.metrics.running_sums import RunningSums
 from visionkit.run.previews.callback import is_last_validation, random_order
 from visionkit.run.previews.captioning import captions_of
-from visionkit.run.previews.image_grid import caption_panel, join_grid, to_pil
+from visionkit.run.previews.image_grid import caption_panel, join_grid, save_png, to_pil
 from visionkit.run.training.best_effort import BestEffort
 from visionkit.text.tokenize import tokenize
 
@@ -98,7 +98,7 @@ class CaptionGrounding(BestEffort, Callback):
                 columns = max(len(row) for row in rows)
                 blank = Image.new("RGB", rows[0][0].size, "white")
                 flat = [panel for row in rows for panel in (*row, *[blank] * (columns - len(row)))]
-                join_grid(flat, columns=columns).save(path)
+                save_png(join_grid(flat, columns=columns), path)
 
     def on_test_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log the fractions."""

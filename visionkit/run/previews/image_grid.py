@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from visionkit.files import write_atomic
 from visionkit.run.previews.image_text import draw_text, fit_text
 
-__all__ = ["caption_panel", "join_grid", "to_pil"]
+__all__ = ["caption_panel", "join_grid", "save_png", "to_pil"]
 
 SIDE = 128
 TEXT_SIZE = 10  # pixels
@@ -79,3 +82,15 @@ def join_grid(panels: Sequence[Image.Image], *, columns: int = 0, gap: int = GAP
             grid.paste(panel, (gap + column * (width + gap), top))
         top += height + gap
     return grid
+
+
+def save_png(image: Image.Image, path: str | Path) -> None:
+    """Write an image as a PNG file that is complete or absent: a browser may read it at any time.
+
+    Args:
+        image: The image.
+        path: The file; its folder must exist.
+    """
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    write_atomic(path, lambda part: part.write_bytes(content.getvalue()), durable=False)

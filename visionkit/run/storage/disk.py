@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -9,11 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from visionkit.errors import RunError, first_line
-from visionkit.files import PART, local_path, write_atomic
+from visionkit.files import PART, local_path, unwritable, write_atomic
 
-__all__ = ["check_writable", "unwritable", "write_file"]
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
+__all__ = ["check_writable", "write_file"]
 
 
 def write_file(
@@ -54,7 +53,7 @@ def write_file(
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder` and write into it once, so that a refusal comes before training.
+    """Write into a folder once, so that a refusal comes before training; what had to be made for it goes.
 
     Raises:
         InputError: It is an address of another machine.
@@ -62,7 +61,9 @@ def check_writable(folder: Path) -> None:
     """
     local_path(folder, "a folder")
     probe = folder / f".probe.{os.getpid()}{PART}"
+    made: list[Path] = []
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(b"0")
@@ -70,33 +71,10 @@ def check_writable(folder: Path) -> None:
             probe.unlink(missing_ok=True)  # a full disk takes the name, and not the byte
     except OSError as error:
         raise unwritable(folder, error) from error
-
-
-def unwritable(folder: Path, error: OSError) -> RunError:
-    """Return the error for a folder that could not be made or written.
-
-    Args:
-        folder: The folder.
-        error: What the system raised.
-    """
-    what = f"Expected to be able to write into {folder}, but"
-    existing = next((path for path in (folder, *folder.absolute().parents) if _exists(path)), Path("/"))
-    if error.errno in FULL:
-        free = shutil.disk_usage(existing).free
-        return RunError(
-            f"{what}: {error.strerror} ({free} bytes are free). Free some space, or choose another --out."
-        )
-    if existing.is_file():
-        return RunError(f"{what} {existing} is a file, not a folder. Choose another --out.")
-    at = f" ({error.filename})" if error.filename else ""
-    return RunError(f"{what}: {error.strerror or error}{at}. Choose another --out.")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # in a folder that may not be entered
-        return False
+    finally:
+        with contextlib.suppress(OSError):  # somebody else wrote there meanwhile
+            for path in made:
+                path.rmdir()
 
 
 def _disk_text(target: Path, needed: int, error: Exception) -> str:

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.errors import InputError
-from visionkit.files import local_path, process_exists
+from visionkit.files import local_path, process_exists, unwritable
 from visionkit.printable import printable
-from visionkit.run.storage.disk import unwritable
 
 __all__ = ["FILE", "hold", "is_held"]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from visionkit.config import check_limits
 from visionkit.errors import InputError, PreemptedError, RunError, unknown_name
+from visionkit.files import local_path
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.pace import duration
@@ -189,6 +190,7 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
     """
     for name in paths:
         value = str(getattr(config, name))
+        local_path(value, f"--{name}")
         before = value.rpartition("#")[0]  # "weights.pt#teacher.backbone" names a part of a file
         if value in ("", *WORDS.get(name, ())) or any(
             part and Path(part).expanduser().exists() for part in (value, before)
@@ -198,7 +200,7 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
         if name in WORDS:
             text += f" {unknown_name(name, value, WORDS[name])}"
         raise InputError(text)
-    out = Path(config.out)
+    out = local_path(config.out, "--out")
     if config.init not in WORDS["init"] and out.is_dir() and out.resolve() == Path(config.init).resolve():
         raise InputError(
             f"--init {config.init}: the new runs would be written into the folder that they begin from. "
