@@ -7,7 +7,7 @@ visionkit compare runs/sweep-scratch --by lr optim.weight_decay augment     # th
 
 The same command again goes on: a trial that was killed continues from its checkpoint. Several commands on one
 folder share its trials, as the tasks of a job array do:
-sbatch --array=0-7 recipes/cluster/slurm.sbatch recipes/sweep.py classify --init pretrained --out runs/s ...
+sbatch --array=0-7 recipes/cluster/slurm.sbatch recipes/sweep.py classify --out runs/sweep ...
 """
 
 from __future__ import annotations

@@ -81,6 +81,26 @@ def test_a_batch_size_is_not_looked_for_where_memory_has_no_sharp_end(tmp_path):
         fit(settings(tmp_path), TinyTask(), tiny_data(), folder=tmp_path / "run")
 
 
+class Memory(TinyTask):
+    """A task for which a batch above 100 images is too large, as a full device says it."""
+
+    def training_step(self, batch, batch_idx):
+        if len(batch["ids"]) > 100:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return super().training_step(batch, batch_idx)
+
+
+def test_the_largest_batch_that_fits_by_doubling(tmp_path, monkeypatch):
+    monkeypatch.setattr(finding, "_refuse_cpu", lambda config, task: None)
+    with asking(find=["batch_size"]):
+        found = fit(
+            settings(tmp_path, batch_size=8), Memory(), tiny_data(4000, 8, valid=4), folder=tmp_path / "run"
+        )
+    assert found == {"batch_size": 64}
+    ((size, *_),) = list(csv.reader((tmp_path / "run/find_batch_size.csv").open()))[1:]
+    assert size == "64"
+
+
 @pytest.mark.gpu
 def test_the_batch_size_that_fits_a_gpu(tmp_path):
     with asking(find=["batch_size", "lr"]):

@@ -113,7 +113,8 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
 
 def _stopped_early(comparison: Comparison, cell: Cell) -> str:
     runs = [r for r in comparison.records if arm_name(r.init) == cell.arm and r.fraction == cell.fraction]
-    return "; ".join(f"seed {run.seed}: {run.stopped_early}" for run in runs if run.stopped_early)
+    early = [(run, "" if run.fold is None else f", fold {run.fold}") for run in runs if run.stopped_early]
+    return "; ".join(f"seed {run.seed}{fold}: {run.stopped_early}" for run, fold in early)
 
 
 def metric_label(comparison: Comparison, name: str) -> str:

@@ -60,7 +60,9 @@ def regroup(
     how = ["" if labels is None else ", stratified by class"]
     how += [f", in {len(set(groups))} groups by {group_by or 'image file'}" if groups else ""]
     fact = f"{what}: {len(val)} of {len(pool)} images are held out{''.join(how)} (seed {seed})"
-    made = replace(splits, train=train, val=val, facts={**splits.facts, "held_out": fact})
+    # What the reader said of its own cut (scenes share no drawing between splits) is not true of this one.
+    facts = {name: text for name, text in splits.facts.items() if name != "shared_between_splits"}
+    made = replace(splits, train=train, val=val, facts={**facts, "held_out": fact})
     return _with_leaks(made, group_by, max_dropped) if group_by else made
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.tuner.tuning import Tuner
 
 from visionkit.compare.report.plot_style import INK, MUTED, name_axes, new_figure, to_png
@@ -22,6 +21,7 @@ from visionkit.errors import InputError, RunError
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import find_processes, is_first
 from visionkit.run.requests import requests
+from visionkit.run.storage.result import environment, peak_memory_mb
 from visionkit.run.training.device_policy import choose_policy
 from visionkit.run.training.schedule_length import schedule_length
 from visionkit.run.training.trainer import build_trainer
@@ -71,13 +71,7 @@ def find_settings(
 def _find_batch_size(
     config: RunConfig, task: lightning.LightningModule, data: DataModule, folder: Path
 ) -> int:
-    policy = choose_policy(config, task)
-    processes = find_processes(config, accelerator=policy.accelerator)
-    if policy.accelerator == "cpu" or processes.world > 1:
-        raise InputError(
-            f"--find_batch_size fills the memory of one GPU, but this run has {processes.world} x "
-            f"{policy.accelerator}. Use --accelerator gpu --devices 1; on a CPU, choose it by its speed."
-        )
+    _refuse_cpu(config, task)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _trainer(config, task, data, Path(scratch))
         size = Tuner(trainer).scale_batch_size(
@@ -86,10 +80,19 @@ def _find_batch_size(
     size = min(int(size or 0), len(data.train_data))
     if not size:
         raise RunError("No batch size was found. Give --batch_size.")
-    device = torch.cuda.get_device_properties(0)
-    row = (size, device.name, round(device.total_memory / 2**20))
-    _write_rows(folder / "find_batch_size.csv", ("batch_size", "device", "memory_mb"), [row])
+    row = (size, environment()["device"], round(peak_memory_mb()))
+    _write_rows(folder / "find_batch_size.csv", ("batch_size", "device", "peak_memory_mb"), [row])
     return size
+
+
+def _refuse_cpu(config: RunConfig, task: lightning.LightningModule) -> None:
+    policy = choose_policy(config, task)
+    processes = find_processes(config, accelerator=policy.accelerator)
+    if policy.accelerator == "cpu" or processes.world > 1:
+        raise InputError(
+            f"--find_batch_size fills the memory of one GPU, but this run has {processes.world} x "
+            f"{policy.accelerator}. Use --accelerator gpu --devices 1; on a CPU, choose it by its speed."
+        )
 
 
 def _find_lr(config: RunConfig, task: lightning.LightningModule, data: DataModule, folder: Path) -> float:
