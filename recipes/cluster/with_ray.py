@@ -5,7 +5,7 @@ python recipes/cluster/with_ray.py --workers 2 recipes/classify.py --accelerator
 
 SIGTERM or SIGUSR1 to this program has the workers save after the same update and end; its status is then 75,
 and the same command continues. --out (and --storage) have to be on a file system that all machines share; the
-recipe and its data are found by the same path on each. Needs: pip install "lightning-visionkit[cluster]".
+recipe and its data are found by the same path on each. Needs: pip install ".[cluster]".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ python recipes/cluster/with_submitit.py --gpus 0 --tasks 2 recipes/classify.py -
 
 Each task of the job starts the recipe as a program of its own; the recipe finds its place among them in the
 environment. --out has to be on a file system that all machines share.
-Needs: pip install "lightning-visionkit[cluster]".
+Needs: pip install ".[cluster]".
 """
 
 from __future__ import annotations

@@ -105,7 +105,11 @@ class RunConfig:
     )
     num_nodes: int = setting(0, "machines; 0 asks the environment", group="machine", role="machine", min=0)
     accelerator: str = setting(
-        "auto", "cpu | gpu | auto", group="machine", role="machine", choices=("cpu", "gpu", "auto")
+        "auto",
+        "cpu | gpu | mps | auto (a GPU, else the CPU)",
+        group="machine",
+        role="machine",
+        choices=("cpu", "gpu", "mps", "auto"),
     )
     strategy: str = setting(
         "auto", "auto | ddp | fsdp", group="machine", role="machine", choices=("auto", "ddp", "fsdp")
