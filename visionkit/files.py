@@ -18,6 +18,7 @@ from typing import Any, Literal
 from visionkit.errors import InputError, RunError
 
 __all__ = [
+    "WINDOWS",
     "file_digest",
     "finite",
     "flush",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 PART = ".visionkit-part"
+WINDOWS = os.name == "nt"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+:/")  # "s3://b/x"; of "s3:" and "b" pathlib makes "s3:/b"
 
@@ -194,9 +196,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 def flush(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+    if WINDOWS and path.is_dir():  # Windows opens no folders
         return
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -236,6 +238,10 @@ def process_exists(pid: int) -> bool:
 
     One that has ended, and whose parent has not taken note of it yet (a zombie), does not; Linux tells them.
     """
+    if WINDOWS:  # where number 0 is Ctrl-C
+        import psutil
+
+        return bool(psutil.pid_exists(pid))
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -199,7 +199,7 @@ def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(lock.os, "pwrite", full)
+    monkeypatch.setattr(lock.os, "write", full)
     with pytest.raises(RunError, match="No space left"), hold([tmp_path / "run"]):
         raise AssertionError
     assert list(tmp_path.iterdir()) == []

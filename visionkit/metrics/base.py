@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from visionkit.distributed import all_reduce, gather_rows
+from visionkit.distributed import all_reduce, gather_rows, widest_float
 from visionkit.errors import unknown_name
 
 __all__ = ["ScoreMetric", "bytes_to_tensor"]
@@ -68,8 +68,8 @@ class ScoreMetric(Metric):
         values = values or dict.fromkeys(self.names, math.nan)
         if self.score is not None:
             values = {self.score: values.get(self.score, math.nan)}
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
         # One copy to the device for all scores.
+        dtype = widest_float(self.device)
         scalars = torch.tensor(list(values.values()), dtype=dtype, device=self.device).unbind()
         return dict(zip(values, scalars, strict=True)) if self.score is None else scalars[0]
 
@@ -150,9 +150,7 @@ class ScoreMetric(Metric):
 
         def move(state: Tensor) -> Tensor:
             device = fn(torch.empty(0, device=state.device)).device
-            # Apple's devices have no float64; counts stay exact up to 2**24 there.
-            narrow = device.type == "mps" and state.dtype == torch.float64
-            return state.to(device, torch.float32 if narrow else state.dtype)
+            return state.to(device, widest_float(device) if state.dtype == torch.float64 else state.dtype)
 
         return super()._apply(move, exclude_state)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.config import check_numbers
-from visionkit.distributed import rank, world_size
+from visionkit.distributed import rank, widest_float, world_size
 from visionkit.errors import InputError, expected
 from visionkit.metrics.base import ScoreMetric, bytes_to_tensor
 from visionkit.metrics.coco_core import (
@@ -338,9 +338,10 @@ def _detection_rows(preds: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """Return `(D, 6)` float64 rows of all images on the host, in one copy."""
     parts = []
     for detected in preds:
-        label, score = detected["labels"].double()[:, None], detected["scores"].double()[:, None]
-        parts.append(torch.cat([detected["boxes"].double().view(-1, 4), label, score], dim=1))
-    return torch.cat(parts).cpu()
+        wide = widest_float(detected["boxes"].device)
+        label, score = detected["labels"].to(wide)[:, None], detected["scores"].to(wide)[:, None]
+        parts.append(torch.cat([detected["boxes"].to(wide).view(-1, 4), label, score], dim=1))
+    return torch.cat(parts).cpu().double()
 
 
 def _truth_rows(truth: Mapping[str, Any]) -> Floats:
@@ -353,7 +354,7 @@ def _truth_rows(truth: Mapping[str, Any]) -> Floats:
         truth.get("area", np.full(count, np.nan)),
     )
     boxes, *others = (
-        value.detach().double().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value)
         for value in columns
     )
     return np.column_stack((boxes.astype(np.float64).reshape(-1, 4), *others)).astype(np.float64, copy=False)

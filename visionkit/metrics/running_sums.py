@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from visionkit.distributed import all_reduce
+from visionkit.distributed import all_reduce, widest_float
 
 __all__ = ["RunningSums"]
 
@@ -122,7 +122,6 @@ class RunningSums(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningSums:
         super()._apply(fn, recurse)
         device = fn(torch.empty(0, device=self.sums.device)).device
-        # Apple's devices have no float64; counts stay exact up to 2**24 there.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = widest_float(device)
         self.sums = self.sums.to(device=device, dtype=dtype)
         return self

@@ -107,7 +107,7 @@ def segmentation_scores(confusion: Tensor, boundary: Tensor | None = None) -> Se
         confusion: `(C, C)` counts of `confusion_counts`, summed over the data set.
         boundary: `(C, 4)` counts of `boundary_counts`, summed over the data set.
     """
-    counts = confusion.double().cpu()
+    counts = confusion.cpu().double()
     correct, target, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
     iou = correct / (target + predicted - correct)  # 0 / 0 is NaN: the class is in neither
     return SegmentationScores(
@@ -115,7 +115,7 @@ def segmentation_scores(confusion: Tensor, boundary: Tensor | None = None) -> Se
         iou=tuple(iou.tolist()),
         pixel_accuracy=float(correct.sum() / counts.sum()),
         mean_accuracy=float((correct / target).nanmean()),
-        boundary_f=float("nan") if boundary is None else _boundary_f(boundary.double().cpu()),
+        boundary_f=float("nan") if boundary is None else _boundary_f(boundary.cpu().double()),
     )
 
 

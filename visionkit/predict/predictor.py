@@ -55,7 +55,7 @@ class TaskModel:
     """
 
     def __init__(self, task: TaskHooks, policy: Policy) -> None:
-        self.task = task.to("cuda" if policy.accelerator == "gpu" else "cpu").eval()
+        self.task = task.to(policy.device).eval()
         if policy.channels_last:
             self.task.to(memory_format=torch.channels_last)
         self.policy = policy
@@ -201,7 +201,7 @@ def load(
 
     Args:
         path: See `load_task`; or an ONNX file that `visionkit.predict.export.export` wrote.
-        device: "auto", "cpu" or "gpu".
+        device: "auto", "cpu", "gpu" or "mps".
         precision: "auto" (as training chooses), "32-true", "bf16-mixed" or "16-mixed".
         which: "best" (the checkpoint of the best validation) or "last".
 

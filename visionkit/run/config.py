@@ -129,7 +129,11 @@ class RunConfig:
         0, "machines; 0 asks the environment", group="machine", role="machine", rare=True, min=0
     )
     accelerator: str = setting(
-        "auto", "cpu | gpu | auto", group="machine", role="machine", choices=("cpu", "gpu", "auto")
+        "auto",
+        "cpu | gpu | mps | auto (a GPU, else the CPU)",
+        group="machine",
+        role="machine",
+        choices=("cpu", "gpu", "mps", "auto"),
     )
     strategy: str = setting(
         "auto",

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from visionkit.distributed import widest_float
 from visionkit.errors import InputError, expected
 from visionkit.tasks.image_inputs import is_image
 from visionkit.types import as_ids
@@ -127,7 +128,8 @@ def move_batch(batch: Any, device: torch.device) -> Any:
         device: Where the tensors go.
     """
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=device.type != "cpu")
+        dtype = widest_float(device) if batch.dtype == torch.float64 else batch.dtype
+        return batch.to(device, dtype, non_blocking=device.type != "cpu")
     if isinstance(batch, dict):
         return {name: move_batch(value, device) for name, value in batch.items()}
     if isinstance(batch, list | tuple) and batch and not isinstance(batch[0], str):

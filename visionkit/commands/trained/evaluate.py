@@ -78,7 +78,10 @@ def _parser() -> VerbParser:
     parser.add_argument("--batch_size", type=int, default=0, help="images a batch (default 0: as the run)")
     parser.add_argument("--workers", type=int, default=0, help="processes that read (default 0: this one)")
     parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "gpu"), help="auto (as the run) | cpu | gpu"
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "gpu", "mps"),
+        help="auto (as the run) | cpu | gpu | mps",
     )
     parser.add_argument(
         "--precision", default="auto", help="auto (as the run) | 32-true | bf16-mixed | 16-mixed"

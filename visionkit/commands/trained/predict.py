@@ -96,7 +96,10 @@ def _parser() -> VerbParser:
         "--batch_size", type=int, default=0, metavar="N", help="images at once (default: as in evaluation)"
     )
     parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "gpu"), help="auto | cpu | gpu (default auto)"
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "gpu", "mps"),
+        help="auto | cpu | gpu | mps (default auto)",
     )
     parser.add_argument(
         "--precision", default="auto", metavar="P",

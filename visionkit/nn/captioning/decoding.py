@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from visionkit.distributed import widest_float
 from visionkit.errors import InputError, expected
 from visionkit.nn.captioning.recurrent import State
 
@@ -129,7 +130,7 @@ def decode_samples(
 
 def _invert_cdf(probabilities: Tensor, numbers: Tensor) -> Tensor:
     """Return the word `(N,)` at which the summed probabilities `(N, V)` pass a number `(N,)` in [0, 1)."""
-    sums = probabilities.double().cumsum(dim=-1)
+    sums = probabilities.to(widest_float(probabilities.device)).cumsum(dim=-1)
     thresholds = numbers.to(sums).unsqueeze(1) * sums[:, -1:]
     return torch.searchsorted(sums, thresholds, right=True).squeeze(1).clamp_(max=sums.shape[1] - 1)
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visionkit.distributed import widest_float
 from visionkit.errors import InputError, unknown_name
 from visionkit.nn.segmentation.lovasz import jaccard_slopes
 
@@ -269,10 +270,11 @@ def _areas(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Tensor, Te
     counted = masks != ignore_index
     truth = masks.masked_fill(~counted, 0)
     right = probability.gather(1, truth[:, None])[:, 0] * counted  # (B, H, W)
-    empty = probability.new_zeros(probability.shape[1], dtype=torch.float64)
-    hits = empty.index_add(0, truth.flatten(), right.flatten().double())
-    there = empty.index_add(0, truth.flatten(), counted.flatten().double())
-    predicted = (probability * counted[:, None]).sum((0, 2, 3)).double()
+    wide = widest_float(masks.device)
+    empty = probability.new_zeros(probability.shape[1], dtype=wide)
+    hits = empty.index_add(0, truth.flatten(), right.flatten().to(wide))
+    there = empty.index_add(0, truth.flatten(), counted.flatten().to(wide))
+    predicted = (probability * counted[:, None]).sum((0, 2, 3)).to(wide)
     first = 1 if logits.shape[1] == 1 else 0
     return hits[first:], predicted[first:], there[first:]
 

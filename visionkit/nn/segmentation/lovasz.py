@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visionkit.distributed import widest_float
+
 __all__ = ["hardest_first", "jaccard_slopes"]
 
 
@@ -22,7 +24,7 @@ def jaccard_slopes(errors: Tensor, truth: Tensor) -> Tensor:
     Berman et al., "The Lovász-Softmax loss", CVPR 2018, algorithm 1.
     """
     order = hardest_first(errors.detach())
-    true_positives = truth[order].cumsum(0).double()
+    true_positives = truth[order].cumsum(0).to(widest_float(truth.device))
     total = true_positives[-1:]
     ranks = torch.arange(1, len(order) + 1, device=errors.device)
     union = (total - true_positives + ranks).clamp(min=1)

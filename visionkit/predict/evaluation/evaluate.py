@@ -78,7 +78,7 @@ def evaluate(
         limit: Evaluate so many images, drawn with a fixed seed; 0: all.
         batch_size: Images a batch; 0: that of the run's evaluation. Another one may change last digits.
         workers: Processes that read images; 0: this one.
-        device: "auto" (that of the run, if it is here), "cpu" or "gpu".
+        device: "auto" (that of the run, if it is here), "cpu", "gpu" or "mps".
         precision: "auto" (that of the run on its device), "32-true", "bf16-mixed" or "16-mixed".
         out: A folder for `evaluation.json`, figures and predictions; None: nothing is written.
         overwrite: Whether `out` may hold files already.
@@ -254,8 +254,8 @@ def _known_policy(loaded: Loaded, run: RunFiles) -> dict[str, Any]:
 def _policy(loaded: Loaded, run: RunFiles, device: str, precision: str) -> Policy:
     """Return the policy of the run where this machine has its device; else the one for this machine."""
     known = _known_policy(loaded, run)
-    here = known.get("accelerator") == "cpu" or torch.cuda.is_available()
-    if known and here and device in ("auto", known.get("accelerator")):
+    present = {"cpu": True, "gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if known and present.get(known.get("accelerator", "")) and device in ("auto", known.get("accelerator")):
         device = str(known["accelerator"])
         precision = str(known["precision"]) if precision == "auto" else precision
     else:

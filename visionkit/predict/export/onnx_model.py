@@ -122,7 +122,7 @@ def open_session(model: str | Path | bytes, *, device: str = "auto", threads: in
     """
     runtime = install("onnxruntime")
     has_gpu = "CUDAExecutionProvider" in runtime.get_available_providers()
-    if device == "gpu" and not has_gpu:
+    if device == "mps" or (device == "gpu" and not has_gpu):
         fix = "Install onnxruntime-gpu, or use device='cpu'."
         raise InputError(expected("device", "'cpu': this onnxruntime has no GPU", device, fix=fix))
     providers = ["CUDAExecutionProvider"] if has_gpu and device != "cpu" else []

@@ -37,7 +37,7 @@ def find_processes(config: RunConfig, *, accelerator: str) -> Processes:
 
     Args:
         config: `devices` and `num_nodes`; "auto" and 0 ask the environment.
-        accelerator: "cpu" or "gpu".
+        accelerator: "cpu", "gpu" or "mps".
 
     Raises:
         InputError: `devices` is no number, or differs from what the launcher started, or the launcher started

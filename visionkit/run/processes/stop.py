@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 __all__ = [
+    "SIGNALS",
     "asked_by_keyboard",
     "interruptible",
     "listening",
@@ -20,7 +21,8 @@ __all__ = [
     "write_through",
 ]
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Windows has no SIGUSR1.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 ONE_PRESS = 2.0  # seconds
 
 

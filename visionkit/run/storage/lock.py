@@ -17,12 +17,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from visionkit.errors import InputError
-from visionkit.files import local_path, process_exists, unwritable
+from visionkit.files import WINDOWS, local_path, process_exists, unwritable
 from visionkit.printable import printable
 
 __all__ = ["FILE", "hold", "is_held"]
@@ -66,7 +67,8 @@ def hold(folders: Sequence[str | Path]) -> Iterator[None]:
                 raise unwritable(folder, error) from error
             _HELD.add(folder)
         if taken:
-            threading.Thread(target=_touch, args=([h for _, h, _ in taken], done), daemon=True).start()
+            files = [folder / FILE if WINDOWS else handle for folder, handle, _ in taken]
+            threading.Thread(target=_touch, args=(files, done), daemon=True).start()
         yield
     finally:
         done.set()
@@ -126,7 +128,8 @@ def _take(folder: Path) -> int:
     text = json.dumps(_me()) + "\n"
     try:
         os.ftruncate(handle, 0)
-        os.pwrite(handle, text.encode(), 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, text.encode())
     except OSError:  # a full disk takes the name, and not the text
         _give_back(folder, handle)
         raise
@@ -134,10 +137,12 @@ def _take(folder: Path) -> int:
 
 
 def _give_back(folder: Path, handle: int) -> None:
-    with contextlib.suppress(OSError):
-        (folder / FILE).unlink()
-    with contextlib.suppress(OSError):
-        os.close(handle)
+    steps: list[Callable[[], object]] = [(folder / FILE).unlink, partial(os.close, handle)]
+    if WINDOWS:  # which removes no file that is open
+        steps.reverse()
+    for step in steps:
+        with contextlib.suppress(OSError):
+            step()
 
 
 def _lock(handle: int) -> bool | None:
@@ -165,7 +170,8 @@ def _me() -> dict[str, Any]:
 
 def _read(handle: int) -> dict[str, Any]:
     try:
-        content = json.loads(os.pread(handle, 65536, 0) or b"{}")
+        os.lseek(handle, 0, os.SEEK_SET)
+        content = json.loads(os.read(handle, 65536) or b"{}")
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -197,11 +203,11 @@ def _age(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _touch(handles: Sequence[int], done: threading.Event) -> None:
+def _touch(files: Sequence[int | Path], done: threading.Event) -> None:
     while not done.wait(TOUCH):
-        for handle in handles:
+        for file in files:
             with contextlib.suppress(OSError):
-                os.utime(handle)
+                os.utime(file)
 
 
 def _waiting(folder: Path, holder: dict[str, Any]) -> str:

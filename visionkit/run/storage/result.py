@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import resource
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -59,11 +58,18 @@ def environment() -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float:
-    """Return the largest memory so far in MB: of the device on CUDA, of this process on a CPU."""
+    """Return the largest memory so far in MB: of the device on CUDA, of this process elsewhere."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss)) / 2**20
     scale = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 

@@ -26,7 +26,7 @@ from visionkit.run.feedback.board import Board
 from visionkit.run.feedback.state import RunState, shown_to
 from visionkit.run.processes.launcher import find_processes
 from visionkit.run.processes.lifetime import die_with_parent
-from visionkit.run.processes.stop import write_now, write_through
+from visionkit.run.processes.stop import SIGNALS, write_now, write_through
 from visionkit.run.sweep.announce import announce, forward
 from visionkit.run.training.device_policy import choose_policy
 
@@ -88,14 +88,16 @@ def choose_jobs(config: RunConfig, runs: int) -> Placement:
     accelerator = choose_policy(config).accelerator
     processes = find_processes(config, accelerator=accelerator)
     alone = processes.world == 1
-    # A Ray worker runs in a thread of a process that cannot be forked.
-    forks = accelerator == "cpu" and alone and processes.launcher != "ray" and hasattr(os, "fork")
+    # A Ray worker runs in a thread of a process that cannot be forked. Windows has no fork, and on macOS a
+    # process that is forked after the imports may crash in Apple's libraries.
+    forks = accelerator == "cpu" and alone and processes.launcher != "ray" and sys.platform == "linux"
     if config.jobs < 0:
         raise InputError(f"Expected --jobs to be 0 (auto) or more, but got {config.jobs}.")
     if config.jobs > 1 and not forks:
         raise InputError(
             f"Expected --jobs 1, but got {config.jobs}: runs go at the same time only where each is one "
-            "process on a CPU. On GPUs start each arm as a command of its own, with --init and --seeds."
+            "process on a CPU of Linux. Elsewhere start each arm as a command of its own, with --init and "
+            "--seeds."
         )
     if not forks:
         return Placement(1, threads, alone)
@@ -243,7 +245,7 @@ def _work(job: Job, threads: int, end: Connection, parent: int) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM, which saves first
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     die_with_parent(parent)
     write_through(None)
@@ -285,7 +287,7 @@ def _answer(end: Connection) -> tuple[str | type[Exception], Any] | None:
 @contextlib.contextmanager
 def _signals(handler: Callable[[int, FrameType | None], None]) -> Any:
     try:
-        before = {n: signal.signal(n, handler) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+        before = {n: signal.signal(n, handler) for n in (*SIGNALS, signal.SIGINT)}
     except ValueError:  # not in the main thread: the caller handles signals there
         before = {}
     try:

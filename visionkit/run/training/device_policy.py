@@ -34,7 +34,7 @@ class Policy:
     """How a run uses its device.
 
     Args:
-        accelerator: "cpu" or "gpu".
+        accelerator: "cpu", "gpu" (CUDA) or "mps" (Apple).
         precision: Lightning's name of it; bf16 only where the device computes in it natively.
         channels_last: Whether 4-D weights and images are in channels-last memory format.
         compile: Whether the model is compiled.
@@ -46,6 +46,11 @@ class Policy:
     channels_last: bool
     compile: bool
     reason: str = ""
+
+    @property
+    def device(self) -> str:
+        """The name of the device in torch."""
+        return "cuda" if self.accelerator == "gpu" else self.accelerator
 
     def as_dict(self) -> dict[str, Any]:
         """Return the policy as plain values."""
@@ -68,26 +73,35 @@ def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
         InputError: A precision is not known, an accelerator is named that is not here, or --compile where
             nothing compiles.
     """
-    cuda = torch.cuda.is_available()
-    requested = config.accelerator
-    if requested not in ("auto", "cpu", "gpu"):
-        raise InputError(f"Expected --accelerator to be auto, cpu or gpu, but got {requested!r}.")
-    if requested == "gpu" and not cuda:
-        raise InputError(
-            "Expected a CUDA device for --accelerator gpu, but found none. Use --accelerator cpu."
-        )
-    accelerator = "gpu" if cuda and requested != "cpu" else "cpu"
+    accelerator = _accelerator(config.accelerator)
     if config.compile:
         _check_compiler(accelerator)
     precision, reason = config.precision, "as asked"
     if precision != "auto" and precision not in PRECISIONS:
         raise unknown_name("precision", precision, ("auto", *PRECISIONS))
+    if precision == "64-true" and accelerator == "mps":
+        raise InputError("Expected --precision of at most 32 bits for --accelerator mps, but got 64-true.")
     if precision == "auto":
         precision, reason = _fastest(accelerator, module if config.compile else None, config.image_size)
     # FSDP's sharded parameters are row-major: torch would pair channels-last ones with gradients in another
-    # order.
-    layout = config.strategy != "fsdp"
+    # order. On MPS nobody has measured it yet.
+    layout = config.strategy != "fsdp" and accelerator != "mps"
     return Policy(accelerator, precision, channels_last=layout, compile=config.compile, reason=reason)
+
+
+def _accelerator(requested: str) -> str:
+    if requested not in ("auto", "cpu", "gpu", "mps"):
+        raise InputError(f"Expected --accelerator to be auto, cpu, gpu or mps, but got {requested!r}.")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if (requested == "gpu" and not cuda) or (requested == "mps" and not mps):
+        what, other = ("a CUDA device", "mps") if requested == "gpu" else ("an Apple GPU (MPS)", "gpu")
+        there = " or ".join(["cpu", *([other] if cuda or mps else [])])
+        raise InputError(
+            f"Expected {what} for --accelerator {requested}, but found none. Use --accelerator {there}."
+        )
+    if requested == "auto":
+        return "gpu" if cuda else "cpu"
+    return requested
 
 
 def _check_compiler(accelerator: str) -> None:
@@ -134,4 +148,4 @@ def _depthwise_fraction(net: nn.Module, side: int) -> float | None:
 def _native_bf16(accelerator: str) -> bool:
     if accelerator == "gpu":
         return torch.cuda.get_device_capability() >= (8, 0)
-    return cpu_computes_bf16()
+    return accelerator == "cpu" and cpu_computes_bf16()
