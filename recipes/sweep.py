@@ -26,7 +26,9 @@ def read_arguments(argv: Sequence[str]) -> tuple[Any, list[str]]:
     """Return the flags of the search, and those of the recipe."""
     parser = VerbParser("", __doc__ or "")
     parser.prog, parser.usage = "sweep.py", "sweep.py RECIPE --search NAME=LOW..HIGH ... [--FLAG VALUE ...]"
-    parser.add_argument("recipe", help="classify, detect, segment, caption, or a file of yours")
+    parser.add_argument(
+        "recipe", help="classify, detect, segment, caption; a file of that name beside wins"
+    )
     parser.add_argument(
         "--search",
         nargs="+",
@@ -48,8 +50,8 @@ def read_arguments(argv: Sequence[str]) -> tuple[Any, list[str]]:
 def main(argv: Sequence[str]) -> Path:
     """Run the trials, print the table, and return the folder of it all."""
     args, shared = read_arguments(argv)
-    recipe = load_recipe(args.recipe.removesuffix(".py"), beside=__file__)
-    out = Path(args.out or f"runs/sweep-{Path(args.recipe).stem}")
+    recipe = load_recipe(args.recipe, beside=__file__)
+    out = Path(args.out or f"runs/sweep-{args.recipe}")
     from visionkit.compare import compare_by
     from visionkit.run import Search, parse_range, run_search
 

@@ -78,7 +78,7 @@ def assign_folds(
 
     Without groups, sizes and the samples of each class differ by one at most between folds. With groups,
     each in turn, those that weigh most first, goes where it leaves the classes most even (the idea of
-    scikit-learn's `StratifiedGroupKFold`, with the sum of squares in place of the deviation).
+    scikit-learn's `StratifiedGroupKFold`, with the sum of squares in position of the deviation).
 
     Args:
         size: Number of samples.
@@ -114,11 +114,11 @@ def _even_out(table: NDArray[np.float64], count: int, rng: np.random.Generator) 
     order = order[np.argsort(-(weights[order] ** 2).sum(axis=1), kind="stable")]
     sums, sizes = np.zeros((count, table.shape[1])), np.zeros(count)
     folds = np.empty(len(table), np.int64)
-    for place, group in enumerate(order):
+    for position, group in enumerate(order):
         # Adding g to a fold's sum s changes the sum of squares by 2 s g + g g: the smallest s g is best.
         cost = sums @ weights[group]
         empty = np.flatnonzero(sizes == 0)
-        left = len(order) - place
+        left = len(order) - position
         choices = empty if len(empty) >= left else np.arange(count)  # no fold stays empty
         best = choices[np.lexsort((sizes[choices], np.round(cost[choices], 12)))[0]]
         folds[group] = best
@@ -161,15 +161,15 @@ def group_names(reader: Reader, group_by: str, *, strict: bool = True) -> list[s
 
 
 def _match(pattern: re.Pattern[str], name: str, strict: bool) -> str:
-    found = pattern.search(name)
-    if found is None and not strict:
+    match = pattern.search(name)
+    if match is None and not strict:
         return name
-    if found is None:
+    if match is None:
         raise DataError(
             f"Expected --group_by {pattern.pattern!r} to be found in the name of every image, but it is not "
             f"in {printable(name)!r}. Give a pattern that is, such as '(.*)_': what is before the last _."
         )
-    return "|".join(part or "" for part in found.groups()) if pattern.groups else found.group()
+    return "|".join(part or "" for part in match.groups()) if pattern.groups else match.group()
 
 
 def _groups(pool: Reader, group_by: str) -> list[str] | None:

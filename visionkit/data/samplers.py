@@ -162,11 +162,11 @@ class BalancedBatchSampler(TrainBatchSampler):
         keys = []
         for block in range(start // classes, -(-(start + count) // classes)):
             for each in self._permutation(classes, block):
-                number, place = divmod(block, len(self._members[each]))
+                number, position = divmod(block, len(self._members[each]))
                 if (each, number) not in passes:
                     order = self._permutation(len(self._members[each]), number, each)
                     passes[each, number] = [self._members[each][index] for index in order]
-                keys.append(Key(number, passes[each, number][place]))
+                keys.append(Key(number, passes[each, number][position]))
         first = start % classes
         return keys[first : first + count]
 

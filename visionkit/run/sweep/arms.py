@@ -21,12 +21,13 @@ from visionkit.run.processes.stop import first_speaks, listening
 from visionkit.run.requests import requests
 from visionkit.run.resume import check_resume, machine_changes
 from visionkit.run.sweep.announce import announce
+from visionkit.run.sweep.train_one import train_one
 
 if TYPE_CHECKING:
     from visionkit.run.feedback.board import Board
     from visionkit.run.sweep.jobs import Job, Placement
 
-__all__ = ["each_run", "run_recipe", "train_one"]
+__all__ = ["each_run", "run_recipe"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 # What these settings may be instead of a path.
@@ -93,9 +94,9 @@ def run_recipe(
         split_init(config.init)  # refuses a folder without weights
     die_with_launcher()
     if requests().find:
-        from visionkit.run.sweep.find import find_and_say
+        from visionkit.run.sweep.find import find_for_arms
 
-        return find_and_say(runs, train)
+        return find_for_arms(runs, train)
     out, began = Path(config.out), time.time()
     first = is_first()
     placement = choose_jobs(config, len(runs))
@@ -228,33 +229,6 @@ def _passing_over(
         _print(f"{job.title}: {error}")
     finally:
         board.end(job.folder.name)
-
-
-def train_one(train: Callable[[ConfigT, Path], dict[str, Any]], one: ConfigT, folder: Path) -> dict[str, Any]:
-    """Seed, and train one run; the reason why it has no result goes into its folder.
-
-    Args:
-        train: Trains one run in a folder and returns its result.
-        one: Its settings: one init, seed, fraction and fold.
-        folder: Its folder.
-    """
-    import lightning
-
-    from visionkit.run.processes.launcher import is_first
-
-    if is_first():
-        (folder / "error.txt").unlink(missing_ok=True)  # of an earlier start
-    lightning.seed_everything(one.seeds[0], workers=False, verbose=False)
-    try:
-        with listening():  # also in a child process
-            return train(one, folder)
-    except Exception as error:
-        # A comparison reads it.
-        if is_first() and not isinstance(error, PreemptedError) and (folder / "config.yaml").exists():
-            with contextlib.suppress(OSError):
-                text = printable(f"{type(error).__name__}: {error}\n")
-                (folder / "error.txt").write_text(text, encoding="utf-8")
-        raise
 
 
 def _describe(config: RunConfig, count: int) -> str:

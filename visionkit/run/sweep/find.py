@@ -11,14 +11,14 @@ from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import is_first
 from visionkit.run.requests import requests
-from visionkit.run.sweep.arms import train_one
+from visionkit.run.sweep.train_one import train_one
 
-__all__ = ["find_and_say"]
+__all__ = ["find_for_arms"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
 
-def find_and_say(
+def find_for_arms(
     runs: Sequence[tuple[ConfigT, Path]], train: Callable[[ConfigT, Path], dict[str, Any]]
 ) -> Path:
     """Look in the first run of each arm over its largest fraction; return the folder of the runs.
@@ -32,22 +32,22 @@ def find_and_say(
     chosen: dict[str, tuple[ConfigT, Path]] = {}
     for one, folder in sorted(runs, key=lambda run: -run[0].fractions[0]):
         chosen.setdefault(one.init, (one, folder))
-    found = {}
+    findings = {}
     for one, folder in chosen.values():
-        found[folder] = train_one(train, one, folder)
-        _print(f"{folder.name}: {_flags(found[folder], ' ')}, see {folder}")
+        findings[folder] = train_one(train, one, folder)
+        _print(f"{folder.name}: {_flags(findings[folder], ' ')}, see {folder}")
     if is_first():
-        names = list(next(iter(found.values())))
-        shared = {name: min(values[name] for values in found.values()) for name in names}
+        names = list(next(iter(findings.values())))
+        shared = {name: min(values[name] for values in findings.values()) for name in names}
         command = shlex.join([*requests().command, *_flags(shared, "--").split()])
-        alike = "" if len(found) == 1 else ", the smallest of the arms for all of them"
+        alike = "" if len(findings) == 1 else ", the smallest of the arms for all of them"
         _print(f"\nNothing was trained. To train with it{alike}:\n  {command}")
-        if len({values.get("lr") for values in found.values()}) > 1:
+        if len({values.get("lr") for values in findings.values()}) > 1:
             _print(
                 "An arm may have a rate of its own: one command each, with --init and --lr, and\n"
                 "  visionkit compare FOLDERS --allow lr equal.schedule"
             )
-    return next(iter(found)).parent
+    return next(iter(findings)).parent
 
 
 def _flags(values: dict[str, Any], prefix: str) -> str:

@@ -55,17 +55,17 @@ def find_settings(
             processes.
         RunError: No suggestion: the loss was not finite, or fell nowhere.
     """
-    found: dict[str, Any] = {}
+    findings: dict[str, Any] = {}
     if "batch_size" in requests().find:
-        data.batch_size = found["batch_size"] = _find_batch_size(config, task, data, folder)
+        data.batch_size = findings["batch_size"] = _find_batch_size(config, task, data, folder)
     if "lr" in requests().find:
         rate = _find_lr(config, task, data, folder)
         if config.optim.batch:  # --lr is for this batch, and scaled to the actual one
             processes = find_processes(config, accelerator=choose_policy(config, task).accelerator)
             plan = schedule_length(config, data, processes.world)
             rate *= config.optim.batch / (plan.images_per_batch * config.accumulate)
-        found["lr"] = float(f"{rate:.2g}")
-    return found
+        findings["lr"] = float(f"{rate:.2g}")
+    return findings
 
 
 def _find_batch_size(
