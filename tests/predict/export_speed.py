@@ -1,10 +1,11 @@
-"""The rows of the table of speeds in `reference/export.md`: `python -m tests.predict.export_speed`."""
+"""The table of speeds in `reference/export.md`: `python -m tests.predict.export_speed [TASK ...]`."""
 
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from visionkit.task_config import Decoding
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
-SETTINGS: dict[str, Any] = {"backbone": "packaged/efficientnet_lite0", "init": "pretrained"}
+SETTINGS: dict[str, Any] = {"backbone": "packaged/efficientnet_lite0", "init": "scratch"}
 CROP = {"name": "CenterCrop", "size": 224, "fraction": 1.0}
 RESIZE = {"name": "Resize", "size": 320, "max_size": 320}
 
@@ -29,10 +30,7 @@ def tasks() -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Yield the four tasks with new heads, by name, and how images are resized for them."""
     yield "classifier", Classifier(**SETTINGS, num_classes=37), CROP
     yield "segmenter", Segmenter(**SETTINGS, num_classes=12), {"name": "Native"}
-    detector = Detector(**SETTINGS, num_classes=20)
-    with torch.no_grad():  # a new head takes every proposal for an object; a trained one nearly none
-        detector.model.heads.box_head.classify.bias[0] += 0.5
-    yield "detector", detector, {"name": "DetectionEval", "resize": RESIZE}
+    yield "detector", Detector(**SETTINGS, num_classes=20), {"name": "DetectionEval", "resize": RESIZE}
     words = Vocabulary([f"w{number}" for number in range(3000)])
     yield (
         "captioner",
@@ -41,11 +39,14 @@ def tasks() -> Iterator[tuple[str, Any, dict[str, Any]]]:
     )
 
 
-def main() -> None:
-    """Export each, time the file beside the task, and print a row."""
+def main(names: Sequence[str]) -> None:
+    """Export each that is named, or all, time the file beside the task, and print a row."""
+    torch.manual_seed(0)
     torch.set_num_threads(1)
     images, _ = check_images(None, None, channels=3)
     for name, task, preprocess in tasks():
+        if names and name not in names:
+            continue
         task.eval()
         with tempfile.TemporaryDirectory() as folder:
             made = export(task, Path(folder) / "x.onnx", preprocess=preprocess)
@@ -63,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
