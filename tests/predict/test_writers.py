@@ -21,6 +21,7 @@ from visionkit.data.formats.coco.boxes import coco
 from visionkit.data.formats.masks.reader import MaskReader, mask_folder
 from visionkit.data.formats.voc.reader import VocReader
 from visionkit.data.formats.yolo.reader import yolo
+from visionkit.drawing.class_colors import class_colors
 from visionkit.errors import DataError, InputError
 from visionkit.files import PART
 from visionkit.predict.writers import FORMATS, open_writers
@@ -28,7 +29,6 @@ from visionkit.predict.writers.formats import EVERY_KIND, check_formats, formats
 from visionkit.predict.writers.output_files import encoded
 from visionkit.predict.writers.output_names import OutputNames, source_root
 from visionkit.predict.writers.sheet import PAGE
-from visionkit.run.previews.class_colors import class_colors
 
 KINDS = ("single", "multi", "regression", "detection", "segmentation", "captioning")
 

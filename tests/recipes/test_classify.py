@@ -105,6 +105,9 @@ def test_the_folder_holds_what_is_promised(finished):
             "metrics.csv",
             "result.json",
             "predictions/val.jsonl",
+            "data.json",
+            "figures/curves.png",
+            "figures/examples/5.jpg",
         ):
             assert (run / name).stat().st_size > 0, name
         assert {p.name for p in (run / "checkpoints").iterdir()} >= {
@@ -116,6 +119,7 @@ def test_the_folder_holds_what_is_promised(finished):
         assert result["images_seen"] == 80
         assert result["data"]["sizes"]["train"] == 40
         rows = list(csv.DictReader((run / "metrics.csv").open()))
+        assert {row["name"] for row in rows if row["split"] == "lr"} == {"head", "backbone"}
         top1 = [row for row in rows if (row["split"], row["name"]) == ("val", "top1")]
         assert [int(row["images"]) for row in top1] == [40, 80]
         assert float(top1[-1]["value"]) == result["metrics"]["val/top1"]
@@ -125,6 +129,8 @@ def test_the_folder_holds_what_is_promised(finished):
     report = (out / "report.html").read_text()
     assert "OpenMoji" in report
     assert "<script" not in report
+    for words in ("AUROC", "Learning rate", "Images of each class", "What differs between the arms"):
+        assert words in report, words
 
 
 def test_the_same_command_again_keeps_what_is_finished(classify, finished, capsys):

@@ -55,10 +55,14 @@ def test_both_arms_train_and_are_scored_alike(detect, tmp_path):
         rows = [json.loads(line) for line in (tmp_path / name / "predictions/val.jsonl").open()]
         assert len(rows) == 6
         assert all(len(row["boxes"]) == len(row["right"]) for row in rows)
+        assert all(len(row["true_boxes"]) == len(row["true_labels"]) for row in rows)
         assert result["task"]
         rcnn = load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["hyper_parameters"]["rcnn"]
         assert (rcnn["proposals_train"], rcnn["proposals_eval"], rcnn["score_threshold"]) == (60, 20, 0.02)
         assert {"val/map", "val/map50"} <= set(result["metrics"])
+    html = (tmp_path / "report.html").read_text()
+    assert html.count('class="panel"') == 3 * html.count('class="card wide"') > 0  # truth, and both arms
+    assert "Objects of each class" in html
 
 
 def test_pasting_and_several_views_and_backbones_make_one_table(detect, tmp_path):

@@ -87,8 +87,11 @@ def test_the_report_shows_masks_and_scores_by_class(finished):
         assert len(rows) == 6
         assert [row["loss"] for row in rows] == sorted((row["loss"] for row in rows), reverse=True)
     html = (out / "report.html").read_text()
-    assert (out / "figures" / "iou.png").is_file()
-    assert html.count('class="card wide"') == 12
+    assert (out / "figures" / "iou.svg").is_file()
+    cards = html.count('class="card wide"')
+    assert cards >= 6
+    assert html.count('class="panel"') == 4 * cards  # image, truth, and both arms
+    assert 'class="legend"' in html
     assert "% of the pixels" in html
     assert "Confusion and recall" not in html
 

@@ -14,9 +14,10 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from visionkit.drawing.panels import caption_panel, join_grid
 from visionkit.run.previews.callback import Preview
 from visionkit.run.previews.classification import ClassPreview
-from visionkit.run.previews.image_grid import caption_panel, join_grid, to_pil
+from visionkit.run.previews.to_pil import to_pil
 
 CLASSES = ["red", "green", "blue"]
 
@@ -71,11 +72,11 @@ def train(folder, callback: Callback, epochs: int = 2) -> lightning.Trainer:
 
 
 def test_writes_what_the_contract_names(tmp_path) -> None:
-    train(tmp_path, Preview(tmp_path, ClassPreview(CLASSES), num_worst=4, num_random=3))
+    train(tmp_path, Preview(tmp_path, ClassPreview(CLASSES), num_worst=4, num_random=3, num_saved=3))
     rows = [json.loads(line) for line in (tmp_path / "predictions/val.jsonl").read_text().splitlines()]
     assert len(rows) == 20
     assert len({row["id"] for row in rows}) == 20
-    assert set(rows[0]) == {"id", "image", "truth", "prediction", "confidence", "loss"}
+    assert set(rows[0]) == {"id", "image", "truth", "prediction", "confidence", "loss", "probabilities"}
     assert [row["loss"] for row in rows] == sorted((row["loss"] for row in rows), reverse=True)
     assert all(row["truth"] == row["prediction"] for row in rows)  # brightest channel wins
     named = [row["image"] for row in rows if row["image"]]
@@ -94,7 +95,7 @@ def test_only_the_last_validation_is_written(tmp_path) -> None:
     preview.kind = SimpleNamespace(  # type: ignore[assignment]
         rows=lambda module, batch: calls.append(1) or rows(module, batch),
         training=ClassPreview(CLASSES).training,
-        image=ClassPreview(CLASSES).image,
+        images=ClassPreview(CLASSES).images,
         panel=ClassPreview(CLASSES).panel,
     )
     train(tmp_path, preview, epochs=3)

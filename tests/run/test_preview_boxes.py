@@ -42,6 +42,7 @@ def test_rows_pair_detections_with_objects_once():
     assert first["right"] == [True, False, False]
     assert first["loss"] == pytest.approx(1 - 2 / 5)
     assert first["true_boxes"][0] == [0, 0, 40, 40]
+    assert first["true_labels"] == ["cat", "dog"]
     assert (second["truth"], second["prediction"], second["loss"]) == ("none", "none", 0.0)
     assert json.loads(json.dumps(first)) == first
 
@@ -50,12 +51,13 @@ def test_images_show_truth_right_and_wrong_in_their_colours():
     kind = BoxPreview(["cat", "dog"])
     batch = _batch()
     row = kind.rows(Says(), batch)[0]
-    image = kind.image(batch, 0, row)
-    assert max(image.size) == 256
-    colours = {colour for _, colour in image.getcolors(1 << 20)}
+    images = kind.images(batch, 0, row)
+    assert max(images["image"].size) == 320
+    assert len(images["image"].getcolors(1 << 20)) == 1, "the report draws on the plain image"
+    panel = kind.panel(images, row)
+    colours = {colour for _, colour in panel.getcolors(1 << 20)}
     assert {(0x1A, 0x7F, 0x37), (0xB3, 0x26, 0x1E), (0xFF, 0xD3, 0x3D)} <= colours
-    panel = kind.panel(image, row)
-    assert panel.width == 256
+    assert panel.width > 2 * 320  # truth beside detections
     assert len(kind.training(batch, 1)) == 1
 
 

@@ -13,9 +13,10 @@ from tests.run.make_runs import make_run
 from visionkit.compare.comparison import compare
 from visionkit.compare.report.figures.class_scores import class_scores
 from visionkit.compare.report.report import write_report
-from visionkit.run.previews.class_colors import class_colors, paint
-from visionkit.run.previews.image_grid import join_grid, to_pil
+from visionkit.drawing.class_colors import class_colors, paint
+from visionkit.drawing.panels import join_grid
 from visionkit.run.previews.segmentation import MaskPreview
+from visionkit.run.previews.to_pil import to_pil
 
 CLASSES = ["sky", "road", "car"]
 
@@ -52,12 +53,15 @@ def test_rows_say_what_is_there_and_how_well_it_was_found():
     assert first["answer"] == "mIoU 0.64, 97% of the pixels"
     assert (second["loss"], second["answer"], second["truth"]) == (None, "nothing counts here", [])
     json.dumps([first, second])
-    strip = preview.image(batch, 0, first)
-    one = to_pil(batch["images"][0], side=220)
-    assert strip.width > 3 * one.width
-    assert strip.height < 2 * one.height
-    panel = preview.panel(strip, first)
-    assert (panel.width, panel.height > strip.height + 20) == (strip.width, True)
+    images = preview.images(batch, 0, first)
+    one = to_pil(batch["images"][0], side=256)
+    assert {image.size for image in images.values()} == {one.size}
+    assert set(np.unique(np.asarray(images["truth_map"]))) == {0, 1, 2}
+    ignored = preview.images(batch, 1, second)["truth_map"]
+    assert set(np.unique(np.asarray(ignored))) == {255}
+    panel = preview.panel(images, first)
+    assert panel.width > 3 * one.width
+    assert one.height + 40 < panel.height < 2 * one.height
     assert len(preview.training(batch, 2)) == 1
 
 
@@ -68,7 +72,7 @@ def test_colours_are_apart_and_ignored_pixels_grey():
     assert class_colors(3) == class_colors(21)[:3]
     plain = to_pil(torch.zeros(3, 2, 4, dtype=torch.uint8), side=4)
     mask = torch.tensor([[0, 1, 2, 255], [0, 1, 2, 9]])
-    drawn = np.asarray(paint(plain, mask, 3))
+    drawn = np.asarray(paint(plain, mask.numpy(), 3))
     assert (drawn[0, 3] == drawn[1, 3]).all()
     assert len({tuple(pixel) for pixel in drawn[0].tolist()}) == 4
     assert len(set(drawn[0, 3].tolist())) == 1
@@ -95,6 +99,6 @@ def test_scores_by_class_reach_the_report(tmp_path):
     assert found.values["pretrained"] == pytest.approx({"sky": 0.55, "road": 0.55})
     assert found.values["scratch"] == pytest.approx({"sky": 0.35, "road": 0.35})
     html = write_report(comparison, tmp_path / "out").read_text()
-    assert (tmp_path / "out" / "figures" / "iou.png").is_file()
+    assert (tmp_path / "out" / "figures" / "iou.svg").is_file()
     assert "By class" in html
     assert "Confusion and recall" not in html

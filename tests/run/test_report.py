@@ -18,14 +18,15 @@ from tests.run.make_runs import CLASSES, make_comparison, make_run
 from visionkit.compare.comparison import compare
 from visionkit.compare.report import figures, report
 from visionkit.compare.report.figure_table import FIGURES
-from visionkit.compare.report.figures import worst_predictions
+from visionkit.compare.report.figures import samples
 from visionkit.compare.report.figures.class_bars import class_bars
 from visionkit.compare.report.figures.confusion_matrix import confusion, confusion_matrix
 from visionkit.compare.report.figures.gap_bars import gap_bars
 from visionkit.compare.report.figures.learning_curves import learning_curves
 from visionkit.compare.report.figures.low_data_curve import low_data_curve
-from visionkit.compare.report.plot_style import arm_style, to_png
-from visionkit.compare.report.predictions import read_predictions, thumbnail
+from visionkit.compare.report.first_screen import tiles
+from visionkit.compare.report.plot_style import arm_style, to_png, to_svg
+from visionkit.compare.report.predictions import open_image, read_predictions
 from visionkit.compare.report.report import write_report
 from visionkit.compare.report.sections import Panel, ReportFigure, Section
 from visionkit.errors import RunError
@@ -52,7 +53,7 @@ def test_report_of_twenty_runs_is_whole_and_small(tmp_path, monkeypatch) -> None
     folders = make_comparison(tmp_path, seeds=(0, 1, 2, 3, 4), fractions=(0.1, 1.0), predictions=60)
     assert len(folders) == 20
     drawn = []
-    monkeypatch.setattr(report, "to_png", lambda figure, path: drawn.append(path) or to_png(figure, path))
+    monkeypatch.setattr(report, "to_svg", lambda figure, path: drawn.append(path) or to_svg(figure, path))
     path = write_report(compare([tmp_path]), tmp_path)
     text = path.read_text()
     assert path == tmp_path / "report.html"
@@ -62,19 +63,21 @@ def test_report_of_twenty_runs_is_whole_and_small(tmp_path, monkeypatch) -> None
     names = {tag for tag, _ in tags}
     assert not names & {"script", "link", "iframe", "object", "form"}
     images = [attrs["src"] for tag, attrs in tags if tag == "img"]
-    assert len(images) >= 2 + 1 + 1 + 3 + 8
+    assert len(images) == 6 + 6 + 6  # the worst of each arm, and random ones
+    assert text.count("<svg") == len(drawn) == len(list((tmp_path / "figures").glob("*.svg")))
     for source in images:
         head, _, data = str(source).partition(",")
-        assert head == "data:image/png;base64"
+        assert head == "data:image/jpeg;base64"
         Image.open(io.BytesIO(base64.b64decode(data))).verify()
-    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", text)
-    assert "url(" not in text
+    # Only what is in the file: data, and parts of a figure.
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", text)
+    assert not re.search(r"url\((?!#)", text)
     for words in ("Pretrained beats scratch on scenes", "Learning curves", "With less data", "What was held equal",
-                  "the worst first", "OpenMoji, CC BY-SA 4.0", "python recipes/classify.py --data scenes --init both",
-                  "Apache-2.0", "ImageNet-1k", "order-1.0", "prefers-color-scheme: dark"):  # fmt: skip
+                  "Most wrong:", "OpenMoji, CC BY-SA 4.0", "python recipes/classify.py --data scenes --init both",
+                  "Apache-2.0", "ImageNet-1k", "in the same order", "prefers-color-scheme: dark"):  # fmt: skip
         assert words in text, words
     assert json.loads((tmp_path / "comparison.json").read_text())["arms"] == ["pretrained", "scratch"]
-    assert (tmp_path / "figures" / "learning-f1.png").exists()
+    assert (tmp_path / "figures" / "learning-f1.svg").exists()
     assert len(compare([tmp_path]).records) == 20, "the report's own files are not taken for runs"
 
 
@@ -99,17 +102,18 @@ def test_report_without_predictions_curves_or_second_arm(tmp_path) -> None:
     text = write_report(compare([tmp_path]), tmp_path / "out" / "deep").read_text()
     assert "One arm only" in text
     assert "Sample predictions" not in text
+    assert "The data" not in text
     assert "Reproduce" not in text
 
 
 def test_an_image_outside_the_run_is_not_shown(tmp_path) -> None:
     folder = make_run(tmp_path, "scratch", predictions=2)
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
-    assert thumbnail(folder, {"image": "../secret.png"}) is None
-    assert thumbnail(folder, {"image": str(tmp_path / "secret.png")}) is None
-    assert thumbnail(folder, {"image": "result.json"}) is None
-    assert thumbnail(folder, {"image": None}) is None
-    assert thumbnail(folder, {"image": "figures/val/000.png"}) is not None
+    assert open_image(folder, {"image": "../secret.png"}) is None
+    assert open_image(folder, {"image": str(tmp_path / "secret.png")}) is None
+    assert open_image(folder, {"image": "result.json"}) is None
+    assert open_image(folder, {"image": None}) is None
+    assert open_image(folder, {"image": "figures/val/000.png"}).size == (96, 96)
 
 
 def test_damaged_predictions_lose_only_their_lines(tmp_path) -> None:
@@ -136,7 +140,12 @@ def test_figures_are_the_same_every_time_and_of_fixed_size(tmp_path) -> None:
     for draw in (lambda: learning_curves(found, 1.0), lambda: low_data_curve(found), lambda: gap_bars(found)):
         first = to_png(draw())
         assert first == to_png(draw())
-        assert Image.open(io.BytesIO(first)).width == 864
+        assert Image.open(io.BytesIO(first)).width == 630
+        svg = to_svg(draw(), tmp_path / "a.svg")
+        assert svg == to_svg(draw(), tmp_path / "a.svg")
+        assert svg.startswith('<svg viewBox="')
+        assert "var(--pretrained)" in svg
+        assert "#24292f" not in svg
 
 
 def test_the_figure_says_what_its_band_is(tmp_path) -> None:
@@ -147,7 +156,7 @@ def test_the_figure_says_what_its_band_is(tmp_path) -> None:
     def words(name: str) -> str:
         figure = learning_curves(compare([tmp_path / name]), 1.0)
         axes = figure.axes[0]
-        return " ".join([axes.get_title(loc="left"), *(text.get_text() for text in axes.texts)])
+        return " ".join(" ".join([axes.get_title(loc="left"), *(t.get_text() for t in axes.texts)]).split())
 
     assert "min to max of 2 seeds, thin: single runs" in words("two")
     assert "± sample sd over seeds, thin: single runs" in words("three")
@@ -204,19 +213,97 @@ def test_a_new_figure_is_one_row(tmp_path, monkeypatch) -> None:
     assert re.findall("<h2>(.*?)</h2>", text) == ["Summary", "Learning curves", "The gap at the end", "New",
                                                   "What was held equal", "The record", "Reproduce"]  # fmt: skip
     assert "A note &amp; more." in text
-    assert 'alt="more gaps"' in text
-    assert (tmp_path / "figures" / "more.png").is_file()
+    assert 'aria-label="more gaps"' in text
+    assert (tmp_path / "figures" / "more.svg").is_file()
 
 
 def test_every_figure_is_in_the_table() -> None:
     modules = [
         path.stem for path in Path(figures.__file__).parent.glob("*.py") if "def draw(" in path.read_text()
     ]
-    assert len(modules) == len(FIGURES) >= 8
+    assert len(modules) == len(FIGURES) >= 12
     assert {row.draw.__module__.rpartition(".")[2] for row in FIGURES} == set(modules)
 
 
 def test_an_empty_caption_says_nothing() -> None:
-    assert [worst_predictions._answer_text(value) for value in ("", None, [], "a", ["", "a"])] == [
+    assert [samples._answer_text(value) for value in ("", None, [], "a", ["", "a"])] == [
         "(nothing)", "none", "none", "a", "(nothing), a"
     ]  # fmt: skip
+
+
+def test_the_first_screen_answers(tmp_path) -> None:
+    make_comparison(tmp_path / "two")
+    make_comparison(tmp_path / "one", seeds=(0,))
+    found = {tile.title: tile for tile in tiles(compare([tmp_path / "two"]))}
+    assert list(found) == ["Data", "Score", "pretrained", "scratch", "Difference", "How sure"]
+    assert found["Data"][1:3] == ("scenes", "1,000 training, 400 validation images; 5 classes")
+    assert found["Score"][1:3] == (
+        "Top-1 accuracy",
+        "val/top1 (last): validation split, weights at the end of training; higher is better",
+    )
+    assert found["Difference"].value.startswith("+0.3")
+    assert found["How sure"].note.startswith("95% interval ")
+    single = {tile.title: tile for tile in tiles(compare([tmp_path / "one"]))}
+    assert single["How sure"][1:3] == ("Not known", "one seed an arm gives no interval: add seeds")
+
+
+def test_nothing_is_claimed_of_one_seed(tmp_path) -> None:
+    make_comparison(tmp_path, seeds=(0,), fractions=(0.1, 1.0))
+    found = compare([tmp_path])
+    assert "one seed an arm: no interval" in [text.get_text() for text in gap_bars(found).axes[0].texts]
+    assert "one run each: no bars" in [text.get_text() for text in low_data_curve(found).axes[0].texts]
+    make_comparison(tmp_path / "flat", seeds=(0,))
+    assert (
+        "The gap at the end" not in write_report(compare([tmp_path / "flat"]), tmp_path / "flat").read_text()
+    )
+
+
+def test_a_run_that_stopped_early_is_marked(tmp_path) -> None:
+    make_run(tmp_path, "pretrained")
+    early = {"images": 6000, "planned_images": 9000}
+    make_run(tmp_path, "scratch", changes={"stopped_early": early})
+    found = compare([tmp_path], allow=["images_seen"])
+    labels = [text.get_text() for text in learning_curves(found, 1.0).axes[0].get_legend().get_texts()]
+    assert labels == ["pretrained (n = 1)", "scratch (n = 1, stopped early)"]
+    assert [tile.note for tile in tiles(found) if tile.arm] == ["1 seed", "1 seed, 1 stopped early"]
+
+
+def test_what_was_held_equal_is_in_words_and_private_paths_are_not_there(tmp_path) -> None:
+    schedule = {"images": 6000, "epochs": 6, "global_batch": 32, "shape": "cosine", "lr": 0.001}
+    draws = {"seed": 0, "batch_transform": "NoneType"}
+    for init in ("pretrained", "scratch"):
+        equal = {
+            "norm": "batch",
+            "schedule": schedule,
+            "order": "0a1b2c",
+            "draws": draws,
+            "precision": "32-true",
+        }
+        folder = make_run(tmp_path, init, changes={"equal": equal}, config={"lost": f"{Path.home()}/secret"})
+        command = (
+            "/opt/here/bin/python3 recipes/classify.py"
+            if init == "scratch"
+            else "/opt/here/bin/python /opt/here/bin/visionkit run classify"
+        )
+        (folder / "cmd.txt").write_text(command)
+    (tmp_path / "pretrained-f1-s9").mkdir()
+    (tmp_path / "pretrained-f1-s9" / "config.yaml").write_text("")
+    text = write_report(compare([tmp_path]), tmp_path).read_text()
+    assert "Planned for 6,000 images, 6 epochs, 32 an update." in text
+    assert "rate 0.001 at its highest, cosine schedule" in text
+    assert "random weights" in text
+    assert "0a1b2c" not in text
+    assert "/opt/here" not in text
+    assert "visionkit run classify" in text
+    assert f"{Path.home()}/" not in text
+    assert "Left out: pretrained-f1-s9: unfinished" in text
+    assert str(tmp_path) not in text.replace(f"out</td><td>{tmp_path}", "")  # --out, as the user gave it
+
+
+def test_a_report_does_not_grow_without_bound(tmp_path, monkeypatch) -> None:
+    make_comparison(tmp_path, predictions=12)
+    whole = write_report(compare([tmp_path]), tmp_path).read_text()
+    monkeypatch.setattr(report, "MAX_IMAGE_BYTES", 20_000)
+    cut = write_report(compare([tmp_path]), tmp_path).read_text()
+    assert whole.count("<img") > cut.count("<img") > 0
+    assert f"{whole.count('<img') - cut.count('<img')} images are left out" in cut

@@ -158,7 +158,7 @@ def test_a_run_that_ended_early_is_marked_and_compared(tmp_path):
     assert ["stopped early", "seed 0: 3,000 of 6,000 images", "", ""] in summary_rows(found, 1.0)
     assert [run["stopped_early"] is None for run in found.to_dict()["runs"]] == [False, True]
     text = write_report(found, tmp_path).read_text()
-    assert "<td>3,000 (stopped early)</td>" in text
+    assert ">3,000 (stopped early)</td>" in text
     assert "Stopped early, before the planned length" in text
     rows = {row["init"]: row for row in architecture_rows(tmp_path / "b")}
     assert (rows["pretrained"]["stopped_early"], rows["scratch"]["stopped_early"]) == (1, 0)

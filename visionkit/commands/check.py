@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser, add_table, table_config
 from visionkit.errors import InputError
+
+if TYPE_CHECKING:
+    from visionkit.data.splits import Splits
 
 __all__ = ["main"]
 
@@ -19,9 +23,14 @@ def main(argv: Sequence[str]) -> int:
         "Read every sample of a data set and name what is wrong (file, record, field) and what would be\n"
         "left out, changed or assumed in training. The format is detected.",
         epilog="examples:\n  visionkit check photos/\n  visionkit check annotations/instances_val2017.json\n"
-        "  visionkit check tags.csv --target multi --table.separator '|'",
+        "  visionkit check tags.csv --target multi --table.separator '|'\n  visionkit check photos/ --stats",
     )
     parser.add_argument("data", help="a folder or a file of any format of `visionkit ls data`, or scenes")
+    parser.add_argument(
+        "--stats",
+        action="store_true",
+        help="also print class counts, sizes, and files that are in two splits",
+    )
     parser.add_argument("--max_errors", type=int, default=20, help="errors that are printed (default 20)")
     add_table(parser, "detected from the cells")
     parser.add_argument("--classes", default="", help="masks: the label map file of their values")
@@ -46,7 +55,16 @@ def main(argv: Sequence[str]) -> int:
     for report in check_dataset(args.data, options):
         total += len(report.errors)
         sys.stdout.write(report.text(args.max_errors) + "\n")
+        if args.stats and report.splits is not None and report.ok:
+            sys.stdout.write(f"\n{_statistics(report.splits)}\n\n")
     if total:
         raise InputError(f"{counted(total, 'error')}. Repair or remove what is named, and check again.")
     sys.stdout.write("no errors\n")
     return 0
+
+
+def _statistics(splits: Splits) -> str:
+    from visionkit.compare.data_tables import tables_text
+    from visionkit.data.data_card import data_card
+
+    return tables_text(data_card(splits, max_samples=0, max_digests=0))

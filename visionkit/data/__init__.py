@@ -2,6 +2,7 @@
 
 from visionkit.data.class_balance import balanced_weights, image_counts, pixel_counts
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
+from visionkit.data.data_card import data_card
 from visionkit.data.datamodule import DataModule
 from visionkit.data.folder_data import FolderData, TrainingVocabulary
 from visionkit.data.formats.box_records import note_crowded
@@ -154,6 +155,7 @@ __all__ = [
     "coco",
     "coco_results",
     "crop_resize",
+    "data_card",
     "detect_formats",
     "detection_eval",
     "detection_train",

@@ -6,11 +6,16 @@ from visionkit.compare.report.figures import (
     attention,
     class_scores,
     confusion_matrix,
+    data_card,
     gap_bars,
     learning_curves,
+    loss_curves,
     low_data_curve,
     precision_recall,
-    worst_predictions,
+    rate_curves,
+    reliability,
+    roc,
+    samples,
 )
 from visionkit.compare.report.sections import ReportFigure
 
@@ -19,11 +24,16 @@ __all__ = ["FIGURES"]
 # Rows of the same title share a section.
 FIGURES = (
     ReportFigure("Learning curves", learning_curves.applies, learning_curves.draw),
+    ReportFigure("Learning curves", loss_curves.applies, loss_curves.draw),
+    ReportFigure("Learning curves", rate_curves.applies, rate_curves.draw),
     ReportFigure("With less data", low_data_curve.applies, low_data_curve.draw),
     ReportFigure("The gap at the end", gap_bars.applies, gap_bars.draw),
-    ReportFigure("Sample predictions, the worst first", worst_predictions.applies, worst_predictions.draw),
+    ReportFigure("Sample predictions", samples.applies, samples.draw),
     ReportFigure("Where it looked, word by word", attention.applies, attention.draw),
     ReportFigure("By class", precision_recall.applies, precision_recall.draw),
     ReportFigure("By class", confusion_matrix.applies, confusion_matrix.draw),
     ReportFigure("By class", class_scores.applies, class_scores.draw),
+    ReportFigure("Ranking and reliability of the probabilities", roc.applies, roc.draw),
+    ReportFigure("Ranking and reliability of the probabilities", reliability.applies, reliability.draw),
+    ReportFigure("The data", data_card.applies, data_card.draw),
 )

@@ -1,4 +1,4 @@
-"""The predictions that a run wrote, read for the report: rows, thumbnails, precision-recall curves."""
+"""The predictions that a run wrote, read for the report: rows, images, precision-recall curves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["read_curves", "read_predictions", "thumbnail"]
+__all__ = ["open_image", "read_curves", "read_predictions", "thumbnail"]
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CURVES_BYTES = 16 * 2**20
-SIDE = 160
+SIDE = 320
 
 
 def read_predictions(
@@ -52,14 +52,15 @@ def read_predictions(
     return rows
 
 
-def thumbnail(folder: str | Path, row: dict[str, Any]) -> bytes | None:
-    """Return the image of a row as a small PNG, or None if it has none.
+def open_image(folder: str | Path, row: dict[str, Any], key: str = "image") -> Image.Image | None:
+    """Return an image that a row of the predictions file names, or None if it has none that can be read.
 
     Args:
         folder: The run's folder; a path that leads out of it is not followed.
         row: A row of the predictions file.
+        key: "image", or "truth_map" and "prediction_map", whose pixels are class numbers.
     """
-    name = row.get("image")
+    name = row.get(key)
     if not isinstance(name, str):
         return None
     root, path = Path(folder).resolve(), (Path(folder) / name).resolve()
@@ -69,15 +70,23 @@ def thumbnail(folder: str | Path, row: dict[str, Any]) -> bytes | None:
         with Image.open(path, formats=("PNG", "JPEG")) as opened:
             if opened.width * opened.height > 4096 * 4096:
                 return None
-            image = opened.convert("RGB")
+            opened.load()
+            return opened.convert("RGB") if key == "image" else opened.copy()
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
         return None
-    # a strip of panels side by side keeps each of them as large as a single image
-    panels = row.get("panels", 1)
-    width = SIDE * (panels if panels in (1, 2, 3, 4) else 1)
-    image.thumbnail((width, SIDE), Image.Resampling.LANCZOS)
+
+
+def thumbnail(image: Image.Image, side: int = SIDE) -> bytes:
+    """Return an image as a small JPEG.
+
+    Args:
+        image: The image.
+        side: Pixels of its longer side at most.
+    """
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    image.save(out, format="PNG")
+    small.save(out, format="JPEG", quality=84, optimize=True)
     return out.getvalue()
 
 

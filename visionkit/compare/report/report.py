@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import Any, TypeVar
 from visionkit import __version__
 from visionkit.compare.comparison import Comparison, arm_name
 from visionkit.compare.report.figure_table import FIGURES
-from visionkit.compare.report.plot_style import to_png
+from visionkit.compare.report.first_screen import tiles
+from visionkit.compare.report.held_equal import differing_sentences, equal_sentences
+from visionkit.compare.report.plot_style import WIDTH, to_svg
 from visionkit.compare.report.report_data import ReportData, one_run_each
 from visionkit.compare.report.sections import Panel, ReportFigure, embed
 from visionkit.compare.report.value_text import value_text
@@ -24,6 +28,9 @@ from visionkit.files import new_folder, writing
 from visionkit.printable import printable
 
 __all__ = ["write_report"]
+
+MAX_IMAGE_BYTES = 8 * 2**20
+"""Bytes of images in a report, as text; what is more is left out, and the report says how much."""
 
 T = TypeVar("T")
 
@@ -52,7 +59,8 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
         content = _content(comparison, part / "figures", problems)
         table = json.dumps(comparison.to_dict() | {"problems": problems}, indent=1, allow_nan=False)
         (part / "comparison.json").write_text(table + "\n", encoding="utf-8")
-        text = printable(environment.from_string(template).render(**content))
+        text = environment.from_string(template).render(**content)
+        text = printable(text.replace(f"{Path.home()}{os.sep}", f"~{os.sep}"))
         (part / "report.html").write_text(text, encoding="utf-8")
     if problems:
         lines = "\n".join(f"  {text}" for text in problems)
@@ -75,10 +83,11 @@ def _sections(data: ReportData, figures: Path, problems: list[str]) -> list[dict
     """Draw every figure that applies, each section once."""
     sections = []
     for title, rows in groupby(FIGURES, key=lambda row: row.title):
-        section: dict[str, Any] = {"title": title, "notes": [], "images": [], "table": (), "cards": []}
+        section: dict[str, Any] = {"title": title, "legend": ()}
+        section |= {name: [] for name in ("notes", "figures", "strips", "images", "tables", "lines", "cards")}
         for row in rows:
             _add_figure(section, row, data, figures, problems)
-        if section["images"] or section["cards"]:
+        if any(section[name] for name in ("figures", "strips", "images", "tables", "cards")):
             sections.append(section)
     return sections
 
@@ -90,23 +99,59 @@ def _add_figure(
     if drawn is None:
         return
     for panel in drawn.panels:
-        src = _attempt(panel.name or row.title, lambda panel=panel: _image(panel, figures), problems)  # type: ignore[misc]
-        if src is not None:
-            section["images"].append({"src": src, "alt": panel.alt, "arm": panel.arm, "large": panel.large})
+        name = panel.name or row.title
+        _attempt(name, lambda panel=panel: _add_panel(section, panel, figures), problems)  # type: ignore[misc]
     section["notes"] += [drawn.note] if drawn.note else []
-    section["table"] = section["table"] or drawn.table
+    section["tables"] += drawn.tables
+    section["lines"] += drawn.lines
     section["cards"] += drawn.cards
-    section["alike"] = drawn.alike
+    section["images"] += map(embed, drawn.images)
+    section["legend"] = drawn.legend or section["legend"]
 
 
-def _image(panel: Panel, figures: Path) -> str:
+def _add_panel(section: dict[str, Any], panel: Panel, figures: Path) -> None:
     drawn = panel.draw()
-    return embed(drawn if isinstance(drawn, bytes) else to_png(drawn, figures / f"{panel.file}.png"))
+    if isinstance(drawn, bytes):
+        section["strips"].append({"src": embed(drawn), "alt": panel.alt, "arm": panel.arm})
+        return
+    width = drawn.get_figwidth()
+    # What is broader than a phone keeps its size there, and can be moved sideways.
+    broad = round(width * 96) if width > WIDTH else 0
+    svg = to_svg(drawn, figures / f"{panel.file}.svg")
+    section["figures"].append({"svg": svg, "alt": panel.alt, "broad": broad})
+
+
+def _limit_images(sections: list[dict[str, Any]]) -> list[str]:
+    """Leave images out where all of them are more than a report may hold; return a note on it."""
+    total = left_out = 0
+
+    def fits(*sources: str) -> bool:
+        nonlocal total, left_out
+        size = sum(map(len, sources))
+        if total + size > MAX_IMAGE_BYTES:
+            left_out += len(sources)
+            return False
+        total += size
+        return True
+
+    for section in sections:
+        section["strips"] = [image for image in section["strips"] if fits(image["src"])]
+        section["images"] = [src for src in section["images"] if fits(src)]
+        groups = [
+            replace(g, cards=[c for c in g.cards if fits(*(panel["src"] for panel in c["panels"]))])
+            for g in section["cards"]
+        ]
+        section["cards"] = [group for group in groups if group.cards]
+    if not left_out:
+        return []
+    return [f"{left_out} images are left out, to keep the report below {MAX_IMAGE_BYTES >> 20} MiB of images"]
 
 
 def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict[str, Any]:
     sentences = headline(comparison)
     data = ReportData(comparison)
+    sections = _sections(data, figures, problems)
+    limited = _limit_images(sections)
     last = comparison.records[-1].result
     facts = comparison.data.get("facts") or {}
     return {
@@ -114,20 +159,22 @@ def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict
         "task": comparison.task,
         "version": __version__,
         "answer": sentences[0].partition(": ")[0],
-        "figures_line": sentences[0].partition(": ")[2],
+        "tiles": tiles(comparison),
         "rest": sentences[1:],
         "tables": [
-            (fraction_title(comparison, f), summary_rows(comparison, f)) for f in comparison.fractions[::-1]
+            (fraction_title(comparison, f), *_split_rows(comparison, summary_rows(comparison, f)))
+            for f in comparison.fractions[::-1]
         ],
         "weights_note": WEIGHTS_NOTE,
         "monitor": comparison.monitor,
         "monitor_row": metric_label(comparison, comparison.monitor),
-        "sections": _sections(data, figures, problems),
+        "sections": sections,
         "problems": problems,
-        "equal": _rows(comparison.equal),
+        "equal": equal_sentences(comparison),
+        "differing": differing_sentences(comparison),
         "allowed": comparison.allowed,
-        "skipped": comparison.skipped,
-        "notes": (*comparison.notes, *data.notes),
+        "skipped": [item | {"folder": Path(item["folder"]).name} for item in comparison.skipped],
+        "notes": (*comparison.notes, *data.notes, *limited),
         "notices": comparison.notices(),
         "config": _rows(last["config"]),
         "environment": _rows(last.get("env") or {}),
@@ -138,7 +185,7 @@ def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict
         "data_facts": _rows(facts),
         "attribution": facts.get("attribution"),
         "commands": _commands(comparison),
-        "runs": [_run_row(record) for record in comparison.records],
+        "runs": [_run_header(comparison), *map(_run_row, comparison.records)],
         "arms": comparison.arms,
     }
 
@@ -147,13 +194,40 @@ def _rows(table: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, value_text(value)) for name, value in flatten(table).items()]
 
 
+def _split_rows(comparison: Comparison, rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the rows that answer the question, and all others, each with the header."""
+    name = comparison.monitor
+    test = f"test/{name.partition('/')[2]}"
+    first = {metric_label(comparison, name), f"{name} (best)", metric_label(comparison, test)}
+    first |= {"images to reach the other's score", "mean lead over training", "seconds of training", "seeds"}
+    first |= {"stopped early"}
+    return (
+        [rows[0], *(row for row in rows[1:] if row[0] in first)],
+        [rows[0], *(row for row in rows[1:] if row[0] not in first)],
+    )
+
+
 def _commands(comparison: Comparison) -> list[str]:
     commands: dict[str, None] = {}
     for record in comparison.records:
         path = record.folder / "cmd.txt"
         if path.is_file() and path.stat().st_size < 65536:
-            commands.setdefault(path.read_text(encoding="utf-8", errors="replace").strip())
+            commands.setdefault(_as_typed(path.read_text(encoding="utf-8", errors="replace").strip()))
     return [command for command in commands if command]
+
+
+def _as_typed(command: str) -> str:
+    """Return a command without the paths of the interpreter and of the installed `visionkit`."""
+    interpreter, _, rest = command.partition(" ")
+    script, _, more = rest.partition(" ")
+    if Path(script).name == "visionkit":
+        return f"visionkit {more}".strip()
+    return f"{Path(interpreter).name} {rest}".strip()
+
+
+def _run_header(comparison: Comparison) -> list[str]:
+    label = metric_label(comparison, comparison.monitor)
+    return ["arm", "data", "seed", label, f"{comparison.monitor} (best)", "images", "seconds", "folder"]
 
 
 def _run_row(record: RunRecord) -> list[str]:

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.data_tables import read_card
 from visionkit.compare.report.predictions import read_curves, read_predictions
 from visionkit.compare.run_record import RunRecord
 
@@ -36,6 +37,12 @@ class ReportData:
             rows = read_predictions(run.folder, run.result["predictions"], notes=notes)
             self.rows[arm] = {str(row["id"]): row for row in rows}
             self.notes += [f"{run.folder.name}: {note}" for note in notes]
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """Return what the data are made of, as the first run that has it wrote it; empty where none has."""
+        cards = (read_card(record.folder) for record in self.comparison.records)
+        return next((card for card in cards if card), {})
 
     @property
     def samples_of(self) -> str:

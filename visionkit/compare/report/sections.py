@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from visionkit.compare.data_tables import Table
 from visionkit.compare.report.report_data import ReportData
 
-__all__ = ["Panel", "ReportFigure", "Section", "embed"]
+__all__ = ["CardGroup", "Panel", "ReportFigure", "Section", "embed"]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of a section.
+    """One figure or image of a section.
 
     Args:
-        draw: Returns a matplotlib figure, or the bytes of a PNG.
+        draw: Returns a matplotlib figure, or the bytes of a PNG or JPEG.
         alt: The image in words.
-        file: Name without suffix in `figures/`; a PNG that exists already has none.
+        file: Name without suffix in `figures/`; an image that exists already has none.
         name: Named where drawing fails; the section's title if empty.
         arm: Heading above the image.
-        large: Whether it takes the full width; the others stand side by side below.
     """
 
     draw: Callable[[], Figure | bytes]
@@ -32,7 +32,21 @@ class Panel:
     file: str = ""
     name: str = ""
     arm: str = ""
-    large: bool = True
+
+
+@dataclass(frozen=True)
+class CardGroup:
+    """Sample images with what each arm predicted.
+
+    Args:
+        title: The heading.
+        arm: Whose samples they are, behind the heading; of all arms if empty.
+        cards: See `report.html.j2`.
+    """
+
+    title: str
+    arm: str
+    cards: Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,18 +54,22 @@ class Section:
     """What one figure shows.
 
     Args:
-        panels: The images.
+        panels: Figures, and images that are wider than a screen.
         note: One line below the title.
-        table: Rows below the images, a header first.
-        cards: Arm to sample images with what each arm predicted (see `report.html.j2`).
-        alike: Whether the small panels are the same size, so that an odd last one is not stretched.
+        tables: Tables below the figures.
+        cards: Groups of sample images.
+        legend: Colour (as CSS has it) and name of the classes of the cards.
+        images: Small images, side by side: JPEG or PNG.
+        lines: Sentences at the end.
     """
 
     panels: Sequence[Panel] = ()
     note: str = ""
-    table: Sequence[Sequence[str]] = ()
-    cards: Sequence[tuple[str, Sequence[dict[str, Any]]]] = ()
-    alike: bool = False
+    tables: Sequence[Table] = ()
+    cards: Sequence[CardGroup] = ()
+    legend: Sequence[tuple[str, str]] = ()
+    images: Sequence[bytes] = ()
+    lines: Sequence[str] = ()
 
 
 class ReportFigure(NamedTuple):
@@ -62,6 +80,7 @@ class ReportFigure(NamedTuple):
     draw: Callable[[ReportData], Section]
 
 
-def embed(png: bytes) -> str:
-    """Return a PNG as the source of an image in HTML."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+def embed(image: bytes) -> str:
+    """Return a PNG or JPEG as the source of an image in HTML."""
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"

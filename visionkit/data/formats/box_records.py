@@ -21,7 +21,7 @@ from visionkit.data.splits import Splits, Subset
 from visionkit.data.truth import make_truth
 from visionkit.errors import DataError
 from visionkit.notices import Notice, NoticeCounter, check_notices
-from visionkit.types import Sample
+from visionkit.types import Sample, Truth
 
 __all__ = ["BoxCounts", "BoxReader", "BoxRecord", "box_splits", "note_crowded"]
 
@@ -146,6 +146,19 @@ class BoxReader:
     def __len__(self) -> int:
         return len(self.records)
 
+    def truth(self, index: int) -> Truth:
+        """Return the objects of image `index` as the file has them, without their outlines or decoding it."""
+        record = self.records[index]
+        height, width = self.sizes[index] if self.relative else (1, 1)
+        return make_truth(self._pixels(record, (height, width)), record.labels)
+
+    def _pixels(self, record: BoxRecord, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the boxes of a record in pixels, `(N, 4)`."""
+        boxes: np.ndarray[Any, np.dtype[np.float64]] = np.array(record.boxes, dtype=np.float64).reshape(-1, 4)
+        if self.relative:
+            boxes *= np.array([size[1], size[0]] * 2)
+        return boxes
+
     def __getitem__(self, index: int) -> Sample:
         """Read image `index`; raise `DataError` when it cannot be read or has another size."""
         record = self.records[index]
@@ -154,8 +167,7 @@ class BoxReader:
         if record.size is not None and record.size != size:
             raise DataError(size_error(record.size, size), path=record.path, field="size")
         height, width = size
-        scale = np.array([width, height] * 2 if self.relative else [1.0] * 4)
-        full = np.array(record.boxes, dtype=np.float64).reshape(-1, 4) * scale
+        full = self._pixels(record, size)
         inner = np.clip(full, 0, [width, height, width, height]).astype(np.float32)
         has_area = (inner[:, 2:] > inner[:, :2]).all(axis=1)
         labels = np.array(record.labels, dtype=np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from visionkit.data.formats.csv.detect import table_reading
@@ -27,6 +27,7 @@ class DatasetReport:
         errors: Every error; training refuses the data set because of the first.
         notices: What training would leave out, change or assume.
         reading: How the targets of a table were read, where they are not one class an image.
+        splits: The data set; None where it cannot be read.
     """
 
     root: str
@@ -35,6 +36,7 @@ class DatasetReport:
     errors: tuple[DataError, ...]
     notices: tuple[Notice, ...] = ()
     reading: str = ""
+    splits: Splits | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -83,7 +85,7 @@ def check_dataset(
         splits = open_dataset("scenes", "classification", OpenOptions(scenes=SceneSizes(96, 100, 50)))
         readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
         errors = tuple(error for reader in readers for error in check_reader(reader))
-        return [DatasetReport("scenes", "embedded scenes", _sizes(splits), errors)]
+        return [DatasetReport("scenes", "embedded scenes", _sizes(splits), errors, splits=splits)]
     formats = detect_formats(root)
     if not formats:
         task: Task = "detection" if str(root).lower().endswith(".json") else "classification"
@@ -116,9 +118,8 @@ def _check(path: Path, each: Format, options: OpenOptions) -> DatasetReport:
             return DatasetReport(str(path), each.name, None, tuple(errors), tuple(notices), reading)
         errors += _above_limit(splits, options.max_dropped, path)
     notices = [*splits.notices, *notices]
-    return DatasetReport(
-        str(path), each.name, _sizes(splits), tuple(errors), tuple(notices), table_reading(splits.facts)
-    )
+    reading = table_reading(splits.facts)
+    return DatasetReport(str(path), each.name, _sizes(splits), tuple(errors), tuple(notices), reading, splits)
 
 
 def _above_limit(splits: Splits, max_dropped: float, path: Path) -> list[DataError]:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from visionkit.run.previews.image_grid import INK, PAPER, to_pil
-from visionkit.run.previews.image_text import draw_text, fit_text, line_height, text_width, wrap_text
+from visionkit.drawing.image_text import draw_text, fit_text, line_height, text_width, wrap_text
+from visionkit.drawing.panels import INK, PAPER
+from visionkit.run.previews.to_pil import to_pil
 
-__all__ = ["MUTED", "Bar", "add_below", "bar_block", "block_width", "legible", "text_block", "text_size"]
+__all__ = ["MUTED", "Bar", "bar_block", "block_width", "legible", "text_block", "text_size"]
 
 MIN_SIDE = 320  # pixels of the longer side; smaller images are enlarged
 MAX_SIDE = 32_000  # larger ones are reduced: with what is below it, a JPEG has at most 65,535
@@ -44,15 +45,6 @@ def legible(image: Tensor) -> Image.Image:
 def text_size(canvas: Image.Image) -> int:
     """Return the height of text, in pixels, that can be read on an image when all of it is seen."""
     return max(12, round(min(math.sqrt(canvas.width * canvas.height) / 36, canvas.width / 24)))
-
-
-def add_below(canvas: Image.Image, block: Image.Image) -> Image.Image:
-    """Return an image with a block below it, both in the middle."""
-    width = max(canvas.width, block.width)
-    joined = Image.new("RGB", (width, canvas.height + block.height), PAPER)
-    joined.paste(canvas, ((width - canvas.width) // 2, 0))
-    joined.paste(block, ((width - block.width) // 2, canvas.height))
-    return joined
 
 
 def block_width(canvas: Image.Image) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from visionkit.predict.kinds.blocks import MUTED, add_below, block_width, legible, text_block, text_size
+from visionkit.drawing.panels import INK, add_below
+from visionkit.predict.kinds.blocks import MUTED, block_width, legible, text_block, text_size
 from visionkit.predict.kinds.kind import Kind, stacked
-from visionkit.run.previews.image_grid import INK
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 
 __all__ = ["CAPTIONING"]

@@ -8,9 +8,9 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from visionkit.drawing.panels import add_below
 from visionkit.predict.kinds.blocks import (
     Bar,
-    add_below,
     bar_block,
     block_width,
     legible,

@@ -8,25 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from visionkit.drawing.boxes import NamedBox, draw_boxes
+from visionkit.drawing.class_colors import Color, class_colors
+from visionkit.drawing.panels import add_below
 from visionkit.metrics.coco_masks import encode_runs
-from visionkit.predict.kinds.blocks import MUTED, add_below, block_width, legible, text_block, text_size
+from visionkit.predict.kinds.blocks import MUTED, block_width, legible, text_block, text_size
 from visionkit.predict.kinds.kind import Kind, class_name
-from visionkit.run.previews.class_colors import Color, class_colors
-from visionkit.run.previews.image_text import draw_text, fit_text, line_height, text_width
 from visionkit.tasks.detection.image_batch import Detections
 
 __all__ = ["DETECTION"]
 
-Area = tuple[float, float, float, float]  # x1, y1, x2, y2
-
 _SUMMARY_SCORE = 0.5  # minimum score of a detection that the line counts
 _OPAQUE = 0.45  # of a mask's colour over the image
 _LABEL = 0.9  # height of names on the image, beside other text
-_BRIGHT = 140  # luminance of a colour on which black is read better than white
 
 
 def _to_dict(prediction: Detections, names: Sequence[str]) -> dict[str, Any]:
@@ -67,19 +65,11 @@ def _draw(prediction: Detections, names: Sequence[str], image: Tensor, min_score
         canvas = _lay_over(canvas, [prediction.masks[index] for index in shown], colors, line)
     ratio = torch.tensor([canvas.width / image.shape[-1], canvas.height / image.shape[-2]] * 2)
     boxes = (prediction.boxes[shown] * ratio).tolist()
-    draw = ImageDraw.Draw(canvas)
-    for box, color in reversed(list(zip(boxes, colors, strict=True))):
-        _draw_box(draw, box, color, line)
     scores = prediction.scores[shown].tolist()
     texts = [f"{class_name(label, names)} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-    _draw_labels(canvas, list(zip(boxes, texts, colors, strict=True)), round(size * _LABEL))
+    named = [NamedBox(*each) for each in zip(boxes, texts, colors, strict=True)]
+    draw_boxes(canvas, named, size=round(size * _LABEL), line=line)
     return canvas
-
-
-def _draw_box(draw: ImageDraw.ImageDraw, box: list[float], color: Color, line: int) -> None:
-    """Draw a frame, also of a box that is thinner than its line."""
-    x1, y1, x2, y2 = (round(value) for value in box)
-    draw.rectangle((x1, y1, max(x1 + 1, x2 - 1), max(y1 + 1, y2 - 1)), outline=color, width=line)
 
 
 def _lay_over(
@@ -100,33 +90,6 @@ def _lay_over(
         area[inside] = (1 - _OPAQUE) * area[inside] + _OPAQUE * np.array(color)
         area[inside & edge] = color
     return Image.fromarray(pixels)
-
-
-def _draw_labels(canvas: Image.Image, objects: Sequence[tuple[list[float], str, Color]], size: int) -> None:
-    """Draw each name where it covers no name of a better object: above its box, below it, or inside."""
-    draw = ImageDraw.Draw(canvas)
-    pad, high = max(2, size // 5), line_height(size)
-    placed: list[tuple[Area, str, Color]] = []
-    for (x1, y1, x2, y2), name, color in objects:
-        text = fit_text(name, size, canvas.width - 2 * pad)
-        wide = text_width(text, size) + 2 * pad
-        left = min(max(0.0, x1), canvas.width - wide)
-        right = min(max(0.0, x2 - wide), canvas.width - wide)
-        top = min(max(0.0, y1 - high), canvas.height - high)
-        corners = ((left, y1 - high), (left, y1), (right, y1 - high), (left, y2), (right, y2 - high))
-        areas = [(x, y, x + wide, y + high) for x, y in corners if 0 <= y <= canvas.height - high]
-        free = (area for area in areas if not any(_overlap(area, other) for other, _, _ in placed))
-        placed.append((next(free, (left, top, left + wide, top + high)), text, color))
-    for area, text, color in reversed(placed):
-        draw.rectangle([round(value) for value in area], fill=color)
-        red, green, blue = color
-        bright = 0.299 * red + 0.587 * green + 0.114 * blue > _BRIGHT
-        fill = "black" if bright else "white"
-        draw_text(draw, (area[0] + pad, area[1]), text, size=size, fill=fill)
-
-
-def _overlap(a: Area, b: Area) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _collate(

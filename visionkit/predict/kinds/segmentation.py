@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from visionkit.drawing.class_colors import class_colors, legend, paint
+from visionkit.drawing.panels import add_below
 from visionkit.metrics.coco_masks import encode_runs
-from visionkit.predict.kinds.blocks import add_below, block_width, legible, text_size
+from visionkit.predict.kinds.blocks import block_width, legible, text_size
 from visionkit.predict.kinds.kind import Kind, class_name, percent, stacked
-from visionkit.run.previews.class_colors import class_colors, legend, paint
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 
 __all__ = ["SEGMENTATION", "class_fractions"]
@@ -59,7 +60,7 @@ def _draw(
     count = max(index for index, _, _ in parts) + 1
     colors = class_colors(count)
     entries = [(colors[index], f"{class_name(index, names)} {percent(part)}") for index, _, part in parts]
-    painted = paint(canvas, prediction.mask, count, ignore_index=-1, opaque=_OPAQUE)
+    painted = paint(canvas, prediction.mask.numpy(), count, ignore_index=-1, opaque=_OPAQUE)
     return add_below(painted, legend(entries, width=block_width(canvas), size=text_size(canvas)))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from visionkit.drawing.class_colors import class_colors
 from visionkit.errors import InputError, printable
-from visionkit.run.previews.class_colors import class_colors
 from visionkit.text.vocabulary import Vocabulary
 
 __all__ = ["make_about"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from visionkit.drawing.class_colors import class_colors
 from visionkit.files import write_text
 from visionkit.predict.kinds.kind import class_name
 from visionkit.predict.writers.output_files import encoded, write_small
 from visionkit.predict.writers.writer import Entry, Target
-from visionkit.run.previews.class_colors import class_colors
 
 __all__ = ["Masks"]
 

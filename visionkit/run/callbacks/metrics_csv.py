@@ -22,7 +22,7 @@ HEADER = ("step", "epoch", "images", "split", "name", "value")
 
 
 class MetricsCSVLogger(Logger):
-    """Writes `metrics.csv`: step, epoch, images, split, name, value.
+    """Writes `metrics.csv`: step, epoch, images, split, name, value. Learning rates have the split "lr".
 
     Args:
         path: The file.
@@ -67,15 +67,16 @@ class MetricsCSVLogger(Logger):
         """Append a row for each value."""
         self._epoch = int(metrics.get("epoch", self._epoch))
         self.latest.update(metrics)
-        images = self.images()
+        images, rates = self.images(), self.rates()
+        trained = any(name.startswith("train/") for name in metrics)
         with self._open("a") as handle:
             writer = csv.writer(handle)
-            for key, value in metrics.items():
+            for key, value in {**metrics, **(rates if trained else {})}.items():
                 split, slash, name = key.partition("/")
-                if slash and split in ("train", "val", "test"):
+                if slash and split in ("train", "val", "test", "lr"):
                     writer.writerow((step or 0, self._epoch, images, split, name, repr(float(value))))
         rows = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
-        self.wide.add(rows, self.rates(), epoch=self._epoch + 1, step=step or 0, images=images)
+        self.wide.add(rows, rates, epoch=self._epoch + 1, step=step or 0, images=images)
 
     @rank_zero_only
     def rewind(self, images: int) -> None:

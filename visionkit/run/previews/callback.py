@@ -19,16 +19,22 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from visionkit.data.datamodule import DataModule
+from visionkit.data.keyed_dataset import KeyedDataset, Unreadable
 from visionkit.distributed import all_gather_objects
+from visionkit.drawing.panels import join_grid, save_image
 from visionkit.files import finite, to_plain, write_text
 from visionkit.printable import printable_values
-from visionkit.run.previews.image_grid import join_grid, save_png, to_pil
+from visionkit.run.previews.to_pil import to_pil
 from visionkit.run.training.best_effort import BestEffort
+from visionkit.types import Key
 
 __all__ = ["Preview", "PreviewKind", "is_last_validation", "random_order"]
 
 Row = dict[str, Any]
+Images = dict[str, Image.Image]
 NUM_INPUTS = 4  # images whose activations `visionkit watch` shows
+NUM_EXAMPLES = 6  # training images that the report shows
 
 
 class PreviewKind(Protocol):
@@ -42,12 +48,12 @@ class PreviewKind(Protocol):
         """Return one row of plain values an image: "id", "truth", "prediction", "confidence", "loss"."""
         ...
 
-    def image(self, batch: dict[str, Any], index: int, row: Row) -> Image.Image:
-        """Return the small image that the report shows for a row, with boxes or masks drawn on it."""
+    def images(self, batch: dict[str, Any], index: int, row: Row) -> Images:
+        """Return the small "image" of a row; class maps "truth_map" and "prediction_map" of the same size."""
         ...
 
-    def panel(self, image: Image.Image, row: Row) -> Image.Image:
-        """Return that image with truth and prediction below it, for the grid."""
+    def panel(self, images: Images, row: Row) -> Image.Image:
+        """Return that image with truth and prediction, for the grid."""
         ...
 
 
@@ -58,17 +64,17 @@ class _Selection:
     num_worst: int
     num_random: int
     rows: list[Row] = field(default_factory=list)
-    images: dict[str, Image.Image] = field(default_factory=dict)
+    images: dict[str, Images] = field(default_factory=dict)
     worst: list[Row] = field(default_factory=list)
     random: list[Row] = field(default_factory=list)
 
-    def add(self, rows: Sequence[Row], image: Callable[[int, Row], Image.Image]) -> None:
+    def add(self, rows: Sequence[Row], images: Callable[[int, Row], Images]) -> None:
         self.rows += rows
         self._select(rows, rows)
         chosen = self.chosen()
         for idx, row in enumerate(rows):
             if row["id"] in chosen:
-                self.images[row["id"]] = image(idx, row)
+                self.images[row["id"]] = images(idx, row)
         self.images = {name: drawn for name, drawn in self.images.items() if name in chosen}
 
     def merge(self, other: _Selection) -> None:
@@ -95,6 +101,7 @@ class Preview(BestEffort, Callback):
         kind: How this task's images are described and drawn.
         num_worst: Validation images with the highest loss that are drawn.
         num_random: Validation images drawn at random: the same ones in every arm.
+        num_saved: Random images that are kept for the report, where they stand beside those of other arms.
         num_train: Images of the training batch that are drawn.
         split: What is validated, for the names of the files.
     """
@@ -106,6 +113,7 @@ class Preview(BestEffort, Callback):
         *,
         num_worst: int = 16,
         num_random: int = 16,
+        num_saved: int = 64,
         num_train: int = 32,
         split: str = "val",
     ) -> None:
@@ -113,7 +121,8 @@ class Preview(BestEffort, Callback):
         self.split = split
         self.kind = kind
         self.num_train = num_train
-        self._sizes = (num_worst, num_random)
+        self.num_random = num_random
+        self._sizes = (num_worst, max(num_random, num_saved))
         self._selection: _Selection | None = None
 
     def on_train_batch_start(
@@ -127,8 +136,9 @@ class Preview(BestEffort, Callback):
                 named = (
                     {**batch, "ids": [_name(value) for value in batch["ids"]]} if "ids" in batch else batch
                 )
-                save_png(join_grid(self.kind.training(named, self.num_train)), path)
+                save_image(join_grid(self.kind.training(named, self.num_train)), path)
                 self._write_inputs(batch)
+                self._write_examples(trainer)
 
     def _write_inputs(self, batch: Any) -> None:
         """Write the first images as the network receives them, without labels, for `visionkit watch`."""
@@ -137,7 +147,21 @@ class Preview(BestEffort, Callback):
             if len(image) in (1, 3):
                 path = self.folder / "figures" / "watch" / f"{idx}.png"
                 path.parent.mkdir(exist_ok=True)
-                save_png(to_pil(image, side=max(image.shape[-2:])), path)
+                save_image(to_pil(image, side=max(image.shape[-2:])), path)
+
+    def _write_examples(self, trainer: lightning.Trainer) -> None:
+        """Write some training images with their targets, as evaluation would see them, for the report."""
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, DataModule):
+            return
+        reader, folder = data.splits.train, self.folder / "figures" / "examples"
+        plain = KeyedDataset(reader, data.eval_transform, seed=data.seed, on_error="drop")
+        count = min(NUM_EXAMPLES, len(reader))
+        read = [plain[Key(0, idx * len(reader) // count)] for idx in range(count)]
+        folder.mkdir(exist_ok=True)
+        for idx, sample in enumerate(each for each in read if not isinstance(each, Unreadable)):
+            (panel,) = self.kind.training(dict(data.collate([sample])), 1)
+            save_image(panel, folder / f"{idx}.jpg", quality=88)
 
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -160,7 +184,7 @@ class Preview(BestEffort, Callback):
         batch = {**batch, "ids": [_name(value) for value in batch["ids"]]}
         with self.best_effort("Previews"), torch.no_grad(), trainer.precision_plugin.forward_context():
             rows = self.kind.rows(pl_module, batch)
-            selection.add(rows, lambda index, row: self.kind.image(batch, index, row))
+            selection.add(rows, lambda index, row: self.kind.images(batch, index, row))
 
     def on_validation_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -183,24 +207,34 @@ class Preview(BestEffort, Callback):
             return
         figures = self.folder / "figures"
         (figures / self.split).mkdir(parents=True, exist_ok=True)
-        names: dict[str, str] = {}
+        names: dict[str, dict[str, str]] = {}
         for idx, name in enumerate(sorted(merged.chosen() & set(merged.images))):
-            names[name] = f"figures/{self.split}/{idx:03d}.png"
-            save_png(merged.images[name], self.folder / names[name])
-        for title, rows in (("worst", merged.worst), ("random", merged.random)):
+            names[name] = self._save(f"figures/{self.split}/{idx:03d}", merged.images[name])
+        for title, rows in (("worst", merged.worst), ("random", merged.random[: self.num_random])):
             shown = [row for row in rows if row["id"] in merged.images]
             if shown:
                 panels = [self.kind.panel(merged.images[row["id"]], row) for row in shown]
-                save_png(join_grid(panels), figures / f"{self.split}-{title}.png")
+                save_image(join_grid(panels), figures / f"{self.split}-{title}.png")
         (self.folder / "predictions").mkdir(exist_ok=True)
         lines = [
             json.dumps(
-                {"id": row["id"], "image": names.get(row["id"])} | printable_values(to_plain(row, finite))
+                {"id": row["id"], "image": None}
+                | names.get(row["id"], {})
+                | printable_values(to_plain(row, finite))
             )
             + "\n"
             for row in sorted(merged.rows, key=_worst_first)
         ]
         write_text(self.folder / "predictions" / f"{self.split}.jsonl", "".join(lines))
+
+    def _save(self, stem: str, images: Images) -> dict[str, str]:
+        """Write the images of a row; return their paths below the folder by the row's keys."""
+        paths = {}
+        for key, image in images.items():
+            photo = image.mode == "RGB"  # class maps must not be changed
+            paths[key] = f"{stem}.jpg" if photo else f"{stem}-{key.removesuffix('_map')}.png"
+            save_image(image, self.folder / paths[key], **({"quality": 90} if photo else {"optimize": True}))
+        return paths
 
 
 def _worst_first(row: Row) -> tuple[float, str]:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from visionkit.data.scenes.attention_accuracy import attention_in_boxes, box_cover, words_of_things
 from visionkit.data.scenes.relations import relation_scores
+from visionkit.drawing.panels import caption_panel, join_grid, save_image
 from visionkit.metrics.running_sums import RunningSums
 from visionkit.run.previews.callback import is_last_validation, random_order
 from visionkit.run.previews.captioning import captions_of
-from visionkit.run.previews.image_grid import caption_panel, join_grid, save_png, to_pil
+from visionkit.run.previews.to_pil import to_pil
 from visionkit.run.training.best_effort import BestEffort
 from visionkit.text.tokenize import tokenize
 
@@ -92,13 +93,18 @@ class CaptionGrounding(BestEffort, Callback):
         self._log(pl_module, "val")
         if self._panels and trainer.is_global_zero:
             with self.best_effort("The figure of attention"):
-                path = self.folder / "figures" / "attention.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path, folder = (
+                    self.folder / "figures" / "attention.png",
+                    self.folder / "figures" / "attention",
+                )
+                folder.mkdir(parents=True, exist_ok=True)
                 rows = [self._panels[key] for key in sorted(self._panels)]
+                for idx, row in enumerate(rows):  # for the report, where arms stand below each other
+                    save_image(join_grid(row, columns=len(row)), folder / f"{idx}.jpg", quality=88)
                 columns = max(len(row) for row in rows)
                 blank = Image.new("RGB", rows[0][0].size, "white")
                 flat = [panel for row in rows for panel in (*row, *[blank] * (columns - len(row)))]
-                save_png(join_grid(flat, columns=columns), path)
+                save_image(join_grid(flat, columns=columns), path)
 
     def on_test_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log the fractions."""

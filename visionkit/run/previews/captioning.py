@@ -9,14 +9,16 @@ from typing import Any
 import lightning
 from PIL import Image
 
+from visionkit.drawing.image_text import wrap_text
+from visionkit.drawing.panels import SIDE, TEXT_SIZE, caption_panel
 from visionkit.metrics.rouge import rouge_l
-from visionkit.run.previews.image_grid import SIDE, TEXT_SIZE, caption_panel, to_pil
-from visionkit.run.previews.image_text import wrap_text
+from visionkit.run.previews.to_pil import to_pil
 from visionkit.text.tokenize import tokenize
 
 __all__ = ["CaptionPreview", "captions_of"]
 
 _LINES = 3
+_SAVED_SIDE = 256  # of the images that the report shows
 
 
 class CaptionPreview:
@@ -49,14 +51,16 @@ class CaptionPreview:
             )
         ]
 
-    def image(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> Image.Image:
+    def images(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> dict[str, Image.Image]:
         """Return the image itself, small."""
-        return to_pil(batch["images"][index])
+        return {"image": to_pil(batch["images"][index], side=_SAVED_SIDE)}
 
-    def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
+    def panel(self, images: dict[str, Image.Image], row: dict[str, Any]) -> Image.Image:
         """Return the image with the caption and the first reference below it."""
         reference = str(row["truth"]).split(" / ")[0]
-        return caption_panel(canvas, [*_lines(row["prediction"], row["right"]), *_lines(reference, None)])
+        small = images["image"].copy()
+        small.thumbnail((SIDE, SIDE))
+        return caption_panel(small, [*_lines(row["prediction"], row["right"]), *_lines(reference, None)])
 
 
 def captions_of(module: Any, batch: dict[str, Any]) -> Sequence[Any]:

@@ -11,9 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from visionkit.run.previews.image_grid import caption_panel, to_pil
+from visionkit.drawing.panels import caption_panel
+from visionkit.run.previews.to_pil import to_pil
 
 __all__ = ["ClassPreview"]
+
+_MAX_CLASSES = 60  # classes whose probabilities are written, for each image
 
 
 class ClassPreview:
@@ -55,25 +58,27 @@ class ClassPreview:
             rows = _numbers(logits, labels, std)
         return [{"id": name} | row for name, row in zip(batch["ids"], rows, strict=True)]
 
-    def image(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> Image.Image:
+    def images(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> dict[str, Image.Image]:
         """Return the image itself, small."""
-        return to_pil(batch["images"][index])
+        return {"image": to_pil(batch["images"][index])}
 
-    def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
+    def panel(self, images: dict[str, Image.Image], row: dict[str, Any]) -> Image.Image:
         """Return the image with truth and prediction below it."""
         right = row.get("right", row["prediction"] == row["truth"])
         confidence = "" if row["confidence"] is None else f" {100 * row['confidence']:.0f}%"
         answer = row.get("answer") or _text(row["prediction"])
         lines = [(f"is {_text(row['truth'])}", None), (f"said {answer}{confidence}", right)]
-        return caption_panel(canvas, lines)
+        return caption_panel(images["image"], lines)
 
     def _single(self, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
         losses = functional.cross_entropy(logits, labels, reduction="none").tolist()
-        probs, preds = logits.softmax(dim=1).max(dim=1)
+        probs = logits.softmax(dim=1)
+        tops, preds = probs.max(dim=1)
         return [
-            {"truth": self._name(truth), "prediction": self._name(pred), "confidence": prob, "loss": loss}
-            for truth, pred, prob, loss in zip(
-                labels.tolist(), preds.tolist(), probs.tolist(), losses, strict=True
+            {"truth": self._name(truth), "prediction": self._name(pred), "confidence": top, "loss": loss}
+            | _probabilities(row)
+            for truth, pred, top, loss, row in zip(
+                labels.tolist(), preds.tolist(), tops.tolist(), losses, probs, strict=True
             )
         ]
 
@@ -85,7 +90,10 @@ class ClassPreview:
         means = losses.mean(dim=1).tolist()
         return [
             {"truth": self._names(truth), "prediction": self._names(pred), "confidence": prob, "loss": loss}
-            for truth, pred, prob, loss in zip(labels > 0.5, probs > 0.5, confidences, means, strict=True)
+            | _probabilities(row)
+            for truth, pred, prob, loss, row in zip(
+                labels > 0.5, probs > 0.5, confidences, means, probs, strict=True
+            )
         ]
 
     def _name(self, index: int) -> str:
@@ -102,6 +110,13 @@ class ClassPreview:
         weights = [(float(w), self._name(index)) for index, w in enumerate(label.tolist()) if w > 0.01]
         parts = [name if w > 0.99 else f"{w:.2f} {name}" for w, name in sorted(weights, reverse=True)]
         return " + ".join(parts) or "none"
+
+
+def _probabilities(row: Tensor) -> dict[str, list[float]]:
+    """Return the probabilities of the classes as they are written, if they are few; ROC curves need them."""
+    if len(row) > _MAX_CLASSES:
+        return {}
+    return {"probabilities": [float(f"{value:.6g}") for value in row.tolist()]}
 
 
 def _is_binary(labels: Tensor) -> bool:

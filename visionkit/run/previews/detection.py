@@ -11,18 +11,19 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from visionkit.run.previews.image_grid import BAD, GOOD, caption_panel, to_pil
+from visionkit.drawing.panels import GAP, add_title, caption_panel, join_grid
+from visionkit.drawing.row_panels import draw_prediction, draw_truth
+from visionkit.run.previews.to_pil import to_pil
 from visionkit.run.training.best_effort import BestEffort
 
 __all__ = ["BoxPreview", "CurveFile"]
 
-SIDE = 256  # pixels of the longer side; boxes need more than a label
-TRUE = "#ffd33d"
-_MAX_BOXES = 30  # boxes of an image in the predictions file
+SIDE = 320  # pixels of the longer side; names on boxes need more than a label
+_MAX_BOXES = 100  # boxes of an image in the predictions file
 
 
 class BoxPreview:
@@ -45,9 +46,13 @@ class BoxPreview:
         panels = []
         for image, target in list(zip(batch["images"], batch["targets"], strict=True))[:count]:
             canvas = to_pil(image, side=SIDE)
-            boxes = _scaled(target["boxes"], tuple(image.shape[-2:]), canvas)
-            _draw(canvas, [(box, TRUE) for box in boxes])
-            panels.append(caption_panel(canvas, [(self._count(target["labels"]), None)], side=SIDE))
+            row = {
+                "size": list(image.shape[-2:]),
+                "true_boxes": target["boxes"].tolist(),
+                "true_labels": self._names(target["labels"]),
+            }
+            lines: list[tuple[str, bool | None]] = [(self._count(target["labels"]), None)]
+            panels.append(caption_panel(draw_truth(canvas, row), lines, side=SIDE))
         return panels
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
@@ -75,29 +80,29 @@ class BoxPreview:
                     "loss": 1 - 2 * sum(right) / total if total else 0.0,
                     "size": [int(size[0]), int(size[1])],
                     "true_boxes": _listed(truth),
+                    "true_labels": self._names(labels[:_MAX_BOXES]),
                     "boxes": _listed(boxes),
-                    "labels": [self.classes[label] for label in preds[:_MAX_BOXES].tolist()],
+                    "labels": self._names(preds[:_MAX_BOXES]),
                     "scores": [round(score, 4) for score in scores[:_MAX_BOXES].tolist()],
                     "right": right[:_MAX_BOXES],
                 }
             )
         return rows
 
-    def image(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> Image.Image:
-        """Return the image with the true boxes in yellow, right ones in green and wrong ones in red."""
-        canvas = to_pil(batch["images"][index], side=SIDE)
-        size = (row["size"][0], row["size"][1])
-        truth = _scaled(torch.tensor(row["true_boxes"]).view(-1, 4), size, canvas)
-        detections = _scaled(torch.tensor(row["boxes"]).view(-1, 4), size, canvas)
-        colors = [GOOD if right else BAD for right in row["right"]]
-        _draw(canvas, [(box, TRUE) for box in truth], inset=2)
-        _draw(canvas, list(zip(detections, colors, strict=True)))
-        return canvas
+    def images(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> dict[str, Image.Image]:
+        """Return the image itself, small."""
+        return {"image": to_pil(batch["images"][index], side=SIDE)}
 
-    def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
-        """Return the image with the counts of truth and prediction below it."""
+    def panel(self, images: dict[str, Image.Image], row: dict[str, Any]) -> Image.Image:
+        """Return true boxes beside right (green) and wrong (red) detections, with their counts below."""
+        image = images["image"]
+        drawn = {"truth": draw_truth(image, row), "prediction": draw_prediction(image, row)}
+        parts = [add_title(part, name) for name, part in drawn.items()]
         lines = [(f"is {row['truth']}", None), (f"said {row['prediction']}", row["loss"] == 0)]
-        return caption_panel(canvas, lines, side=SIDE)
+        return caption_panel(join_grid(parts, columns=2, gap=GAP // 2), [*lines, (str(row["id"]), None)])
+
+    def _names(self, labels: Tensor) -> list[str]:
+        return [self.classes[label] for label in labels.tolist()]
 
     def _count(self, labels: Tensor) -> str:
         counts = Counter(labels.tolist())
@@ -140,16 +145,3 @@ def _matches(boxes: Tensor, preds: Tensor, truth: Tensor, labels: Tensor) -> lis
 
 def _listed(boxes: Tensor) -> list[list[float]]:
     return [[round(value, 1) for value in box] for box in boxes[:_MAX_BOXES].tolist()]
-
-
-def _scaled(boxes: Tensor, size: tuple[int, ...], canvas: Image.Image) -> list[list[float]]:
-    ratio = torch.tensor([canvas.width / size[1], canvas.height / size[0]] * 2)
-    scaled: list[list[float]] = (boxes.detach().cpu().float() * ratio).tolist()
-    return scaled
-
-
-def _draw(canvas: Image.Image, boxes: Sequence[tuple[list[float], str]], *, inset: int = 0) -> None:
-    draw = ImageDraw.Draw(canvas)
-    for (x1, y1, x2, y2), color in boxes:
-        if x2 - x1 > 2 * inset + 2 and y2 - y1 > 2 * inset + 2:
-            draw.rectangle((x1 + inset, y1 + inset, x2 - inset, y2 - inset), outline=color, width=2)

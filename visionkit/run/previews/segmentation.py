@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning
+import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from visionkit.drawing.class_colors import class_colors, legend, paint
+from visionkit.drawing.image_text import draw_text, fit_text
+from visionkit.drawing.panels import GAP, INK, LINE, PAPER, TEXT_SIZE, add_below, add_title, join_grid
 from visionkit.metrics.segmentation import confusion_counts, segmentation_scores
-from visionkit.run.previews.class_colors import class_colors, legend, paint
-from visionkit.run.previews.image_grid import GAP, INK, LINE, PAPER, TEXT_SIZE, join_grid, to_pil
-from visionkit.run.previews.image_text import draw_text, fit_text
+from visionkit.run.previews.to_pil import to_pil
 
 __all__ = ["MaskPreview"]
 
-SIDE = 220
+SIDE = 256
 _MIN_FRACTION = 0.005  # classes with a smaller fraction of the pixels are not named
 
 
@@ -36,9 +39,14 @@ class MaskPreview:
         self._maps: list[Tensor] = []  # predictions for the latest batch
 
     def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
-        """Return the first images of a training batch, each beside its mask."""
-        pairs = list(zip(batch["images"], batch["masks"], strict=True))[: max(1, count // 2)]
-        return [self._strip(image, [mask.detach().cpu()]) for image, mask in pairs]
+        """Return the first images of a training batch, each beside its mask, with a legend."""
+        panels = []
+        for image, mask in list(zip(batch["images"], batch["masks"], strict=True))[: max(1, count // 2)]:
+            plain = to_pil(image, side=SIDE)
+            strip = self._strip(plain, truth=self._map(mask.detach().cpu(), plain.size))
+            counts = torch.bincount(mask[mask < len(self.classes)].long().flatten().cpu())
+            panels.append(add_below(strip, self._legend(self._named(counts), strip.width)))
+        return panels
 
     def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the classes of truth and prediction, and the scores, of each image."""
@@ -60,33 +68,53 @@ class MaskPreview:
                 "confidence": None,
                 "loss": 1 - scores.miou if known else None,
                 "answer": answer if known else "nothing counts here",
-                "panels": 3,
             })  # fmt: skip
         return rows
 
-    def image(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> Image.Image:
-        """Return image, truth and prediction side by side."""
+    def images(self, batch: dict[str, Any], index: int, row: dict[str, Any]) -> dict[str, Image.Image]:
+        """Return the image, and the maps of truth and prediction with the class numbers as pixels."""
+        image = to_pil(batch["images"][index], side=SIDE)
         truth = batch["masks"][index].detach().cpu()
-        return self._strip(batch["images"][index], [truth, self._maps[index]])
+        return {
+            "image": image,
+            "truth_map": self._map(truth, image.size),
+            "prediction_map": self._map(self._maps[index], image.size),
+        }
 
-    def panel(self, canvas: Image.Image, row: dict[str, Any]) -> Image.Image:
-        """Return the strip with its score and the colours of its classes below it."""
-        names = list(dict.fromkeys([*row["truth"], *row["prediction"]]))
-        colors = class_colors(len(self.classes))
-        answer = fit_text(f"{row['answer']}   {row['id']}", TEXT_SIZE, canvas.width - 8)
-        named = legend(
-            [(colors[self.classes.index(name)], name) for name in names], width=canvas.width, size=TEXT_SIZE
-        )
-        panel = Image.new("RGB", (canvas.width, canvas.height + LINE + named.height), PAPER)
-        panel.paste(canvas, (0, 0))
-        panel.paste(named, (0, canvas.height + LINE))
-        draw_text(ImageDraw.Draw(panel), (4, canvas.height + 2), answer, size=TEXT_SIZE, fill=INK)
+    def panel(self, images: dict[str, Image.Image], row: dict[str, Any]) -> Image.Image:
+        """Return image, truth and prediction side by side, with the score and the colours of the classes."""
+        strip = self._strip(images["image"], truth=images["truth_map"], prediction=images["prediction_map"])
+        answer = fit_text(f"{row['answer']}   {row['id']}", TEXT_SIZE, strip.width - 8)
+        named = self._legend([*row["truth"], *row["prediction"]], strip.width)
+        panel = Image.new("RGB", (strip.width, strip.height + LINE + named.height), PAPER)
+        panel.paste(strip, (0, 0))
+        panel.paste(named, (0, strip.height + LINE))
+        draw_text(ImageDraw.Draw(panel), (4, strip.height + 2), answer, size=TEXT_SIZE, fill=INK)
         return panel
 
-    def _strip(self, image: Tensor, maps: Sequence[Tensor]) -> Image.Image:
-        plain = to_pil(image, side=SIDE)
-        painted = [paint(plain, mask, len(self.classes), ignore_index=self.ignore_index) for mask in maps]
-        return join_grid([plain, *painted], columns=len(maps) + 1, gap=GAP // 2)
+    def _strip(self, image: Image.Image, **maps: Image.Image) -> Image.Image:
+        painted = {
+            name: paint(image, np.asarray(numbers), len(self.classes)) for name, numbers in maps.items()
+        }
+        parts = [add_title(part, name) for name, part in {"image": image, **painted}.items()]
+        return join_grid(parts, columns=len(parts), gap=GAP // 2)
+
+    def _map(self, mask: Tensor, size: tuple[int, int]) -> Image.Image:
+        """Return class numbers as an image of a size; ignored pixels have the largest number there is."""
+        values = mask.numpy()
+        few = len(self.classes) < 256
+        ignored = (values == self.ignore_index) | (values >= len(self.classes))
+        numbers = np.where(ignored, 255 if few else 65535, values).astype(np.uint8 if few else np.uint16)
+        drawn = Image.fromarray(numbers).resize(size, Image.Resampling.NEAREST)
+        if few:
+            colors = [*class_colors(len(self.classes)), *[(96, 96, 96)] * (256 - len(self.classes))]
+            drawn.putpalette([part for color in colors for part in color])
+        return drawn
+
+    def _legend(self, names: Sequence[str], width: int) -> Image.Image:
+        colors = class_colors(len(self.classes))
+        entries = [(colors[self.classes.index(name)], name) for name in dict.fromkeys(names)]
+        return legend(entries, width=width, size=TEXT_SIZE)
 
     def _named(self, counts: Tensor) -> list[str]:
         total = max(1, int(counts.sum()))

@@ -140,7 +140,7 @@ def write_architectures(folder: str | Path) -> Path:
 
 
 def _scatter(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    figure, axes = new_figure()
+    figure, axes = new_figure(width=7.2, height=4.0)
     arms = list(dict.fromkeys(row["init"] for row in rows))
     largest = max(row["parameters"] for row in rows)
     for arm in arms:

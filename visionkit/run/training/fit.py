@@ -44,11 +44,12 @@ from visionkit.run.resume import fixed_settings, machine_changes
 from visionkit.run.storage.checkpoint import newest_good
 from visionkit.run.storage.disk import check_writable
 from visionkit.run.storage.lock import hold
-from visionkit.run.storage.result import TEST_FAILED, environment, named_scores, write_result
+from visionkit.run.storage.result import TEST_FAILED, environment, named_scores
 from visionkit.run.training.banner import banner_text
 from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.run.training.find import find_settings
+from visionkit.run.training.reader_files import write_result_files
 from visionkit.run.training.run_facts import model_facts, run_facts, run_result
 from visionkit.run.training.schedule_length import ScheduleLength, schedule_length
 from visionkit.run.training.task_callbacks import monitor_of, task_callbacks
@@ -148,7 +149,7 @@ def _fit(
         outcome=parts.outcome(data) | outcome,
     )
     if trainer.is_global_zero:
-        write_result(folder, result)
+        write_result_files(folder, result, data.splits)
     trainer.strategy.barrier("result")
     return result
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from visionkit.compare.report.plot_style import INK, arm_style, name_axes, new_figure
+from visionkit.compare.report.plot_style import INK, PAPER, TEXT, arm_style, name_axes, new_figure
 from visionkit.errors import InputError
 from visionkit.printable import printable
 
@@ -46,19 +46,20 @@ def class_bars(
         note = f"{note}{'; ' if note else ''}the {half} highest and the {half} lowest classes"
     if not classes:
         raise InputError("Expected at least one class with a value, but there is nothing to score.")
-    figure, axes = new_figure(height=max(2.4, 1.3 + 0.2 * len(classes) * (len(arms) + 0.5)))
+    figure, axes = new_figure(height=max(2.2, 1.2 + 0.14 * len(classes) * (len(arms) + 0.4)))
     bar_height = 0.8 / len(arms)
     for idx, arm in enumerate(arms):
         style = arm_style(arm, arms)
         rows = [row + (idx - (len(arms) - 1) / 2) * bar_height for row in range(len(classes))]
         lengths = [values[arm].get(name, 0.0) for name in classes]
-        bar = {"color": style.color, "hatch": style.hatch, "edgecolor": "white", "linewidth": 0.5}
+        bar = {"color": style.color, "hatch": style.hatch, "edgecolor": PAPER, "linewidth": 0.5}
         axes.barh(rows, lengths, height=bar_height, label=arm, **bar)
     axes.set_yticks(range(len(classes)), [short_name(name) for name in classes])
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    axes.legend(frameon=False, fontsize=9.5, labelcolor=INK, loc="lower left", bbox_to_anchor=(1.0, 0.0))
     name_axes(axes, title, note, label, "")
+    if len(arms) > 1:  # below the axis: bars may be anywhere
+        figure.legend(frameon=False, fontsize=TEXT, labelcolor=INK, loc="outside lower left", ncols=len(arms))
     return figure
 
 

@@ -31,7 +31,6 @@ def draw(data: ReportData) -> Section:
         lambda: class_bars(scores.values, title=title, label=scores.label, note=note),
         "Scores by class",
         file=scores.label.lower(),
-        large=False,
     )
     return Section([bars])
 

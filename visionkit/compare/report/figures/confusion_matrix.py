@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from visionkit.compare.report.figures.class_bars import MAX_CLASSES, class_bars, short_name
-from visionkit.compare.report.plot_style import INK, name_axes, new_figure
+from visionkit.compare.report.plot_style import INK, KNOWN, TEXT, WIDTH, arm_style, name_axes, new_figure
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
 from visionkit.printable import printable
@@ -18,6 +19,7 @@ from visionkit.printable import printable
 __all__ = ["applies", "confusion", "confusion_matrix", "draw"]
 
 MAX_SIZE = 60
+BLUE = KNOWN["pretrained"].color
 
 
 def applies(data: ReportData) -> bool:
@@ -35,10 +37,11 @@ def draw(data: ReportData) -> Section:
         title = f"{arm}, {data.name}, n = {int(counts.sum()):,}"
         panels.append(
             Panel(
-                lambda counts=counts, title=title: confusion_matrix(counts, classes, title=title),  # type: ignore[misc]
-                "Scores by class",
+                lambda counts=counts, title=title, arm=arm: confusion_matrix(  # type: ignore[misc]
+                    counts, classes, title=title, color=arm_style(arm, list(data.rows)).color
+                ),
+                f"Confusion matrix of {arm}",
                 file=f"confusion-{printable(Path(arm).stem)}",
-                large=False,
             )
         )
         totals = counts.sum(axis=1)
@@ -50,7 +53,6 @@ def draw(data: ReportData) -> Section:
         lambda: class_bars(recalls, title=title, label="recall"),
         "Scores by class",
         file="recall",
-        large=False,
     )
     return Section([*panels, bars], note=f"Confusion and recall: {data.samples_of}, validation split.")
 
@@ -74,7 +76,9 @@ def confusion(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> np.ndar
     return counts if counts.any() else None
 
 
-def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str, note: str = "") -> Figure:
+def confusion_matrix(
+    counts: np.ndarray, classes: Sequence[str], *, title: str, note: str = "", color: str = BLUE
+) -> Figure:
     """Draw a confusion matrix: numbers are counts, colours the fraction of the row.
 
     Args:
@@ -82,24 +86,29 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str, 
         classes: The K names. Above 40, names and numbers are left out.
         title: What was scored.
         note: One line below the title.
+        color: Of a cell that holds all of its row.
     """
     size = len(classes)
     figure, axes = new_figure(
-        width=max(4.6, min(8.0, 1.8 + 0.42 * size)), height=max(4.0, min(7.4, 1.2 + 0.42 * size))
+        width=max(WIDTH, min(8.0, 1.8 + 0.42 * size)), height=max(3.5, min(7.4, 1.2 + 0.42 * size))
     )
     totals = counts.sum(axis=1, keepdims=True)
     fractions = np.divide(counts, totals, out=np.zeros(counts.shape, dtype=float), where=totals > 0)
-    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    # The colour is laid over the page, light or dark.
+    shaded = np.concatenate(
+        [np.broadcast_to(to_rgb(color), (*fractions.shape, 3)), fractions[..., None]], axis=2
+    )
+    axes.imshow(shaded, aspect="auto", interpolation="nearest")
     axes.grid(visible=False)
     if size <= MAX_CLASSES:
-        font = 8.5 if size <= 15 else 6
+        font = TEXT if size <= 15 else 6
         names = [short_name(name) for name in classes]
         axes.set_xticks(range(size), names, rotation=45, ha="right", fontsize=font)
         axes.set_yticks(range(size), names, fontsize=font)
     if size <= 15:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            color = "white" if fractions[row, column] > 0.55 else INK
+            ink = "white" if fractions[row, column] > 0.55 else INK
             text = f"{int(counts[row, column])}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+            axes.text(column, row, text, ha="center", va="center", fontsize=TEXT, color=ink)
     name_axes(axes, title, note or "numbers: images, colour: share of the row", "prediction", "truth")
     return figure

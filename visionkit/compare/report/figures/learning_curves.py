@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from visionkit.compare.comparison import Cell, Comparison
+from visionkit.compare.comparison import Cell, Comparison, arm_name
 from visionkit.compare.curves import Curve
-from visionkit.compare.report.plot_style import add_legend, arm_style, data_title, name_axes, new_figure
+from visionkit.compare.report.plot_style import (
+    add_legend,
+    arm_style,
+    data_title,
+    images_axis,
+    name_axes,
+    new_figure,
+)
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
 
-__all__ = ["applies", "draw", "learning_curves"]
+__all__ = ["applies", "draw", "learning_curves", "plot_learning"]
 
 MAX_FRACTIONS = 6
 
@@ -33,11 +41,10 @@ def draw(data: ReportData) -> Section:
             f"{comparison.monitor} of every arm over images seen",
             file=f"learning-f{fraction:g}",
             name=f"learning curves of {fraction:g}",
-            large=fraction == fractions[0],
         )
         for fraction in fractions
     ]
-    return Section(panels, alike=True)
+    return Section(panels)
 
 
 def learning_curves(comparison: Comparison, fraction: float) -> Figure:
@@ -48,6 +55,12 @@ def learning_curves(comparison: Comparison, fraction: float) -> Figure:
         fraction: One of `comparison.fractions`.
     """
     figure, axes = new_figure()
+    plot_learning(axes, comparison, fraction)
+    return figure
+
+
+def plot_learning(axes: Any, comparison: Comparison, fraction: float) -> None:
+    """Draw `learning_curves` on axes; a run that ended early has a cross at its end."""
     cells = [cell for cell in comparison.cells if cell.fraction == fraction and cell.curve.images]
     for cell in cells:
         style = arm_style(cell.arm, comparison.arms)
@@ -57,17 +70,25 @@ def learning_curves(comparison: Comparison, fraction: float) -> Figure:
         band = _band(cell.runs, cell.curve)
         if band is not None:
             axes.fill_between(cell.curve.images, *band, color=style.color, alpha=0.16, linewidth=0)
-        label = f"{cell.arm} (n = {len(cell.seeds)})"
+        ended = _stopped(comparison, cell)
+        label = f"{cell.arm} (n = {len(cell.seeds)}{', stopped early' if ended else ''})"
+        for run in ended:
+            axes.plot(run.images[-1:], run.values[-1:], "X", color=style.color, markersize=9)
         axes.plot(
             cell.curve.images, cell.curve.values, label=label, color=style.color, linestyle=style.line,
-            marker=style.marker, markersize=5, linewidth=2,
+            marker=style.marker, markersize=4, linewidth=1.8,
         )  # fmt: skip
     title = f"{data_title(comparison)}, {100 * fraction:.3g}% of the training data"
     name_axes(axes, title, _band_name(cells), "images seen", comparison.monitor)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_xlim(left=0)
+    images_axis(axes)
     add_legend(axes)
-    return figure
+
+
+def _stopped(comparison: Comparison, cell: Cell) -> list[Curve]:
+    """Return the curves of the seeds of a cell that ended before their planned length."""
+    early = {r.seed for r in comparison.records
+             if r.stopped_early and arm_name(r.init) == cell.arm and r.fraction == cell.fraction}  # fmt: skip
+    return [run for seed, run in zip(cell.seeds, cell.runs, strict=True) if seed in early and run.images]
 
 
 def _band(runs: Sequence[Curve], mean: Curve) -> tuple[np.ndarray, np.ndarray] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.data_tables import Table
 from visionkit.compare.report.plot_style import add_legend, arm_style, data_title, name_axes, new_figure
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
@@ -23,7 +24,7 @@ def draw(data: ReportData) -> Section:
     comparison = data.comparison
     alt = f"{comparison.monitor} of every arm over the share of the training data"
     panel = Panel(lambda: low_data_curve(comparison), alt, file="low-data")
-    return Section([panel], table=low_data_rows(comparison))
+    return Section([panel], tables=[Table("", low_data_rows(comparison))])
 
 
 def low_data_curve(comparison: Comparison) -> Figure:
@@ -37,7 +38,7 @@ def low_data_curve(comparison: Comparison) -> Figure:
         means, bars = [s.mean for s in statistics], [s.sd or 0.0 for s in statistics]
         axes.errorbar(
             percents, means, yerr=bars, label=arm, color=style.color, linestyle=style.line,
-            marker=style.marker, markersize=6, linewidth=2, capsize=4, elinewidth=1.2,
+            marker=style.marker, markersize=5, linewidth=1.8, capsize=4, elinewidth=1.2,
         )  # fmt: skip
         for cell, percent in zip(cells, percents, strict=True):
             scores = [
@@ -48,8 +49,9 @@ def low_data_curve(comparison: Comparison) -> Figure:
     axes.set_xticks([100 * fraction for fraction in comparison.fractions])
     axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}%")
-    counts = sorted({len(cell.seeds) for cell in comparison.cells})
+    counts = sorted({len(cell.seeds) for cell in comparison.cells} - {1})
     note = f"bars: sample sd over {'-'.join(map(str, counts))} seeds; dots: single runs"
+    note = note if counts else "one run each: no bars"
     name_axes(
         axes,
         data_title(comparison),

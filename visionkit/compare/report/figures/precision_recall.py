@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visionkit.compare.report.figures.class_bars import class_bars
-from visionkit.compare.report.plot_style import INK, arm_style, name_axes, new_figure
+from visionkit.compare.report.plot_style import add_legend, arm_style, name_axes, new_figure
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
 
-__all__ = ["applies", "detection_figures", "draw", "precision_recall"]
+__all__ = ["applies", "detection_figures", "draw", "plot_precision_recall", "precision_recall"]
 
 MAX_CURVES = 6  # classes with a chart of their own
 NOTE = "validation split, IoU 0.5"
@@ -28,7 +28,7 @@ def draw(data: ReportData) -> Section:
     """Return AP by class, then the curves of the classes whose AP differs most between arms."""
     charts = detection_figures(data.curves, data=data.name)
     panels = [
-        Panel(lambda figure=figure: figure, "Scores by class", file=name, large=False)  # type: ignore[misc]
+        Panel(lambda figure=figure: figure, "Scores by class", file=name)  # type: ignore[misc]
         for name, figure in charts
     ]
     return Section(panels)
@@ -69,18 +69,27 @@ def precision_recall(curves: Mapping[str, Sequence[float]], *, title: str, note:
         title: What was scored.
         note: One line below the title.
     """
-    figure, axes = new_figure(width=4.6, height=3.6)
+    figure, axes = new_figure()
+    plot_precision_recall(axes, curves, title=title, note=note)
+    return figure
+
+
+def plot_precision_recall(
+    axes: Any, curves: Mapping[str, Sequence[float]], *, title: str, note: str = NOTE
+) -> None:
+    """Draw `precision_recall` on axes."""
     arms = list(curves)
     recall = np.linspace(0, 1, 101)
     for arm in arms:
         style, values = arm_style(arm, arms), np.asarray(curves[arm], dtype=float)
         known = values >= 0
-        axes.plot(recall[known], values[known], color=style.color, linestyle=style.line, label=arm)
+        axes.plot(
+            recall[known], values[known], color=style.color, linestyle=style.line, linewidth=1.8, label=arm
+        )
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left")
     name_axes(axes, title, note, "recall", "precision")
-    return figure
+    add_legend(axes, where="lower left")
 
 
 def _range(values: Sequence[float]) -> float:

@@ -27,7 +27,7 @@ from visionkit.data.splits import Splits
 from visionkit.data.truth import make_truth
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
-from visionkit.types import Sample
+from visionkit.types import Sample, Truth
 
 __all__ = ["VocReader", "check_voc", "is_voc", "read_voc", "voc"]
 
@@ -193,6 +193,12 @@ class VocReader:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def truth(self, index: int) -> Truth:
+        """Return the objects of image `index` as the file has them, without opening it."""
+        entry = self._entries[index]
+        labels = [self._number[label] for label in entry.labels]
+        return make_truth(entry.full, labels, iscrowd=entry.difficult)
+
     def __getitem__(self, index: int) -> Sample:
         """Read image `index`; raise `DataError` when it cannot be read or has another size."""
         entry = self._entries[index]
@@ -213,7 +219,7 @@ class VocReader:
             "labels": torch.tensor(labels, dtype=torch.int64),
             "iscrowd": torch.tensor(entry.difficult, dtype=torch.int64),
             "size": size,
-            "truth": make_truth(entry.full, labels, iscrowd=entry.difficult),
+            "truth": self.truth(index),
         }
 
 

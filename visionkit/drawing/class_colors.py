@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
-from torch import Tensor
 
-from visionkit.run.previews.image_grid import INK, PAPER
-from visionkit.run.previews.image_text import draw_text, fit_text, line_height, text_width
+from visionkit.drawing.image_text import draw_text, fit_text, line_height, text_width
+from visionkit.drawing.panels import INK, PAPER
 
 __all__ = ["Color", "class_colors", "legend", "paint"]
 
@@ -31,7 +30,7 @@ def class_colors(count: int) -> list[Color]:
 
 
 def paint(
-    canvas: Image.Image, mask: Tensor, classes: int, *, ignore_index: int = 255, opaque: float = _OPAQUE
+    canvas: Image.Image, mask: np.ndarray, classes: int, *, ignore_index: int = 255, opaque: float = _OPAQUE
 ) -> Image.Image:
     """Return the image with the colours of a class map blended over it.
 
@@ -43,8 +42,7 @@ def paint(
         opaque: Fraction of the colours in the result.
     """
     table = np.array([*class_colors(classes), _IGNORED], dtype=np.uint8)
-    values = mask.numpy()
-    indices = np.where((values == ignore_index) | (values >= classes), classes, values)
+    indices = np.where((mask == ignore_index) | (mask >= classes), classes, mask)
     colors = Image.fromarray(table[indices]).resize(canvas.size, Image.Resampling.NEAREST)
     return Image.blend(canvas, colors, opaque)
 

@@ -1,0 +1,77 @@
+"""Loss over images seen: of training and of validation, where a run that only memorises is seen to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.curves import Curve, mean_curve
+from visionkit.compare.report.plot_style import add_legend, arm_style, images_axis, name_axes, new_figure
+from visionkit.compare.report.report_data import ReportData
+from visionkit.compare.report.sections import Panel, Section
+
+__all__ = ["applies", "draw", "loss_curves", "plot_loss", "shorten"]
+
+TRAIN, VAL = "train/loss", "val/loss"
+MAX_POINTS = 200
+
+
+def applies(data: ReportData) -> bool:
+    """Return whether runs logged a loss more than once."""
+    return any(len(record.curves.get(TRAIN, Curve((), ())).images) > 1 for record in data.comparison.records)
+
+
+def draw(data: ReportData) -> Section:
+    """Return the losses at the largest fraction."""
+    comparison, fraction = data.comparison, data.comparison.fractions[-1]
+    alt = "Loss of every arm in training and validation over images seen"
+    return Section([Panel(lambda: loss_curves(comparison, fraction), alt, file=f"loss-f{fraction:g}")])
+
+
+def loss_curves(comparison: Comparison, fraction: float) -> Figure:
+    """Draw the losses of every arm, mean over seeds: of validation with markers, of training thin.
+
+    Args:
+        comparison: The runs.
+        fraction: One of `comparison.fractions`.
+    """
+    figure, axes = new_figure()
+    plot_loss(axes, comparison, fraction)
+    return figure
+
+
+def plot_loss(axes: Any, comparison: Comparison, fraction: float) -> None:
+    """Draw `loss_curves` on axes."""
+    validated = False
+    for arm in comparison.arms:
+        runs = [r for r in comparison.records if arm_name(r.init) == arm and r.fraction == fraction]
+        style = arm_style(arm, comparison.arms)
+        train = shorten(mean_curve([run.curves[TRAIN] for run in runs if TRAIN in run.curves]))
+        val = mean_curve([run.curves[VAL] for run in runs if VAL in run.curves])
+        if train.images:
+            label = f"{arm}, training"
+            axes.plot(train.images, train.values, color=style.color, linewidth=0.9, alpha=0.75, label=label)
+        if val.images:
+            validated = True
+            axes.plot(
+                val.images, val.values, color=style.color, linestyle=style.line, marker=style.marker,
+                markersize=4, linewidth=1.8, label=f"{arm}, validation",
+            )  # fmt: skip
+    note = "mean over seeds; training: as it is minimised, with augmentation"
+    name_axes(axes, "Loss", note if validated else f"{note}; none of validation", "images seen", "loss")
+    images_axis(axes)
+    add_legend(axes)
+
+
+def shorten(curve: Curve) -> Curve:
+    """Return a curve of at most 200 points, each the mean of as many neighbours."""
+    if len(curve.images) <= MAX_POINTS:
+        return curve
+    parts = np.array_split(np.arange(len(curve.images)), MAX_POINTS)
+    images, values = np.asarray(curve.images), np.asarray(curve.values)
+    return Curve(
+        tuple(int(images[part].mean()) for part in parts), tuple(float(values[part].mean()) for part in parts)
+    )

@@ -1,0 +1,1 @@
+"""Text, boxes, class maps and grids drawn on images: for previews, predictions and reports."""
