@@ -32,6 +32,7 @@ exclude_patterns = ["_build"]
 suppress_warnings = ["ref.python"]
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
+smartquotes = False  # flags and error texts are searched for as they are
 # The notebook is shown as it was run; tests/test_docs.py runs its code.
 nb_execution_mode = "off"
 

@@ -121,3 +121,19 @@ def test_a_truth_travels_and_is_packed_to_the_last_bit():
             (list(m["size"]), m["counts"]) for m in masks
         ]
         assert other["image_id"] == 17
+
+
+def test_a_truth_shares_no_memory_with_the_tensors_of_its_sample():
+    """A loader's process frees the memory of a tensor that it sends: arrays on it would hold garbage."""
+    sample = {
+        "boxes": torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64),
+        "labels": torch.tensor([5]),
+        "iscrowd": torch.tensor([1]),
+        "area": torch.tensor([6.0], dtype=torch.float64),
+    }
+    truth = sample_truth(sample)
+    for name, tensor in sample.items():
+        assert not np.shares_memory(truth[name], tensor.numpy()), name
+        tensor.zero_()
+    assert (truth["labels"], truth["iscrowd"], truth["area"]) == (5, 1, 6)
+    assert truth["boxes"].tolist() == [[1, 2, 3, 4]]

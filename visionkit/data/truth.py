@@ -35,12 +35,13 @@ def make_truth(
         masks: N run lengths.
         image_id: The id of the image in the file.
     """
-    class_ids = np.asarray(labels, dtype=np.int64).reshape(-1)
+    # Copies: a loader's process frees the memory of a tensor that it sends, also under an array that shares it.
+    class_ids = np.array(labels, dtype=np.int64).reshape(-1)
     truth: Truth = {
-        "boxes": np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
+        "boxes": np.array(boxes, dtype=np.float64).reshape(-1, 4),
         "labels": class_ids,
-        "iscrowd": np.zeros_like(class_ids) if iscrowd is None else np.asarray(iscrowd, dtype=np.int64),
-        "area": np.full(len(class_ids), np.nan) if area is None else np.asarray(area, dtype=np.float64),
+        "iscrowd": np.zeros_like(class_ids) if iscrowd is None else np.array(iscrowd, dtype=np.int64),
+        "area": np.full(len(class_ids), np.nan) if area is None else np.array(area, dtype=np.float64),
     }
     if masks is not None:
         truth["masks"] = [dict(mask) for mask in masks]
