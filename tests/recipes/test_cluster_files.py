@@ -41,7 +41,7 @@ def cluster(root):
 def known(root):
     """The flags of each recipe."""
     sys.path.insert(0, str(root / "recipes"))
-    paths = [path for path in sorted((root / "recipes").glob("*.py")) if path.stem != "compare"]
+    paths = [p for p in sorted((root / "recipes").glob("*.py")) if p.stem not in ("compare", "sweep")]
     return {path.name: set(flag_names(importlib.import_module(path.stem).Config)) for path in paths}
 
 

@@ -67,7 +67,7 @@ def test_a_users_twelve_lines(tmp_path: Path) -> None:
     assert found[0].name in ("a", "b", "c")
     assert float(found[0].probabilities.sum()) == pytest.approx(1, abs=1e-6)
     assert found[0].confidence == pytest.approx(float(found[0].probabilities[found[0].index]))
-    with pytest.raises(ValueError, match="file on this machine"):
+    with pytest.raises(ValueError, match="on this machine, but got the address"):
         Classifier.load_from_checkpoint("http://example.org/task.ckpt")
 
 

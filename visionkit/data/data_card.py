@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from visionkit.data.formats.masks.class_balance import pixel_counts
+from visionkit.data.class_balance import pixel_counts
 from visionkit.data.read_image import read_size
 from visionkit.data.splits import Splits, Subset, fingerprint
 from visionkit.errors import DataError
