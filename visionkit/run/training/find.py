@@ -30,6 +30,7 @@ __all__ = ["find_settings"]
 
 STEPS, LOW, HIGH = 100, 1e-6, 1.0
 TRIAL_STEPS = 3
+SKIPPED = 10
 
 
 def find_settings(
@@ -104,7 +105,7 @@ def _find_lr(config: RunConfig, task: lightning.LightningModule, data: DataModul
             )
     if finder is None:
         raise RunError("Lightning looked for no learning rate. Give --lr.")
-    rates, losses, best = finder.results["lr"], finder.results["loss"], finder.suggestion()
+    rates, losses, best = finder.results["lr"], finder.results["loss"], finder.suggestion(skip_begin=SKIPPED)
     if is_first():
         _write_rows(folder / "find_lr.csv", ("lr", "loss"), zip(rates, losses, strict=False))
         _draw(rates, losses, best, folder / "find_lr.png")
@@ -159,8 +160,10 @@ def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 
 def _draw(rates: Sequence[float], losses: Sequence[float], best: float | None, path: Path) -> None:
     figure, axes = new_figure()
-    axes.plot(rates, losses, color=INK, linewidth=1.4)
+    # The first updates are left out, as the suggestion does: their running mean is of hardly any batch.
+    axes.plot(rates[SKIPPED:], losses[SKIPPED:], color=INK, linewidth=1.4)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     note = "smoothed loss of a batch while the rate rises; no weights are kept"
     if best is not None:
         axes.axvline(best, color=MUTED, linestyle="--", linewidth=1)
