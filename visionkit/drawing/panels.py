@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def join_grid(panels: Sequence[Image.Image], *, columns: int = 0, gap: int = GAP
     return grid
 
 
-def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
+def save_image(image: Image.Image, path: str | Path, options: Mapping[str, Any] | None = None) -> None:
     """Write an image as a file that is complete or absent: a browser may read it at any time.
 
     Args:
@@ -92,5 +92,5 @@ def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
         options: Pillow's for that format.
     """
     content = io.BytesIO()
-    image.save(content, format=Image.registered_extensions()[Path(path).suffix], **options)
+    image.save(content, format=Image.registered_extensions()[Path(path).suffix], **(options or {}))
     write_atomic(path, lambda part: part.write_bytes(content.getvalue()), durable=False)

@@ -161,7 +161,7 @@ class Preview(BestEffort, Callback):
         folder.mkdir(exist_ok=True)
         for idx, sample in enumerate(each for each in read if not isinstance(each, Unreadable)):
             (panel,) = self.kind.training(dict(data.collate([sample])), 1)
-            save_image(panel, folder / f"{idx}.jpg", quality=88)
+            save_image(panel, folder / f"{idx}.jpg", {"quality": 88})
 
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -233,7 +233,7 @@ class Preview(BestEffort, Callback):
         for key, image in images.items():
             photo = image.mode == "RGB"  # class maps must not be changed
             paths[key] = f"{stem}.jpg" if photo else f"{stem}-{key.removesuffix('_map')}.png"
-            save_image(image, self.folder / paths[key], **({"quality": 90} if photo else {"optimize": True}))
+            save_image(image, self.folder / paths[key], {"quality": 90} if photo else {"optimize": True})
         return paths
 
 

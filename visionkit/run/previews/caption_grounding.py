@@ -100,7 +100,7 @@ class CaptionGrounding(BestEffort, Callback):
                 folder.mkdir(parents=True, exist_ok=True)
                 rows = [self._panels[key] for key in sorted(self._panels)]
                 for idx, row in enumerate(rows):  # for the report, where arms stand below each other
-                    save_image(join_grid(row, columns=len(row)), folder / f"{idx}.jpg", quality=88)
+                    save_image(join_grid(row, columns=len(row)), folder / f"{idx}.jpg", {"quality": 88})
                 columns = max(len(row) for row in rows)
                 blank = Image.new("RGB", rows[0][0].size, "white")
                 flat = [panel for row in rows for panel in (*row, *[blank] * (columns - len(row)))]
