@@ -41,7 +41,7 @@ def test_a_folder_of_photos(tmp_path, capsys) -> None:
     (pair,) = card["duplicates"]["pairs"]
     assert (pair["splits"], pair["images"], pair["of"]) == (["train", "test"], 1, 4)
     assert pair["examples"] == [["cat/3.png", "dog/copy.png"]]
-    assert card["duplicates"]["looked"] == "all 13 files"
+    assert card["duplicates"]["looked"] == "all 16 files"
     few = data_card(open_dataset(root, "classification"), max_samples=2, max_digests=1)
     assert few["splits"]["train"]["sizes"]["read"] == 2
     assert few["duplicates"]["looked"].startswith("1 of the ")

@@ -189,7 +189,7 @@ def test_the_report_of_a_finished_command_names_a_part_that_fails(tmp_path, monk
     assert "Pretrained is ahead of scratch" in capsys.readouterr().out
     report = (tmp_path / "report.html").read_text()
     assert "Could not be drawn: learning curves of 1: ZeroDivisionError: no ink" in report
-    assert "The gap at the end" in report
+    assert "Loss of every arm" in report
     assert json.loads((tmp_path / "comparison.json").read_text())["problems"]
 
 
