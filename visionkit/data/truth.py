@@ -35,7 +35,7 @@ def make_truth(
         masks: N run lengths.
         image_id: The id of the image in the file.
     """
-    # Copies: a loader's process frees the memory of a tensor that it sends, also under an array over it.
+    # Copies: a loader's process frees a tensor's memory when it sends it, also under an array that shares it.
     class_ids = np.array(labels, dtype=np.int64).reshape(-1)
     truth: Truth = {
         "boxes": np.array(boxes, dtype=np.float64).reshape(-1, 4),
