@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -90,9 +91,16 @@ def _as_map(x: Tensor, node: FeatureNode, size: Size, padded: Size) -> Tensor:
     r = node.level.reduction
     if node.num_prefix_tokens >= 0:
         # tokens (B, num_prefix_tokens + h * w, C) -> (B, C, h, w)
-        h, w = -(-padded[0] // r), -(-padded[1] // r)
+        h, w = _ceil_div(padded[0], r), _ceil_div(padded[1], r)
         x = x[:, node.num_prefix_tokens :].transpose(1, 2).unflatten(2, (h, w))
     elif node.channels_last:
         x = x.permute(0, 3, 1, 2)  # (B, h, w, C) -> (B, C, h, w)
-    h, w = -(-size[0] // r), -(-size[1] // r)  # rounded up, in whole numbers: exported graphs hold this too
-    return x if x.shape[-2:] == (h, w) else x[..., :h, :w]
+    h, w = _ceil_div(size[0], r), _ceil_div(size[1], r)
+    if x.shape[-2:] == (h, w) and not torch.compiler.is_exporting():  # other sizes of a graph need it
+        return x
+    return x[..., :h, :w]
+
+
+def _ceil_div(side: int, reduction: int) -> int:
+    """Return a side over a reduction, rounded up; exported graphs hold this, and ONNX rounds towards zero."""
+    return (side + reduction - 1) // reduction

@@ -1,4 +1,4 @@
-"""The images on which an exported file is compared with its task, in batches of two sizes."""
+"""The images on which an exported file is compared with its task, in batches of several sizes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_images(images: Any, run_folder: Path | None, *, channels: int) -> tupl
 def check_batches(
     task: TaskHooks, images: Sequence[Tensor], preprocess: Mapping[str, Any], *, size: Size | None
 ) -> list[Tensor]:
-    """Return batches `(B, C, H, W)` uint8: one image, all of them in its size, and two in another size.
+    """Return batches `(B, C, H, W)` uint8: one image, all of them in its size, and one or two in other sizes.
 
     Args:
         task: The task.
@@ -72,21 +72,22 @@ def check_batches(
     first = size or _fitting(task, (int(ready[0].shape[-2]), int(ready[0].shape[-1])))
     batches = [_stack(ready[:1], first), _stack(ready, first)]
     if size is None:
-        batches.append(_stack(ready[:2], other_size(task, first)))
+        traced, third = _other_sizes(task, first)
+        batches += [_stack(ready[:2], traced), _stack(ready[:1], third)]
     return batches
 
 
-def other_size(task: TaskHooks, size: Size) -> Size:
-    """Return another size that a task takes: odd sides where it can, else multiples of 64.
+def _other_sizes(task: TaskHooks, size: Size) -> tuple[Size, Size]:
+    """Return two more sizes that a task takes.
 
-    Args:
-        task: The task.
-        size: Height and width.
+    A graph is traced with the first, whose sides are one more than a multiple of 64: whatever a network pads
+    and crops, it does so then. Of the second, some of the maps are whole and others are not.
     """
     canvas = getattr(task.backbone, "fixed_size", None)
     if canvas is not None:
-        return max(1, int(canvas[0]) * 3 // 4 | 1), max(1, int(canvas[1]) * 7 // 8 | 1)
-    return (size[0] | 1) + 16, (size[1] | 1) + 48
+        return (max(1, canvas[0] * 3 // 4 | 1), max(1, canvas[1] * 7 // 8 | 1)), (canvas[0] // 2, canvas[1])
+    height, width = (max(64, side // 64 * 64) for side in size)
+    return (height + 1, width + 65), (height + 16, width + 36)
 
 
 def _fitting(task: TaskHooks, size: Size) -> Size:

@@ -160,7 +160,7 @@ def _plans(
     # Symbols for sizes cost minutes in some networks: only where images do come in any size.
     if not _fixes_size(preprocess) and (fixed is None or not whole):
         batches = check_batches(task, images, preprocess, size=None)
-        yield _Plan(torch.zeros(2, *batches[-1].shape[1:], dtype=dtype), True, batches)
+        yield _Plan(torch.zeros(2, *batches[2].shape[1:], dtype=dtype), True, batches)
     size = tuple(fixed) if fixed is not None and whole else None
     batches = check_batches(task, images, preprocess, size=size)[:2]
     yield _Plan(torch.zeros(2, *batches[0].shape[1:], dtype=dtype), False, batches)
