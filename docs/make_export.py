@@ -27,7 +27,8 @@ def table(rows: list[dict]) -> str:
     passed = [row for row in rows if row["status"] == "passes"]
     counts = {kind: sum(row["kind"] == kind for row in passed) for kind in KINDS}
     opsets = " and ".join(sorted({str(row["opset"]) for row in passed}))
-    text = [f"ONNX opset {opsets}; {len(by_name)} backbones, {len(passed)} of {len(rows)} exports pass.", ""]
+    exports = f"{len(passed)} of {len(rows)} exports that were run pass"
+    text = [f"ONNX opset {opsets}; {len(by_name)} backbones, {exports}.", ""]
     text.append(f"| backbone | {' | '.join(f'{kind} ({counts[kind]})' for kind in KINDS)} |")
     text.append("| --- |" + " --- |" * len(KINDS))
     for name in sorted(by_name):
@@ -37,8 +38,9 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         if row["status"] != "passes":
             reasons[row["reason"]].append(row["kind"])
-    text += ["", "Refused:", ""]
-    text += [f"- {' and '.join(kinds)}: {reason}" for reason, kinds in sorted(reasons.items())]
+    if reasons:
+        text += ["", "Refused:", ""]
+        text += [f"- {' and '.join(kinds)}: {reason}" for reason, kinds in sorted(reasons.items())]
     return "\n".join(text)
 
 
