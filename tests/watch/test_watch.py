@@ -199,6 +199,8 @@ def test_the_server_reads_only_for_this_machine_and_only_what_it_shows(tmp_path:
     begin(run, "pretrained")
     (run / "figures" / "watch").mkdir(parents=True)
     Image.new("RGB", (8, 8), "red").save(run / "figures" / "watch" / "0.png")
+    (run / "figures" / "val").mkdir()
+    Image.new("RGB", (8, 8), "red").save(run / "figures" / "val" / "000.jpg")
     (tmp_path / "secret.png").write_bytes(b"secret")
     (run / "figures" / "val-worst.png").symlink_to(tmp_path / "secret.png")
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
@@ -215,6 +217,8 @@ def test_the_server_reads_only_for_this_machine_and_only_what_it_shows(tmp_path:
         assert status == 200
         assert content[:4] == b"\x89PNG"
         assert ask(server, f"/file/{key}/figures/watch/0.png", "HEAD")[:2] == (200, b"")
+        status, content, headers = ask(server, f"/file/{key}/figures/val/000.jpg")
+        assert (status, headers["Content-Type"], content[:2]) == (200, "image/jpeg", b"\xff\xd8")
         for path in (
             f"/file/{key}/figures/val-worst.png",  # a link that leads out
             f"/file/{key}/figures/../config.yaml",

@@ -32,7 +32,8 @@ _STATIC = {
 }
 # What a run writes for people to look at. Nothing else of its folder is sent.
 _FILE = re.compile(
-    r"/file/([0-9a-f]{12})/(figures/(?:train-batch|val-worst|val-random|(?:watch|val)/[0-9]{1,6})\.png)"
+    r"/file/([0-9a-f]{12})/"
+    r"(figures/(?:(?:train-batch|val-worst|val-random|watch/[0-9]{1,6})\.png|val/[0-9]{1,6}\.(?:jpg|png)))"
 )
 _LAYER = re.compile(r"/layers/([0-9a-f]{12})/([0-9]+-[0-9]+\.png)")
 _PREDICTIONS = re.compile(r"/api/predictions/([0-9a-f]{12})")
@@ -188,7 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(png, "image/png") if png is not None else self._missing()
         elif match := _FILE.fullmatch(path):
             image = _image_of(watch.run(match[1]), match[2])
-            self._send(image, "image/png") if image is not None else self._missing()
+            kind = "image/png" if match[2].endswith("png") else "image/jpeg"
+            self._send(image, kind) if image is not None else self._missing()
         else:
             self._missing()
 

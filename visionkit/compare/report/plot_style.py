@@ -128,12 +128,12 @@ def images_axis(axes: Any) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
-def to_png(figure: Figure, path: str | Path | None = None) -> bytes:
+def to_png(figure: Figure, path: str | Path | None = None, *, dpi: int = DPI) -> bytes:
     """Return a figure as PNG bytes, the same for the same figure; write them to `path` if there is one.
 
     Text is never parsed as a formula: names of classes, files and data sets may hold `$`.
     """
-    png = _save(figure, format="png", dpi=DPI, metadata={"Software": None})
+    png = _save(figure, format="png", dpi=dpi, metadata={"Software": None})
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(png)

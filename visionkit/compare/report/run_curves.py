@@ -31,7 +31,7 @@ def draw_run_curves(folder: str | Path) -> Path:
     plots = _plots(ReportData(compare([folder])))
     columns = min(3, len(plots))
     rows = math.ceil(len(plots) / columns)
-    figure = Figure(figsize=(4.2 * columns, 3.3 * rows), dpi=90, facecolor="white")
+    figure = Figure(figsize=(4.2 * columns, 3.3 * rows), facecolor="white")
     FigureCanvasAgg(figure)
     # Fixed margins (inches): a layout that fits itself would take as long as the drawing.
     margins = {"left": 0.75 / figure.get_figwidth(), "right": 1 - 0.15 / figure.get_figwidth()}
@@ -44,7 +44,7 @@ def draw_run_curves(folder: str | Path) -> Path:
     for axes in grid[len(plots) :]:
         axes.set_visible(False)
     path = Path(folder) / "figures" / "curves.png"
-    to_png(figure, path)
+    to_png(figure, path, dpi=100)
     return path
 
 
