@@ -32,7 +32,7 @@ def _train(names):
 def _config(init, out):
     return RunConfig(
         backbone="timm/test_resnet", init=str(init), out=str(out), seeds=[0], images=8, batch_size=4,
-        accelerator="cpu", precision="32-true", progress=False,
+        accelerator="cpu", progress=False,
     )  # fmt: skip
 
 
