@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 
 def for_terminal(text: str) -> str:
     r"""Return `text` as a terminal can show it: control characters, which file names may hold, as `\x1b`."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", printable(text))
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", printable(text))
 
 
 def _escaped(surrogate: str) -> str:

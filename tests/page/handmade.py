@@ -94,7 +94,7 @@ def detector(path: Path, *, masks: bool = False) -> Path:
     ]
     if masks:  # a disc and a slope within their boxes, and nothing
         y, x = np.mgrid[0:28, 0:28]
-        shapes = [np.exp(-((x - 13.5) ** 2 + (y - 13.5) ** 2) / 120), x / 27, 0 * x]
+        shapes = [np.exp(-((x - 13.5) ** 2 + (y - 13.5) ** 2) / 120), np.minimum(x / 20, 1), 0 * x]
         values.append(("the_masks", np.array([shapes], np.float32)))
     nodes = [helper.make_node("Identity", [f"the_{name}"], [name]) for name in said["outputs"]]
     kinds = dict.fromkeys(("boxes", "scores", "masks"), TensorProto.FLOAT)

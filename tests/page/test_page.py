@@ -196,7 +196,7 @@ def test_what_cannot_be_a_page_is_refused_and_leaves_nothing(tmp_path: Path, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(page, "_write_scripts", full)
-    refused("No space left on device.*Nothing is left", error=RunError)
+    refused("No space left on device.*Free some space", error=RunError)
 
 
 def test_the_rows_say_what_the_model_is() -> None:

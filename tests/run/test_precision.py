@@ -48,6 +48,30 @@ def test_only_slow_gradients_leave_bfloat16(name):
     conv.weight.grad = None
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "groups"),
+    [((1, 1), 3, 2, 1), ((2, 1), 5, 2, 1), ((1, 1), 3, 2, 16), ((3, 3), 7, 4, 1), ((1, 1), 1, 2, 1)],
+)
+def test_strided_convolutions_of_narrow_maps_have_their_gradient(side, kernel, stride, groups, layout):
+    """In bfloat16 oneDNN leaves parts of it unwritten: memory full of NaN shows them."""
+    conv = nn.Conv2d(16, 96, kernel, stride=stride, padding=kernel // 2, groups=groups).to(
+        memory_format=layout
+    )
+    images = torch.randn(4, 16, *side).bfloat16().to(memory_format=layout)
+    up = torch.randn_like(conv(images.float())).bfloat16()
+    conv(images.float()).backward(up.float())
+    truth, conv.weight.grad = conv.weight.grad, None
+    for _ in range(4):
+        with CpuMixedPrecision().forward_context():
+            trained = conv(images)
+        junk = [torch.full((2**power,), torch.nan) for power in (10, 12, 14, 16, 18)] * 2
+        del junk
+        trained.backward(up)
+        torch.testing.assert_close(conv.weight.grad, truth, atol=0.05, rtol=0.05)
+        conv.weight.grad = None
+
+
 POINTS = {
     "rows": (nn.Conv2d(16, 24, 1), True),
     "without bias": (nn.Conv2d(16, 24, (1, 1), bias=False, padding="same"), True),

@@ -160,6 +160,7 @@ def test_runs_of_several_folders_at_once(tmp_path: Path) -> None:
         keys = [each["key"] for each in first]
         assert [Path(each["folder"]).parent.name for each in first] == ["a", "b"]
         assert len(set(keys)) == 2
+        assert [each["name"] for each in first] == ["a/scratch-f1-s0", "b/scratch-f1-s0"]
         assert [len(each["curves"]["rows"]) for each in first] == [3, 4]
         with (tops[1] / "scratch-f1-s0" / "metrics.csv").open("a") as file:
             file.write("5,0,500,train,loss,9\r\n")

@@ -6,6 +6,7 @@ import errno
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from visionkit import __version__
 from visionkit.errors import InputError
 from visionkit.files import local_path
+from visionkit.printable import printable
 from visionkit.watch.drawing import Drawing
 from visionkit.watch.run_folder import RunFolder, all_runs
 
@@ -124,7 +126,10 @@ class WatchServer:
         runs = self.runs()
         with self._lock:  # one reader of a run's table at a time
             listing = [run.describe() | {"curves": run.curves(*counts.get(run.key, (-1, 0)))} for run in runs]
+        names = Counter(run.folder.name for run in runs)
         for run, shown in zip(runs, listing, strict=True):
+            if names[run.folder.name] > 1:  # of several comparisons
+                shown["name"] = printable(f"{run.folder.parent.name}/{run.folder.name}")
             shown["layers"] = self.drawing.look(run) if run.key in looked else None
         return {"version": __version__, "folders": [str(folder) for folder in self._folders], "runs": listing}
 

@@ -144,7 +144,7 @@ def _read_examples(paths: Iterable[str | Path]) -> dict[str, bytes]:
         read_image(path)
         name = printable(path.name)
         if name in images:
-            raise InputError(f"Expected examples of different names, but two are called {name}.")
+            raise InputError(f"Expected examples of different names, but two are called {name}. Rename one.")
         images[name] = path.read_bytes()
     return images
 

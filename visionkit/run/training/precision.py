@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU: bfloat16, with two exceptions for convolutions whose gradient is slow in it."""
+"""Mixed precision on a CPU: bfloat16, but for convolutions whose gradient is slow or wrong in it."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ class CpuMixedPrecision(MixedPrecision):
     EfficientNet-Lite0 1.11 and 1.07, MobileNetV3-Large 1.14 and 1.09, ConvNeXt-Tiny, which has none, 0.99 and
     0.98; with avx512_bf16 only 0.98 and 1.01, 1.05 and 1.03, 1.11 and 1.01, 1.00.
 
+    Strided convolutions over a map narrower than their stride are computed in float32, too: oneDNN leaves
+    parts of their weight's bfloat16 gradient unwritten, so that they hold whatever was in memory, often
+    numbers that are not finite (torch 2.15 on a processor with avx512_bf16; kernels of 2 to 7, dense and
+    grouped, of any memory format; the last stage of a ResNet over images of 32 pixels and less).
+
     Forward passes without gradients are not changed, nor those of gradient checkpointing: they run again in
     the backward pass, outside of this context, and have to run the same way.
     """
@@ -49,7 +54,7 @@ class CpuMixedPrecision(MixedPrecision):
 
 
 class _FastGradients(TorchFunctionMode):
-    """Computes convolutions in float32 or as a product where their bfloat16 gradient is slow."""
+    """Computes convolutions in float32 or as a product where their bfloat16 gradient is slow or wrong."""
 
     def __torch_function__(
         self,
@@ -67,7 +72,7 @@ class _FastGradients(TorchFunctionMode):
         if call.is_product():
             rows = call.input.permute(0, 2, 3, 1)  # (B, H, W, C), no copy
             return F.linear(rows, call.weight.flatten(1), call.bias).permute(0, 3, 1, 2)  # (B, C', H, W)
-        if not call.is_slow():
+        if not call.is_slow() and not call.is_narrow():
             return func(*args, **given)
         with torch.autocast("cpu", enabled=False):
             wide: list[Any] = [value.float() if isinstance(value, Tensor) else value for value in args]
@@ -91,6 +96,10 @@ class _Conv2dCall:
         if self.groups == 1 or self.weight.shape[1] != 1:
             return False
         return _largest(self.stride) > 1 or max(self.weight.shape[-2:]) > 3
+
+    def is_narrow(self) -> bool:
+        """Return whether its stride is larger than a side of the map."""
+        return _largest(self.stride) > min(self.input.shape[-2:])
 
     def is_product(self) -> bool:
         """Return whether it is a plain 1 x 1 convolution over channels-last maps: a product a position."""

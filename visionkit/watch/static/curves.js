@@ -76,7 +76,7 @@ export class CurveFigure {
     this.element = make("figure", {}, make("figcaption", {}, name), this.svg, this.readout, this.details);
   }
 
-  /** `curves`: [{label, arm, points: [[images, value], ...]}]; `planned`: images of the longest run. */
+  /** `curves`: [{label, arm, points: [[images, value], ...]}]; `planned`: images of the longest of their runs. */
   draw(curves, planned) {
     const mark = curves.map((curve) => `${curve.label}:${curve.points.length}:${curve.points.at(-1)?.[0]}`).join() + planned;
     if (mark === this.drawnAs) return;

@@ -93,11 +93,12 @@ function showCurves(list) {
     }));
   }
   if (!chosen) for (const box of at("names").querySelectorAll("input")) box.checked = shown.has(box.value);
-  const planned = Math.max(0, ...list.map((run) => run.planned ?? 0));
   const wanted = [...shown].filter((name) => names.includes(name));
   for (const name of wanted) {
     if (!figures.has(name)) figures.set(name, new CurveFigure(name));
-    figures.get(name).draw(list.map((run) => ({ label: label(run), arm: arms.indexOf(run.init), points: runs.get(run.key).series.get(name) ?? [] })), planned);
+    const logged = list.filter((run) => runs.get(run.key).series.has(name));
+    const curves = logged.map((run) => ({ label: label(run), arm: arms.indexOf(run.init), points: runs.get(run.key).series.get(name) }));
+    figures.get(name).draw(curves, Math.max(0, ...logged.map((run) => run.planned ?? 0)));
   }
   keep(at("curves"), wanted.map((name) => figures.get(name).element));
 }

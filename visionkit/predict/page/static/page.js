@@ -2,7 +2,12 @@
 // The page: loads the network from the scripts beside it, hands images to the worker, shows its answers.
 
 const at = (id) => document.getElementById(id);
-const percent = (value) => `${(100 * value).toFixed(1)}%`;
+/** A fraction as "41.0%"; what is neither none nor all never reads so, as in the Python library. */
+function percent(value) {
+  if (value > 0 && value < 0.0005) return "<0.1%";
+  if (value >= 0.9995 && value < 1) return ">99.9%";
+  return `${(100 * value).toFixed(1)}%`;
+}
 const parts = new Map(); // name of a file -> its pieces as bytes
 const options = { minScore: 0.5, opacity: 0.55, only: null };
 let about = null, worker = null, ready = false, number = 0, image = null, answer = null;
@@ -173,7 +178,7 @@ function makeTable(caption, heads, rows) {
 function makeBars(rows) {
   const bar = ({ name, probability }) => make("tr", {},
     make("th", { scope: "row" }, name),
-    make("td", { class: "bar" }, make("div", { class: "track" }, make("div", { style: { width: percent(probability) } }))),
+    make("td", { class: "bar" }, make("div", { class: "track" }, make("div", { style: { width: `${100 * probability}%` } }))),
     make("td", { class: "number" }, percent(probability)));
   const heads = ["class", "", "probability"];
   const all = [makeTable("", heads, rows.slice(0, 5).map(bar))];
