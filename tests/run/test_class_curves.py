@@ -57,6 +57,9 @@ def test_bins_are_those_of_the_calibration_error() -> None:
 
 def test_rows_without_probabilities_have_no_curves() -> None:
     assert scored_classes([{"truth": "a"}, {"truth": "a", "probabilities": [0.5]}], CLASSES) is None
+    mixed = [{"truth": "a", "probabilities": [0.5, 0.3, 0.2]}, {"truth": "b"}]
+    assert scored_classes(mixed[:1], CLASSES) is not None
+    assert scored_classes(mixed, CLASSES) is None  # not those of some images alone
     odd = [{"truth": "a", "probabilities": [0.5, None, 0.1]}]
     assert scored_classes(odd, CLASSES) is None
     many = ClassPreview([str(idx) for idx in range(61)])

@@ -97,7 +97,8 @@ def _weights(record: RunRecord) -> str:
         return "random weights"
     where = [f"trained on {weights['training_data']}"] if weights.get("training_data") else []
     name = weights.get("tag") or weights.get("name") or arm_name(record.init)
-    return " ".join([f"weights {name}", *where])
+    doubt = [f"({weights['doubt']})"] if weights.get("doubt") else []
+    return " ".join([f"weights {name}", *where, *doubt])
 
 
 def _trained(record: RunRecord) -> str:

@@ -9,7 +9,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ __all__ = [
     "ArmStyle",
     "add_legend",
     "arm_style",
+    "chart",
     "data_title",
     "images_axis",
     "name_axes",
@@ -96,6 +97,18 @@ def new_figure(*, width: float = WIDTH, height: float = 3.2) -> tuple[Figure, An
     axes = figure.add_subplot()
     style_axes(axes)
     return figure, axes
+
+
+def chart(plot: Callable[[Any], None], *, height: float = 3.2) -> Figure:
+    """Return a figure of one chart.
+
+    Args:
+        plot: Draws on the axes that it is given.
+        height: Inches.
+    """
+    figure, axes = new_figure(height=height)
+    plot(axes)
+    return figure
 
 
 def style_axes(axes: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from visionkit.compare.curves import Curve
 from visionkit.compare.report.plot_style import (
     add_legend,
     arm_style,
+    chart,
     data_title,
     images_axis,
     name_axes,
-    new_figure,
 )
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
@@ -54,9 +55,7 @@ def learning_curves(comparison: Comparison, fraction: float) -> Figure:
         comparison: The runs.
         fraction: One of `comparison.fractions`.
     """
-    figure, axes = new_figure()
-    plot_learning(axes, comparison, fraction)
-    return figure
+    return chart(partial(plot_learning, comparison=comparison, fraction=fraction))
 
 
 def plot_learning(axes: Any, comparison: Comparison, fraction: float) -> None:

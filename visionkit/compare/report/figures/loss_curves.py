@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from visionkit.compare.comparison import Comparison, arm_name
 from visionkit.compare.curves import Curve, mean_curve
-from visionkit.compare.report.plot_style import add_legend, arm_style, images_axis, name_axes, new_figure
+from visionkit.compare.report.plot_style import add_legend, arm_style, chart, images_axis, name_axes
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
 
-__all__ = ["applies", "draw", "loss_curves", "plot_loss", "shorten"]
+__all__ = ["applies", "draw", "plot_loss", "shorten"]
 
 TRAIN, VAL = "train/loss", "val/loss"
 MAX_POINTS = 200
@@ -28,23 +28,18 @@ def draw(data: ReportData) -> Section:
     """Return the losses at the largest fraction."""
     comparison, fraction = data.comparison, data.comparison.fractions[-1]
     alt = "Loss of every arm in training and validation over images seen"
-    return Section([Panel(lambda: loss_curves(comparison, fraction), alt, file=f"loss-f{fraction:g}")])
-
-
-def loss_curves(comparison: Comparison, fraction: float) -> Figure:
-    """Draw the losses of every arm, mean over seeds: of validation with markers, of training thin.
-
-    Args:
-        comparison: The runs.
-        fraction: One of `comparison.fractions`.
-    """
-    figure, axes = new_figure()
-    plot_loss(axes, comparison, fraction)
-    return figure
+    plot = partial(plot_loss, comparison=comparison, fraction=fraction)
+    return Section([Panel(partial(chart, plot), alt, file=f"loss-f{fraction:g}")])
 
 
 def plot_loss(axes: Any, comparison: Comparison, fraction: float) -> None:
-    """Draw `loss_curves` on axes."""
+    """Draw the losses of every arm, mean over seeds: of validation with markers, of training thin.
+
+    Args:
+        axes: Where it is drawn.
+        comparison: The runs.
+        fraction: One of `comparison.fractions`.
+    """
     validated = False
     for arm in comparison.arms:
         runs = [r for r in comparison.records if arm_name(r.init) == arm and r.fraction == fraction]

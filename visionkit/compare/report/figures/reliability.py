@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from visionkit.compare.report.figures.roc import Floats, applies, scored_classes
-from visionkit.compare.report.plot_style import MUTED, add_legend, arm_style, name_axes, new_figure
+from visionkit.compare.report.plot_style import MUTED, add_legend, arm_style, chart, name_axes
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
 
-__all__ = ["Bins", "applies", "confidence_bins", "draw", "plot_reliability", "reliability"]
+__all__ = ["Bins", "applies", "confidence_bins", "draw", "plot_reliability"]
 
 Bins = tuple[Floats, Floats, Floats]
 NUM_BINS = 15  # as in the calibration error that runs log
@@ -26,7 +26,9 @@ def draw(data: ReportData) -> Section:
     }
     title = f"Reliability, {data.name}"
     panel = Panel(
-        lambda: reliability(arms, title=title), "Accuracy over confidence of every arm", file="reliability"
+        partial(chart, partial(plot_reliability, arms=arms, title=title), height=3.5),
+        "Accuracy over confidence of every arm",
+        file="reliability",
     )
     return Section([panel])
 
@@ -61,20 +63,14 @@ def confidence_bins(rows: Any, classes: list[str]) -> Bins | None:
     )
 
 
-def reliability(arms: Mapping[str, Bins], *, title: str) -> Figure:
+def plot_reliability(axes: Any, arms: Mapping[str, Bins], *, title: str) -> None:
     """Draw accuracy over confidence of every arm; the size of a point is its fraction of the images.
 
     Args:
+        axes: Where it is drawn.
         arms: Arm to what `confidence_bins` returned.
         title: What was scored.
     """
-    figure, axes = new_figure(height=3.5)
-    plot_reliability(axes, arms, title=title)
-    return figure
-
-
-def plot_reliability(axes: Any, arms: Mapping[str, Bins], *, title: str) -> None:
-    """Draw `reliability` on axes."""
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
     for arm, (counts, confidence, accuracy) in arms.items():
         style, there = arm_style(arm, list(arms)), counts > 0

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from visionkit.compare.data_tables import Table
-from visionkit.compare.report.plot_style import MUTED, add_legend, arm_style, name_axes, new_figure
+from visionkit.compare.report.plot_style import MUTED, add_legend, arm_style, chart, name_axes
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
 
-__all__ = ["Scored", "applies", "draw", "plot_roc", "roc", "roc_curves", "scored_classes"]
+__all__ = ["Scored", "applies", "draw", "plot_roc", "roc", "scored_classes"]
 
 Floats = npt.NDArray[np.float64]
 MAX_ROWS = 20
@@ -50,13 +50,17 @@ def draw(data: ReportData) -> Section:
         rows.append([name, *(f"{table[name]:.3f}" if name in table else "-" for table in areas.values())])
     more = f"the {MAX_ROWS} of {len(names)} classes that differ most" if len(names) > MAX_ROWS else ""
     title = f"ROC, {data.name}"
-    panel = Panel(lambda: roc_curves(scored, title=title), "ROC curve of every arm", file="roc")
+    panel = Panel(
+        partial(chart, partial(plot_roc, arms=scored, title=title), height=3.5),
+        "ROC curve of every arm",
+        file="roc",
+    )
     note = f"ROC and reliability: {data.samples_of}, validation split. Each class against the others."
     return Section([panel], note=note, tables=[Table("", rows, more)])
 
 
 def scored_classes(rows: Any, classes: Sequence[str]) -> Scored | None:
-    """Return what rows of the predictions file say of each class; None where no row has probabilities.
+    """Return what rows of the predictions file say of each class; None unless all of them have probabilities.
 
     Args:
         rows: Rows with "truth" (a name, or a list of names) and "probabilities", in the order of the classes.
@@ -67,7 +71,7 @@ def scored_classes(rows: Any, classes: Sequence[str]) -> Scored | None:
     for row in rows:
         values, true = row.get("probabilities"), row.get("truth")
         if not isinstance(values, list) or len(values) != len(classes) or len(classes) < 2:
-            continue
+            return None
         names = true if isinstance(true, list) else [true]
         target = np.zeros(len(classes))
         target[[index[name] for name in names if name in index]] = 1
@@ -101,20 +105,14 @@ def roc(scores: Floats, truth: Floats) -> tuple[Floats, Floats, float] | None:
     return false_rate, true_rate, float(np.trapezoid(true_rate, false_rate))
 
 
-def roc_curves(arms: Mapping[str, Scored], *, title: str) -> Figure:
+def plot_roc(axes: Any, arms: Mapping[str, Scored], *, title: str) -> None:
     """Draw the mean ROC curve of the classes of every arm.
 
     Args:
+        axes: Where it is drawn.
         arms: Arm to scores and truth.
         title: What was scored.
     """
-    figure, axes = new_figure(height=3.5)
-    plot_roc(axes, arms, title=title)
-    return figure
-
-
-def plot_roc(axes: Any, arms: Mapping[str, Scored], *, title: str) -> None:
-    """Draw `roc_curves` on axes."""
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
     for arm, scored in arms.items():
         curves = [
