@@ -98,6 +98,18 @@ def test_runs_that_differ_on_purpose_are_a_table(rates, capsys):
     assert (rates / "table/by.md").read_text().count("\n") == 4
 
 
+def test_values_of_the_same_digits_stay_apart_and_unscored_runs_are_named(tmp_path):
+    for number, lr in enumerate((0.00100001, 0.00100002)):
+        changes = {
+            "equal": {"schedule": {"lr": lr}},
+            "best": {"name": "val/top1", "value": None, "metrics": {}},
+        }
+        make_run(tmp_path / str(number), "scratch", points=[(100, 0.5)], config={"lr": lr}, changes=changes)
+    table = compare_by(sorted(tmp_path.iterdir()), ["lr"])
+    assert [(row.values, row.runs, row.best) for row in table.rows] == [(("0.001",), 1, None)] * 2
+    assert sum(note.startswith("without a score") and "scratch-f1-s0" in note for note in table.notes) == 2
+
+
 def test_what_else_differs_is_refused_by_name(rates):
     folders = sorted(rates.glob("lr*"))
     make_run(

@@ -16,6 +16,7 @@ from visionkit.compare.statistics import SeedStatistics, seed_statistics
 from visionkit.compare.summary import format_statistics
 from visionkit.config import flatten
 from visionkit.errors import InputError, unknown_name
+from visionkit.files import write_text, writing
 from visionkit.printable import printable
 
 __all__ = ["SettingRow", "SettingTable", "compare_by"]
@@ -104,14 +105,18 @@ class SettingTable:
 
         Args:
             folder: Where they go; made if it is not there.
+
+        Raises:
+            RunError: They cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         header, *lines = self.cells()
-        with (folder / "by.csv").open("w", newline="", encoding="utf-8") as out:
-            csv.writer(out).writerows([header, *lines])
-        path = folder / "by.md"
+        table, path = io.StringIO(newline=""), folder / "by.md"
+        csv.writer(table).writerows([header, *lines])
         rows = [header, ["---"] * len(header), *lines]
-        path.write_text("".join(f"| {' | '.join(row)} |\n" for row in rows), encoding="utf-8")
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "by.csv", table.getvalue())
+            write_text(path, "".join(f"| {' | '.join(row)} |\n" for row in rows))
         return path
 
 
@@ -149,6 +154,7 @@ def compare_by(
     rows = [_row(key, runs, monitor) for key, runs in groups.items()]
     sign = -1 if mode == "max" else 1
     rows.sort(key=lambda row: (row.best is None, sign * row.best.mean if row.best else 0.0))
+    notes += [text for runs in groups.values() if (text := _unscored(runs, monitor))]
     notes += [f"follows from it: {text}" for text in follows]
     notes += [f"not held equal: {text}" for text in allowed if text.split(":")[0] not in by]
     notes += [f"left out: {item['folder']}: {item['reason']}" for item in skipped]
@@ -169,7 +175,7 @@ def _groups(records: Sequence[RunRecord], by: Sequence[str]) -> tuple[dict[Key, 
     notes = []
     for record in records:
         settings = flatten(record.result["config"])
-        values = tuple(_text(settings.get(name)) for name in by)
+        values = tuple(json.dumps(settings.get(name)) for name in by)  # exact: shown digits may be the same
         group = groups.setdefault((values, arm_name(record.init), record.fraction), [])
         twin = next((other for other in group if other.draw == record.draw), None)
         if twin is None:
@@ -179,10 +185,19 @@ def _groups(records: Sequence[RunRecord], by: Sequence[str]) -> tuple[dict[Key, 
     return groups, notes
 
 
+def _unscored(runs: Sequence[RunRecord], monitor: str) -> str:
+    """Return which runs of a row its means leave out, as nothing was scored in them; empty if none."""
+    missing = [run.folder.name for run in runs if run.unscored or run.best.get(monitor) is None]
+    return f"without a score, and left out of means: {', '.join(missing)}" if missing else ""
+
+
 def _row(key: Key, runs: Sequence[RunRecord], monitor: str) -> SettingRow:
     test = f"test/{monitor.partition('/')[2]}"
+    values, arm, fraction = key
     return SettingRow(
-        *key,
+        tuple(_text(json.loads(value)) for value in values),
+        arm,
+        fraction,
         runs=len(runs),
         best=_statistics([run.best.get(monitor) for run in runs]),
         last=_statistics([None if run.unscored else run.score for run in runs]),
