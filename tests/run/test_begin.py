@@ -58,6 +58,19 @@ def test_a_run_begins_from_a_run_and_says_so_without_its_place(tmp_path, capsys)
     assert "finished before" in capsys.readouterr().out
 
 
+def test_weights_that_were_never_trained_are_doubted_on_the_screen_and_in_the_result(tmp_path, capsys):
+    fresh = Classifier("timm/test_resnet", init="scratch", num_classes=3).backbone.net.model
+    torch.save(fresh.state_dict(), tmp_path / "pretrained.pt")
+    with pytest.warns(UserWarning, match=r"pretrained\.pt: these weights look freshly initialised"):
+        run_recipe(
+            _config(tmp_path / "pretrained.pt", tmp_path / "out"), _train(("a", "b", "c")), paths=("init",)
+        )
+    assert "  doubt     these weights look freshly initialised" in capsys.readouterr().out
+    (folder,) = (tmp_path / "out").glob("*-f1-s0")
+    assert "freshly initialised" in json.loads((folder / "result.json").read_text())["weights"]["doubt"]
+    assert "look freshly initialised" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_what_cannot_be_begun_from_is_refused_before_a_folder_is_made(tmp_path):
     for folder in ("empty", "out"):
         (tmp_path / folder).mkdir()

@@ -60,6 +60,7 @@ def banner_text(
         f"{trainable / 1e6:.2f} M trained; norm {norm}, "
         + (f"frozen through {frozen}" if frozen else "nothing frozen"),
         **({"begins": note} if (note := getattr(task, "init_note", "")) else {}),
+        **({"doubt": doubt} if (doubt := weights_doubt(task)) else {}),
         "out": str(folder) + (f" (continuing from {Path(resume).name})" if resume else ""),
     }
     lines = notice_lines(data.splits.notices)
@@ -68,6 +69,11 @@ def banner_text(
     if len(new) < len(lines):
         shown.append(("notices", f"{len(lines) - len(new)} more of the data, as above"))
     return "\n".join(f"  {name:<9} {value}" for name, value in [*rows.items(), *shown])
+
+
+def weights_doubt(task: lightning.LightningModule) -> str:
+    """Return why the weights that a task begins from look as if they were never trained; empty if not."""
+    return getattr(getattr(getattr(task, "backbone", None), "weights", None), "doubt", "")
 
 
 def _targets(task: lightning.LightningModule, classes: Sequence[str]) -> str:
