@@ -232,7 +232,7 @@ def _duplicates(readers: Mapping[str, Reader], max_digests: int) -> dict[str, An
     content: dict[str, dict[str, list[int]]] = {name: defaultdict(list) for name in known}
     for name, index in read:
         content[name][file_digest(known[name][index], algorithm="blake2b-128")].append(index)
-    total = sum(map(len, known.values()))
+    total = sum(length is not None for of_split in lengths.values() for length in of_split)
     looked = (
         f"all {total:,} files"
         if len(read) == len(candidates)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visionkit.backbones.sources.torchvision import IMAGENET_STD
 from visionkit.errors import InputError
 
 __all__ = ["MEAN", "STD", "for_rgb", "read_squeezenet1_1", "read_vgg16"]
@@ -23,7 +24,7 @@ _BGR_MEAN = (104.007, 116.669, 122.679)
 MEAN = tuple(value / 255 for value in reversed(_BGR_MEAN))
 """Mean of red, green and blue."""
 
-STD = (0.229, 0.224, 0.225)
+STD = IMAGENET_STD
 """Standard deviation of red, green and blue: torchvision's, since Caffe divided by nothing."""
 
 _FIRE = {"squeeze1x1": "squeeze", "expand1x1": "expand1x1", "expand3x3": "expand3x3"}

@@ -20,10 +20,10 @@ from visionkit.backbones.weights import WeightsInfo, read_state_dict
 from visionkit.errors import InputError
 from visionkit.files import file_digest
 
-__all__ = ["TorchvisionSource", "is_torchvision", "with_size"]
+__all__ = ["IMAGENET_STD", "TorchvisionSource", "is_torchvision", "with_size"]
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 _DILATIONS = {32: None, 16: [False, False, True], 8: [False, True, True]}
 
 
@@ -52,7 +52,7 @@ class TorchvisionSource:
         entry = _entry(spec)
         if entry is None:
             info = WeightsInfo(name=spec.architecture)
-            return PretrainedCfg(_IMAGENET_MEAN, _IMAGENET_STD, (224, 224), tags, info)
+            return PretrainedCfg(_IMAGENET_MEAN, IMAGENET_STD, (224, 224), tags, info)
         preset = entry.transforms()
         side = int(preset.crop_size[0])
         local = cached_url(entry.url)

@@ -35,7 +35,7 @@ def find_for_arms(
     findings = {}
     for one, folder in chosen.values():
         findings[folder] = train_one(train, one, folder)
-        _print(f"{folder.name}: {_flags(findings[folder], ' ')}, see {folder}")
+        _print(f"{folder.name}: {_flags(findings[folder])}, see {folder}")
     if is_first():
         names = list(next(iter(findings.values())))
         shared = {name: min(values[name] for values in findings.values()) for name in names}
@@ -50,8 +50,8 @@ def find_for_arms(
     return next(iter(findings)).parent
 
 
-def _flags(values: dict[str, Any], prefix: str) -> str:
-    return " ".join(f"{prefix.strip()}{name} {value}" for name, value in values.items())
+def _flags(values: dict[str, Any], prefix: str = "") -> str:
+    return " ".join(f"{prefix}{name} {value}" for name, value in values.items())
 
 
 def _print(text: str) -> None:

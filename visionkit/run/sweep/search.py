@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from visionkit.errors import InputError, PreemptedError, RunError, expected, unknown_name
+from visionkit.errors import InputError, PreemptedError, RunError, expected, install_extra, unknown_name
 from visionkit.printable import printable
 from visionkit.rng import keyed_seed
 from visionkit.run.command_line import flag_names, parse
@@ -201,7 +201,7 @@ def _open_study(out: Path) -> Study:
         import optuna
     except ImportError as error:
         raise InputError(
-            'A sweep needs Optuna, which is not installed: pip install ".[sweep]" in the checkout.'
+            f"A sweep needs Optuna, which is not installed. Run: {install_extra('sweep')}."
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)

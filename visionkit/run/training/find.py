@@ -18,6 +18,7 @@ from lightning.pytorch.tuner.tuning import Tuner
 from visionkit.compare.report.plot_style import INK, MUTED, name_axes, new_figure, to_png
 from visionkit.data.datamodule import DataModule
 from visionkit.errors import InputError, RunError
+from visionkit.files import write_text
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import find_processes, is_first
 from visionkit.run.requests import requests
@@ -151,11 +152,10 @@ def _trainer(
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([header, *rows])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(header)
-        writer.writerows(rows)
+    write_text(path, table.getvalue())
 
 
 def _draw(rates: Sequence[float], losses: Sequence[float], best: float | None, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def write_data_file(folder: Path, splits: Splits) -> str:
         for other in sorted(folder.parent.glob(f"*/{CARD_FILE}")):
             if read_card(other.parent).get("key") == key:
                 if other.parent != folder:
-                    shutil.copyfile(other, folder / CARD_FILE)
+                    write_text(folder / CARD_FILE, other.read_text(encoding="utf-8"))
                 return ""
         write_text(folder / CARD_FILE, json.dumps(data_card(splits), indent=1) + "\n")
     except Exception as error:
