@@ -223,6 +223,10 @@ def test_extras_are_installed_from_the_checkout() -> None:
             assert set(names.split(",")) <= {*extras, "NAME"}, f"{file}: {names}"
             named |= set(names.split(","))
     assert {"demo", "export", "cluster", "java-scores", "loggers", "fast"} <= named
+    rows = re.findall(
+        r"^\| `([\w-]+)` \|", (ROOT / "docs/how-to/install.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert set(rows) >= extras
     assert install_extra("export") == 'pip install ".[export]" in a checkout of visionkit'
 
 
