@@ -85,11 +85,11 @@ Rule = Callable[[Path], list[str]]
 
 @cache
 def parse(package: Path) -> Tree:
-    """Every module below `package` by its path relative to it."""
+    """Every module below `package`, by its path relative to it; not `__main__.py`, which only starts."""
     return {
         path.relative_to(package).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
         for path in sorted(package.rglob("*.py"))
-        if "_recipes" not in path.parts
+        if "_recipes" not in path.parts and path.name != "__main__.py"
     }
 
 

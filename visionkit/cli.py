@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "ls": (listing.main, "list backbones, recipes or data sets, by pattern"),
-    "describe": (describe.main, "say what a backbone is, before building it"),
+    "describe": (describe.main, "say what a backbone, a run or an exported file is"),
     "cp": (copy.main, "copy a recipe into a file of your own"),
     "run": (run.main, "run a recipe, with its own flags"),
     "compare": (compare.main, "put finished runs side by side: table, report.html, comparison.json"),

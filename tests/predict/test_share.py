@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+import sys
 
 import pytest
 import timm
@@ -18,7 +20,7 @@ from visionkit import cli, tasks
 from visionkit.backbones import create_backbone
 from visionkit.backbones.sources.trained import published_config
 from visionkit.errors import DataError, InputError, RunError
-from visionkit.predict import load, publish, timm_weights
+from visionkit.predict import describe_trained, load, publish, timm_weights
 from visionkit.tasks import Classifier
 
 FILES = ("README.md", "config.json", "learning-curves.png", "model.safetensors")
@@ -249,3 +251,25 @@ def test_push_and_fetch_through_the_hub_of_the_library(tmp_path, monkeypatch):
 def test_init_backbone_is_the_same_network(published):
     task = small_task("Captioner", CUT, init=str(published[0]))
     assert "backbone from model.safetensors of ants, a Classifier" in task.init_note
+
+
+def test_what_was_trained_is_described_without_its_network(runs, published, tmp_path, capsys, monkeypatch):
+    checkpoint = runs[0] / "pretrained-f1-s0" / "checkpoints" / "best.ckpt"
+    run, alone, folder = (describe_trained(path) for path in (runs[0], checkpoint, published[0]))
+    assert run["chosen"].startswith("pretrained-f1-s0: the best of 2")
+    for described in (run, alone, folder):
+        assert (described["task"], described["backbone"]) == ("Classifier", runs[1].hparams["backbone"])
+        assert described["classes"] == list(NAMES)
+    monkeypatch.setattr(sys, "argv", ["visionkit", "describe", str(runs[0]), "--json"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("visionkit", run_name="__main__")
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(run))
+    assert cli.main(["describe", "runs/none"]) == 2
+    assert "Nor is there a run or a file" in capsys.readouterr().err
+    torch.save({"state_dict": {}}, tmp_path / "weights.ckpt")
+    for path, reason in (
+        (tmp_path / "weights.ckpt", "names none"),
+        (tmp_path / "no.ckpt", "neither on this disk"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            describe_trained(path)

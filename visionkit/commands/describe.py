@@ -1,27 +1,33 @@
-"""`visionkit describe`: what a backbone or an exported file is, without building it."""
+"""`visionkit describe`: what a backbone, a run or an exported file is, without building it."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from visionkit.commands.arguments import VerbParser
+from visionkit.errors import InputError
 from visionkit.files import to_plain
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Describe one backbone or one exported file."""
+    """Describe one backbone, run or exported file."""
     parser = VerbParser(
         "describe",
-        "Say what a backbone is before building it: levels, parameters, weights, licence, mean and std; or\n"
-        "what an exported file is: task, inputs, outputs, classes, how it was checked, its weights' licence.",
-        epilog="examples:\n  visionkit describe timm/resnet50\n  visionkit describe runs/pets/model.onnx",
+        "Say what a backbone is before building it: levels, parameters, weights, licence, mean and std;\n"
+        "what a run or a checkpoint is: task, backbone, init, classes, data, metrics; or what an exported\n"
+        "file is: task, inputs, outputs, classes, how it was checked, its weights' licence.",
+        epilog="examples:\n  visionkit describe timm/resnet50\n  visionkit describe runs/pets\n"
+        "  visionkit describe runs/pets/model.onnx",
     )
-    parser.add_argument("name", help="as in `visionkit ls backbones`, or a .onnx, .pt2 or .safetensors file")
+    parser.add_argument(
+        "name", help="as in `visionkit ls backbones`; or a run, a checkpoint or an exported file"
+    )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     args = parser.parse(argv)
     table = _described(args.name)
@@ -36,13 +42,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _described(name: str) -> dict[str, Any]:
-    if name.endswith((".onnx", ".pt2", ".safetensors")):
-        from visionkit.predict.export import describe_file
+    if Path(name).exists() or Path(name).suffix in (".onnx", ".pt2", ".safetensors", ".ckpt"):
+        from visionkit.predict.describe import describe_trained
 
-        return describe_file(name)
+        return describe_trained(name)
     from visionkit.backbones import describe_backbone
 
-    table: dict[str, Any] = to_plain(describe_backbone(name))
+    try:
+        table: dict[str, Any] = to_plain(describe_backbone(name))
+    except InputError as error:
+        raise InputError(f"{error} Nor is there a run or a file of this name on this disk.") from None
     return table
 
 

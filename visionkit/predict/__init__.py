@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from visionkit.predict.describe import describe_trained
     from visionkit.predict.evaluation.evaluate import evaluate
     from visionkit.predict.evaluation.result import Evaluation
     from visionkit.predict.loaded import Loaded, load_task
@@ -18,6 +19,7 @@ __all__ = [
     "Loaded",
     "Predictor",
     "Result",
+    "describe_trained",
     "evaluate",
     "load",
     "load_task",
@@ -30,6 +32,7 @@ _HOME = {
     "Loaded": "loaded",
     "Predictor": "predictor",
     "Result": "result",
+    "describe_trained": "describe",
     "evaluate": "evaluation.evaluate",
     "load": "predictor",
     "load_task": "loaded",
