@@ -1,4 +1,4 @@
-"""Whether runs may be compared: everything but init, seed, fold and fraction has to be the same.
+"""Whether runs may be compared: everything but init, seed, fold, fraction and schedule has to be the same.
 
 He, Girshick and Dollár (arXiv 1811.08883) set the rules: one norm and one schedule for both arms.
 What an init implies (what is frozen, how fast the backbone moves) may differ between arms, never inside one.
@@ -16,16 +16,16 @@ from visionkit.compare.run_record import RunRecord
 from visionkit.config import flatten
 from visionkit.errors import InputError, nearest
 
-__all__ = ["require_alike", "unlike"]
+__all__ = ["BY_RECORD", "require_alike", "unlike"]
 
 Value = Callable[[RunRecord], Any]
 Group = Callable[[RunRecord], Hashable]
-# Not compared as settings: init, seed, fraction and fold are what varies, data count by their fingerprint.
-BY_RECORD = frozenset({"init", "seeds", "fractions", "folds", "data"})
+# Not compared as settings: these are what varies (data count by their fingerprint).
+BY_RECORD = frozenset({"init", "seeds", "fractions", "folds", "schedules", "data"})
 
 
 def unlike(records: Sequence[RunRecord], *, allow: Iterable[str] = ()) -> tuple[list[str], list[str]]:
-    """Return what differs between runs beyond init, seed and fraction.
+    """Return what differs between runs beyond init, seed, fold, fraction and schedule.
 
     Args:
         records: The runs.
@@ -64,7 +64,7 @@ def require_alike(records: Sequence[RunRecord], *, allow: Iterable[str] = ()) ->
         allow: Dotted names that may differ.
 
     Raises:
-        InputError: Runs differ in more than init, seed and fraction; names each field and both values.
+        InputError: Runs differ in more than these; names each field and both values.
     """
     forbidden, allowed = unlike(records, allow=allow)
     if forbidden:
@@ -93,10 +93,10 @@ def _compared(records: Sequence[RunRecord]) -> Iterator[tuple[str, Value, Group]
         yield "data.fingerprint", partial(_fingerprint, name), group
     yield "folds", lambda record: (record.result["config"].get("folds") or [0])[0], _all
     yield "data.classes", lambda record: record.result["data"].get("classes"), _all
-    groups: dict[str, Group] = {"norm": _all, "schedule": _same_fraction}
+    groups: dict[str, Group] = {"norm": _all, "schedule": _same_length}
     for name in _names(records, _equal):
         yield f"equal.{name}", partial(_held_equal, name), groups.get(name, _same_draws)
-    yield "images_seen", _planned, _same_fraction
+    yield "images_seen", _planned, _same_length
 
 
 def _all(record: RunRecord) -> Hashable:
@@ -107,8 +107,8 @@ def _same_init(record: RunRecord) -> Hashable:
     return record.init
 
 
-def _same_fraction(record: RunRecord) -> Hashable:
-    return record.fraction
+def _same_length(record: RunRecord) -> Hashable:
+    return record.fraction, record.schedule
 
 
 def _same_draws(record: RunRecord) -> Hashable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.compatibility import BY_RECORD
 from visionkit.compare.report.value_text import value_text
 from visionkit.compare.run_record import RunRecord
 from visionkit.config import flatten
@@ -64,7 +65,8 @@ def _data(comparison: Comparison) -> str:
 
 
 def _length(comparison: Comparison) -> str:
-    schedules = {r.fraction: (r.result.get("equal") or {}).get("schedule") for r in comparison.records}
+    shortest = [r for r in comparison.records if r.schedule == comparison.schedules[0]]
+    schedules = {r.fraction: (r.result.get("equal") or {}).get("schedule") for r in shortest}
     known = {fraction: each for fraction, each in schedules.items() if isinstance(each, dict)}
     if len(known) < len(schedules):  # of another program
         return "".join(f"{each}." for each in dict.fromkeys(schedules.values()) if each)
@@ -74,7 +76,9 @@ def _length(comparison: Comparison) -> str:
     epochs = {each["epochs"] for each in known.values()}
     update = next(iter(known.values()))["global_batch"]
     length = f", {min(epochs)} epoch{'s' * (min(epochs) != 1)}" if len(epochs) == 1 else ""
-    return f"Planned for {seen}{length}, {update} an update."
+    others = [f"{schedule}x" for schedule in comparison.schedules[1:]]
+    longer = f" (schedule {comparison.schedules[0]}x; also {', '.join(others)})" if others else ""
+    return f"Planned for {seen}{length}{longer}, {update} an update."
 
 
 def _learning(config: dict[str, Any], equal: dict[str, Any]) -> str:
@@ -128,9 +132,7 @@ def _arm_settings(comparison: Comparison, record: RunRecord) -> list[str]:
     """Return the settings of the role "arm" that are not the same in all arms."""
     tables = [flatten(each.result["config"]) for each in comparison.records]
     roles = record.result["roles"]
-    names = [
-        name for name, role in roles.items() if role == "arm" and name not in ("init", "seeds", "fractions")
-    ]
+    names = [name for name, role in roles.items() if role == "arm" and name not in BY_RECORD]
     mine = flatten(record.result["config"])
     return [
         f"{name} {value_text(mine.get(name))}"

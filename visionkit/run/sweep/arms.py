@@ -1,4 +1,4 @@
-"""All runs of a recipe: every init, seed and fraction in a folder of its own, then the comparison."""
+"""All runs of a recipe: every init, seed, fraction and schedule in its own folder, then the comparison."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from visionkit.run.feedback.board import Board
     from visionkit.run.sweep.jobs import Job, Placement
 
-__all__ = ["each_run", "run_recipe"]
+__all__ = ["each_run", "run_name", "run_recipe"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 # What these settings may be instead of a path.
@@ -35,26 +35,37 @@ WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "both")}
 
 
 def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
-    """Yield `(config of one run, its folder)` for every fraction, seed, fold and init, arms side by side.
+    """Yield `(config of one run, its folder)` for every fraction, schedule, seed, fold and init.
+
+    Arms are side by side, and short schedules come first.
 
     Raises:
         InputError: A setting is outside its limits, or a list is empty.
     """
     check_limits(config)
-    if not config.seeds or not config.fractions:
-        raise InputError("Expected at least one seed and one fraction. Use --seeds 0 --fractions 1.")
+    if not config.seeds or not config.fractions or not config.schedules:
+        raise InputError(
+            "Expected at least one seed, fraction and schedule. Use --seeds 0 --fractions 1 --schedules 1."
+        )
     fraction_of: dict[Path, float] = {}
-    for fraction in config.fractions:
-        for seed in config.seeds:
-            for folds, init in itertools.product(config.runs_of_folds(), config.arms()):
-                name = Path(init).name if Path(init).is_dir() else Path(init).stem
-                name += f"-f{fraction:g}-s{seed}" + (f"-k{folds[1]}" if folds else "")
-                folder = Path(config.out) / name
-                other = fraction_of.setdefault(folder, fraction)
-                if other != fraction:
-                    raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
-                one = {"init": init, "seeds": [seed], "fractions": [fraction], "folds": folds}
-                yield dataclasses.replace(config, **one), folder  # type: ignore[arg-type]
+    axes = (config.fractions, sorted(config.schedules), config.seeds, config.runs_of_folds(), config.arms())
+    for fraction, schedule, seed, folds, init in itertools.product(*axes):
+        one = dataclasses.replace(
+            config, init=init, seeds=[seed], fractions=[fraction], schedules=[schedule], folds=folds
+        )
+        folder = Path(config.out) / run_name(one)
+        other = fraction_of.setdefault(folder, fraction)
+        if other != fraction:
+            raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
+        yield one, folder
+
+
+def run_name(one: RunConfig) -> str:
+    """Return the name of the folder of one run: "scratch-f0.1-x4-s0-k3"; x1 is left out."""
+    init, schedule = Path(one.init), one.schedules[0]
+    name = f"{init.name if init.is_dir() else init.stem}-f{one.fractions[0]:g}"
+    name += f"-x{schedule}" if schedule > 1 else ""
+    return f"{name}-s{one.seeds[0]}" + (f"-k{one.folds[1]}" if one.folds else "")
 
 
 def run_recipe(
@@ -151,7 +162,9 @@ def _make_board(
     from visionkit.run.processes.launcher import is_first
 
     # With `images` a run trains as long with any fraction of the data.
-    amounts = {folder.name: 1.0 if one.images else one.fractions[0] for one, folder in runs}
+    amounts = {
+        folder.name: one.schedules[0] * (1.0 if one.images else one.fractions[0]) for one, folder in runs
+    }
     return Board(
         {job.folder.name: amounts[job.folder.name] for job in todo},
         titles={job.folder.name: job.title for job in todo} if jobs > 1 else None,
@@ -240,6 +253,8 @@ def _describe(config: RunConfig, count: int) -> str:
         parts.append(f"folds {' '.join(map(str, named))} of {count}" if named else f"{count} folds")
     if config.fractions != [1.0]:
         parts.append(f"fractions {' '.join(f'{fraction:g}' for fraction in config.fractions)}")
+    if config.schedules != [1]:
+        parts.append(f"schedules {' '.join(map(str, sorted(config.schedules)))}")
     what = f"{count} run{'s' * (count > 1)} ({', '.join(parts)})"
     return f"{what} in {config.out}. Loading libraries and data."
 

@@ -373,6 +373,7 @@ def _identity(config: RunConfig, data: DataModule, plan: ScheduleLength) -> dict
         "seeds": config.seeds[:1],
         "fractions": config.fractions[:1],
         "folds": config.folds,
+        "schedules": config.schedules[:1],
         "classes": facts["classes"],
         "images in all": plan.images,
         "init": portable_init(config.init),
