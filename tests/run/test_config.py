@@ -18,8 +18,8 @@ from visionkit.config import OptimConfig, TransferConfig, check_limits, roles
 from visionkit.errors import InputError
 from visionkit.run.command_line import flag_names, parse, read_config
 from visionkit.run.config import RunConfig, setting, to_dict
-from visionkit.run.sweep.arms import each_run
 from visionkit.run.sweep.launch import launch
+from visionkit.run.sweep.runs import each_run
 from visionkit.task_config import SceneConfig, SelfCritical
 
 RECIPES = ("caption", "classify", "compare", "detect", "segment")

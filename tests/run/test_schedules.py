@@ -19,7 +19,7 @@ from visionkit.config import roles
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig
 from visionkit.run.resume import check_resume
-from visionkit.run.sweep.arms import each_run
+from visionkit.run.sweep.runs import each_run
 
 # At the end of each schedule, by arm; seeds differ by a hundredth.
 FINAL = {"pretrained": {1: 0.70, 2: 0.72, 4: 0.73}, "scratch": {1: 0.40, 2: 0.60, 4: 0.725}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from visionkit.compare.compatibility import require_alike
 from visionkit.compare.curves import Curve, ImagesToReach, images_to_reach, mean_curve, mean_lead
 from visionkit.compare.low_data import LowData, low_data
+from visionkit.compare.rate_choice import RateChoice, drop_superseded, read_choices
 from visionkit.compare.run_record import RunRecord, arm_name, find_runs
 from visionkit.compare.run_selection import (
     environment_notes,
@@ -112,6 +112,7 @@ class Comparison:
         low_data: The fraction of the data with which each arm matches the baseline, at the longest schedule;
             empty with one fraction.
         over_schedules: Each other arm and the baseline over schedules, for each fraction.
+        rates: The learning rates that each arm tried on validation, and the best; empty without `lrs`.
         equal: What was held equal, as the runs recorded it.
         allowed: Differences in other settings than init, seed and fraction that were allowed by name.
         skipped: Folders that were left out, each with its reason.
@@ -130,6 +131,7 @@ class Comparison:
     contrasts: tuple[ArmDifference, ...]
     low_data: tuple[LowData, ...]
     over_schedules: tuple[OverSchedules, ...]
+    rates: tuple[RateChoice, ...]
     equal: dict[str, Any]
     allowed: tuple[str, ...]
     skipped: tuple[dict[str, str], ...]
@@ -220,6 +222,10 @@ def compare(
     if isinstance(folders, str | Path):
         folders = [folders]
     records, skipped = read_runs(find_runs(folders))
+    parents = dict.fromkeys(record.folder.parent for record in records)
+    rates = tuple(choice for parent in parents for choice in read_choices(parent))
+    records, dropped = drop_superseded(records, rates)
+    skipped += dropped
     if not records:
         named = "\n".join(f"  {item['folder']}: {item['reason']}" for item in skipped)
         raise InputError(f"No finished run to compare.\n{named}")
@@ -238,11 +244,15 @@ def compare(
         skipped += [{"folder": str(r.folder), "reason": r.unscored} for r in records if r.unscored]
         records = [record for record in records if not record.unscored]
     records.sort(key=run_order)
-    return _build(records, allowed, skipped, margin)
+    return _build(records, rates, allowed, skipped, margin)
 
 
 def _build(
-    records: list[RunRecord], allowed: list[str], skipped: list[dict[str, str]], margin: float | None
+    records: list[RunRecord],
+    rates: tuple[RateChoice, ...],
+    allowed: list[str],
+    skipped: list[dict[str, str]],
+    margin: float | None,
 ) -> Comparison:
     inits = {arm_name(record.init): record.init for record in records}
     if len(inits) < len({record.init for record in records}):
@@ -284,11 +294,13 @@ def _build(
             arms, fractions, at_longest, [c for c in contrasts if c.schedule == longest], monitor, mode
         ),
         over_schedules=compare_schedules(records, arms, fractions, margin),
+        rates=rates,
         equal=dict(largest.get("equal") or {}),
         allowed=tuple(allowed),
         skipped=tuple(skipped),
         notes=tuple(f"{r.folder.name}: {note}" for r in records for note in r.notes)
-        + environment_notes(records),
+        + environment_notes(records)
+        + tuple(choice.warning for choice in rates if choice.warning),
         records=tuple(records),
     )
 
@@ -299,7 +311,7 @@ def _runs_of(records: Sequence[RunRecord], arm: str, fraction: float, schedule: 
 
 def _cell(records: Sequence[RunRecord], monitor: str) -> Cell:
     names = [
-        n for n in records[0].result["metrics"] if all(_number(r, "metrics", n) is not None for r in records)
+        n for n in records[0].result["metrics"] if all(r.number("metrics", n) is not None for r in records)
     ]
     runs = tuple(record.curves.get(monitor, Curve((), ())) for record in records)
     return Cell(
@@ -372,15 +384,6 @@ def _low_data(
     return tuple(rows)
 
 
-def _number(record: RunRecord, *path: str) -> float | None:
-    value: Any = record.result
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def _measured(records: Sequence[RunRecord], *path: str) -> SeedStatistics | None:
-    values = [value for r in records if (value := _number(r, *path)) is not None]
+    values = [value for r in records if (value := r.number(*path)) is not None]
     return seed_statistics(values) if values else None

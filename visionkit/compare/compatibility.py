@@ -83,9 +83,13 @@ def _compared(records: Sequence[RunRecord]) -> Iterator[tuple[str, Value, Group]
     for name in ("task", "monitor"):
         yield name, partial(_entry, name), _all
     roles = _roles(records)
+    # Each arm has the best of the same rates, by a choice of its own for each fraction.
+    own_rates = all(_setting("lrs", record) for record in records)
+    if own_rates:
+        yield "lr", partial(_setting, "lr"), _same_rate
     for name in _names(records, _settings):
         role = roles.get(name, "identity")
-        if role != "free" and name not in BY_RECORD:
+        if role != "free" and name not in BY_RECORD and not (own_rates and name == "lr"):
             yield name, partial(_setting, name), _same_init if role == "arm" else _all
     for name in _names(records, _fingerprints):
         # The training part may depend on fraction and seed; what is scored on may not, but for its fold.
@@ -95,7 +99,8 @@ def _compared(records: Sequence[RunRecord]) -> Iterator[tuple[str, Value, Group]
     yield "data.classes", lambda record: record.result["data"].get("classes"), _all
     groups: dict[str, Group] = {"norm": _all, "schedule": _same_length}
     for name in _names(records, _equal):
-        yield f"equal.{name}", partial(_held_equal, name), groups.get(name, _same_draws)
+        value = partial(_held_equal, name, without=("lr",) if own_rates and name == "schedule" else ())
+        yield f"equal.{name}", value, groups.get(name, _same_draws)
     yield "images_seen", _planned, _same_length
 
 
@@ -109,6 +114,10 @@ def _same_init(record: RunRecord) -> Hashable:
 
 def _same_length(record: RunRecord) -> Hashable:
     return record.fraction, record.schedule
+
+
+def _same_rate(record: RunRecord) -> Hashable:
+    return record.init, record.fraction
 
 
 def _same_draws(record: RunRecord) -> Hashable:
@@ -139,8 +148,9 @@ def _equal(record: RunRecord) -> Mapping[str, Any]:
     return record.result.get("equal") or {}
 
 
-def _held_equal(name: str, record: RunRecord) -> Any:
-    return _equal(record).get(name)
+def _held_equal(name: str, record: RunRecord, *, without: Sequence[str] = ()) -> Any:
+    value = _equal(record).get(name)
+    return {k: v for k, v in value.items() if k not in without} if isinstance(value, dict) else value
 
 
 def _planned(record: RunRecord) -> Any:

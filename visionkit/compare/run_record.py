@@ -107,6 +107,15 @@ class RunRecord:
         known = all(isinstance(count, int) for count in (seen, planned))
         return f"{seen:,} of {planned:,} images" if known else "length unknown"
 
+    def number(self, *path: str) -> float | None:
+        """Return a finite number of `result.json` by the names that lead to it; None where there is none."""
+        value: Any = self.result
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return float(value)
+
     @property
     def train_size(self) -> int | None:
         """Return the number of training images that this run drew from; None if `result.json` has none."""

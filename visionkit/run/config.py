@@ -121,6 +121,14 @@ class RunConfig:
         0, "stop after this many validations without a better score; 0: never", group="training", min=0
     )
     lr: float = setting(1e-3, "peak learning rate of the head", group="training", above=0)
+    lrs: list[float] = setting(
+        [],
+        "try these rates first, and give each arm its best on validation",
+        group="training",
+        role="free",
+        above=0,
+        unique=True,
+    )
     optim: OptimConfig = setting(OptimConfig(), "optimiser and schedule", group="training")
     seeds: list[int] = setting(
         [0, 1], "one run for each", group="training", role="arm", min=0, max=2**32 - 1, unique=True
