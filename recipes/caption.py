@@ -185,7 +185,7 @@ VARIANTS = (show_and_tell, show_attend_tell, att2in_scst, words, finetune_cnn)
 
 
 def main(config: Config) -> Path:
-    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    """Run every combination that `config` spans, then compare them; return the folder of it all."""
     from visionkit.run import run_recipe
 
     config.out, vectors = config.out or "runs/caption", config.vectors

@@ -117,7 +117,7 @@ VARIANTS = (linear_probe, low_data, strong)
 
 
 def main(config: Config) -> Path:
-    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    """Run every combination that `config` spans, then compare them; return the folder of it all."""
     from visionkit.run import run_recipe
 
     config.out = config.out or "runs/classify"

@@ -158,7 +158,7 @@ VARIANTS = (architecture_matters, cityscapes_80k, low_data, voc12aug_20k)
 
 
 def main(config: Config) -> Path:
-    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    """Run every combination that `config` spans, then compare them; return the folder of it all."""
     from visionkit.run import run_backbones, run_recipe
 
     config.out, paths = config.out or "runs/segment", ("data", "init", "classes")

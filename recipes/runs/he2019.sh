@@ -6,11 +6,11 @@
 #   pretrained   40.3  40.8  40.9  40.9  41.1
 # Norms are "sync" here, in both arms, because there are no group-norm weights of this network to start from;
 # with them a public reproduction from scratch read 40.7 (6x, Faster R-CNN, group norms). Not yet run on a cluster.
-# usage: recipes/runs/he2019.sh COCO_FOLDER SCHEDULE [more flags]
+# usage: recipes/runs/he2019.sh COCO_FOLDER "SCHEDULES" [more flags], such as coco/ "2 3 4 5 6"
 set -euo pipefail
-coco=${1:?"usage: $0 COCO_FOLDER SCHEDULE [more flags]"}
-times=${2:?"usage: $0 COCO_FOLDER SCHEDULE [more flags]"}
+coco=${1:?"usage: $0 COCO_FOLDER SCHEDULES [more flags]"}
+read -ra times <<< "${2:?"usage: $0 COCO_FOLDER SCHEDULES [more flags]"}"
 shift 2
-torchrun --nproc-per-node "${GPUS:-8}" recipes/detect.py --variant he2019 --schedule "$times" \
+torchrun --nproc-per-node "${GPUS:-8}" recipes/detect.py --variant he2019 --schedules "${times[@]}" \
   --data "$coco" --backbone timm/resnet50.tv_in1k --init both --seeds 0 --rcnn.masks true \
-  --devices "${GPUS:-8}" --batch_size 2 --workers 6 --rcnn.proposals_train 2000 --rcnn.proposals_eval 1000 --out "runs/he2019-${times}x" "$@"
+  --devices "${GPUS:-8}" --batch_size 2 --workers 6 --rcnn.proposals_train 2000 --rcnn.proposals_eval 1000 --out runs/he2019 "$@"

@@ -99,14 +99,14 @@ def command(root, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "count"), [("caption", 30), ("classify", 61), ("detect", 21), ("segment", 15)]
+    ("recipe", "count"), [("caption", 30), ("classify", 62), ("detect", 20), ("segment", 15)]
 )
 def test_every_setting_of_a_recipe_continues_a_run_as_its_role_says(recipe, count, command, tmp_path):
     config = __import__(recipe).Config
     table, out = roles(config), tmp_path / "runs"
     # What all recipes share is walked with classify.py; another init, seed or fraction is another folder.
     left_out = set() if recipe == "classify" else set(roles(__import__("classify").Config))
-    left_out |= {"out", "init", "seeds", "fractions", "folds"}
+    left_out |= {"out", "init", "seeds", "fractions", "folds", "schedules"}
     values = {
         name: text.format(tmp=tmp_path) for name, text in settings(config()).items() if name not in left_out
     }
@@ -136,17 +136,24 @@ def test_every_setting_of_a_recipe_continues_a_run_as_its_role_says(recipe, coun
         assert len(re.findall(r"--[\w.]+ was ", output)) == len(changes), (names, output)
 
 
-def test_another_init_seed_fraction_or_fold_is_another_run_of_the_same_folder(command, tmp_path):
+def test_another_init_seed_fraction_fold_or_schedule_is_another_run_of_the_same_folder(command, tmp_path):
     folders = set()
     for flag, value in (
         ("--init", "pretrained"),
         ("--seeds", "7"),
         ("--fractions", "0.5"),
         ("--folds", "5 3"),
+        ("--schedules", "4"),
     ):
         assert command("classify", flag, *value.split(), out=tmp_path)[0] == 130
         folders |= {path.name for path in tmp_path.iterdir()}
-    assert folders == {"pretrained-f1-s0", "scratch-f1-s7", "scratch-f0.5-s0", "scratch-f1-s0-k3"}
+    assert folders == {
+        "pretrained-f1-s0",
+        "scratch-f1-s7",
+        "scratch-f0.5-s0",
+        "scratch-f1-s0-k3",
+        "scratch-f1-x4-s0",
+    }
 
 
 def test_a_comparison_reports_machine_settings_and_ignores_free_ones(tmp_path):

@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     parser = VerbParser(
         "compare",
         "Put finished runs side by side: who wins, by how much, how much sooner, how little data.\n"
-        "Refuses runs that differ in more than init, seed and fraction.",
+        "Refuses runs that differ in more than init, seed, fold, fraction and schedule.",
         epilog="examples:\n  visionkit compare runs/compare\n  visionkit compare runs/a runs/b --out runs/ab"
         "\n  visionkit compare runs/sweep --by lr optim.weight_decay",
     )
@@ -33,6 +33,9 @@ def main(argv: Sequence[str]) -> int:
         metavar="NAME",
         help="a table of runs that differ in it on purpose (lr)",
     )
+    parser.add_argument(
+        "--margin", type=float, help="scores as close as this are equal (default: that of the runs, 0.01)"
+    )
     args = parser.parse(argv)
     if args.by:
         return _print_table(args.folders, args.by, args.allow, args.out)
@@ -40,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     from visionkit.compare.report.report import write_report
     from visionkit.compare.summary import print_summary
 
-    comparison = compare(args.folders, allow=args.allow)
+    comparison = compare(args.folders, allow=args.allow, margin=args.margin)
     print_summary(comparison)
     if args.out:
         sys.stdout.write(f"\nreport  {write_report(comparison, Path(args.out))}\n")

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionkit.compare.comparison import arm_name, read_runs
-from visionkit.compare.compatibility import unlike
-from visionkit.compare.run_record import RunRecord, find_runs
+from visionkit.compare.compatibility import BY_RECORD, unlike
+from visionkit.compare.number_text import format_statistics, percent
+from visionkit.compare.run_record import RunRecord, arm_name, find_runs
+from visionkit.compare.run_selection import read_runs
 from visionkit.compare.statistics import SeedStatistics, seed_statistics
-from visionkit.compare.summary import format_statistics
 from visionkit.config import flatten
 from visionkit.errors import InputError, unknown_name
 from visionkit.files import write_text, writing
@@ -21,7 +21,7 @@ from visionkit.printable import printable
 
 __all__ = ["SettingRow", "SettingTable", "compare_by"]
 
-Key = tuple[tuple[str, ...], str, float]
+Key = tuple[tuple[str, ...], str, float, int]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class SettingRow:
         values: The values of the settings, as text.
         arm: The arm.
         fraction: Fraction of the training data.
+        schedule: How many times the base length the runs trained.
         runs: How many runs, over seeds and folds.
         best: The monitored score of the best validation; None where nothing was scored.
         last: That of the last validation.
@@ -43,6 +44,7 @@ class SettingRow:
     values: tuple[str, ...]
     arm: str
     fraction: float
+    schedule: int
     runs: int
     best: SeedStatistics | None
     last: SeedStatistics | None
@@ -73,11 +75,13 @@ class SettingTable:
         """Return the table as text: a header, then a line a row."""
         test = f"test/{self.monitor.partition('/')[2]} (best)"
         scores = [f"{self.monitor} (best)", f"{self.monitor} (last)", test]
-        lines = [[*self.by, "arm", "data", "runs", *scores, "images", "stopped early"]]
+        lines = [[*self.by, "arm", "data", "schedule", "runs", *scores, "images", "stopped early"]]
         for row in self.rows:
             values = [format_statistics(value) for value in (row.best, row.last, row.test)]
             values += [format_statistics(row.images, 0), str(row.stopped_early or "")]
-            lines.append([*row.values, row.arm, f"{100 * row.fraction:.3g}%", str(row.runs), *values])
+            lines.append(
+                [*row.values, row.arm, percent(row.fraction), f"{row.schedule}x", str(row.runs), *values]
+            )
         return lines
 
     def text(self, *, width: int = 140) -> str:
@@ -123,7 +127,7 @@ class SettingTable:
 def compare_by(
     folders: Iterable[str | Path], by: Sequence[str], *, allow: Iterable[str] = ()
 ) -> SettingTable:
-    """Return a table of finished runs that differ in the settings `by`, and in init, seed, fold and fraction.
+    """Return a table of finished runs that differ in the settings `by`, and in what tells runs apart anyway.
 
     What follows from a setting (the schedule from its rate, the order from its batch) may differ with it, and
     is noted.
@@ -166,7 +170,7 @@ def _check_names(records: Sequence[RunRecord], by: Sequence[str]) -> None:
     for name in by:
         if name not in known:
             raise unknown_name("setting", name, known, hint="It is in --by.")
-        if name in ("init", "seeds", "fractions", "folds"):
+        if name in BY_RECORD - {"data"}:
             raise InputError(f"--by {name}: runs are told apart by it anyway. Name a setting such as lr.")
 
 
@@ -176,7 +180,7 @@ def _groups(records: Sequence[RunRecord], by: Sequence[str]) -> tuple[dict[Key, 
     for record in records:
         settings = flatten(record.result["config"])
         values = tuple(json.dumps(settings.get(name)) for name in by)  # exact: shown digits may be the same
-        group = groups.setdefault((values, arm_name(record.init), record.fraction), [])
+        group = groups.setdefault((values, arm_name(record.init), record.fraction, record.schedule), [])
         twin = next((other for other in group if other.draw == record.draw), None)
         if twin is None:
             group.append(record)
@@ -193,11 +197,12 @@ def _unscored(runs: Sequence[RunRecord], monitor: str) -> str:
 
 def _row(key: Key, runs: Sequence[RunRecord], monitor: str) -> SettingRow:
     test = f"test/{monitor.partition('/')[2]}"
-    values, arm, fraction = key
+    values, arm, fraction, schedule = key
     return SettingRow(
         tuple(_text(json.loads(value)) for value in values),
         arm,
         fraction,
+        schedule,
         runs=len(runs),
         best=_statistics([run.best.get(monitor) for run in runs]),
         last=_statistics([None if run.unscored else run.score for run in runs]),

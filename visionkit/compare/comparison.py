@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visionkit.compare.compatibility import require_alike, unlike
+from visionkit.compare.compatibility import require_alike
 from visionkit.compare.curves import Curve, ImagesToReach, images_to_reach, mean_curve, mean_lead
 from visionkit.compare.low_data import LowData, low_data
-from visionkit.compare.run_record import RunRecord, find_runs, read_run
+from visionkit.compare.rate_choice import RateChoice, drop_superseded, read_choices
+from visionkit.compare.run_record import RunRecord, arm_name, find_runs
+from visionkit.compare.run_selection import (
+    environment_notes,
+    read_runs,
+    reason_to_skip,
+    refuse_repeats,
+    run_order,
+)
+from visionkit.compare.schedules import OverSchedules, compare_schedules
 from visionkit.compare.statistics import Difference, SeedStatistics, difference, seed_statistics
-from visionkit.config import flatten
-from visionkit.errors import InputError, RunError
+from visionkit.errors import InputError
 from visionkit.files import finite, to_plain
 from visionkit.notices import Notice
 from visionkit.printable import printable_values
@@ -25,11 +33,12 @@ __all__ = ["ArmDifference", "Cell", "Comparison", "arm_name", "compare", "read_r
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm at one fraction of the training data, over its seeds.
+    """One arm at one fraction of the training data and one schedule, over its seeds.
 
     Args:
         arm: "pretrained", "scratch" or the name of a weights file.
         fraction: Fraction of the training data, in (0, 1].
+        schedule: How many times the base length its runs trained.
         train_size: Training images; None if the runs have no record of it.
         seeds: The seed of each run, ascending.
         folds: The fold of each run, in the same order; None without cross-validation.
@@ -45,6 +54,7 @@ class Cell:
 
     arm: str
     fraction: float
+    schedule: int
     train_size: int | None
     seeds: tuple[int, ...]
     folds: tuple[int | None, ...]
@@ -65,6 +75,7 @@ class ArmDifference:
         arm: The arm.
         baseline: The arm it is compared with.
         fraction: Fraction of the training data.
+        schedule: How many times the base length both trained.
         metrics: Arm minus baseline, for every metric that both have.
         best: The same for the validation metrics of the best weights.
         arm_reaches: When the arm's mean curve reached the baseline's final score.
@@ -75,6 +86,7 @@ class ArmDifference:
     arm: str
     baseline: str
     fraction: float
+    schedule: int
     metrics: dict[str, Difference]
     best: dict[str, Difference]
     arm_reaches: ImagesToReach
@@ -93,9 +105,14 @@ class Comparison:
         mode: Whether "max" or "min" of it is better.
         arms: The arms; the baseline is the last one.
         fractions: Fractions of the training data, ascending.
-        cells: One for each arm and fraction that has runs.
-        contrasts: The difference of every other arm to the baseline, for each fraction that both have.
-        low_data: The fraction of the data with which each arm matches the baseline; empty with one fraction.
+        schedules: Lengths of the runs as multiples of the base length, ascending.
+        cells: One for each arm, fraction and schedule that has runs.
+        contrasts: The difference of every other arm to the baseline, for each fraction and schedule that both
+            have.
+        low_data: The fraction of the data with which each arm matches the baseline, at the longest schedule;
+            empty with one fraction.
+        over_schedules: Each other arm and the baseline over schedules, for each fraction.
+        rates: The learning rates that each arm tried on validation, and the best; empty without `lrs`.
         equal: What was held equal, as the runs recorded it.
         allowed: Differences in other settings than init, seed and fraction that were allowed by name.
         skipped: Folders that were left out, each with its reason.
@@ -109,14 +126,38 @@ class Comparison:
     mode: str
     arms: tuple[str, ...]
     fractions: tuple[float, ...]
+    schedules: tuple[int, ...]
     cells: tuple[Cell, ...]
     contrasts: tuple[ArmDifference, ...]
     low_data: tuple[LowData, ...]
+    over_schedules: tuple[OverSchedules, ...]
+    rates: tuple[RateChoice, ...]
     equal: dict[str, Any]
     allowed: tuple[str, ...]
     skipped: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
     records: tuple[RunRecord, ...]
+
+    @property
+    def longest(self) -> int:
+        """Return the longest schedule that both an arm and the baseline have; the longest if none."""
+        return max((c.schedule for c in self.contrasts), default=self.schedules[-1])
+
+    def at(self, schedule: int) -> Comparison:
+        """Return the part of one schedule: its runs, cells and differences."""
+        if self.schedules == (schedule,):
+            return self
+        cells = tuple(c for c in self.cells if c.schedule == schedule)
+        return dataclasses.replace(
+            self,
+            arms=tuple(arm for arm in self.arms if any(c.arm == arm for c in cells)),
+            fractions=tuple(f for f in self.fractions if any(c.fraction == f for c in cells)),
+            schedules=(schedule,),
+            cells=cells,
+            contrasts=tuple(c for c in self.contrasts if c.schedule == schedule),
+            low_data=self.low_data if schedule == self.longest else (),
+            records=tuple(r for r in self.records if r.schedule == schedule),
+        )
 
     def cell(self, arm: str, fraction: float) -> Cell | None:
         """Return the cell of an arm at a fraction, or None where nothing was run."""
@@ -138,6 +179,7 @@ class Comparison:
                 "seed": record.seed,
                 "fold": record.fold,
                 "fraction": record.fraction,
+                "schedule": record.schedule,
                 "metrics": record.result["metrics"],
                 "best": record.best,
                 "images_seen": record.result["images_seen"],
@@ -160,14 +202,19 @@ class Comparison:
 
 
 def compare(
-    folders: Iterable[str | Path], *, allow: Iterable[str] = (), others: Iterable[str | Path] = ()
+    folders: Iterable[str | Path],
+    *,
+    allow: Iterable[str] = (),
+    others: Iterable[str | Path] = (),
+    margin: float | None = None,
 ) -> Comparison:
-    """Compare finished runs that differ in init, seed and fraction alone.
+    """Compare finished runs that differ in init, seed, fold, fraction and schedule alone.
 
     Args:
         folders: Run folders, or folders that hold run folders.
         allow: Dotted names of what else may differ ("lr"); recorded in the comparison.
         others: Run folders that are added if they can be compared with the first, else listed as skipped.
+        margin: How far apart scores may be and still count as equal; as the runs say if not given.
 
     Raises:
         InputError: A folder holds no run, no run is usable, or runs differ in more than they may.
@@ -175,16 +222,20 @@ def compare(
     if isinstance(folders, str | Path):
         folders = [folders]
     records, skipped = read_runs(find_runs(folders))
+    parents = dict.fromkeys(record.folder.parent for record in records)
+    rates = tuple(choice for parent in parents for choice in read_choices(parent))
+    records, dropped = drop_superseded(records, rates)
+    skipped += dropped
     if not records:
         named = "\n".join(f"  {item['folder']}: {item['reason']}" for item in skipped)
         raise InputError(f"No finished run to compare.\n{named}")
-    _refuse_repeats(records)
+    refuse_repeats(records)
     allowed = require_alike(records, allow=allow)
     more, unread = read_runs(sorted({Path(path).resolve() for path in others} - {r.folder for r in records}))
     known = {item["folder"] for item in skipped}
     skipped += [item for item in unread if item["folder"] not in known]
     for record in more:
-        reason = _reason_to_skip(records, record)
+        reason = reason_to_skip(records, record)
         if reason:
             skipped.append({"folder": str(record.folder), "reason": reason})
         else:
@@ -192,43 +243,17 @@ def compare(
     if any(not record.unscored for record in records):
         skipped += [{"folder": str(r.folder), "reason": r.unscored} for r in records if r.unscored]
         records = [record for record in records if not record.unscored]
-    records.sort(key=lambda r: (r.fraction, r.init, r.draw))
-    return _build(records, allowed, skipped)
+    records.sort(key=run_order)
+    return _build(records, rates, allowed, skipped, margin)
 
 
-def read_runs(folders: Iterable[Path]) -> tuple[list[RunRecord], list[dict[str, str]]]:
-    """Return the finished runs in their order, and the folder and the reason of each that is left out.
-
-    Args:
-        folders: Run folders.
-    """
-    records, skipped = [], []
-    for folder in folders:
-        try:
-            records.append(read_run(folder))
-        except RunError as error:
-            skipped.append({"folder": str(folder), "reason": str(error)})
-    records.sort(key=lambda r: (r.fraction, r.init, r.draw))
-    return records, skipped
-
-
-def _reason_to_skip(records: Sequence[RunRecord], record: RunRecord) -> str:
-    """Return why a run cannot be compared with others, or an empty text."""
-    for other in records:
-        if (other.init, other.draw, other.fraction) == (record.init, record.draw, record.fraction):
-            return f"has the init, seed, fold and fraction of {other.folder.name}"
-        if arm_name(other.init) == arm_name(record.init) and other.init != record.init:
-            return f"its weights file has the name of another arm's: {other.init}"
-    forbidden, _ = unlike([*records, record])
-    return f"another comparison: {forbidden[0]}" if forbidden else ""
-
-
-def arm_name(init: str) -> str:
-    """Return the name of an arm: its init, or the name of its weights file."""
-    return init if init in ("pretrained", "scratch") else Path(init).name or init
-
-
-def _build(records: list[RunRecord], allowed: list[str], skipped: list[dict[str, str]]) -> Comparison:
+def _build(
+    records: list[RunRecord],
+    rates: tuple[RateChoice, ...],
+    allowed: list[str],
+    skipped: list[dict[str, str]],
+    margin: float | None,
+) -> Comparison:
     inits = {arm_name(record.init): record.init for record in records}
     if len(inits) < len({record.init for record in records}):
         raise InputError(
@@ -237,23 +262,24 @@ def _build(records: list[RunRecord], allowed: list[str], skipped: list[dict[str,
     # The order of arms gives each its colour: pretrained first, files by name, scratch (the baseline) last.
     arms = tuple(sorted(inits, key=lambda arm: (arm == "scratch", arm != "pretrained", arm)))
     fractions = tuple(sorted({record.fraction for record in records}))
+    schedules = tuple(sorted({record.schedule for record in records}))
     monitor, mode = records[0].monitor
     cells = {
-        (arm, fraction): _cell(arm, fraction, chosen, monitor)
-        for fraction in fractions
-        for arm in arms
-        if (chosen := [r for r in records if arm_name(r.init) == arm and r.fraction == fraction])
+        key: _cell(chosen, monitor)
+        for key in itertools.product(arms, fractions, schedules)
+        if (chosen := _runs_of(records, *key))
     }
     baseline = arms[-1]
+    scored = {key for key, cell in cells.items() if monitor in cell.metrics}
     contrasts = tuple(
-        _arm_difference(cells[arm, fraction], cells[baseline, fraction], records, monitor, mode)
-        for fraction in fractions
+        _arm_difference(cells[arm, *key], cells[baseline, *key], records, monitor, mode)
+        for key in itertools.product(fractions, schedules)
         for arm in arms[:-1]
-        if all(
-            (name, fraction) in cells and monitor in cells[name, fraction].metrics for name in (arm, baseline)
-        )
+        if {(arm, *key), (baseline, *key)} <= scored
     )
     largest = records[-1].result
+    longest = max((c.schedule for c in contrasts), default=schedules[-1])
+    at_longest = {(arm, f): cell for (arm, f, schedule), cell in cells.items() if schedule == longest}
     return Comparison(
         task=str(largest["task"]),
         data=dict(largest["data"]),
@@ -261,25 +287,37 @@ def _build(records: list[RunRecord], allowed: list[str], skipped: list[dict[str,
         mode=mode,
         arms=arms,
         fractions=fractions,
-        cells=tuple(cells.values()),
+        schedules=schedules,
+        cells=tuple(sorted(cells.values(), key=lambda c: (c.fraction, c.schedule))),
         contrasts=contrasts,
-        low_data=_low_data(arms, fractions, cells, contrasts, monitor, mode) if contrasts else (),
+        low_data=_low_data(
+            arms, fractions, at_longest, [c for c in contrasts if c.schedule == longest], monitor, mode
+        ),
+        over_schedules=compare_schedules(records, arms, fractions, margin),
+        rates=rates,
         equal=dict(largest.get("equal") or {}),
         allowed=tuple(allowed),
         skipped=tuple(skipped),
-        notes=tuple(f"{r.folder.name}: {note}" for r in records for note in r.notes) + _environments(records),
+        notes=tuple(f"{r.folder.name}: {note}" for r in records for note in r.notes)
+        + environment_notes(records)
+        + tuple(choice.warning for choice in rates if choice.warning),
         records=tuple(records),
     )
 
 
-def _cell(arm: str, fraction: float, records: Sequence[RunRecord], monitor: str) -> Cell:
+def _runs_of(records: Sequence[RunRecord], arm: str, fraction: float, schedule: int) -> list[RunRecord]:
+    return [r for r in records if (arm_name(r.init), r.fraction, r.schedule) == (arm, fraction, schedule)]
+
+
+def _cell(records: Sequence[RunRecord], monitor: str) -> Cell:
     names = [
-        n for n in records[0].result["metrics"] if all(_number(r, "metrics", n) is not None for r in records)
+        n for n in records[0].result["metrics"] if all(r.number("metrics", n) is not None for r in records)
     ]
     runs = tuple(record.curves.get(monitor, Curve((), ())) for record in records)
     return Cell(
-        arm=arm,
-        fraction=fraction,
+        arm=arm_name(records[0].init),
+        fraction=records[0].fraction,
+        schedule=records[0].schedule,
         train_size=records[0].train_size,
         seeds=tuple(record.seed for record in records),
         folds=tuple(record.fold for record in records),
@@ -303,7 +341,7 @@ def _arm_difference(
     cell: Cell, base: Cell, records: Sequence[RunRecord], monitor: str, mode: str
 ) -> ArmDifference:
     def runs_of(cell: Cell) -> list[RunRecord]:
-        return [r for r in records if arm_name(r.init) == cell.arm and r.fraction == cell.fraction]
+        return _runs_of(records, cell.arm, cell.fraction, cell.schedule)
 
     def by_draw(cell: Cell, name: str) -> dict[tuple[int, int], float]:
         return {r.draw: float(r.result["metrics"][name]) for r in runs_of(cell)}
@@ -317,6 +355,7 @@ def _arm_difference(
         arm=cell.arm,
         baseline=base.arm,
         fraction=cell.fraction,
+        schedule=cell.schedule,
         metrics={name: difference(by_draw(cell, name), by_draw(base, name)) for name in shared},
         best={name: difference(best_by_draw(cell, name), best_by_draw(base, name)) for name in shared_best},
         arm_reaches=images_to_reach(cell.curve, base.metrics[monitor].mean, mode=mode),
@@ -335,7 +374,7 @@ def _low_data(
 ) -> tuple[LowData, ...]:
     rows = []
     reference = cells.get((arms[-1], fractions[-1]))  # the baseline with the largest fraction
-    if reference is None or len(fractions) == 1:
+    if reference is None or len(fractions) == 1 or not contrasts:
         return ()
     for arm in arms[:-1]:
         scores = [(f, cells[arm, f].metrics[monitor].mean) for f in fractions if (arm, f) in cells]
@@ -345,38 +384,6 @@ def _low_data(
     return tuple(rows)
 
 
-def _refuse_repeats(records: Sequence[RunRecord]) -> None:
-    seen: dict[tuple[str, tuple[int, int], float], RunRecord] = {}
-    for record in records:
-        key = (record.init, record.draw, record.fraction)
-        other = seen.setdefault(key, record)
-        if other is not record:
-            raise InputError(
-                f"Two runs have init {key[0]}, seed {record.seed}"
-                f"{'' if record.fold is None else f', fold {record.fold}'} and fraction {key[2]:g}: "
-                f"{other.folder} and {record.folder}. A seed counts once: leave one of them out."
-            )
-
-
-def _environments(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    tables = [flatten(record.result.get("env") or {}) for record in records]
-    notes = []
-    for name in dict.fromkeys(name for table in tables for name in table):
-        values = list(dict.fromkeys(str(table.get(name)) for table in tables))
-        if len(values) > 1:
-            notes.append(f"environments differ in {name}: {', '.join(values)}")
-    return tuple(notes)
-
-
-def _number(record: RunRecord, *path: str) -> float | None:
-    value: Any = record.result
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def _measured(records: Sequence[RunRecord], *path: str) -> SeedStatistics | None:
-    values = [value for r in records if (value := _number(r, *path)) is not None]
+    values = [value for r in records if (value := r.number(*path)) is not None]
     return seed_statistics(values) if values else None

@@ -1,4 +1,4 @@
-"""Whether runs may be compared: everything but init, seed, fold and fraction has to be the same.
+"""Whether runs may be compared: everything but init, seed, fold, fraction and schedule has to be the same.
 
 He, Girshick and Dollár (arXiv 1811.08883) set the rules: one norm and one schedule for both arms.
 What an init implies (what is frozen, how fast the backbone moves) may differ between arms, never inside one.
@@ -16,16 +16,16 @@ from visionkit.compare.run_record import RunRecord
 from visionkit.config import flatten
 from visionkit.errors import InputError, nearest
 
-__all__ = ["require_alike", "unlike"]
+__all__ = ["BY_RECORD", "require_alike", "unlike"]
 
 Value = Callable[[RunRecord], Any]
 Group = Callable[[RunRecord], Hashable]
-# Not compared as settings: init, seed, fraction and fold are what varies, data count by their fingerprint.
-BY_RECORD = frozenset({"init", "seeds", "fractions", "folds", "data"})
+# Not compared as settings: these are what varies (data count by their fingerprint).
+BY_RECORD = frozenset({"init", "seeds", "fractions", "folds", "schedules", "data"})
 
 
 def unlike(records: Sequence[RunRecord], *, allow: Iterable[str] = ()) -> tuple[list[str], list[str]]:
-    """Return what differs between runs beyond init, seed and fraction.
+    """Return what differs between runs beyond init, seed, fold, fraction and schedule.
 
     Args:
         records: The runs.
@@ -64,7 +64,7 @@ def require_alike(records: Sequence[RunRecord], *, allow: Iterable[str] = ()) ->
         allow: Dotted names that may differ.
 
     Raises:
-        InputError: Runs differ in more than init, seed and fraction; names each field and both values.
+        InputError: Runs differ in more than these; names each field and both values.
     """
     forbidden, allowed = unlike(records, allow=allow)
     if forbidden:
@@ -83,9 +83,13 @@ def _compared(records: Sequence[RunRecord]) -> Iterator[tuple[str, Value, Group]
     for name in ("task", "monitor"):
         yield name, partial(_entry, name), _all
     roles = _roles(records)
+    # Each arm has the best of the same rates, by a choice of its own for each fraction.
+    own_rates = all(_setting("lrs", record) for record in records)
+    if own_rates:
+        yield "lr", partial(_setting, "lr"), _same_rate
     for name in _names(records, _settings):
         role = roles.get(name, "identity")
-        if role != "free" and name not in BY_RECORD:
+        if role != "free" and name not in BY_RECORD and not (own_rates and name == "lr"):
             yield name, partial(_setting, name), _same_init if role == "arm" else _all
     for name in _names(records, _fingerprints):
         # The training part may depend on fraction and seed; what is scored on may not, but for its fold.
@@ -93,10 +97,11 @@ def _compared(records: Sequence[RunRecord]) -> Iterator[tuple[str, Value, Group]
         yield "data.fingerprint", partial(_fingerprint, name), group
     yield "folds", lambda record: (record.result["config"].get("folds") or [0])[0], _all
     yield "data.classes", lambda record: record.result["data"].get("classes"), _all
-    groups: dict[str, Group] = {"norm": _all, "schedule": _same_fraction}
+    groups: dict[str, Group] = {"norm": _all, "schedule": _same_length}
     for name in _names(records, _equal):
-        yield f"equal.{name}", partial(_held_equal, name), groups.get(name, _same_draws)
-    yield "images_seen", _planned, _same_fraction
+        value = partial(_held_equal, name, without=("lr",) if own_rates and name == "schedule" else ())
+        yield f"equal.{name}", value, groups.get(name, _same_draws)
+    yield "images_seen", _planned, _same_length
 
 
 def _all(record: RunRecord) -> Hashable:
@@ -107,8 +112,12 @@ def _same_init(record: RunRecord) -> Hashable:
     return record.init
 
 
-def _same_fraction(record: RunRecord) -> Hashable:
-    return record.fraction
+def _same_length(record: RunRecord) -> Hashable:
+    return record.fraction, record.schedule
+
+
+def _same_rate(record: RunRecord) -> Hashable:
+    return record.init, record.fraction
 
 
 def _same_draws(record: RunRecord) -> Hashable:
@@ -139,8 +148,9 @@ def _equal(record: RunRecord) -> Mapping[str, Any]:
     return record.result.get("equal") or {}
 
 
-def _held_equal(name: str, record: RunRecord) -> Any:
-    return _equal(record).get(name)
+def _held_equal(name: str, record: RunRecord, *, without: Sequence[str] = ()) -> Any:
+    value = _equal(record).get(name)
+    return {k: v for k, v in value.items() if k not in without} if isinstance(value, dict) else value
 
 
 def _planned(record: RunRecord) -> Any:

@@ -14,7 +14,7 @@ from visionkit.compare.curves import Curve
 from visionkit.errors import InputError, RunError
 from visionkit.files import local_path
 
-__all__ = ["RunRecord", "find_runs", "read_run", "runs_inside"]
+__all__ = ["RunRecord", "arm_name", "find_runs", "read_run", "runs_inside"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "roles", "data", "status")
@@ -65,6 +65,11 @@ class RunRecord:
         return float(self.result.get("fraction", 1.0))
 
     @property
+    def schedule(self) -> int:
+        """Return how many times the base length the run trained; 1 where it has no record of it."""
+        return int(self.result.get("schedule") or 1)
+
+    @property
     def monitor(self) -> tuple[str, str]:
         """Return the name that decides, and whether "max" or "min" of it is better."""
         name, mode = self.result["monitor"]
@@ -102,12 +107,26 @@ class RunRecord:
         known = all(isinstance(count, int) for count in (seen, planned))
         return f"{seen:,} of {planned:,} images" if known else "length unknown"
 
+    def number(self, *path: str) -> float | None:
+        """Return a finite number of `result.json` by the names that lead to it; None where there is none."""
+        value: Any = self.result
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return float(value)
+
     @property
     def train_size(self) -> int | None:
         """Return the number of training images that this run drew from; None if `result.json` has none."""
         sizes = self.result["data"].get("sizes") or {}
         size = sizes.get("train")
         return None if size is None else int(size)
+
+
+def arm_name(init: str) -> str:
+    """Return the name of an arm: its init, or the name of its weights file."""
+    return init if init in ("pretrained", "scratch") else Path(init).name or init
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:

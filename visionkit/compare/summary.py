@@ -9,6 +9,10 @@ from collections.abc import Iterable
 
 from visionkit.compare.comparison import ArmDifference, Cell, Comparison, arm_name
 from visionkit.compare.curves import ImagesToReach
+from visionkit.compare.number_text import capitalized as _name
+from visionkit.compare.number_text import format_difference, format_statistics
+from visionkit.compare.number_text import percent as _percent
+from visionkit.compare.schedule_text import schedule_rows, schedule_sentences
 from visionkit.compare.statistics import Difference, SeedStatistics
 from visionkit.printable import printable
 
@@ -37,9 +41,11 @@ def headline(comparison: Comparison) -> list[str]:
     """Return the result in sentences: which arm wins, by how much, how early, with how little data.
 
     Args:
-        comparison: The runs; each arm is compared with the baseline at the largest fraction that both have.
+        comparison: The runs; each arm is compared with the baseline at the longest schedule and the largest
+            fraction that both have.
     """
     sentences = []
+    whole, comparison = comparison, comparison.at(comparison.longest)
     if all(record.unscored for record in comparison.records):
         where = comparison.data.get("name", "the data")
         return [
@@ -53,6 +59,7 @@ def headline(comparison: Comparison) -> list[str]:
             continue
         sentences += [_verdict(comparison, contrast), *_images_sentences(comparison, contrast)]
         sentences += _low_data_sentences(comparison, arm)
+    sentences += schedule_sentences(whole)
     if len(comparison.arms) == 1:
         cell = comparison.cells[-1]
         score = format_statistics(cell.metrics[comparison.monitor])
@@ -62,9 +69,9 @@ def headline(comparison: Comparison) -> list[str]:
         sentences.append("Run the other init to compare.")
     if any(record.fold is not None for record in comparison.records):
         sentences.append(FOLDS_NOTE)
-    early = [record.folder.name for record in comparison.records if record.stopped_early]
+    early = [record.folder.name for record in whole.records if record.stopped_early]
     if early:
-        count = f"{len(early)} of {len(comparison.records)} runs"
+        count = f"{len(early)} of {len(whole.records)} runs"
         sentences.append(f"Stopped early, before the planned length: {count} ({', '.join(early)}).")
     return sentences
 
@@ -72,10 +79,13 @@ def headline(comparison: Comparison) -> list[str]:
 def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
     """Return the table of one fraction: a header, then a row a quantity; columns are arms and differences.
 
+    Of runs of different length it is of the longest that both arms have.
+
     Args:
         comparison: The runs.
         fraction: One of `comparison.fractions`.
     """
+    comparison = comparison.at(comparison.longest)
     arms = [arm for arm in comparison.arms if comparison.cell(arm, fraction)]
     cells = [cell for arm in arms if (cell := comparison.cell(arm, fraction)) is not None]
     contrasts = [c for c in comparison.contrasts if c.fraction == fraction]
@@ -155,16 +165,22 @@ def summary_text(comparison: Comparison, *, width: int = 100, color: bool = Fals
 
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=color, highlight=False, emoji=False)
-    for fraction in comparison.fractions:
-        header, *rows = summary_rows(comparison, fraction)
-        table = Table(title=fraction_title(comparison, fraction), title_justify="left", box=box.SIMPLE)
+    whole, comparison = comparison, comparison.at(comparison.longest)
+    tables = [(fraction_title(comparison, f), summary_rows(comparison, f)) for f in comparison.fractions]
+    if len(whole.schedules) > 1:
+        tables += [
+            (f"Score over schedules, {_percent(row.fraction)} of the training data", schedule_rows(row))
+            for row in whole.over_schedules
+        ]
+    for title, (header, *rows) in tables:
+        table = Table(title=title, title_justify="left", box=box.SIMPLE)
         for idx, name in enumerate(header):
             table.add_column(Text(name), justify="left" if idx == 0 else "right")
         for row in rows:
             style = "bold" if row[0] == metric_label(comparison, comparison.monitor) else ""
             table.add_row(*map(Text, row), style=style)
         console.print(table)
-    for sentence in headline(comparison):
+    for sentence in headline(whole):
         console.print(Text(sentence))
     console.print(Text("mean ± sample sd over seeds; [95% interval of the difference]", style="dim"))
     console.print(Text(WEIGHTS_NOTE, style="dim"))
@@ -184,23 +200,6 @@ def print_summary(comparison: Comparison) -> None:
     sys.stdout.write(summary_text(comparison, width=width, color=terminal))
 
 
-def format_statistics(value: SeedStatistics | None, digits: int = 3) -> str:
-    """Return "mean ± sd", the mean alone for one seed, a dash for nothing."""
-    if value is None:
-        return "-"
-    text = f"{value.mean:,.{digits}f}"
-    return text if value.sd is None else f"{text} ± {value.sd:,.{digits}f}"
-
-
-def format_difference(value: Difference | None) -> str:
-    """Return the difference and its interval, "+0.318 [+0.250, +0.386]"."""
-    if value is None:
-        return "-"
-    if value.low is None or value.high is None:
-        return f"{value.mean:+.3f}"
-    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
-
-
 def format_images(reach: ImagesToReach) -> str:
     """Return the number of images at which a score was reached: "1,200", "at most 992" or "not reached"."""
     if reach.images is None:
@@ -213,7 +212,8 @@ def fraction_title(comparison: Comparison, fraction: float) -> str:
     """Return the title of one fraction's table: data, percentage, images."""
     sizes = [cell.train_size for cell in comparison.cells if cell.fraction == fraction and cell.train_size]
     images = f", {sizes[0]:,} training images" if sizes else ""
-    return f"{comparison.data.get('name', 'data')}, {_percent(fraction)} of the training data{images}"
+    length = "" if comparison.schedules == (1,) else f", schedule {comparison.longest}x"
+    return f"{comparison.data.get('name', 'data')}, {_percent(fraction)} of the training data{images}{length}"
 
 
 def _verdict(comparison: Comparison, contrast: ArmDifference) -> str:
@@ -316,11 +316,3 @@ def _runs(comparison: Comparison, count: int) -> str:
 
 def _each(numbers: Iterable[int]) -> str:
     return " ".join(str(number) for number in sorted(set(numbers)))
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g}%"
-
-
-def _name(arm: str) -> str:
-    return arm[:1].upper() + arm[1:] if arm in ("pretrained", "scratch") else arm

@@ -63,10 +63,10 @@ def setting(
 class RunConfig:
     """The settings that all recipes share; a recipe's own `Config` adds its task's.
 
-    `init`, `seeds`, `fractions` and `folds` span the runs: every combination is a run in a folder of its own
-    below `out`, resumable and comparable. The values of `init` are the arms of the comparison, as a trial has
-    arms: "pretrained" and "scratch" for "both". `images`, when not 0, is how long a run trains at any
-    fraction.
+    `init`, `seeds`, `fractions`, `folds` and `schedules` span the runs: every combination is a run in a
+    folder of its own below `out`, resumable and comparable. The values of `init` are the arms of the
+    comparison, as a trial has arms: "pretrained" and "scratch" for "both". `images`, when not 0, is how long
+    a run trains at any fraction; a schedule of 4 is a run four times as long, with its own warm-up and decay.
     """
 
     data: str = setting("scenes", "data set: a folder, a file, or 'scenes' (embedded)", group="data")
@@ -105,6 +105,14 @@ class RunConfig:
     )
     epochs: int = setting(6, "passes over the training split", group="training", min=1)
     images: int = setting(0, "train for this many images instead of epochs", group="training", min=0)
+    schedules: list[int] = setting(
+        [1],
+        "runs of this many times the length: 1 2 4 8",
+        group="training",
+        role="arm",
+        min=1,
+        unique=True,
+    )
     batch_size: int = setting(32, "images a step on each device", group="training", min=1)
     accumulate: int = setting(
         1, "steps whose gradients are added before an update", group="training", rare=True, min=1
@@ -113,6 +121,14 @@ class RunConfig:
         0, "stop after this many validations without a better score; 0: never", group="training", min=0
     )
     lr: float = setting(1e-3, "peak learning rate of the head", group="training", above=0)
+    lrs: list[float] = setting(
+        [],
+        "try these rates first, and give each arm its best on validation",
+        group="training",
+        role="free",
+        above=0,
+        unique=True,
+    )
     optim: OptimConfig = setting(OptimConfig(), "optimiser and schedule", group="training")
     seeds: list[int] = setting(
         [0, 1], "one run for each", group="training", role="arm", min=0, max=2**32 - 1, unique=True
@@ -161,7 +177,9 @@ class RunConfig:
     jobs: int = setting(
         0, "runs at a time on a CPU; 0: one a thread, 4 at most", group="machine", role="free", min=0
     )
-    compile: bool = setting(False, "compile the model (slow first step)", group="machine", role="machine")
+    compile: bool = setting(
+        False, "compile the model (slow first step)", group="machine", role="machine", rare=True
+    )
     recompute: bool = setting(
         False,
         "gradient checkpointing: less memory, more arithmetic",
@@ -178,6 +196,9 @@ class RunConfig:
     )
     validate_every: int = setting(
         0, "epochs between validations; 0: about 12 a run", group="output", role="machine", rare=True, min=0
+    )
+    margin: float = setting(
+        0.01, "scores as close as this count as equal", group="output", role="free", rare=True, above=0
     )
     logger: list[str] = setting(
         [],

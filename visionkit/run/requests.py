@@ -25,11 +25,13 @@ class Requests:
         find: Instead of training, look for these: names of `FINDERS`.
         callbacks: Callbacks besides those of the recipe, such as a pruner's.
         command: The command line, to which a finding is added as a flag.
+        test: Whether the test split is evaluated.
     """
 
     find: tuple[str, ...] = ()
     callbacks: tuple[Callback, ...] = ()
     command: tuple[str, ...] = ()
+    test: bool = True
 
 
 _NOW = [Requests()]
@@ -42,7 +44,11 @@ def requests() -> Requests:
 
 @contextmanager
 def asking(
-    *, find: Sequence[str] = (), callbacks: Sequence[Callback] = (), command: Sequence[str] = ()
+    *,
+    find: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+    command: Sequence[str] = (),
+    test: bool | None = None,
 ) -> Iterator[None]:
     """Ask something of every run inside the block; what is not given stays as asked around it.
 
@@ -50,10 +56,17 @@ def asking(
         find: See `Requests`.
         callbacks: See `Requests`.
         command: See `Requests`.
+        test: See `Requests`.
     """
-    given = {"find": tuple(find), "callbacks": tuple(callbacks), "command": tuple(command)}
-    changes = {name: value for name, value in given.items() if value}
-    _NOW.append(dataclasses.replace(_NOW[-1], **changes))  # type: ignore[arg-type]
+    now = _NOW[-1]
+    changed = dataclasses.replace(
+        now,
+        find=tuple(find) or now.find,
+        callbacks=tuple(callbacks) or now.callbacks,
+        command=tuple(command) or now.command,
+        test=now.test if test is None else test,
+    )
+    _NOW.append(changed)
     try:
         yield
     finally:

@@ -87,7 +87,10 @@ def _changes(config: RunConfig, folder: Path) -> dict[str, str]:
     path = folder / "config.yaml"
     if not path.exists():
         return {}
-    before = flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    # A setting that the folder's version did not have was as its default is.
+    before = flatten(to_dict(type(config)())) | flatten(
+        yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    )
     now = flatten(to_dict(config))
     return {
         name: f"--{name} was {before.get(name)!s}, is {value!s}"

@@ -22,7 +22,9 @@ from visionkit.watch.metrics_file import MetricsFile
 
 __all__ = ["RunFolder", "all_runs"]
 
-_RUN_NAME = re.compile(r"-f[0-9.e-]+-s[0-9]+(-k[0-9]+)?$")  # after the init, as `each_run` names folders
+_RUN_NAME = re.compile(
+    r"-f[0-9.e-]+(-x[0-9]+)?(-lr[0-9.e-]+)?-s[0-9]+(-k[0-9]+)?$"
+)  # after the init, as `run_name` has it
 _MAX_TEXT = 2**20  # bytes of a settings file that is read
 _WINDOW = 180.0  # seconds over which the speed is measured
 _MAX_SAMPLES = 32  # predictions shown

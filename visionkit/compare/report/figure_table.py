@@ -16,6 +16,7 @@ from visionkit.compare.report.figures import (
     reliability,
     roc,
     samples,
+    schedule_curves,
 )
 from visionkit.compare.report.sections import ReportFigure
 
@@ -26,7 +27,9 @@ FIGURES = (
     ReportFigure("Learning curves", learning_curves.applies, learning_curves.draw),
     ReportFigure("Learning curves", loss_curves.applies, loss_curves.draw),
     ReportFigure("Learning curves", rate_curves.applies, rate_curves.draw),
+    ReportFigure("With longer training", schedule_curves.applies, schedule_curves.draw),
     ReportFigure("With less data", low_data_curve.applies, low_data_curve.draw),
+    ReportFigure("The learning rates", rate_curves.has_choices, rate_curves.draw_choices),
     ReportFigure("The gap at the end", gap_bars.applies, gap_bars.draw),
     ReportFigure("Sample predictions", samples.applies, samples.draw),
     ReportFigure("Where it looked, word by word", attention.applies, attention.draw),

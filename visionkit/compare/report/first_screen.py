@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from visionkit.compare.comparison import ArmDifference, Comparison, arm_name
+from visionkit.compare.number_text import format_statistics
 from visionkit.compare.statistics import Difference
-from visionkit.compare.summary import format_statistics, metric_label
+from visionkit.compare.summary import metric_label
 
 __all__ = ["Tile", "tiles"]
 

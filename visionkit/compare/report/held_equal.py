@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.compatibility import BY_RECORD
+from visionkit.compare.number_text import percent
 from visionkit.compare.report.value_text import value_text
 from visionkit.compare.run_record import RunRecord
 from visionkit.config import flatten
 
-__all__ = ["differing_sentences", "equal_sentences"]
+__all__ = ["differing_sentences", "equal_sentences", "has_own_rates"]
 
 _SETTINGS = {"optim.optimizer": "", "optim.weight_decay": "weight decay", "optim.warmup": "warm-up"}
 
@@ -28,7 +30,7 @@ def equal_sentences(comparison: Comparison) -> list[tuple[str, str]]:
     if network:
         rows.append(("Network", f"{network}{f', with {norm} norms' if norm else ''}."))
     rows += [("Length", text) for text in [_length(comparison)] if text]
-    rows += [("Learning", text) for text in [_learning(config, equal)] if text]
+    rows += [("Learning", text) for text in [_learning(comparison, config, equal)] if text]
     order = "Runs of one seed see the same images in the same order"
     mixed = (
         (equal.get("draws") or {}).get("batch_transform") if isinstance(equal.get("draws"), dict) else None
@@ -50,8 +52,14 @@ def differing_sentences(comparison: Comparison) -> list[tuple[str, str]]:
     for arm in comparison.arms:
         record = next(r for r in comparison.records if arm_name(r.init) == arm)
         parts = [_weights(record), _trained(record), _rate(record), *_arm_settings(comparison, record)]
+        parts += [_own_rate(comparison, arm)] if has_own_rates(comparison) else []
         rows.append((arm, "; ".join(filter(None, parts)) + "."))
     return rows
+
+
+def has_own_rates(comparison: Comparison) -> bool:
+    """Return whether each arm was trained at a learning rate that was chosen for it."""
+    return all(record.result["config"].get("lrs") for record in comparison.records)
 
 
 def _data(comparison: Comparison) -> str:
@@ -64,7 +72,8 @@ def _data(comparison: Comparison) -> str:
 
 
 def _length(comparison: Comparison) -> str:
-    schedules = {r.fraction: (r.result.get("equal") or {}).get("schedule") for r in comparison.records}
+    shortest = [r for r in comparison.records if r.schedule == comparison.schedules[0]]
+    schedules = {r.fraction: (r.result.get("equal") or {}).get("schedule") for r in shortest}
     known = {fraction: each for fraction, each in schedules.items() if isinstance(each, dict)}
     if len(known) < len(schedules):  # of another program
         return "".join(f"{each}." for each in dict.fromkeys(schedules.values()) if each)
@@ -74,14 +83,22 @@ def _length(comparison: Comparison) -> str:
     epochs = {each["epochs"] for each in known.values()}
     update = next(iter(known.values()))["global_batch"]
     length = f", {min(epochs)} epoch{'s' * (min(epochs) != 1)}" if len(epochs) == 1 else ""
-    return f"Planned for {seen}{length}, {update} an update."
+    others = [f"{schedule}x" for schedule in comparison.schedules[1:]]
+    longer = f" (schedule {comparison.schedules[0]}x; also {', '.join(others)})" if others else ""
+    return f"Planned for {seen}{length}{longer}, {update} an update."
 
 
-def _learning(config: dict[str, Any], equal: dict[str, Any]) -> str:
+def _learning(comparison: Comparison, config: dict[str, Any], equal: dict[str, Any]) -> str:
     schedule = equal.get("schedule")
     parts = []
     if isinstance(schedule, dict):
-        parts.append(f"rate {value_text(schedule['lr'])} at its highest, {schedule['shape']} schedule")
+        rate = f"rate {value_text(schedule['lr'])} at its highest"
+        if has_own_rates(comparison):
+            tried = sorted(
+                {float(r) for record in comparison.records for r in record.result["config"]["lrs"]}
+            )
+            rate = f"each arm at the best on validation of the rates {', '.join(f'{r:g}' for r in tried)}"
+        parts.append(f"{rate}, {schedule['shape']} schedule")
     for name, word in _SETTINGS.items():
         if config.get(name) not in (None, ""):
             parts.append(f"{word} {value_text(config[name])}".strip())
@@ -124,13 +141,20 @@ def _rate(record: RunRecord) -> str:
     )
 
 
+def _own_rate(comparison: Comparison, arm: str) -> str:
+    rates = {
+        r.fraction: f"{r.result['config']['lr']:g}" for r in comparison.records if arm_name(r.init) == arm
+    }
+    if len(set(rates.values())) == 1:
+        return f"rate {next(iter(rates.values()))}"
+    return "rate " + ", ".join(f"{rate} with {percent(fraction)}" for fraction, rate in rates.items())
+
+
 def _arm_settings(comparison: Comparison, record: RunRecord) -> list[str]:
     """Return the settings of the role "arm" that are not the same in all arms."""
     tables = [flatten(each.result["config"]) for each in comparison.records]
     roles = record.result["roles"]
-    names = [
-        name for name, role in roles.items() if role == "arm" and name not in ("init", "seeds", "fractions")
-    ]
+    names = [name for name, role in roles.items() if role == "arm" and name not in BY_RECORD]
     mine = flatten(record.result["config"])
     return [
         f"{name} {value_text(mine.get(name))}"

@@ -149,7 +149,7 @@ def _limit_images(sections: list[dict[str, Any]]) -> list[str]:
 
 def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict[str, Any]:
     sentences = headline(comparison)
-    data = ReportData(comparison)
+    data, longest = ReportData(comparison), comparison.at(comparison.longest)
     sections = _sections(data, figures, problems)
     limited = _limit_images(sections)
     last = comparison.records[-1].result
@@ -159,11 +159,11 @@ def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict
         "task": comparison.task,
         "version": __version__,
         "answer": sentences[0].partition(": ")[0],
-        "tiles": tiles(comparison),
+        "tiles": tiles(longest),
         "rest": sentences[1:],
         "tables": [
-            (fraction_title(comparison, f), *_split_rows(comparison, summary_rows(comparison, f)))
-            for f in comparison.fractions[::-1]
+            (fraction_title(longest, f), *_split_rows(longest, summary_rows(longest, f)))
+            for f in longest.fractions[::-1]
         ],
         "weights_note": WEIGHTS_NOTE,
         "monitor": comparison.monitor,
@@ -179,7 +179,7 @@ def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict
         "config": _rows(last["config"]),
         "environment": _rows(last.get("env") or {}),
         "weights": [
-            (arm, _rows(record.result.get("weights") or {})) for arm, record in one_run_each(comparison)
+            (arm, _rows(record.result.get("weights") or {})) for arm, record in one_run_each(longest)
         ],
         "data": _rows({k: v for k, v in comparison.data.items() if k not in ("facts", "notices")}),
         "data_facts": _rows(facts),
@@ -227,7 +227,17 @@ def _as_typed(command: str) -> str:
 
 def _run_header(comparison: Comparison) -> list[str]:
     label = metric_label(comparison, comparison.monitor)
-    return ["arm", "data", "seed", label, f"{comparison.monitor} (best)", "images", "seconds", "folder"]
+    return [
+        "arm",
+        "data",
+        "schedule",
+        "seed",
+        label,
+        f"{comparison.monitor} (best)",
+        "images",
+        "seconds",
+        "folder",
+    ]
 
 
 def _run_row(record: RunRecord) -> list[str]:
@@ -235,6 +245,7 @@ def _run_row(record: RunRecord) -> list[str]:
     return [
         arm_name(record.init),
         f"{100 * record.fraction:.3g}%",
+        f"{record.schedule}x",
         str(record.seed),
         "nothing to score" if record.unscored else f"{record.score:.4f}",
         f"{record.best[record.monitor[0]]:.4f}" if record.monitor[0] in record.best else "",

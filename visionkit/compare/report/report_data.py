@@ -17,17 +17,20 @@ class ReportData:
     """A comparison, with the sample predictions of one run of each arm at the arm's largest fraction.
 
     Args:
-        comparison: The runs.
+        whole: The runs.
 
     Attributes:
+        whole: The runs.
+        comparison: Those of the longest schedule that both arms have, which most figures are of.
         name: The name of the data.
         runs: Arm to the run that its sample predictions are of; arms without predictions have none.
         rows: Arm to image id to the row of the predictions file.
         notes: What was left out of the predictions files.
     """
 
-    def __init__(self, comparison: Comparison) -> None:
-        self.comparison = comparison
+    def __init__(self, whole: Comparison) -> None:
+        self.whole = whole
+        self.comparison = comparison = whole.at(whole.longest)
         self.name = str(comparison.data.get("name", "data"))
         self.runs = {arm: run for arm, run in one_run_each(comparison) if run.result.get("predictions")}
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
@@ -50,7 +53,8 @@ class ReportData:
         run = next(iter(self.runs.values()), None)
         if run is None:
             return ""
-        return f"seed {run.seed}, {100 * run.fraction:.3g}% of the training data, val (last)"
+        length = "" if run.schedule == 1 else f", schedule {run.schedule}x"
+        return f"seed {run.seed}, {100 * run.fraction:.3g}% of the training data{length}, val (last)"
 
     @property
     def classes(self) -> list[str]:

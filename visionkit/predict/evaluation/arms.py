@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit.compare.comparison import arm_name
+from visionkit.compare.number_text import format_statistics, percent
 from visionkit.compare.run_record import runs_inside
 from visionkit.compare.statistics import seed_statistics
-from visionkit.compare.summary import format_statistics
 from visionkit.files import local_path
 from visionkit.predict.evaluation.result import Evaluation
 from visionkit.printable import printable
@@ -45,11 +45,12 @@ def arms_text(evaluations: Sequence[Evaluation]) -> str:
         equal = "-" if each.stored is None else "differ" if each.differences else "equal"
         values = [f"{each.metrics.get(name, math.nan):.4f}" for name in scores]
         rows.append([each.checkpoint.parent.parent.name, *values, equal])
-    arms: dict[tuple[str, float], list[Evaluation]] = {}
+    arms: dict[tuple[str, float, int], list[Evaluation]] = {}
     for each in evaluations:
-        arms.setdefault((arm_name(each.init), each.fraction), []).append(each)
-    for (arm, fraction), members in arms.items():
-        label = f"{arm}, {100 * fraction:.3g}% of the data (n = {len(members)})"
+        arms.setdefault((arm_name(each.init), each.fraction, each.schedule), []).append(each)
+    for (arm, fraction, schedule), members in arms.items():
+        length = "" if schedule == 1 else f", schedule {schedule}x"
+        label = f"{arm}, {percent(fraction)} of the data{length} (n = {len(members)})"
         cells = [seed_statistics([each.metrics.get(name, math.nan) for each in members]) for name in scores]
         rows.append([label, *(format_statistics(cell, 4) for cell in cells), ""])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -189,6 +189,7 @@ class _Work:
             task=task_name(type(loaded.task)),
             init=self.init,
             fraction=self.files.fraction,
+            schedule=self.files.schedule,
             data=subject.splits.name,
             root=subject.root,
             split=split,

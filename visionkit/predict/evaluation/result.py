@@ -29,6 +29,7 @@ class Evaluation:
         task: Name of the task's class.
         init: Where the weights of its run came from.
         fraction: Fraction of the training data that its run trained on.
+        schedule: How many times the base length its run trained.
         data: Name of the data set.
         root: Where it is, as given; "scenes" for the embedded one.
         split: "train", "val", "test" or "all".
@@ -48,6 +49,7 @@ class Evaluation:
     task: str
     init: str
     fraction: float
+    schedule: int
     data: str
     root: str
     split: str
@@ -78,6 +80,7 @@ class Evaluation:
             "task": self.task,
             "init": self.init,
             "fraction": self.fraction,
+            "schedule": self.schedule,
             "data": {"name": self.data, "root": self.root, "split": self.split, "images": self.images},
             "metrics": dict(self.metrics),
             "stored": None if self.stored is None else dict(self.stored),

@@ -50,6 +50,11 @@ class RunFiles:
         """Return the fraction of the training split that the run trained on."""
         return float((self.config.get("fractions") or [1.0])[0])
 
+    @property
+    def schedule(self) -> int:
+        """Return how many times the base length the run trained."""
+        return int((self.config.get("schedules") or [1])[0])
+
 
 def read_run_files(folder: str | Path | None) -> RunFiles:
     """Return the settings and the result of a run.

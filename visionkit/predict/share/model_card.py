@@ -42,6 +42,7 @@ def card_of(
     if record is None:
         return make_card(loaded.task, name=name, facts=loaded.facts, sections=in_timm), {}, notes
     comparison = compare([record.folder], others=runs_inside(record.folder.parent))
+    comparison = comparison.at(record.schedule)
     figures = {FIGURE: to_png(learning_curves(comparison, record.fraction))}
     sections = [
         ("Scores", _scores(comparison, record, loaded.checkpoint.stem)),

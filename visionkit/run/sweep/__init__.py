@@ -1,1 +1,1 @@
-"""All runs of a recipe: every init, seed and fraction, one after another or at once."""
+"""All runs of a recipe: every init, seed, fraction and schedule, one after another or at once."""

@@ -1,60 +1,25 @@
-"""All runs of a recipe: every init, seed and fraction in a folder of its own, then the comparison."""
+"""All runs of a recipe: every init, seed, fraction and schedule in its own folder, then the comparison."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
-import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from visionkit.config import check_limits
-from visionkit.errors import InputError, PreemptedError, RunError, unknown_name
+from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.files import local_path
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
-from visionkit.run.feedback.pace import duration
-from visionkit.run.processes.stop import first_speaks, listening
+from visionkit.run.processes.stop import first_speaks
 from visionkit.run.requests import requests
-from visionkit.run.resume import check_resume, machine_changes
-from visionkit.run.sweep.announce import announce
-from visionkit.run.sweep.train_one import train_one
+from visionkit.run.sweep.runs import each_run
 
-if TYPE_CHECKING:
-    from visionkit.run.feedback.board import Board
-    from visionkit.run.sweep.jobs import Job, Placement
-
-__all__ = ["each_run", "run_recipe"]
+__all__ = ["run_recipe"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 # What these settings may be instead of a path.
 WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "both")}
-
-
-def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
-    """Yield `(config of one run, its folder)` for every fraction, seed, fold and init, arms side by side.
-
-    Raises:
-        InputError: A setting is outside its limits, or a list is empty.
-    """
-    check_limits(config)
-    if not config.seeds or not config.fractions:
-        raise InputError("Expected at least one seed and one fraction. Use --seeds 0 --fractions 1.")
-    fraction_of: dict[Path, float] = {}
-    for fraction in config.fractions:
-        for seed in config.seeds:
-            for folds, init in itertools.product(config.runs_of_folds(), config.arms()):
-                name = Path(init).name if Path(init).is_dir() else Path(init).stem
-                name += f"-f{fraction:g}-s{seed}" + (f"-k{folds[1]}" if folds else "")
-                folder = Path(config.out) / name
-                other = fraction_of.setdefault(folder, fraction)
-                if other != fraction:
-                    raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
-                one = {"init": init, "seeds": [seed], "fractions": [fraction], "folds": folds}
-                yield dataclasses.replace(config, **one), folder  # type: ignore[arg-type]
 
 
 def run_recipe(
@@ -82,11 +47,9 @@ def run_recipe(
     _check_paths(config, paths)  # before the long imports, and before a folder is made
     if first_speaks():
         _print(_describe(config, len(runs)))
-    from visionkit.run.feedback.state import shown_to
-    from visionkit.run.processes.launcher import is_first
     from visionkit.run.processes.lifetime import die_with_launcher
-    from visionkit.run.storage.lock import hold
     from visionkit.run.sweep.jobs import choose_jobs
+    from visionkit.run.sweep.train_runs import train_runs
 
     if config.init not in WORDS["init"]:
         from visionkit.backbones.weights import split_init
@@ -98,89 +61,18 @@ def run_recipe(
 
         return find_for_arms(runs, train)
     out, began = Path(config.out), time.time()
-    first = is_first()
-    placement = choose_jobs(config, len(runs))
-    # Another process may check after the first has begun: only the first can know a run of before.
-    for one, folder in runs:
-        if first or one.resume != "never":
-            _check_folder(one, folder)
-    todo = _unfinished(runs, train, first=first)
-    failures: list[Exception] = []
-    with hold([job.folder for job in todo] if first else []), listening():
-        try:
-            with _make_board(config, runs, todo, placement.jobs) as board, shown_to(board):
-                _train_all(todo, placement, board, failures, first=first)
-        except PreemptedError:
-            raise
-        except Exception as error:
-            if not placement.alone:  # other processes wait for this one's end
-                raise
-            failures.insert(0, error)  # what is finished is compared all the same
-        if first:
-            _conclude(out, [folder for _, folder in runs], time.time() - began, failed=bool(failures))
+    if config.lrs:
+        from visionkit.run.sweep.rates import choose_rates
+
+        runs = list(each_run(config, rates=choose_rates(config, train)))
+
+    def conclude(failures: list[Exception]) -> None:
+        _conclude(out, [folder for _, folder in runs], time.time() - began, failed=bool(failures))
+
+    failures = train_runs(config, runs, train, choose_jobs(config, len(runs)), then=conclude)
     if failures:
         raise failures[0]
     return out
-
-
-def _unfinished(
-    runs: Sequence[tuple[ConfigT, Path]], train: Callable[[ConfigT, Path], dict[str, Any]], *, first: bool
-) -> list[Job]:
-    """Return the runs that are to be trained; of the others a line is printed."""
-    from visionkit.run.storage.result import TEST_FAILED, read_result
-    from visionkit.run.sweep.jobs import Job
-
-    todo = []
-    for number, (one, folder) in enumerate(runs, start=1):
-        title = f"[{number}/{len(runs)}] {folder.name}"
-        result = read_result(folder)
-        if result is None or any(TEST_FAILED in text for text in result.get("problems") or ()):
-            todo.append(Job(title, folder, functools.partial(train_one, train, one, folder)))
-            for line in announce([machine_changes(one, folder)] if first else []):
-                _print(line)
-        elif first:
-            _print(f"{title}: finished before, kept.")
-    return todo
-
-
-def _make_board(
-    config: RunConfig, runs: Sequence[tuple[RunConfig, Path]], todo: Sequence[Job], jobs: int
-) -> Board:
-    """Return what shows how far the runs are."""
-    from visionkit.run.feedback.board import Board
-    from visionkit.run.processes.launcher import is_first
-
-    # With `images` a run trains as long with any fraction of the data.
-    amounts = {folder.name: 1.0 if one.images else one.fractions[0] for one, folder in runs}
-    return Board(
-        {job.folder.name: amounts[job.folder.name] for job in todo},
-        titles={job.folder.name: job.title for job in todo} if jobs > 1 else None,
-        jobs=jobs,
-        terminal=None if config.progress and is_first() else False,
-    )
-
-
-def _train_all(
-    todo: Sequence[Job], placement: Placement, board: Board, failures: list[Exception], *, first: bool
-) -> None:
-    """Train all of `todo`, in turn or at once."""
-    from visionkit.run.sweep.jobs import run_jobs
-
-    def finished(job: Job, result: dict[str, Any]) -> None:
-        board.end(job.folder.name)
-        _print_result(job, result)
-        if len(todo) > 1:
-            _print(f"  {board.summary()}")
-
-    if placement.jobs > 1 and todo:
-        _print(f"{len(todo)} runs, {placement.jobs} at a time, {placement.threads} thread(s) each.")
-        run_jobs(todo, jobs=placement.jobs, threads=placement.threads, finished=finished, board=board)
-        return
-    for job in todo:
-        with _passing_over(job, failures, board, first=first, alone=placement.alone):
-            result = job.call()
-            if first:
-                finished(job, result)
 
 
 def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
@@ -212,25 +104,6 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
         raise InputError(f"--out {out}: {existing} is a file, not a folder. Choose another --out.")
 
 
-@contextlib.contextmanager
-def _passing_over(
-    job: Job, failures: list[Exception], board: Board, *, first: bool, alone: bool
-) -> Iterator[None]:
-    """Print what begins; a run that fails inside is noted, and stops the next only where processes wait."""
-    if first:
-        _print(job.title)
-    board.begin(job.folder.name)
-    try:
-        yield
-    except RunError as error:
-        if not alone or isinstance(error, PreemptedError):
-            raise
-        failures.append(error)
-        _print(f"{job.title}: {error}")
-    finally:
-        board.end(job.folder.name)
-
-
 def _describe(config: RunConfig, count: int) -> str:
     """Return what a command is going to do: its first line, printed before the long imports."""
     parts = [" and ".join(arm if arm in WORDS["init"] else Path(arm).name for arm in config.arms())]
@@ -240,44 +113,14 @@ def _describe(config: RunConfig, count: int) -> str:
         parts.append(f"folds {' '.join(map(str, named))} of {count}" if named else f"{count} folds")
     if config.fractions != [1.0]:
         parts.append(f"fractions {' '.join(f'{fraction:g}' for fraction in config.fractions)}")
+    if config.schedules != [1]:
+        parts.append(f"schedules {' '.join(map(str, sorted(config.schedules)))}")
     what = f"{count} run{'s' * (count > 1)} ({', '.join(parts)})"
     return f"{what} in {config.out}. Loading libraries and data."
 
 
 def _print(text: str) -> None:
     print(printable(text), flush=True)  # noqa: T201
-
-
-def _print_result(job: Job, result: dict[str, Any]) -> None:
-    from visionkit.run.storage.result import score_text
-
-    _print(
-        f"{job.title}: {score_text(result)}; {result['images_seen']:,} images, "
-        f"{duration(result['seconds']['total'])}, {result['images_per_second']:.0f} images/s"
-    )
-    early = result.get("stopped_early")
-    if early:
-        _print(f"  stopped early: {early['images']:,} of {early['planned_images']:,} images")
-    for split, left in ((result.get("skipped") or {}).get("samples") or {}).items():
-        _print(f"  left out: {left['count']} of {left['of']} {split} samples, which could not be read")
-    for text in result.get("problems") or ():
-        _print(f"  {text}")
-
-
-def _check_folder(one: RunConfig, folder: Path) -> None:
-    from visionkit.run.storage.disk import check_writable
-
-    if not (folder / "config.yaml").exists():
-        if one.resume == "require":
-            raise InputError(f"--resume require: expected a run in {folder}, but there is none.")
-        check_writable(folder.parent)
-        return
-    if one.resume == "never":
-        raise InputError(
-            f"{folder} already holds a run. Nothing is overwritten: continue it with --resume auto, or give "
-            "another --out."
-        )
-    check_resume(one, folder)
 
 
 def _conclude(out: Path, folders: list[Path], seconds: float, *, failed: bool) -> None:

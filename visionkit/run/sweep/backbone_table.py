@@ -69,6 +69,8 @@ def run_backbones(
 def architecture_rows(folder: str | Path) -> list[dict[str, Any]]:
     """Return a row for each backbone and init below a folder, means over seeds, the best score first.
 
+    Of runs of different length those of the longest schedule count.
+
     Args:
         folder: Where runs lie, at any depth below it.
 
@@ -82,7 +84,9 @@ def architecture_rows(folder: str | Path) -> list[dict[str, Any]]:
         if result is not None and result["fraction"] == 1.0:
             groups.setdefault((result["config"]["backbone"], result["init"]), []).append(result)
     rows = []
-    for (backbone, init), results in groups.items():
+    for (backbone, init), every in groups.items():
+        longest = max(result.get("schedule", 1) for result in every)
+        results = [result for result in every if result.get("schedule", 1) == longest]
         given = [r["metrics"].get(r["monitor"][0]) for r in results]
         scores = [float(value) for value in given if value is not None] or [math.nan]
         row = {

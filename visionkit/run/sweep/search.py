@@ -19,7 +19,7 @@ from visionkit.run.config import RunConfig
 from visionkit.run.processes.stop import listening
 from visionkit.run.requests import asking
 from visionkit.run.storage.lock import hold, is_held
-from visionkit.run.sweep.arms import each_run
+from visionkit.run.sweep.runs import each_run
 from visionkit.run.sweep.train_one import train_one
 from visionkit.run.training.task_callbacks import monitor_of
 

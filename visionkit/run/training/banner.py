@@ -43,7 +43,8 @@ def banner_text(
     frozen = transfer.freeze_through if isinstance(transfer, TransferConfig) else None
     rows = {
         "run": f"{folder.name}: init {config.init}, seed {config.seeds[0]}, fraction {config.fractions[0]:g}"
-        + (f", fold {config.folds[1]} of {config.folds[0]}" if config.folds else ""),
+        + (f", fold {config.folds[1]} of {config.folds[0]}" if config.folds else "")
+        + (f", schedule {config.schedules[0]}x" if config.schedules[0] > 1 else ""),
         "versions": ", ".join(
             f"{name} {versions[name]}" for name in ("visionkit", "torch", "lightning", "timm")
         ),

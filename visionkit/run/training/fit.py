@@ -124,7 +124,7 @@ def _fit(
         parts.clock.finish(plan.images)
         metrics, fitted = dict(parts.saver.metrics), time.time() - began
         best = folder / "checkpoints" / "best.ckpt"
-        if data.splits.test is not None:
+        if data.splits.test is not None and requests().test:
             metrics |= _test(trainer, task, data, best if best.exists() else None, problems)
         # Which weights a split's metrics are of: those at the end, or those of the best validation.
         metrics_of = {"val": "last", "test": "best" if best.exists() else "last"}
@@ -373,6 +373,7 @@ def _identity(config: RunConfig, data: DataModule, plan: ScheduleLength) -> dict
         "seeds": config.seeds[:1],
         "fractions": config.fractions[:1],
         "folds": config.folds,
+        "schedules": config.schedules[:1],
         "classes": facts["classes"],
         "images in all": plan.images,
         "init": portable_init(config.init),

@@ -72,12 +72,14 @@ def run_facts(
         "seeds",
         "fractions",
         "folds",
+        "schedules",
     }
     settings = {name: v for name, v in flatten(to_dict(config)).items() if name not in left_out}
     facts = {
         "init": config.init,
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
+        "schedule": config.schedules[0],
         **({"fold": config.folds[1], "folds": config.folds[0]} if config.folds else {}),
         "task": type(task).__name__,
         "epochs": plan.epochs,
@@ -123,6 +125,7 @@ def run_result(
         "seed": config.seeds[0],
         "fraction": config.fractions[0],
         "fold": config.folds[1] if config.folds else None,
+        "schedule": config.schedules[0],
         **outcome,
         "stopped_early": {"images": seen, "planned_images": plan.images} if seen < plan.images else None,
         "weights": _weights(task),

@@ -51,15 +51,17 @@ def schedule_length(config: RunConfig, data: DataModule, world: int) -> Schedule
     """Return the length of a run over `data` in `world` processes.
 
     `config.images`, when set, is rounded up to full epochs, so that subsets train for the same number of
-    images. A run is validated about twelve times, and always after the last epoch.
+    images. `config.schedules`, of one run, multiplies the length. A run is validated about twelve times, and
+    always after the last epoch.
     """
     order = TrainBatchSampler(
         len(data.train_data), batch_size=data.batch_size, seed=data.seed, world_size=world
     )
     batches, images_per_batch = len(order), order.batch_size * world
-    epochs = config.epochs
+    times = config.schedules[0]
+    epochs = times * config.epochs
     if config.images:
-        epochs = max(1, -(-config.images // (batches * images_per_batch)))
+        epochs = max(1, -(-times * config.images // (batches * images_per_batch)))
     every = config.validate_every or max(1, epochs // 12)
     if config.images:
         epochs = -(-epochs // every) * every

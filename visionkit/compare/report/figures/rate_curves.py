@@ -1,4 +1,4 @@
-"""The learning rates of every arm over images seen."""
+"""The learning rates of every arm: over images seen, and those that were tried, with the best."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from typing import Any
 
 from visionkit.compare.comparison import Comparison, arm_name
 from visionkit.compare.curves import Curve
+from visionkit.compare.data_tables import Table
+from visionkit.compare.number_text import percent
 from visionkit.compare.report.figures.loss_curves import shorten
-from visionkit.compare.report.plot_style import add_legend, arm_style, chart, images_axis, name_axes
+from visionkit.compare.report.plot_style import (
+    add_legend,
+    arm_style,
+    chart,
+    data_title,
+    images_axis,
+    name_axes,
+)
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
 
-__all__ = ["applies", "draw", "plot_rates"]
+__all__ = ["applies", "draw", "draw_choices", "has_choices", "plot_choices", "plot_rates"]
 
 PREFIX = "lr/"
 
@@ -76,3 +85,79 @@ def _groups(curves: dict[str, Curve]) -> tuple[dict[str, Curve], int]:
 
 def _names(groups: Sequence[str]) -> str:
     return ", ".join(groups[:2]) + (f" and {len(groups) - 2} more" if len(groups) > 2 else "")
+
+
+def has_choices(data: ReportData) -> bool:
+    """Return whether arms chose their rates."""
+    return bool(data.whole.rates)
+
+
+def draw_choices(data: ReportData) -> Section:
+    """Return a chart and a table for each fraction, and what is to be tried where the best is at an end."""
+    comparison = data.whole
+    fractions = sorted({choice.fraction for choice in comparison.rates}, reverse=True)
+    panels = [
+        Panel(
+            partial(chart, partial(plot_choices, comparison=comparison, fraction=fraction), height=2.6),
+            f"{comparison.monitor} of every arm by learning rate",
+            file=f"rates-f{fraction:g}",
+            name=f"rates of {fraction:g}",
+        )
+        for fraction in fractions
+    ]
+    first = comparison.rates[0]
+    note = (
+        f"Every rate was tried for each arm with seed {first.seed} at schedule {first.schedule}x. All runs "
+        "of an arm have its best on validation at the end of training; the test split took no part."
+    )
+    tables = [
+        Table(f"{percent(fraction)} of the data", _rows(comparison, fraction)) for fraction in fractions
+    ]
+    lines = [choice.warning for choice in comparison.rates if choice.warning]
+    return Section(panels, note=note, tables=tables, lines=lines)
+
+
+def plot_choices(axes: Any, comparison: Comparison, fraction: float) -> None:
+    """Draw the score of every arm over the learning rate; the best has a ring.
+
+    Args:
+        axes: Where to draw.
+        comparison: The runs.
+        fraction: Fraction of the training data.
+    """
+    choices = [choice for choice in comparison.rates if choice.fraction == fraction]
+    arms = [*comparison.arms, *(c.arm for c in choices if c.arm not in comparison.arms)]
+    for choice in choices:
+        style = arm_style(choice.arm, arms)
+        known = [(rate.lr, rate.score) for rate in choice.rates if rate.score is not None]
+        rates, scores = [lr for lr, _ in known], [score for _, score in known]
+        axes.plot(
+            rates, scores, label=choice.arm, color=style.color, linestyle=style.line, marker=style.marker,
+            markersize=5, linewidth=1.8,
+        )  # fmt: skip
+        best = [(lr, score) for lr, score in known if lr == choice.lr]
+        axes.plot(
+            [lr for lr, _ in best], [score for _, score in best], "o", markersize=12, fillstyle="none",
+            color=style.color,
+        )  # fmt: skip
+    tried = sorted({rate.lr for choice in choices for rate in choice.rates})
+    axes.set_xscale("log")
+    axes.set_xticks(tried, [f"{lr:g}" for lr in tried])
+    axes.set_xticks([], minor=True)
+    axes.margins(x=0.12, y=0.18)
+    title = f"{data_title(comparison)}, {percent(fraction)} of the training data"
+    name_axes(axes, title, "ring: the best, which the arm is trained at", "learning rate", comparison.monitor)
+    add_legend(axes)
+
+
+def _rows(comparison: Comparison, fraction: float) -> list[list[str]]:
+    choices = [choice for choice in comparison.rates if choice.fraction == fraction]
+    rows = [["learning rate", *(choice.arm for choice in choices)]]
+    for lr in sorted({rate.lr for choice in choices for rate in choice.rates}):
+        cells = []
+        for choice in choices:
+            rate = next((rate for rate in choice.rates if rate.lr == lr), None)
+            text = "-" if rate is None else rate.reason if rate.score is None else f"{rate.score:.4f}"
+            cells.append(f"{text} (best)" if lr == choice.lr else text)
+        rows.append([f"{lr:g}", *cells])
+    return rows
