@@ -11,6 +11,7 @@ from typing import Any
 
 from visionkit.compare.compatibility import require_alike, unlike
 from visionkit.compare.curves import Curve, ImagesToReach, images_to_reach, mean_curve, mean_lead
+from visionkit.compare.evidence import Evidence, evidence_of_pairs
 from visionkit.compare.low_data import LowData, low_data
 from visionkit.compare.run_record import RunRecord, find_runs, read_run
 from visionkit.compare.statistics import Difference, SeedStatistics, difference, seed_statistics
@@ -95,6 +96,8 @@ class Comparison:
         fractions: Fractions of the training data, ascending.
         cells: One for each arm and fraction that has runs.
         contrasts: The difference of every other arm to the baseline, for each fraction that both have.
+        evidence: How sure the difference of each pair of arms is, by seeds and by images, for the monitored
+            score and that of the test split.
         low_data: The fraction of the data with which each arm matches the baseline; empty with one fraction.
         equal: What was held equal, as the runs recorded it.
         allowed: Differences in other settings than init, seed and fraction that were allowed by name.
@@ -111,6 +114,7 @@ class Comparison:
     fractions: tuple[float, ...]
     cells: tuple[Cell, ...]
     contrasts: tuple[ArmDifference, ...]
+    evidence: tuple[Evidence, ...]
     low_data: tuple[LowData, ...]
     equal: dict[str, Any]
     allowed: tuple[str, ...]
@@ -238,12 +242,13 @@ def _build(records: list[RunRecord], allowed: list[str], skipped: list[dict[str,
     arms = tuple(sorted(inits, key=lambda arm: (arm == "scratch", arm != "pretrained", arm)))
     fractions = tuple(sorted({record.fraction for record in records}))
     monitor, mode = records[0].monitor
-    cells = {
-        (arm, fraction): _cell(arm, fraction, chosen, monitor)
+    runs = {
+        (arm, fraction): chosen
         for fraction in fractions
         for arm in arms
         if (chosen := [r for r in records if arm_name(r.init) == arm and r.fraction == fraction])
     }
+    cells = {key: _cell(*key, chosen, monitor) for key, chosen in runs.items()}
     baseline = arms[-1]
     contrasts = tuple(
         _arm_difference(cells[arm, fraction], cells[baseline, fraction], records, monitor, mode)
@@ -263,6 +268,7 @@ def _build(records: list[RunRecord], allowed: list[str], skipped: list[dict[str,
         fractions=fractions,
         cells=tuple(cells.values()),
         contrasts=contrasts,
+        evidence=evidence_of_pairs(runs, (monitor, f"test/{monitor.partition('/')[2]}")),
         low_data=_low_data(arms, fractions, cells, contrasts, monitor, mode) if contrasts else (),
         equal=dict(largest.get("equal") or {}),
         allowed=tuple(allowed),

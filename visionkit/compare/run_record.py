@@ -40,8 +40,11 @@ class RunRecord:
 
     @property
     def init(self) -> str:
-        """Return where the weights came from: "pretrained", "scratch" or a path."""
-        return str(self.result["init"])
+        """Return where the weights came from: "pretrained", "frozen" (those, fixed), "scratch" or a path."""
+        transfer = self.result["config"].get("transfer") or {}
+        frozen = transfer.get("freeze_through") == "all" and not transfer.get("unfreeze_at")
+        init = str(self.result["init"])
+        return "frozen" if frozen and init == "pretrained" else init
 
     @property
     def seed(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from visionkit import __version__
 from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.evidence_text import PAIRS_NOTE, evidence_label, pair_rows
 from visionkit.compare.report.figure_table import FIGURES
 from visionkit.compare.report.first_screen import tiles
 from visionkit.compare.report.held_equal import differing_sentences, equal_sentences
@@ -166,6 +167,8 @@ def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict
             for f in comparison.fractions[::-1]
         ],
         "weights_note": WEIGHTS_NOTE,
+        "pairs": pair_rows(comparison),
+        "pairs_note": PAIRS_NOTE,
         "monitor": comparison.monitor,
         "monitor_row": metric_label(comparison, comparison.monitor),
         "sections": sections,
@@ -199,6 +202,7 @@ def _split_rows(comparison: Comparison, rows: list[list[str]]) -> tuple[list[lis
     name = comparison.monitor
     test = f"test/{name.partition('/')[2]}"
     first = {metric_label(comparison, name), f"{name} (best)", metric_label(comparison, test)}
+    first |= {evidence_label(comparison, name), evidence_label(comparison, test)}
     first |= {"images to reach the other's score", "mean lead over training", "seconds of training", "seeds"}
     first |= {"stopped early"}
     return (
