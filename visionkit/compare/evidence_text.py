@@ -189,10 +189,10 @@ def pair_sentences(comparison: Comparison) -> list[str]:
     largest = [each for each in known if each.fraction == max(one.fraction for one in known)]
     if len(comparison.arms) < 3 or not largest:
         return []
-    names = [f"{each.first} and {each.second}" for each in largest if not each.shown]
+    names = [f"{each.first} from {each.second}" for each in largest if not each.shown]
     differ = len(largest) - len(names)
     count = f"{differ} of {len(largest)} pairs of arms differ (Holm's correction, 5%)"
-    return [f"{count}; cannot tell {'; '.join(names)} apart." if names else f"{count}."]
+    return [f"{count}; cannot tell {', '.join(names)}." if names else f"{count}."]
 
 
 def _images(evidence: Evidence) -> str:

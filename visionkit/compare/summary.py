@@ -349,4 +349,4 @@ def _percent(fraction: float) -> str:
 
 
 def _name(arm: str) -> str:
-    return arm[:1].upper() + arm[1:] if arm in ("pretrained", "scratch") else arm
+    return arm[:1].upper() + arm[1:] if arm in ("pretrained", "frozen", "scratch") else arm

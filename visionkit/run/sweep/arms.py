@@ -31,7 +31,7 @@ __all__ = ["each_run", "run_recipe"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 # What these settings may be instead of a path.
-WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "both")}
+WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "frozen", "both")}
 
 
 def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
@@ -43,17 +43,21 @@ def each_run(config: ConfigT) -> Iterator[tuple[ConfigT, Path]]:
     check_limits(config)
     if not config.seeds or not config.fractions:
         raise InputError("Expected at least one seed and one fraction. Use --seeds 0 --fractions 1.")
-    fraction_of: dict[Path, float] = {}
+    run_of: dict[Path, tuple[float, str]] = {}
     for fraction in config.fractions:
         for seed in config.seeds:
             for folds, init in itertools.product(config.runs_of_folds(), config.arms()):
                 name = Path(init).name if Path(init).is_dir() else Path(init).stem
                 name += f"-f{fraction:g}-s{seed}" + (f"-k{folds[1]}" if folds else "")
                 folder = Path(config.out) / name
-                other = fraction_of.setdefault(folder, fraction)
+                other, first = run_of.setdefault(folder, (fraction, init))
                 if other != fraction:
                     raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
-                one = {"init": init, "seeds": [seed], "fractions": [fraction], "folds": folds}
+                if first != init:
+                    raise InputError(
+                        f"--init {first} and {init} would share the folder {folder}: rename one."
+                    )
+                one = {"seeds": [seed], "fractions": [fraction], "folds": folds} | config.arm(init)
                 yield dataclasses.replace(config, **one), folder  # type: ignore[arg-type]
 
 
@@ -88,10 +92,10 @@ def run_recipe(
     from visionkit.run.storage.lock import hold
     from visionkit.run.sweep.jobs import choose_jobs
 
-    if config.init not in WORDS["init"]:
+    for init in (arm for arm in config.arms() if arm not in WORDS["init"]):
         from visionkit.backbones.weights import split_init
 
-        split_init(config.init)  # refuses a folder without weights
+        split_init(init)  # refuses a folder without weights
     die_with_launcher()
     if requests().find:
         from visionkit.run.sweep.find import find_for_arms
@@ -189,8 +193,9 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
     Raises:
         InputError: A path does not exist, or `out` lies below a file.
     """
-    for name in paths:
-        value = str(getattr(config, name))
+    inits = config.arms()
+    named = [(n, value) for n in paths for value in (inits if n == "init" else (str(getattr(config, n)),))]
+    for name, value in named:
         local_path(value, f"--{name}")
         before = value.rpartition("#")[0]  # "weights.pt#teacher.backbone" names a part of a file
         if value in ("", *WORDS.get(name, ())) or any(
@@ -202,9 +207,10 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
             text += f" {unknown_name(name, value, WORDS[name])}"
         raise InputError(text)
     out = local_path(config.out, "--out")
-    if config.init not in WORDS["init"] and out.is_dir() and out.resolve() == Path(config.init).resolve():
+    used = [init for init in inits if init not in WORDS["init"] and out.resolve() == Path(init).resolve()]
+    if used and out.is_dir():
         raise InputError(
-            f"--init {config.init}: the new runs would be written into the folder that they begin from. "
+            f"--init {used[0]}: the new runs would be written into the folder that they begin from. "
             "Choose another --out."
         )
     existing = next((path for path in (out, *out.absolute().parents) if path.exists()), None)
