@@ -77,8 +77,8 @@ def read_image_scores(folder: str | Path, split: str) -> ImageScores | str:
     if path.stat().st_size > MAX_BYTES:
         return f"{path.name} is larger than {MAX_BYTES >> 20} MiB"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in arrays.files}
         ids = tuple(map(str, columns.pop("ids")))
         groups = tuple(map(str, columns.pop("groups", ids)))
         rows = ImageScores(ids, groups, columns)
