@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import lightning
+import numpy as np
 import pytest
 import timm
 import torch
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from task_cases import TASKS, TaskCase
 
+from visionkit.compare.resampling.weighted_scores import weighted_scores
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.metrics import RunningSums
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
@@ -83,6 +85,22 @@ def test_the_loss_of_one_batch_falls_and_names_are_as_declared(case: TaskCase) -
     name, mode = task.monitor
     assert name.removeprefix("val/") in case.logged
     assert mode == ("max" if case.higher else "min")
+
+
+@EVERY
+def test_the_rows_of_images_give_the_scores_that_were_logged(case: TaskCase) -> None:
+    task = case.build("scratch", TransferConfig(), FLAT)
+    task.save_image_rows = True
+    run = trainer()
+    run.validate(task, loader(case.batch(0, 5), case.empty, case.batch(5, 4)), verbose=False)
+    columns = dict(task.image_rows)
+    assert sorted(columns.pop("ids")) == sorted(f"image {i}" for i in range(9))
+    scores = weighted_scores(columns, np.ones((1, 9), dtype=np.int64))
+    logged = {name.removeprefix("val/"): float(value) for name, value in run.callback_metrics.items()}
+    assert case.build.__name__ != "build" or "loss" in scores
+    assert task.monitor[0].removeprefix("val/") in scores
+    for name, value in scores.items():
+        assert float(value[0]) == pytest.approx(logged[name], rel=1e-5, abs=1e-7), name
 
 
 @EVERY

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visionkit.compare.compatibility import BY_RECORD, unlike
-from visionkit.compare.number_text import format_statistics, percent
 from visionkit.compare.run_record import RunRecord, arm_name, find_runs
 from visionkit.compare.run_selection import read_runs
+from visionkit.compare.sentences.number_text import format_statistics, percent
 from visionkit.compare.statistics import SeedStatistics, seed_statistics
 from visionkit.config import flatten
 from visionkit.errors import InputError, unknown_name

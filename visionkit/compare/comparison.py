@@ -11,6 +11,7 @@ from typing import Any
 
 from visionkit.compare.compatibility import require_alike
 from visionkit.compare.curves import Curve, ImagesToReach, images_to_reach, mean_curve, mean_lead
+from visionkit.compare.evidence import Evidence, evidence_of_pairs
 from visionkit.compare.low_data import LowData, low_data
 from visionkit.compare.rate_choice import RateChoice, drop_superseded, read_choices
 from visionkit.compare.run_record import RunRecord, arm_name, find_runs
@@ -109,6 +110,8 @@ class Comparison:
         cells: One for each arm, fraction and schedule that has runs.
         contrasts: The difference of every other arm to the baseline, for each fraction and schedule that both
             have.
+        evidence: How sure the difference of each pair of arms is, by seeds and by images, for the monitored
+            score and that of the test split.
         low_data: The fraction of the data with which each arm matches the baseline, at the longest schedule;
             empty with one fraction.
         over_schedules: Each other arm and the baseline over schedules, for each fraction.
@@ -129,6 +132,7 @@ class Comparison:
     schedules: tuple[int, ...]
     cells: tuple[Cell, ...]
     contrasts: tuple[ArmDifference, ...]
+    evidence: tuple[Evidence, ...]
     low_data: tuple[LowData, ...]
     over_schedules: tuple[OverSchedules, ...]
     rates: tuple[RateChoice, ...]
@@ -155,6 +159,7 @@ class Comparison:
             schedules=(schedule,),
             cells=cells,
             contrasts=tuple(c for c in self.contrasts if c.schedule == schedule),
+            evidence=tuple(e for e in self.evidence if e.schedule == schedule),
             low_data=self.low_data if schedule == self.longest else (),
             records=tuple(r for r in self.records if r.schedule == schedule),
         )
@@ -264,11 +269,12 @@ def _build(
     fractions = tuple(sorted({record.fraction for record in records}))
     schedules = tuple(sorted({record.schedule for record in records}))
     monitor, mode = records[0].monitor
-    cells = {
-        key: _cell(chosen, monitor)
+    runs = {
+        key: chosen
         for key in itertools.product(arms, fractions, schedules)
         if (chosen := _runs_of(records, *key))
     }
+    cells = {key: _cell(chosen, monitor) for key, chosen in runs.items()}
     baseline = arms[-1]
     scored = {key for key, cell in cells.items() if monitor in cell.metrics}
     contrasts = tuple(
@@ -290,6 +296,7 @@ def _build(
         schedules=schedules,
         cells=tuple(sorted(cells.values(), key=lambda c: (c.fraction, c.schedule))),
         contrasts=contrasts,
+        evidence=evidence_of_pairs(runs, (monitor, f"test/{monitor.partition('/')[2]}")),
         low_data=_low_data(
             arms, fractions, at_longest, [c for c in contrasts if c.schedule == longest], monitor, mode
         ),

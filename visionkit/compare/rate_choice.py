@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from visionkit.compare.number_text import percent
-from visionkit.compare.run_record import RunRecord, arm_name, read_run, runs_inside
+from visionkit.compare.run_record import RunRecord, arm_name, init_name, read_run, runs_inside
+from visionkit.compare.sentences.number_text import percent
 from visionkit.errors import RunError
 
 __all__ = ["FOLDER", "RateChoice", "RateScore", "drop_superseded", "rate_lines", "read_choices"]
@@ -163,7 +163,8 @@ def _settings(folder: Path) -> tuple[tuple[str, float, int, int], float] | None:
     """Return init, fraction, schedule, seed and rate of a run without a result; None if it has not begun."""
     try:
         loaded = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        key = (str(loaded["init"]), float(loaded["fractions"][0]), int(loaded["schedules"][0]))
+        init = init_name(loaded["init"], loaded.get("transfer") or {})
+        key = (init, float(loaded["fractions"][0]), int(loaded["schedules"][0]))
         return (*key, int(loaded["seeds"][0])), float(loaded["lr"])
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, IndexError):
         return None

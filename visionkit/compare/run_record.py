@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from visionkit.compare.curves import Curve
 from visionkit.errors import InputError, RunError
 from visionkit.files import local_path
 
-__all__ = ["RunRecord", "arm_name", "find_runs", "read_run", "runs_inside"]
+__all__ = ["RunRecord", "arm_name", "find_runs", "init_name", "read_run", "runs_inside"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "roles", "data", "status")
@@ -40,8 +40,8 @@ class RunRecord:
 
     @property
     def init(self) -> str:
-        """Return where the weights came from: "pretrained", "scratch" or a path."""
-        return str(self.result["init"])
+        """Return where the weights came from: "pretrained", "frozen" (those, fixed), "scratch" or a path."""
+        return init_name(self.result["init"], self.result["config"].get("transfer") or {})
 
     @property
     def seed(self) -> int:
@@ -122,6 +122,17 @@ class RunRecord:
         sizes = self.result["data"].get("sizes") or {}
         size = sizes.get("train")
         return None if size is None else int(size)
+
+
+def init_name(init: object, transfer: Mapping[str, Any]) -> str:
+    """Return where the weights of a run came from; "frozen" are pretrained ones that no update changes.
+
+    Args:
+        init: The run's init.
+        transfer: Its settings of transfer by name.
+    """
+    frozen = transfer.get("freeze_through") == "all" and not transfer.get("unfreeze_at")
+    return "frozen" if frozen and init == "pretrained" else str(init)
 
 
 def arm_name(init: str) -> str:

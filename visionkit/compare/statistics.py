@@ -1,4 +1,4 @@
-"""Statistics over seeds: mean, standard deviation, and the difference of two arms with its 95% interval."""
+"""Statistics over seeds: mean, deviation, the difference of two arms with its 95% interval, many tests."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Difference", "SeedStatistics", "difference", "seed_statistics"]
-
-# Two-sided 95% quantiles of Student's t for 1 .. 30 degrees of freedom.
-_T95 = (
-    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
-    2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
-    2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
-)  # fmt: skip
-_Z95 = 1.959964
+__all__ = [
+    "Difference",
+    "SeedError",
+    "SeedStatistics",
+    "add_errors",
+    "difference",
+    "holm",
+    "seed_error",
+    "seed_statistics",
+    "t_quantile",
+    "two_sided_p",
+]
 
 
 @dataclass(frozen=True)
@@ -77,27 +80,92 @@ def difference(first: Mapping[tuple[int, int], float], second: Mapping[tuple[int
         second: The same of the other arm; at least one.
     """
     mean = statistics.fmean(first.values()) - statistics.fmean(second.values())
-    if set(first) == set(second) and len(first) > 1:
+    n = min(len(first), len(second))
+    error = seed_error(first, second)
+    if error is None:
+        return Difference(mean, None, None, "single", n)
+    # Rounding the degrees of freedom down widens the interval, so it never claims too much.
+    half = t_quantile(max(1, math.floor(error.freedom))) * math.sqrt(error.variance)
+    pairing: Literal["paired", "unpaired"] = "paired" if set(first) == set(second) else "unpaired"
+    return Difference(mean, mean - half, mean + half, pairing, n)
+
+
+@dataclass(frozen=True)
+class SeedError:
+    """How much the difference of two means may be off by the choice of seeds.
+
+    Args:
+        variance: The squared standard error.
+        freedom: Degrees of freedom of its estimate.
+    """
+
+    variance: float
+    freedom: float
+
+
+def seed_error(
+    first: Mapping[tuple[int, int], float], second: Mapping[tuple[int, int], float]
+) -> SeedError | None:
+    """Return the error of the difference, paired where seeds and folds are the same; None for one seed.
+
+    Args:
+        first: As `difference` takes it.
+        second: Likewise.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    if set(first) == set(second):
         gaps = [first[draw] - second[draw] for draw in sorted(first)]
-        half = _t95(len(gaps) - 1) * statistics.stdev(gaps) / math.sqrt(len(gaps))
-        return Difference(mean, mean - half, mean + half, "paired", len(gaps))
-    if len(first) > 1 and len(second) > 1:
-        half = _welch_half_width(list(first.values()), list(second.values()))
-        return Difference(mean, mean - half, mean + half, "unpaired", min(len(first), len(second)))
-    return Difference(mean, None, None, "single", min(len(first), len(second)))
+        return SeedError(statistics.variance(gaps) / len(gaps), len(gaps) - 1)
+    parts = [(statistics.variance(arm.values()) / len(arm), len(arm) - 1) for arm in (first, second)]
+    return add_errors(*(SeedError(*part) for part in parts))
 
 
-def _welch_half_width(first: Sequence[float], second: Sequence[float]) -> float:
-    parts = [statistics.variance(values) / len(values) for values in (first, second)]
-    total = sum(parts)
+def add_errors(first: SeedError, second: SeedError) -> SeedError:
+    """Return the error of two independent sources together; degrees of freedom by Welch and Satterthwaite.
+
+    Satterthwaite, An approximate distribution of estimates of variance components, 1946.
+    """
+    total = first.variance + second.variance
     if total == 0:
-        return 0.0
-    freedom = total**2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (first, second), strict=True))
-    return _t95(freedom) * math.sqrt(total)
+        return SeedError(0.0, min(first.freedom, second.freedom))
+    return SeedError(total, total**2 / sum(e.variance**2 / e.freedom for e in (first, second)))
 
 
-def _t95(freedom: float) -> float:
-    if freedom <= len(_T95):
-        # Rounding the degrees of freedom down widens the interval, so it never claims too much.
-        return _T95[max(int(freedom), 1) - 1]
-    return _Z95 + (_Z95**3 + _Z95) / (4 * freedom)
+def t_quantile(freedom: float, level: float = 0.975) -> float:
+    """Return the quantile of Student's t.
+
+    Args:
+        freedom: Degrees of freedom, above 0.
+        level: Probability below it; the default gives a two-sided 95% interval.
+    """
+    from scipy.special import stdtrit  # not at the top: the command line asks this module for other things
+
+    return float(stdtrit(freedom, level))
+
+
+def two_sided_p(t: float, freedom: float) -> float:
+    """Return the probability of a Student's t at least as far from zero as `t`.
+
+    Args:
+        t: The statistic; infinity gives 0.
+        freedom: Degrees of freedom, above 0.
+    """
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(freedom, -abs(t)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for their number by Holm's step-down method, in the order given.
+
+    Rejecting what is below a level keeps the probability of any false rejection below that level, whatever
+    the dependence between the tests.
+
+    Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics, 1979.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

@@ -9,10 +9,19 @@ from collections.abc import Iterable
 
 from visionkit.compare.comparison import ArmDifference, Cell, Comparison, arm_name
 from visionkit.compare.curves import ImagesToReach
-from visionkit.compare.number_text import capitalized as _name
-from visionkit.compare.number_text import format_difference, format_statistics
-from visionkit.compare.number_text import percent as _percent
-from visionkit.compare.schedule_text import schedule_rows, schedule_sentences
+from visionkit.compare.sentences.evidence_text import (
+    PAIRS_NOTE,
+    evidence_on,
+    evidence_rows,
+    evidence_sentences,
+    interval_text,
+    pair_rows,
+    pair_sentences,
+)
+from visionkit.compare.sentences.number_text import capitalized as _name
+from visionkit.compare.sentences.number_text import format_difference, format_statistics
+from visionkit.compare.sentences.number_text import percent as _percent
+from visionkit.compare.sentences.schedule_text import schedule_rows, schedule_sentences
 from visionkit.compare.statistics import Difference, SeedStatistics
 from visionkit.printable import printable
 
@@ -57,8 +66,10 @@ def headline(comparison: Comparison) -> list[str]:
         if contrast is None:
             sentences.append(f"{_name(arm)} and {comparison.arms[-1]} share no fraction: nothing to compare.")
             continue
-        sentences += [_verdict(comparison, contrast), *_images_sentences(comparison, contrast)]
+        sentences += [_verdict(comparison, contrast), *evidence_sentences(comparison, contrast)]
+        sentences += _images_sentences(comparison, contrast)
         sentences += _low_data_sentences(comparison, arm)
+    sentences += pair_sentences(comparison)
     sentences += schedule_sentences(whole)
     if len(comparison.arms) == 1:
         cell = comparison.cells[-1]
@@ -101,6 +112,7 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
             rows.append(
                 [f"{name} (best)", *values, *(format_difference(c.best.get(name)) for c in contrasts)]
             )
+        rows += evidence_rows(comparison, contrasts, name, blanks=len(arms))
     for contrast in contrasts:
         rows.append(_images_row(contrast, arms, len(contrasts)))
         if contrast.lead is not None:  # a single evaluation has none
@@ -180,6 +192,12 @@ def summary_text(comparison: Comparison, *, width: int = 100, color: bool = Fals
             style = "bold" if row[0] == metric_label(comparison, comparison.monitor) else ""
             table.add_row(*map(Text, row), style=style)
         console.print(table)
+    header, *rows = pair_rows(comparison)
+    if rows:
+        table = Table(*header, title=f"Pairs of arms. {PAIRS_NOTE}", title_justify="left", box=box.SIMPLE)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
     for sentence in headline(whole):
         console.print(Text(sentence))
     console.print(Text("mean ± sample sd over seeds; [95% interval of the difference]", style="dim"))
@@ -219,9 +237,14 @@ def fraction_title(comparison: Comparison, fraction: float) -> str:
 def _verdict(comparison: Comparison, contrast: ArmDifference) -> str:
     gap = contrast.metrics[comparison.monitor]
     ahead, behind = _order(comparison, contrast)
+    evidence = evidence_on(comparison, contrast.arm, contrast.fraction)
+    by_images = evidence is not None and evidence.images > 0
     verdict, caveat = f"{_name(ahead)} is ahead of {behind}", ""
     if gap.mean == 0:
         verdict = f"{_name(ahead)} and {behind} are level"
+    elif evidence is not None and by_images:
+        verb = "{} beats {}" if evidence.shown else "Cannot tell whether {} beats {}"
+        verdict = verb.format(_name(ahead) if evidence.shown else ahead, behind)
     elif gap.shown:
         verdict = f"{_name(ahead)} beats {behind}"
     elif gap.pairing == "single":
@@ -231,7 +254,10 @@ def _verdict(comparison: Comparison, contrast: ArmDifference) -> str:
     where = comparison.data.get("name", "this data")
     where += "" if contrast.fraction == 1 else f" with {_percent(contrast.fraction)} of the training data"
     first, second = (_score(comparison, comparison.cell(arm, contrast.fraction)) for arm in (ahead, behind))
-    size = f" by {abs(gap.mean):.3f}{_interval(comparison, gap)}" if gap.mean else ""
+    interval = _interval(comparison, gap)
+    if evidence is not None and by_images:
+        interval = f" ({interval_text(evidence, sign=1.0 if gap.mean > 0 else -1.0)})"
+    size = f" by {abs(gap.mean):.3f}{interval}" if gap.mean else ""
     label = metric_label(comparison, comparison.monitor)
     return f"{verdict} on {where}{caveat}: {label} {first} against {second}{size and ',' + size}."
 

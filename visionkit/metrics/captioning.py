@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from visionkit.distributed import rank
 from visionkit.errors import InputError, expected
 from visionkit.metrics.base import ScoreMetric, bytes_to_tensor
-from visionkit.metrics.bleu import bleu_scores
+from visionkit.metrics.bleu import bleu_counts, bleu_scores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.ngrams import check_caption_sets
 from visionkit.metrics.rouge import rouge_l
@@ -83,6 +85,7 @@ class CaptionScores(ScoreMetric):
     ) -> None:
         super().__init__(_NAMES, score=score, **kwargs)
         self.frequency = frequency
+        self._scored: tuple[Sequence[str], Sequence[Any], Sequence[Any]] = ((), (), ())
         # Lines of JSON in UTF-8: process, name or null, caption, references.
         self._add_rows("captions", None, torch.uint8)
 
@@ -122,8 +125,29 @@ class CaptionScores(ScoreMetric):
             positions[process] += 1
         if not captions:
             return {}
-        candidates, references = zip(*(captions[name] for name in sorted(captions)), strict=True)
+        names = sorted(captions)
+        candidates, references = zip(*(captions[name] for name in names), strict=True)
+        self._scored = names, candidates, references
         return caption_scores(candidates, references, frequency=self.frequency)
+
+    def image_rows(self) -> dict[str, NDArray[Any]]:
+        """Return what each image added to the scores of the last `compute`: columns with a row an image.
+
+        "ids", the means "mean.cider", "mean.cider_d" and "mean.rouge_l" `(N,)`, and BLEU's counts:
+        "ngrams" and "correct_ngrams" `(N, 4)`, and "lengths" `(N, 2)`, the caption's and the closest
+        reference's. CIDEr's document frequencies are those of all references.
+        """
+        names, candidates, references = self._scored
+        if not names:
+            return {}
+        cider = CiderD.from_references(references)(candidates, references)
+        given = cider if self.frequency is None else CiderD(self.frequency)(candidates, references)
+        means = {"cider": cider, "cider_d": given, "rouge_l": rouge_l(candidates, references)}
+        counts = zip(*bleu_counts(candidates, references), strict=True)
+        columns = dict(zip(("ngrams", "correct_ngrams", "lengths"), map(np.array, counts), strict=True))
+        return {"ids": np.array(names, dtype=str), **columns} | {
+            f"mean.{name}": np.array(values) for name, values in means.items()
+        }
 
     def _apply(self, fn: Any, exclude_state: Sequence[str] = "") -> nn.Module:
         return super()._apply(fn, exclude_state=("captions",))  # scored on the host

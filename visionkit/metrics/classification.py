@@ -27,6 +27,18 @@ class _LossMetric(ScoreMetric):
     loss_count: Tensor
     count: Tensor
 
+    def image_rows(self, preds: Tensor, target: Tensor, losses: Tensor) -> dict[str, Tensor]:
+        """Return what each image of a batch adds to the scores: columns with a row an image.
+
+        A score is the mean of the column "mean.SCORE" where there is one.
+
+        Args:
+            preds: As `update` takes them.
+            target: Likewise.
+            losses: `(B,)`.
+        """
+        return {"mean.loss": losses.float()}
+
     def _add_losses(self, losses: Tensor | None) -> None:
         if losses is not None:
             self.loss.add_(losses.to(self.loss.dtype).sum())
@@ -95,6 +107,14 @@ class SingleLabelScores(_LossMetric):
         if self.num_classes <= _MAX_CONFUSION:
             self.confmat.view(-1).index_add_(0, target * self.num_classes + predicted, ones)
 
+    @torch.no_grad()
+    def image_rows(self, preds: Tensor, target: Tensor, losses: Tensor) -> dict[str, Tensor]:
+        """Return loss, top1 and, above five classes, top5 of each image of a batch `(B,)`."""
+        top = preds.float().softmax(dim=1).topk(min(5, self.num_classes), dim=1).indices
+        right = top == target.unsqueeze(1)  # (B, 5)
+        rows = super().image_rows(preds, target, losses) | {"mean.top1": right[:, 0]}
+        return rows | ({"mean.top5": right.any(dim=1)} if self.num_classes > 5 else {})
+
     def _scores(self) -> dict[str, float]:
         totals = self._totals()
         self.confusion = totals["confmat"].long() if "confmat" in totals else None
@@ -145,6 +165,12 @@ class MultiLabelScores(_LossMetric):
         self.count.add_(len(target))
         self.classes.add_(torch.stack([(predicted & actual).sum(0), predicted.sum(0), actual.sum(0)]))
         self.rows.append(torch.cat([preds.float(), actual.float()], dim=1))
+
+    @torch.no_grad()
+    def image_rows(self, preds: Tensor, target: Tensor, losses: Tensor) -> dict[str, Tensor]:
+        """Return loss `(B,)`, "label_scores" and "label_targets" `(B, K)` of each image of a batch."""
+        rows = super().image_rows(preds, target, losses)
+        return rows | {"label_scores": preds.float(), "label_targets": target > 0.5}
 
     def _scores(self) -> dict[str, float]:
         totals = self._totals()
@@ -198,6 +224,14 @@ class RegressionScores(_LossMetric):
         self.sum_squared_error.add_(error.square().sum(0))
         self.sum_target.add_(target.sum(0))
         self.sum_squared_target.add_(target.square().sum(0))
+
+    @torch.no_grad()
+    def image_rows(self, preds: Tensor, target: Tensor, losses: Tensor) -> dict[str, Tensor]:
+        """Return loss and mae `(B,)` and "squared_errors" `(B, K)` of each image of a batch."""
+        target = target.to(self.sum_target).reshape(-1, self.num_outputs)
+        error = preds.to(target).reshape(-1, self.num_outputs) - target
+        rows = super().image_rows(preds, target, losses)
+        return rows | {"mean.mae": error.abs().mean(1), "squared_errors": error.square()}
 
     def _scores(self) -> dict[str, float]:
         totals = self._totals()

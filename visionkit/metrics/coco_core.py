@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +70,15 @@ class Accumulated:
     Args:
         precision: `(T, R, K, A)` at the last limit of detections (COCO: 100).
         recall: `(T, K, A, M)` at each limit of detections (COCO: 1, 10, 100).
+        image_rows: What each image adds to the precision at all areas: image and label of each object that
+            counts, "object_image" and "object_label" `(G,)`, and of each detection, in the order in which
+            precision counts them, "image", "label", "hits" and "misses" `(D,)`: the thresholds at which it is
+            one, a bit each, the lowest threshold in the lowest bit.
     """
 
     precision: Floats
     recall: Floats
+    image_rows: dict[str, NDArray[Any]]
 
 
 def box_overlaps(detections: Floats, truths: Floats, crowd: Bools) -> Overlap:
@@ -142,10 +148,16 @@ def accumulate(
     # 4. Accumulate hits and misses over the data set.
     present = np.zeros((classes, len(AREAS)), dtype=np.int64)  # (K, A) objects to detect
     np.add.at(present, truths.label, ~ignored_truth)
-    hits = matched & ~ignored
+    hits, misses = matched & ~ignored, ~matched & ~ignored
+    counted = np.flatnonzero(~ignored_truth[:, 0])
     return Accumulated(
-        precision=_precision(detections, order, hits, ~matched & ~ignored, present),
+        precision=_precision(detections, order, hits, misses, present),
         recall=_recall(detections.label[order], rank, hits, present, max_dets),
+        image_rows={
+            "object_image": truths.image[counted].astype(np.int32),
+            "object_label": truths.label[counted].astype(np.int32),
+            **_image_rows(detections, order, hits[:, 0], misses[:, 0]),
+        },
     )
 
 
@@ -321,6 +333,25 @@ def _precision(detections: Objects, order: Ints, hits: Bools, misses: Bools, pre
                 out[threshold, :, index, area] = 0.0
                 out[threshold, reached, index, area] = precision[area, threshold, position[reached]]
     return out
+
+
+def _image_rows(detections: Objects, order: Ints, hits: Bools, misses: Bools) -> dict[str, NDArray[Any]]:
+    """Return the columns of the detections, by class and falling score.
+
+    Args:
+        detections: All of them.
+        order: `(D,)`, positions of those that count, by class.
+        hits: `(D, T)`.
+        misses: `(D, T)`.
+    """
+    rows = np.lexsort((-detections.value[order], detections.label[order]))
+    bits = 1 << np.arange(len(IOUS))
+    return {
+        "image": detections.image[order][rows].astype(np.int32),
+        "label": detections.label[order][rows].astype(np.int32),
+        "hits": (hits[rows] @ bits).astype(np.uint16),
+        "misses": (misses[rows] @ bits).astype(np.uint16),
+    }
 
 
 def _recall(label: Ints, rank: Ints, hits: Bools, present: Ints, max_dets: Sequence[int]) -> Floats:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from visionkit.config import check_numbers
@@ -79,6 +80,8 @@ class CocoAP(ScoreMetric):
     image that comes twice (its id shows it) counts once, and ties are broken in the order of ids, so the
     scores do not depend on how images were divided among processes. `compute` gives the scores by name (-1
     where there was nothing to score, as in the reference); `result` gives `DetectionScores`, with curves.
+    After either, `image_rows` has what each image added: "ids" and the columns of `Accumulated.image_rows`,
+    those of masks under "mask_".
 
     Args:
         classes: Names of the classes; labels are positions in it.
@@ -136,6 +139,7 @@ class CocoAP(ScoreMetric):
         self._add_rows("truth_masks", None, torch.uint8)  # lines of `runs_to_bytes`
         self._add_rows("detection_masks", None, torch.uint8)
         self._result = result
+        self.image_rows: dict[str, NDArray[Any]] = {}
 
     @torch.no_grad()
     def update(
@@ -197,12 +201,13 @@ class CocoAP(ScoreMetric):
 
     def _scores(self) -> dict[str, float]:
         records = self._rows("images").numpy()  # (I, 5)
-        order = _image_order(records, self._rows("ids"))  # (I,)
+        order, names = _image_order(records, self._rows("ids"))  # (I,), and a name an image
         parts = [
             _in_order(order, records[:, column], self._rows(rows), self._rows(masks) if self.masks else None)
             for column, rows, masks in ((3, "truths", "truth_masks"), (4, "detections", "detection_masks"))
         ]
-        self._result = self._score(int(order.max(initial=-1)) + 1, *parts)
+        self.image_rows = {"ids": np.array(names, dtype=str)}
+        self._result = self._score(len(names), *parts)
         return self._result.named()
 
     def _score(self, images: int, truths: _Objects, detections: _Objects) -> DetectionScores:
@@ -212,6 +217,7 @@ class CocoAP(ScoreMetric):
         overlap = box_overlaps(detected, boxes, crowd)
         areas = boxes[:, 2] * boxes[:, 3], detected[:, 2] * detected[:, 3]
         result = self._accumulate(images, truths, detections, areas, overlap)
+        self.image_rows |= result.image_rows
         values = _summary(result, self.max_dets)
         per_class = self._per_class(result)
         curves = {name: result.precision[0, :, k, 0].tolist() for k, name in enumerate(self.classes)}
@@ -225,6 +231,7 @@ class CocoAP(ScoreMetric):
             overlap = mask_overlaps(detections.masks, truths.masks, crowd)
             areas = mask_areas(truths.masks), mask_areas(detections.masks)
             result = self._accumulate(images, truths, detections, areas, overlap)
+            self.image_rows |= {f"mask_{name}": column for name, column in result.image_rows.items()}
             values |= {f"mask_{name}": value for name, value in _summary(result, self.max_dets).items()}
             mask_per_class = self._per_class(result)
         return DetectionScores(values, per_class, curves, images, mask_per_class, len(over_limit))
@@ -274,10 +281,11 @@ class _Objects:
     masks: list[dict[str, Any]]  # N run lengths; empty without masks
 
 
-def _image_order(records: Ints, ids: Tensor) -> Ints:
-    """Return the number of each image in the order that breaks ties; -1 for one that came before.
+def _image_order(records: Ints, ids: Tensor) -> tuple[Ints, list[str]]:
+    """Return the number of each image in the order that breaks ties, and the names in this order.
 
-    The order is that of the files' own numbers where all images have one, else that of the names.
+    The number is -1 for an image that came before. The order is that of the files' own numbers where all
+    images have one, else that of the names.
 
     Args:
         records: `(I, 5)`, the state `images`.
@@ -297,13 +305,12 @@ def _image_order(records: Ints, ids: Tensor) -> Ints:
     else:
         entries.sort()
     order = np.full(len(names), -1, dtype=np.int64)
-    images = 0
-    for number, (name, index) in enumerate(entries):
-        if number and entries[number - 1][0] == name:
-            continue
-        order[index] = images
-        images += 1
-    return order
+    distinct: list[str] = []
+    for name, index in entries:
+        if not distinct or distinct[-1] != name:
+            order[index] = len(distinct)
+            distinct.append(name)
+    return order, distinct
 
 
 def _in_order(order: Ints, counts: Ints, rows: Tensor, masks: Tensor | None) -> _Objects:

@@ -192,6 +192,27 @@ class SegmentationMetric(ScoreMetric):
                 tolerance=self.boundary_tolerance,
             )
 
+    @torch.no_grad()
+    def image_rows(self, preds: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the pixels of each class `(B, C)` in each image: "intersection", "target", "predicted".
+
+        Args:
+            preds: `(B, H, W)` class maps.
+            target: Likewise.
+
+        Raises:
+            InputError: As `confusion_counts`.
+        """
+        counts = torch.stack([
+            confusion_counts(*maps, num_classes=self.num_classes, ignore_index=self.ignore_index)
+            for maps in zip(preds, target, strict=True)
+        ])  # fmt: skip  # (B, C, C)
+        return {
+            "intersection": counts.diagonal(dim1=1, dim2=2),
+            "target": counts.sum(2),
+            "predicted": counts.sum(1),
+        }
+
     def result(self) -> SegmentationScores:
         """Return the scores over all processes as one object; every process must call it."""
         self.compute_floats()

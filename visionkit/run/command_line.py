@@ -129,12 +129,15 @@ def _join_lists(config: type, args: list[str]) -> list[str]:
         arg = rest.pop(0)
         name, equals, first = arg.partition("=")
         nested = bool(rest) and not equals and rest[0].startswith("[[")
-        if name not in lists or first.startswith("[") or nested:
+        if name not in lists | {"--init"} or first.startswith("[") or nested:
             joined.append(arg)
             continue
         values = [first] if equals else []
         while rest and not rest[0].startswith("--"):
             values.append(rest.pop(0))
+        if name == "--init":  # arms: `--init pretrained scratch` is one text with commas
+            joined.append(f"{name}={','.join(values)}")
+            continue
         parts = [part for value in values for part in value.strip("[]").split(",") if part.strip()]
         joined.append(f"{name}=[{','.join(part.strip() for part in parts)}]")
     return joined

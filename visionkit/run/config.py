@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from visionkit.config import OptimConfig, Role, TransferConfig, limits
 from visionkit.errors import InputError
 from visionkit.task_config import CheckConfig
+
+BOTH = ("pretrained", "scratch")
 
 __all__ = ["PRECISIONS", "RunConfig", "setting", "to_dict"]
 
@@ -65,8 +68,9 @@ class RunConfig:
 
     `init`, `seeds`, `fractions`, `folds` and `schedules` span the runs: every combination is a run in a
     folder of its own below `out`, resumable and comparable. The values of `init` are the arms of the
-    comparison, as a trial has arms: "pretrained" and "scratch" for "both". `images`, when not 0, is how long
-    a run trains at any fraction; a schedule of 4 is a run four times as long, with its own warm-up and decay.
+    comparison, as a trial has arms: "pretrained" and "scratch" for "both", or several names with commas
+    between them. `images`, when not 0, is how long a run trains at any fraction; a schedule of 4 is a run
+    four times as long, with its own warm-up and decay.
     """
 
     data: str = setting("scenes", "data set: a folder, a file, or 'scenes' (embedded)", group="data")
@@ -96,7 +100,7 @@ class RunConfig:
     backbone: str = setting("packaged/efficientnet_lite0", "see `visionkit ls backbones`", group="model")
     init: str = setting(
         "both",
-        "pretrained | scratch | both | a weights file, run or published folder",
+        "pretrained | scratch | frozen | both | a weights file, run or published folder; one or several",
         group="model",
         role="arm",
     )
@@ -217,8 +221,33 @@ class RunConfig:
     )
 
     def arms(self) -> tuple[str, ...]:
-        """Return the values of `init` that are to be run."""
-        return ("pretrained", "scratch") if self.init == "both" else (self.init,)
+        """Return the values of `init` that are to be run.
+
+        Several are one text with commas between them, as the command line joins `--init pretrained scratch`.
+        A path with a comma in its name counts as one where it exists.
+
+        Raises:
+            InputError: One is given twice, or none.
+        """
+        # Not `Path.exists`, which raises where the names together are longer than a file's may be.
+        parts = [self.init] if os.path.exists(self.init) else self.init.split(",")  # noqa: PTH110
+        named = [name for part in parts for name in (BOTH if part.strip() == "both" else (part.strip(),))]
+        if not all(named) or len(set(named)) < len(named):
+            raise InputError(
+                f"Expected --init to name each arm once, but got {self.init!r}. Use --init both frozen."
+            )
+        return tuple(named)
+
+    def of_arm(self, init: str) -> Self:
+        """Return the settings of one arm: "frozen" is the pretrained weights with the backbone fixed.
+
+        Args:
+            init: One of `arms()`.
+        """
+        if init != "frozen":
+            return dataclasses.replace(self, init=init)
+        transfer = dataclasses.replace(self.transfer, freeze_through="all", unfreeze_at=())
+        return dataclasses.replace(self, init="pretrained", transfer=transfer)
 
     def runs_of_folds(self) -> list[list[int]]:
         """Return `folds` of each run: `[K, number]`; one empty list without cross-validation.

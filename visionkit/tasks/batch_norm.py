@@ -1,4 +1,4 @@
-"""Batches of one image under batch norm over a map of one pixel: refused before the first update."""
+"""Running statistics: equal on every process, and batches of one image that would stop them are refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any, TypeVar
 
 import lightning
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import nn
+from torch import Tensor, nn
+from torchmetrics import Metric
 
+from visionkit.distributed import world_size
 from visionkit.errors import InputError
+from visionkit.metrics import RunningSums
 
-__all__ = ["explained", "min_batch", "probe_one_image"]
+__all__ = ["broadcast_buffers", "explained", "min_batch", "probe_one_image"]
 
 StepT = TypeVar("StepT", bound=Callable[..., Any])
 _TORCH_MESSAGE = "Expected more than 1 value per channel"
@@ -95,3 +99,26 @@ def _refusal(what: str) -> str:
         "(DataLoader(drop_last=True)), larger images, or norms that do not look at the batch "
         "(transfer.norm='group'; recipes: --transfer.norm group)."
     )
+
+
+def broadcast_buffers(module: nn.Module) -> None:
+    """Give every process the first one's buffers (running statistics): one broadcast for each type.
+
+    Running sums are no buffers, and a strategy that shards parameters moves only parameters and buffers: the
+    sums are moved to the module's device here.
+    """
+    device = getattr(module, "device", None)
+    for part in module.modules():
+        if isinstance(part, RunningSums | Metric) and device is not None:
+            part.to(device)
+    if world_size() == 1:
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in module.buffers():
+        by_type.setdefault(buffer.dtype, []).append(buffer)
+    with torch.no_grad():
+        for buffers in by_type.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(flat, 0)
+            for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers])):
+                buffer.copy_(part.view(buffer.shape))

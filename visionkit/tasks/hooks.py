@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import lightning
 import torch
-import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from visionkit import __version__
 from visionkit.compat import ignore_buffers_in_ddp, trainer_of
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.distributed import world_size
 from visionkit.errors import InputError
 from visionkit.metrics import RunningSums
 from visionkit.nn import Normalize
 from visionkit.optim import build_optimizer, describe_rate, images_per_step, total_images
 from visionkit.tasks.backbones import BackboneBuilder
-from visionkit.tasks.batch_norm import min_batch, probe_one_image
+from visionkit.tasks.batch_norm import broadcast_buffers, min_batch, probe_one_image
 from visionkit.tasks.batch_parts import is_empty, move_batch, named_batch, read_parts
 from visionkit.tasks.extra_metrics import ExtraMetrics, Metrics
 from visionkit.tasks.hub import HubMixin
 from visionkit.tasks.image_inputs import check_images, image_stack
+from visionkit.tasks.image_rows import ImageRows
 from visionkit.tasks.saved_settings import plain_settings, refuse_other_task, refuse_unsafe, task_name
 
 __all__ = ["TaskHooks"]
@@ -53,6 +53,8 @@ class TaskHooks(HubMixin, lightning.LightningModule):
         train_sums: Sums over training images, with at least "loss" and "count".
         loss_terms: The loss of the last training step and its terms, detached.
         extra: Metrics of the user's own.
+        save_image_rows: Whether an evaluation leaves what each image added in `image_rows`.
+        image_rows: Columns of the last evaluation (`ImageRows`) of the first loader, the same everywhere.
         init_note: What was taken from the weights file that the task begins from, in one sentence.
     """
 
@@ -69,6 +71,9 @@ class TaskHooks(HubMixin, lightning.LightningModule):
     extra = ExtraMetrics(None, taken=())
     model_facts: dict[str, Any]
     init_note: str = ""
+    save_image_rows: bool = False
+    image_rows: Mapping[str, Any] = MappingProxyType({})
+    _rows: ImageRows
     _evaluate: Callable[[Any], None]
     _read: Callable[[Any], Any]
     _make_scores: Callable[[], dict[str, Any]]
@@ -302,7 +307,7 @@ class TaskHooks(HubMixin, lightning.LightningModule):
         if index == self._loader:
             return
         others = self.__dict__.setdefault("_other_scores", {})
-        others[self._loader] = {name: getattr(self, name) for name in (*self.scored, "extra")}
+        others[self._loader] = {name: getattr(self, name) for name in (*self.scored, "extra", "_rows")}
         scores = others.pop(index, None) or self._fresh_scores()
         for name, value in scores.items():
             setattr(self, name, value)
@@ -319,6 +324,8 @@ class TaskHooks(HubMixin, lightning.LightningModule):
         for index in reversed(range(len(counts) if multiple else 1)):
             self._use_loader(index)
             scores = self._compute_scores()
+            if self.save_image_rows and not index:
+                self.image_rows = self._gather_rows()
             scores |= self.extra.compute(scores)
             values = {f"{split}/{name}": value for name, value in scores.items()}
             if multiple:
@@ -331,6 +338,10 @@ class TaskHooks(HubMixin, lightning.LightningModule):
             if values:
                 self.log_dict(values, sync_dist=False, add_dataloader_idx=False)
 
+    def _gather_rows(self) -> Mapping[str, Any]:
+        """Return what each image added to the scores that were just computed, over all processes."""
+        return self._rows.gather()
+
     def _fresh_scores(self) -> dict[str, Any]:
         """Return new running scores by the names of `scored`, on this module's device."""
         # Tensors made in inference mode could not be added to outside of it.
@@ -340,6 +351,7 @@ class TaskHooks(HubMixin, lightning.LightningModule):
                 if isinstance(value, nn.Module):
                     value.to(self.device)
             made["extra"] = self.extra.fresh(self.device)
+            made["_rows"] = ImageRows()
         return made
 
     def _probe(self, images: Any) -> Tensor | Any:
@@ -365,26 +377,3 @@ def check_callbacks(trainer: lightning.Trainer, optim: OptimConfig, transfer: Tr
         if needed and setting not in present:
             fix = f"Give it visionkit.run.callbacks.{make}."
             raise InputError(f"{setting} is set, but the Trainer has no {name} callback. {fix}")
-
-
-def broadcast_buffers(module: nn.Module) -> None:
-    """Give every process the first one's buffers (running statistics): one broadcast for each type.
-
-    Running sums are no buffers, and a strategy that shards parameters moves only parameters and buffers: the
-    sums are moved to the module's device here.
-    """
-    device = getattr(module, "device", None)
-    for part in module.modules():
-        if isinstance(part, RunningSums | Metric) and device is not None:
-            part.to(device)
-    if world_size() == 1:
-        return
-    by_type: dict[torch.dtype, list[Tensor]] = {}
-    for buffer in module.buffers():
-        by_type.setdefault(buffer.dtype, []).append(buffer)
-    with torch.no_grad():
-        for buffers in by_type.values():
-            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
-            dist.broadcast(flat, 0)
-            for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers])):
-                buffer.copy_(part.view(buffer.shape))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from visionkit.compare.comparison import ArmDifference, Comparison, arm_name
-from visionkit.compare.number_text import format_statistics
+from visionkit.compare.evidence import Evidence
+from visionkit.compare.sentences.evidence_text import evidence_on, interval_text
+from visionkit.compare.sentences.number_text import format_statistics
 from visionkit.compare.statistics import Difference
 from visionkit.compare.summary import metric_label
 
@@ -85,12 +87,19 @@ def _difference_tiles(comparison: Comparison, contrast: ArmDifference) -> list[T
     title = "Difference" if len(comparison.arms) == 2 else f"Difference, {versus}"
     best = contrast.best.get(comparison.monitor)
     more = "" if best is None else f"; {best.mean:+.3f} with the best weights"
-    value, note = certainty(gap)
+    value, note = certainty(gap, evidence_on(comparison, contrast.arm, contrast.fraction))
     return [Tile(title, f"{gap.mean:+.3f}", f"{versus}{more}"), Tile("How sure", value, note)]
 
 
-def certainty(gap: Difference) -> tuple[str, str]:
-    """Return how sure a difference is: in a word or two, and the reason."""
+def certainty(gap: Difference, evidence: Evidence | None = None) -> tuple[str, str]:
+    """Return how sure a difference is: in a word or two, and the reason.
+
+    Args:
+        gap: By seeds.
+        evidence: By seeds and images, where the scores of images are known.
+    """
+    if evidence is not None and evidence.images:
+        return ("Shown" if evidence.shown else "Cannot tell"), interval_text(evidence)
     if gap.low is None or gap.high is None:
         return "Not known", "one seed an arm gives no interval: add seeds"
     how = f"paired over {gap.n} seeds" if gap.pairing == "paired" else "seeds not paired"

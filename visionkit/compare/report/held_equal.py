@@ -6,9 +6,9 @@ from typing import Any
 
 from visionkit.compare.comparison import Comparison, arm_name
 from visionkit.compare.compatibility import BY_RECORD
-from visionkit.compare.number_text import percent
 from visionkit.compare.report.value_text import value_text
 from visionkit.compare.run_record import RunRecord
+from visionkit.compare.sentences.number_text import percent
 from visionkit.config import flatten
 
 __all__ = ["differing_sentences", "equal_sentences", "has_own_rates"]

@@ -21,6 +21,7 @@ from visionkit.compare.report.report_data import ReportData, one_run_each
 from visionkit.compare.report.sections import Panel, ReportFigure, embed
 from visionkit.compare.report.value_text import value_text
 from visionkit.compare.run_record import RunRecord
+from visionkit.compare.sentences.evidence_text import PAIRS_NOTE, evidence_label, pair_rows
 from visionkit.compare.summary import WEIGHTS_NOTE, fraction_title, headline, metric_label, summary_rows
 from visionkit.config import flatten
 from visionkit.errors import RunError
@@ -166,6 +167,8 @@ def _content(comparison: Comparison, figures: Path, problems: list[str]) -> dict
             for f in longest.fractions[::-1]
         ],
         "weights_note": WEIGHTS_NOTE,
+        "pairs": pair_rows(comparison),
+        "pairs_note": PAIRS_NOTE,
         "monitor": comparison.monitor,
         "monitor_row": metric_label(comparison, comparison.monitor),
         "sections": sections,
@@ -199,6 +202,7 @@ def _split_rows(comparison: Comparison, rows: list[list[str]]) -> tuple[list[lis
     name = comparison.monitor
     test = f"test/{name.partition('/')[2]}"
     first = {metric_label(comparison, name), f"{name} (best)", metric_label(comparison, test)}
+    first |= {evidence_label(comparison, name), evidence_label(comparison, test)}
     first |= {"images to reach the other's score", "mean lead over training", "seconds of training", "seeds"}
     first |= {"stopped early"}
     return (

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit.compare.comparison import arm_name
-from visionkit.compare.number_text import format_statistics, percent
 from visionkit.compare.run_record import runs_inside
+from visionkit.compare.sentences.number_text import format_statistics, percent
 from visionkit.compare.statistics import seed_statistics
 from visionkit.files import local_path
 from visionkit.predict.evaluation.result import Evaluation

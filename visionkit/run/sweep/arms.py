@@ -19,7 +19,7 @@ __all__ = ["run_recipe"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 # What these settings may be instead of a path.
-WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "both")}
+WORDS = {"data": ("scenes",), "init": ("pretrained", "scratch", "frozen", "both")}
 
 
 def run_recipe(
@@ -51,10 +51,10 @@ def run_recipe(
     from visionkit.run.sweep.jobs import choose_jobs
     from visionkit.run.sweep.train_runs import train_runs
 
-    if config.init not in WORDS["init"]:
+    for init in (arm for arm in config.arms() if arm not in WORDS["init"]):
         from visionkit.backbones.weights import split_init
 
-        split_init(config.init)  # refuses a folder without weights
+        split_init(init)  # refuses a folder without weights
     die_with_launcher()
     if requests().find:
         from visionkit.run.sweep.find import find_for_arms
@@ -81,8 +81,9 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
     Raises:
         InputError: A path does not exist, or `out` lies below a file.
     """
-    for name in paths:
-        value = str(getattr(config, name))
+    inits = config.arms()
+    named = [(n, value) for n in paths for value in (inits if n == "init" else (str(getattr(config, n)),))]
+    for name, value in named:
         local_path(value, f"--{name}")
         before = value.rpartition("#")[0]  # "weights.pt#teacher.backbone" names a part of a file
         if value in ("", *WORDS.get(name, ())) or any(
@@ -94,9 +95,10 @@ def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
             text += f" {unknown_name(name, value, WORDS[name])}"
         raise InputError(text)
     out = local_path(config.out, "--out")
-    if config.init not in WORDS["init"] and out.is_dir() and out.resolve() == Path(config.init).resolve():
+    used = [init for init in inits if init not in WORDS["init"] and out.resolve() == Path(init).resolve()]
+    if used and out.is_dir():
         raise InputError(
-            f"--init {config.init}: the new runs would be written into the folder that they begin from. "
+            f"--init {used[0]}: the new runs would be written into the folder that they begin from. "
             "Choose another --out."
         )
     existing = next((path for path in (out, *out.absolute().parents) if path.exists()), None)

@@ -29,9 +29,9 @@ def find_for_arms(
         runs: Every run of the command and its folder.
         train: Makes task and data of one run and calls `fit`.
     """
-    chosen: dict[str, tuple[ConfigT, Path]] = {}
+    chosen: dict[tuple[str, object], tuple[ConfigT, Path]] = {}
     for one, folder in sorted(runs, key=lambda run: -run[0].fractions[0]):
-        chosen.setdefault(one.init, (one, folder))
+        chosen.setdefault((one.init, one.transfer.freeze_through), (one, folder))
     findings = {}
     for one, folder in chosen.values():
         findings[folder] = train_one(train, one, folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visionkit.compare.rate_choice import FOLDER, RateChoice, rate_lines, read_choices
+from visionkit.compare.run_record import init_name
 from visionkit.errors import RunError
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
@@ -62,7 +63,7 @@ def choose_rates(
     refused = [error for error in failures if not isinstance(error, RunError)]
     if refused:
         raise refused[0]
-    asked = {(one.init, one.fractions[0]): one for one, _ in runs}
+    asked = {(init_name(one.init, vars(one.transfer)), one.fractions[0]): one for one, _ in runs}
     choices = {
         (choice.init, choice.fraction): choice
         for choice in read_choices(Path(config.out))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from visionkit.compare.run_record import init_name
 from visionkit.config import check_limits
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig
@@ -36,31 +37,37 @@ def each_run(
         raise InputError(
             "Expected at least one seed, fraction and schedule. Use --seeds 0 --fractions 1 --schedules 1."
         )
-    fraction_of: dict[Path, float] = {}
+    run_of: dict[Path, tuple[float, str]] = {}
     axes = (config.fractions, sorted(config.schedules), config.seeds, config.runs_of_folds(), config.arms())
     for fraction, schedule, seed, folds, init in itertools.product(*axes):
+        arm = config.of_arm(init)
         one = dataclasses.replace(
-            config,
-            init=init,
+            arm,
             seeds=[seed],
             fractions=[fraction],
             schedules=[schedule],
             folds=folds,
-            lr=config.lr if rates is None else rates[init, fraction],
+            lr=arm.lr if rates is None else rates[init_name(arm.init, vars(arm.transfer)), fraction],
         )
-        folder = Path(config.out) / run_name(one)
-        other = fraction_of.setdefault(folder, fraction)
+        folder = Path(config.out) / run_name(one, init)
+        other, first = run_of.setdefault(folder, (fraction, init))
         if other != fraction:
             raise InputError(f"The fractions {other} and {fraction} would share the folder {folder}.")
+        if first != init:
+            raise InputError(f"--init {first} and {init} would share the folder {folder}: rename one.")
         yield one, folder
 
 
-def run_name(one: RunConfig) -> str:
+def run_name(one: RunConfig, arm: str) -> str:
     """Return the name of the folder of one run: "scratch-f0.1-x4-lr0.003-s0-k3".
 
     A schedule of 1 is left out, and a rate that was not chosen among `lrs`.
+
+    Args:
+        one: The run's settings.
+        arm: One of `config.arms()`.
     """
-    init, schedule = Path(one.init), one.schedules[0]
+    init, schedule = Path(arm), one.schedules[0]
     name = f"{init.name if init.is_dir() else init.stem}-f{one.fractions[0]:g}"
     name += f"-x{schedule}" if schedule > 1 else ""
     name += f"-lr{one.lr:g}" if one.lrs else ""

@@ -26,6 +26,7 @@ from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.files import remove_parts
 from visionkit.run.callbacks.clock import Clock
 from visionkit.run.callbacks.finite_guard import FiniteGuard
+from visionkit.run.callbacks.image_scores import SaveImageScores
 from visionkit.run.callbacks.live_progress import LiveProgress
 from visionkit.run.callbacks.preempt import Preemption
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
@@ -135,7 +136,7 @@ def _fit(
         "metrics": metrics,
         "metrics_of": metrics_of,
         "scores": scores,
-        "problems": problems + problems_of([*callbacks, *parts.trackers]),
+        "problems": problems + problems_of([*callbacks, *parts.first, *parts.trackers]),
         "seconds": {"fit": fitted, "total": time.time() - began},
     }
     result = run_result(
@@ -218,7 +219,11 @@ class _Parts:
         return cls(
             clock=clock,
             live=LiveProgress(folder.name, plan, table=clock.table, saver=saver, log=log),
-            first=[StepSeed(data.seed), SkippedSamples(folder / "faults")],
+            first=[
+                StepSeed(data.seed),
+                SkippedSamples(folder / "faults"),
+                SaveImageScores(folder, group_by=config.group_by),
+            ],
             guard=FiniteGuard(folder / "faults", skip=config.checks.skip_updates),
             watchdog=RankWatchdog(),
             saver=saver,

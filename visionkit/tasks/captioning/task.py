@@ -329,6 +329,9 @@ class Captioner(TaskHooks):
     def _make_scores(self) -> dict[str, Any]:
         return {"scores": CaptionScores(self.frequency), "eval_sums": RunningSums(("loss", "count"))}
 
+    def _gather_rows(self) -> Mapping[str, Any]:
+        return self.scores.image_rows()
+
     def _compute_scores(self) -> dict[str, float]:
         values = self.scores.compute_floats()
         self.scores.reset()

@@ -208,12 +208,14 @@ class Classifier(TaskHooks):
     def _evaluate(self, batch: Any) -> None:
         if is_empty(batch):
             return
-        images, labels, _ = self._read(batch)
+        images, labels, ids = self._read(batch)
         labels = hard_labels(labels, self.target)
         logits = self(images, standard_units=True)
         losses = label_losses(logits, self._units(labels), kind=self.loss)
         values = logits if self.standardize is None else self.standardize.restore(logits)
         self.scores.update(values, labels, losses)
+        if self.save_image_rows:
+            self._rows.add(ids, self.scores.image_rows(values, labels, losses))
         self.extra.update(*metric_inputs(values, labels, self.target))
 
     def _units(self, labels: Tensor) -> Tensor:

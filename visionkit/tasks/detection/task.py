@@ -322,6 +322,9 @@ class Detector(TaskHooks):
         limits = (1, 10, max(100, self.rcnn.detections_per_img))
         return {"metric": CocoAP(names, masks=self.rcnn.masks, max_dets=limits)}
 
+    def _gather_rows(self) -> Mapping[str, Any]:
+        return self.metric.image_rows
+
     def _compute_scores(self) -> dict[str, float]:
         scores = self.detection_scores = self.metric.result()
         if not scores.images:

@@ -203,7 +203,7 @@ class Segmenter(TaskHooks):
         if not self.views.plain:  # clamping a resized view would hide what cannot be right
             check_images(images, ids)
         self.eval_sums.add(seen=len(images))
-        for stack, mask in stacks(images, masks):
+        for index, (stack, mask) in enumerate(stacks(images, masks)):
             if self.views.plain:
                 logits = self(stack)
                 loss = cross_entropy_loss(logits, mask, ignore_index=self.ignore_index)
@@ -212,6 +212,8 @@ class Segmenter(TaskHooks):
             else:
                 labels = self.views.labels(self, stack)
             self.scores.update(labels, mask)
+            if self.save_image_rows and ids:
+                self._rows.add(ids[index : index + len(stack)], self.scores.image_rows(labels, mask))
             self.extra.update(labels, mask)
 
     def predict_step(

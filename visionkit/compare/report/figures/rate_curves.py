@@ -9,7 +9,6 @@ from typing import Any
 from visionkit.compare.comparison import Comparison, arm_name
 from visionkit.compare.curves import Curve
 from visionkit.compare.data_tables import Table
-from visionkit.compare.number_text import percent
 from visionkit.compare.report.figures.loss_curves import shorten
 from visionkit.compare.report.plot_style import (
     add_legend,
@@ -21,6 +20,7 @@ from visionkit.compare.report.plot_style import (
 )
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
+from visionkit.compare.sentences.number_text import percent
 
 __all__ = ["applies", "draw", "draw_choices", "has_choices", "plot_choices", "plot_rates"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from visionkit.compare.comparison import Comparison, arm_name
 from visionkit.compare.data_tables import Table
-from visionkit.compare.number_text import percent
 from visionkit.compare.report.plot_style import MUTED, add_legend, arm_style, chart, data_title, name_axes
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
-from visionkit.compare.schedule_text import schedule_rows
+from visionkit.compare.sentences.number_text import percent
+from visionkit.compare.sentences.schedule_text import schedule_rows
 from visionkit.compare.summary import metric_label
 
 __all__ = ["applies", "draw", "plot_schedules"]

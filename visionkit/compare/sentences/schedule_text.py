@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from visionkit.compare.comparison import Comparison
-from visionkit.compare.number_text import capitalized, format_difference, format_statistics, percent
 from visionkit.compare.schedules import CatchUp, OverSchedules
+from visionkit.compare.sentences.number_text import capitalized, format_difference, format_statistics, percent
 
 __all__ = ["schedule_rows", "schedule_sentences"]
 

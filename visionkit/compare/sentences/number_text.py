@@ -31,4 +31,4 @@ def percent(fraction: float) -> str:
 
 def capitalized(arm: str) -> str:
     """Return the name of an arm as a sentence begins with it; the name of a file stays as it is."""
-    return arm[:1].upper() + arm[1:] if arm in ("pretrained", "scratch") else arm
+    return arm[:1].upper() + arm[1:] if arm in ("pretrained", "frozen", "scratch") else arm

@@ -1,0 +1,1 @@
+"""What a comparison says in words: numbers, schedules, how sure a difference is."""
