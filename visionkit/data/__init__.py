@@ -38,7 +38,12 @@ from visionkit.data.pack.reader import PackedReader, check_pack, open_pack
 from visionkit.data.pack.writer import pack
 from visionkit.data.read_channels import read_channels
 from visionkit.data.read_image import check_images, read_image, read_size
-from visionkit.data.samplers import BalancedBatchSampler, EvalBatchSampler, TrainBatchSampler
+from visionkit.data.samplers import (
+    BalancedBatchSampler,
+    EvalBatchSampler,
+    IdentityBatchSampler,
+    TrainBatchSampler,
+)
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
 from visionkit.data.transforms.batch import (
@@ -105,6 +110,7 @@ __all__ = [
     "FlipBatch",
     "FolderData",
     "Format",
+    "IdentityBatchSampler",
     "ImageFolder",
     "Keyed",
     "KeyedBatch",
