@@ -122,6 +122,8 @@ class RetrievalScores(ScoreMetric):
     """
 
     monitor = ("recall_at_1", "max")
+    vectors: list[Tensor]
+    about: list[Tensor]
 
     def __init__(self, *, ks: Sequence[int] = (1, 5, 10), score: str | None = None, **kwargs: Any) -> None:
         ks = check_numbers("ks", list(ks), limits(min=1), whole=True)

@@ -119,6 +119,8 @@ class VerificationScores(ScoreMetric):
     """
 
     monitor = ("auc", "max")
+    likeness: list[Tensor]
+    about: list[Tensor]
 
     def __init__(self, *, fars: Sequence[float] = FARS, score: str | None = None, **kwargs: Any) -> None:
         fars = check_numbers("fars", list(fars), limits(min=0, max=1))
