@@ -84,6 +84,7 @@ from visionkit.data.transforms.segmentation import (
     segmentation_eval,
     segmentation_train,
 )
+from visionkit.data.unseen_classes import hold_out_classes, training_classes
 from visionkit.notices import Notice
 
 __all__ = [
@@ -168,6 +169,7 @@ __all__ = [
     "drop_unreadable",
     "fingerprint",
     "flip",
+    "hold_out_classes",
     "holdout",
     "huggingface_boxes",
     "huggingface_classes",
@@ -194,6 +196,7 @@ __all__ = [
     "stack_batch",
     "subset",
     "supervisely_boxes",
+    "training_classes",
     "voc",
     "yolo",
 ]
