@@ -33,10 +33,14 @@ class ImagePairs:
     Args:
         scores: `(N,)` their cosines.
         same: `(N,)` whether they are of one class.
+        first: `(N,)` the row of the one image.
+        second: `(N,)` that of the other.
     """
 
     scores: npt.NDArray[np.float64]
     same: npt.NDArray[np.bool_]
+    first: Ints
+    second: Ints
 
 
 class EmbeddingScores(RetrievalScores):
@@ -75,7 +79,7 @@ class EmbeddingScores(RetrievalScores):
         labels = rows.labels.cpu().numpy()
         first, second = image_pairs(labels)
         same = labels[first] == labels[second]
-        self.pairs = ImagePairs(_cosines(rows.vectors, first, second), same)
+        self.pairs = ImagePairs(_cosines(rows.vectors, first, second), same, first, second)
         values = verification_scores(self.pairs.scores, same, fars=self.fars)
         chosen, folds = _fold_pairs(labels, first, second)
         accuracy = verification_scores(self.pairs.scores[chosen], same[chosen], folds=folds)["accuracy"]

@@ -119,6 +119,7 @@ class RetrievalScores(ScoreMetric):
     Attributes:
         result: The last `compute`'s, with the number of queries that were left out because no other image
             is of their class.
+        images: Those of the last `compute`, of all processes.
     """
 
     monitor = ("recall_at_1", "max")
@@ -132,6 +133,7 @@ class RetrievalScores(ScoreMetric):
         self._add_rows("vectors", None, torch.float32)
         self._add_rows("about", 4, torch.int64)  # label, role, key of the id, length of the vector
         self.result: RetrievalResult | None = None
+        self.images: ImageRows | None = None
 
     @torch.no_grad()
     def update(
@@ -160,17 +162,13 @@ class RetrievalScores(ScoreMetric):
         self.vectors.append(rows.flatten())
         self.about.append(torch.stack([target.long(), role.long(), keys, width], 1))
 
-    def images(self) -> ImageRows:
-        """Return the images of all processes, in order, on the metric's device; inside `compute` only."""
+    def _scores(self) -> dict[str, float]:
         about = self._rows("about")
         width = int(about[0, 3]) if len(about) else 1
         rows = ImageRows.ordered(
             self._rows("vectors").view(-1, width), about[:, 0], keys=about[:, 2], roles=about[:, 1]
         )
-        return rows.to(self.device)
-
-    def _scores(self) -> dict[str, float]:
-        rows = self.images()
+        self.images = rows = rows.to(self.device)
         return self._scores_of(rows) if len(rows.vectors) else {}
 
     def _scores_of(self, rows: ImageRows) -> dict[str, float]:

@@ -26,11 +26,13 @@ class ImageRows:
         vectors: `(N, D)` of length 1.
         labels: `(N,)` classes.
         roles: `(N,)` 1: of the gallery, 0: a query, -1: both.
+        keys: `(N,)`, see `image_keys`.
     """
 
     vectors: Tensor
     labels: Tensor
     roles: Tensor
+    keys: Tensor
 
     @classmethod
     def ordered(cls, vectors: Tensor, labels: Tensor, *, keys: Tensor, roles: Tensor) -> ImageRows:
@@ -58,11 +60,12 @@ class ImageRows:
         else:
             order = np.argsort(numbers)
         rows = torch.from_numpy(order)
-        return cls(vectors[rows], labels[rows], roles[rows])
+        return cls(vectors[rows], labels[rows], roles[rows], keys[rows])
 
     def to(self, device: torch.device) -> ImageRows:
         """Return the same images on a device."""
-        return ImageRows(self.vectors.to(device), self.labels.to(device), self.roles.to(device))
+        parts = (self.vectors, self.labels, self.roles, self.keys)
+        return ImageRows(*(part.to(device) for part in parts))
 
 
 def image_keys(ids: Sequence[object] | None, count: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig, check_number, limits
-from visionkit.errors import InputError, expected
+from visionkit.errors import InputError, expected, unknown_name
 from visionkit.metrics import EmbeddingScores, RunningSums
 from visionkit.rng import seeded_from_run
 from visionkit.tasks.backbones import BackboneBuilder
@@ -66,6 +66,7 @@ class Embedder(TaskHooks):
             (contrastive).
         scale: Factor of the cosines for "arcface" and "cosface".
         temperature: For "supcon".
+        select_by: The score by which weights are chosen.
         transfer: Initialisation and freezing.
         optim: Optimiser settings.
         lr: Peak learning rate of the projection and of the classes' vectors.
@@ -98,6 +99,7 @@ class Embedder(TaskHooks):
         margin: float | None = None,
         scale: float = 32.0,
         temperature: float = 0.1,
+        select_by: str = "recall_at_1",
         transfer: TransferConfig = _TRANSFER,
         optim: OptimConfig = _OPTIM,
         lr: float = 1e-3,
@@ -133,7 +135,9 @@ class Embedder(TaskHooks):
         apply_transfer(self.backbone, builder.init, self.transfer)
         self.class_names = None if class_names is None else tuple(class_names)
         self.scores = self._make_scores()["scores"]
-        self.monitor = (f"val/{self.scores.monitor[0]}", self.scores.monitor[1])
+        if select_by not in self.scores.names:
+            raise unknown_name("select_by", select_by, self.scores.names)
+        self.monitor = (f"val/{select_by}", "min" if select_by == "pair_eer" else "max")
         self.loss_terms = {}
         self._take_metrics(metrics, class_names)
         self.train_sums = RunningSums({"loss": (), "count": ()})
