@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from visionkit.data.datamodule import DataModule
-from visionkit.data.keyed_dataset import KeyedDataset, Unreadable
+from visionkit.data.keyed_dataset import KeyedDataset
 from visionkit.drawing.panels import BAD, GOOD, INK, PAPER, caption_panel, join_grid, save_image
 from visionkit.files import write_text
 from visionkit.metrics.embedding.images import ImagePairs
@@ -214,9 +214,10 @@ class _Sheets:
         if row not in self.read:
             index = self.index[row]
             sample = None if index < 0 else self.plain[Key(0, index)]
-            blank = sample is None or isinstance(sample, Unreadable)
             self.read[row] = (
-                Image.new("RGB", (_SIDE, _SIDE), PAPER) if blank else to_pil(sample["image"], side=_SIDE)  # type: ignore[index]
+                to_pil(sample["image"], side=_SIDE)
+                if isinstance(sample, dict)
+                else Image.new("RGB", (_SIDE, _SIDE), PAPER)
             )
         return self.read[row]
 
