@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from visionkit.config import OptimConfig, TransferConfig
     from visionkit.data import DataModule, FolderData, Keyed, open_dataset
     from visionkit.task_config import RCNNConfig
-    from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+    from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
     from visionkit.text import Vocabulary
 
 __version__ = "0.1.0"
@@ -31,6 +31,7 @@ __all__ = [
     "Classifier",
     "DataModule",
     "Detector",
+    "Embedder",
     "FolderData",
     "Keyed",
     "OptimConfig",
@@ -52,6 +53,7 @@ _HOME = {
     "Classifier": "tasks",
     "DataModule": "data",
     "Detector": "tasks",
+    "Embedder": "tasks",
     "FolderData": "data",
     "Keyed": "data",
     "OptimConfig": "config",

@@ -12,6 +12,7 @@ __all__ = [
     "all_gather_objects",
     "all_reduce",
     "gather_rows",
+    "gather_with_gradients",
     "has_process_group",
     "ordered_mean",
     "rank",
@@ -79,6 +80,36 @@ def gather_rows(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in range(world)]
     dist.all_gather(parts, padded)
     return torch.cat([part[:size] for part, size in zip(parts, sizes)]).cpu()
+
+
+def gather_with_gradients(rows: Tensor) -> Tensor:
+    """Return the rows of all processes on each of them, in the order of the processes, with gradients.
+
+    For a loss of all rows that every process computes alike, and whose parameters get the mean of the
+    gradients of the processes (`DistributedDataParallel`): a process's rows get the gradient of the loss
+    times the number of processes, so that the mean is the gradient that one process would have.
+
+    Args:
+        rows: `(n, K)` on the process's device, of one shape on all processes.
+
+    Returns:
+        `(N, K)`. One collective, and none for the gradients.
+    """
+    return rows if world_size() == 1 else cast(Tensor, _Gather.apply(rows))
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.count = len(rows)
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        start = rank() * ctx.count
+        return gradient[start : start + ctx.count] * world_size()
 
 
 def ordered_mean(

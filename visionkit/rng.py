@@ -27,6 +27,8 @@ class Salt(IntEnum):
     LABEL = 0x1ABE1
     FOLDS = 0xF01D
     CLASSES = 0xC1A5
+    IDENTITIES = 0x1DE7
+    UNSEEN = 0x05EE
 
 
 def keyed_seed(*key: int) -> int:

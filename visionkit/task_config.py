@@ -14,6 +14,7 @@ __all__ = [
     "AttentionConfig",
     "CheckConfig",
     "Decoding",
+    "EmbeddingHead",
     "RCNNConfig",
     "RNNConfig",
     "SceneConfig",
@@ -142,6 +143,23 @@ class SegmentationViews:
     flip: bool = False
     window: int = field(default=0, metadata=limits(min=0))
     boundary_tolerance: float = field(default=0.0, metadata=limits(min=0, max=1))
+
+
+@dataclass(frozen=True)
+class EmbeddingHead:
+    """The vectors of an embedder, and the numbers of its loss.
+
+    Args:
+        dim: Length of the vectors, by a linear projection; 0: the backbone's features as they are.
+        margin: Margin of the loss; null: that of its paper.
+        scale: Factor of the cosines of arcface and cosface.
+        temperature: Of supcon.
+    """
+
+    dim: int = field(default=128, metadata=limits(min=0))
+    margin: float | None = field(default=None, metadata=limits(min=0))
+    scale: float = field(default=32.0, metadata=limits(above=0))
+    temperature: float = field(default=0.1, metadata=limits(above=0))
 
 
 @dataclass(frozen=True)

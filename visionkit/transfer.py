@@ -40,6 +40,7 @@ _DEFAULTS: dict[str, tuple[Reduction, NormPolicy, float]] = {
     "detection": (4, "sync", 1.0),
     "segmentation": (0, "batch", 0.3),
     "captioning": ("all", "batch", 0.1),
+    "embedding": (0, "batch", 0.3),
 }
 
 
@@ -52,7 +53,7 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
     """Return `transfer` with the task's defaults in place of `None` (`probe_level` may stay `None`).
 
     Args:
-        task: "classification", "detection", "segmentation" or "captioning".
+        task: "classification", "detection", "segmentation", "captioning" or "embedding".
         init: "pretrained", "scratch" or a path to weights.
         transfer: The settings of the user.
 

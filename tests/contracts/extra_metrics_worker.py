@@ -13,6 +13,7 @@ from torchmetrics.text import BLEUScore, ROUGEScore
 
 from tests.contracts.task_cases import TASKS
 from tests.contracts.task_worker import evaluate
+from visionkit.metrics import RetrievalScores
 from visionkit.tasks.extra_metrics import ExtraMetrics
 
 BY_NAME = {case.name: case for case in TASKS}
@@ -22,6 +23,10 @@ def single():
     return MetricCollection([MulticlassAccuracy(3, average="micro"), MulticlassAUROC(3, thresholds=None)])
 
 
+def vectors():
+    return {"retrieval": RetrievalScores(ks=(1,), score="recall_at_1")}
+
+
 def boxes():
     return MeanAveragePrecision()
 
@@ -29,6 +34,7 @@ def boxes():
 CASES = {
     "classifier": (BY_NAME["classifier, single"], single, {"MulticlassAccuracy": "top1"}),
     "regression": (BY_NAME["classifier, regression"], lambda: {"r": PearsonCorrCoef(num_outputs=3)}, {}),
+    "embedder": (BY_NAME["embedder"], vectors, {"retrieval": "recall_at_1"}),
     "segmenter": (
         BY_NAME["segmenter"],
         lambda: {"jaccard": MulticlassJaccardIndex(3, ignore_index=255)},

@@ -13,7 +13,7 @@ from torch import nn
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.task_config import RCNNConfig
-from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
 
@@ -121,6 +121,12 @@ def squares(first: int, size: int) -> dict[str, Any]:
     return {"images": images, "targets": targets, "ids": [f"image {first + i}" for i in range(size)]}
 
 
+def embedder(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
+    return Embedder(
+        "timm/resnet10t", init=init, dim=16, num_classes=3, transfer=transfer, optim=optim, lr=5e-3
+    )
+
+
 WORDS = ("a", "dark", "grey", "bright", "image")
 
 
@@ -194,6 +200,21 @@ TASKS.append(
         batch=told,
         empty={"ids": []},
         logged=frozenset({"loss", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider", "cider_d"}),
+        higher=True,
+        steps=30,
+    )
+)
+OF_PAIRS = {"auc", "eer", "tar_at_far_0.01", "tar_at_far_0.001", "accuracy"}
+TASKS.append(
+    TaskCase(
+        name="embedder",
+        build=embedder,
+        backbone="timm/resnet10t",
+        batch=labelled("single"),
+        empty={"ids": []},
+        logged=frozenset(
+            {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r"} | {f"pair_{name}" for name in OF_PAIRS}
+        ),
         higher=True,
         steps=30,
     )

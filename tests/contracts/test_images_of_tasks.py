@@ -18,12 +18,13 @@ from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.run.previews.to_pil import to_pil
 from visionkit.task_config import RCNNConfig
-from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
 RCNN = RCNNConfig(head_width=16, anchor_scales=(4.0,), proposals_train=20, proposals_eval=10, box_samples=8)
 KINDS = {
     "classifier": (Classifier, {"num_classes": 3}, labelled("single")),
+    "embedder": (Embedder, {"num_classes": 3, "dim": 8}, labelled("single")),
     "detector": (Detector, {"num_classes": 3, "rcnn": RCNN, "pyramid_channels": 8}, squares),
     "segmenter": (Segmenter, {"num_classes": 3, "channels": 8}, halves),
     "captioner": (
@@ -190,7 +191,7 @@ def test_another_size_than_trained_on_is_said_once():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_backbone_of_ours_given_as_an_object_reloads_by_name(tmp_path, kind):
     make, options, batches = KINDS[kind]
-    create = create_encoder if kind == "classifier" else create_backbone
+    create = create_encoder if kind in ("classifier", "embedder") else create_backbone
     given = create("timm/test_resnet", init="scratch", in_channels=4)
     transfer = TransferConfig(norm="batch", freeze_through=8, layer_decay=0.5)
     task = make(given, init="pretrained", transfer=transfer, optim=OptimConfig(), **options)

@@ -13,11 +13,14 @@ from tests.metrics.detections import random_evaluation
 from visionkit.metrics import (
     CaptionScores,
     CocoAP,
+    EmbeddingScores,
     MultiLabelScores,
     RegressionScores,
+    RetrievalScores,
     ScoreMetric,
     SegmentationMetric,
     SingleLabelScores,
+    VerificationScores,
 )
 
 IMAGES = 9
@@ -58,6 +61,10 @@ def _cases() -> tuple[MetricCase, ...]:
         chosen = torch.randint(0, len(WORDS), (int(torch.randint(2, 9, (), generator=rng)),), generator=rng)
         return [WORDS[i] for i in chosen]
 
+    vectors = torch.randint(-3, 4, (IMAGES, 4), generator=rng).float() + 0.25
+    people = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4])
+    names = [f"image {i}" for i in range(IMAGES)]
+    likeness, folds = values[0, :, 0].double(), torch.arange(IMAGES) % 3
     captions = [sentence() for _ in range(IMAGES)]
     references = [[sentence() for _ in range(1 + i % 3)] for i in range(IMAGES)]
     return (
@@ -72,6 +79,9 @@ def _cases() -> tuple[MetricCase, ...]:
         ),
         MetricCase("boxes", lambda **k: CocoAP("abcd", **k), (preds, targets, ids), 16),
         MetricCase("masks", lambda **k: CocoAP("abcd", masks=True, **k), (preds, targets, ids), 32),
+        MetricCase("retrieval", lambda **k: RetrievalScores(ks=(1, 3), **k), (vectors, people), 3),
+        MetricCase("pairs", lambda **k: VerificationScores(**k), (likeness, people % 2, folds), 5),
+        MetricCase("vectors", lambda **k: EmbeddingScores(fars=(0.5,), **k), (vectors, people, names), 8),
         MetricCase("captions", lambda **k: CaptionScores(**k), (captions, references, ids), 7),
     )
 

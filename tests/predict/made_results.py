@@ -14,6 +14,7 @@ from visionkit.predict.result import Result
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.classification.prediction import predictions
 from visionkit.tasks.detection.image_batch import Detections
+from visionkit.tasks.embedding.prediction import EmbeddingPrediction
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 
 NAMES = ("bat", "café", "cat")
@@ -46,6 +47,8 @@ def prediction(kind: str, size: tuple[int, int], number: int) -> Any:
         return SegmentationPrediction(torch.randint(len(NAMES), size, generator=rng), NAMES)
     if kind == "captioning":
         return CaptionPrediction("a cat", ("a", "cat"), -1.5, (("a cat", -1.5), ("a bat", -2.0)))
+    if kind == "embedding":
+        return EmbeddingPrediction(torch.nn.functional.normalize(torch.randn(5, generator=rng), dim=0))
     target = {"multi": "multi", "regression": "regression"}.get(kind, "single")
     return predictions(torch.randn(1, len(NAMES), generator=rng), target, names=NAMES, ids=None)[0]
 

@@ -13,6 +13,7 @@ from visionkit.drawing.image_text import fit_text, text_width, wrap_text
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
 from visionkit.tasks.detection.image_batch import Detections
+from visionkit.tasks.embedding.prediction import EmbeddingPrediction
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 
 SIZES = [(1, 1), (2, 900), (900, 2), (32, 32), (240, 320), (400, 333)]
@@ -44,6 +45,7 @@ def predictions(size):
         "nothing": ("detection", Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())),
         "classes": ("segmentation", SegmentationPrediction(torch.ones(size, dtype=torch.int64))),
         "caption": ("captioning", sentence("a dog that sleeps on a mat in the sun beside a red ball")),
+        "vector": ("embedding", EmbeddingPrediction(torch.tensor([0.6, 0.8]))),
         "no caption": ("captioning", sentence("")),
     }
 

@@ -46,6 +46,7 @@ SETTINGS = {
 RCNN = RCNNConfig(anchor_scales=(4.0,), proposals_train=60, proposals_eval=20, score_threshold=0.02)
 OWN = {
     "classify": {},
+    "embed": {"sampler": "shuffle"},
     "detect": {"pyramid_channels": 16, "rcnn": RCNN},
     "segment": {"head": SegmentationHead(channels=16), "decoder": "fcn"},
     "caption": {"rnn": RNNConfig(hidden=16, embed=16), "sentences": SentenceConfig(per_image=2, min_count=1),
@@ -56,7 +57,7 @@ OWN = {
 ROWS = ["train"] * 5 + ["val"] * 2 + ["test"] * 2
 DRAWN = {
     "classify": "confusion.png", "detect": "ap.png", "segment": "iou.png", "caption": "attention.png",
-    "multi": "average-precision.png", "regression": "test-worst.png",
+    "embed": "test-random.png", "multi": "average-precision.png", "regression": "test-worst.png",
 }  # fmt: skip
 
 

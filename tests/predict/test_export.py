@@ -21,7 +21,7 @@ from visionkit.predict.predictor import Predictor, TaskModel
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import choose_policy
 from visionkit.task_config import Decoding, RCNNConfig
-from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
@@ -51,6 +51,7 @@ MAKE = {
     "single": lambda: _classifier("single"),
     "multi": lambda: _classifier("multi"),
     "regression": lambda: _classifier("regression"),
+    "embedding": lambda: Embedder(**BACKBONE, num_classes=3, class_names=NAMES, dim=8, image_size=64),
     "segmentation": lambda: Segmenter(
         **BACKBONE, num_classes=3, class_names=NAMES, channels=8, decoder="fcn"
     ),

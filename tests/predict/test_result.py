@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from visionkit.predict import Result
 from visionkit.predict.kinds import KINDS, kind_of
-from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
 from visionkit.tasks.detection.image_batch import Detections
@@ -27,7 +27,7 @@ def make(kind, prediction, names=NAMES, size=(4, 6), name="a.png"):
 
 
 def test_the_table_has_every_task():
-    tasks = (Classifier, Detector, Segmenter, Captioner)
+    tasks = (Classifier, Detector, Segmenter, Captioner, Embedder)
     assert {kind_of(task).name for task in tasks} == set(KINDS)
 
 

@@ -1,4 +1,4 @@
-"""The four tasks over tiny backbones, and checkpoints of them as a run writes them."""
+"""The five tasks over tiny backbones, and checkpoints of them as a run writes them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 from visionkit.run.storage.checkpoint import AtomicCheckpointIO
 from visionkit.task_config import RCNNConfig
-from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
 # Its maps end before a convolution that only its vector has: a detector cuts it off.
 CUT = "timm/test_efficientnet"
-KINDS = ("Classifier", "Detector", "Segmenter", "Captioner")
+KINDS = ("Classifier", "Detector", "Segmenter", "Captioner", "Embedder")
 NAMES = ("ant", "bee", "cat")
 
 
@@ -36,6 +36,8 @@ def small_task(
         task = Detector(backbone, num_classes=len(names), class_names=names, **shared)
     elif kind == "Segmenter":
         task = Segmenter(backbone, num_classes=len(names), class_names=names, channels=16, **shared)
+    elif kind == "Embedder":
+        task = Embedder(backbone, num_classes=len(names), class_names=names, dim=8, **shared)
     else:
         task = Classifier(backbone, num_classes=len(names), class_names=names, **shared)
     if init == "scratch":

@@ -1,4 +1,4 @@
-"""Metrics of the user's own beside a task's, in all four tasks."""
+"""Metrics of the user's own beside a task's, in every task."""
 
 from __future__ import annotations
 

@@ -38,7 +38,12 @@ from visionkit.data.pack.reader import PackedReader, check_pack, open_pack
 from visionkit.data.pack.writer import pack
 from visionkit.data.read_channels import read_channels
 from visionkit.data.read_image import check_images, read_image, read_size
-from visionkit.data.samplers import BalancedBatchSampler, EvalBatchSampler, TrainBatchSampler
+from visionkit.data.samplers import (
+    BalancedBatchSampler,
+    EvalBatchSampler,
+    IdentityBatchSampler,
+    TrainBatchSampler,
+)
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
 from visionkit.data.splits import HOLDOUT, SPLIT_ALIASES, Splits, Subset, fingerprint, holdout, subset
 from visionkit.data.transforms.batch import (
@@ -79,6 +84,7 @@ from visionkit.data.transforms.segmentation import (
     segmentation_eval,
     segmentation_train,
 )
+from visionkit.data.unseen_classes import hold_out_classes, training_classes
 from visionkit.notices import Notice
 
 __all__ = [
@@ -105,6 +111,7 @@ __all__ = [
     "FlipBatch",
     "FolderData",
     "Format",
+    "IdentityBatchSampler",
     "ImageFolder",
     "Keyed",
     "KeyedBatch",
@@ -162,6 +169,7 @@ __all__ = [
     "drop_unreadable",
     "fingerprint",
     "flip",
+    "hold_out_classes",
     "holdout",
     "huggingface_boxes",
     "huggingface_classes",
@@ -188,6 +196,7 @@ __all__ = [
     "stack_batch",
     "subset",
     "supervisely_boxes",
+    "training_classes",
     "voc",
     "yolo",
 ]

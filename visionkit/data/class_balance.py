@@ -54,17 +54,20 @@ def image_counts(reader: Reader, num_classes: int) -> Tensor:
     return torch.bincount(torch.from_numpy(labels), minlength=num_classes)
 
 
-def class_labels(reader: Reader, classes: Sequence[str]) -> list[int]:
+def class_labels(reader: Reader, classes: Sequence[str], *, every: bool = True) -> list[int]:
     """Return the class of each image, where every class has one.
 
     Args:
         reader: Samples of one class each.
         classes: Names of the classes.
+        every: Whether a class without an image is refused.
 
     Raises:
         InputError: The reader does not say the class of each sample, or a class has none.
     """
-    _refuse_empty(image_counts(reader, len(classes)), classes)
+    counts = image_counts(reader, len(classes))
+    if every:
+        _refuse_empty(counts, classes)
     return [int(label) for label in single_labels(reader)]  # type: ignore[union-attr]
 
 

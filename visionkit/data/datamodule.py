@@ -6,7 +6,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning
 import torch
@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader
 from visionkit.compat import batches_started, wraps_samplers
 from visionkit.data.class_balance import class_labels
 from visionkit.data.keyed_dataset import Collate, KeyedDataset, SkipUnreadable, Transform, check_unreadable
-from visionkit.data.samplers import BalancedBatchSampler, EvalBatchSampler, Grouping, TrainBatchSampler
+from visionkit.data.samplers import (
+    BalancedBatchSampler,
+    EvalBatchSampler,
+    Grouping,
+    IdentityBatchSampler,
+    TrainBatchSampler,
+)
 from visionkit.data.splits import Splits, fingerprint, subset
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.rng import Salt, keyed_generator
@@ -23,6 +29,7 @@ from visionkit.types import Reader
 
 __all__ = ["DataModule"]
 
+SamplerName = Literal["shuffle", "balanced", "identities"]
 BatchTransform = Callable[[dict[str, Any], torch.Generator], dict[str, Any]]
 
 
@@ -58,11 +65,13 @@ class DataModule(lightning.LightningDataModule):
         eval_batch_size: Samples an evaluation batch; `batch_size` if not given.
         grouping: Cuts the order into global batches in another way, such as `aspect_groups`.
         sampler: "shuffle": every sample once an epoch; "balanced": every class equally often
-            (`BalancedBatchSampler`).
+            (`BalancedBatchSampler`); "identities": a number of classes with `images_per_class` images each
+            in every batch (`IdentityBatchSampler`).
+        images_per_class: For "identities".
 
     Raises:
         InputError: Samples are to be balanced, but the reader does not say one class a sample, or a class of
-            the data set has none, or they are to be grouped as well.
+            the data set has none (for "identities": a class has one), or they are to be grouped as well.
     """
 
     def __init__(
@@ -79,7 +88,8 @@ class DataModule(lightning.LightningDataModule):
         workers: int = 0,
         eval_batch_size: int | None = None,
         grouping: Grouping | None = None,
-        sampler: Literal["shuffle", "balanced"] = "shuffle",
+        sampler: SamplerName = "shuffle",
+        images_per_class: int = 4,
     ) -> None:
         super().__init__()
         self.splits = splits
@@ -94,9 +104,12 @@ class DataModule(lightning.LightningDataModule):
         self.train_reader = splits.train if fraction >= 1.0 else subset(splits.train, fraction, seed=seed)
         self.train_data = KeyedDataset(self.train_reader, train_transform, seed=seed)
         self._eval_transform = eval_transform
-        if sampler not in ("shuffle", "balanced"):
-            raise unknown_name("sampler", str(sampler), ("shuffle", "balanced"))
-        self._balanced = class_labels(self.train_reader, splits.classes) if sampler == "balanced" else None
+        if sampler not in get_args(SamplerName):
+            raise unknown_name("sampler", str(sampler), get_args(SamplerName))
+        self.sampler, self.images_per_class = sampler, images_per_class
+        self._labels: list[int] = []
+        if sampler != "shuffle":
+            self._labels = class_labels(self.train_reader, splits.classes, every=sampler == "balanced")
         self.skip_limit = 0.0
         self.skipped: dict[str, dict[int, str]] = {}
 
@@ -152,11 +165,16 @@ class DataModule(lightning.LightningDataModule):
             "world_size": world_size,
             "position": None if self.trainer is None else self._consumed,
         }
-        if self._balanced is None:
+        if self.sampler == "shuffle":
             return TrainBatchSampler(len(self.train_data), **common, grouping=self.grouping)
         if self.grouping is not None:
-            raise InputError("Expected either a grouping or sampler 'balanced', but got both.")
-        return BalancedBatchSampler(self._balanced, **common)
+            raise InputError(f"Expected either a grouping or sampler {self.sampler!r}, but got both.")
+        if self.sampler == "balanced":
+            return BalancedBatchSampler(self._labels, **common)
+        names = self.splits.classes
+        return IdentityBatchSampler(
+            self._labels, **common, images_per_class=self.images_per_class, names=names
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training loader, which starts at the position of the Trainer's progress."""

@@ -8,16 +8,16 @@ shards neither pad nor repeat: together they hold every sample exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
-from visionkit.errors import InputError
+from visionkit.errors import InputError, expected
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Key
 
-__all__ = ["BalancedBatchSampler", "EvalBatchSampler", "TrainBatchSampler"]
+__all__ = ["BalancedBatchSampler", "EvalBatchSampler", "IdentityBatchSampler", "TrainBatchSampler"]
 
 Grouping = Callable[[list[int], int], list[list[int]]]
 """Cuts a permutation into global batches of the given size (aspect-ratio grouping); a pure function."""
@@ -139,9 +139,7 @@ class BalancedBatchSampler(TrainBatchSampler):
         super().__init__(
             len(labels), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
         )
-        members: dict[int, list[int]] = {}
-        for index, label in enumerate(labels):
-            members.setdefault(int(label), []).append(index)
+        members = _members(labels)
         self._members = [members[label] for label in sorted(members)]
 
     def global_keys(self, epoch: int) -> list[list[Key]]:
@@ -173,6 +171,127 @@ class BalancedBatchSampler(TrainBatchSampler):
     def _permutation(self, size: int, *key: int) -> list[int]:
         rng = keyed_generator(self.seed, *key, Salt.CLASSES)
         return torch.randperm(size, generator=rng).tolist()
+
+
+class IdentityBatchSampler(TrainBatchSampler):
+    """Batches of P identities (classes) with K images each, which losses of pairs and triplets learn from.
+
+    A global batch of N images holds N / K different identities. The identities come in blocks, permutations
+    of them all, each cut into batches; those that do not fill a last batch are left out of the block (others
+    in every one). In block b an identity gives the b-th K of its images: its images come in permutations of
+    them all, each cut into groups of K, the rest left out; where it has fewer than K, the permutations
+    follow one another, so that an image comes again in a batch, with another key and so with other draws.
+
+    Everything is a function of (seed, batches consumed): the global batches are the same for any number of
+    processes, and a resume needs the position alone. The epoch of a key counts the permutations of its
+    identity: no key comes twice. An epoch has as many batches as in `TrainBatchSampler`.
+
+    Args:
+        labels: The identity of each sample.
+        batch_size: Samples a batch of one process.
+        images_per_class: K.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+        position: See `TrainBatchSampler`.
+        names: Names of the identities by label, for errors.
+
+    Raises:
+        InputError: An identity has one image, there are fewer identities than a batch holds, or the global
+            batch is no multiple of K.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        *,
+        batch_size: int,
+        images_per_class: int = 4,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        position: Callable[[], int] | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        super().__init__(
+            len(labels), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
+        )
+        self.images_per_class = images_per_class
+        members = _members(labels)
+        _refuse_single(members, names)
+        self._members = [members[label] for label in sorted(members)]
+        width, count = batch_size * world_size, images_per_class
+        if count < 2 or width % count or width < 2 * count:
+            raise InputError(
+                f"Expected batches of {width} images to hold 2 identities or more, with 2 images or more of "
+                f"each, but images_per_class is {count}. Give a batch size (times the processes) that is a "
+                "multiple of it, and at least twice as large."
+            )
+        if width > len(labels):
+            raise InputError(
+                expected("the global batch", f"at most the {len(labels)} training images", width)
+            )
+        self._identities = width // count
+        if self._identities > len(members):
+            raise InputError(
+                f"Expected at least the {self._identities} identities of a batch ({width} images, {count} of "
+                f"each), but there are {len(members)}. Take smaller batches, or more images of each: "
+                f"--images_per_class {-(-width // len(members))}."
+            )
+
+    def global_keys(self, epoch: int) -> list[list[Key]]:
+        """Return the keys of the batches of `epoch` over all processes, in order."""
+        count = len(self._members)
+        per_block = count // self._identities
+        blocks: dict[int, list[int]] = {}
+        batches = []
+        for number in range(epoch * self.steps, (epoch + 1) * self.steps):
+            block, index = divmod(number, per_block)
+            if block not in blocks:
+                blocks[block] = self._permutation(count, block)
+            chosen = blocks[block][index * self._identities : (index + 1) * self._identities]
+            batches.append([key for identity in chosen for key in self._images(identity, block)])
+        return batches
+
+    def global_batches(self, epoch: int) -> list[list[int]]:
+        """Return the batches of `epoch` over all processes, in order."""
+        return [[key.index for key in batch] for batch in self.global_keys(epoch)]
+
+    def _images(self, identity: int, block: int) -> list[Key]:
+        """Return the keys of an identity's images in a block."""
+        members, count = self._members[identity], self.images_per_class
+        size = len(members) // count * count or len(members)  # images of each permutation that are used
+        keys, orders = [], dict[int, list[int]]()
+        for draw in range(block * count, (block + 1) * count):
+            number, index = divmod(draw, size)
+            if number not in orders:
+                orders[number] = self._permutation(len(members), number, identity)
+            keys.append(Key(number, members[orders[number][index]]))
+        return keys
+
+    def _permutation(self, size: int, *key: int) -> list[int]:
+        rng = keyed_generator(self.seed, *key, Salt.IDENTITIES)
+        return torch.randperm(size, generator=rng).tolist()
+
+
+def _members(labels: Sequence[int]) -> dict[int, list[int]]:
+    """Return the samples of each class."""
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(int(label), []).append(index)
+    return members
+
+
+def _refuse_single(members: Mapping[int, Sequence[int]], names: Sequence[str]) -> None:
+    single = [label for label, indices in members.items() if len(indices) < 2]
+    if single:
+        shown = [names[label] if label < len(names) else f"class {label}" for label in sorted(single)[:5]]
+        more = f" and {len(single) - 5} more" if len(single) > 5 else ""
+        raise InputError(
+            f"Expected at least 2 training images of every identity, to have pairs of, but there is one of "
+            f"{', '.join(map(repr, shown))}{more}. Take them out of the training split, train on a larger "
+            "fraction, or learn classes without pairs: loss arcface or cosface with sampler 'shuffle'."
+        )
 
 
 class EvalBatchSampler(Sampler[list[Key]]):

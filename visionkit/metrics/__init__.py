@@ -8,6 +8,9 @@ from visionkit.metrics.captioning import CaptionScores, caption_scores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.classification import MultiLabelScores, RegressionScores, SingleLabelScores
 from visionkit.metrics.detection import CocoAP, DetectionScores
+from visionkit.metrics.embedding.images import EmbeddingScores
+from visionkit.metrics.embedding.retrieval import RetrievalScores, retrieval_scores
+from visionkit.metrics.embedding.verification import VerificationScores, verification_scores
 from visionkit.metrics.running_sums import RunningSums
 from visionkit.metrics.scores import average_precision, calibration_error, f1_scores
 from visionkit.metrics.segmentation import (
@@ -23,18 +26,23 @@ __all__ = [
     "CocoAP",
     "DetectionScores",
     "DocumentFrequency",
+    "EmbeddingScores",
     "MultiLabelScores",
     "RegressionScores",
+    "RetrievalScores",
     "RunningSums",
     "ScoreMetric",
     "SegmentationMetric",
     "SegmentationScores",
     "SingleLabelScores",
+    "VerificationScores",
     "average_precision",
     "calibration_error",
     "caption_scores",
     "confusion_counts",
     "f1_scores",
     "gather_rows",
+    "retrieval_scores",
     "segmentation_scores",
+    "verification_scores",
 ]

@@ -19,7 +19,7 @@ from visionkit.errors import unknown_name
 
 __all__ = ["ScoreMetric", "bytes_to_tensor"]
 
-_LOWER_IS_BETTER = frozenset({"ece", "loss", "mae", "rmse"})
+_LOWER_IS_BETTER = frozenset({"ece", "eer", "loss", "mae", "pair_eer", "rmse"})
 
 
 class ScoreMetric(Metric):
@@ -47,10 +47,7 @@ class ScoreMetric(Metric):
 
     def __init__(self, names: Sequence[str], *, score: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if score is not None and score not in names:
-            raise unknown_name("score", score, names)
-        self.names = tuple(names)
-        self.score = score
+        self._take_names(names, score)
         self._empty_rows: dict[str, Tensor] = {}
         self._floats: dict[str, float] = {}
 
@@ -85,6 +82,12 @@ class ScoreMetric(Metric):
         """Forget every image."""
         with torch.inference_mode(False):  # states made in inference mode refuse updates outside of it
             super().reset()
+
+    def _take_names(self, names: Sequence[str], score: str | None) -> None:
+        if score is not None and score not in names:
+            raise unknown_name("score", score, names)
+        self.names = tuple(names)
+        self.score = score
 
     @abstractmethod
     def _scores(self) -> dict[str, float]:

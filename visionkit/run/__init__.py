@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from visionkit.run.previews.captioning import CaptionPreview
     from visionkit.run.previews.classification import ClassPreview
     from visionkit.run.previews.detection import BoxPreview, CurveFile
+    from visionkit.run.previews.embedding import NeighborPreview
     from visionkit.run.previews.segmentation import MaskPreview
     from visionkit.run.processes.stop import request_stop
     from visionkit.run.storage.checkpoint import load_checkpoint
@@ -38,6 +39,7 @@ __all__ = [
     "CurveFile",
     "FiniteGuard",
     "MaskPreview",
+    "NeighborPreview",
     "Preemption",
     "Preview",
     "RunConfig",
@@ -69,6 +71,7 @@ _HOME = {
     "CurveFile": "previews.detection",
     "FiniteGuard": "callbacks.finite_guard",
     "MaskPreview": "previews.segmentation",
+    "NeighborPreview": "previews.embedding",
     "Preemption": "callbacks.preempt",
     "Preview": "previews.callback",
     "RunConfig": "config",

@@ -10,6 +10,8 @@ from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPre
 from visionkit.tasks.classification.task import Classifier
 from visionkit.tasks.detection.image_batch import Detections
 from visionkit.tasks.detection.task import Detector
+from visionkit.tasks.embedding.prediction import EmbeddingPrediction
+from visionkit.tasks.embedding.task import Embedder
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 from visionkit.tasks.segmentation.task import Segmenter
 
@@ -21,6 +23,8 @@ __all__ = [
     "Decoding",
     "Detections",
     "Detector",
+    "Embedder",
+    "EmbeddingPrediction",
     "LabelsPrediction",
     "RCNNConfig",
     "SegmentationPrediction",

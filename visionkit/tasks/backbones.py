@@ -28,7 +28,8 @@ class BackboneBuilder:
     an encoder `dim`.
 
     Args:
-        task: "classification", "detection", "segmentation" or "captioning": whose transfer defaults hold.
+        task: "classification", "detection", "segmentation", "captioning" or "embedding": whose transfer
+            defaults hold.
         backbone: A name, a user's own module, or what a checkpoint saved of one.
         init: Where the weights come from; for a user's module, whether its weights are trained.
         transfer: What is done with the weights.

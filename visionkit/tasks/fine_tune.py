@@ -19,6 +19,7 @@ __all__ = ["has_task", "take_heads"]
 # comes before the first class.
 _CLASS_ROWS: dict[str, dict[str, tuple[int, bool]]] = {
     "Classifier": {"head": (1, False), "standardize": (1, False)},
+    "Embedder": {"head": (1, False)},
     "Segmenter": {"classifier": (1, False)},
     "Detector": {"classify": (1, True), "regress": (4, True), "predict": (1, True)},
 }

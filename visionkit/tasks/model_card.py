@@ -19,12 +19,14 @@ HUB_TASKS = {
     "Detector": "object-detection",
     "Segmenter": "image-segmentation",
     "Captioner": "image-to-text",
+    "Embedder": "image-feature-extraction",
 }
 _VERBS = {
     "Classifier": "gives images classes",
     "Detector": "finds objects in images",
     "Segmenter": "gives every pixel of an image a class",
     "Captioner": "describes images in a sentence",
+    "Embedder": "gives images vectors that lie near each other where the class is the same",
 }
 # Those that the hub knows, by how the sources of weights spell them.
 _LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",

@@ -29,7 +29,7 @@ __all__ = [
     "read_images",
 ]
 
-TASKS = ("Classifier", "Detector", "Segmenter", "Captioner")
+TASKS = ("Classifier", "Detector", "Segmenter", "Captioner", "Embedder")
 NUM_FILTERS = 64
 NUM_CHANNELS = 8
 _FILTER_SIDE, _MAP_SIDE, _GAP = 42, 64, 2

@@ -32,6 +32,7 @@ from visionkit.data.formats.yolo.reader import read_yolo
 from visionkit.data.pack.reader import check_pack, is_pack, open_pack
 from visionkit.data.scenes.scenes import scenes
 from visionkit.data.splits import Splits
+from visionkit.data.unseen_classes import hold_out_classes
 from visionkit.errors import DataError, InputError, expected, unknown_name
 from visionkit.files import to_plain
 from visionkit.notices import Notice
@@ -112,15 +113,20 @@ def open_dataset(root: str | Path, task: Task, options: OpenOptions = OpenOption
 
 
 def _finish(splits: Splits, task: Task, options: OpenOptions) -> Splits:
-    """Cut folds and groups; keep how a data set was opened, as plain values without this machine's paths."""
-    splits = regroup(
-        splits,
-        group_by=options.group_by,
-        folds=options.folds,
-        fold=options.fold,
-        seed=options.seed,
-        max_dropped=options.max_dropped,
-    )
+    """Cut folds, groups or unseen classes; keep how a data set was opened, without paths of this machine."""
+    if options.unseen_classes:
+        if options.group_by:
+            raise InputError("Expected either unseen_classes or group_by: the classes are the groups.")
+        splits = hold_out_classes(splits, folds=options.folds, fold=options.fold, seed=options.seed)
+    else:
+        splits = regroup(
+            splits,
+            group_by=options.group_by,
+            folds=options.folds,
+            fold=options.fold,
+            seed=options.seed,
+            max_dropped=options.max_dropped,
+        )
     plain = to_plain(options)
     plain |= {name: Path(plain[name]).name for name in ("classes", "images") if plain[name]}
     plain["table"]["root"] = Path(plain["table"]["root"]).name
@@ -320,7 +326,9 @@ FORMATS: tuple[Format, ...] = (
         "train/<class>/*.jpg and val/<class>/*.jpg, or <class>/*.jpg",
         ("classification",),
         is_image_folder,
-        lambda path, task, options: read_folder(path, seed=options.seed),
+        lambda path, task, options: read_folder(
+            path, seed=options.seed, unseen_classes=options.unseen_classes
+        ),
         lambda path: path.is_dir(),
         fallback=True,
     ),

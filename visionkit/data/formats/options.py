@@ -42,6 +42,7 @@ class OpenOptions:
         group_by: What keeps samples on one side of a hold-out: a column, or a pattern of the file names.
         folds: Number of folds of cross-validation; 0: none.
         fold: The fold that is for validation, from 0.
+        unseen_classes: Classification: no class of validation and test occurs in training.
         check: The data set is read to be checked: outlines of COCO are looked at, too.
     """
 
@@ -56,4 +57,5 @@ class OpenOptions:
     group_by: str = ""
     folds: int = 0
     fold: int = 0
+    unseen_classes: bool = False
     check: bool = False

@@ -13,6 +13,7 @@ from visionkit.data.formats.folder.reader import (
     classes_differ,
     folder_splits,
     images_below,
+    join_classes,
     open_folders,
 )
 from visionkit.data.formats.source import Source
@@ -147,12 +148,13 @@ def _parts(top: Path) -> dict[str, Path]:
         return {}
 
 
-def read_folder(root: Path, *, seed: int = 0) -> Source:
+def read_folder(root: Path, *, seed: int = 0, unseen_classes: bool = False) -> Source:
     """List a folder of images once.
 
     Args:
         root: The folder.
         seed: Seed of the hold-out.
+        unseen_classes: Whether splits may have other classes than that of training.
     """
     try:
         opened = open_folders(root, max_dropped=1.0)
@@ -164,6 +166,8 @@ def read_folder(root: Path, *, seed: int = 0) -> Source:
 
         return Source(refuse, lambda left_out: check_folder(root))
     readers, notices = opened
+    if unseen_classes:
+        join_classes(list(readers.values()))
 
     def errors(left_out: bool) -> list[DataError]:
         files = [os.path.abspath(file) for reader in readers.values() for file in reader.files]  # noqa: PTH100

@@ -17,6 +17,7 @@ from visionkit.run.previews.callback import Preview, PreviewKind
 from visionkit.run.previews.captioning import CaptionPreview
 from visionkit.run.previews.classification import ClassPreview
 from visionkit.run.previews.detection import BoxPreview, CurveFile
+from visionkit.run.previews.embedding import NeighborPreview
 from visionkit.run.previews.segmentation import MaskPreview
 
 __all__ = ["draw_scores", "image_callbacks"]
@@ -34,6 +35,8 @@ def image_callbacks(
         folder: Where they write.
         split: What is evaluated.
     """
+    if kind == "embedding":
+        return [NeighborPreview(folder, classes, split=split)]
     previews: dict[str, PreviewKind] = {
         "classification": ClassPreview(classes),
         "detection": BoxPreview(classes),

@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset
 
 from visionkit.config import TableConfig, flatten
 from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
-from visionkit.data.formats.open import TASKS, Task, open_dataset
+from visionkit.data.formats.open import TASKS, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.splits import Splits, subset
 from visionkit.errors import DataError, InputError, unknown_name
@@ -189,7 +189,7 @@ def join(parts: Sequence[Reader]) -> Reader:
     return parts[0] if len(parts) == 1 else cast(Reader, ConcatDataset(cast(Any, parts)))
 
 
-def collate_of(kind: Task, task: Any, facts: Mapping[str, Any], config: Mapping[str, Any]) -> Collate:
+def collate_of(kind: str, task: Any, facts: Mapping[str, Any], config: Mapping[str, Any]) -> Collate:
     """Return the collate that the run's evaluation had.
 
     Args:
@@ -201,4 +201,5 @@ def collate_of(kind: Task, task: Any, facts: Mapping[str, Any], config: Mapping[
     if kind == "captioning":
         count = facts.get("captions_per_image") or config.get("captions_per_image") or 1
         return partial(caption_batch, encode=task.vocabulary.encode, captions_per_image=int(count))
-    return {"classification": stack_batch, "detection": list_batch, "segmentation": mask_batch}[kind]
+    collates: dict[str, Collate] = {"detection": list_batch, "segmentation": mask_batch}
+    return collates.get(kind, stack_batch)

@@ -47,14 +47,14 @@ class Subject:
         splits: The data set.
         root: Where it is.
         split: The split.
-        match: Its classes and the model's; None for captions, which have none.
+        match: Its classes and the model's; None for captions, which have none, and vectors, which need none.
         original: The samples as the data have them.
         reader: The samples with the model's indices.
         max_dropped: Largest fraction that may be of classes that the model does not know.
         notes: What was matched or left out.
     """
 
-    kind: Task
+    kind: str
     splits: Splits
     root: str
     split: str
@@ -85,13 +85,13 @@ def open_subject(
     Raises:
         InputError: See `visionkit.predict.evaluate`.
     """
-    kind = cast(Task, kind_of(type(loaded.task)).name)
+    kind = kind_of(type(loaded.task)).name
     own = own_options(loaded.facts, run.config)
     if data is None:
         splits = open_own(loaded.facts, run.config, replace(own, **options))
     else:  # files and folders of the run's data say nothing of other data
         other = replace(own, classes="", images="", table=replace(own.table, root=""))
-        splits = open_dataset(data, kind, replace(other, **options))
+        splits = open_dataset(data, data_task(kind), replace(other, **options))
     parts = split_parts(splits, split, run=run, own=data is None)
     match, notes = _match(loaded.task, kind, splits)
     limit = float(options.get("max_dropped", own.max_dropped))
@@ -111,8 +111,13 @@ def open_subject(
     return subject
 
 
-def _match(task: Any, kind: Task, splits: Splits) -> tuple[ClassMatch | None, list[str]]:
-    if kind == "captioning":
+def data_task(kind: str) -> Task:
+    """Return the task that the data of a kind of task are read for: vectors are learnt from classes."""
+    return cast(Task, "classification" if kind == "embedding" else kind)
+
+
+def _match(task: Any, kind: str, splits: Splits) -> tuple[ClassMatch | None, list[str]]:
+    if kind in ("captioning", "embedding"):
         return None, []
     names = task.class_names
     count = getattr(task, "mask_classes", None) or task.num_classes

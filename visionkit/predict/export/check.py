@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visionkit.errors import RunError
-from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
 from visionkit.tasks.captioning.generate import generate
 from visionkit.tasks.hooks import TaskHooks
 
@@ -38,6 +38,8 @@ def reference(task: TaskHooks, images: Tensor) -> dict[str, Any]:
             if task.target == "regression":
                 return {"values": values}
             return {"probabilities": values.softmax(1) if task.target == "single" else values.sigmoid()}
+        if isinstance(task, Embedder):
+            return {"vectors": task(images)}
         if isinstance(task, Segmenter):
             return {"logits": task(images).float()}
         if isinstance(task, Captioner):

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from visionkit.predict.export.detection_graph import DetectionGraph
 from visionkit.predict.export.pixels import Pixels
-from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.segmentation.batch import pad_to_size
 
-__all__ = ["CaptionGraph", "ClassificationGraph", "SegmentationGraph", "make_graph"]
+__all__ = ["CaptionGraph", "ClassificationGraph", "EmbeddingGraph", "SegmentationGraph", "make_graph"]
 
 
 class ClassificationGraph(nn.Module):
@@ -38,6 +38,27 @@ class ClassificationGraph(nn.Module):
         if self.standardize is not None:
             return self.standardize.restore(values)
         return values.softmax(1) if self.target == "single" else values.sigmoid()
+
+
+class EmbeddingGraph(nn.Module):
+    """An embedder: `(B, 3, H, W)` to `vectors` `(B, D)` of length 1.
+
+    Args:
+        task: The task.
+        uint8: Whether images are uint8, and not float in [0, 1].
+    """
+
+    outputs = ("vectors",)
+
+    def __init__(self, task: Embedder, *, uint8: bool) -> None:
+        super().__init__()
+        self.pixels = Pixels(task.normalize, uint8=uint8)
+        self.backbone, self.projection = task.backbone, task.projection
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return `(B, D)` of images `(B, 3, H, W)`."""
+        vectors: Tensor = self.backbone(self.pixels(images))
+        return F.normalize(vectors if self.projection is None else self.projection(vectors), dim=1)
 
 
 class SegmentationGraph(nn.Module):
@@ -127,7 +148,7 @@ def make_graph(task: TaskHooks, *, uint8: bool = False) -> Any:
     """Return a task's graph, in evaluation mode; its `outputs` are the names of what it returns.
 
     Args:
-        task: A `Classifier`, `Detector`, `Segmenter` or `Captioner`.
+        task: A `Classifier`, `Detector`, `Segmenter`, `Captioner` or `Embedder`.
         uint8: Whether images are uint8, and not float in [0, 1].
     """
     graph: nn.Module
@@ -137,6 +158,8 @@ def make_graph(task: TaskHooks, *, uint8: bool = False) -> Any:
         graph = SegmentationGraph(task, uint8=uint8)
     elif isinstance(task, Captioner):
         graph = CaptionGraph(task, uint8=uint8)
+    elif isinstance(task, Embedder):
+        graph = EmbeddingGraph(task, uint8=uint8)
     elif isinstance(task, Detector):
         graph = DetectionGraph(task, uint8=uint8)
     return graph.eval()

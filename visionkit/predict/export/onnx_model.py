@@ -21,6 +21,7 @@ from visionkit.tasks.classification.prediction import (
     ValuesPrediction,
 )
 from visionkit.tasks.detection.image_batch import Detections, ImageBatch
+from visionkit.tasks.embedding.prediction import EmbeddingPrediction
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 from visionkit.tasks.segmentation.views import Views
 from visionkit.text.vocabulary import Vocabulary
@@ -226,15 +227,24 @@ def _captions(
     return caption_predictions(decoded, vocabulary, grid=grid, ids=ids)
 
 
+def _vectors(
+    model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
+) -> list[EmbeddingPrediction]:
+    rows = model.run(images)["vectors"]
+    return [EmbeddingPrediction(row, name) for row, name in zip(rows, ids, strict=True)]
+
+
 _MAKERS: dict[str, Callable[[OnnxModel, Tensor, list[tuple[int, int]], Sequence[str]], list[Any]]] = {
     "classification": _classes,
     "detection": _detections,
     "segmentation": _masks,
     "captioning": _captions,
+    "embedding": _vectors,
 }
 _NEEDED: dict[str, Callable[[Mapping[str, Any]], tuple[str, ...]]] = {
     "classification": lambda made: ("values" if made.get("target") == "regression" else "probabilities",),
     "detection": lambda made: ("boxes", "scores", "labels", "count"),
     "segmentation": lambda made: ("logits",),
     "captioning": lambda made: ("tokens", "log_prob"),
+    "embedding": lambda made: ("vectors",),
 }

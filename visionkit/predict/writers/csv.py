@@ -58,6 +58,8 @@ class Csv:
         self._file.abort()
 
     def _header(self, values: dict[str, Any]) -> tuple[str, ...]:
+        if values["kind"] == "embedding":
+            return ("image", *(f"v{index}" for index in range(len(values["vector"]))))
         if values["kind"] != "classification":
             return _HEADERS[values["kind"]]
         if "values" in values:
@@ -72,6 +74,8 @@ class Csv:
 def _rows(values: dict[str, Any]) -> Iterable[Sequence[Any]]:
     """Return the rows of an image, without its path."""
     kind = values["kind"]
+    if kind == "embedding":
+        return [values["vector"]]
     if kind == "captioning":
         return [(values["caption"], values["log_prob"])]
     if kind == "segmentation":

@@ -199,6 +199,17 @@ class Preview(BestEffort, Callback):
             with self.best_effort("Previews"):
                 self._write(parts)
 
+    def write_rows(self, rows: Sequence[Row], images: Callable[[int, Row], Images]) -> None:
+        """Write the predictions file and the images of all rows of a split at once.
+
+        Args:
+            rows: One for each image.
+            images: Gives the images of a row by its number; called for the worst and for some random ones.
+        """
+        selection = _Selection(*self._sizes)
+        selection.add(rows, images)
+        self._write([selection])
+
     def _write(self, parts: list[_Selection]) -> None:
         merged = _Selection(*self._sizes)
         for part in parts:

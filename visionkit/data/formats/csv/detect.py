@@ -53,7 +53,8 @@ def _arguments(options: OpenOptions) -> dict[str, Any]:
     """Return the arguments of a reader of tables; what was left out is found by its usual names."""
     table = options.table
     columns = {"image": table.image, "target": table.target, "separator": table.separator, "root": table.root}
-    return {"kind": options.target} | {name: value or None for name, value in columns.items()}
+    how = {"kind": options.target, "unseen_classes": options.unseen_classes}
+    return how | {name: value or None for name, value in columns.items()}
 
 
 def table_reading(facts: Mapping[str, Any]) -> str:

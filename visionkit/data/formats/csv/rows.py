@@ -103,10 +103,11 @@ def read_table(
     classes: Sequence[str] | None = None,
     root: str | os.PathLike[str] | None = None,
     max_dropped: float = MAX_DROPPED,
+    unseen_classes: bool = False,
 ) -> TableRows:
-    """Read a table of image paths and targets; the arguments are those of `image_table`.
+    """Read a table of image paths and targets; the other arguments are those of `image_table`.
 
-    A `kind` of None is detected from the cells.
+    A `kind` of None is detected from the cells. With `unseen_classes` the rows of any split have classes.
 
     Raises:
         DataError: The file is no CSV file with a header and rows.
@@ -140,7 +141,9 @@ def read_table(
             text = f"{joined[0]!r} is one class (--target multi --table.separator '{delimiter}' for several)"
             counter.add("labels that may be several names", text, count=len(joined), harmless=True)
     _check_columns(file, kind, columns, separator)
-    known, good, targets = targets_of(rows, file, kind, columns, separator, classes, counter, errors)
+    known, good, targets = targets_of(
+        rows, file, kind, columns, separator, classes, counter, errors, unseen_classes=unseen_classes
+    )
     _count_unused(header, lines, {image_column, *columns, _split_column(header)}, counter)
     notices = row_notices(good, targets, top, counter, max_dropped)
     ordered = tuple(sorted(errors, key=lambda error: int(str(error.record).split()[-1])))
@@ -156,6 +159,8 @@ def targets_of(
     classes: Sequence[str] | None,
     counter: NoticeCounter,
     errors: list[DataError],
+    *,
+    unseen_classes: bool = False,
 ) -> tuple[tuple[str, ...], list[Row], list[Target]]:
     """Return the classes, the rows whose target is understood, and their targets.
 
@@ -168,8 +173,11 @@ def targets_of(
         classes: The classes in order.
         counter: Where what looks like a mistake is counted.
         errors: Where the errors of the other rows go.
+        unseen_classes: See `target_parser`.
     """
-    names, parse = target_parser(file, kind, columns, separator, classes, rows, counter)
+    names, parse = target_parser(
+        file, kind, columns, separator, classes, rows, counter, unseen_classes=unseen_classes
+    )
     good: list[Row] = []
     targets: list[Target] = []
     for row in rows:

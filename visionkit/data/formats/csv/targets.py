@@ -94,6 +94,8 @@ def target_parser(
     classes: Sequence[str] | None,
     rows: Sequence[Row],
     counter: NoticeCounter,
+    *,
+    unseen_classes: bool = False,
 ) -> tuple[tuple[str, ...], Callable[[Row], Target]]:
     """Return the classes, and the function that turns a row into its target.
 
@@ -108,6 +110,7 @@ def target_parser(
         classes: The classes in order; labels that are whole numbers, and no names of them, are indices.
         rows: The rows.
         counter: Where what looks like a mistake is counted.
+        unseen_classes: Whether rows of validation and test have classes that no training row has.
 
     Raises:
         DataError: One class is expected, but the column holds numbers with decimals.
@@ -123,7 +126,8 @@ def target_parser(
             return [row.values[0]]
         return [name.strip() for name in row.values[0].split(separator) if name.strip()]
 
-    seen = Counter(name for row in rows if row.split == "train" for name in parts(row) if name)
+    counted = [row for row in rows if row.split == "train" or unseen_classes]
+    seen = Counter(name for row in counted for name in parts(row) if name)
     by_number = bool(seen) and all(_INTEGER.fullmatch(name) for name in seen)
     if kind == "single" and classes is None:
         _refuse_decimals(file, columns[0], seen)

@@ -41,6 +41,7 @@ __all__ = [
     "image_folder",
     "images_below",
     "is_image_folder",
+    "join_classes",
     "open_folders",
     "tree",
 ]
@@ -223,6 +224,20 @@ def folder_splits(
         )
     name = printable(top.resolve().name)
     return Splits(remaining, val, readers.get("test"), train.classes, name, facts, notices)
+
+
+def join_classes(readers: Sequence[ImageFolder]) -> None:
+    """Give the readers of the splits one list of classes, where each has its own.
+
+    Args:
+        readers: They are changed: their classes, and the numbers of them.
+    """
+    names = tuple(sorted({name for reader in readers for name in reader.classes}))
+    numbers = {name: number for number, name in enumerate(names)}
+    for reader in readers:
+        own = reader.classes
+        reader.labels = [numbers[own[label]] for label in reader.labels]
+        reader.classes = names
 
 
 def is_image_folder(root: str | os.PathLike[str]) -> bool:

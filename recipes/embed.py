@@ -1,0 +1,119 @@
+"""Embed images so that those of one class lie together, pretrained and from scratch, and compare the two.
+
+python recipes/embed.py                                          # embedded scenes, both arms, two seeds
+python recipes/embed.py --data people/ --variant verification    # a folder a person; test people never seen
+python recipes/embed.py --data labels.csv --unseen true --loss triplet --batch_size 64 --images_per_class 4
+torchrun --nproc-per-node 8 recipes/embed.py --data products/ --devices 8
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from visionkit.config import TableConfig
+from visionkit.run import RunConfig, launch, setting
+from visionkit.task_config import EmbeddingHead, SceneConfig
+
+
+@dataclass
+class Config(RunConfig):
+    """The settings of `embed.py`."""
+
+    loss: Literal["arcface", "cosface", "triplet", "contrastive", "supcon"] = setting(
+        "supcon", "arcface cosface triplet contrastive supcon"
+    )
+    head: EmbeddingHead = setting(EmbeddingHead(), "the vectors, and numbers of the loss")
+    sampler: Literal["identities", "shuffle"] = setting(
+        "identities", "identities: some images of each of some classes in a batch | shuffle"
+    )
+    images_per_class: int = setting(4, "with identities: images of each class in a batch", min=2)
+    unseen: bool = setting(False, "validate and test on classes that training never sees", group="data")
+    select_by: Literal["recall_at_1", "map_at_r", "pair_auc"] = setting(
+        "recall_at_1", "recall_at_1 | map_at_r | pair_auc: what weights are chosen by"
+    )
+    table: TableConfig = setting(TableConfig(), "columns of a table of images", group="data")
+    augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
+    scenes: SceneConfig = setting(SceneConfig(1000, 500), "how many embedded scenes")
+
+
+def open_splits(config: Config) -> Any:
+    """Return the splits that `--data` names."""
+    from visionkit.data import OpenOptions, SceneSizes, open_dataset
+
+    sizes = SceneSizes(config.image_size, config.scenes.train_size, config.scenes.val_size)
+    options = OpenOptions(
+        table=config.table, scenes=sizes, unseen_classes=config.unseen, **config.open_options()
+    )
+    return open_dataset(config.data, "classification", options)
+
+
+def train(config: Config, folder: Path) -> dict[str, Any]:
+    """Train one run in `folder` and return its result."""
+    from visionkit.data import (
+        DataModule,
+        classification_eval,
+        classification_train,
+        stack_batch,
+        training_classes,
+    )
+    from visionkit.run import NeighborPreview, fit
+    from visionkit.tasks import Embedder
+
+    splits = open_splits(config)
+    data = DataModule(
+        splits,
+        **config.data_options(),
+        train_transform=classification_train(config.image_size, augment=config.augment),
+        eval_transform=classification_eval(config.image_size),
+        collate=stack_batch,
+        eval_batch_size=4 * config.batch_size,
+        sampler=config.sampler,
+        images_per_class=config.images_per_class,
+    )
+    classes = training_classes(splits)
+    task = Embedder(
+        config.backbone,
+        init=config.init,
+        loss=config.loss,
+        num_classes=len(classes),
+        class_names=classes,
+        image_size=config.image_size,
+        dim=config.head.dim or None,
+        margin=config.head.margin,
+        scale=config.head.scale,
+        temperature=config.head.temperature,
+        select_by=config.select_by,
+        transfer=config.transfer,
+        optim=config.optim,
+        lr=config.lr,
+    )
+    return fit(config, task, data, folder=folder, callbacks=[NeighborPreview(folder, splits.classes)])
+
+
+def retrieval(config: Config) -> Config:
+    """Variant: find images of the same known classes, by supervised contrastive learning."""
+    config.loss, config.select_by = "supcon", "map_at_r"
+    return config
+
+
+def verification(config: Config) -> Config:
+    """Variant: are two of the same person? ArcFace, on people that training never sees."""
+    config.loss, config.unseen, config.select_by = "arcface", True, "pair_auc"
+    return config
+
+
+VARIANTS = (retrieval, verification)
+
+
+def main(config: Config) -> Path:
+    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    from visionkit.run import run_recipe
+
+    config.out = config.out or "runs/embed"
+    return run_recipe(config, train, paths=("data", "init"))
+
+
+if __name__ == "__main__":
+    launch(main, Config, variants=VARIANTS, doc=__doc__, prog="embed.py")

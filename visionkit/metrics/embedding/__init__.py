@@ -1,0 +1,1 @@
+"""Scores of unit vectors: retrieval by nearest neighbours, and verification of pairs."""

@@ -1,0 +1,1 @@
+"""Metric learning: losses over unit vectors and their classes."""
