@@ -176,7 +176,7 @@ def att2in_scst(config: Config) -> Config:
 
 
 def words(config: Config) -> Config:
-    """Variant: random, pretrained and frozen word vectors, one after another; give `--vectors.file FILE`."""
+    """Variant: random, pretrained and frozen word vectors, in turn; give `--vectors.file FILE`."""
     config.vectors, config.init = replace(config.vectors, use="all"), "pretrained"
     return config
 

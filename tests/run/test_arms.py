@@ -183,7 +183,7 @@ def test_the_report_of_a_finished_command_names_a_part_that_fails(tmp_path, monk
     def broken(*_):
         raise ZeroDivisionError("no ink")
 
-    monkeypatch.setattr("visionkit.compare.report.figures.learning_curves.learning_curves", broken)
+    monkeypatch.setattr("visionkit.compare.report.figures.curves.learning_curves.learning_curves", broken)
     with pytest.raises(RunError, match=r"(?s)learning curves of 1: ZeroDivisionError: no ink"):
         run_recipe(config(tmp_path), faked())
     assert "Pretrained is ahead of scratch" in capsys.readouterr().out

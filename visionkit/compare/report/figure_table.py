@@ -9,14 +9,16 @@ from visionkit.compare.report.figures import (
     data_card,
     embedding,
     gap_bars,
-    learning_curves,
-    loss_curves,
-    low_data_curve,
     precision_recall,
-    rate_curves,
     reliability,
     roc,
     samples,
+)
+from visionkit.compare.report.figures.curves import (
+    learning_curves,
+    loss_curves,
+    low_data_curve,
+    rate_curves,
     schedule_curves,
 )
 from visionkit.compare.report.sections import ReportFigure

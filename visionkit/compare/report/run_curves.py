@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from visionkit.compare.comparison import compare
-from visionkit.compare.report.figures import learning_curves, loss_curves, rate_curves, reliability, roc
+from visionkit.compare.report.figures import reliability, roc
+from visionkit.compare.report.figures.curves import learning_curves, loss_curves, rate_curves
 from visionkit.compare.report.figures.precision_recall import plot_precision_recall
 from visionkit.compare.report.plot_style import style_axes, to_png
 from visionkit.compare.report.report_data import ReportData

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 
 from visionkit.compare.comparison import Comparison, compare
-from visionkit.compare.report.figures.learning_curves import learning_curves
+from visionkit.compare.report.figures.curves.learning_curves import learning_curves
 from visionkit.compare.report.plot_style import to_png
 from visionkit.compare.run_record import RunRecord, read_run, runs_inside
 from visionkit.compare.summary import WEIGHTS_NOTE, fraction_title, headline, summary_rows

@@ -9,7 +9,7 @@ from typing import Any
 from visionkit.compare.comparison import Comparison, arm_name
 from visionkit.compare.curves import Curve
 from visionkit.compare.data_tables import Table
-from visionkit.compare.report.figures.loss_curves import shorten
+from visionkit.compare.report.figures.curves.loss_curves import shorten
 from visionkit.compare.report.plot_style import (
     add_legend,
     arm_style,
