@@ -92,7 +92,7 @@ RUNS = {
     "caption_coco.sh": ("show_and_tell", "."),
     "caption_scenes.sh": (),
     "faster_rcnn_coco.sh": (".",),
-    "he2019.sh": (".", "6"),
+    "he2019.sh": (".", "2 6"),
     "segment_camvid.sh": (".",),
 }
 SHOW = """#!/bin/bash
@@ -183,7 +183,7 @@ def test_a_saved_job_queues_again_and_a_cancelled_or_failed_one_does_not(cluster
         assert ("scontrol requeue 77" in record) is again, (status, state, record)
 
 
-def test_the_array_walks_inits_and_seeds(cluster, tmp_path):
+def test_the_array_walks_inits_seeds_and_schedules(cluster, tmp_path):
     seen = []
     array = {"SLURM_ARRAY_JOB_ID": "70", "STATUS": "75", "STATE": "RUNNING"}
     array |= {"INITS": "pretrained scratch weights/my.pth", "SEEDS": "5 6"}
@@ -200,13 +200,18 @@ def test_the_array_walks_inits_and_seeds(cluster, tmp_path):
         for seed in (5, 6)
         for init, name in (("pretrained", "pretrained"), ("scratch", "scratch"), ("weights/my.pth", "my"))
     ]
+    _, record, _ = start(
+        cluster, tmp_path, "slurm-array.sbatch", "out", "recipes/detect.py",
+        **array | {"SCHEDULES": "1 4", "SLURM_ARRAY_TASK_ID": "10"},
+    )  # fmt: skip
+    assert record[0].endswith("--init scratch --seeds 6 --schedules 4 --out out/scratch-x4-s6")
     for task in ("6", "-1"):
         more = array | {"SLURM_ARRAY_TASK_ID": task}
         code, record, said = start(
             cluster, tmp_path, "slurm-array.sbatch", "out", "recipes/classify.py", **more
         )
         assert (code, record) == (2, [])
-        assert "3 inits and 2 seeds are 6 runs: use sbatch --array=0-5" in said
+        assert "3 inits, 2 seeds and 1 schedules are 6 runs: use sbatch --array=0-5" in said
 
 
 def test_the_train_job_has_what_its_kind_requires(cluster):

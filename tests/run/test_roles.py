@@ -106,7 +106,7 @@ def test_every_setting_of_a_recipe_continues_a_run_as_its_role_says(recipe, coun
     table, out = roles(config), tmp_path / "runs"
     # What all recipes share is walked with classify.py; another init, seed or fraction is another folder.
     left_out = set() if recipe == "classify" else set(roles(__import__("classify").Config))
-    left_out |= {"out", "init", "seeds", "fractions", "folds", "schedules"}
+    left_out |= {"out", "init", "seeds", "fractions", "folds", "schedules", "lrs", "budget"}
     values = {
         name: text.format(tmp=tmp_path) for name, text in settings(config()).items() if name not in left_out
     }

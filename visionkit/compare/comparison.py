@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from visionkit.compare.budget_record import budget_lines, read_budget
 from visionkit.compare.compatibility import require_alike
 from visionkit.compare.curves import Curve, ImagesToReach, images_to_reach, mean_curve, mean_lead
 from visionkit.compare.evidence import Evidence, evidence_of_pairs
@@ -116,6 +117,7 @@ class Comparison:
             empty with one fraction.
         over_schedules: Each other arm and the baseline over schedules, for each fraction.
         rates: The learning rates that each arm tried on validation, and the best; empty without `lrs`.
+        budget: What was chosen and left out within a time; empty without one.
         equal: What was held equal, as the runs recorded it.
         allowed: Differences in other settings than init, seed and fraction that were allowed by name.
         skipped: Folders that were left out, each with its reason.
@@ -136,6 +138,7 @@ class Comparison:
     low_data: tuple[LowData, ...]
     over_schedules: tuple[OverSchedules, ...]
     rates: tuple[RateChoice, ...]
+    budget: dict[str, Any]
     equal: dict[str, Any]
     allowed: tuple[str, ...]
     skipped: tuple[dict[str, str], ...]
@@ -283,7 +286,7 @@ def _build(
         for arm in arms[:-1]
         if {(arm, *key), (baseline, *key)} <= scored
     )
-    largest = records[-1].result
+    largest_run, largest = records[-1], records[-1].result
     longest = max((c.schedule for c in contrasts), default=schedules[-1])
     at_longest = {(arm, f): cell for (arm, f, schedule), cell in cells.items() if schedule == longest}
     return Comparison(
@@ -302,11 +305,13 @@ def _build(
         ),
         over_schedules=compare_schedules(records, arms, fractions, margin),
         rates=rates,
+        budget=read_budget(largest_run.folder.parent),
         equal=dict(largest.get("equal") or {}),
         allowed=tuple(allowed),
         skipped=tuple(skipped),
         notes=tuple(f"{r.folder.name}: {note}" for r in records for note in r.notes)
         + environment_notes(records)
+        + tuple(budget_lines(read_budget(largest_run.folder.parent)))
         + tuple(choice.warning for choice in rates if choice.warning),
         records=tuple(records),
     )

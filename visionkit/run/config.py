@@ -201,6 +201,13 @@ class RunConfig:
     validate_every: int = setting(
         0, "epochs between validations; 0: about 12 a run", group="output", role="machine", rare=True, min=0
     )
+    budget: str = setting(
+        "",
+        "choose schedules, fractions and seeds within a time on this machine: 2h",
+        group="training",
+        role="free",
+        rare=True,
+    )
     margin: float = setting(
         0.01, "scores as close as this count as equal", group="output", role="free", rare=True, above=0
     )

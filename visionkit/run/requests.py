@@ -26,12 +26,16 @@ class Requests:
         callbacks: Callbacks besides those of the recipe, such as a pruner's.
         command: The command line, to which a finding is added as a flag.
         test: Whether the test split is evaluated.
+        measure: Instead of training, time some steps.
+        dry_run: Print the plan of the command, and start nothing.
     """
 
     find: tuple[str, ...] = ()
     callbacks: tuple[Callback, ...] = ()
     command: tuple[str, ...] = ()
     test: bool = True
+    measure: bool = False
+    dry_run: bool = False
 
 
 _NOW = [Requests()]
@@ -49,6 +53,8 @@ def asking(
     callbacks: Sequence[Callback] = (),
     command: Sequence[str] = (),
     test: bool | None = None,
+    measure: bool = False,
+    dry_run: bool = False,
 ) -> Iterator[None]:
     """Ask something of every run inside the block; what is not given stays as asked around it.
 
@@ -57,6 +63,8 @@ def asking(
         callbacks: See `Requests`.
         command: See `Requests`.
         test: See `Requests`.
+        measure: See `Requests`.
+        dry_run: See `Requests`.
     """
     now = _NOW[-1]
     changed = dataclasses.replace(
@@ -65,6 +73,8 @@ def asking(
         callbacks=tuple(callbacks) or now.callbacks,
         command=tuple(command) or now.command,
         test=now.test if test is None else test,
+        measure=measure or now.measure,
+        dry_run=dry_run or now.dry_run,
     )
     _NOW.append(changed)
     try:

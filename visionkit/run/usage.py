@@ -56,7 +56,7 @@ def format_usage(
         out += [_fold(f"  {v.__name__}".ljust(24) + _summary(v)) for v in variants]
     more = f"{rare} rarer, nested ones" if rare else "nested ones"
     out.append(
-        "also: --config FILE (YAML), --print_config, --find_lr, --find_batch_size, --debug, "
+        "also: --config FILE (YAML), --print_config, --dry_run, --find_lr, --find_batch_size, --debug, "
         f"--help=all ({more})"
     )
     return "\n".join(out)

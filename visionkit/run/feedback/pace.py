@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
 
-__all__ = ["Pace", "duration", "time_left"]
+from visionkit.errors import InputError, expected
+
+__all__ = ["Pace", "duration", "parse_duration", "time_left"]
 
 _EVERY = 1.0  # seconds between the counts that are remembered
+_TIME = re.compile(r"(\d+(?:\.\d+)?)(d|h|min|m|s)")
+_SECONDS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0}
 
 
 class Pace:
@@ -82,3 +87,19 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.{int(seconds / unit < 10)}f} {name}"
     return "endless"
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of "90min", "2h", "1h30m" or "1.5d".
+
+    Args:
+        text: A number and a unit (d, h, min or m, s), once or more.
+
+    Raises:
+        InputError: It is none.
+    """
+    plain = text.replace(" ", "")
+    parts = _TIME.findall(plain)
+    if "".join(number + unit for number, unit in parts) != plain or not parts:
+        raise InputError(expected("--budget", "a time such as 90min, 2h or 1h30m", text))
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)

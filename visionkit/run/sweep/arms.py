@@ -11,6 +11,7 @@ from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.files import local_path
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
+from visionkit.run.feedback.pace import parse_duration
 from visionkit.run.processes.stop import first_speaks
 from visionkit.run.requests import requests
 from visionkit.run.sweep.runs import each_run
@@ -44,10 +45,13 @@ def run_recipe(
             tracker or the test split failed: results and report are written and name it.
     """
     runs = list(each_run(config))
+    if config.budget:
+        parse_duration(config.budget)
     _check_paths(config, paths)  # before the long imports, and before a folder is made
     if first_speaks():
         _print(_describe(config, len(runs)))
     from visionkit.run.processes.lifetime import die_with_launcher
+    from visionkit.run.sweep.announce_plan import announce_plan
     from visionkit.run.sweep.jobs import choose_jobs
     from visionkit.run.sweep.train_runs import train_runs
 
@@ -61,6 +65,11 @@ def run_recipe(
 
         return find_for_arms(runs, train)
     out, began = Path(config.out), time.time()
+    placement = choose_jobs(config, len(runs))
+    config = announce_plan(config, train, placement)
+    if requests().dry_run:
+        return out
+    runs = list(each_run(config))
     if config.lrs:
         from visionkit.run.sweep.rates import choose_rates
 
@@ -111,8 +120,10 @@ def _describe(config: RunConfig, count: int) -> str:
     parts = [" and ".join(arm if arm in WORDS["init"] else Path(arm).name for arm in config.arms())]
     parts.append(f"seed{'s' * (len(config.seeds) > 1)} {' '.join(map(str, config.seeds))}")
     if config.folds:
-        count, *named = config.folds
-        parts.append(f"folds {' '.join(map(str, named))} of {count}" if named else f"{count} folds")
+        folds, *named = config.folds
+        parts.append(f"folds {' '.join(map(str, named))} of {folds}" if named else f"{folds} folds")
+    if config.budget:
+        return f"What fits into {config.budget} ({parts[0]}), in {config.out}. Loading libraries and data."
     if config.fractions != [1.0]:
         parts.append(f"fractions {' '.join(f'{fraction:g}' for fraction in config.fractions)}")
     if config.schedules != [1]:

@@ -43,7 +43,7 @@ def launch(
     Status 0 is success, 2 something the user can put right, 1 a failure, 75 a run that was asked to stop and
     130 an interrupt (Ctrl-C): both continue when the same command is started again. Errors are one message;
     `--debug` adds the traceback. With `--find_lr` or `--find_batch_size` nothing is trained: the value is
-    looked for, printed and kept (`find_settings`).
+    looked for, printed and kept (`find_settings`). With `--dry_run` the runs and their cost are printed.
 
     Args:
         main: Takes the config.
@@ -58,14 +58,16 @@ def launch(
         prog = Path(sys.argv[0]).name
     debug = "--debug" in args
     find = [name for name in FINDERS if f"--find_{name}" in args]
-    args = [arg for arg in args if arg not in ("--debug", *(f"--find_{name}" for name in find))]
+    dry_run = "--dry_run" in args
+    bare = ("--debug", "--dry_run", *(f"--find_{name}" for name in find))
+    args = [arg for arg in args if arg not in bare]
     made: RunConfig | None = None
     with guard(prog or "recipe", debug=debug, out=lambda: made.out if made else ""):
         with _reader_may_leave():
             made = parse(config, args, variants=variants, doc=doc or "", prog=prog)
         # From here on, before the long imports, a queue's signal ends nothing: the run saves first.
         program = [sys.executable, *sys.argv[:1]] if argv is None else [prog or "recipe"]
-        with listening(), asking(find=find, command=[*program, *args]):
+        with listening(), asking(find=find, command=[*program, *args], dry_run=dry_run):
             main(made)
 
 

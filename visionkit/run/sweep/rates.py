@@ -14,11 +14,12 @@ from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import is_first
 from visionkit.run.requests import asking
+from visionkit.run.storage.result import read_result
 from visionkit.run.sweep.jobs import choose_jobs
 from visionkit.run.sweep.runs import each_run
 from visionkit.run.sweep.train_runs import train_runs
 
-__all__ = ["choose_rates", "rate_runs"]
+__all__ = ["choose_rates", "rate_runs", "rates_of"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
@@ -63,12 +64,7 @@ def choose_rates(
     refused = [error for error in failures if not isinstance(error, RunError)]
     if refused:
         raise refused[0]
-    asked = {(init_name(one.init, vars(one.transfer)), one.fractions[0]): one for one, _ in runs}
-    choices = {
-        (choice.init, choice.fraction): choice
-        for choice in read_choices(Path(config.out))
-        if _is_asked(choice, asked.get((choice.init, choice.fraction)))
-    }
+    asked, choices = _choices(config)
     if is_first():
         for line in rate_lines(tuple(choices.values())):
             _print(f"  {line}")
@@ -80,6 +76,28 @@ def choose_rates(
             f"{Path(config.out) / FOLDER} say why. Give lower rates."
         )
     return {key: float(choice.lr or 0.0) for key, choice in choices.items()}
+
+
+def rates_of(config: RunConfig) -> dict[tuple[str, float], float] | None:
+    """Return the best rate of each arm and fraction where all that choose are finished, else None."""
+    if any(read_result(folder) is None for _, folder in rate_runs(config)):
+        return None
+    asked, choices = _choices(config)
+    rates = {key: choice.lr for key, choice in choices.items() if choice.lr is not None}
+    return rates if rates.keys() == asked.keys() else None
+
+
+def _choices(
+    config: RunConfig,
+) -> tuple[dict[tuple[str, float], RunConfig], dict[tuple[str, float], RateChoice]]:
+    """Return a run for each arm and fraction that asks for a rate, and what was chosen."""
+    asked = {(init_name(one.init, vars(one.transfer)), one.fractions[0]): one for one, _ in rate_runs(config)}
+    choices = {
+        (choice.init, choice.fraction): choice
+        for choice in read_choices(Path(config.out))
+        if _is_asked(choice, asked.get((choice.init, choice.fraction)))
+    }
+    return asked, choices
 
 
 def _is_asked(choice: RateChoice, one: RunConfig | None) -> bool:

@@ -50,6 +50,7 @@ from visionkit.run.training.banner import banner_text
 from visionkit.run.training.best_effort import problems_of
 from visionkit.run.training.device_policy import Policy, choose_policy
 from visionkit.run.training.find import find_settings
+from visionkit.run.training.measure import measure_speed
 from visionkit.run.training.reader_files import write_result_files
 from visionkit.run.training.run_facts import model_facts, run_facts, run_result
 from visionkit.run.training.schedule_length import ScheduleLength, schedule_length
@@ -90,6 +91,8 @@ def fit(
     folder = Path(folder)
     if requests().find:
         return find_settings(config, task, data, folder=folder)
+    if requests().measure:
+        return measure_speed(config, task, data)
     callbacks = [*callbacks, *requests().callbacks]
     with (
         hold([folder] if is_first() else []),

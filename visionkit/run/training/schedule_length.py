@@ -8,7 +8,7 @@ from visionkit.data.datamodule import DataModule
 from visionkit.data.samplers import TrainBatchSampler
 from visionkit.run.config import RunConfig
 
-__all__ = ["ScheduleLength", "schedule_length"]
+__all__ = ["ScheduleLength", "length_of", "schedule_length"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,12 @@ def schedule_length(config: RunConfig, data: DataModule, world: int) -> Schedule
     images. `config.schedules`, of one run, multiplies the length. A run is validated about twelve times, and
     always after the last epoch.
     """
-    order = TrainBatchSampler(
-        len(data.train_data), batch_size=data.batch_size, seed=data.seed, world_size=world
-    )
+    return length_of(config, len(data.train_data), batch_size=data.batch_size, world=world)
+
+
+def length_of(config: RunConfig, size: int, *, batch_size: int, world: int) -> ScheduleLength:
+    """Return the length of a run over `size` images, see `schedule_length`."""
+    order = TrainBatchSampler(size, batch_size=batch_size, seed=0, world_size=world)
     batches, images_per_batch = len(order), order.batch_size * world
     times = config.schedules[0]
     epochs = times * config.epochs
