@@ -161,7 +161,7 @@ def test_one_seed_has_an_interval_and_a_small_gap_is_cannot_tell(tmp_path: Path)
     assert evidence.mean
     assert text.startswith("Cannot tell whether ")
     assert "over 200 validation images, one seed" in text
-    assert "Another seed may move it" in text
+    assert "another seed may move it" in text
     # So many images would show it: the error falls with their root.
     assert evidence.needed_images is not None
     assert evidence.needed_images > IMAGES

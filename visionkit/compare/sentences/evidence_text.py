@@ -63,7 +63,7 @@ def sources_text(evidence: Evidence, *, sign: float = 1.0) -> str:
         return ""
     images = "{:.3f} to {:.3f}".format(*sorted(sign * value for value in evidence.image_interval))
     if evidence.seed_interval is None or evidence.seed_variance is None:
-        return "One seed: that interval is for other images and these weights. Another seed may move it."
+        return "One seed: the interval is for other images and these weights; another seed may move it."
     seeds = "{:.3f} to {:.3f}".format(*sorted(sign * value for value in evidence.seed_interval))
     total = evidence.seed_variance + evidence.image_variance
     percent = 100 * evidence.seed_variance / total if total else 0.0
