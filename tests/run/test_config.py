@@ -22,7 +22,7 @@ from visionkit.run.sweep.arms import each_run
 from visionkit.run.sweep.launch import launch
 from visionkit.task_config import SceneConfig, SelfCritical
 
-RECIPES = ("caption", "classify", "compare", "detect", "segment")
+RECIPES = ("caption", "classify", "compare", "detect", "embed", "segment")
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +243,7 @@ def test_every_setting_has_a_role_and_the_shared_ones_have_these(configs):
     tables = {name: roles(config) for name, config in configs.items()}
     assert all(set(table.values()) <= known for table in tables.values())
     assert {name: len(table) for name, table in tables.items()} == {
-        "caption": 86, "classify": 66, "compare": 66, "detect": 78, "segment": 72,
+        "caption": 86, "classify": 66, "compare": 66, "detect": 78, "embed": 74, "segment": 72,
     }  # fmt: skip
     shared = roles(RunConfig)
     assert {name: role for name, role in shared.items() if role != "identity"} == {
