@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from visionkit.config import TableConfig
 from visionkit.run import RunConfig, launch, setting
-from visionkit.task_config import EmbeddingHead, SceneConfig
+from visionkit.task_config import EmbeddingHead, FewShot, SceneConfig
 
 
 @dataclass
@@ -30,9 +30,8 @@ class Config(RunConfig):
     )
     images_per_class: int = setting(4, "with identities: images of each class in a batch", min=2)
     unseen: bool = setting(False, "validate and test on classes that training never sees", group="data")
-    select_by: Literal["recall_at_1", "map_at_r", "pair_auc"] = setting(
-        "recall_at_1", "recall_at_1 | map_at_r | pair_auc: what weights are chosen by"
-    )
+    select_by: str = setting("recall_at_1", "recall_at_1 map_at_r pair_auc ...: what weights are chosen by")
+    few_shot: FewShot = setting(FewShot(), "episodes of N classes with K known images each")
     table: TableConfig = setting(TableConfig(), "columns of a table of images", group="data")
     augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
     scenes: SceneConfig = setting(SceneConfig(1000, 500), "how many embedded scenes")
@@ -85,6 +84,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         scale=config.head.scale,
         temperature=config.head.temperature,
         select_by=config.select_by,
+        ways=config.few_shot.ways,
+        shots=config.few_shot.shots,
         transfer=config.transfer,
         optim=config.optim,
         lr=config.lr,
@@ -104,7 +105,14 @@ def verification(config: Config) -> Config:
     return config
 
 
-VARIANTS = (retrieval, verification)
+def few_shot(config: Config) -> Config:
+    """Variant: tell five new classes apart by one or five images of each; training has other classes."""
+    config.loss, config.unseen, config.few_shot = "supcon", True, FewShot(ways=5)
+    config.select_by = "5way_1shot"
+    return config
+
+
+VARIANTS = (few_shot, retrieval, verification)
 
 
 def main(config: Config) -> Path:

@@ -28,7 +28,7 @@ class Salt(IntEnum):
     FOLDS = 0xF01D
     CLASSES = 0xC1A5
     IDENTITIES = 0x1DE7
-    UNSEEN = 0x05EE
+    EPISODES = 0xE150
 
 
 def keyed_seed(*key: int) -> int:

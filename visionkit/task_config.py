@@ -15,6 +15,7 @@ __all__ = [
     "CheckConfig",
     "Decoding",
     "EmbeddingHead",
+    "FewShot",
     "RCNNConfig",
     "RNNConfig",
     "SceneConfig",
@@ -160,6 +161,19 @@ class EmbeddingHead:
     margin: float | None = field(default=None, metadata=limits(min=0))
     scale: float = field(default=32.0, metadata=limits(above=0))
     temperature: float = field(default=0.1, metadata=limits(above=0))
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Episodes in which an embedder tells new classes apart by a few images of each.
+
+    Args:
+        ways: Classes of an episode; 0: no episodes.
+        shots: Known images of each class; a score for each of these.
+    """
+
+    ways: int = field(default=0, metadata=limits(min=0))
+    shots: tuple[int, ...] = field(default=(1, 5), metadata=limits(min=1))
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,12 @@ def _cases() -> tuple[MetricCase, ...]:
         MetricCase("masks", lambda **k: CocoAP("abcd", masks=True, **k), (preds, targets, ids), 32),
         MetricCase("retrieval", lambda **k: RetrievalScores(ks=(1, 3), **k), (vectors, people), 3),
         MetricCase("pairs", lambda **k: VerificationScores(**k), (likeness, people % 2, folds), 5),
-        MetricCase("vectors", lambda **k: EmbeddingScores(fars=(0.5,), **k), (vectors, people, names), 8),
+        MetricCase(
+            "vectors",
+            lambda **k: EmbeddingScores(fars=(0.5,), ways=2, shots=(1,), **k),
+            (vectors, people, names),
+            9,
+        ),
         MetricCase("captions", lambda **k: CaptionScores(**k), (captions, references, ids), 7),
     )
 

@@ -103,10 +103,11 @@ def test_workers_change_nothing(reference, tmp_path):
     assert digest(go(tmp_path, workers=2, accumulate=accumulate)) == digest(whole)
 
 
-def test_a_balanced_order_resumes_from_within_an_epoch(tmp_path):
-    whole = go(tmp_path / "whole", sampler="balanced")
-    first = go(tmp_path / "cut", stop=StopAt(11, "end"), sampler="balanced")
-    again = go(tmp_path / "cut", sampler="balanced")
+@pytest.mark.parametrize("sampler", ["balanced", "identities"])
+def test_another_order_resumes_from_within_an_epoch(sampler, tmp_path):
+    whole = go(tmp_path / "whole", sampler=sampler)
+    first = go(tmp_path / "cut", stop=StopAt(11, "end"), sampler=sampler)
+    again = go(tmp_path / "cut", sampler=sampler)
     assert digest(again) == digest(whole)
     assert {ready: (ids, loss) for ready, ids, loss in [*first.seen, *again.seen]} == {
         ready: (ids, loss) for ready, ids, loss in whole.seen

@@ -71,6 +71,7 @@ def tiny_data(
         seed=seed,
         workers=workers,
         sampler=sampler,
+        images_per_class=2,
     )
 
 

@@ -36,6 +36,7 @@ FIGURES = (
     ReportFigure("The gap at the end", gap_bars.applies, gap_bars.draw),
     ReportFigure("Nearest neighbours", embedding.has_sheets, embedding.draw_sheets),
     ReportFigure("Are these two the same?", embedding.has_curves, embedding.draw_curves),
+    ReportFigure("Are these two the same?", embedding.has_pairs, embedding.draw_pairs),
     ReportFigure("Sample predictions", samples.applies, samples.draw),
     ReportFigure("Where it looked, word by word", attention.applies, attention.draw),
     ReportFigure("By class", precision_recall.applies, precision_recall.draw),

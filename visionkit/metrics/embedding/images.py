@@ -11,7 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from visionkit.config import check_number, check_numbers, limits
 from visionkit.distributed import widest_float
+from visionkit.metrics.embedding.few_shot import episode_accuracy
 from visionkit.metrics.embedding.retrieval import RetrievalScores
 from visionkit.metrics.embedding.rows import ImageRows
 from visionkit.metrics.embedding.verification import FARS, verification_scores
@@ -54,6 +56,9 @@ class EmbeddingScores(RetrievalScores):
     Args:
         ks: The Ks.
         fars: The false accept rates X.
+        ways: Classes of few-shot episodes, whose accuracy (`episode_accuracy`) is then given as
+            `Nway_Kshot`; 0: none.
+        shots: The Ks: known images of each class.
         score: The one score that `compute` returns, for `self.log`; by default a dict of all.
         kwargs: As `torchmetrics.Metric` takes them.
 
@@ -66,13 +71,18 @@ class EmbeddingScores(RetrievalScores):
         *,
         ks: Sequence[int] = (1, 5, 10),
         fars: Sequence[float] = FARS,
+        ways: int = 0,
+        shots: Sequence[int] = (1, 5),
         score: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(ks=ks, **kwargs)
-        self.fars = tuple(fars)
+        check_number("ways", ways, limits(min=0), whole=True)
+        self.fars, self.ways = tuple(fars), ways
+        self.shots = tuple(check_numbers("shots", list(shots), limits(min=1), whole=True)) if ways else ()
         of_pairs = ["auc", "eer", *(f"tar_at_far_{far:g}" for far in fars), "accuracy"]
-        self._take_names([*self.names, *(f"pair_{name}" for name in of_pairs)], score)
+        episodes = [f"{ways}way_{count}shot" for count in self.shots]
+        self._take_names([*self.names, *(f"pair_{name}" for name in of_pairs), *episodes], score)
         self.pairs: ImagePairs | None = None
 
     def _scores_of(self, rows: ImageRows) -> dict[str, float]:
@@ -84,6 +94,10 @@ class EmbeddingScores(RetrievalScores):
         chosen, folds = _fold_pairs(labels, first, second)
         accuracy = verification_scores(self.pairs.scores[chosen], same[chosen], folds=folds)["accuracy"]
         named = {f"pair_{name}": value for name, value in (values | {"accuracy": accuracy}).items()}
+        named |= {
+            f"{self.ways}way_{count}shot": episode_accuracy(rows.vectors, labels, ways=self.ways, shots=count)
+            for count in self.shots
+        }
         return super()._scores_of(rows) | named
 
 

@@ -67,6 +67,8 @@ class Embedder(TaskHooks):
         scale: Factor of the cosines for "arcface" and "cosface".
         temperature: For "supcon".
         select_by: The score by which weights are chosen.
+        ways: Classes of few-shot episodes, logged as `Nway_Kshot` beside the other scores; 0: none.
+        shots: The Ks: known images of each class of an episode.
         transfer: Initialisation and freezing.
         optim: Optimiser settings.
         lr: Peak learning rate of the projection and of the classes' vectors.
@@ -100,6 +102,8 @@ class Embedder(TaskHooks):
         scale: float = 32.0,
         temperature: float = 0.1,
         select_by: str = "recall_at_1",
+        ways: int = 0,
+        shots: Sequence[int] = (1, 5),
         transfer: TransferConfig = _TRANSFER,
         optim: OptimConfig = _OPTIM,
         lr: float = 1e-3,
@@ -134,6 +138,7 @@ class Embedder(TaskHooks):
         self.projection, self.head = self._new_layers(dim)
         apply_transfer(self.backbone, builder.init, self.transfer)
         self.class_names = None if class_names is None else tuple(class_names)
+        self._episodes = ways, tuple(shots)
         self.scores = self._make_scores()["scores"]
         if select_by not in self.scores.names:
             raise unknown_name("select_by", select_by, self.scores.names)
@@ -228,7 +233,8 @@ class Embedder(TaskHooks):
         return projection, head
 
     def _make_scores(self) -> dict[str, Any]:
-        return {"scores": EmbeddingScores()}
+        ways, shots = self._episodes
+        return {"scores": EmbeddingScores(ways=ways, shots=shots)}
 
     def _compute_scores(self) -> dict[str, float]:
         values = self.scores.compute_floats()

@@ -9,14 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
+
 from visionkit.compare.report.plot_style import MUTED, add_legend, arm_style, chart, name_axes
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
 
 __all__ = [
     "draw_curves",
+    "draw_pairs",
     "draw_sheets",
     "has_curves",
+    "has_pairs",
     "has_sheets",
     "plot_pair_roc",
     "plot_recall",
@@ -51,7 +55,7 @@ def has_curves(data: ReportData) -> bool:
 
 
 def draw_curves(data: ReportData) -> Section:
-    """Return the ROC of the pairs, recall by rank, and the hardest pairs of each arm."""
+    """Return the ROC of the pairs, and recall by rank."""
     known = {arm: read_pairs(run.folder) for arm, run in data.runs.items()}
     arms = {arm: curves for arm, curves in known.items() if curves}
     panels = [
@@ -66,15 +70,22 @@ def draw_curves(data: ReportData) -> Section:
             file="recall-by-rank",
         ),
     ]
-    panels += [
-        Panel(path.read_bytes, "Hardest pairs", arm=f"{arm}: hardest pairs")
-        for arm, path in _files(data, "pairs.jpg").items()
-    ]
+    return Section(panels, note=f"{data.samples_of}, validation split.")
+
+
+def has_pairs(data: ReportData) -> bool:
+    """Return whether a run drew its hardest pairs."""
+    return bool(_files(data, "pairs.jpg"))
+
+
+def draw_pairs(data: ReportData) -> Section:
+    """Return the hardest pairs of each arm."""
     note = (
-        f"{data.samples_of}, validation split. Hardest pairs: on the left two of one class that are least "
-        "alike, on the right two of different classes that are most."
+        "The hardest pairs, with their cosines: on the left two of one class that are least alike, on the "
+        "right two of different classes that are most."
     )
-    return Section(panels, note=note)
+    sheets = _files(data, "pairs.jpg").items()
+    return Section([Panel(path.read_bytes, "Hardest pairs", arm=arm) for arm, path in sheets], note=note)
 
 
 def read_pairs(folder: str | Path) -> dict[str, Any]:
@@ -120,11 +131,13 @@ def plot_pair_roc(axes: Any, arms: Mapping[str, Mapping[str, Any]], *, title: st
     chance = [10 ** (-3 + step / 20) for step in range(61)]
     axes.plot(chance, chance, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.set_xlim(_LOWEST, 1.02)
     axes.set_ylim(0, 1.02)
     note = "pairs of one class accepted, over pairs of two classes accepted"
     name_axes(axes, title, note, "false accept rate", "true accept rate")
-    add_legend(axes, where="lower right")
+    add_legend(axes)
 
 
 def plot_recall(axes: Any, arms: Mapping[str, Mapping[str, Any]], *, title: str) -> None:
@@ -143,6 +156,7 @@ def plot_recall(axes: Any, arms: Mapping[str, Mapping[str, Any]], *, title: str)
             markersize=3, linewidth=1.5, label=arm,
         )  # fmt: skip
     axes.set_ylim(0, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     name_axes(axes, title, "images with one of their class among the first k", "k", "recall at k")
     add_legend(axes, where="lower right")
 
