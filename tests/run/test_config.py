@@ -181,8 +181,8 @@ def test_every_number_that_a_recipe_takes_has_limits(configs):
 
 
 FREE = {
-    "data", "group_by", "backbone", "init", "out", "project", "budget", "image_folder", "classes", "loss", "backbones",
-    "table.image", "table.target", "table.separator", "table.root", "vectors.file",
+    "data", "group_by", "backbone", "init", "out", "project", "budget", "image_folder", "classes", "loss",
+    "backbones", "table.image", "table.target", "table.separator", "table.root", "vectors.file",
 }  # fmt: skip
 """Settings of free text: paths, names and patterns, which are looked up."""
 

@@ -137,11 +137,11 @@ def test_a_budget_is_chosen_once_recorded_and_in_the_comparison(tmp_path, monkey
     measured = []
     monkeypatch.setattr(announcing, "measure", lambda *args: measured.append(args) or SPEEDS)
     out, calls = tmp_path / "out", []
-    config = settings(out, budget="250s")
+    config = settings(out, budget="140s")
     run_recipe(config, faked(calls))
     assert len(calls) == 6
     text = capsys.readouterr().out
-    assert "budget 250s: schedules 1, fractions 1.0, seeds 0 1 2" in text
+    assert "budget 140s: schedules 1, fractions 1.0, seeds 0 1 2" in text
     assert "left out, for the budget: schedules 2 4 8, fractions 0.1, seeds 3 4" in text
     assert "plan: 6 runs, 6,000 images, about 2.1 min here" in text
     found = compare([out])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visionkit.compare.budget_record import BUDGET_FILE, budget_lines, read_budget
-from visionkit.errors import InputError
+from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.files import write_text
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
@@ -68,8 +68,15 @@ def announce_plan(
     stages = [*([rate_runs(config)] if config.lrs else []), runs]
     wide = len(config.schedules) > 1 or bool(config.lrs)
     begun = any(folder.exists() for stage in stages for _, folder in stage)
-    if speeds is None and (dry_run or (wide and not begun and placement.alone)):
+    if speeds is None and dry_run:
         speeds = measure(runs, train, placement)
+    elif speeds is None and wide and not begun and placement.alone:
+        try:
+            speeds = measure(runs, train, placement)
+        except PreemptedError:
+            raise
+        except (InputError, RunError):
+            pass  # what is wrong with a run, the run says
     if is_first() and (dry_run or wide or config.budget):
         for line in (*budget_lines(budget), *plan_lines(stages, speeds, placement)):
             print(printable(line), flush=True)  # noqa: T201
