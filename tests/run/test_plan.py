@@ -16,7 +16,7 @@ from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.feedback.pace import parse_duration
 from visionkit.run.sweep import announce_plan as announcing
 from visionkit.run.sweep.arms import run_recipe
-from visionkit.run.sweep.budget import LADDER, Axes, choose_axes, wanted_axes, within
+from visionkit.run.sweep.budget import LADDER, Axes, choose_axes, requested_axes, within
 from visionkit.run.sweep.jobs import Placement
 from visionkit.run.sweep.launch import launch
 from visionkit.run.sweep.plan import Speed, estimate, plan_lines, total_seconds
@@ -105,9 +105,9 @@ def test_axes_grow_by_the_rule_and_what_does_not_fit_ends_its_axis():
 
 def test_lists_that_are_given_are_what_is_chosen_from(tmp_path):
     config = settings(tmp_path, seeds=[0, 1], schedules=[1, 3], budget="1h")
-    assert wanted_axes(config) == Axes((1, 3), LADDER.fractions, LADDER.seeds)
+    assert requested_axes(config) == Axes((1, 3), LADDER.fractions, LADDER.seeds)
     axes, seconds = within(config, SPEEDS, 1)
-    assert axes == wanted_axes(config)
+    assert axes == requested_axes(config)
     assert seconds < 3600
     axes, seconds = within(dataclasses.replace(config, budget="140s"), SPEEDS, 1)
     assert axes == Axes((1,), (1.0,), (0, 1, 2))

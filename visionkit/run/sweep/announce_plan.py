@@ -14,7 +14,7 @@ from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import is_first
 from visionkit.run.requests import requests
-from visionkit.run.sweep.budget import budget_table, recorded_axes, wanted_axes, within
+from visionkit.run.sweep.budget import budget_table, recorded_axes, requested_axes, within
 from visionkit.run.sweep.jobs import Placement, choose_jobs
 from visionkit.run.sweep.plan import Speed, measure, plan_lines
 from visionkit.run.sweep.rates import rate_runs, rates_of
@@ -53,7 +53,7 @@ def announce_plan(
         axes = recorded_axes(config)
         budget = read_budget(config.out)
         if axes is None:
-            largest = wanted_axes(config).of(config)
+            largest = requested_axes(config).of(config)
             placement = choose_jobs(config, len(list(each_run(largest))))
             speeds = measure(list(each_run(config)), train, placement)
             axes, seconds = within(config, speeds, placement.jobs)
