@@ -16,7 +16,7 @@ from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.feedback.pace import parse_duration
 from visionkit.run.sweep import announce_plan as announcing
 from visionkit.run.sweep.arms import run_recipe
-from visionkit.run.sweep.budget import LADDER, Axes, choose_axes, wanted_axes, within
+from visionkit.run.sweep.budget import LADDER, Axes, choose_axes, requested_axes, within
 from visionkit.run.sweep.jobs import Placement
 from visionkit.run.sweep.launch import launch
 from visionkit.run.sweep.plan import Speed, estimate, plan_lines, total_seconds
@@ -105,9 +105,9 @@ def test_axes_grow_by_the_rule_and_what_does_not_fit_ends_its_axis():
 
 def test_lists_that_are_given_are_what_is_chosen_from(tmp_path):
     config = settings(tmp_path, seeds=[0, 1], schedules=[1, 3], budget="1h")
-    assert wanted_axes(config) == Axes((1, 3), LADDER.fractions, LADDER.seeds)
+    assert requested_axes(config) == Axes((1, 3), LADDER.fractions, LADDER.seeds)
     axes, seconds = within(config, SPEEDS, 1)
-    assert axes == wanted_axes(config)
+    assert axes == requested_axes(config)
     assert seconds < 3600
     axes, seconds = within(dataclasses.replace(config, budget="140s"), SPEEDS, 1)
     assert axes == Axes((1,), (1.0,), (0, 1, 2))
@@ -137,11 +137,11 @@ def test_a_budget_is_chosen_once_recorded_and_in_the_comparison(tmp_path, monkey
     measured = []
     monkeypatch.setattr(announcing, "measure", lambda *args: measured.append(args) or SPEEDS)
     out, calls = tmp_path / "out", []
-    config = settings(out, budget="250s")
+    config = settings(out, budget="140s")
     run_recipe(config, faked(calls))
     assert len(calls) == 6
     text = capsys.readouterr().out
-    assert "budget 250s: schedules 1, fractions 1.0, seeds 0 1 2" in text
+    assert "budget 140s: schedules 1, fractions 1.0, seeds 0 1 2" in text
     assert "left out, for the budget: schedules 2 4 8, fractions 0.1, seeds 3 4" in text
     assert "plan: 6 runs, 6,000 images, about 2.1 min here" in text
     found = compare([out])

@@ -25,6 +25,11 @@ SCORES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _no_measure(monkeypatch):
+    monkeypatch.setattr("visionkit.run.sweep.announce_plan.measure", lambda *_: None)
+
+
 def settings(out, **changes):
     plain = {"accelerator": "cpu", "devices": "1", "jobs": 1, "seeds": [3, 4], "lrs": [0.01, 0.001, 0.1]}
     return RunConfig(**plain | changes, out=str(out))

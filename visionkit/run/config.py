@@ -218,6 +218,7 @@ class RunConfig:
         role="free",
         choices=("tensorboard", "wandb", "mlflow"),
         unique=True,
+        rare=True,
     )
     project: str = setting(
         "", "project in Weights & Biases [WANDB_PROJECT or visionkit]", group="output", role="free", rare=True

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visionkit.compare.budget_record import BUDGET_FILE, budget_lines, read_budget
-from visionkit.errors import InputError
+from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.files import write_text
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import is_first
 from visionkit.run.requests import requests
-from visionkit.run.sweep.budget import budget_table, recorded_axes, wanted_axes, within
+from visionkit.run.sweep.budget import budget_table, recorded_axes, requested_axes, within
 from visionkit.run.sweep.jobs import Placement, choose_jobs
 from visionkit.run.sweep.plan import Speed, measure, plan_lines
 from visionkit.run.sweep.rates import rate_runs, rates_of
@@ -53,7 +53,7 @@ def announce_plan(
         axes = recorded_axes(config)
         budget = read_budget(config.out)
         if axes is None:
-            largest = wanted_axes(config).of(config)
+            largest = requested_axes(config).of(config)
             placement = choose_jobs(config, len(list(each_run(largest))))
             speeds = measure(list(each_run(config)), train, placement)
             axes, seconds = within(config, speeds, placement.jobs)
@@ -68,8 +68,15 @@ def announce_plan(
     stages = [*([rate_runs(config)] if config.lrs else []), runs]
     wide = len(config.schedules) > 1 or bool(config.lrs)
     begun = any(folder.exists() for stage in stages for _, folder in stage)
-    if speeds is None and (dry_run or (wide and not begun and placement.alone)):
+    if speeds is None and dry_run:
         speeds = measure(runs, train, placement)
+    elif speeds is None and wide and not begun and placement.alone:
+        try:
+            speeds = measure(runs, train, placement)
+        except PreemptedError:
+            raise
+        except (InputError, RunError):
+            pass  # what is wrong with a run, the run says
     if is_first() and (dry_run or wide or config.budget):
         for line in (*budget_lines(budget), *plan_lines(stages, speeds, placement)):
             print(printable(line), flush=True)  # noqa: T201

@@ -17,7 +17,7 @@ from visionkit.run.sweep.plan import Speed, total_seconds
 from visionkit.run.sweep.rates import rate_runs
 from visionkit.run.sweep.runs import each_run
 
-__all__ = ["Axes", "budget_table", "choose_axes", "recorded_axes", "wanted_axes", "within"]
+__all__ = ["Axes", "budget_table", "choose_axes", "recorded_axes", "requested_axes", "within"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 FIRST_SEEDS = 3
@@ -48,7 +48,7 @@ class Axes:
 LADDER = Axes((1, 2, 4, 8), (0.1, 1.0), (0, 1, 2, 3, 4))
 
 
-def wanted_axes(config: RunConfig) -> Axes:
+def requested_axes(config: RunConfig) -> Axes:
     """Return the axes to choose from: the lists of the settings, and longer ones in place of defaults."""
     plain = type(config)()
     lists = {}
@@ -58,7 +58,7 @@ def wanted_axes(config: RunConfig) -> Axes:
     return Axes(**lists)
 
 
-def choose_axes(wanted: Axes, seconds: float, cost: Callable[[Axes], float]) -> Axes:
+def choose_axes(requested: Axes, seconds: float, cost: Callable[[Axes], float]) -> Axes:
     """Return the largest axes within a time, grown by one rule.
 
     It begins with the shortest schedule, the largest fraction and the first seed. Then come seeds up to
@@ -66,25 +66,25 @@ def choose_axes(wanted: Axes, seconds: float, cost: Callable[[Axes], float]) -> 
     Every combination is run. What no longer fits ends its axis, and the others go on.
 
     Args:
-        wanted: All that may be chosen.
+        requested: All that may be chosen.
         seconds: The time.
         cost: Returns the seconds of axes.
 
     Raises:
         InputError: Not even the first fits.
     """
-    schedules, fractions = sorted(wanted.schedules), sorted(wanted.fractions)
-    chosen = Axes((schedules[0],), (fractions[-1],), wanted.seeds[:1])
+    schedules, fractions = sorted(requested.schedules), sorted(requested.fractions)
+    chosen = Axes((schedules[0],), (fractions[-1],), requested.seeds[:1])
     if cost(chosen) > seconds:
         raise InputError(
             f"Expected --budget to be enough for one seed of each arm, which takes about "
             f"{duration(cost(chosen))} here, but got {duration(seconds)}. Give more, or a shorter --images."
         )
-    waiting: dict[str, list[Any]] = {"seeds": [*wanted.seeds[1:]], "schedules": schedules[1:]}
+    waiting: dict[str, list[Any]] = {"seeds": [*requested.seeds[1:]], "schedules": schedules[1:]}
     waiting["fractions"] = fractions[:-1]
     order = ["seeds"] * (FIRST_SEEDS - 1)
     order += ["schedules", "fractions"] * max(len(schedules), len(fractions))
-    order += ["seeds"] * len(wanted.seeds)
+    order += ["seeds"] * len(requested.seeds)
     for name in order:
         if not waiting[name]:
             continue
@@ -114,7 +114,7 @@ def within(config: RunConfig, speeds: Mapping[str, Speed], jobs: int) -> tuple[A
         stages = [rate_runs(full)] if full.lrs else []
         return total_seconds([*stages, list(each_run(full))], speeds, jobs)
 
-    axes = choose_axes(wanted_axes(config), parse_duration(config.budget), cost)
+    axes = choose_axes(requested_axes(config), parse_duration(config.budget), cost)
     return axes, cost(axes)
 
 
@@ -126,9 +126,9 @@ def budget_table(config: RunConfig, axes: Axes, seconds: float) -> dict[str, Any
         axes: What was chosen.
         seconds: What it takes.
     """
-    wanted, chosen = dataclasses.asdict(wanted_axes(config)), dataclasses.asdict(axes)
-    left_out = {name: [v for v in values if v not in chosen[name]] for name, values in wanted.items()}
-    table: dict[str, Any] = {"budget": config.budget, "estimated_seconds": seconds, "wanted": wanted}
+    requested, chosen = dataclasses.asdict(requested_axes(config)), dataclasses.asdict(axes)
+    left_out = {name: [v for v in values if v not in chosen[name]] for name, values in requested.items()}
+    table: dict[str, Any] = {"budget": config.budget, "estimated_seconds": seconds, "requested": requested}
     return table | {"chosen": chosen, "left_out": left_out}
 
 
@@ -140,7 +140,7 @@ def recorded_axes(config: RunConfig) -> Axes | None:
     path = Path(config.out) / BUDGET_FILE
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        same = table["budget"] == config.budget and _axes(table["wanted"]) == wanted_axes(config)
+        same = table["budget"] == config.budget and _axes(table["requested"]) == requested_axes(config)
         return _axes(table["chosen"]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from visionkit.errors import InputError
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.pace import duration, time_left
@@ -59,6 +60,9 @@ def measure(
         runs: Every run of the command.
         train: Makes task and data of one run and calls `fit`.
         placement: How many runs at a time, with how many threads.
+
+    Raises:
+        InputError: `train` does not call `fit`.
     """
     chosen: dict[str, ConfigT] = {}
     for one, _ in sorted(runs, key=lambda run: -run[0].fractions[0]):
@@ -108,12 +112,10 @@ def total_seconds(stages: Sequence[Sequence[Run]], speeds: Mapping[str, Speed], 
         speeds: How fast each init is.
         jobs: Runs at a time.
     """
+    last = len(stages) - 1
     return sum(
-        time_left(
-            [], [estimate(one, speeds[one.init], test=stage is stages[-1])[1] for one, _ in stage], jobs
-        )
-        for stage in stages
-        if stage
+        time_left([], [estimate(one, speeds[one.init], test=at == last)[1] for one, _ in stage], jobs)
+        for at, stage in enumerate(stages)
     )
 
 
@@ -128,19 +130,19 @@ def plan_lines(
         placement: How many runs at a time.
     """
     todo = [[run for run in stage if read_result(run[1]) is None] for stage in stages]
-    lines, images = [], 0
-    for stage in todo:
+    lines, images, last = [], 0, len(stages) - 1
+    for at, stage in enumerate(todo):
         groups: dict[tuple[float, int], list[RunConfig]] = {}
         for one, _ in stage:
             groups.setdefault((one.fractions[0], one.schedules[0]), []).append(one)
         for (fraction, schedule), runs in groups.items():
             text = f"{100 * fraction:.3g}% of the data, schedule {schedule}x: {len(runs)} runs"
             if speeds is not None:
-                each = [estimate(one, speeds[one.init], test=stage is todo[-1]) for one in runs]
+                each = [estimate(one, speeds[one.init], test=at == last) for one in runs]
                 images += sum(count for count, _ in each)
                 mean = sum(seconds for _, seconds in each) / len(each)
                 text += f" of {each[0][0]:,} images, {duration(mean)} each"
-            lines.append(text if stage is todo[-1] else f"to choose the rates, {text}")
+            lines.append(text if at == last else f"to choose the rates, {text}")
     count, of = sum(map(len, todo)), sum(map(len, stages))
     total = f"plan: {count} runs" + (f" ({of - count} more are finished)" if count < of else "")
     if speeds is not None and count:
@@ -152,6 +154,8 @@ def plan_lines(
 def _timed(train: Callable[[ConfigT, Path], dict[str, Any]], one: ConfigT, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     measured = train_one(train, one, folder)
+    if "entered" not in measured:
+        raise InputError("Expected train() of the recipe to call visionkit.run.fit, which times some steps.")
     return measured | {"start_seconds": measured["entered"] - began}
 
 
