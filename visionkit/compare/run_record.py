@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from visionkit.compare.curves import Curve
 from visionkit.errors import InputError, RunError
 from visionkit.files import local_path
 
-__all__ = ["RunRecord", "find_runs", "read_run", "runs_inside"]
+__all__ = ["RunRecord", "find_runs", "named_init", "read_run", "runs_inside"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "roles", "data", "status")
@@ -41,10 +41,7 @@ class RunRecord:
     @property
     def init(self) -> str:
         """Return where the weights came from: "pretrained", "frozen" (those, fixed), "scratch" or a path."""
-        transfer = self.result["config"].get("transfer") or {}
-        frozen = transfer.get("freeze_through") == "all" and not transfer.get("unfreeze_at")
-        init = str(self.result["init"])
-        return "frozen" if frozen and init == "pretrained" else init
+        return named_init(str(self.result["init"]), self.result["config"])
 
     @property
     def seed(self) -> int:
@@ -111,6 +108,18 @@ class RunRecord:
         sizes = self.result["data"].get("sizes") or {}
         size = sizes.get("train")
         return None if size is None else int(size)
+
+
+def named_init(init: str, config: Mapping[str, Any]) -> str:
+    """Return "frozen" for pretrained weights that stay fixed, else the init.
+
+    Args:
+        init: Where the weights came from.
+        config: The settings of the run.
+    """
+    transfer = config.get("transfer") or {}
+    fixed = transfer.get("freeze_through") == "all" and not transfer.get("unfreeze_at")
+    return "frozen" if fixed and init == "pretrained" else init
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:
