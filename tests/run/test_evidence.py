@@ -32,14 +32,14 @@ def arm(values: list[float]) -> dict[tuple[int, int], float]:
 
 
 def images_run(
-    folder: Path, init: str, seed: int, right: np.ndarray, *, groups: np.ndarray | None = None
+    folder: Path, init: str, seed: int, right: np.ndarray, *, groups: np.ndarray | None = None, first: int = 0
 ) -> Path:
     """A run whose images are right or wrong, with the file that says so."""
     top1 = float(right.mean())
     metrics = {"val/top1": top1, "test/top1": top1}
     run = make_run(folder, init, seed, points=[(500, top1 / 2), (1000, top1)], changes={"metrics": metrics})
     for split in ("val", "test"):
-        columns = {"ids": np.array([f"{i:04}" for i in range(len(right))]), "mean.top1": right}
+        columns = {"ids": np.array([f"{first + i:04}" for i in range(len(right))]), "mean.top1": right}
         columns |= {} if groups is None else {"groups": groups}
         (run / "predictions").mkdir(exist_ok=True)
         write_image_scores(run / "predictions" / f"{split}-scores.npz", columns)
@@ -192,6 +192,22 @@ def test_pairs_of_more_than_two_arms(tmp_path: Path) -> None:
     assert row[-1] == "cannot tell"
     assert "Pairs of arms" in summary_text(comparison)
     assert any("of 6 pairs of arms differ" in sentence for sentence in headline(comparison))
+
+
+def test_folds_are_paired_on_their_own_images(tmp_path: Path) -> None:
+    for fold in range(2):
+        for number, (init, accuracy) in enumerate((("pretrained", 0.8), ("scratch", 0.5))):
+            values = right(accuracy, 10 * fold + number)
+            run = images_run(tmp_path / f"k{fold}", init, 0, values, first=fold * IMAGES)
+            result = json.loads((run / "result.json").read_text())
+            settings = {"fold": fold, "config": result["config"] | {"folds": [2, fold]}}
+            (run / "result.json").write_text(json.dumps(result | settings))
+    evidence = compare([tmp_path / "k0", tmp_path / "k1"]).evidence[0]
+    assert (evidence.images, evidence.units, evidence.seeds) == (2 * IMAGES, 2 * IMAGES, 2)
+    # The mean of two scores on 200 images each: half of the variance of one.
+    one = [right(0.8, 10 * fold).astype(float) - right(0.5, 10 * fold + 1) for fold in range(2)]
+    expected = sum(gaps.var(ddof=1) / IMAGES for gaps in one) / 4
+    assert evidence.image_variance == pytest.approx(expected, rel=0.2)
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:

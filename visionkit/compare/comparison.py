@@ -17,10 +17,11 @@ from visionkit.compare.low_data import LowData, low_data
 from visionkit.compare.rate_choice import RateChoice, drop_superseded, read_choices
 from visionkit.compare.run_record import RunRecord, arm_name, find_runs
 from visionkit.compare.run_selection import (
-    environment_notes,
+    arms_of,
     read_runs,
     reason_to_skip,
     refuse_repeats,
+    run_notes,
     run_order,
 )
 from visionkit.compare.schedules import OverSchedules, compare_schedules
@@ -262,13 +263,7 @@ def _build(
     skipped: list[dict[str, str]],
     margin: float | None,
 ) -> Comparison:
-    inits = {arm_name(record.init): record.init for record in records}
-    if len(inits) < len({record.init for record in records}):
-        raise InputError(
-            "Two weights files of the same name are two arms: rename one so that they can be distinguished."
-        )
-    # The order of arms gives each its colour: pretrained first, files by name, scratch (the baseline) last.
-    arms = tuple(sorted(inits, key=lambda arm: (arm == "scratch", arm != "pretrained", arm)))
+    arms = arms_of(records)
     fractions = tuple(sorted({record.fraction for record in records}))
     schedules = tuple(sorted({record.schedule for record in records}))
     monitor, mode = records[0].monitor
@@ -286,7 +281,7 @@ def _build(
         for arm in arms[:-1]
         if {(arm, *key), (baseline, *key)} <= scored
     )
-    largest_run, largest = records[-1], records[-1].result
+    largest, budget = records[-1].result, read_budget(records[-1].folder.parent)
     longest = max((c.schedule for c in contrasts), default=schedules[-1])
     at_longest = {(arm, f): cell for (arm, f, schedule), cell in cells.items() if schedule == longest}
     return Comparison(
@@ -305,14 +300,15 @@ def _build(
         ),
         over_schedules=compare_schedules(records, arms, fractions, margin),
         rates=rates,
-        budget=read_budget(largest_run.folder.parent),
+        budget=budget,
         equal=dict(largest.get("equal") or {}),
         allowed=tuple(allowed),
         skipped=tuple(skipped),
-        notes=tuple(f"{r.folder.name}: {note}" for r in records for note in r.notes)
-        + environment_notes(records)
-        + tuple(budget_lines(read_budget(largest_run.folder.parent)))
-        + tuple(choice.warning for choice in rates if choice.warning),
+        notes=(
+            *run_notes(records),
+            *budget_lines(budget),
+            *(choice.warning for choice in rates if choice.warning),
+        ),
         records=tuple(records),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from visionkit.compare.run_record import RunRecord, arm_name, init_name, read_run, runs_inside
+from visionkit.compare.run_record import RunRecord, arm_name, named_init, read_run, runs_inside
 from visionkit.compare.sentences.number_text import percent
 from visionkit.errors import RunError
 
@@ -163,7 +163,7 @@ def _settings(folder: Path) -> tuple[tuple[str, float, int, int], float] | None:
     """Return init, fraction, schedule, seed and rate of a run without a result; None if it has not begun."""
     try:
         loaded = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        init = init_name(loaded["init"], loaded.get("transfer") or {})
+        init = named_init(str(loaded["init"]), loaded)
         key = (init, float(loaded["fractions"][0]), int(loaded["schedules"][0]))
         return (*key, int(loaded["seeds"][0])), float(loaded["lr"])
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, IndexError):

@@ -14,7 +14,7 @@ from visionkit.compare.curves import Curve
 from visionkit.errors import InputError, RunError
 from visionkit.files import local_path
 
-__all__ = ["RunRecord", "arm_name", "find_runs", "init_name", "read_run", "runs_inside"]
+__all__ = ["RunRecord", "arm_name", "find_runs", "named_init", "read_run", "runs_inside"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "roles", "data", "status")
@@ -41,7 +41,7 @@ class RunRecord:
     @property
     def init(self) -> str:
         """Return where the weights came from: "pretrained", "frozen" (those, fixed), "scratch" or a path."""
-        return init_name(self.result["init"], self.result["config"].get("transfer") or {})
+        return named_init(str(self.result["init"]), self.result["config"])
 
     @property
     def seed(self) -> int:
@@ -124,15 +124,16 @@ class RunRecord:
         return None if size is None else int(size)
 
 
-def init_name(init: object, transfer: Mapping[str, Any]) -> str:
-    """Return where the weights of a run came from; "frozen" are pretrained ones that no update changes.
+def named_init(init: str, config: Mapping[str, Any]) -> str:
+    """Return "frozen" for pretrained weights that stay fixed, else the init.
 
     Args:
-        init: The run's init.
-        transfer: Its settings of transfer by name.
+        init: Where the weights came from.
+        config: The settings of the run.
     """
-    frozen = transfer.get("freeze_through") == "all" and not transfer.get("unfreeze_at")
-    return "frozen" if frozen and init == "pretrained" else str(init)
+    transfer = config.get("transfer") or {}
+    fixed = transfer.get("freeze_through") == "all" and not transfer.get("unfreeze_at")
+    return "frozen" if fixed and init == "pretrained" else init
 
 
 def arm_name(init: str) -> str:

@@ -11,7 +11,7 @@ from visionkit.compare.run_record import RunRecord, arm_name, read_run
 from visionkit.config import flatten
 from visionkit.errors import InputError, RunError
 
-__all__ = ["environment_notes", "read_runs", "reason_to_skip", "refuse_repeats", "run_order"]
+__all__ = ["arms_of", "read_runs", "reason_to_skip", "refuse_repeats", "run_notes", "run_order"]
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[list[RunRecord], list[dict[str, str]]]:
@@ -63,10 +63,24 @@ def refuse_repeats(records: Sequence[RunRecord]) -> None:
             )
 
 
-def environment_notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    """Return in which versions and hardware the runs differ: a line each."""
+def arms_of(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """Return the arms of the runs; the order gives each its colour, and the baseline is last.
+
+    Raises:
+        InputError: Two weights files have the same name.
+    """
+    inits = {arm_name(record.init): record.init for record in records}
+    if len(inits) < len({record.init for record in records}):
+        raise InputError(
+            "Two weights files of the same name are two arms: rename one so that they can be distinguished."
+        )
+    return tuple(sorted(inits, key=lambda arm: (arm == "scratch", arm != "pretrained", arm)))
+
+
+def run_notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """Return what was odd in each run, and in which versions and hardware the runs differ: a line each."""
+    notes = [f"{record.folder.name}: {note}" for record in records for note in record.notes]
     tables = [flatten(record.result.get("env") or {}) for record in records]
-    notes = []
     for name in dict.fromkeys(name for table in tables for name in table):
         values = list(dict.fromkeys(str(table.get(name)) for table in tables))
         if len(values) > 1:

@@ -59,7 +59,7 @@ class ImageBootstrap:
         self.units = len(names)
         self.grouped = any(rows.grouped for rows in known)
         if not self.problem and self.units < 2:
-            self.problem = f"{split} has one {'group of images' if self.grouped else 'image'}"
+            self.problem = f"the {split} split has one {'group of images' if self.grouped else 'image'}"
 
     def scores(self, record: RunRecord) -> NDArray[np.float64]:
         """Return the score of a run on each sample `(SAMPLES,)`; NaN on one with nothing to score.

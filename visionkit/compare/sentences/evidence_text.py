@@ -120,6 +120,7 @@ def evidence_sentences(comparison: Comparison, contrast: ArmDifference) -> list[
         return []
     # As in the verdict before them, differences have the sign of the arm that is ahead.
     sentences = [sources_text(evidence, sign=1.0 if evidence.mean > 0 else -1.0), needed_text(evidence)]
+    sentences += [f"Other images are not in the interval: {evidence.missing}."] if evidence.missing else []
     name = f"test/{comparison.monitor.partition('/')[2]}"
     tested = evidence_on(comparison, contrast.arm, contrast.fraction, name)
     if tested is not None and tested is not evidence and tested.images:

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from visionkit.compare.comparison import arm_name
+from visionkit.compare.run_record import named_init
 from visionkit.data.datamodule import DataModule
 from visionkit.data.splits import fingerprint, subset
 from visionkit.errors import InputError, expected
@@ -172,7 +173,8 @@ class _Work:
     @property
     def init(self) -> str:
         """Return where the weights of the run came from."""
-        return str(self.files.config.get("init") or self.loaded.facts.get("init") or "")
+        init = str(self.files.config.get("init") or self.loaded.facts.get("init") or "")
+        return named_init(init, self.files.config)
 
     def evaluation(self, *, complete: bool, folder: Path | None) -> Evaluation:
         """Return the scores, beside the stored ones where all images of a split were evaluated."""

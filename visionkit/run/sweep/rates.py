@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visionkit.compare.rate_choice import FOLDER, RateChoice, rate_lines, read_choices
-from visionkit.compare.run_record import init_name
+from visionkit.compare.run_record import named_init
 from visionkit.errors import RunError
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
@@ -91,7 +91,10 @@ def _choices(
     config: RunConfig,
 ) -> tuple[dict[tuple[str, float], RunConfig], dict[tuple[str, float], RateChoice]]:
     """Return a run for each arm and fraction that asks for a rate, and what was chosen."""
-    asked = {(init_name(one.init, vars(one.transfer)), one.fractions[0]): one for one, _ in rate_runs(config)}
+    asked = {
+        (named_init(one.init, {"transfer": vars(one.transfer)}), one.fractions[0]): one
+        for one, _ in rate_runs(config)
+    }
     choices = {
         (choice.init, choice.fraction): choice
         for choice in read_choices(Path(config.out))

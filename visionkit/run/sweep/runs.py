@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from visionkit.compare.run_record import init_name
+from visionkit.compare.run_record import named_init
 from visionkit.config import check_limits
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig
@@ -47,7 +47,9 @@ def each_run(
             fractions=[fraction],
             schedules=[schedule],
             folds=folds,
-            lr=arm.lr if rates is None else rates[init_name(arm.init, vars(arm.transfer)), fraction],
+            lr=arm.lr
+            if rates is None
+            else rates[named_init(arm.init, {"transfer": vars(arm.transfer)}), fraction],
         )
         folder = Path(config.out) / run_name(one, init)
         other, first = run_of.setdefault(folder, (fraction, init))
