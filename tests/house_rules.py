@@ -63,7 +63,10 @@ OPEN_KEYWORDS = {
     **dict.fromkeys(
         (
             f"metrics/{name}.py:__init__"
-            for name in ("base", "captioning", "classification", "detection", "segmentation")
+            for name in (
+                *("base", "captioning", "classification", "detection", "segmentation"),
+                *("embedding/images", "embedding/retrieval", "embedding/verification"),
+            )
         ),
         "the settings of torchmetrics.Metric, which refuses others",
     ),

@@ -1,4 +1,4 @@
-"""Classes that training never sees: held out of a pool, or in splits of their own, from folders and tables."""
+"""Classes that training never sees: held out of a pool, or splits of their own, of folders and tables."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_splits_with_people_of_their_own_stay(tmp_path):
         open_dataset(root, "classification")
     splits = open_dataset(root, "classification", UNSEEN)
     check(splits)
-    assert {name for name in splits.classes[-4:]} == {"p10", "p11", "p12", "p13"}
+    assert set(splits.classes[-4:]) == {"p10", "p11", "p12", "p13"}
     lines = ["path,person,split"]
     for split in ("train", "test"):
         for file in sorted((root / split).glob("*/*.png")):

@@ -91,7 +91,7 @@ def test_the_report_shows_neighbours_pairs_and_curves(finished):
 
 
 def test_a_run_is_predicted_with_and_evaluated(finished, people, tmp_path, capsys):
-    out, results = finished
+    out, _ = finished
     predictor = load(out / "pretrained-f1-s3", device="cpu")
     first, second = predictor([str(people / "p00/0.png"), str(people / "p00/1.png")])
     vector = first.prediction.vector

@@ -25,8 +25,8 @@ def episode_accuracy(
     """Return the mean accuracy of N-way K-shot episodes by nearest class means (Snell et al., NeurIPS 2017).
 
     An episode draws N classes, and of each K images whose mean is the class, and up to 15 other images, each
-    of which goes to the class with the nearest mean, by the cosine. The draws are a function of the order of the
-    images alone, so that every epoch and arm has the same episodes.
+    of which goes to the class with the nearest mean, by the cosine. The draws are a function of the order of
+    the images alone, so that every epoch and arm has the same episodes.
 
     Args:
         vectors: `(N, D)` of length 1, in an order that does not change.

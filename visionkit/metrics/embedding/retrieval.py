@@ -76,8 +76,8 @@ def retrieval_scores(
         torch.zeros(len(ks), dtype=torch.int64, device=gallery.device),
         torch.zeros((), dtype=widest_float(gallery.device), device=gallery.device),
     )
-    most = int(relevant.max()) if len(relevant) else 0
-    count = min(len(gallery), max(*ks, most))
+    max_relevant = int(relevant.max()) if len(relevant) else 0
+    count = min(len(gallery), max(*ks, max_relevant))
     for start, _, rows in blocks_of_neighbors(queries, gallery, count, skip=skip):
         part = slice(start, start + len(rows))
         counted = relevant[part] > 0

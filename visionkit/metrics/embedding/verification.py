@@ -105,8 +105,8 @@ def verification_scores(
 def _equal_error_rate(false_rate: Floats, true_rate: Floats) -> float:
     gap = false_rate + true_rate - 1  # rises from -1 to 1
     after = int(np.argmax(gap >= 0))
-    share = -gap[after - 1] / (gap[after] - gap[after - 1])
-    return float(false_rate[after - 1] + share * (false_rate[after] - false_rate[after - 1]))
+    fraction = -gap[after - 1] / (gap[after] - gap[after - 1])
+    return float(false_rate[after - 1] + fraction * (false_rate[after] - false_rate[after - 1]))
 
 
 class VerificationScores(ScoreMetric):

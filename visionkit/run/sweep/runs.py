@@ -41,6 +41,7 @@ def each_run(
     axes = (config.fractions, sorted(config.schedules), config.seeds, config.runs_of_folds(), config.arms())
     for fraction, schedule, seed, folds, init in itertools.product(*axes):
         arm = config.of_arm(init)
+        source = named_init(arm.init, {"transfer": vars(arm.transfer)})
         one = dataclasses.replace(
             arm,
             seeds=[seed],
@@ -49,7 +50,7 @@ def each_run(
             folds=folds,
             lr=arm.lr
             if rates is None
-            else rates[named_init(arm.init, {"transfer": vars(arm.transfer)}), fraction],
+            else rates[source, fraction],
         )
         folder = Path(config.out) / run_name(one, init)
         other, first = run_of.setdefault(folder, (fraction, init))
