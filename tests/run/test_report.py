@@ -223,6 +223,7 @@ def test_every_figure_is_in_the_table() -> None:
     }
     assert len(FIGURES) >= len(modules) >= 12
     assert {row.draw.__module__.rpartition(".")[2] for row in FIGURES} == modules
+    assert len({row.draw for row in FIGURES}) == len(FIGURES)
 
 
 def test_an_empty_caption_says_nothing() -> None:

@@ -54,9 +54,9 @@ def format_usage(
     if variants:
         out.append("--variant NAME:")
         out += [_fold(f"  {v.__name__}".ljust(24) + _summary(v)) for v in variants]
-    more = f"{rare} rarer ones" if rare else "nested ones"
+    more = f"{rare} rarer, nested" if rare else "nested"
     out.append(
-        "also: --config FILE (YAML), --print_config, --dry_run, --find_lr, --find_batch_size, --debug, "
+        "also: --config YAML, --print_config, --dry_run, --find_lr, --find_batch_size, --debug, "
         f"--help=all ({more})"
     )
     return "\n".join(out)
