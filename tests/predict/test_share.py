@@ -183,6 +183,8 @@ def test_timm_loads_the_backbone_strictly_and_sees_the_same(kind, tmp_path):
     with torch.inference_mode():
         if kind == "Classifier":
             torch.testing.assert_close(model(task.normalize(images)), task(images), rtol=0, atol=0)
+        elif kind == "Embedder":  # the backbone's vector; the projection is ours
+            assert torch.equal(model(task.normalize(images)), task.backbone(task.normalize(images)))
         else:
             assert "conv_head" in made.notes[1]
             maps = model.forward_intermediates(task.normalize(images), intermediates_only=True)
