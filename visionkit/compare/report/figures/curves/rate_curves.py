@@ -98,7 +98,7 @@ def draw_choices(data: ReportData) -> Section:
     fractions = sorted({choice.fraction for choice in comparison.rates}, reverse=True)
     panels = [
         Panel(
-            partial(chart, partial(plot_choices, comparison=comparison, fraction=fraction), height=2.6),
+            partial(chart, partial(plot_choices, comparison=comparison, fraction=fraction)),
             f"{comparison.monitor} of every arm by learning rate",
             file=f"rates-f{fraction:g}",
             name=f"rates of {fraction:g}",

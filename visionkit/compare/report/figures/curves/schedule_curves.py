@@ -84,7 +84,7 @@ def plot_schedules(axes: Any, comparison: Comparison, fraction: float) -> None:
     for target in targets:
         axes.axhline(target, color=MUTED, linestyle=":", linewidth=1)
     axes.set_xscale("log")
-    axes.set_xticks(list(seen.values()), [f"{each:,.0f}\n{schedule}x" for schedule, each in seen.items()])
+    axes.set_xticks(list(seen.values()), [f"{each:,.0f}" for each in seen.values()])
     axes.set_xticks([], minor=True)
     counts_of_seeds = sorted({len(cell.seeds) for cell in comparison.cells} - {1})
     bars_text = f"bars: sample sd over {'-'.join(map(str, counts_of_seeds))} seeds; dots: single runs"
@@ -92,5 +92,6 @@ def plot_schedules(axes: Any, comparison: Comparison, fraction: float) -> None:
     note += f"; dotted: {comparison.arms[0]} at its shortest" if targets else ""
     title = f"{data_title(comparison)}, {percent(fraction)} of the training data"
     label = metric_label(comparison, comparison.monitor)
-    name_axes(axes, title, note, "images seen, at the end of each schedule", label)
+    lengths = ", ".join(f"{schedule}x" for schedule in sorted(seen))
+    name_axes(axes, title, note, f"images seen at the end of each schedule ({lengths})", label)
     add_legend(axes)
