@@ -46,7 +46,7 @@ SETTINGS = {
 RCNN = RCNNConfig(anchor_scales=(4.0,), proposals_train=60, proposals_eval=20, score_threshold=0.02)
 OWN = {
     "classify": {},
-    "embed": {"sampler": "shuffle"},
+    "embed": {"sampler": "shuffle", "scenes": SceneConfig(12, 40)},  # several of each of twenty classes
     "detect": {"pyramid_channels": 16, "rcnn": RCNN},
     "segment": {"head": SegmentationHead(channels=16), "decoder": "fcn"},
     "caption": {"rnn": RNNConfig(hidden=16, embed=16), "sentences": SentenceConfig(per_image=2, min_count=1),
