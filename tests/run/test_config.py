@@ -134,6 +134,7 @@ def test_mistakes_name_the_fix(argv, text):
         (["--transfer.layer_decay", "2"], "transfer.layer_decay to be above 0 and at most 1"),
         (["--fractions", "0.5", "2"], "--fractions to be above 0 and at most 1, but got 2.0"),
         (["--seeds", "1", "1"], "each value of --seeds once, but 1 comes twice"),
+        (["--lrs", "--seeds", "1"], "one or more values after --lrs, but got none"),
         (["--logger", "tensorbord"], "Unknown logger 'tensorbord'. Did you mean 'tensorboard'"),
         (["--optim.optimizer", "adamww"], "'radam' or 'rmsprop', but got 'adamww'. Did you mean 'adamw'"),
         (["--transfer.norm", "grup"], "'sync' or 'group' or null, but got 'grup'. Did you mean 'group'"),

@@ -135,6 +135,8 @@ def _join_lists(config: type, args: list[str]) -> list[str]:
         values = [first] if equals else []
         while rest and not rest[0].startswith("--"):
             values.append(rest.pop(0))
+        if not values:
+            raise InputError(f"Expected one or more values after {name}, but got none.")
         if name == "--init":  # arms: `--init pretrained scratch` is one text with commas
             joined.append(f"{name}={','.join(values)}")
             continue

@@ -48,9 +48,7 @@ def each_run(
             fractions=[fraction],
             schedules=[schedule],
             folds=folds,
-            lr=arm.lr
-            if rates is None
-            else rates[source, fraction],
+            lr=arm.lr if rates is None else rates[source, fraction],
         )
         folder = Path(config.out) / run_name(one, init)
         other, first = run_of.setdefault(folder, (fraction, init))
