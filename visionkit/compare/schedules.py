@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from visionkit.compare.run_record import RunRecord, arm_name
-from visionkit.compare.statistics import Difference, SeedStatistics, difference, seed_statistics
+from visionkit.compare.statistics import Difference, SeedStatistics, difference, seed_statistics, t_quantile
 
 __all__ = [
     "MARGIN",
@@ -35,14 +35,6 @@ Draw = tuple[int, int]
 MARGIN = 0.01
 """Scores that differ by less than this are equal, unless the runs say otherwise: one point of accuracy."""
 GRID = 64  # points between two schedules at which the interval is looked for
-
-# One-sided 95% quantiles of Student's t for 1 .. 30 degrees of freedom: the ends of a 90% interval.
-_T90 = (
-    6.3138, 2.9200, 2.3534, 2.1318, 2.0150, 1.9432, 1.8946, 1.8595, 1.8331, 1.8125,
-    1.7959, 1.7823, 1.7709, 1.7613, 1.7531, 1.7459, 1.7396, 1.7341, 1.7291, 1.7247,
-    1.7207, 1.7171, 1.7139, 1.7109, 1.7081, 1.7056, 1.7033, 1.7011, 1.6991, 1.6973,
-)  # fmt: skip
-_Z90 = 1.644854
 
 
 @dataclass(frozen=True)
@@ -204,7 +196,7 @@ def parity(first: Mapping[Draw, float], second: Mapping[Draw, float], *, margin:
     if gap.pairing != "paired":
         return Parity(margin, "differ" if gap.shown else "cannot tell", None, None)
     gaps = [first[draw] - second[draw] for draw in sorted(first)]
-    half = _t90(len(gaps) - 1) * statistics.stdev(gaps) / math.sqrt(len(gaps))
+    half = t_quantile(len(gaps) - 1, 0.95) * statistics.stdev(gaps) / math.sqrt(len(gaps))
     low, high = statistics.fmean(gaps) - half, statistics.fmean(gaps) + half
     answer: Literal["equal", "differ", "cannot tell"] = "differ" if gap.shown else "cannot tell"
     return Parity(margin, "equal" if -margin < low and high < margin else answer, low, high)
@@ -318,7 +310,3 @@ def _first_above(grid: np.ndarray, values: Sequence[float]) -> float | None:
         before = values[idx - 1]
         return float(grid[idx - 1] + (grid[idx] - grid[idx - 1]) * -before / (value - before))
     return None
-
-
-def _t90(freedom: int) -> float:
-    return _T90[freedom - 1] if freedom <= len(_T90) else _Z90 + (_Z90**3 + _Z90) / (4 * freedom)
