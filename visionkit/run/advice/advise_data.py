@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from visionkit.advise import LITTLE, Advice, Similarity, advise
+from visionkit.advise import LITTLE, PARITY_IMAGES, Advice, Similarity, advise
 from visionkit.config import TransferConfig, check_number, limits
 from visionkit.data.folds import group_names
 from visionkit.data.formats.open import open_dataset
 from visionkit.data.formats.options import OpenOptions
-from visionkit.data.splits import Subset, single_labels, subset
+from visionkit.data.splits import single_labels, subset
 from visionkit.errors import DataError
-from visionkit.run.advice.similarity import SIMILAR, MeasuredSimilarity, measure_similarity
+from visionkit.run.advice.similarity import ENOUGH, SIMILAR, MeasuredSimilarity, measure_similarity
 from visionkit.run.advice.vectors import MEANS, PIXELS, image_vectors
 from visionkit.types import Init
 
@@ -109,7 +109,7 @@ class DataAdvice:
             str(self.advice),
             self.command,
             "",
-            "how sure: " + ("; ".join(self.doubts) or "neither limit is near; the table is a rule of thumb"),
+            "how sure: the table is a rule of thumb; " + ("; ".join(self.doubts) or "no limit is near"),
             *(f"  if {name}: {_summary(other)}" for name, other in self.otherwise.items()),
             f"took {self.seconds:.0f} s",
         ]
@@ -157,7 +157,6 @@ def advise_data(
     labels = single_labels(train)
     if labels is None:
         raise DataError("Expected one class for each image, but the data set has other targets.")
-    # a subset of all, where every image is chosen
     chosen = subset(train, min(1.0, max_images / len(train)), seed=seed)
     groups = group_names(chosen, options.group_by) if options.group_by else None
     advance = progress(len(chosen)) if progress else lambda: None
@@ -168,7 +167,7 @@ def advise_data(
     classes, counts = len(splits.classes), np.bincount(labels, minlength=len(splits.classes))
     train_groups = len(set(group_names(train, options.group_by))) if options.group_by else None
     advice = advise(images=len(train), num_classes=classes, similarity=measured.similarity)
-    doubts, otherwise = _doubts(len(train) / classes, (train_groups or len(train)) / classes, measured)
+    doubts, otherwise = _doubts(len(train), train_groups or len(train), classes, measured)
     return DataAdvice(
         str(data), backbone, weights, classes, len(train), train_groups, int(counts.min()), image_size, seed,
         measured, advice, doubts, otherwise, tuple(map(str, splits.notices)), time.monotonic() - start,
@@ -176,21 +175,28 @@ def advise_data(
 
 
 def _doubts(
-    images: float, groups: float, measured: MeasuredSimilarity
+    images: int, groups: int, classes: int, measured: MeasuredSimilarity
 ) -> tuple[tuple[str, ...], dict[str, Advice]]:
-    """Return what is near a limit, and the advice on its other side, from images and groups a class."""
-    doubts, otherwise = [], {}
-    near = measured.similarity
+    """Return what is near a limit, and the advice on its other side."""
+    doubts: list[str] = []
+    otherwise: dict[str, Advice] = {}
+    near, count = measured.similarity, images / classes
     if not measured.shown:
-        doubts.append(f"the images measured cannot tell whether the data are similar ({measured.sure:.0%})")
+        why = f"{measured.sure:.1%} of the bootstrap samples"
+        why += f", of {measured.images}, fewer than {ENOUGH} images" if measured.images < ENOUGH else ""
+        doubts.append(f"whether the data are similar is not shown ({why})")
         other = _OTHER[near]
-        otherwise[other] = advise(images_per_class=images, similarity=other)
-    little = images <= LITTLE
-    if LITTLE / 2 < images <= 2 * LITTLE or (groups <= LITTLE) != little:
-        of_groups = f", and {groups:.4g} groups" if groups != images else ""
-        doubts.append(f"{images:.4g} images a class{of_groups} are near the limit of little data, {LITTLE}")
-        name, count = ("much", LITTLE + 1) if little else ("little", LITTLE)
-        otherwise[name] = advise(images_per_class=count, similarity=near)
+        otherwise[other] = advise(images_per_class=count, similarity=other)
+    little = count <= LITTLE
+    if LITTLE / 2 < count <= 2 * LITTLE or (groups / classes <= LITTLE) != little:
+        of_groups = f" ({groups / classes:.4g} groups)" if groups != images else ""
+        doubts.append(f"{count:.4g} images a class{of_groups}: near the limit of little data, {LITTLE}")
+        name, beyond = ("much", LITTLE + 1) if little else ("little", LITTLE)
+        otherwise[name] = advise(images_per_class=beyond, similarity=near)
+    if not little and images < PARITY_IMAGES:
+        doubts.append(
+            f"{images:,} training images are fewer than the {PARITY_IMAGES:,} from which the paper found parity"
+        )
     return tuple(doubts), otherwise
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,13 +19,23 @@ from visionkit.compare.statistics import t_quantile
 from visionkit.errors import DataError
 from visionkit.metrics.embedding.neighbors import blocks_of_neighbors
 
-__all__ = ["SIMILAR", "SURE", "Accuracy", "MeasuredSimilarity", "measure_similarity", "nearest_correct"]
+__all__ = [
+    "ENOUGH",
+    "SIMILAR",
+    "SURE",
+    "Accuracy",
+    "MeasuredSimilarity",
+    "measure_similarity",
+    "nearest_correct",
+]
 
 SIMILAR = 1 / 3
 """Weights that remove more than this fraction of the errors were trained on similar images.
 
 Between traffic signs and ultrasound (0.15 and 0.2) and CIFAR-10 (0.45): see the how-to on advice.
 """
+ENOUGH = 250
+"""With fewer images an image has no neighbour of its kind: even photographs come out as different."""
 SURE = 0.975  # fraction of bootstrap samples on one side of the limit
 
 
@@ -84,8 +93,8 @@ class MeasuredSimilarity:
 
     @property
     def shown(self) -> bool:
-        """Whether nearly all bootstrap samples say the same."""
-        return self.sure >= SURE
+        """Whether nearly all bootstrap samples say the same, of enough images where it is "different"."""
+        return self.sure >= SURE and (self.similarity == "similar" or self.images >= ENOUGH)
 
 
 def measure_similarity(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from visionkit.backbones import Encoder, create_encoder
-from visionkit.data.transforms import classification_eval
+from visionkit.data.transforms.classification import classification_eval
 from visionkit.errors import InputError, expected
 from visionkit.metrics.embedding.rows import unit_rows
 from visionkit.nn.normalize import Normalize
@@ -66,7 +66,9 @@ def image_vectors(
             parts[name].append(unit_rows(vectors, [sample["id"] for sample in batch]))
         labels += [sample["label"] for sample in batch]
     info = trained.weights
-    about = f"weights {info.tag or info.file or info.source}, trained on {info.training_data or 'not recorded'}"
+    about = (
+        f"weights {info.tag or info.file or info.source}, trained on {info.training_data or 'not recorded'}"
+    )
     return {name: torch.cat(rows) for name, rows in parts.items()}, torch.stack(labels), about
 
 
