@@ -195,7 +195,7 @@ def _doubts(
         otherwise[name] = advise(images_per_class=beyond, similarity=near)
     if not little and images < PARITY_IMAGES:
         doubts.append(
-            f"{images:,} training images are fewer than the {PARITY_IMAGES:,} from which the paper found parity"
+            f"{images:,} training images: fewer than the {PARITY_IMAGES:,} from which the paper found parity"
         )
     return tuple(doubts), otherwise
 

@@ -35,7 +35,8 @@ def image_vectors(
     """Return the vectors of all images by each of `MEANS`, their labels, and what the weights are.
 
     Every image is read once, and one batch of images is held at a time. The network with random weights is
-    as it was created, its batch norms included: statistics of the images made its vectors no better.
+    as it was created, its batch norms included: statistics of these
+    images in their place made its vectors worse.
 
     Args:
         reader: Images with one class each.
