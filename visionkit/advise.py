@@ -12,10 +12,12 @@ from visionkit.config import TransferConfig
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.types import Init
 
-__all__ = ["LITTLE", "Advice", "Reason", "Scratch", "Similarity", "advise"]
+__all__ = ["LITTLE", "PARITY_IMAGES", "Advice", "Reason", "Scratch", "Similarity", "advise"]
 
 LITTLE = 50
 """Up to so many images a class are little data."""
+PARITY_IMAGES = 10_000
+"""With so many images and more of COCO scratch reached the pretrained score (He et al.)."""
 
 Similarity = Literal["similar", "different"]
 Scratch = Literal["no", "if trained longer", "yes"]
@@ -104,7 +106,7 @@ def advise(
         reasons.append(
             Reason(
                 "With enough data and training time scratch reaches the pretrained score: compare both.",
-                "He, Girshick, Dollar 2018, arXiv 1811.08883: parity on COCO from 10k images",
+                f"He, Girshick, Dollar 2018, arXiv 1811.08883: parity on COCO from {PARITY_IMAGES:,} images",
             )
         )
     else:
