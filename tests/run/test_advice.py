@@ -84,10 +84,10 @@ def test_groups_are_the_units_and_an_image_alone_is_counted() -> None:
 def test_the_verb_on_a_folder(tmp_path, capsys) -> None:
     rng = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 180)):
-        for split, count in (("train", 12), ("val", 2)):
+        for split, first, count in (("train", 0, 12), ("val", 50, 2)):
             folder = tmp_path / split / name
             folder.mkdir(parents=True)
-            for index in range(count):
+            for index in range(first, first + count):
                 pixels = rng.normal(level, 20, (32, 40, 3)).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{index // 2}_{index}.png")
     small = ["--backbone", "packaged/efficientnet_lite0", "--image_size", "32", "--max_images", "20"]
