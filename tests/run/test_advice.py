@@ -14,6 +14,8 @@ from visionkit import cli
 from visionkit.advise import LITTLE, advise
 from visionkit.errors import DataError
 from visionkit.metrics.embedding.rows import unit_rows
+from visionkit.run.advice import advise_data as module
+from visionkit.run.advice.advise_data import advise_data
 from visionkit.run.advice.similarity import (
     ENOUGH,
     SIMILAR,
@@ -81,7 +83,7 @@ def test_groups_are_the_units_and_an_image_alone_is_counted() -> None:
         measure_similarity(vectors, labels, list("aaabbbc"))
 
 
-def test_the_verb_on_a_folder(tmp_path, capsys) -> None:
+def test_the_verb_on_a_folder(tmp_path, capsys, monkeypatch) -> None:
     rng = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 180)):
         for split, first, count in (("train", 0, 12), ("val", 50, 2)):
@@ -92,6 +94,8 @@ def test_the_verb_on_a_folder(tmp_path, capsys) -> None:
                 Image.fromarray(pixels).save(folder / f"{index // 2}_{index}.png")
     small = ["--backbone", "packaged/efficientnet_lite0", "--image_size", "32", "--max_images", "20"]
     given = ["advise", str(tmp_path), *small, "--group_by", "([a-z]+/[0-9]+)_"]
+    made = []
+    monkeypatch.setattr(module, "advise_data", lambda *a, **k: made.append(advise_data(*a, **k)) or made[-1])
     assert cli.main([*given, "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     measured = table["measured"]
@@ -104,7 +108,9 @@ def test_the_verb_on_a_folder(tmp_path, capsys) -> None:
     assert any("fewer than 250 images" in doubt for doubt in table["doubts"]) != (
         measured["sure"] >= 0.975 and measured["similarity"] == "similar"
     )
+    monkeypatch.setattr(module, "advise_data", lambda *_, **__: made[0])  # measured once
     assert cli.main(given) == 0
+    monkeypatch.undo()
     text = capsys.readouterr().out
     for said in ("24 training images in 12 groups", "trained on ImageNet-1k", "how sure", "largest class"):
         assert said in text
