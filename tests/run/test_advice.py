@@ -102,7 +102,7 @@ def test_the_verb_on_a_folder(tmp_path, capsys, monkeypatch) -> None:
     assert (table["classes"], table["train_images"], table["train_groups"]) == (2, 24, 12)
     assert measured["images"] + measured["alone"] == 20
     assert set(measured["accuracies"]) == {"pretrained", "random", "pixels"}
-    assert "--data" in table["command"]
+    assert "--group_by '([a-z]+/[0-9]+)_'" in table["command"]
     likely = advise(images=24, num_classes=2, similarity=measured["similarity"])
     assert table["advice"]["scratch"] == likely.scratch == "no"
     assert any("fewer than 250 images" in doubt for doubt in table["doubts"]) != (

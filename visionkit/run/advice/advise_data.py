@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -43,6 +44,7 @@ class DataAdvice:
         train_groups: Groups of near copies among them; None: not given.
         smallest_class: Images of the smallest class.
         image_size: Side of the images that the networks saw.
+        group_by: What kept near copies apart; empty: nothing.
         seed: Seed of the choice of images and of the random weights.
         measured: The similarity.
         advice: The advice.
@@ -60,6 +62,7 @@ class DataAdvice:
     train_groups: int | None
     smallest_class: int
     image_size: int
+    group_by: str
     seed: int
     measured: MeasuredSimilarity
     advice: Advice
@@ -71,8 +74,9 @@ class DataAdvice:
     @property
     def command(self) -> str:
         """The recipe with the advised settings."""
+        groups = f" --group_by {shlex.quote(self.group_by)}" if self.group_by else ""
         return (
-            f"visionkit run classify --data {self.data} --backbone {self.backbone} "
+            f"visionkit run classify --data {shlex.quote(self.data)}{groups} --backbone {self.backbone} "
             f"--image_size {self.image_size} {_flags(self.advice)}"
         )
 
@@ -169,8 +173,8 @@ def advise_data(
     advice = advise(images=len(train), num_classes=classes, similarity=measured.similarity)
     doubts, otherwise = _doubts(len(train), train_groups or len(train), classes, measured)
     return DataAdvice(
-        str(data), backbone, weights, classes, len(train), train_groups, int(counts.min()), image_size, seed,
-        measured, advice, doubts, otherwise, tuple(map(str, splits.notices)), time.monotonic() - start,
+        str(data), backbone, weights, classes, len(train), train_groups, int(counts.min()), image_size,
+        options.group_by, seed, measured, advice, doubts, otherwise, tuple(map(str, splits.notices)), time.monotonic() - start,
     )  # fmt: skip
 
 
