@@ -174,7 +174,8 @@ def advise_data(
     doubts, otherwise = _doubts(len(train), train_groups or len(train), classes, measured)
     return DataAdvice(
         str(data), backbone, weights, classes, len(train), train_groups, int(counts.min()), image_size,
-        options.group_by, seed, measured, advice, doubts, otherwise, tuple(map(str, splits.notices)), time.monotonic() - start,
+        options.group_by, seed, measured, advice, doubts, otherwise, tuple(map(str, splits.notices)),
+        time.monotonic() - start,
     )  # fmt: skip
 
 
