@@ -1,4 +1,7 @@
-"""`advise`: a transfer policy with reasons, from the amount of data and its similarity to ImageNet."""
+"""`advise`: a transfer policy with reasons, from the amount of data and its similarity to ImageNet.
+
+`visionkit.run.advice` measures the similarity and asks here.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,15 @@ from visionkit.config import TransferConfig
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.types import Init
 
-__all__ = ["Advice", "Reason", "advise"]
+__all__ = ["LITTLE", "PARITY_IMAGES", "Advice", "Reason", "Scratch", "Similarity", "advise"]
 
 LITTLE = 50
 """Up to so many images a class are little data."""
+PARITY_IMAGES = 10_000
+"""With so many images and more of COCO scratch reached the pretrained score (He et al.)."""
+
+Similarity = Literal["similar", "different"]
+Scratch = Literal["no", "if trained longer", "yes"]
 
 
 @dataclass(frozen=True)
@@ -36,14 +44,21 @@ class Advice:
         init: The recommended `init`.
         transfer: The policy.
         reasons: The reasons, each with its measurement if there is one.
+        scratch: Whether an arm from scratch is worth a try.
+        schedules: For `--schedules`: lengths to train at, as multiples of the recipe's.
     """
 
     init: Init
     transfer: TransferConfig
     reasons: tuple[Reason, ...]
+    scratch: Scratch
+    schedules: tuple[int, ...]
 
     def __str__(self) -> str:
-        lines = [f"init={self.init!r}, {self.transfer}"]
+        lines = [
+            f"init={self.init!r}, {self.transfer}",
+            f"scratch worth a try: {self.scratch}; schedules: {', '.join(map(str, self.schedules))}",
+        ]
         for reason in self.reasons:
             lines.append(f"- {reason.text} [{reason.measured or 'rule of thumb, not measured here'}]")
         return "\n".join(lines)
@@ -54,14 +69,15 @@ def advise(
     images_per_class: float | None = None,
     images: int | None = None,
     num_classes: int | None = None,
-    similarity: Literal["similar", "different"] = "similar",
+    similarity: Similarity = "similar",
 ) -> Advice:
     """Return a policy for little or much data that is similar to, or different from, the pretraining data.
 
     The table is the usual one of transfer-learning lectures (Stanford CS231n): little and similar, a linear
     classifier on the last features; little and different, one on earlier features; much and similar,
     fine-tune a few layers or all; much and different, fine-tune all. It is a starting point:
-    `visionkit compare` measures.
+    `visionkit compare` measures. Scratch is worth a try with much data, and then at up to 4 times the length:
+    it took 2 to 3 times as long to catch up where it did (He et al.).
 
     Args:
         images_per_class: Training images a class; up to 50 are little.
@@ -81,7 +97,7 @@ def advise(
     if similarity not in ("similar", "different"):
         raise unknown_name("similarity", similarity, ("similar", "different"))
     little, near = images_per_class <= LITTLE, similarity == "similar"
-    transfer, text = _TABLE[little, near]
+    transfer, scratch, text = _TABLE[little, near]
     reasons = [
         Reason(text),
         Reason(f"{images_per_class:g} images a class count as {'little' if little else 'much'}."),
@@ -90,7 +106,7 @@ def advise(
         reasons.append(
             Reason(
                 "With enough data and training time scratch reaches the pretrained score: compare both.",
-                "He, Girshick, Dollar 2018, arXiv 1811.08883: parity on COCO from 10k images",
+                f"He, Girshick, Dollar 2018, arXiv 1811.08883: parity on COCO from {PARITY_IMAGES:,} images",
             )
         )
     else:
@@ -100,24 +116,28 @@ def advise(
                 "He, Girshick, Dollar 2018, arXiv 1811.08883: 1k COCO images, 9.9 against 3.5 AP",
             )
         )
-    return Advice("pretrained", transfer, tuple(reasons))
+    return Advice("pretrained", transfer, tuple(reasons), scratch, (1,) if little else (1, 2, 4))
 
 
-_TABLE = {
+_TABLE: dict[tuple[bool, bool], tuple[TransferConfig, Scratch, str]] = {
     (True, True): (
         TransferConfig(freeze_through="all"),
+        "no",
         "Little and similar: a linear probe cannot overfit the features, and they fit already.",
     ),
     (True, False): (
         TransferConfig(freeze_through="all", probe_level=16),
+        "no",
         "Little and different: the last features are too particular; probe an earlier level.",
     ),
     (False, True): (
         TransferConfig(freeze_through=0, layer_decay=0.75, backbone_lr_scale=0.3),
+        "if trained longer",
         "Much and similar: train all, early levels slowest, because they fit already.",
     ),
     (False, False): (
         TransferConfig(freeze_through=0, backbone_lr_scale=1.0),
+        "yes",
         "Much and different: train all at one rate; the weights are a start, no more.",
     ),
 }

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from visionkit.run.advice.advise_data import DataAdvice, advise_data
     from visionkit.run.callbacks.finite_guard import FiniteGuard
     from visionkit.run.callbacks.preempt import Preemption
     from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
@@ -37,6 +38,7 @@ __all__ = [
     "CaptionPreview",
     "ClassPreview",
     "CurveFile",
+    "DataAdvice",
     "FiniteGuard",
     "MaskPreview",
     "NeighborPreview",
@@ -47,6 +49,7 @@ __all__ = [
     "Search",
     "StepSeed",
     "Unfreeze",
+    "advise_data",
     "build_trainer",
     "choose_policy",
     "fit",
@@ -69,6 +72,7 @@ _HOME = {
     "CaptionPreview": "previews.captioning",
     "ClassPreview": "previews.classification",
     "CurveFile": "previews.detection",
+    "DataAdvice": "advice.advise_data",
     "FiniteGuard": "callbacks.finite_guard",
     "MaskPreview": "previews.segmentation",
     "NeighborPreview": "previews.embedding",
@@ -79,6 +83,7 @@ _HOME = {
     "Search": "sweep.search",
     "StepSeed": "callbacks.step_seed",
     "Unfreeze": "callbacks.unfreeze",
+    "advise_data": "advice.advise_data",
     "build_trainer": "training.trainer",
     "choose_policy": "training.device_policy",
     "fit": "training.fit",
