@@ -181,7 +181,10 @@ def summary_text(comparison: Comparison, *, width: int = 100, color: bool = Fals
     tables = [(fraction_title(comparison, f), summary_rows(comparison, f)) for f in comparison.fractions]
     if len(whole.schedules) > 1:
         tables += [
-            (f"Score over schedules, {_percent(row.fraction)} of the training data", schedule_rows(row))
+            (
+                f"Score over schedules, {_percent(row.fraction)} of the training data",
+                schedule_rows(whole, row),
+            )
             for row in whole.over_schedules
         ]
     for title, (header, *rows) in tables:

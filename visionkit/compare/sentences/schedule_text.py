@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from visionkit.compare.comparison import Comparison
-from visionkit.compare.schedules import CatchUp, OverSchedules
+from visionkit.compare.schedules import CatchUp, OverSchedules, ScheduleStep
+from visionkit.compare.sentences.evidence_text import evidence_on
 from visionkit.compare.sentences.number_text import capitalized, format_difference, format_statistics, percent
 
 __all__ = ["schedule_rows", "schedule_sentences"]
@@ -19,7 +20,9 @@ def schedule_sentences(comparison: Comparison) -> list[str]:
         if row.catch_up is not None:
             baseline = row.baseline if data else capitalized(row.baseline)
             sentences.append(f"{data}{baseline} {_catch_up(row, row.catch_up)}")
-        answers = [f"{step.parity.text} at {step.schedule}x" for step in row.steps if step.parity is not None]
+        answers = [
+            f"{text} at {step.schedule}x" for step in row.steps if (text := _answer(comparison, row, step))
+        ]
         if answers:
             margin = next(step.parity.margin for step in row.steps if step.parity is not None)
             sentences.append(
@@ -29,10 +32,11 @@ def schedule_sentences(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def schedule_rows(row: OverSchedules) -> list[list[str]]:
+def schedule_rows(comparison: Comparison, row: OverSchedules) -> list[list[str]]:
     """Return the table of an arm and the baseline: a header, then a row a schedule.
 
     Args:
+        comparison: The runs.
         row: One of `Comparison.over_schedules`.
     """
     rows = [["schedule", "images", row.arm, row.baseline, f"{row.arm} - {row.baseline}", "equal?"]]
@@ -44,10 +48,23 @@ def schedule_rows(row: OverSchedules) -> list[list[str]]:
                 format_statistics(step.arm),
                 format_statistics(step.baseline),
                 format_difference(step.difference),
-                "-" if step.parity is None else step.parity.text,
+                _answer(comparison, row, step) or "-",
             ]
         )
     return rows
+
+
+def _answer(comparison: Comparison, row: OverSchedules, step: ScheduleStep) -> str:
+    """Return whether the arms are equal, differ, or nobody can tell; empty where one of them has no runs.
+
+    Equality is a question to the seeds; a difference is shown as in the verdict, by seeds and images.
+    """
+    if step.parity is None or step.parity.answer == "equal":
+        return "" if step.parity is None else step.parity.text
+    evidence = evidence_on(comparison.at(step.schedule), row.arm, row.fraction)
+    if evidence is None or evidence.p_value is None:
+        return step.parity.text
+    return "differs" if evidence.shown else "cannot tell"
 
 
 def _catch_up(row: OverSchedules, result: CatchUp) -> str:

@@ -35,12 +35,15 @@ def draw(data: ReportData) -> Section:
         for fraction in comparison.fractions[::-1]
     ]
     tables = [
-        Table(f"{row.arm} and {row.baseline}, {percent(row.fraction)} of the data", schedule_rows(row))
+        Table(
+            f"{row.arm} and {row.baseline}, {percent(row.fraction)} of the data",
+            schedule_rows(comparison, row),
+        )
         for row in reversed(comparison.over_schedules)
     ]
     note = (
         "Each schedule is a training of its own, with its own warm-up and decay. Equal: the 90% interval of "
-        "the paired difference lies within the margin (two one-sided tests at 5%)."
+        "the paired difference lies within the margin (two one-sided tests at 5%). Differs: see the verdict."
     )
     return Section(panels, note=note, tables=tables)
 
