@@ -8,10 +8,22 @@ from visionkit.rng import Salt, keyed_generator, keyed_seed, seeded, seeded_from
 
 
 def test_salts_and_seeds_are_what_they_were():
-    assert len({salt.value for salt in Salt}) == len(Salt) == 11
+    assert len({salt.value for salt in Salt}) == len(Salt) == 13
     assert (
         sum(Salt)
-        == 0x5B + 0x61 + 0xBAD + 0x0DE5 + 0x401D + 0x57E9 + 0x9A17 + 0xBA7C + 0x1ABE1 + 0xF01D + 0xC1A5
+        == 0x5B
+        + 0x61
+        + 0xBAD
+        + 0x0DE5
+        + 0x401D
+        + 0x57E9
+        + 0x9A17
+        + 0xBA7C
+        + 0x1ABE1
+        + 0xF01D
+        + 0xC1A5
+        + 0x1DE7
+        + 0xE150
     )
     assert keyed_seed(5, 1, Salt.ORDER) == keyed_seed(5, 1, 0x0DE5) == 4931522392377702064
     assert keyed_seed(1, 2) != keyed_seed(2, 1)

@@ -94,6 +94,9 @@ def test_the_rows_of_images_give_the_scores_that_were_logged(case: TaskCase) -> 
     run = trainer()
     run.validate(task, loader(case.batch(0, 5), case.empty, case.batch(5, 4)), verbose=False)
     columns = dict(task.image_rows)
+    if case.name == "embedder":  # scores are of pairs: an image drawn twice would be its own neighbour
+        assert columns == {}
+        return
     assert sorted(columns.pop("ids")) == sorted(f"image {i}" for i in range(9))
     scores = weighted_scores(columns, np.ones((1, 9), dtype=np.int64))
     logged = {name.removeprefix("val/"): float(value) for name, value in run.callback_metrics.items()}

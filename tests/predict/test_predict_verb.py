@@ -118,7 +118,7 @@ def claimed_png(width, height):
         (("RUN", "photos", "--out", "photos"), "outside of --out"),
         (("RUN", "photos", "--out", "out", "--which", "last"), "which='best'"),
         (("RUN", "photos", "--out", "out", "--precision", "bf61-mixed"), "Did you mean 'bf16-mixed'"),
-        (("other.ckpt", "photos", "--out", "out"), "'Embedder'"),
+        (("other.ckpt", "photos", "--out", "out"), "'Sorter'"),
         (("facts.ckpt", "photos", "--out", "out"), "facts.ckpt: cannot be built again"),
         (("resize.ckpt", "photos", "--out", "out"), "resize.ckpt, field 'preprocess': Unknown transform"),
     ],
@@ -129,7 +129,7 @@ def test_wrong_input_is_status_2_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "unfinished" / "checkpoints").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
-    other = {"state_dict": {}, "visionkit": {"task": "Embedder"}}
+    other = {"state_dict": {}, "visionkit": {"task": "Sorter"}}
     AtomicCheckpointIO().save_checkpoint(other, tmp_path / "other.ckpt")
     for name, facts in (("facts", "none"), ("resize", {"preprocess": {"name": "Shrink"}})):
         content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)

@@ -81,7 +81,7 @@ class CocoAP(ScoreMetric):
     scores do not depend on how images were divided among processes. `compute` gives the scores by name (-1
     where there was nothing to score, as in the reference); `result` gives `DetectionScores`, with curves.
     After either, `image_rows` has what each image added: "ids" and the columns of `Accumulated.image_rows`,
-    those of masks under "mask_".
+    those of masks with the prefix ``mask_``.
 
     Args:
         classes: Names of the classes; labels are positions in it.
