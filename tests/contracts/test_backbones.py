@@ -18,6 +18,10 @@ from visionkit.backbones import ContractReport, Level, check_backbone, describe_
 from visionkit.errors import InputError, RunError
 
 SHAPES_ONLY = 12_000_000
+SECONDS_LONG = {
+    "torchvision/maxvit_t", "torchvision/densenet121", "torchvision/vit_b_16", "torchvision/googlenet",
+    "timm/swin_tiny_patch4_window7_224", "timm/hrnet_w18_small", "timm/iformer_t",
+}  # fmt: skip
 NAMED = re.compile("no maps aligned with the image|cannot be traced for its shapes")  # reasons of a refusal
 LARGE = re.compile(r"_(3[3-9]\d|[4-9]\d\d|1\d\d\d)(_|$)|huge|giant|gigantic|enormous|so\d+m|xlarge")
 
@@ -31,7 +35,9 @@ def _hold(name: str, reductions: tuple[int, ...]) -> None:
     assert report.computed == (report.parameters <= SHAPES_ONLY)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SECONDS_LONG)) for name in BACKBONES]
+)
 def test_contract(name):
     with quick_weights():
         _hold(name, BACKBONES[name])
@@ -46,6 +52,7 @@ def test_contract_of_more_families(name):
 def test_the_rows_span_the_registry():
     rows = {**BACKBONES, **MORE_BACKBONES}
     assert len(BACKBONES) >= 50
+    assert BACKBONES.keys() >= SECONDS_LONG
     assert len(rows) >= 95
     assert set(rows) <= set(list_backbones())
     assert {name.partition("/")[0] for name in rows} == {"packaged", "timm", "torchvision"}

@@ -39,6 +39,7 @@ def _hold(cases: dict[str, tuple[int, ...]]) -> list[dict]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_step_over_one_small_network_of_each_family():
     with quick_weights():
         rows = _hold({name: has for name, has in BACKBONES.items() if name not in LARGE})
