@@ -32,12 +32,14 @@ def one(items):
     return items[0]
 
 
-def evaluate(case, size: int) -> dict[str, float]:
+def evaluate(case, size: int) -> tuple[dict[str, float], dict[str, list]]:
+    """Return the scores and, by column, what each image added to them."""
     torch.manual_seed(0)
     task = case.build(
         "scratch", TransferConfig(), OptimConfig(warmup=0.0, schedule="constant", optimizer="sgd")
     )
     task.lr = 0.0
+    task.save_image_rows = True
     trainer = lightning.Trainer(
         max_steps=1,
         accelerator="cpu",
@@ -56,9 +58,10 @@ def evaluate(case, size: int) -> dict[str, float]:
     trainer.fit(task, train, val)
     statistics = sum(float(b.double().sum()) for n, b in task.named_buffers() if "running" in n)
     values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    return {**values, "statistics": statistics}
+    rows = {name: column.tolist() for name, column in task.image_rows.items()}
+    return {**values, "statistics": statistics}, rows
 
 
-def main() -> dict[str, dict[str, float]]:
+def main() -> dict[str, tuple[dict[str, float], dict[str, list]]]:
     warnings.simplefilter("ignore")
     return {f"{case.name}, {size}": evaluate(case, size) for case in TASKS for size in (7, 1)}

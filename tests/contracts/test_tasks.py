@@ -205,8 +205,18 @@ def test_two_processes_agree_with_one(zygote) -> None:
     left, right = zygote.ranks("tests.contracts.task_worker:main", 2, torchrun=True)
     assert len(one) == 2 * len(TASKS)
     assert left == right
-    for name, values in one.items():
-        assert left[name] == pytest.approx(values, rel=1e-12, abs=1e-15, nan_ok=True), name
+    leave_rows = set()
+    for name, (scores, rows) in one.items():
+        assert left[name][0] == pytest.approx(scores, rel=1e-12, abs=1e-15, nan_ok=True), name
+        assert left[name][1].keys() == rows.keys(), name
+        for column, values in rows.items():
+            exact = not (values and isinstance(values[0], float))
+            expected = values if exact else pytest.approx(values, rel=1e-12, abs=1e-15, nan_ok=True)
+            assert left[name][1][column] == expected, (name, column)
+        if rows:
+            assert rows["ids"] == [f"image {i}" for i in range(int(name.rsplit(" ", 1)[1]))], name
+            leave_rows.add(name.rsplit(",", 1)[0])
+    assert len(leave_rows) == len(TASKS) - 1  # an embedder's scores are of pairs of images
 
 
 @EVERY
