@@ -20,7 +20,7 @@ PACKAGE = ROOT / "visionkit"
 LAYERS = (
     ("errors", "printable"), ("files", "rng", "distributed", "compat"),
     ("types", "config", "task_config", "pixels", "notices"), ("text", "drawing"), ("backbones",), ("nn",),
-    ("metrics",), ("data",), ("optim",), ("transfer", "advise"), ("tasks",), ("compare",), ("run",),
+    ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",), ("run",),
     ("predict",), ("watch",), ("commands",), ("cli",),
 )  # fmt: skip
 # What a layer may not import although it stands earlier.

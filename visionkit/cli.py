@@ -26,7 +26,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "run": (run.main, "run a recipe, with its own flags"),
     "compare": (compare.main, "put finished runs side by side: table, report.html, comparison.json"),
     "check": (check.main, "read a data set end to end and name what is wrong in it"),
-    "advise": (advise.main, "measure a data set, and say what to freeze, how long to train, and if scratch"),
+    "advise": (advise.main, "measure a data set: what to freeze, how long to train, is scratch worth a try"),
     "pack": (pack.main, "read a data set once, and write it for fast random access"),
     "export": (export.main, "write a trained model as one file: onnx, torch or safetensors"),
     "page": (page.main, "write a page on which a browser answers images with a model"),

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from visionkit.run.advice.advise import Advice, advise
     from visionkit.run.advice.advise_data import DataAdvice, advise_data
     from visionkit.run.callbacks.finite_guard import FiniteGuard
     from visionkit.run.callbacks.preempt import Preemption
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from visionkit.run.usage import format_usage
 
 __all__ = [
+    "Advice",
     "BoxPreview",
     "CaptionGrounding",
     "CaptionPreview",
@@ -49,6 +51,7 @@ __all__ = [
     "Search",
     "StepSeed",
     "Unfreeze",
+    "advise",
     "advise_data",
     "build_trainer",
     "choose_policy",
@@ -67,6 +70,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Advice": "advice.advise",
     "BoxPreview": "previews.detection",
     "CaptionGrounding": "previews.caption_grounding",
     "CaptionPreview": "previews.captioning",
@@ -83,6 +87,7 @@ _HOME = {
     "Search": "sweep.search",
     "StepSeed": "callbacks.step_seed",
     "Unfreeze": "callbacks.unfreeze",
+    "advise": "advice.advise",
     "advise_data": "advice.advise_data",
     "build_trainer": "training.trainer",
     "choose_policy": "training.device_policy",

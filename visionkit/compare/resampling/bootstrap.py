@@ -19,7 +19,7 @@ from visionkit.compare.resampling.weighted_scores import weighted_scores
 from visionkit.compare.run_record import RunRecord
 from visionkit.compare.statistics import t_quantile
 
-__all__ = ["SAMPLES", "ImageBootstrap", "percentile_interval"]
+__all__ = ["SAMPLES", "ImageBootstrap", "bootstrap_draws", "percentile_interval"]
 
 SAMPLES = 1000
 _CELLS = 4_000_000  # counts of one block of samples
@@ -71,17 +71,23 @@ class ImageBootstrap:
         if known is None:
             rows = self._rows[record.folder]
             unit = np.array([self._position[name] for name in rows.groups])  # (N,)
-            parts = [weighted_scores(rows.columns, draws[:, unit])[self._name] for draws in self._draws()]
+            drawn = bootstrap_draws(self.units, max(self.units, self.images))
+            parts = [weighted_scores(rows.columns, draws[:, unit])[self._name] for draws in drawn]
             known = self._scores[record.folder] = np.concatenate(parts)
         return known
 
-    def _draws(self) -> Iterator[NDArray[np.int64]]:
-        """Yield blocks `(samples, units)` of how often each unit is drawn: the same at each call."""
-        rng = np.random.default_rng(0)
-        size = max(1, _CELLS // max(self.units, self.images))
-        for start in range(0, SAMPLES, size):
-            count = min(size, SAMPLES - start)
-            yield rng.multinomial(self.units, np.full(self.units, 1 / self.units), size=count)
+
+def bootstrap_draws(units: int, width: int) -> Iterator[NDArray[np.int64]]:
+    """Yield blocks `(samples, units)` of how often each unit is drawn: the same `SAMPLES` at each call.
+
+    Args:
+        units: How many images, or groups, are drawn from.
+        width: Numbers that a sample takes in the caller's arrays, so that a block of samples fits memory.
+    """
+    rng = np.random.default_rng(0)
+    size = max(1, _CELLS // width)
+    for start in range(0, SAMPLES, size):
+        yield rng.multinomial(units, np.full(units, 1 / units), size=min(size, SAMPLES - start))
 
 
 def percentile_interval(values: NDArray[np.float64], units: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Advice on a data set by measurement: how similar it is to what the weights were trained on."""
+"""Advice on what to train: a table of policies, and the similarity of a data set to look it up by."""
 
 from __future__ import annotations
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from visionkit.advise import LITTLE, PARITY_IMAGES, Advice, Similarity, advise
 from visionkit.config import TransferConfig, check_number, limits
 from visionkit.data.folds import group_names
 from visionkit.data.formats.open import open_dataset
 from visionkit.data.formats.options import OpenOptions
 from visionkit.data.splits import single_labels, subset
 from visionkit.errors import DataError
-from visionkit.run.advice.similarity import ENOUGH, SIMILAR, MeasuredSimilarity, measure_similarity
-from visionkit.run.advice.vectors import MEANS, PIXELS, image_vectors
+from visionkit.run.advice.advise import LITTLE, PARITY_IMAGES, Advice, Similarity, advise
+from visionkit.run.advice.similarity import MIN_IMAGES, SIMILAR, MeasuredSimilarity, measure_similarity
+from visionkit.run.advice.vectors import FEATURES, PIXELS, image_vectors
 from visionkit.types import Init
 
 __all__ = ["DataAdvice", "advise_data"]
@@ -89,11 +89,11 @@ class DataAdvice:
             *(f"note: {text}" for text in self.notices),
             f"measured on {measured.images:,} of them (seed {self.seed}) at {self.image_size} pixels with "
             f"{self.backbone}, {self.weights}"
-            + (f"; {measured.alone} more have no other of their class" if measured.alone else ""),
+            + (f"; {measured.unscored} more have no other of their class" if measured.unscored else ""),
             "",
             f"is the nearest other image {'(of another group) ' if groups else ''}of the same class?",
         ]
-        for name in MEANS:
+        for name in FEATURES:
             each = measured.accuracies[name]
             lines.append(f"  {_NAMES[name]:<16} {each.value:.3f}  95% {each.low:.3f} .. {each.high:.3f}")
         lines += [f"  {'largest class':<16} {measured.largest_class:.3f}", ""]
@@ -105,10 +105,10 @@ class DataAdvice:
                 f"errors removed by the weights: {measured.errors_removed:.3f}{ends}; above {SIMILAR:.3f} "
                 f"is similar"
             )
-        sure = f"{measured.sure:.1%} of the bootstrap samples say so"
+        agreement = f"{measured.agreement:.1%} of the bootstrap samples say so"
         lines += [
             f"similarity: {measured.similarity if measured.shown else 'cannot tell'}"
-            + (f" ({sure})" if measured.shown else f"; rather {measured.similarity} ({sure})"),
+            + (f" ({agreement})" if measured.shown else f"; rather {measured.similarity} ({agreement})"),
             "",
             str(self.advice),
             self.command,
@@ -135,8 +135,8 @@ def advise_data(
 
     Of each image of the training split, or as many as `max_images` (chosen by the seed, each class with its
     fraction), the nearest other image is found: by vectors of the trained weights, by those of the same
-    network with random weights, and by the pixels. `SIMILAR` says when the weights fit; `visionkit.advise`
-    holds the table of what then to do. Validation and test are not looked at.
+    network with random weights, and by the pixels. `SIMILAR` says when the weights fit; `advise` holds the
+    table of what then to do. Validation and test are not looked at.
 
     Args:
         data: A data set with one class an image, in any format of `open_dataset`.
@@ -187,8 +187,9 @@ def _doubts(
     otherwise: dict[str, Advice] = {}
     near, count = measured.similarity, images / classes
     if not measured.shown:
-        why = f"{measured.sure:.1%} of the bootstrap samples"
-        why += f", of {measured.images}, fewer than {ENOUGH} images" if measured.images < ENOUGH else ""
+        why = f"{measured.agreement:.1%} of the bootstrap samples"
+        if measured.images < MIN_IMAGES:
+            why += f", of {measured.images}, fewer than {MIN_IMAGES} images"
         doubts.append(f"whether the data are similar is not shown ({why})")
         other = _OTHER[near]
         otherwise[other] = advise(images_per_class=count, similarity=other)

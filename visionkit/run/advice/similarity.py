@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visionkit.advise import Similarity
-from visionkit.compare.resampling.bootstrap import SAMPLES, percentile_interval
+from visionkit.compare.resampling.bootstrap import bootstrap_draws, percentile_interval
 from visionkit.compare.statistics import t_quantile
 from visionkit.errors import DataError
 from visionkit.metrics.embedding.neighbors import blocks_of_neighbors
+from visionkit.run.advice.advise import Similarity
 
 __all__ = [
-    "ENOUGH",
+    "MIN_AGREEMENT",
+    "MIN_IMAGES",
     "SIMILAR",
-    "SURE",
     "Accuracy",
     "MeasuredSimilarity",
     "measure_similarity",
@@ -34,9 +34,9 @@ SIMILAR = 1 / 3
 
 Between traffic signs and ultrasound (0.15 and 0.2) and CIFAR-10 (0.45): see the how-to on advice.
 """
-ENOUGH = 250
+MIN_IMAGES = 250
 """With fewer images an image has no neighbour of its kind: even photographs come out as different."""
-SURE = 0.975  # fraction of bootstrap samples on one side of the limit
+MIN_AGREEMENT = 0.975  # fraction of bootstrap samples on one side of the limit
 
 
 @dataclass(frozen=True)
@@ -67,34 +67,34 @@ class MeasuredSimilarity:
     """What was measured.
 
     Args:
-        accuracies: Of the nearest neighbour, by the means that gave the vectors.
+        accuracies: Of the nearest neighbour, by the features that were compared.
         largest_class: Fraction of the images that are of the largest class: what a constant answer scores.
         images: Images that were scored.
-        alone: Images that could not be: no other group has an image of their class.
+        unscored: Images that could not be: no other group has an image of their class.
         units: Groups of images, or images, that count as independent.
         errors_removed: Fraction of the errors of random weights or pixels, whichever has fewer, that the
             trained weights do not make; None where there are none.
         low: Lower end of its 95% bootstrap interval; None where a sample has no errors.
         high: Upper end.
         similarity: "similar" if `errors_removed` is above `SIMILAR`, else "different".
-        sure: Fraction of the bootstrap samples that say the same.
+        agreement: Fraction of the bootstrap samples that say the same.
     """
 
     accuracies: Mapping[str, Accuracy]
     largest_class: float
     images: int
-    alone: int
+    unscored: int
     units: int
     errors_removed: float | None
     low: float | None
     high: float | None
     similarity: Similarity
-    sure: float
+    agreement: float
 
     @property
     def shown(self) -> bool:
         """Whether nearly all bootstrap samples say the same, of enough images where it is "different"."""
-        return self.sure >= SURE and (self.similarity == "similar" or self.images >= ENOUGH)
+        return self.agreement >= MIN_AGREEMENT and (self.similarity == "similar" or self.images >= MIN_IMAGES)
 
 
 def measure_similarity(
@@ -128,7 +128,8 @@ def measure_similarity(
     sums = np.zeros((len(units), 1 + correct.shape[1]))
     np.add.at(sums, unit, np.column_stack([np.ones(len(correct)), correct]))
     errors_removed = float(_errors_removed(sums.sum(0)))
-    drawn = _bootstrap(sums)
+    draws = bootstrap_draws(len(units), len(units))
+    drawn = np.concatenate([_errors_removed(block @ sums) for block in draws])
     similarity: Similarity = "similar" if errors_removed > SIMILAR else "different"
     low, high = percentile_interval(drawn, len(units)) if np.isfinite(drawn).all() else (None, None)
     same = (drawn > SIMILAR) == (similarity == "similar")
@@ -171,14 +172,8 @@ def nearest_correct(
 
 
 def _errors_removed(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the fraction of errors removed, of sums `(..., 1 + means)` of images and correct ones."""
+    """Return the fraction of errors removed, of sums `(..., 1 + features)` of images and correct ones."""
     errors = sums[..., :1] - sums[..., 1:]
     fewest = errors[..., 1:].min(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(fewest > 0, 1 - errors[..., 0] / fewest, math.nan)
-
-
-def _bootstrap(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    rng, size = np.random.default_rng(0), len(sums)
-    draws = (rng.multinomial(size, np.full(size, 1 / size)) @ sums for _ in range(SAMPLES))
-    return _errors_removed(np.stack(list(draws)))

@@ -1,4 +1,4 @@
-"""Vectors of images by three means: trained weights, random weights, and the pixels themselves."""
+"""Vectors of images three ways: trained weights, random weights, and the pixels themselves."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from visionkit.rng import seeded
 from visionkit.tasks.image_spec import ImageSpec
 from visionkit.types import Init, Reader, Sample
 
-__all__ = ["MEANS", "PIXELS", "image_vectors"]
+__all__ = ["FEATURES", "PIXELS", "image_vectors"]
 
-MEANS = ("pretrained", "random", "pixels")
+FEATURES = ("pretrained", "random", "pixels")
 PIXELS = 16  # side of the images whose pixels are compared
 _BATCH = 32
 
@@ -32,7 +32,7 @@ def image_vectors(
     seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Tensor], Tensor, str]:
-    """Return the vectors of all images by each of `MEANS`, their labels, and what the weights are.
+    """Return the vectors of all images by each of `FEATURES`, their labels, and what the weights are.
 
     Every image is read once, and one batch of images is held at a time. The network with random weights is
     as it was created, its batch norms included: statistics of these
@@ -47,7 +47,7 @@ def image_vectors(
         advance: Called after each image.
 
     Returns:
-        Vectors `(N, D)` of length 1 by the name of the means, labels `(N,)`, and the weights in words.
+        Vectors `(N, D)` of length 1 by the name of the features, labels `(N,)`, and the weights in words.
 
     Raises:
         InputError: `init` is "scratch", or the backbone or its weights cannot be had.
@@ -57,13 +57,13 @@ def image_vectors(
         raise InputError(expected("init", "trained weights: 'pretrained' or a path", init))
     trained, random = (_encoder(backbone, each, image_size, seed) for each in (init, "scratch"))
     normalize = Normalize(trained.mean, trained.std)
-    parts: dict[str, list[Tensor]] = {name: [] for name in MEANS}
+    parts: dict[str, list[Tensor]] = {name: [] for name in FEATURES}
     labels: list[Tensor] = []
     for batch in _batches(reader, advance):
         images = normalize(_resized(batch, image_size)).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             made = trained(images), random(images), _resized(batch, PIXELS).flatten(1)
-        for name, vectors in zip(MEANS, made, strict=True):
+        for name, vectors in zip(FEATURES, made, strict=True):
             parts[name].append(unit_rows(vectors, [sample["id"] for sample in batch]))
         labels += [sample["label"] for sample in batch]
     info = trained.weights

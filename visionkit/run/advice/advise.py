@@ -1,7 +1,4 @@
-"""`advise`: a transfer policy with reasons, from the amount of data and its similarity to ImageNet.
-
-`visionkit.run.advice` measures the similarity and asks here.
-"""
+"""`advise`: a transfer policy with reasons, from the amount of data and its similarity to ImageNet."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from visionkit.advise import advise
+from visionkit.run.advice.advise import advise
 from visionkit.transfer import resolve_transfer
 
 
