@@ -74,7 +74,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     classes = training_classes(splits)
     task = Embedder(
         config.backbone,
-        init=config.init,
+        **config.task_options(),
         loss=config.loss,
         num_classes=len(classes),
         class_names=classes,
@@ -86,9 +86,6 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         select_by=config.select_by,
         ways=config.few_shot.ways,
         shots=config.few_shot.shots,
-        transfer=config.transfer,
-        optim=config.optim,
-        lr=config.lr,
     )
     return fit(config, task, data, folder=folder, callbacks=[NeighborPreview(folder, splits.classes)])
 
@@ -116,7 +113,7 @@ VARIANTS = (few_shot, retrieval, verification)
 
 
 def main(config: Config) -> Path:
-    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    """Run every combination that `config` spans, then compare them; return the folder of it all."""
     from visionkit.run import run_recipe
 
     config.out = config.out or "runs/embed"

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from visionkit.compare.run_record import RunRecord, arm_name
+from visionkit.compare.run_record import RunRecord, runs_of
 from visionkit.compare.statistics import Difference, SeedStatistics, difference, seed_statistics, t_quantile
 
 __all__ = [
@@ -168,8 +168,8 @@ def compare_schedules(
 
 def _schedule_scores(records: Sequence[RunRecord], arm: str, fraction: float) -> list[ScheduleScores]:
     groups: dict[int, list[RunRecord]] = {}
-    for record in records:
-        if arm_name(record.init) == arm and record.fraction == fraction and not record.unscored:
+    for record in runs_of(records, arm, fraction):
+        if not record.unscored:
             groups.setdefault(record.schedule, []).append(record)
     return [
         ScheduleScores(

@@ -295,6 +295,10 @@ class RunConfig:
             "workers": self.workers,
         }
 
+    def task_options(self) -> dict[str, Any]:
+        """Return what every task takes from these settings, for one run."""
+        return {"init": self.init, "transfer": self.transfer, "optim": self.optim, "lr": self.lr}
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as plain values: what `config.yaml` and `result.json` hold."""
