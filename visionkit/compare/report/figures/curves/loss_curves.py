@@ -33,14 +33,12 @@ def draw(data: ReportData) -> Section:
     )
 
 
-def curve_section(
-    data: ReportData, plot: Callable[[Any, Comparison, float], None], alt: str, name: str
-) -> Section:
+def curve_section(data: ReportData, plot: Callable[..., None], alt: str, name: str) -> Section:
     """Return a section of one chart, at the largest fraction.
 
     Args:
         data: What is reported.
-        plot: Draws on axes the runs of a comparison at a fraction.
+        plot: Draws on axes, with the arguments `comparison` and `fraction`.
         alt: The chart in words.
         name: Begins the name of its file.
     """
