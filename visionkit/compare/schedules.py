@@ -17,6 +17,7 @@ import numpy as np
 
 from visionkit.compare.run_record import RunRecord, runs_of
 from visionkit.compare.statistics import Difference, SeedStatistics, difference, seed_statistics, t_quantile
+from visionkit.config import check_number, limits
 
 __all__ = [
     "MARGIN",
@@ -154,10 +155,14 @@ def compare_schedules(
         records: The runs; those without a score are left out.
         arms: The arms; the baseline is the last one.
         fractions: Fractions of the training data.
-        margin: How far apart scores may be and still count as equal; None: as the first run says.
+        margin: How far apart scores may be and still count as equal, above 0; None: as the first run says.
+
+    Raises:
+        InputError: The margin is not above 0.
     """
     mode = records[0].monitor[1]
     margin = float(records[0].result["config"].get("margin") or MARGIN) if margin is None else margin
+    check_number("margin", margin, limits(above=0))
     rows = []
     for fraction, arm in itertools.product(fractions, arms[:-1]):
         mine, base = (_schedule_scores(records, name, fraction) for name in (arm, arms[-1]))
