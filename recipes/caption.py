@@ -93,7 +93,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     rnn = config.rnn if vectors is None else replace(config.rnn, embed=vectors.table.shape[1])
     task = Captioner(
         config.backbone,
-        init=config.init,
+        **config.task_options(),
         vocabulary=vocabulary,
         image_size=config.image_size,
         decoder=config.decoder,
@@ -104,9 +104,6 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         attention=rnn.hidden,
         vectors=vectors,
         freeze_vectors=config.vectors.use == "frozen",
-        transfer=config.transfer,
-        optim=config.optim,
-        lr=config.lr,
         label_smoothing=config.sentences.label_smoothing,
         scheduled_sampling=config.sentences.scheduled_sampling,
         coverage=attention.coverage,

@@ -80,16 +80,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         weights = balanced_weights(counts, power=config.class_weights, classes=splits.classes)
     task = Classifier(
         config.backbone,
-        init=config.init,
+        **config.task_options(),
         num_classes=len(splits.classes),
         image_size=config.image_size,
         target=config.target,
         label_smoothing=config.label_smoothing if config.target == "single" else 0.0,
         class_weights=weights,
         class_names=splits.classes,
-        transfer=config.transfer,
-        optim=config.optim,
-        lr=config.lr,
     )
     return fit(config, task, data, folder=folder, callbacks=[Preview(folder, ClassPreview(splits.classes))])
 

@@ -78,15 +78,12 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     longest = round(config.image_size * 5 / 3 * (1.2 if config.augment == "jitter" else 1))
     task = Detector(
         config.backbone,
-        init=config.init,
+        **config.task_options(),
         num_classes=len(splits.classes),
         image_size=longest,
         rcnn=config.rcnn,
         pyramid_channels=config.pyramid_channels,
         class_names=splits.classes,
-        transfer=config.transfer,
-        optim=config.optim,
-        lr=config.lr,
         tta_flip=config.tta_flip,
         tta_sizes=config.tta_sizes,
     )

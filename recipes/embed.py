@@ -2,7 +2,7 @@
 
 python recipes/embed.py                                          # embedded scenes, both arms, two seeds
 python recipes/embed.py --data people/ --variant verification    # a folder a person; test people never seen
-python recipes/embed.py --data labels.csv --unseen true --loss triplet --batch_size 64 --images_per_class 4
+python recipes/embed.py --data labels.csv --unseen_classes true --loss triplet --batch_size 64
 torchrun --nproc-per-node 8 recipes/embed.py --data products/ --devices 8
 """
 
@@ -29,7 +29,9 @@ class Config(RunConfig):
         "identities", "identities: some images of each of some classes in a batch | shuffle"
     )
     images_per_class: int = setting(4, "with identities: images of each class in a batch", min=2)
-    unseen: bool = setting(False, "validate and test on classes that training never sees", group="data")
+    unseen_classes: bool = setting(
+        False, "validate and test on classes that training never sees", group="data"
+    )
     select_by: str = setting("recall_at_1", "recall_at_1 map_at_r pair_auc ...: what weights are chosen by")
     few_shot: FewShot = setting(FewShot(), "episodes of N classes with K known images each")
     table: TableConfig = setting(TableConfig(), "columns of a table of images", group="data")
@@ -39,13 +41,15 @@ class Config(RunConfig):
 
 def open_splits(config: Config) -> Any:
     """Return the splits that `--data` names."""
-    from visionkit.data import OpenOptions, SceneSizes, open_dataset
+    from visionkit.data import OpenOptions, SceneSizes, open_dataset, require_pairs
 
     sizes = SceneSizes(config.image_size, config.scenes.train_size, config.scenes.val_size)
     options = OpenOptions(
-        table=config.table, scenes=sizes, unseen_classes=config.unseen, **config.open_options()
+        table=config.table, scenes=sizes, unseen_classes=config.unseen_classes, **config.open_options()
     )
-    return open_dataset(config.data, "classification", options)
+    splits = open_dataset(config.data, "classification", options)
+    require_pairs(splits)
+    return splits
 
 
 def train(config: Config, folder: Path) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     classes = training_classes(splits)
     task = Embedder(
         config.backbone,
-        init=config.init,
+        **config.task_options(),
         loss=config.loss,
         num_classes=len(classes),
         class_names=classes,
@@ -86,9 +90,6 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         select_by=config.select_by,
         ways=config.few_shot.ways,
         shots=config.few_shot.shots,
-        transfer=config.transfer,
-        optim=config.optim,
-        lr=config.lr,
     )
     return fit(config, task, data, folder=folder, callbacks=[NeighborPreview(folder, splits.classes)])
 
@@ -101,13 +102,13 @@ def retrieval(config: Config) -> Config:
 
 def verification(config: Config) -> Config:
     """Variant: are two of the same person? ArcFace, on people that training never sees."""
-    config.loss, config.unseen, config.select_by = "arcface", True, "pair_auc"
+    config.loss, config.unseen_classes, config.select_by = "arcface", True, "pair_auc"
     return config
 
 
 def few_shot(config: Config) -> Config:
     """Variant: tell five new classes apart by one or five images of each; training has other classes."""
-    config.loss, config.unseen, config.few_shot = "supcon", True, FewShot(ways=5)
+    config.loss, config.unseen_classes, config.few_shot = "supcon", True, FewShot(ways=5)
     config.select_by = "5way_1shot"
     return config
 
@@ -116,7 +117,7 @@ VARIANTS = (few_shot, retrieval, verification)
 
 
 def main(config: Config) -> Path:
-    """Run every arm, seed and fraction of `config`, then compare them; return the folder of it all."""
+    """Run every combination that `config` spans, then compare them; return the folder of it all."""
     from visionkit.run import run_recipe
 
     config.out = config.out or "runs/embed"

@@ -82,7 +82,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         weights = balanced_weights(counts, power=config.class_weights)
     task = Segmenter(
         config.backbone,
-        init=config.init,
+        **config.task_options(),
         num_classes=len(splits.classes),
         image_size=(height, width),
         decoder=config.decoder,
@@ -93,9 +93,6 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         channels=config.head.channels or None,
         **vars(config.views),
         class_names=splits.classes,
-        transfer=config.transfer,
-        optim=config.optim,
-        lr=config.lr,
     )
     return fit(config, task, data, folder=folder, callbacks=[Preview(folder, MaskPreview(splits.classes))])
 

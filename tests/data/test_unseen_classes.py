@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from visionkit.data import OpenOptions, fingerprint, open_dataset, training_classes
+from visionkit.data import OpenOptions, fingerprint, open_dataset, require_pairs, training_classes
 from visionkit.errors import DataError, InputError
 
 UNSEEN = OpenOptions(unseen_classes=True)
@@ -89,3 +91,13 @@ def test_a_split_with_people_of_training_is_refused(tmp_path):
     people(root / "val", ["p03", "p07"])
     with pytest.raises(DataError, match=r"2 of 2 of val are in train too, such as 'p03'.*--unseen false"):
         open_dataset(root, "classification", UNSEEN)
+
+
+def test_a_split_in_which_nothing_has_a_like_is_refused(tmp_path):
+    for split, images in (("train", 3), ("val", 1), ("test", 2)):
+        people(tmp_path / split, ("p1", "p2"), images)
+    with pytest.raises(DataError, match=r"in the val split of .*each of its 2 images is the only one"):
+        require_pairs(open_dataset(tmp_path, "classification"))
+    shutil.rmtree(tmp_path / "val")
+    (tmp_path / "test").rename(tmp_path / "val")
+    require_pairs(open_dataset(tmp_path, "classification"))

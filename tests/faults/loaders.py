@@ -78,6 +78,7 @@ NO_LOADERS = {
     "visionkit.run.training.trainer:build_trainer": "names where a Trainer writes",
     "visionkit.run.callbacks.trackers:make_logger": "names where a logger writes",
     "visionkit.run.previews.caption_grounding:CaptionGrounding.__init__": "names where a file is written",
+    "visionkit.predict.trained_files:find_trained": "called by `load_task` and `describe_trained`",
     "visionkit.tasks.backbones:BackboneBuilder.__init__": "called by the tasks",
     "visionkit.tasks.classification.head:make_head": "called by Classifier",
     "visionkit.tasks.detection.from_torchvision:read_detector": "called by Detector.from_torchvision",

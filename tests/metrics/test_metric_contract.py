@@ -126,9 +126,11 @@ def test_an_epoch_in_inference_mode_leaves_states_that_can_be_added_to(case: Met
 
 
 @pytest.mark.dist
-def test_two_processes_give_the_scores_of_one(zygote, tmp_path) -> None:
-    told = zygote.ranks("tests.metrics.contract_worker:main", 2, str(tmp_path))
-    assert told[0] == told[1]
+@pytest.mark.parametrize("world", [2, 3])
+def test_more_processes_give_the_scores_of_one(zygote, tmp_path, world: int) -> None:
+    told = zygote.ranks("tests.metrics.contract_worker:main", world, str(tmp_path), world)
+    assert len(told) == world
+    assert all(each == told[0] for each in told)
     assert len(told[0]) == len(CASES)
     for case in CASES:
         metric = case.build()

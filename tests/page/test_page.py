@@ -218,8 +218,9 @@ def test_the_rows_say_what_the_model_is() -> None:
     }  # fmt: skip
     for text, preprocess in sees.items():
         assert rows(preprocess=preprocess)["The network sees"] == text
-    with pytest.raises(InputError, match="it is of 'poems'"):
-        rows(kind="poems")
+    for kind in ("poems", "embedding"):
+        with pytest.raises(InputError, match=f"it is of '{kind}'"):
+            rows(kind=kind)
     about = make_about(said | {"class_names": [f"c{i}" for i in range(1500)]}, size=1)
     assert "and 1300 more" in dict(about["rows"])["Classes"]
     assert len(about["colors"]) == 1000

@@ -15,9 +15,9 @@ from visionkit.errors import DataError, InputError, RunError
 from visionkit.predict import load
 from visionkit.predict.export import describe_file, export, read_metadata
 from visionkit.predict.export.check import compare
-from visionkit.predict.export.metadata import SUFFIXES
 from visionkit.predict.export.state_file import read_state
 from visionkit.predict.predictor import Predictor, TaskModel
+from visionkit.predict.trained_files import SUFFIXES
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import choose_policy
 from visionkit.task_config import Decoding, RCNNConfig

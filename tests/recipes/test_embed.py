@@ -38,8 +38,9 @@ def people(tmp_path_factory):
 
 def tiny(embed, out, data, **more):
     settings = {
-        "data": str(data), "image_size": 32, "batch_size": 16, "epochs": 3, "seeds": [3], "unseen": True,
+        "data": str(data), "image_size": 32, "batch_size": 16, "epochs": 3, "seeds": [3],
         "head": EmbeddingHead(dim=16), "few_shot": FewShot(ways=3, shots=(1,)), "progress": False,
+        "unseen_classes": True,
         "accelerator": "cpu", "precision": "32-true", "out": str(out),
     }  # fmt: skip
     return embed.Config(**{**settings, **more})
@@ -109,7 +110,7 @@ def test_variants_keep_their_rules(embed):
     made = {variant.__name__: variant(embed.Config()) for variant in embed.VARIANTS}
     assert list(made) == ["few_shot", "retrieval", "verification"]
     assert made["few_shot"].few_shot.ways == 5
-    assert made["few_shot"].unseen
-    assert made["verification"].unseen
+    assert made["few_shot"].unseen_classes
+    assert made["verification"].unseen_classes
     assert made["verification"].select_by == "pair_auc"
-    assert not made["retrieval"].unseen
+    assert not made["retrieval"].unseen_classes

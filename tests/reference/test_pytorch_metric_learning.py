@@ -6,6 +6,9 @@ import math
 
 import pytest
 import torch
+from pytorch_metric_learning import distances, losses, miners, reducers
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from pytorch_metric_learning.utils.inference import CustomKNN
 from torch.nn import functional
 
 from visionkit.metrics import RetrievalScores
@@ -15,11 +18,6 @@ from visionkit.nn.embedding.losses import (
     margin_softmax_loss,
     supervised_contrastive_loss,
 )
-
-library = pytest.importorskip("pytorch_metric_learning")
-from pytorch_metric_learning import distances, losses, miners, reducers  # noqa: E402
-from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator  # noqa: E402
-from pytorch_metric_learning.utils.inference import CustomKNN  # noqa: E402
 
 
 class Squared(losses.ContrastiveLoss):

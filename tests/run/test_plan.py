@@ -12,6 +12,7 @@ from tests.run.make_runs import make_run
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.compare import compare
 from visionkit.errors import InputError
+from visionkit.run.command_line import parse
 from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.feedback.pace import parse_duration
 from visionkit.run.sweep import announce_plan as announcing
@@ -35,7 +36,6 @@ def settings(out, **changes):
         "jobs": 1,
         "batch_size": 10,
         "images": 1000,
-        "seeds": [0, 1],
     }
     return RunConfig(**plain | changes, out=str(out))
 
@@ -103,9 +103,21 @@ def test_axes_grow_by_the_rule_and_what_does_not_fit_ends_its_axis():
         before = cost(chosen)
 
 
-def test_lists_that_are_given_are_what_is_chosen_from(tmp_path):
-    config = settings(tmp_path, seeds=[0, 1], schedules=[1, 3], budget="1h")
+def test_lists_that_are_given_are_what_is_chosen_from(tmp_path, capsys):
+    config = settings(tmp_path, schedules=[1, 3], budget="1h")
     assert requested_axes(config) == Axes((1, 3), LADDER.fractions, LADDER.seeds)
+    kept = settings(tmp_path, seeds=[0, 1], fractions=[1.0], budget="1h")  # as the defaults, but given
+    assert requested_axes(kept) == Axes(LADDER.schedules, (1.0,), (0, 1))
+    assert within(kept, SPEEDS, 1)[0].seeds == (0, 1)
+    file = tmp_path / "given.yaml"
+    file.write_text("seeds: [0, 1]\nbudget: 1h\n")
+    for argv in (["--seeds", "0", "1", "--budget", "1h"], ["--config", str(file)]):
+        assert requested_axes(parse(RunConfig, argv)) == Axes(LADDER.schedules, LADDER.fractions, (0, 1))
+    with pytest.raises(SystemExit):
+        parse(RunConfig, ["--budget", "1h", "--fractions", "1", "--print_config"])
+    file.write_text(capsys.readouterr().out)
+    printed = parse(RunConfig, ["--config", str(file)])
+    assert requested_axes(printed) == Axes(LADDER.schedules, (1.0,), LADDER.seeds)
     axes, seconds = within(config, SPEEDS, 1)
     assert axes == requested_axes(config)
     assert seconds < 3600

@@ -190,6 +190,9 @@ def test_a_comparison_over_schedules_says_it_in_the_text_the_file_and_the_report
     table = json.loads((tmp_path / "out/comparison.json").read_text())
     assert {run["schedule"] for run in table["runs"]} == {1, 2, 4}
     assert table["over_schedules"][1]["catch_up"]["max_images"] == 4000
+    for none in ("0", "-0.01", "nan"):
+        assert cli.main(["compare", str(tmp_path), f"--margin={none}"]) == 2
+        assert "above 0" in capsys.readouterr().err
     assert cli.main(["compare", str(tmp_path), "--margin", "0.2"]) == 0
     assert "equal within 0.2 at 2x" in " ".join(capsys.readouterr().out.split())
 

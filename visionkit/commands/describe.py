@@ -11,6 +11,7 @@ from typing import Any
 from visionkit.commands.arguments import VerbParser
 from visionkit.errors import InputError
 from visionkit.files import to_plain
+from visionkit.predict.trained_files import SUFFIXES
 
 __all__ = ["main"]
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _described(name: str) -> dict[str, Any]:
-    if Path(name).exists() or Path(name).suffix in (".onnx", ".pt2", ".safetensors", ".ckpt"):
+    if Path(name).exists() or Path(name).suffix in (*SUFFIXES.values(), ".ckpt"):
         from visionkit.predict.describe import describe_trained
 
         return describe_trained(name)

@@ -223,10 +223,10 @@ def compare(
         folders: Run folders, or folders that hold run folders.
         allow: Dotted names of what else may differ ("lr"); recorded in the comparison.
         others: Run folders that are added if they can be compared with the first, else listed as skipped.
-        margin: How far apart scores may be and still count as equal; as the runs say if not given.
+        margin: How far apart scores may be and still count as equal, above 0; as the runs say if not given.
 
     Raises:
-        InputError: A folder holds no run, no run is usable, or runs differ in more than they may.
+        InputError: A folder holds no run, no run is usable, runs differ in more than they may, or `margin`.
     """
     if isinstance(folders, str | Path):
         folders = [folders]

@@ -14,7 +14,7 @@ from visionkit.compare.curves import Curve
 from visionkit.errors import InputError, RunError
 from visionkit.files import local_path
 
-__all__ = ["RunRecord", "arm_name", "find_runs", "named_init", "read_run", "runs_inside"]
+__all__ = ["RunRecord", "arm_name", "find_runs", "named_init", "read_run", "runs_inside", "runs_of"]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "roles", "data", "status")
@@ -139,6 +139,11 @@ def named_init(init: str, config: Mapping[str, Any]) -> str:
 def arm_name(init: str) -> str:
     """Return the name of an arm: its init, or the name of its weights file."""
     return init if init in ("pretrained", "scratch") else Path(init).name or init
+
+
+def runs_of(records: Iterable[RunRecord], arm: str, fraction: float) -> list[RunRecord]:
+    """Return the runs of an arm at a fraction of the training data."""
+    return [record for record in records if arm_name(record.init) == arm and record.fraction == fraction]
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:

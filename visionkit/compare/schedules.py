@@ -15,8 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from visionkit.compare.run_record import RunRecord, arm_name
+from visionkit.compare.run_record import RunRecord, runs_of
 from visionkit.compare.statistics import Difference, SeedStatistics, difference, seed_statistics, t_quantile
+from visionkit.config import check_number, limits
 
 __all__ = [
     "MARGIN",
@@ -154,10 +155,14 @@ def compare_schedules(
         records: The runs; those without a score are left out.
         arms: The arms; the baseline is the last one.
         fractions: Fractions of the training data.
-        margin: How far apart scores may be and still count as equal; None: as the first run says.
+        margin: How far apart scores may be and still count as equal, above 0; None: as the first run says.
+
+    Raises:
+        InputError: The margin is not above 0.
     """
     mode = records[0].monitor[1]
     margin = float(records[0].result["config"].get("margin") or MARGIN) if margin is None else margin
+    check_number("margin", margin, limits(above=0))
     rows = []
     for fraction, arm in itertools.product(fractions, arms[:-1]):
         mine, base = (_schedule_scores(records, name, fraction) for name in (arm, arms[-1]))
@@ -168,8 +173,8 @@ def compare_schedules(
 
 def _schedule_scores(records: Sequence[RunRecord], arm: str, fraction: float) -> list[ScheduleScores]:
     groups: dict[int, list[RunRecord]] = {}
-    for record in records:
-        if arm_name(record.init) == arm and record.fraction == fraction and not record.unscored:
+    for record in runs_of(records, arm, fraction):
+        if not record.unscored:
             groups.setdefault(record.schedule, []).append(record)
     return [
         ScheduleScores(

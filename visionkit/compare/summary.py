@@ -7,8 +7,9 @@ import shutil
 import sys
 from collections.abc import Iterable
 
-from visionkit.compare.comparison import ArmDifference, Cell, Comparison, arm_name
+from visionkit.compare.comparison import ArmDifference, Cell, Comparison
 from visionkit.compare.curves import ImagesToReach
+from visionkit.compare.run_record import runs_of
 from visionkit.compare.sentences.evidence_text import (
     PAIRS_NOTE,
     evidence_on,
@@ -134,7 +135,7 @@ def summary_rows(comparison: Comparison, fraction: float) -> list[list[str]]:
 
 
 def _stopped_early(comparison: Comparison, cell: Cell) -> str:
-    runs = [r for r in comparison.records if arm_name(r.init) == cell.arm and r.fraction == cell.fraction]
+    runs = runs_of(comparison.records, cell.arm, cell.fraction)
     early = [(run, "" if run.fold is None else f", fold {run.fold}") for run in runs if run.stopped_early]
     return "; ".join(f"seed {run.seed}{fold}: {run.stopped_early}" for run, fold in early)
 

@@ -84,7 +84,7 @@ from visionkit.data.transforms.segmentation import (
     segmentation_eval,
     segmentation_train,
 )
-from visionkit.data.unseen_classes import hold_out_classes, training_classes
+from visionkit.data.unseen_classes import hold_out_classes, require_pairs, training_classes
 from visionkit.notices import Notice
 
 __all__ = [
@@ -190,6 +190,7 @@ __all__ = [
     "read_channels",
     "read_image",
     "read_size",
+    "require_pairs",
     "scenes",
     "segmentation_eval",
     "segmentation_train",

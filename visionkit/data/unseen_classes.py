@@ -14,7 +14,7 @@ from visionkit.data.splits import HOLDOUT, Joined, Splits, Subset, single_labels
 from visionkit.errors import DataError, InputError, expected
 from visionkit.types import Reader, Sample
 
-__all__ = ["Relabelled", "hold_out_classes", "training_classes"]
+__all__ = ["Relabelled", "hold_out_classes", "require_pairs", "training_classes"]
 
 Parts = dict[str, Reader]
 
@@ -102,6 +102,25 @@ def training_classes(splits: Splits) -> tuple[str, ...]:
         InputError: The data set does not say one class an image.
     """
     return splits.classes[: int(_labels(splits.train).max()) + 1]
+
+
+def require_pairs(splits: Splits) -> None:
+    """Refuse a validation or test split without two images of one class: nothing in it has a like to find.
+
+    Args:
+        splits: The splits of a data set of one class an image.
+
+    Raises:
+        DataError: Every image of a split is the only one of its class.
+        InputError: The data set does not say one class an image.
+    """
+    for name, reader in (("val", splits.val), ("test", splits.test)):
+        if reader is not None and np.bincount(_labels(reader)).max(initial=0) < 2:
+            raise DataError(
+                f"Expected some class to have two images in the {name} split of {splits.name}, but each of "
+                f"its {len(reader)} images is the only one of its class: no image has a like to be found. "
+                "Put more images of a class into the split, or cut the data by class (unseen_classes)."
+            )
 
 
 def _cut(splits: Splits, count: int, fold: int, seed: int) -> tuple[Parts, str]:

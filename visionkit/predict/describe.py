@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from visionkit.backbones.sources.trained import WEIGHTS, checkpoint_of, choose_run, published_config
 from visionkit.backbones.weights import checkpoint_record
 from visionkit.errors import InputError
 from visionkit.files import local_path
 from visionkit.predict.export import describe_file
+from visionkit.predict.trained_files import find_trained
 
-__all__ = ["EXPORTED", "describe_trained"]
-
-EXPORTED = (".onnx", ".pt2", ".safetensors")
+__all__ = ["describe_trained"]
 
 
 def describe_trained(path: str | Path, *, which: str = "best") -> dict[str, Any]:
@@ -25,9 +23,10 @@ def describe_trained(path: str | Path, *, which: str = "best") -> dict[str, Any]
         which: "best" (the checkpoint of the best validation) or "last".
 
     Returns:
-        Of a run: "file", "task", "backbone", "init", "weights" (of the backbone before training, with their
-        licence), "classes", "data", "preprocess", "trained" (images and precision) and "metrics", those that
-        were recorded. Of an exported file: see `describe_file`.
+        Of a run, of these what was recorded: "file", "chosen" (of several runs), "task", "backbone", "init",
+        "weights" (of the backbone before training, with their licence), "classes", "data", "preprocess",
+        "images seen", "precision", "metrics" and "visionkit" (the version). Of an exported file: see
+        `describe_file`.
 
     Raises:
         InputError: Nothing is there, no run in it has a checkpoint, or it is of no task.
@@ -38,9 +37,9 @@ def describe_trained(path: str | Path, *, which: str = "best") -> dict[str, Any]
             f"Expected a backbone's name, a run, a checkpoint or an exported file, but {location} is neither "
             "on this disk nor a backbone. `visionkit ls backbones` lists the names; runs are below --out."
         )
-    if location.is_file() and location.suffix in EXPORTED and location.name != WEIGHTS:
-        return describe_file(location)
-    file, note = _trained_file(location, which)
+    form, file, _, note = find_trained(location, which=which)
+    if form == "exported":
+        return describe_file(file)
     record = checkpoint_record(file)
     settings, entries = record["hyper_parameters"], record["visionkit"]
     if not entries.get("task"):
@@ -65,14 +64,3 @@ def describe_trained(path: str | Path, *, which: str = "best") -> dict[str, Any]
         "visionkit": facts.get("version", ""),
     }
     return {name: value for name, value in table.items() if value not in ("", [], {})}
-
-
-def _trained_file(location: Path, which: str) -> tuple[Path, str]:
-    """Return the file that holds the weights, and a note on which of several runs it is."""
-    folder = location.parent if location.name == WEIGHTS else location
-    if folder.is_dir() and published_config(folder) is not None:
-        return folder / WEIGHTS, ""
-    if location.is_dir():
-        run, note = choose_run(location)
-        return checkpoint_of(run, which), note
-    return location, ""

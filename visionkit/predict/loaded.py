@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from visionkit.backbones.sources.trained import WEIGHTS, checkpoint_of, choose_run, published_config
 from visionkit.backbones.weights import checkpoint_record
 from visionkit.errors import DataError, InputError
 from visionkit.files import local_path
 from visionkit.predict.export.state_file import read_state
 from visionkit.predict.kinds import KINDS
+from visionkit.predict.trained_files import SUFFIXES, find_trained
 from visionkit.run.storage.checkpoint import load_checkpoint
 from visionkit.tasks.hooks import TaskHooks
 
@@ -60,54 +59,25 @@ def load_task(path: str | Path, *, which: str = "best") -> Loaded:
             f"Expected a run folder, a checkpoint or a published folder at {location}, but there is nothing. "
             "Runs are written below --out (runs/RECIPE); give one of those folders."
         )
-    read = next(row.read for row in _LOADERS if row.accepts(location))
-    return read(location, which)
+    form, file, run, note = find_trained(location, which=which)
+    if form == "published":
+        return _read_published(file)
+    return _read_exported(file) if form == "exported" else _read_file(file, run, note)
 
 
-class _Loader(NamedTuple):
-    """A row of what can be loaded: whether a path is it, and how it is read."""
-
-    accepts: Callable[[Path], bool]
-    read: Callable[[Path, str], Loaded]
-
-
-def _read_published(location: Path, which: str) -> Loaded:
-    file = location if location.is_file() else location / WEIGHTS
+def _read_published(file: Path) -> Loaded:
     task = _task_class(file).from_pretrained(file.parent)
     return Loaded(task, dict(task.model_facts), None, file)
 
 
-def _read_exported(location: Path, which: str) -> Loaded:
-    if location.suffix == ".safetensors":
+def _read_exported(location: Path) -> Loaded:
+    if location.suffix == SUFFIXES["safetensors"]:
         task, metadata = read_state(location)
         return Loaded(task, metadata, None, location)
     raise InputError(
         f"Expected a run folder or a checkpoint, but {location} is an exported graph, not a "
         "task. Predict with visionkit.predict.load (.onnx) or torch.export.load (.pt2)."
     )
-
-
-def _read_run(location: Path, which: str) -> Loaded:
-    run, note = choose_run(location)
-    return _read_file(checkpoint_of(run, which), run, note)
-
-
-def _read_checkpoint(location: Path, which: str) -> Loaded:
-    folder = location.parent
-    return _read_file(location, folder.parent if folder.name == "checkpoints" else None, "")
-
-
-def _is_published(path: Path) -> bool:
-    folder = path.parent if path.name == WEIGHTS and path.is_file() else path
-    return folder.is_dir() and published_config(folder) is not None
-
-
-_LOADERS = (
-    _Loader(_is_published, _read_published),
-    _Loader(Path.is_dir, _read_run),
-    _Loader(lambda path: path.suffix in (".safetensors", ".onnx", ".pt2"), _read_exported),
-    _Loader(lambda path: True, _read_checkpoint),
-)
 
 
 def _read_file(file: Path, run: Path | None, note: str) -> Loaded:

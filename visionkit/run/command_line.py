@@ -14,7 +14,7 @@ import yaml
 
 from visionkit.config import check_limits
 from visionkit.errors import InputError, expected, unknown_name
-from visionkit.run.config import RunConfig, to_dict
+from visionkit.run.config import DefaultList, RunConfig, to_dict
 from visionkit.run.refusals import explain_refusal
 from visionkit.run.usage import format_usage
 
@@ -60,9 +60,15 @@ def parse(
     base = _vary(config, variant, {item.__name__: item for item in variants}) if variant else {}
     made = _parse_typed(config, args, base)
     if show:
-        print(yaml.safe_dump(to_dict(made), sort_keys=False), end="")  # noqa: T201
+        print(yaml.safe_dump(_shown(made), sort_keys=False), end="")  # noqa: T201
         raise SystemExit(0)
     return made
+
+
+def _shown(made: RunConfig) -> dict[str, Any]:
+    """Return the settings as a file has them: without the lists that are left to `--budget`."""
+    left = [name for name, value in vars(made).items() if made.budget and isinstance(value, DefaultList)]
+    return {name: value for name, value in to_dict(made).items() if name not in left}
 
 
 def _check_given(config: type[ConfigT], args: Sequence[str]) -> None:
@@ -184,21 +190,27 @@ def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, 
     parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
     parser.add_class_arguments(config, fail_untyped=False)
     given: dict[str, Any] = dict(base_values)
-    flags = []
+    flags: list[str] = []
+    named: set[str] = set()
     pending = list(args)
     while pending:
         arg = pending.pop(0)
         if arg == "--config" or arg.startswith("--config="):
             path = arg.partition("=")[2] or (pending.pop(0) if pending else "")
-            given = _merge(given, _read_yaml(config, path))
+            loaded = _read_yaml(config, path)
+            given, named = _merge(given, loaded), named | set(loaded)
         else:
             flags.append(arg)
+            named.add(arg.removeprefix("--").partition("=")[0])
     try:
         base: Namespace = parser.parse_object(given) if given else parser.get_defaults()
         made = parser.instantiate(parser.parse_args(flags, namespace=base))
     except (ArgumentError, TypeError, KeyError) as error:
         raise explain_refusal(config, error) from error
     typed = config(**{item.name: getattr(made, item.name) for item in dataclasses.fields(config)})
+    for name, default in vars(config()).items():  # a list that was not given stays known as that
+        if isinstance(default, DefaultList) and name not in named and getattr(typed, name) == default:
+            setattr(typed, name, default)
     check_limits(typed, prefix="--")
     return typed
 

@@ -18,10 +18,14 @@ from visionkit.task_config import CheckConfig
 
 BOTH = ("pretrained", "scratch")
 
-__all__ = ["PRECISIONS", "RunConfig", "setting", "to_dict"]
+__all__ = ["PRECISIONS", "DefaultList", "RunConfig", "setting", "to_dict"]
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 """The precisions of a run, in Lightning's words."""
+
+
+class DefaultList(list[Any]):
+    """The list of a setting that was not given: `--budget` may choose a longer one in its place."""
 
 
 def setting(
@@ -56,7 +60,7 @@ def setting(
     meta = limits(min=min, max=max, above=above, below=below, choices=choices, unique=unique)
     meta |= {"help": help, "group": group, "rare": rare, "role": role}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=meta)
+        return field(default_factory=lambda: DefaultList(default), metadata=meta)
     if dataclasses.is_dataclass(default):
         return field(default_factory=lambda: dataclasses.replace(default), metadata=meta)  # type: ignore[type-var]
     return field(default=default, metadata=meta)
@@ -294,6 +298,10 @@ class RunConfig:
             "fraction": self.fractions[0],
             "workers": self.workers,
         }
+
+    def task_options(self) -> dict[str, Any]:
+        """Return what every task takes from these settings, for one run."""
+        return {"init": self.init, "transfer": self.transfer, "optim": self.optim, "lr": self.lr}
 
 
 def to_dict(config: Any) -> dict[str, Any]:

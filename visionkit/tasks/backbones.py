@@ -59,6 +59,22 @@ class BackboneBuilder:
         self.transfer = resolve_transfer(task, self.init, transfer_from(transfer))
         self._given_init, self._name = init, registered_name(backbone)
 
+    @classmethod
+    def of(cls, task: str, arguments: Mapping[str, Any]) -> BackboneBuilder:
+        """Return the builder for the arguments of a task that are about its backbone and its images.
+
+        Args:
+            task: As for the class.
+            arguments: The arguments of the task's `__init__` by name.
+        """
+        about = ("in_channels", "image_size", "mean", "std", "backbone_options")
+        return cls(
+            task,
+            arguments["backbone"],
+            images=ImageSpec(*(arguments[name] for name in about)),
+            **{name: arguments[name] for name in ("init", "transfer", "origin")},
+        )
+
     def encoder(self) -> Any:
         """Return a module `(B, C, H, W) -> (B, dim)`.
 

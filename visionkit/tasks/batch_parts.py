@@ -12,10 +12,10 @@ from torch import Tensor
 
 from visionkit.distributed import widest_float
 from visionkit.errors import InputError, expected
-from visionkit.tasks.image_inputs import is_image
+from visionkit.tasks.image_inputs import image_stack, is_image
 from visionkit.types import as_ids
 
-__all__ = ["Parts", "is_empty", "move_batch", "named_batch", "read_parts"]
+__all__ = ["Parts", "check_count", "is_empty", "move_batch", "named_batch", "read_images", "read_parts"]
 
 # What others call the same field. The first is that of a sample, as torch's default collate leaves it;
 # another name counts where the two of the field are missing and no second one fits.
@@ -79,6 +79,35 @@ def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
     if isinstance(batch, tuple | list) and len(batch) == 1 and not is_image(batch[0]):
         return Parts(_sized(batch[0]), None, None)  # what a TensorDataset of images gives
     return Parts(_sized(batch), None, None)
+
+
+def read_images(batch: Any, task: Any) -> tuple[Tensor, list[str] | None]:
+    """Return the images `(B, C, H, W)` of a batch to predict on, on the task's device, and their ids.
+
+    Args:
+        batch: As for `read_parts`, with or without targets.
+        task: Has `truth`, `channels` and `device`.
+
+    Raises:
+        InputError: The images differ in size or type, or something is no image.
+    """
+    images, _, ids = read_parts(batch, task.truth, needed=False)
+    return image_stack(images, channels=task.channels, device=task.device), ids
+
+
+def check_count(name: str, targets: Any, images: Any) -> None:
+    """Refuse a batch without one target for each image.
+
+    Args:
+        name: What the targets are called.
+        targets: They.
+        images: The images.
+
+    Raises:
+        InputError: There are more, or fewer.
+    """
+    if len(targets) != len(images):
+        raise InputError(expected(name, f"one for each of {len(images)} images", len(targets)))
 
 
 def _sized(images: Any) -> Any:

@@ -43,8 +43,9 @@ class TaskHooks(HubMixin, lightning.LightningModule):
 
     A task has `training_step`, `predict_step` and the methods that are declared here: `_evaluate(batch)` adds
     a batch to the scores, `_read(batch)` takes a batch apart and refuses what cannot be right while it is on
-    the host, `_make_scores()` returns new running scores by the names of `scored`, and `_compute_scores()`
-    returns the values of an evaluation, by name without its split, and resets the scores.
+    the host, and `_make_scores()` returns new running scores by the names of `scored`. `_compute_scores()`
+    returns the values of an evaluation, by name without its split, and resets the scores: those of `scores`,
+    unless a task has others.
 
     Attributes:
         truth: Name of the targets in a batch ("labels", "masks", "targets", "tokens").
@@ -62,6 +63,7 @@ class TaskHooks(HubMixin, lightning.LightningModule):
     scored: ClassVar[tuple[str, ...]]
     monitor: tuple[str, str]
     backbone: Any
+    scores: Any
     normalize: Normalize
     optim: OptimConfig
     transfer: TransferConfig
@@ -77,7 +79,6 @@ class TaskHooks(HubMixin, lightning.LightningModule):
     _evaluate: Callable[[Any], None]
     _read: Callable[[Any], Any]
     _make_scores: Callable[[], dict[str, Any]]
-    _compute_scores: Callable[[], dict[str, float]]
     _loader: int = 0
     _probed: bool = True
 
@@ -353,6 +354,11 @@ class TaskHooks(HubMixin, lightning.LightningModule):
             made["extra"] = self.extra.fresh(self.device)
             made["_rows"] = ImageRows()
         return made
+
+    def _compute_scores(self) -> dict[str, float]:
+        values: dict[str, float] = self.scores.compute_floats()
+        self.scores.reset()
+        return values
 
     def _probe(self, images: Any) -> Tensor | Any:
         """Run the layers that may hold norms on one image."""

@@ -9,11 +9,10 @@ from typing import Any
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.errors import unknown_name
+from visionkit.predict.trained_files import SUFFIXES
 from visionkit.printable import for_terminal
 
 __all__ = ["main"]
-
-FORMATS = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,12 +38,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", default=[], nargs="+", metavar="PATH", help="compare on these images")
     parser.add_argument("--which", default="best", metavar="NAME", help="checkpoint: best (default) | last")
     args = parser.parse(argv)
-    if args.format not in FORMATS:
-        raise unknown_name("export format", args.format, FORMATS)
+    if args.format not in SUFFIXES:
+        raise unknown_name("export format", args.format, SUFFIXES)
     from visionkit.predict.export import export
 
     run = Path(args.run)
-    beside = run / f"model{FORMATS[args.format]}" if run.is_dir() else run.with_suffix(FORMATS[args.format])
+    beside = run / f"model{SUFFIXES[args.format]}" if run.is_dir() else run.with_suffix(SUFFIXES[args.format])
     made = export(
         args.run,
         args.out or beside,

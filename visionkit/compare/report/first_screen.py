@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from visionkit.compare.comparison import ArmDifference, Comparison, arm_name
+from visionkit.compare.comparison import ArmDifference, Comparison
 from visionkit.compare.evidence import Evidence
+from visionkit.compare.run_record import runs_of
 from visionkit.compare.sentences.evidence_text import evidence_on, interval_text
 from visionkit.compare.sentences.number_text import format_statistics
 from visionkit.compare.statistics import Difference
@@ -51,7 +52,7 @@ def tiles(comparison: Comparison) -> list[Tile]:
         best = cell.best.get(comparison.monitor)
         notes = [f"{len(cell.seeds)} seed{'s' * (len(cell.seeds) > 1)}"]
         notes += [f"{format_statistics(best)} with the best weights"] if best is not None else []
-        runs = [r for r in comparison.records if arm_name(r.init) == arm and r.fraction == fraction]
+        runs = runs_of(comparison.records, arm, fraction)
         early = sum(bool(run.stopped_early) for run in runs)
         notes += [f"{early} stopped early"] if early else []
         value = format_statistics(cell.metrics[comparison.monitor])

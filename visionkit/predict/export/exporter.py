@@ -18,13 +18,14 @@ from visionkit.files import local_path, unwritable, write_atomic
 from visionkit.predict.export.check import check_graph
 from visionkit.predict.export.check_images import check_batches, check_images
 from visionkit.predict.export.graphs import make_graph
-from visionkit.predict.export.metadata import KEY, SUFFIXES, install, task_metadata, to_json
+from visionkit.predict.export.metadata import KEY, install, task_metadata, to_json
 from visionkit.predict.export.onnx_model import open_session, run_session
 from visionkit.predict.export.onnx_writer import OPSET, to_onnx, to_program
 from visionkit.predict.export.speed import speed
 from visionkit.predict.export.state_file import write_state
 from visionkit.predict.kinds import default_preprocess
 from visionkit.predict.loaded import load_task
+from visionkit.predict.trained_files import SUFFIXES
 from visionkit.run.storage.disk import check_writable
 from visionkit.tasks import Captioner, Classifier, Detector
 from visionkit.tasks.hooks import TaskHooks

@@ -13,15 +13,15 @@ from visionkit import __version__
 from visionkit.errors import DataError, InputError, expected, install_extra, unknown_name
 from visionkit.files import finite, local_path, to_plain
 from visionkit.predict.kinds import KINDS, kind_of
+from visionkit.predict.trained_files import SUFFIXES
 from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.saved_settings import plain_settings, task_name
 
-__all__ = ["KEY", "SUFFIXES", "install", "read_metadata", "task_metadata", "to_json"]
+__all__ = ["KEY", "install", "read_metadata", "task_metadata", "to_json"]
 
 FORMAT = 1
 KEY = "visionkit"
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 _PARTS: dict[str, dict[str, type]] = {"segmentation": {"views": dict}, "captioning": {"vocabulary": dict}}
 _MAX_TEXT = 2**26  # bytes: the longest part is a vocabulary
 
@@ -98,7 +98,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         DataError: It is damaged, or was not written by `export`.
     """
     file = local_path(path, "an exported file")
-    readers = {".onnx": _of_onnx, ".pt2": _of_program, ".safetensors": _of_safetensors}
+    readers = dict(zip(SUFFIXES.values(), (_of_onnx, _of_program, _of_safetensors), strict=True))
     if file.suffix not in readers:
         raise unknown_name("ending of an exported file", file.suffix, readers)
     if not file.is_file():

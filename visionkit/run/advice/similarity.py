@@ -129,7 +129,7 @@ def measure_similarity(
     np.add.at(sums, unit, np.column_stack([np.ones(len(correct)), correct]))
     errors_removed = float(_errors_removed(sums.sum(0)))
     draws = bootstrap_draws(len(units), len(units))
-    drawn = np.concatenate([_errors_removed(block @ sums) for block in draws])
+    drawn = np.concatenate([_errors_removed(np.matmul(block, sums, dtype=np.float64)) for block in draws])
     similarity: Similarity = "similar" if errors_removed > SIMILAR else "different"
     low, high = percentile_interval(drawn, len(units)) if np.isfinite(drawn).all() else (None, None)
     same = (drawn > SIMILAR) == (similarity == "similar")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from visionkit.compare.budget_record import BUDGET_FILE
 from visionkit.errors import InputError
-from visionkit.run.config import RunConfig
+from visionkit.run.config import DefaultList, RunConfig
 from visionkit.run.feedback.pace import duration, parse_duration
 from visionkit.run.sweep.plan import Speed, total_seconds
 from visionkit.run.sweep.rates import rate_runs
@@ -44,17 +44,16 @@ class Axes:
         return dataclasses.replace(config, **lists)  # type: ignore[arg-type]
 
 
-# What is asked for where a list has its default.
+# What is asked for where a list was not given.
 LADDER = Axes((1, 2, 4, 8), (0.1, 1.0), (0, 1, 2, 3, 4))
 
 
 def requested_axes(config: RunConfig) -> Axes:
-    """Return the axes to choose from: the lists of the settings, and longer ones in place of defaults."""
-    plain = type(config)()
+    """Return the axes to choose from: the lists that were given, and longer ones in place of the others."""
     lists = {}
     for name, ladder in dataclasses.asdict(LADDER).items():
         given = getattr(config, name)
-        lists[name] = ladder if given == getattr(plain, name) else tuple(given)
+        lists[name] = ladder if isinstance(given, DefaultList) else tuple(given)
     return Axes(**lists)
 
 

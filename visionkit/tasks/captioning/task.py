@@ -23,7 +23,7 @@ from visionkit.rng import seeded_from_run
 from visionkit.task_config import Decoding, SelfCritical
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
-from visionkit.tasks.batch_parts import is_empty, read_parts
+from visionkit.tasks.batch_parts import is_empty, read_images
 from visionkit.tasks.captioning.batch import CaptionParts, read_captions
 from visionkit.tasks.captioning.generate import caption_cross_entropy, generate, special_tokens_of
 from visionkit.tasks.captioning.prediction import CaptionPrediction, caption_predictions
@@ -32,8 +32,6 @@ from visionkit.tasks.captioning.settings import check_settings
 from visionkit.tasks.extra_metrics import Metrics
 from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
-from visionkit.tasks.image_inputs import image_stack
-from visionkit.tasks.image_spec import ImageSpec
 from visionkit.tasks.saved_settings import config_from
 from visionkit.text.tokenize import tokenize
 from visionkit.text.vocabulary import Vocabulary
@@ -157,10 +155,7 @@ class Captioner(TaskHooks):
             self.decoding, self.self_critical, label_smoothing=label_smoothing,
             scheduled_sampling=scheduled_sampling, coverage=coverage, lr=lr,
         )  # fmt: skip
-        images = ImageSpec(in_channels, image_size, mean, std, backbone_options)
-        builder = BackboneBuilder(
-            "captioning", backbone, init=init, transfer=transfer, images=images, origin=origin
-        )
+        builder = BackboneBuilder.of("captioning", arguments)
         attends = decoder in _ATTENDS
         maps = builder.caption_maps(reduction, output_stride=output_stride) if attends else builder.encoder()
         self._take_backbone(builder, maps)
@@ -257,8 +252,7 @@ class Captioner(TaskHooks):
         """
         if is_empty(batch):
             return []
-        given, _, ids = read_parts(batch, self.truth, needed=False)
-        images = image_stack(given, channels=self.channels, device=self.device)
+        images, ids = read_images(batch, self)
         with self._predicting():
             grid, shape = self._encode(images)
             decoded = self._generate(grid, n_best=self.decoding.n_best)
@@ -333,8 +327,7 @@ class Captioner(TaskHooks):
         return self.scores.image_rows()
 
     def _compute_scores(self) -> dict[str, float]:
-        values = self.scores.compute_floats()
-        self.scores.reset()
+        values = super()._compute_scores()
         sums = self.eval_sums.reduce()
         self.eval_sums.reset()
         if not values:

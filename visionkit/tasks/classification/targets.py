@@ -10,6 +10,7 @@ from torch import Tensor
 
 from visionkit.config import check_number, check_numbers, limits
 from visionkit.errors import DataError, InputError, expected, unknown_name
+from visionkit.tasks.batch_parts import check_count, read_parts
 
 __all__ = [
     "Target",
@@ -20,34 +21,59 @@ __all__ = [
     "hard_labels",
     "metric_inputs",
     "mixed_labels",
+    "read_labels",
     "shape_labels",
 ]
 
+_PAIRS = "Give the number of each image's class: soft labels have no pairs."
 _SLACK = 0.01  # how far the sum of an image's soft labels may lie from 1: they may come in 16 bits
 Target = Literal["single", "multi", "regression"]
 
 
-def shape_labels(labels: Any, target: Target, num_classes: int) -> Tensor:
+def read_labels(
+    batch: Any, target: Target, num_classes: int, *, soft: bool = True
+) -> tuple[Any, Tensor, list[str] | None]:
+    """Return images, labels and ids of a batch; labels on the host are checked.
+
+    Args:
+        batch: As for `read_parts`.
+        target: What the labels are.
+        num_classes: Classes, labels or outputs.
+        soft: For "single": whether labels may be soft.
+
+    Raises:
+        InputError: Something is missing, or of another shape or type.
+        DataError: Labels cannot be right; their images are named.
+    """
+    images, given, ids = read_parts(batch, "labels")
+    labels = shape_labels(given, target, num_classes, soft=soft)
+    check_count("labels", labels, images)
+    if labels.device.type == "cpu":
+        check_labels(labels, target, num_classes, ids)
+    return images, labels, ids
+
+
+def shape_labels(labels: Any, target: Target, num_classes: int, *, soft: bool = True) -> Tensor:
     """Return labels as `(B,)` int64 for single, `(B, K)` float for multi, regression and soft labels.
 
     Args:
         labels: A tensor, or a list of numbers.
         target: What they are.
         num_classes: Classes, labels or outputs.
+        soft: For "single": whether labels may be soft.
 
     Raises:
         InputError: The shape or type does not fit the target.
     """
     given = _as_tensor(labels)
-    if target == "single" and given.ndim == 2 and given.shape[1] == num_classes:
+    if target == "single" and soft and given.ndim == 2 and given.shape[1] == num_classes:
         return given.float()  # soft or one-hot
     if target == "single":
         if given.ndim != 1 or given.is_floating_point():
             got = (tuple(given.shape), str(given.dtype))
+            allowed = "(B,) whole numbers" + (f", or soft (B, {num_classes})" if soft else "")
             fix = "For several labels an image use target='multi', for numbers 'regression'."
-            raise InputError(
-                expected("labels", f"(B,) whole numbers, or soft (B, {num_classes})", got, fix=fix)
-            )
+            raise InputError(expected("labels", allowed, got, fix=fix if soft else _PAIRS))
         return given.long()
     if target == "regression" and given.ndim == 1:
         given = given.unsqueeze(1)

@@ -9,30 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.errors import InputError, expected
+from visionkit.errors import InputError
 from visionkit.metrics import MultiLabelScores, RegressionScores, RunningSums, SingleLabelScores
 from visionkit.nn import label_losses, mixed_loss
 from visionkit.nn.standardize import Standardize
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
-from visionkit.tasks.batch_parts import is_empty, read_parts
+from visionkit.tasks.batch_parts import is_empty, read_images
 from visionkit.tasks.classification.head import make_head
 from visionkit.tasks.classification.prediction import Prediction, predictions
 from visionkit.tasks.classification.standard_units import fit_standard_units
 from visionkit.tasks.classification.targets import (
     Target,
-    check_labels,
     check_settings,
     hard_labels,
     metric_inputs,
     mixed_labels,
+    read_labels,
     shape_labels,
 )
 from visionkit.tasks.extra_metrics import Metrics
 from visionkit.tasks.fine_tune import has_task, take_heads
 from visionkit.tasks.hooks import TaskHooks
-from visionkit.tasks.image_inputs import image_stack
-from visionkit.tasks.image_spec import ImageSpec, warn_other_size
+from visionkit.tasks.image_spec import warn_other_size
 from visionkit.tasks.saved_settings import config_from
 from visionkit.transfer import apply_transfer
 from visionkit.types import Init
@@ -141,11 +140,8 @@ class Classifier(TaskHooks):
             raise InputError("target_mean and target_std are for target 'regression'. Leave them out.")
         self.num_classes, self.target, self.lr = num_classes, target, lr
         self.optim = config_from(OptimConfig, optim, name="optim")
-        images = ImageSpec(in_channels, image_size, mean, std, backbone_options)
-        self.image_size = images.size
-        builder = BackboneBuilder(
-            "classification", backbone, init=init, transfer=transfer, images=images, origin=origin
-        )
+        builder = BackboneBuilder.of("classification", arguments)
+        self.image_size = builder.images.size
         self._take_backbone(builder, builder.encoder())
         self.dropout = nn.Dropout(dropout)
         kind = "new" if head == "pretrained" and has_task(init) else head
@@ -236,8 +232,7 @@ class Classifier(TaskHooks):
         """
         if is_empty(batch):
             return []
-        images, _, ids = read_parts(batch, self.truth, needed=False)
-        images = image_stack(images, channels=self.channels, device=self.device)
+        images, ids = read_images(batch, self)
         warn_other_size(self, images)
         with self._predicting():
             values = self(images).float()
@@ -250,13 +245,7 @@ class Classifier(TaskHooks):
         super().on_fit_start()
 
     def _read(self, batch: Any) -> tuple[Any, Tensor, Sequence[str] | None]:
-        images, labels, ids = read_parts(batch, self.truth)
-        labels = shape_labels(labels, self.target, self.num_classes)
-        if len(labels) != len(images):
-            raise InputError(expected("labels", f"one for each of {len(images)} images", len(labels)))
-        if labels.device.type == "cpu":
-            check_labels(labels, self.target, self.num_classes, ids)
-        return images, labels, ids
+        return read_labels(batch, self.target, self.num_classes)
 
     @torch.no_grad()
     def _hits(self, logits: Tensor, labels: Tensor, labels_b: Tensor | None, lam: Tensor | float) -> Tensor:
@@ -280,7 +269,6 @@ class Classifier(TaskHooks):
         return {"scores": _SCORES[self.target](self.num_classes)}
 
     def _compute_scores(self) -> dict[str, float]:
-        values = self.scores.compute_floats()
+        values = super()._compute_scores()
         self.confusion = self.scores.confusion
-        self.scores.reset()
         return values

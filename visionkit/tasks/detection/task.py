@@ -29,7 +29,6 @@ from visionkit.tasks.extra_metrics import Metrics, box_targets
 from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list
-from visionkit.tasks.image_spec import ImageSpec
 from visionkit.tasks.saved_settings import config_from
 from visionkit.transfer import apply_transfer, fit_default, transfer_from
 from visionkit.types import Init
@@ -133,10 +132,7 @@ class Detector(TaskHooks):
             num_classes, class_names, self.rcnn,
             lr=lr, resize=resize, tta_flip=tta_flip, tta_sizes=tta_sizes, pyramid_channels=pyramid_channels,
         )  # fmt: skip
-        images = ImageSpec(in_channels, image_size, mean, std, backbone_options)
-        builder = BackboneBuilder(
-            "detection", backbone, init=init, transfer=transfer, images=images, origin=origin
-        )
+        builder = BackboneBuilder.of("detection", arguments)
         self._take_backbone(builder, builder.maps(reductions))
         policy = head_norm or self.transfer.norm or "batch"
         self.model = self._make_model(pyramid_channels, None if policy == "frozen" else policy)

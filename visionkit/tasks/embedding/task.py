@@ -10,20 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig, check_number, limits
-from visionkit.errors import InputError, expected, unknown_name
+from visionkit.errors import InputError, unknown_name
 from visionkit.metrics import EmbeddingScores, RunningSums
 from visionkit.rng import seeded_from_run
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
-from visionkit.tasks.batch_parts import is_empty, read_parts
-from visionkit.tasks.classification.targets import check_labels, check_names, shape_labels
+from visionkit.tasks.batch_parts import is_empty, read_images
+from visionkit.tasks.classification.targets import check_names, read_labels
 from visionkit.tasks.embedding.loss import EmbeddingLoss, LossName
 from visionkit.tasks.embedding.prediction import EmbeddingPrediction
 from visionkit.tasks.extra_metrics import Metrics
 from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
-from visionkit.tasks.image_inputs import image_stack
-from visionkit.tasks.image_spec import ImageSpec, warn_other_size
+from visionkit.tasks.image_spec import warn_other_size
 from visionkit.tasks.saved_settings import config_from
 from visionkit.transfer import apply_transfer
 from visionkit.types import Init
@@ -128,11 +127,8 @@ class Embedder(TaskHooks):
             raise InputError(f"Loss {loss!r} learns a vector for each training class: give num_classes.")
         self.num_classes, self.lr = num_classes, lr
         self.optim = config_from(OptimConfig, optim, name="optim")
-        images = ImageSpec(in_channels, image_size, mean, std, backbone_options)
-        self.image_size = images.size
-        builder = BackboneBuilder(
-            "embedding", backbone, init=init, transfer=transfer, images=images, origin=origin
-        )
+        builder = BackboneBuilder.of("embedding", arguments)
+        self.image_size = builder.images.size
         self._take_backbone(builder, builder.encoder())
         self.dim = int(dim or self.backbone.dim)
         self.projection, self.head = self._new_layers(dim)
@@ -193,8 +189,7 @@ class Embedder(TaskHooks):
         """
         if is_empty(batch):
             return []
-        images, _, ids = read_parts(batch, self.truth, needed=False)
-        images = image_stack(images, channels=self.channels, device=self.device)
+        images, ids = read_images(batch, self)
         warn_other_size(self, images)
         with self._predicting():
             vectors = self(images).cpu()
@@ -202,17 +197,7 @@ class Embedder(TaskHooks):
         return [EmbeddingPrediction(row, name) for row, name in zip(vectors, names, strict=True)]
 
     def _read(self, batch: Any) -> tuple[Any, Tensor, Sequence[str] | None]:
-        images, labels, ids = read_parts(batch, self.truth)
-        count = self._label_limit()
-        labels = shape_labels(labels, "single", count)
-        if labels.ndim == 2:
-            fix = "Give the number of each image's class: soft labels have no pairs."
-            raise InputError(expected("labels", "(B,) whole numbers", tuple(labels.shape), fix=fix))
-        if len(labels) != len(images):
-            raise InputError(expected("labels", f"one for each of {len(images)} images", len(labels)))
-        if labels.device.type == "cpu":
-            check_labels(labels, "single", count, ids)
-        return images, labels, ids
+        return read_labels(batch, "single", self._label_limit(), soft=False)
 
     def _label_limit(self) -> int:
         """Return what labels must be below: classes that training has not seen are evaluated too."""
@@ -235,8 +220,3 @@ class Embedder(TaskHooks):
     def _make_scores(self) -> dict[str, Any]:
         ways, shots = self._episodes
         return {"scores": EmbeddingScores(ways=ways, shots=shots)}
-
-    def _compute_scores(self) -> dict[str, float]:
-        values = self.scores.compute_floats()
-        self.scores.reset()
-        return values

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from visionkit.backbones import make_norm
 from visionkit.config import OptimConfig, TransferConfig, check_numbers, limits
-from visionkit.errors import InputError, expected
+from visionkit.errors import InputError
 from visionkit.metrics import RunningSums, SegmentationMetric
 from visionkit.nn.segmentation.decoders import create_decoder
 from visionkit.nn.segmentation.losses import SegmentationLoss, cross_entropy_loss
@@ -21,13 +21,12 @@ from visionkit.nn.segmentation.sliding_window import Windows
 from visionkit.rng import seeded_from_run
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
-from visionkit.tasks.batch_parts import is_empty, read_parts
+from visionkit.tasks.batch_parts import check_count, is_empty, read_parts
 from visionkit.tasks.classification.targets import check_names, check_weights
 from visionkit.tasks.extra_metrics import Metrics
 from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.image_inputs import check_images, image_list
-from visionkit.tasks.image_spec import ImageSpec
 from visionkit.tasks.saved_settings import config_from
 from visionkit.tasks.segmentation.batch import NUMBERS, check_segmenter, pad_to_size, shape_masks, stacks
 from visionkit.tasks.segmentation.from_torchvision import DilatedResNet, read_network
@@ -142,10 +141,7 @@ class Segmenter(TaskHooks):
         self.lr, self.aux_loss_weight = lr, aux_loss_weight
         self.check_mask = MaskCheck(mask_classes, ignore_index)
         self.optim = config_from(OptimConfig, optim, name="optim")
-        images = ImageSpec(in_channels, image_size, mean, std, backbone_options)
-        builder = BackboneBuilder(
-            "segmentation", backbone, init=init, transfer=transfer, images=images, origin=origin
-        )
+        builder = BackboneBuilder.of("segmentation", arguments)
         maps = builder.segmentation_maps(decoder, output_stride=output_stride, auxiliary=aux_loss_weight > 0)
         self._take_backbone(builder, maps)
         self.decoder, self.auxiliary_head = self._make_heads(decoder, channels, dropout)
@@ -311,8 +307,7 @@ class Segmenter(TaskHooks):
     def _read(self, batch: Any) -> tuple[Any, Any, Sequence[str] | None]:
         images, masks, ids = read_parts(batch, self.truth)
         masks = shape_masks(masks)
-        if len(masks) != len(images):
-            raise InputError(expected("masks", f"one for each of {len(images)} images", len(masks)))
+        check_count("masks", masks, images)
         for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
             if not isinstance(mask, Tensor) or mask.device.type == "cpu":
                 name = ids[index] if ids else f"image {index} of the batch"

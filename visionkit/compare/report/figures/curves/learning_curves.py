@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from visionkit.compare.comparison import Cell, Comparison, arm_name
+from visionkit.compare.comparison import Cell, Comparison
 from visionkit.compare.curves import Curve
 from visionkit.compare.report.plot_style import (
     add_legend,
@@ -21,6 +21,7 @@ from visionkit.compare.report.plot_style import (
 )
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
+from visionkit.compare.run_record import runs_of
 
 __all__ = ["applies", "draw", "learning_curves", "plot_learning"]
 
@@ -85,8 +86,7 @@ def plot_learning(axes: Any, comparison: Comparison, fraction: float) -> None:
 
 def _stopped(comparison: Comparison, cell: Cell) -> list[Curve]:
     """Return the curves of the seeds of a cell that ended before their planned length."""
-    early = {r.seed for r in comparison.records
-             if r.stopped_early and arm_name(r.init) == cell.arm and r.fraction == cell.fraction}  # fmt: skip
+    early = {r.seed for r in runs_of(comparison.records, cell.arm, cell.fraction) if r.stopped_early}
     return [run for seed, run in zip(cell.seeds, cell.runs, strict=True) if seed in early and run.images]
 
 

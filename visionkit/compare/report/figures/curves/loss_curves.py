@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.comparison import Comparison
 from visionkit.compare.curves import Curve, mean_curve
 from visionkit.compare.report.plot_style import add_legend, arm_style, chart, images_axis, name_axes
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
+from visionkit.compare.run_record import runs_of
 
-__all__ = ["applies", "draw", "plot_loss", "shorten"]
+__all__ = ["applies", "curve_section", "draw", "plot_loss", "shorten"]
 
 TRAIN, VAL = "train/loss", "val/loss"
 MAX_POINTS = 200
@@ -26,10 +28,23 @@ def applies(data: ReportData) -> bool:
 
 def draw(data: ReportData) -> Section:
     """Return the losses at the largest fraction."""
+    return curve_section(
+        data, plot_loss, "Loss of every arm in training and validation over images seen", "loss"
+    )
+
+
+def curve_section(data: ReportData, plot: Callable[..., None], alt: str, name: str) -> Section:
+    """Return a section of one chart, at the largest fraction.
+
+    Args:
+        data: What is reported.
+        plot: Draws on axes, with the arguments `comparison` and `fraction`.
+        alt: The chart in words.
+        name: Begins the name of its file.
+    """
     comparison, fraction = data.comparison, data.comparison.fractions[-1]
-    alt = "Loss of every arm in training and validation over images seen"
-    plot = partial(plot_loss, comparison=comparison, fraction=fraction)
-    return Section([Panel(partial(chart, plot), alt, file=f"loss-f{fraction:g}")])
+    drawn = partial(plot, comparison=comparison, fraction=fraction)
+    return Section([Panel(partial(chart, drawn), alt, file=f"{name}-f{fraction:g}")])
 
 
 def plot_loss(axes: Any, comparison: Comparison, fraction: float) -> None:
@@ -42,7 +57,7 @@ def plot_loss(axes: Any, comparison: Comparison, fraction: float) -> None:
     """
     validated = False
     for arm in comparison.arms:
-        runs = [r for r in comparison.records if arm_name(r.init) == arm and r.fraction == fraction]
+        runs = runs_of(comparison.records, arm, fraction)
         style = arm_style(arm, comparison.arms)
         train = shorten(mean_curve([run.curves[TRAIN] for run in runs if TRAIN in run.curves]))
         val = mean_curve([run.curves[VAL] for run in runs if VAL in run.curves])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.comparison import Comparison
 from visionkit.compare.data_tables import Table
 from visionkit.compare.report.plot_style import add_legend, arm_style, data_title, name_axes, new_figure
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
+from visionkit.compare.run_record import runs_of
 from visionkit.compare.summary import low_data_rows, metric_label
 
 __all__ = ["applies", "draw", "low_data_curve"]
@@ -41,9 +42,7 @@ def low_data_curve(comparison: Comparison) -> Figure:
             marker=style.marker, markersize=5, linewidth=1.8, capsize=4, elinewidth=1.2,
         )  # fmt: skip
         for cell, percent in zip(cells, percents, strict=True):
-            scores = [
-                r.score for r in comparison.records if r.fraction == cell.fraction and arm_name(r.init) == arm
-            ]
+            scores = [run.score for run in runs_of(comparison.records, arm, cell.fraction)]
             axes.plot([percent] * len(scores), scores, ".", color=style.color, alpha=0.45, markersize=5)
     axes.set_xscale("log")
     axes.set_xticks([100 * fraction for fraction in comparison.fractions])

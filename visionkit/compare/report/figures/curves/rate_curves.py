@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from visionkit.compare.comparison import Comparison, arm_name
+from visionkit.compare.comparison import Comparison
 from visionkit.compare.curves import Curve
 from visionkit.compare.data_tables import Table
-from visionkit.compare.report.figures.curves.loss_curves import shorten
+from visionkit.compare.report.figures.curves.loss_curves import curve_section, shorten
 from visionkit.compare.report.plot_style import (
     add_legend,
     arm_style,
@@ -20,6 +20,7 @@ from visionkit.compare.report.plot_style import (
 )
 from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
+from visionkit.compare.run_record import runs_of
 from visionkit.compare.sentences.number_text import percent
 
 __all__ = ["applies", "draw", "draw_choices", "has_choices", "plot_choices", "plot_rates"]
@@ -34,10 +35,7 @@ def applies(data: ReportData) -> bool:
 
 def draw(data: ReportData) -> Section:
     """Return the rates at the largest fraction."""
-    comparison, fraction = data.comparison, data.comparison.fractions[-1]
-    alt = "Learning rates of every arm over images seen"
-    plot = partial(plot_rates, comparison=comparison, fraction=fraction)
-    return Section([Panel(partial(chart, plot), alt, file=f"rate-f{fraction:g}")])
+    return curve_section(data, plot_rates, "Learning rates of every arm over images seen", "rate")
 
 
 def plot_rates(axes: Any, comparison: Comparison, fraction: float) -> None:
@@ -51,10 +49,8 @@ def plot_rates(axes: Any, comparison: Comparison, fraction: float) -> None:
     note = "of the first seed"
     for arm in comparison.arms:
         style = arm_style(arm, comparison.arms)
-        run = next(
-            (r for r in comparison.records if arm_name(r.init) == arm and r.fraction == fraction), None
-        )
-        rates, count = ({}, 0) if run is None else _groups(run.curves)
+        runs = runs_of(comparison.records, arm, fraction)
+        rates, count = _groups(runs[0].curves) if runs else ({}, 0)
         if count > len(rates):
             note = "of the first seed; of several rates the highest and the lowest"
         for idx, (name, curve) in enumerate(rates.items()):
