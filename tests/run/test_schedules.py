@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.run.make_runs import make_run
 from visionkit import cli
@@ -20,6 +22,7 @@ from visionkit.errors import InputError
 from visionkit.run.config import RunConfig
 from visionkit.run.resume import check_resume
 from visionkit.run.sweep.runs import each_run
+from visionkit.run.training.schedule_length import length_of
 
 # At the end of each schedule, by arm; seeds differ by a hundredth.
 FINAL = {"pretrained": {1: 0.70, 2: 0.72, 4: 0.73}, "scratch": {1: 0.40, 2: 0.60, 4: 0.725}}
@@ -220,3 +223,23 @@ def test_a_repeated_schedule_is_refused_and_runs_of_one_length_must_be_alike(tmp
     shutil_target.write_text(json.dumps(result | {"images_seen": 1234}))
     with pytest.raises(InputError, match=r"images_seen: "):
         compare([tmp_path])
+
+
+@given(
+    images=st.integers(0, 20_000),
+    size=st.integers(8, 4000),
+    schedule=st.integers(1, 16),
+    every=st.integers(0, 5),
+    world=st.integers(1, 3),
+)
+def test_a_schedule_is_so_many_times_the_shortest_to_the_image(images, size, schedule, every, world):
+    """Rounding up to full epochs comes before the factor: 4,000 of 3,104 an epoch are 2, 4 and 8 epochs."""
+
+    def planned(times):
+        one = RunConfig(images=images, schedules=[times], validate_every=every)
+        return length_of(one, size, batch_size=8, world=world)
+
+    once, longer = planned(1), planned(schedule)
+    assert longer.images == schedule * once.images
+    assert once.images >= images
+    assert longer.epochs % longer.validate_every == 0

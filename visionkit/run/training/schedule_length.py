@@ -51,8 +51,8 @@ def schedule_length(config: RunConfig, data: DataModule, world: int) -> Schedule
     """Return the length of a run over `data` in `world` processes.
 
     `config.images`, when set, is rounded up to full epochs, so that subsets train for the same number of
-    images. `config.schedules`, of one run, multiplies the length. A run is validated about twelve times, and
-    always after the last epoch.
+    images. `config.schedules`, of one run, multiplies that length: 2x is exactly twice 1x. A run is validated
+    about twelve times, and always after the last epoch.
     """
     return length_of(config, len(data.train_data), batch_size=data.batch_size, world=world)
 
@@ -61,13 +61,13 @@ def length_of(config: RunConfig, size: int, *, batch_size: int, world: int) -> S
     """Return the length of a run over `size` images, see `schedule_length`."""
     order = TrainBatchSampler(size, batch_size=batch_size, seed=0, world_size=world)
     batches, images_per_batch = len(order), order.batch_size * world
-    times = config.schedules[0]
-    epochs = times * config.epochs
+    epochs = config.epochs
     if config.images:
-        epochs = max(1, -(-times * config.images // (batches * images_per_batch)))
-    every = config.validate_every or max(1, epochs // 12)
-    if config.images:
+        epochs = max(1, -(-config.images // (batches * images_per_batch)))
+        every = config.validate_every or max(1, epochs // 12)
         epochs = -(-epochs // every) * every
+    epochs *= config.schedules[0]
+    every = config.validate_every or max(1, epochs // 12)
     while epochs % every:
         every -= 1
     return ScheduleLength(epochs, every, batches, images_per_batch)
