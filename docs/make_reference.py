@@ -24,6 +24,7 @@ PACKAGES = {
     "tasks": "Tasks",
     "run": "Runs",
     "predict": "Predictions",
+    "retrieval": "Search of images",
     "compare": "Comparisons of finished runs",
 }
 

@@ -13,7 +13,7 @@ from tests.house_rules import PACKAGE, ROOT, parse
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # The import name of a distribution, where it is another.
-MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
+MODULES = {"faiss-cpu": "faiss", "pillow": "PIL", "pyyaml": "yaml"}
 
 
 def modules(requirements):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from visionkit import __version__
 from visionkit.commands import advise, check, compare, copy, describe, listing, pack, run, tune
-from visionkit.commands.trained import evaluate, export, page, predict, publish, watch
+from visionkit.commands.trained import evaluate, export, index, page, predict, publish, search, watch
 from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.files import FULL
 from visionkit.printable import for_terminal
@@ -33,6 +33,8 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "watch": (watch.main, "look at runs in a browser while they train"),
     "publish": (publish.main, "write a trained task into a folder to be shared, with a model card"),
     "predict": (predict.main, "predict on images, and write drawings, a contact sheet and data files"),
+    "index": (index.main, "give every image of a data set a vector, to be searched"),
+    "search": (search.main, "find the images of an index that are nearest to some images"),
     "evaluate": (evaluate.main, "score a trained model on its own data, or on other data of its kind"),
     "tune": (tune.main, "run a command with the CPU's memory allocator set for training"),
 }

@@ -122,6 +122,14 @@ NO_LOADERS = {
     "visionkit.text.read_text:decode_text": "decodes bytes; the path is named in errors",
     "visionkit.data.pack.layout:write_index": "writes",
     "visionkit.data.pack.reader:PackedReader.__init__": "called by `open_pack`",
+    "visionkit.retrieval.build:build_index": "reads by `open_dataset`, `load_encoder` and `read_shard`",
+    "visionkit.retrieval.gallery:gallery_items": "the data are read by `open_dataset`",
+    "visionkit.retrieval.index:Index.__init__": "called by `load_index`",
+    "visionkit.retrieval.layout:is_index": "looks for a name; opens nothing",
+    "visionkit.retrieval.layout:write_shard": "writes",
+    "visionkit.retrieval.sheet:file_card": "shows an image, which `read_image` reads",
+    "visionkit.retrieval.sheet:write_duplicates": "writes",
+    "visionkit.retrieval.sheet:write_sheet": "writes",
 }
 
 
@@ -285,6 +293,10 @@ def _path(full: str, name: str, path: Path | str) -> Any:
             return [str(path), f"{path}-published"]
         if verb == "run":
             return ["classify", "--config", str(path)]
+        if verb == "index":
+            return [str(path), "--backbone", str(path), "--out", f"{tempfile.mkdtemp()}/index"]
+        if verb == "search":
+            return [str(path), str(path)]
         if verb == "page":
             return [str(path), f"{tempfile.mkdtemp()}/page", "--runtime", str(path)]
         return [str(path)]

@@ -42,7 +42,8 @@ def source_items(source: Any) -> Iterator[SourceItem]:
 
     Args:
         source: A path; a folder (searched recursively, sorted); a glob (`**` too); an array `(H, W, 3)`
-            uint8, a PIL image or a tensor `(3, H, W)` uint8; or a list or an iterator of these.
+            uint8, a PIL image or a tensor `(3, H, W)` uint8; a `SourceItem` of your own; or a list or an
+            iterator of these.
 
     Raises:
         InputError: There is nothing by a name, a folder or glob holds no image, a source is empty, or
@@ -51,7 +52,10 @@ def source_items(source: Any) -> Iterator[SourceItem]:
     empty = True
     for index, one in enumerate(_flat(source)):
         empty = False
-        yield _in_memory(one, index) if not isinstance(one, str) else _file(one)
+        if isinstance(one, SourceItem):
+            yield one
+        else:
+            yield _in_memory(one, index) if not isinstance(one, str) else _file(one)
     if empty:
         raise InputError("Expected images to predict on, but the source is empty.")
 
@@ -60,7 +64,7 @@ def _flat(source: Any) -> Iterator[Any]:
     """Yield the names of files and the images in memory, one after another."""
     if isinstance(source, str | os.PathLike):
         yield from _paths(os.fspath(source))
-    elif isinstance(source, Image.Image):
+    elif isinstance(source, Image.Image | SourceItem):
         yield source
     elif isinstance(source, np.ndarray | Tensor):
         yield from (source if source.ndim == 4 else [source])
