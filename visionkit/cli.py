@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from visionkit import __version__
-from visionkit.commands import advise, check, compare, copy, describe, listing, pack, run, tune
+from visionkit.commands import advise, check, compare, copy, describe, listing, pack, probe, run, tune
 from visionkit.commands.trained import evaluate, export, index, page, predict, publish, search, watch
 from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.files import FULL
@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "compare": (compare.main, "put finished runs side by side: table, report.html, comparison.json"),
     "check": (check.main, "read a data set end to end and name what is wrong in it"),
     "advise": (advise.main, "measure a data set: what to freeze, how long to train, is scratch worth a try"),
+    "probe": (probe.main, "score linear classifiers on frozen features of each level, by amount of data"),
     "pack": (pack.main, "read a data set once, and write it for fast random access"),
     "export": (export.main, "write a trained model as one file: onnx, torch or safetensors"),
     "page": (page.main, "write a page on which a browser answers images with a model"),

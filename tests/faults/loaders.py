@@ -71,6 +71,7 @@ NO_LOADERS = {
     "visionkit.compare.resampling.image_scores:write_image_scores": "writes",
     "visionkit.run.previews.embedding:NeighborPreview.__init__": "names where images are written",
     "visionkit.run.advice.vectors:image_vectors": "called by `advise_data`",
+    "visionkit.run.probing.page:write_probe": "writes",
     "visionkit.run.sweep.plan:measure": "calls the recipe's function",
     "visionkit.run.sweep.train_runs:train_runs": "calls the recipe's function",
     "visionkit.run.sweep.train_one:train_one": "calls the recipe's function; writes why there is no result",

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from make_runs import make_run
 
 from visionkit.compare import compare, headline
-from visionkit.compare.evidence import _half_width, _p_value
+from visionkit.compare.evidence import _p_value, half_width
 from visionkit.compare.resampling.bootstrap import percentile_interval
 from visionkit.compare.resampling.image_scores import read_image_scores, write_image_scores
 from visionkit.compare.run_record import read_run
@@ -90,7 +90,7 @@ def test_intervals_of_both_sources_hold_what_they_promise(seeds: int, ratio: flo
     held = 0
     for gap, variance in zip(gaps, rng.chisquare(seeds - 1, count) / (seeds - 1), strict=True):
         error = SeedError(float(variance), seeds - 1)
-        held += abs(gap) <= _half_width(add_errors(error, SeedError(ratio, 199)), error)
+        held += abs(gap) <= half_width(add_errors(error, SeedError(ratio, 199)), error)
     assert held / count > 0.95 - 4 * np.sqrt(0.05 * 0.95 / count)
 
 

@@ -29,7 +29,7 @@ from visionkit.compare.statistics import (
     two_sided_p,
 )
 
-__all__ = ["Evidence", "evidence_of_pairs"]
+__all__ = ["Evidence", "evidence_of_pairs", "half_width"]
 
 MAX_SEEDS = 1000
 _POWER = NormalDist().inv_cdf(0.8)
@@ -162,19 +162,23 @@ def _together(made: Evidence, seeds: SeedError | None, images: SeedError | None)
     if not known:
         return made
     total = known[0] if len(known) == 1 else add_errors(*known)
-    half, p_value = _half_width(total, seeds), max(_p_value(made.mean, each) for each in (total, known[0]))
+    half, p_value = half_width(total, seeds), max(_p_value(made.mean, each) for each in (total, known[0]))
     made = replace(made, low=made.mean - half, high=made.mean + half, p_value=p_value)
     if p_value < 0.05 or not made.mean:
         return made
     return replace(made, needed_seeds=_needed_seeds(made, images), needed_images=_needed_images(made))
 
 
-def _half_width(total: SeedError, seeds: SeedError | None) -> float:
-    """Return half of the 95% interval: that of both sources, and not less than that of the seeds alone.
+def half_width(total: SeedError, seeds: SeedError | None) -> float:
+    """Return half of a 95% interval: that of all sources, and not less than that of the seeds alone.
 
     With two or three seeds their variance is often far too small by chance. The images' part then gives the
     sum many degrees of freedom that it has not: 95% intervals would hold 87% to 93%. With this bound they
     hold 94% to 98%, whatever the ratio of the two (`tests/run/test_evidence.py`).
+
+    Args:
+        total: The errors of all sources, added.
+        seeds: That of the seeds; None with one seed.
     """
     known = [total] if seeds is None else [total, seeds]
     return max(t_quantile(each.freedom) * math.sqrt(each.variance) for each in known)
@@ -192,7 +196,7 @@ def _needed_seeds(made: Evidence, images: SeedError | None) -> int | None:
     for count in range(made.seeds + 1, MAX_SEEDS + 1):
         seeds = SeedError(one_seed / count, count - 1)
         total = seeds if images is None else add_errors(seeds, images)
-        if abs(made.mean) >= _half_width(total, seeds) + _POWER * math.sqrt(total.variance):
+        if abs(made.mean) >= half_width(total, seeds) + _POWER * math.sqrt(total.variance):
             return count
     return None
 

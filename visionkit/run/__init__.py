@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from visionkit.run.previews.detection import BoxPreview, CurveFile
     from visionkit.run.previews.embedding import NeighborPreview
     from visionkit.run.previews.segmentation import MaskPreview
+    from visionkit.run.probing.page import write_probe
+    from visionkit.run.probing.probe import probe
+    from visionkit.run.probing.result import (
+        ProbeCell,
+        ProbeChoice,
+        ProbeDifference,
+        ProbeResult,
+        ProbeScore,
+    )
     from visionkit.run.processes.stop import request_stop
     from visionkit.run.storage.checkpoint import load_checkpoint
     from visionkit.run.sweep.arms import run_recipe
@@ -46,6 +55,11 @@ __all__ = [
     "NeighborPreview",
     "Preemption",
     "Preview",
+    "ProbeCell",
+    "ProbeChoice",
+    "ProbeDifference",
+    "ProbeResult",
+    "ProbeScore",
     "RunConfig",
     "SaveCheckpoints",
     "Search",
@@ -62,11 +76,13 @@ __all__ = [
     "load_checkpoint",
     "parse",
     "parse_range",
+    "probe",
     "request_stop",
     "run_backbones",
     "run_recipe",
     "run_search",
     "setting",
+    "write_probe",
 ]
 
 _HOME = {
@@ -82,6 +98,11 @@ _HOME = {
     "NeighborPreview": "previews.embedding",
     "Preemption": "callbacks.preempt",
     "Preview": "previews.callback",
+    "ProbeCell": "probing.result",
+    "ProbeChoice": "probing.result",
+    "ProbeDifference": "probing.result",
+    "ProbeResult": "probing.result",
+    "ProbeScore": "probing.result",
     "RunConfig": "config",
     "SaveCheckpoints": "callbacks.save_checkpoints",
     "Search": "sweep.search",
@@ -98,11 +119,13 @@ _HOME = {
     "load_checkpoint": "storage.checkpoint",
     "parse": "command_line",
     "parse_range": "sweep.search",
+    "probe": "probing.probe",
     "request_stop": "processes.stop",
     "run_backbones": "sweep.backbone_table",
     "run_recipe": "sweep.arms",
     "run_search": "sweep.search",
     "setting": "config",
+    "write_probe": "probing.page",
 }
 
 

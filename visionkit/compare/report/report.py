@@ -28,7 +28,7 @@ from visionkit.errors import RunError
 from visionkit.files import new_folder, writing
 from visionkit.printable import printable
 
-__all__ = ["write_report"]
+__all__ = ["page_style", "write_report"]
 
 MAX_IMAGE_BYTES = 8 * 2**20
 """Bytes of images in a report, as text; what is more is left out, and the report says how much."""
@@ -53,7 +53,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
     from jinja2 import Environment
 
     problems: list[str] = []
-    template = files("visionkit.compare.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    template = _template()
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     path = Path(folder) / "report.html"
     with writing(folder), new_folder(folder) as part:
@@ -67,6 +67,15 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
         lines = "\n".join(f"  {text}" for text in problems)
         raise RunError(f"{path} is written, but these parts could not be drawn:\n{lines}")
     return path
+
+
+def page_style() -> str:
+    """Return the style of the report as CSS, for other pages of the same look."""
+    return _template().partition("<style>")[2].partition("</style>")[0]
+
+
+def _template() -> str:
+    return files("visionkit.compare.report").joinpath("report.html.j2").read_text(encoding="utf-8")
 
 
 def _attempt(name: str, make: Callable[[], T], problems: list[str]) -> T | None:

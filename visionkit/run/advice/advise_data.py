@@ -19,6 +19,7 @@ from visionkit.errors import DataError
 from visionkit.run.advice.advise import LITTLE, PARITY_IMAGES, Advice, Similarity, advise
 from visionkit.run.advice.similarity import MIN_IMAGES, SIMILAR, MeasuredSimilarity, measure_similarity
 from visionkit.run.advice.vectors import FEATURES, PIXELS, image_vectors
+from visionkit.run.probing.measured import MeasuredCase, nearest_case
 from visionkit.types import Init
 
 __all__ = ["DataAdvice", "advise_data"]
@@ -50,6 +51,7 @@ class DataAdvice:
         advice: The advice.
         doubts: What it is not sure of; empty if nothing is near a limit.
         otherwise: The advice on the other sides of those limits, by what would then be so.
+        probed: The measured probe of levels that is nearest to these data.
         notices: What was left out in reading the data set.
         seconds: How long it took.
     """
@@ -68,6 +70,7 @@ class DataAdvice:
     advice: Advice
     doubts: tuple[str, ...]
     otherwise: dict[str, Advice]
+    probed: MeasuredCase
     notices: tuple[str, ...]
     seconds: float
 
@@ -111,6 +114,7 @@ class DataAdvice:
             + (f" ({agreement})" if measured.shown else f"; rather {measured.similarity} ({agreement})"),
             "",
             str(self.advice),
+            f"- {self.probed}",
             self.command,
             "",
             "how sure: the table is a rule of thumb; " + ("; ".join(self.doubts) or "no limit is near"),
@@ -172,9 +176,10 @@ def advise_data(
     train_groups = len(set(group_names(train, options.group_by))) if options.group_by else None
     advice = advise(images=len(train), num_classes=classes, similarity=measured.similarity)
     doubts, otherwise = _doubts(len(train), train_groups or len(train), classes, measured)
+    probed = nearest_case(len(train) / classes, measured.similarity, measured.errors_removed)
     return DataAdvice(
         str(data), backbone, weights, classes, len(train), train_groups, int(counts.min()), image_size,
-        options.group_by, seed, measured, advice, doubts, otherwise, tuple(map(str, splits.notices)),
+        options.group_by, seed, measured, advice, doubts, otherwise, probed, tuple(map(str, splits.notices)),
         time.monotonic() - start,
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from visionkit.rng import seeded
 from visionkit.tasks.image_spec import ImageSpec
 from visionkit.types import Init, Reader, Sample
 
-__all__ = ["FEATURES", "PIXELS", "image_vectors"]
+__all__ = ["FEATURES", "PIXELS", "image_batches", "image_vectors", "resized"]
 
 FEATURES = ("pretrained", "random", "pixels")
 PIXELS = 16  # side of the images whose pixels are compared
@@ -59,10 +59,10 @@ def image_vectors(
     normalize = Normalize(trained.mean, trained.std)
     parts: dict[str, list[Tensor]] = {name: [] for name in FEATURES}
     labels: list[Tensor] = []
-    for batch in _batches(reader, advance):
-        images = normalize(_resized(batch, image_size)).contiguous(memory_format=torch.channels_last)
+    for batch in image_batches(reader, advance):
+        images = normalize(resized(batch, image_size)).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            made = trained(images), random(images), _resized(batch, PIXELS).flatten(1)
+            made = trained(images), random(images), resized(batch, PIXELS).flatten(1)
         for name, vectors in zip(FEATURES, made, strict=True):
             parts[name].append(unit_rows(vectors, [sample["id"] for sample in batch]))
         labels += [sample["label"] for sample in batch]
@@ -80,7 +80,8 @@ def _encoder(backbone: str, init: Init, image_size: int, seed: int) -> Encoder:
     return encoder.eval().to(memory_format=torch.channels_last)
 
 
-def _batches(reader: Reader, advance: Callable[[], None]) -> Iterator[list[Sample]]:
+def image_batches(reader: Reader, advance: Callable[[], None]) -> Iterator[list[Sample]]:
+    """Yield the samples in batches, in order; `advance` is called after each image."""
     for start in range(0, len(reader), _BATCH):
         batch = []
         for index in range(start, min(start + _BATCH, len(reader))):
@@ -89,7 +90,7 @@ def _batches(reader: Reader, advance: Callable[[], None]) -> Iterator[list[Sampl
         yield batch
 
 
-def _resized(batch: list[Sample], side: int) -> Tensor:
+def resized(batch: list[Sample], side: int) -> Tensor:
     """Return the images `(B, 3, side, side)`, uint8, in the geometry of training's evaluation."""
     transform, rng = classification_eval(side), torch.Generator()
     return torch.stack([transform({"image": sample["image"]}, rng)["image"] for sample in batch])
