@@ -74,8 +74,8 @@ def _draw_cell(
     deepest: float,
 ) -> None:
     x, y = at
-    box = {"xy": (x - 0.48, y - 0.46), "width": 0.96, "height": 0.92, "linewidth": 0.8}
-    style = {"ha": "center", "va": "center"}
+    box: dict[str, Any] = {"xy": (x - 0.48, y - 0.46), "width": 0.96, "height": 0.92, "linewidth": 0.8}
+    style: dict[str, Any] = {"ha": "center", "va": "center"}
     if gap is None:
         axes.add_patch(Rectangle(**box, facecolor="none", edgecolor=MUTED, linestyle=":"))
         axes.text(x, y, _missing(cell, panel[2]), fontsize=SMALL, color=MUTED, **style)
@@ -105,7 +105,7 @@ def _draw_scale(axes: Any, panel: tuple[str, str, float], deepest: float, column
         )  # fmt: skip
         axes.add_patch(box)
     end = f"ahead {100 * deepest:.0f}%"
-    style = {"fontsize": SMALL, "color": MUTED, "va": "top"}
+    style: dict[str, Any] = {"fontsize": SMALL, "color": MUTED, "va": "top"}
     axes.text(center - 4.5 * width, top + 0.2, f"{baseline} {end}", ha="left", **style)
     axes.text(center + 4.5 * width, top + 0.2, f"{arm} {end}", ha="right", **style)
 
