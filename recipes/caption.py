@@ -179,6 +179,7 @@ def words(config: Config) -> Config:
 
 
 VARIANTS = (show_and_tell, show_attend_tell, att2in_scst, words, finetune_cnn)
+PATHS = ("data", "init", "image_folder")  # settings that name a file or a folder
 
 
 def main(config: Config) -> Path:
@@ -196,7 +197,7 @@ def main(config: Config) -> Path:
     for use in uses:
         out = str(Path(config.out) / use) if len(uses) > 1 else config.out
         one = replace(config, vectors=replace(vectors, use=use), out=out)
-        run_recipe(one, train, paths=("data", "init", "image_folder"))
+        run_recipe(one, train, paths=PATHS)
     return Path(config.out)
 
 

@@ -111,6 +111,7 @@ def strong(config: Config) -> Config:
 
 
 VARIANTS = (linear_probe, low_data, strong)
+PATHS = ("data", "init")  # settings that name a file or a folder
 
 
 def main(config: Config) -> Path:
@@ -118,7 +119,7 @@ def main(config: Config) -> Path:
     from visionkit.run import run_recipe
 
     config.out = config.out or "runs/classify"
-    return run_recipe(config, train, paths=("data", "init"))
+    return run_recipe(config, train, paths=PATHS)
 
 
 if __name__ == "__main__":

@@ -160,17 +160,18 @@ def he2019(config: Config) -> Config:
 
 
 VARIANTS = (architecture_matters, he2019, low_data, lsj, small)
+PATHS = ("data", "init")  # settings that name a file or a folder
 
 
 def main(config: Config) -> Path:
     """Run every combination that `config` spans, then compare them; return the folder of it all."""
     from visionkit.run import run_backbones, run_recipe
 
-    config.out, paths = config.out or "runs/detect", ("data", "init")
+    config.out = config.out or "runs/detect"
     if config.backbones:
         one = replace(config, backbones=[])
-        return run_backbones(one, config.backbones, train, paths=paths)
-    return run_recipe(config, train, paths=paths)
+        return run_backbones(one, config.backbones, train, paths=PATHS)
+    return run_recipe(config, train, paths=PATHS)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ def few_shot(config: Config) -> Config:
 
 
 VARIANTS = (few_shot, retrieval, verification)
+PATHS = ("data", "init")  # settings that name a file or a folder
 
 
 def main(config: Config) -> Path:
@@ -121,7 +122,7 @@ def main(config: Config) -> Path:
     from visionkit.run import run_recipe
 
     config.out = config.out or "runs/embed"
-    return run_recipe(config, train, paths=("data", "init"))
+    return run_recipe(config, train, paths=PATHS)
 
 
 if __name__ == "__main__":

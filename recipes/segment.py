@@ -152,17 +152,18 @@ def _published(config: Config) -> None:
 
 
 VARIANTS = (architecture_matters, cityscapes_80k, low_data, voc12aug_20k)
+PATHS = ("data", "init", "classes")  # settings that name a file or a folder
 
 
 def main(config: Config) -> Path:
     """Run every combination that `config` spans, then compare them; return the folder of it all."""
     from visionkit.run import run_backbones, run_recipe
 
-    config.out, paths = config.out or "runs/segment", ("data", "init", "classes")
+    config.out = config.out or "runs/segment"
     if config.backbones:
         one = replace(config, backbones=[])
-        return run_backbones(one, config.backbones, train, paths=paths)
-    return run_recipe(config, train, paths=paths)
+        return run_backbones(one, config.backbones, train, paths=PATHS)
+    return run_recipe(config, train, paths=PATHS)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,19 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from visionkit import __version__
-from visionkit.commands import advise, check, compare, copy, describe, listing, pack, probe, run, tune
+from visionkit.commands import (
+    advise,
+    check,
+    compare,
+    copy,
+    describe,
+    listing,
+    pack,
+    probe,
+    run,
+    transfer_map,
+    tune,
+)
 from visionkit.commands.trained import evaluate, export, index, page, predict, publish, search, watch
 from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.files import FULL
@@ -25,6 +37,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "cp": (copy.main, "copy a recipe into a file of your own"),
     "run": (run.main, "run a recipe, with its own flags"),
     "compare": (compare.main, "put finished runs side by side: table, report.html, comparison.json"),
+    "map": (transfer_map.main, "compare over many backbones and data sets: one array of runs, one page"),
     "check": (check.main, "read a data set end to end and name what is wrong in it"),
     "advise": (advise.main, "measure a data set: what to freeze, how long to train, is scratch worth a try"),
     "probe": (probe.main, "score linear classifiers on frozen features of each level, by amount of data"),

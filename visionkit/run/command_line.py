@@ -18,7 +18,7 @@ from visionkit.run.config import DefaultList, RunConfig, to_dict
 from visionkit.run.refusals import explain_refusal
 from visionkit.run.usage import format_usage
 
-__all__ = ["flag_names", "parse", "read_config"]
+__all__ = ["flag_names", "from_settings", "parse", "read_config", "read_mapping", "setting_names"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
@@ -97,7 +97,7 @@ def _check_given(config: type[ConfigT], args: Sequence[str]) -> None:
 
 def flag_names(config: type) -> list[str]:
     """Return every flag of a config dataclass, nested ones dotted, `--config` and `--variant`."""
-    return [f"--{name}" for name in _keys(config)] + ["--config", "--variant"]
+    return [f"--{name}" for name in setting_names(config)] + ["--config", "--variant"]
 
 
 def read_config(config: type[ConfigT], path: str | Path) -> ConfigT:
@@ -109,13 +109,36 @@ def read_config(config: type[ConfigT], path: str | Path) -> ConfigT:
     return _parse_typed(config, [f"--config={path}"], {})
 
 
-def _keys(config: type, prefix: str = "") -> list[str]:
+def from_settings(
+    config: type[ConfigT],
+    settings: dict[str, Any],
+    *,
+    variant: str = "",
+    variants: Sequence[Callable[[ConfigT], ConfigT]] = (),
+) -> ConfigT:
+    """Return `config` filled from a variant and from settings as YAML has them; the latter win.
+
+    Args:
+        config: The recipe's dataclass.
+        settings: Values by name, nested ones as mappings.
+        variant: The name of one of `variants`.
+        variants: The recipe's named settings.
+
+    Raises:
+        InputError: There is no such variant, or a value is not valid.
+    """
+    base = _vary(config, variant, {item.__name__: item for item in variants}) if variant else {}
+    return _parse_typed(config, [], _merge(base, settings))
+
+
+def setting_names(config: type, prefix: str = "") -> list[str]:
+    """Return every setting of a config dataclass, nested ones dotted."""
     names = []
     for item in dataclasses.fields(config):
         nested = _nested(item)
         names.append(prefix + item.name)
         if nested is not None:
-            names += _keys(nested, f"{prefix}{item.name}.")
+            names += setting_names(nested, f"{prefix}{item.name}.")
     return names
 
 
@@ -235,10 +258,19 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read_yaml(config: type, path: str) -> dict[str, Any]:
+def read_mapping(path: str | Path, *, what: str = "--config") -> dict[Any, Any]:
+    """Return what a YAML file of settings holds.
+
+    Args:
+        path: The file.
+        what: What names it, for errors.
+
+    Raises:
+        InputError: It cannot be read, or holds no mapping.
+    """
     file = Path(path)
-    if not path or not file.is_file():
-        raise InputError(f"Expected --config to name a YAML file, but there is none at {path!r}.")
+    if not str(path) or not file.is_file():
+        raise InputError(f"Expected {what} to name a YAML file, but there is none at {str(path)!r}.")
     if file.stat().st_size > 1_000_000:
         raise InputError(f"{file}: a config of more than 1 MB is not read.")
     try:
@@ -247,7 +279,12 @@ def _read_yaml(config: type, path: str) -> dict[str, Any]:
         raise InputError(f"{file}: not a YAML file: {error}") from error
     if not isinstance(loaded, dict):
         raise InputError(f"{file}: {expected('the file', 'a mapping of settings', type(loaded).__name__)}")
-    _check_keys(loaded, set(_keys(config)), file)
+    return loaded
+
+
+def _read_yaml(config: type, path: str) -> dict[str, Any]:
+    loaded = read_mapping(path)
+    _check_keys(loaded, set(setting_names(config)), Path(path))
     return loaded
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +14,7 @@ from visionkit.compare.comparison import Comparison, arm_name
 from visionkit.compare.report.figure_table import FIGURES
 from visionkit.compare.report.first_screen import tiles
 from visionkit.compare.report.held_equal import differing_sentences, equal_sentences
+from visionkit.compare.report.pages import render
 from visionkit.compare.report.plot_style import WIDTH, to_svg
 from visionkit.compare.report.report_data import ReportData, one_run_each
 from visionkit.compare.report.sections import Panel, ReportFigure, embed
@@ -26,9 +25,8 @@ from visionkit.compare.summary import WEIGHTS_NOTE, fraction_title, headline, me
 from visionkit.config import flatten
 from visionkit.errors import RunError
 from visionkit.files import new_folder, writing
-from visionkit.printable import printable
 
-__all__ = ["page_style", "write_report"]
+__all__ = ["write_report"]
 
 MAX_IMAGE_BYTES = 8 * 2**20
 """Bytes of images in a report, as text; what is more is left out, and the report says how much."""
@@ -50,32 +48,17 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
         RunError: A figure could not be drawn: the rest is written, and the report names the figure. Or the
             folder cannot be written: nothing is.
     """
-    from jinja2 import Environment
-
     problems: list[str] = []
-    template = _template()
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     path = Path(folder) / "report.html"
     with writing(folder), new_folder(folder) as part:
         content = _content(comparison, part / "figures", problems)
         table = json.dumps(comparison.to_dict() | {"problems": problems}, indent=1, allow_nan=False)
         (part / "comparison.json").write_text(table + "\n", encoding="utf-8")
-        text = environment.from_string(template).render(**content)
-        text = printable(text.replace(f"{Path.home()}{os.sep}", f"~{os.sep}"))
-        (part / "report.html").write_text(text, encoding="utf-8")
+        (part / "report.html").write_text(render("report.html.j2", content), encoding="utf-8")
     if problems:
         lines = "\n".join(f"  {text}" for text in problems)
         raise RunError(f"{path} is written, but these parts could not be drawn:\n{lines}")
     return path
-
-
-def page_style() -> str:
-    """Return the style of the report as CSS, for other pages of the same look."""
-    return _template().partition("<style>")[2].partition("</style>")[0]
-
-
-def _template() -> str:
-    return files("visionkit.compare.report").joinpath("report.html.j2").read_text(encoding="utf-8")
 
 
 def _attempt(name: str, make: Callable[[], T], problems: list[str]) -> T | None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from visionkit import __version__
+from visionkit.compare.report.pages import render
 from visionkit.compare.report.plot_style import to_svg
-from visionkit.compare.report.report import page_style
 from visionkit.files import finite, to_plain, write_text, writing
-from visionkit.printable import printable
 from visionkit.run.probing.figure import level_figure
 from visionkit.run.probing.result import ProbeResult, difference_rows, level_rows
 
@@ -32,16 +30,13 @@ def write_probe(result: ProbeResult, folder: str | Path, *, command: str = "") -
     Raises:
         RunError: The folder cannot be written.
     """
-    from jinja2 import Environment
-
-    template = files("visionkit.run.probing").joinpath("probe.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     path = Path(folder) / "probe.html"
     with writing(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = environment.from_string(template).render(**_content(result, path.parent, command))
+        content = _content(result, path.parent, command)
+        text = render("probe.html.j2", content, package="visionkit.run.probing")
         write_text(path.with_suffix(".json"), json.dumps(to_plain(result, finite), indent=1) + "\n")
-        write_text(path, printable(text))
+        write_text(path, text)
     return path
 
 
@@ -49,7 +44,6 @@ def _content(result: ProbeResult, folder: Path, command: str) -> dict[str, Any]:
     backbones = list(dict.fromkeys(name for name, init in result.arms if init))
     return {
         "title": f"Levels of {', '.join(backbones)} on {Path(result.data).name}",
-        "style": page_style(),
         "result": result,
         "answers": result.answers,
         "figures": [

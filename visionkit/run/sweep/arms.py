@@ -16,7 +16,7 @@ from visionkit.run.processes.stop import first_speaks
 from visionkit.run.requests import requests
 from visionkit.run.sweep.runs import each_run
 
-__all__ = ["run_recipe"]
+__all__ = ["check_paths", "run_recipe"]
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 # What these settings may be instead of a path.
@@ -47,7 +47,7 @@ def run_recipe(
     runs = list(each_run(config))
     if config.budget:
         parse_duration(config.budget)
-    _check_paths(config, paths)  # before the long imports, and before a folder is made
+    check_paths(config, paths)  # before the long imports, and before a folder is made
     if first_speaks():
         _print(_describe(config, len(runs)))
     from visionkit.run.processes.lifetime import die_with_launcher
@@ -84,8 +84,12 @@ def run_recipe(
     return out
 
 
-def _check_paths(config: RunConfig, paths: Sequence[str]) -> None:
+def check_paths(config: RunConfig, paths: Sequence[str]) -> None:
     """Refuse paths that do not exist.
+
+    Args:
+        config: The settings.
+        paths: The names of those that name a file or a folder.
 
     Raises:
         InputError: A path does not exist, or `out` lies below a file.
