@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -17,6 +19,9 @@ from visionkit.errors import InputError, expected, unknown_name
 from visionkit.run.config import DefaultList, RunConfig, to_dict
 from visionkit.run.refusals import explain_refusal
 from visionkit.run.usage import format_usage
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["flag_names", "from_settings", "parse", "read_config", "read_mapping", "setting_names"]
 
@@ -128,7 +133,7 @@ def from_settings(
         InputError: There is no such variant, or a value is not valid.
     """
     base = _vary(config, variant, {item.__name__: item for item in variants}) if variant else {}
-    return _parse_typed(config, [], _merge(base, settings))
+    return _parse_typed(config, [], _merge(base, settings), named=settings)
 
 
 def setting_names(config: type, prefix: str = "") -> list[str]:
@@ -206,15 +211,16 @@ def _vary(
     return to_dict(variants[name](config()))
 
 
-def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, Any]) -> ConfigT:
-    from jsonargparse import ArgumentError, ArgumentParser, Namespace
+def _parse_typed(
+    config: type[ConfigT], args: list[str], base_values: dict[str, Any], *, named: Iterable[str] = ()
+) -> ConfigT:
+    from jsonargparse import ArgumentError, Namespace
 
     _check_types(config)
-    parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
-    parser.add_class_arguments(config, fail_untyped=False)
+    parser = _parser(config)
     given: dict[str, Any] = dict(base_values)
     flags: list[str] = []
-    named: set[str] = set()
+    named = set(named)
     pending = list(args)
     while pending:
         arg = pending.pop(0)
@@ -226,7 +232,7 @@ def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, 
             flags.append(arg)
             named.add(arg.removeprefix("--").partition("=")[0])
     try:
-        base: Namespace = parser.parse_object(given) if given else parser.get_defaults()
+        base: Namespace = copy.deepcopy(parser.parse_object(given) if given else parser.get_defaults())
         made = parser.instantiate(parser.parse_args(flags, namespace=base))
     except (ArgumentError, TypeError, KeyError) as error:
         raise explain_refusal(config, error) from error
@@ -236,6 +242,16 @@ def _parse_typed(config: type[ConfigT], args: list[str], base_values: dict[str, 
             setattr(typed, name, default)
     check_limits(typed, prefix="--")
     return typed
+
+
+@cache
+def _parser(config: type) -> ArgumentParser:
+    """Return the parser of a config: making one takes longer than parsing, and a search parses often."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
+    parser.add_class_arguments(config, fail_untyped=False)
+    return parser
 
 
 def _check_types(config: type) -> None:
