@@ -24,6 +24,7 @@ PACKAGES = {
     "tasks": "Tasks",
     "run": "Runs",
     "predict": "Predictions",
+    "interpret": "What a network does",
     "compare": "Comparisons of finished runs",
 }
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from visionkit import __version__
 from visionkit.commands import advise, check, compare, copy, describe, listing, pack, run, tune
+from visionkit.commands.inspecting import verb as inspecting
 from visionkit.commands.trained import evaluate, export, page, predict, publish, watch
 from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.files import FULL
@@ -34,6 +35,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "publish": (publish.main, "write a trained task into a folder to be shared, with a model card"),
     "predict": (predict.main, "predict on images, and write drawings, a contact sheet and data files"),
     "evaluate": (evaluate.main, "score a trained model on its own data, or on other data of its kind"),
+    "inspect": (inspecting.main, "see what a network computes and has learnt: layers, filters, maps, dreams"),
     "tune": (tune.main, "run a command with the CPU's memory allocator set for training"),
 }
 
