@@ -29,7 +29,10 @@ def build(name: str) -> nn.Module:
 
 
 def open_every_path(network: nn.Module) -> nn.Module:
-    """Make every weight positive and every activation the identity, in float64: no gradient is lost."""
+    """Make every weight positive, every activation and layer norm the identity, in float64.
+
+    So no gradient is lost: channels that are all alike are nothing to a layer norm.
+    """
     activations = ("relu", "silu", "gelu", "swish", "sigmoid", "act", "mish", "tanh")
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
@@ -37,7 +40,9 @@ def open_every_path(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.MaxPool2d):
                 pads = {"padding": child.padding, "ceil_mode": child.ceil_mode}
                 setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, **pads))
-            elif any(word in kind for word in activations) and not list(child.parameters()):
+            elif "layernorm" in kind or (
+                any(word in kind for word in activations) and not list(child.parameters())
+            ):
                 setattr(module, name, nn.Identity())
     for name, parameter in network.named_parameters():
         parameter.data = torch.full_like(

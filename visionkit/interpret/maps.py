@@ -87,7 +87,9 @@ class MapListener:
         return None
 
     def reduction(self, height: int, width: int) -> int:
-        """Return the side of the image divided by that of a map, rounded; 0 if the map is not aligned.
+        """Return the side of the image divided by that of a map; 0 if the map is not aligned.
+
+        Of the integers that explain both sides within a position, a power of two comes first.
 
         Args:
             height: Of the map.
@@ -95,11 +97,15 @@ class MapListener:
         """
         if height < 1 or width < 1 or height > self.size[0]:
             return 0
-        reduction = round(self.size[0] / height)
+        nearest_one = round(self.size[0] / height)
+        candidates = [each for each in (nearest_one, nearest_one + 1, nearest_one - 1) if each > 0]
         # Padding rounds up, unpadded convolutions round down.
-        down = abs(height - self.size[0] / reduction) < 1.01
-        across = abs(width - self.size[1] / reduction) < 1.01
-        return reduction if down and across else 0
+        fitting = [
+            each
+            for each in candidates
+            if max(abs(height - self.size[0] / each), abs(width - self.size[1] / each)) < 1.01
+        ]
+        return next((each for each in fitting if each & (each - 1) == 0), fitting[0] if fitting else 0)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def output_size(
             f"Expected a filter that fits, but ({padded} - {span}) / {stride} + 1 = "
             f"{(padded - span) / stride + 1:.2f} is no integer: with stride {stride} a filter of {span} does "
             f"not end at the border of {padded} pixels. Take another stride or padding; with "
-            f"rounding='floor' the last {rest} are left out, as torch's layers do."
+            f"rounding='floor' the rest ({rest}) is left out, as torch's layers do."
         )
     if rest and rounding == "ceil" and (steps + 1) * stride < size + begin:  # torch's: it must begin inside
         steps += 1

@@ -53,8 +53,9 @@ def measure_field(
 ) -> MeasuredField:
     """Measure what a position of a layer's map sees: Luo et al., arXiv 1701.04128.
 
-    The sum over the channels at that position is differentiated with respect to the images; absolute values
-    are summed over the channels of the image and averaged over the images.
+    A weighted sum over the channels at that position, of fixed weights near one, is differentiated with
+    respect to the images; absolute values are summed over the channels of the image and averaged over the
+    images.
 
     Args:
         network: Any network, which is left in evaluation mode.
@@ -79,7 +80,9 @@ def measure_field(
     row, column = position or (height // 2, width // 2)
     if not (0 <= row < height and 0 <= column < width):
         raise InputError(expected("position", f"within the map of {height}x{width}", position))
-    gradient = torch.autograd.grad(maps[:, :, row, column].sum(), inputs)[0]
+    # Not a plain sum: that of a layer norm's channels is the same for every image.
+    weights = torch.rand(maps.shape[1], generator=torch.Generator().manual_seed(0)).to(maps) + 0.5
+    gradient = torch.autograd.grad((maps[:, :, row, column] * weights).sum(), inputs)[0]
     return MeasuredField(name, (row, column), gradient.abs().sum(1).mean(0))
 
 

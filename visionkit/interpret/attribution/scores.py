@@ -47,8 +47,7 @@ def class_score(subject: Subject, inputs: Tensor, *, target: int | str | None = 
     if head is None or subject.kind not in ("", "Classifier"):
         raise InputError(
             f"{subject.name!r} has no classes: {subject.kind or 'its backbone'} has no linear classifier. "
-            "Take a run "
-            "of a classifier, or attribute a map's mean (layer and channel)."
+            "Take a run of a classifier, or another backbone."
         )
 
     def logits(images: Tensor) -> Tensor:

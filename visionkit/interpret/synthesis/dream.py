@@ -48,7 +48,7 @@ def dream(
         channel: The channel; all if not given.
         guide: An image `(C, h, w)` in [0, 1] whose features are strengthened where they are alike (the maps'
             products with the guide's, the best at each position), in place of the layer's own.
-        octaves: Sizes.
+        octaves: Sizes at most; those below 48 pixels, or at which the layer has no map, are left out.
         octave_scale: Ratio of one size to the next.
         steps: Of each size.
         rate: Change of the image by one step, in units of its range, on average.
@@ -73,6 +73,7 @@ def dream(
     name = layer_names(subject, [layer], subject.inputs(image))[0]
     objective = _objective(subject, name, channel, guide)
     sizes = [subject.allowed_size(*size) for size in _sizes(image, octaves, octave_scale)]
+    sizes = [size for size in sizes[:-1] if _has_map(subject, image, name, size)] + sizes[-1:]
     detail = torch.zeros(1, image.shape[0], *sizes[0])
     for size in sizes:
         base = _resized(image[None], size)
@@ -99,6 +100,14 @@ def _step(
     gradient = torch.autograd.grad(objective(subject.inputs(shifted[0])), shifted)[0]
     change = rate * gradient / gradient.abs().mean().clamp_min(1e-12)
     return (shifted.detach() + change).roll((-down, -across), (2, 3)).clamp(0, 1)
+
+
+def _has_map(subject: Subject, image: Tensor, name: str, size: tuple[int, int]) -> bool:
+    try:
+        maps_of(subject, subject.inputs(_resized(image[None], size)[0]), [name])
+    except InputError:
+        return False
+    return True
 
 
 def _objective(
