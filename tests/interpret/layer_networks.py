@@ -17,7 +17,7 @@ MORE = (
     "timm/test_convnext", "timm/cs3darknet_focus_s", "timm/cspnext_tiny", "timm/dla46x_c", "timm/dpn48b",
     "timm/fasternet_t0", "timm/hgnetv2_b0", "timm/inception_next_atto", "timm/res2net50_26w_4s",
     "timm/resnetv2_18", "timm/res2next50", "timm/starnet_s050", "timm/test_mambaout", "timm/repghostnet_050",
-    "timm/xception41p", "timm/vgg11", "timm/legacy_xception", "timm/pnasnet5large", "timm/convmixer_768_32",
+    "timm/xception41p", "timm/vgg11", "timm/legacy_xception", "timm/convmixer_768_32",
 )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def check_fields(name: str, side: int, rows: int = 5) -> int:
                 # a filter with a stride may leave out the last pixels of the image
                 left_out = last - seen[1] if last == side else 0
                 assert seen == (first, last - left_out), (row.name, position)
-                assert left_out <= 4
+                assert left_out < 7  # the largest stride of a first layer: ConvMixer's patches
     return len(chosen)
 
 
@@ -158,7 +158,7 @@ def test_the_effective_field_is_smaller_than_the_whole():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
 def test_receptive_fields_of_more_networks(name):
-    assert check_fields(name, 160 if "nasnet" not in name else 331) == 5
+    assert check_fields(name, 160) == 5
 
 
 @pytest.mark.slow
