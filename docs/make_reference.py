@@ -25,6 +25,7 @@ PACKAGES = {
     "run": "Runs",
     "predict": "Predictions",
     "retrieval": "Search of images",
+    "interpret": "What a network does",
     "compare": "Comparisons of finished runs",
 }
 

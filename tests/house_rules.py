@@ -21,7 +21,7 @@ LAYERS = (
     ("errors", "printable"), ("files", "rng", "distributed", "compat"),
     ("types", "config", "task_config", "pixels", "notices"), ("text", "drawing"), ("backbones",), ("nn",),
     ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",), ("run",),
-    ("predict",), ("retrieval",), ("watch",), ("commands",), ("cli",),
+    ("predict",), ("retrieval",), ("interpret",), ("watch",), ("commands",), ("cli",),
 )  # fmt: skip
 # What a layer may not import although it stands earlier.
 APART = {"data": {"backbones", "nn"}, "metrics": {"backbones", "nn", "data"}}

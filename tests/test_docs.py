@@ -288,6 +288,7 @@ def known_flags() -> dict[str, set[str]]:
     asked = {f"recipes/{name}.py": ["run", name, "--help=all"] for name in list_recipes()}
     # `run` and `tune` take the flags of another program.
     asked |= {verb: [verb, "--help"] for verb in cli.VERBS if verb not in ("run", "tune")}
+    asked["inspect"] = ["inspect", "--help=all"]
     code = """if True:
         import contextlib, json, sys
         from visionkit import cli

@@ -24,6 +24,7 @@ from visionkit.commands import (
     transfer_map,
     tune,
 )
+from visionkit.commands.inspecting import verb as inspecting
 from visionkit.commands.trained import evaluate, export, index, page, predict, publish, search, watch
 from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.files import FULL
@@ -50,6 +51,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "index": (index.main, "give every image of a data set a vector, to be searched"),
     "search": (search.main, "find the images of an index that are nearest to some images"),
     "evaluate": (evaluate.main, "score a trained model on its own data, or on other data of its kind"),
+    "inspect": (inspecting.main, "see what a network computes and has learnt: layers, filters, maps, dreams"),
     "tune": (tune.main, "run a command with the CPU's memory allocator set for training"),
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import torch
+import torch.utils._python_dispatch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchNormBase",
+    "DispatchMode",
     "InstanceNormBase",
     "batches_started",
     "cpu_computes_bf16",
@@ -49,6 +51,9 @@ _Module = TypeVar("_Module", bound=nn.Module)
 # The base of all batch norms of torch and timm, SyncBatchNorm included; it has no public name.
 # https://github.com/pytorch/pytorch/blob/main/torch/nn/modules/batchnorm.py
 BatchNormBase: TypeAlias = torch.nn.modules.batchnorm._BatchNorm
+# What sees every operation of torch in a `with` block; its module has no public name.
+# https://github.com/pytorch/pytorch/blob/main/torch/utils/_python_dispatch.py
+DispatchMode: TypeAlias = torch.utils._python_dispatch.TorchDispatchMode
 # The base of all instance norms, likewise.
 # https://github.com/pytorch/pytorch/blob/main/torch/nn/modules/instancenorm.py
 InstanceNormBase: TypeAlias = torch.nn.modules.instancenorm._InstanceNorm

@@ -61,7 +61,7 @@ def test_help_is_short_and_imports_little(root) -> None:
 
 
 def test_as_many_helps_as_verbs_and_recipes() -> None:
-    assert len(HELP) == 1 + 15 + len(list_recipes())
+    assert len(HELP) == 1 + 16 + len(list_recipes())
     assert {"classify", "compare"} <= set(list_recipes())
 
 

@@ -79,6 +79,7 @@ class StagedNetwork(nn.Module):
         self.made_by: dict[str, Any] = {}
         self.mean, self.std, self.weights = mean, std, weights
         self.fixed_size: Size | None = model_info.fixed_size
+        self.size_divisor: int = model_info.size_divisor
         self._model_info = model_info
         self._stage_maps = stage_maps
         self._stages: list[Stage] | None = None

@@ -1,0 +1,227 @@
+"""The scores that are attributed to pixels: one value an image, with a gradient.
+
+Of a classifier a class, of a segmenter the area of a class, of a detector a box, of a captioner a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from visionkit.errors import InputError, expected, unknown_name
+from visionkit.interpret.subject import Subject
+from visionkit.tasks.captioning.generate import generate
+
+__all__ = ["Score", "box_score", "class_score", "mask_score", "scores_of", "word_scores"]
+
+
+class Score(NamedTuple):
+    """A value of each image, and what it is called.
+
+    Args:
+        name: Class, box or word.
+        of: Normalised images `(B, C, H, W)` to values `(B,)`: logits, or log-probabilities of words.
+        probability: The same as probabilities, for curves.
+    """
+
+    name: str
+    of: Callable[[Tensor], Tensor]
+    probability: Callable[[Tensor], Tensor]
+
+
+def class_score(subject: Subject, inputs: Tensor, *, target: int | str | None = None) -> Score:
+    """Return the score of a class of a classifier, or of a backbone with its pretrained classifier.
+
+    Args:
+        subject: A classifier's run, or a backbone.
+        inputs: One normalised image `(1, C, H, W)`.
+        target: The class, by index or name; the likeliest if not given.
+
+    Raises:
+        InputError: There is no classifier, or no such class.
+    """
+    head = subject.head if subject.task is None else getattr(subject.task, "head", None)
+    if head is None or subject.kind not in ("", "Classifier"):
+        raise InputError(
+            f"{subject.name!r} has no classes: {subject.kind or 'its backbone'} has no linear classifier. "
+            "Take a run of a classifier, or another backbone."
+        )
+
+    def logits(images: Tensor) -> Tensor:
+        values: Tensor = head(subject.network(images))
+        return values
+
+    with torch.no_grad():
+        values = logits(inputs)[0]
+    index = (
+        _class_index(target, subject.class_names, len(values)) if target is not None else int(values.argmax())
+    )
+    multiple = getattr(subject.task, "target", "single") != "single"
+
+    def probability(images: Tensor) -> Tensor:
+        outputs = logits(images)
+        return outputs.sigmoid()[:, index] if multiple else outputs.softmax(1)[:, index]
+
+    return Score(_class_name(subject, index), lambda images: logits(images)[:, index], probability)
+
+
+def mask_score(subject: Subject, inputs: Tensor, *, target: int | str) -> Score:
+    """Return the sum of a segmenter's logits of a class over the pixels that it gives to that class.
+
+    Vinogradova et al.: Towards Interpretable Semantic Segmentation via Gradient-weighted CAM, arXiv
+    2002.11434.
+
+    Args:
+        subject: A segmenter's run.
+        inputs: One normalised image `(1, C, H, W)`.
+        target: The class.
+
+    Raises:
+        InputError: There is no such class, or no pixel is given to it.
+    """
+    task = subject.task
+
+    def logits(images: Tensor) -> Tensor:
+        values: Tensor = task.decoder(subject.network(images))
+        return values
+
+    with torch.no_grad():
+        values = logits(inputs)[0]
+    index = _class_index(target, subject.class_names, len(values))
+    area = values.argmax(0) == index if len(values) > 1 else values[0] > 0
+    if not area.any():
+        raise InputError(f"No pixel is given to class {_class_name(subject, index)!r}. Take another class.")
+
+    def probability(images: Tensor) -> Tensor:
+        return logits(images).softmax(1)[:, index][:, area].mean(1)
+
+    return Score(_class_name(subject, index), lambda x: logits(x)[:, index][:, area].sum(1), probability)
+
+
+def box_score(subject: Subject, *, box: Tensor, label: int) -> Score:
+    """Return a detector's logit of a class for the region of a box.
+
+    Args:
+        subject: A detector's run.
+        box: `(4,)` xyxy, in pixels of the normalised images.
+        label: The class.
+    """
+    model = subject.task.model
+
+    def logits(images: Tensor) -> Tensor:
+        regions = model.heads.box_roi_pool(model.source(images), [box[None]] * len(images))
+        values: Tensor = model.heads.box_head(regions)[0]  # (B, classes + 1), the background first
+        return values
+
+    return Score(
+        _class_name(subject, label),
+        lambda images: logits(images)[:, label + 1],
+        lambda images: logits(images).softmax(1)[:, label + 1],
+    )
+
+
+def word_scores(subject: Subject, inputs: Tensor) -> list[Score]:
+    """Return the log-probability of each word of a captioner's sentence, given the words before it.
+
+    Args:
+        subject: A captioner's run.
+        inputs: One normalised image `(1, C, H, W)`.
+    """
+    task = subject.task
+    with torch.no_grad():
+        grid = task.grid(subject.network(inputs))[0]
+        decoded = generate(task.decoder, grid, task.special_tokens, task.decoding).tokens[0, 0].tolist()
+    vocabulary = task.vocabulary
+    words = decoded[: decoded.index(vocabulary.eos)] if vocabulary.eos in decoded else decoded
+    tokens = torch.tensor([[vocabulary.bos, *words, vocabulary.eos]])
+
+    def log_probabilities(images: Tensor) -> Tensor:
+        rows = []
+        for image in images:  # words of several sentences would come without padding, one after the other
+            output = task.decoder(task.grid(subject.network(image[None]))[0], tokens)
+            rows.append(output.logits.log_softmax(1).gather(1, output.targets[:, None])[:, 0])
+        return torch.stack(rows)
+
+    def word(position: int) -> Score:
+        return Score(
+            " ".join(vocabulary.decode([words[position]])),
+            lambda x: log_probabilities(x)[:, position],
+            lambda x: log_probabilities(x)[:, position].exp(),
+        )
+
+    return [word(position) for position in range(len(words))]
+
+
+def scores_of(
+    subject: Subject,
+    inputs: Tensor,
+    *,
+    target: int | str | None = None,
+    limit: int = 4,
+    min_score: float = 0.5,
+) -> list[Score]:
+    """Return what there is to attribute: the likeliest class, the largest areas, boxes, or words.
+
+    Args:
+        subject: A backbone, or a run of any task.
+        inputs: One normalised image `(1, C, H, W)`.
+        target: A class; of a detector, boxes of that class alone.
+        limit: At most as many.
+        min_score: Of a detector's boxes.
+
+    Raises:
+        InputError: There is no such class, or nothing is predicted.
+    """
+    if subject.kind == "Segmenter":
+        if target is not None:
+            return [mask_score(subject, inputs, target=target)]
+        with torch.no_grad():
+            counts = subject.task.decoder(subject.network(inputs))[0].argmax(0).flatten().bincount()
+        return [
+            mask_score(subject, inputs, target=int(i))
+            for i in counts.argsort(descending=True)[:limit]
+            if counts[i]
+        ]
+    if subject.kind == "Detector":
+        return _boxes(subject, inputs, target, limit, min_score)
+    if subject.kind == "Captioner":
+        words = word_scores(subject, inputs)
+        if not words:
+            raise InputError("The sentence of this image has no word. Take another image.")
+        return words
+    return [class_score(subject, inputs, target=target)]
+
+
+def _boxes(
+    subject: Subject, inputs: Tensor, target: int | str | None, limit: int, min_score: float
+) -> list[Score]:
+    model = subject.task.model
+    with torch.no_grad():
+        detections = model(inputs, [(inputs.shape[-2], inputs.shape[-1])])[0][0]
+    chosen = detections["scores"] >= min_score
+    if target is not None:
+        chosen &= detections["labels"] == _class_index(target, subject.class_names, model.num_classes)
+    boxes, labels = detections["boxes"][chosen][:limit], detections["labels"][chosen][:limit]
+    if not len(boxes):
+        raise InputError(
+            f"No box has a score of {min_score:g} or more. Lower min_score, or take another image."
+        )
+    return [box_score(subject, box=box, label=int(label)) for box, label in zip(boxes, labels)]
+
+
+def _class_index(target: int | str, names: Sequence[str], count: int) -> int:
+    if isinstance(target, str) and not target.isdigit():
+        if target not in names:
+            raise unknown_name("class", target, names, hint="A number serves, too.")
+        return list(names).index(target)
+    if not 0 <= int(target) < count:
+        raise InputError(expected("the class", f"0 to {count - 1}", target))
+    return int(target)
+
+
+def _class_name(subject: Subject, index: int) -> str:
+    names: Any = subject.class_names
+    return str(names[index]) if index < len(names) else f"class {index}"

@@ -1,0 +1,187 @@
+"""Style transfer: the content of one image with the style of another.
+
+Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016. Colours: Gatys et
+al.: Controlling Perceptual Factors in Neural Style Transfer, CVPR 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from visionkit.errors import InputError, expected, unknown_name
+from visionkit.interpret.subject import Subject
+from visionkit.interpret.synthesis.colors import luminance, match_colors, match_luminance, with_colors
+from visionkit.interpret.synthesis.maps_of import default_layers, layer_names, maps_of
+
+__all__ = ["Colors", "StyleResult", "gram", "transfer_style"]
+
+Colors = Literal["style", "histogram", "luminance"]
+"""Whose colours: the style's; the content's, by mean and covariance, or by a transfer of luminance."""
+
+
+@dataclass
+class StyleResult:
+    """The image, and the losses on the way to it.
+
+    Args:
+        image: `(3, H, W)` in [0, 1].
+        content: Content loss before the first step and after each.
+        style: Style loss (of Gram matrices), likewise.
+        layers: The layers of the style.
+        content_layer: The layer of the content.
+    """
+
+    image: Tensor
+    content: list[float] = field(default_factory=list)
+    style: list[float] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
+    content_layer: str = ""
+
+
+def gram(maps: Tensor) -> Tensor:
+    """Return the Gram matrix `(C, C)` of maps `(1, C, h, w)`: products of channels, over positions."""
+    flat = maps[0].flatten(1)
+    return flat @ flat.T / flat.shape[1]
+
+
+def transfer_style(
+    subject: Subject,
+    content: Tensor,
+    style: Tensor,
+    *,
+    layers: Sequence[str | int] = (),
+    layer_weights: Sequence[float] = (),
+    content_layer: str | int = "",
+    content_weight: float = 1.0,
+    style_weight: float = 1e3,
+    smooth_weight: float = 1e-2,
+    steps: int = 100,
+    start: Literal["content", "noise"] = "content",
+    colors: Colors = "style",
+    seed: int = 0,
+    progress: Callable[[], object] | None = None,
+) -> StyleResult:
+    """Return the content of one image in the style of another, by L-BFGS on the pixels.
+
+    Each layer's losses are divided by what the style's Gram matrices, and the content's maps, amount to
+    themselves, so that weights mean the same in any network.
+
+    Args:
+        subject: A backbone, or a run.
+        content: `(3, H, W)` in [0, 1], of the size of the result.
+        style: `(3, h, w)` in [0, 1].
+        layers: Of the style, as for `resolve_layer`; the last of each reduction up to 16 if not given.
+        layer_weights: One for each layer; equal if not given.
+        content_layer: Of the content; the last but one of the style's layers if not given.
+        content_weight: Of the content loss.
+        style_weight: Of the style loss.
+        smooth_weight: Of the total variation.
+        steps: Iterations of L-BFGS.
+        start: "content", or "noise".
+        colors: Whose.
+        seed: Of the noise.
+        progress: Called after each step.
+
+    Raises:
+        InputError: There is no such layer, a number is out of its range, or the network's size is fixed and
+        the
+            images have another.
+    """
+    if colors not in get_args(Colors):
+        raise unknown_name("colors", colors, get_args(Colors))
+    if start not in ("content", "noise"):
+        raise unknown_name("start", start, ("content", "noise"))
+    if steps < 1 or min(content_weight, style_weight, smooth_weight) < 0:
+        raise InputError("Expected at least one step, and weights of at least 0.")
+    inputs = subject.inputs(content)
+    names = layer_names(subject, layers, inputs) if layers else default_layers(subject, inputs)
+    if layer_weights and len(layer_weights) != len(names):
+        raise InputError(
+            expected("layer_weights", f"one for each of {len(names)} layers", len(layer_weights))
+        )
+    own = [content_layer] if content_layer != "" else names[-2:][:1]
+    losses = _Losses(subject, names, layer_names(subject, own, inputs)[0], layer_weights)
+    painted, shown = style, content
+    if colors == "histogram":
+        painted = match_colors(style, content)
+    elif colors == "luminance":
+        painted, shown = match_luminance(style, content), luminance(content)
+    losses.set_targets(shown, painted)
+    image = shown.clone()
+    if start == "noise":
+        image = torch.rand(content.shape, generator=torch.Generator().manual_seed(seed))
+    result = StyleResult(image, layers=names, content_layer=losses.content_layer)
+    _optimize(result, losses, (content_weight, style_weight, smooth_weight), steps, progress)
+    if colors == "luminance":
+        result.image = with_colors(result.image, content)
+    return result
+
+
+class _Losses:
+    """Content and style loss of an image against targets."""
+
+    def __init__(
+        self, subject: Subject, names: Sequence[str], content_layer: str, weights: Sequence[float]
+    ) -> None:
+        self.subject, self.names, self.content_layer = subject, list(names), content_layer
+        self.weights = list(weights) or [1 / len(names)] * len(names)
+        self.grams: dict[str, Tensor] = {}
+        self.maps = torch.zeros(())
+
+    def set_targets(self, content: Tensor, style: Tensor) -> None:
+        with torch.no_grad():
+            maps = maps_of(self.subject, self.subject.inputs(style), self.names)
+            self.grams = {name: gram(maps[name].detach()) for name in self.names}
+            own = maps_of(self.subject, self.subject.inputs(content), [self.content_layer])
+            self.maps = own[self.content_layer].detach()
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        maps = maps_of(self.subject, self.subject.inputs(image), [*self.names, self.content_layer])
+        content = F.mse_loss(maps[self.content_layer], self.maps) / self.maps.square().mean().clamp_min(1e-12)
+        style = torch.zeros(())
+        for name, weight in zip(self.names, self.weights):
+            target = self.grams[name]
+            style = style + weight * F.mse_loss(gram(maps[name]), target) / target.square().mean().clamp_min(
+                1e-12
+            )
+        return content, style
+
+
+def _optimize(
+    result: StyleResult,
+    losses: _Losses,
+    weights: tuple[float, float, float],
+    steps: int,
+    progress: Callable[[], object] | None,
+) -> None:
+    pixels = result.image.detach().clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([pixels], lr=1.0, max_iter=1, history_size=20)
+    latest = (0.0, 0.0)
+
+    def closure() -> Tensor:
+        nonlocal latest
+        optimizer.zero_grad()
+        content, style = losses(pixels)
+        down, across = pixels.diff(dim=1).square().mean(), pixels.diff(dim=2).square().mean()
+        total = weights[0] * content + weights[1] * style + weights[2] * (down + across)
+        total.backward()
+        latest = (float(content.detach()), float(style.detach()))
+        return total
+
+    for _ in range(steps):
+        optimizer.step(closure)
+        result.content.append(latest[0])
+        result.style.append(latest[1])
+        if progress is not None:
+            progress()
+    with torch.no_grad():
+        result.image = pixels.detach().clamp(0, 1)
+        content, style = losses(result.image)
+        result.content.append(float(content))
+        result.style.append(float(style))
