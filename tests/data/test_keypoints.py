@@ -13,6 +13,8 @@ from PIL import Image
 
 from visionkit.data import (
     CocoKeypoints,
+    Compose,
+    CopyPaste,
     Keyed,
     Skeleton,
     affine,
@@ -332,6 +334,25 @@ def test_what_would_move_pixels_alone_is_refused():
     for values in ({"scale": 2.0}, {"degrees": 400}, {"flip": 3}, {"padding": 0}, {"around": "x"}):
         with pytest.raises(InputError):
             keypoint_train(32, **values)
+
+
+def test_pasted_objects_bring_their_points_and_hide_those_below():
+    below, above = sample_of([[10, 10, 2], [40, 20, 2], [41, 21, 1]]), sample_of([[38, 18, 2]] * 3)
+    for sample, (top, left, side) in ((below, (4, 4, 30)), (above, (14, 34, 12))):
+        sample["masks"] = torch.zeros(1, 40, 60, dtype=torch.uint8)
+        sample["masks"][0, top : top + side, left : left + side] = 1
+        sample["boxes"] = torch.tensor([[left, top, left + side, top + side]]).float()
+    paste = CopyPaste([above], Compose(()), probability=1.0)
+    pasted = 0
+    for seed in range(8):
+        out = paste(below, torch.Generator().manual_seed(seed))
+        flags = out["keypoints"][:, :, 2].tolist()
+        assert len(out["keypoints"]) == len(out["boxes"])
+        if len(flags) == 2:
+            assert flags == [[2, 1, 1], [2, 2, 2]]
+            pasted += 1
+    assert pasted > 0
+    assert below["keypoints"][0, 1, 2] == 2, "the sample itself stays"
 
 
 def test_scenes_have_the_outermost_points_of_their_object():
