@@ -85,6 +85,7 @@ def test_a_coco_file_reads_as_it_says(tmp_path):
     assert sample["keypoint_flip"].tolist() == [0, 2, 1]
     assert sample["truth"]["keypoints"].shape == (2, 3, 3)
     assert reader.keypoint_counts[:2] == [[3, 0], [3, 3]]
+    assert reader.keypoint_counts == [(each["keypoints"][..., 2] > 0).sum(1).tolist() for each in reader]
     other = document()
     other["annotations"][0]["keypoints"][0] += 1
     (tmp_path / "b").mkdir()

@@ -270,6 +270,11 @@ class CocoReader:
             image_id=self.image_ids[index],
         )
 
+    def labels_and_crowds(self, index: int) -> tuple[Ints, Ints]:
+        """Return label and crowd flag of the objects of image `index`, as its sample has them."""
+        rows = slice(int(self._first[index]), int(self._last[index]))
+        return self._labels[rows], self._crowd[rows]
+
     def positions(self, index: int) -> tuple[Ints, Ints]:
         """Return where the objects of image `index` are in the file's list: of the sample, of its truth."""
         sample = self._row[int(self._first[index]) : int(self._last[index])]

@@ -64,11 +64,12 @@ class CocoKeypoints:
     @cached_property
     def keypoint_counts(self) -> list[list[int]]:
         """How many points of each object of each image are labelled; 0 for a crowd."""
-        counts = []
+        labelled = (self._points[..., 2] > 0).sum(1)  # (A,)
+        counts: list[list[int]] = []
         for index in range(len(self)):
-            sample = self._with_points(self.objects.objects(index), index)
-            labelled = (sample["keypoints"][..., 2] > 0).sum(1) * (sample["iscrowd"] == 0)
-            counts.append([int(count) for count in labelled])
+            labels, crowds = self.objects.labels_and_crowds(index)
+            of_image = labelled[self.objects.positions(index)[0]] * (crowds == 0)
+            counts.append(of_image[self._label[labels] >= 0].tolist())
         return counts
 
     @property
