@@ -66,6 +66,7 @@ OPEN_KEYWORDS = {
             for name in (
                 *("base", "captioning", "classification", "detection", "segmentation"),
                 *("embedding/images", "embedding/retrieval", "embedding/verification"),
+                *("keypoints/average_precision", "keypoints/distances"),
             )
         ),
         "the settings of torchmetrics.Metric, which refuses others",

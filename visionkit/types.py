@@ -19,6 +19,7 @@ __all__ = [
     "DetectionTarget",
     "Init",
     "Key",
+    "KeypointBatch",
     "Reader",
     "Sample",
     "SegmentationBatch",
@@ -48,6 +49,7 @@ class Truth(TypedDict, total=False):
     iscrowd: NDArray[np.int64]  # (N,) 0/1
     area: NDArray[np.float64]  # (N,) annotated area; NaN: that of the box, or of the mask
     masks: list[dict[str, Any]]  # N run lengths {"size": [H, W], "counts": bytes}, of pycocotools
+    keypoints: NDArray[np.float64]  # (N, K, 3) x, y and the file's flag: above 0 is labelled
     image_id: int  # the id of the image in the file, where it has one
 
 
@@ -63,6 +65,9 @@ class Sample(TypedDict, total=False):
     iscrowd: Tensor  # (N,) int64 0/1
     area: Tensor  # (N,) float64, annotated area in the original image: small, medium or large
     mask: Tensor  # (H, W) int64 class map
+    keypoints: Tensor  # (N, K, 3) float32 x, y, flag: 0 not labelled, 1 hidden, 2 visible; one row a box
+    keypoint_flip: Tensor  # (K,) int64 the point that each one is in the mirrored image
+    region: Tensor  # (4,) float32 xyxy: what `image` shows of the original image, for one object a sample
     truth: Truth  # the objects as the annotation file has them, for metrics
     captions: list[str]  # every reference sentence
     size: tuple[int, int]  # (H, W) of the original image, before any geometry
@@ -93,6 +98,16 @@ class DetectionBatch(TypedDict):
 
     images: list[Tensor]  # each (3, H, W) uint8 (or float in [0, 1])
     targets: list[DetectionTarget]
+    ids: list[str]
+
+
+class KeypointBatch(TypedDict):
+    """A batch for `KeypointRegressor`: one object an image."""
+
+    images: Tensor  # (B, 3, H, W) uint8 (or float in [0, 1])
+    keypoints: Tensor  # (B, K, 3) float32 x, y in pixels of the batch's images, flag
+    regions: Tensor  # (B, 4) float32 xyxy: what each image shows of its original
+    truths: list[Truth]  # the object in the original image, unchanged; metrics compare with it
     ids: list[str]
 
 

@@ -9,9 +9,20 @@ import torch
 from PIL import Image
 
 from tests.data.coco_folder import document, write
-from visionkit.data import Scenes, Subset, caption_data, fingerprint, image_folder, image_table
+from visionkit.data import (
+    CocoKeypoints,
+    ObjectReader,
+    Scenes,
+    Subset,
+    caption_data,
+    fingerprint,
+    image_folder,
+    image_table,
+    point_table,
+)
 from visionkit.data.formats.coco.class_maps import CocoClassMaps
 from visionkit.data.formats.coco.reader import CocoReader
+from visionkit.data.formats.keypoints.points import scan_points
 from visionkit.data.formats.masks.reader import mask_folder
 from visionkit.data.formats.voc.reader import VocReader
 from visionkit.data.keyed_dataset import drop_unreadable
@@ -36,6 +47,24 @@ def _table(place, kind, header, target):
 
 def _coco(place, *, masks):
     return CocoReader(write(place, document()), place / "images", masks=masks)
+
+
+def _coco_keypoints(place):
+    content = document()
+    for category in content["categories"]:
+        category["keypoints"] = ["head", "tail"]
+    for each in content["annotations"]:
+        each["keypoints"] = [6, 7, 2, 9, 9, 1]
+    file = write(place, content)
+    return CocoKeypoints(CocoReader(file, place / "images"), scan_points(file))
+
+
+def _points(place):
+    for i in range(3):
+        Image.new("RGB", (9, 8), (i, 0, 0)).save(place / f"{i}.png")
+    rows = "".join(f"{i}.png,1,2,{3 + i},4\n" for i in range(3))
+    (place / "points.csv").write_text(f"path,head_x,head_y,tail_x,tail_y\n{rows}")
+    return point_table(place / "points.csv").train
 
 
 def _voc(place):
@@ -82,6 +111,10 @@ CASES = {
     "coco": lambda place: _coco(place, masks=False),
     "coco-masks": lambda place: _coco(place, masks=True),
     "coco-class-maps": lambda place: CocoClassMaps(_coco(place, masks=True)),
+    "scenes-keypoints": lambda place: Scenes("keypoints", split="val", count=6),
+    "coco-keypoints": _coco_keypoints,
+    "objects": lambda place: ObjectReader(_coco_keypoints(place)),
+    "points": _points,
     "masks": _masks,
     "voc": _voc,
     "captions": _captions,
@@ -90,8 +123,8 @@ CASES = {
 }
 
 
-def test_sixteen_readers_are_held_to_the_contract():
-    assert len(CASES) == 16
+def test_twenty_readers_are_held_to_the_contract():
+    assert len(CASES) == 20
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -116,6 +149,8 @@ def test_a_reader_keeps_the_contract(name, tmp_path):
                 "captions",
                 "size",
                 "truth",
+                "keypoints",
+                "keypoint_flip",
             )
         }
         image = sample["image"]

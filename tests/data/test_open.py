@@ -51,9 +51,10 @@ def coco(root):
             "images": [{"id": n, "file_name": f"{n}.jpg", "width": 24, "height": 16} for n in numbers],
             "annotations": [
                 {"id": n + 1, "image_id": n, "category_id": 1, "bbox": [2, 2, 8, 8], "area": 64, "iscrowd": 0,
+                 "keypoints": [4, 4, 2, 8, 8, 1], "num_keypoints": 2,
                  "segmentation": [[2, 2, 10, 2, 10, 10, 2, 10]]} for n in numbers
             ],
-            "categories": [{"id": 1, "name": "cat"}],
+            "categories": [{"id": 1, "name": "cat", "keypoints": ["nose", "tail"], "skeleton": [[1, 2]]}],
         }  # fmt: skip
         (root / f"{split}.json").write_text(json.dumps(content))
 
@@ -132,7 +133,14 @@ def supervisely(root):
     (root / "meta.json").write_text('{"classes": [{"title": "cat"}]}')
 
 
+def points(root):
+    draw(root, *(f"{number}.jpg" for number in range(4)))
+    rows = "".join(f"{number}.jpg,2,3,9,8\n" for number in range(4))
+    (root / "points.csv").write_text(f"path,nose_x,nose_y,tail_x,tail_y\n{rows}")
+
+
 CASES = {
+    "a table of points": points,
     "a folder for each class": class_folders,
     "a table of images": table,
     "COCO objects": coco,
@@ -147,14 +155,20 @@ CASES = {
 }
 
 
-FIELDS = {"classification": "label", "detection": "boxes", "segmentation": "mask", "captioning": "captions"}
+FIELDS = {
+    "classification": "label",
+    "detection": "boxes",
+    "segmentation": "mask",
+    "captioning": "captions",
+    "keypoints": "keypoints",
+}
 PAIRS = [(each.name, task) for each in FORMATS if each.name != "a pack" for task in each.tasks]
 
 
 def test_every_format_has_a_case() -> None:
     assert set(CASES) | {"a pack"} == {each.name for each in FORMATS}
-    assert len(FORMATS) == len({each.name for each in FORMATS}) == 12
-    assert len(PAIRS) == 13
+    assert len(FORMATS) == len({each.name for each in FORMATS}) == 13
+    assert len(PAIRS) == 15
 
 
 @pytest.mark.parametrize(("name", "task"), PAIRS)
@@ -163,7 +177,9 @@ def test_a_format_is_detected_opened_checked_and_packed_for_each_task(name, task
     root = tmp_path / "data"
     root.mkdir()
     make(root)
-    assert [each.name for each in detect_formats(root)] == [name]
+    detected = [each.name for each in detect_formats(root)]
+    others = ["a table of images"] if name == "a table of points" else []  # it is one of numbers, too
+    assert detected == [name, *others]
     splits = open_dataset(root, task)
     assert len(splits.train) >= 1
     assert len(splits.val) >= 1

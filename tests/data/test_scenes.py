@@ -21,7 +21,7 @@ from visionkit.data.scenes.glyphs import (
 )
 from visionkit.errors import InputError
 
-TASKS = ("classification", "detection", "segmentation", "captioning")
+TASKS = ("classification", "detection", "segmentation", "captioning", "keypoints")
 SPLITS = ("train", "val", "test")
 
 

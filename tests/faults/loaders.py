@@ -91,6 +91,7 @@ NO_LOADERS = {
     "visionkit.data.formats.masks.cityscapes:cityscapes_labels": "called by `cityscapes_masks`",
     "visionkit.data.formats.masks.pairs:match_keys": "pairs names; opens nothing",
     "visionkit.data.formats.masks.reader:mask_splits": "takes what the layouts found",
+    "visionkit.data.formats.keypoints.table:PointTable.__init__": "takes rows that were read",
     "visionkit.data.formats.coco.boxes:image_errors": "called by `check_coco`",
     "visionkit.data.formats.coco.reader:CocoReader.of_scan": "takes a file that was scanned",
     "visionkit.data.formats.folder.reader:folder_splits": "takes readers that were made",

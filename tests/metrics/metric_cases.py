@@ -10,10 +10,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.metrics.detections import random_evaluation
+from tests.metrics.poses import random_poses
 from visionkit.metrics import (
     CaptionScores,
     CocoAP,
     EmbeddingScores,
+    KeypointAP,
+    KeypointScores,
     MultiLabelScores,
     RegressionScores,
     RetrievalScores,
@@ -65,6 +68,10 @@ def _cases() -> tuple[MetricCase, ...]:
     people = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4])
     names = [f"image {i}" for i in range(IMAGES)]
     likeness, folds = values[0, :, 0].double(), torch.arange(IMAGES) % 3
+    poses, pose_targets = random_poses(5, images=IMAGES)
+    points = torch.rand(IMAGES, 3, 3, generator=rng, dtype=torch.float64) * 20
+    points[:, :, 2] = torch.randint(0, 3, (IMAGES, 3), generator=rng)
+    squares = torch.tensor([[0.0, 0.0, 20.0 + i, 20.0] for i in range(IMAGES)])
     captions = [sentence() for _ in range(IMAGES)]
     references = [[sentence() for _ in range(1 + i % 3)] for i in range(IMAGES)]
     return (
@@ -86,6 +93,13 @@ def _cases() -> tuple[MetricCase, ...]:
             lambda **k: EmbeddingScores(fars=(0.5,), ways=2, shots=(1,), **k),
             (vectors, people, names),
             9,
+        ),
+        MetricCase("poses", lambda **k: KeypointAP(3, num_classes=2, **k), (poses, pose_targets, ids), 10),
+        MetricCase(
+            "keypoints",
+            lambda **k: KeypointScores(("a", "b", "c"), edges=((0, 1),), threshold=0.5, **k),
+            (points[:, :, :2] + values[0, :, None], points, squares, squares[:, 2] * 9, names),
+            8,
         ),
         MetricCase("captions", lambda **k: CaptionScores(**k), (captions, references, ids), 7),
     )

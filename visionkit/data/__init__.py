@@ -1,7 +1,7 @@
 """Data sets, samplers, transforms, packs and the `DataModule`; nothing here knows of models."""
 
 from visionkit.data.class_balance import balanced_weights, image_counts, pixel_counts
-from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
+from visionkit.data.collate import caption_batch, keypoint_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.data_card import data_card
 from visionkit.data.datamodule import DataModule
 from visionkit.data.folder_data import FolderData, TrainingVocabulary
@@ -20,6 +20,10 @@ from visionkit.data.formats.dataset_report import DatasetReport, check_dataset
 from visionkit.data.formats.folder.reader import ImageFolder, image_folder
 from visionkit.data.formats.huggingface.boxes import huggingface_boxes
 from visionkit.data.formats.huggingface.classes import huggingface_classes
+from visionkit.data.formats.keypoints.coco import CocoKeypoints, coco_keypoints
+from visionkit.data.formats.keypoints.per_object import ObjectReader, per_object
+from visionkit.data.formats.keypoints.skeleton import Skeleton, skeleton_of
+from visionkit.data.formats.keypoints.table import PointTable, point_table
 from visionkit.data.formats.labelme import labelme_boxes
 from visionkit.data.formats.labelme_class_maps import labelme_class_maps
 from visionkit.data.formats.masks.reader import mask_folder
@@ -76,8 +80,9 @@ from visionkit.data.transforms.detection import (
     detection_eval,
     detection_train,
 )
-from visionkit.data.transforms.geometry import crop_resize, flip
+from visionkit.data.transforms.geometry import affine, crop_resize, flip
 from visionkit.data.transforms.keyed import Keyed, KeyedBatch
+from visionkit.data.transforms.keypoints import KeypointCrop, KeypointJitter, keypoint_eval, keypoint_train
 from visionkit.data.transforms.segmentation import (
     Photometric,
     ScaleCrop,
@@ -98,6 +103,7 @@ __all__ = [
     "Captions",
     "CenterCrop",
     "ChainBatch",
+    "CocoKeypoints",
     "CocoReader",
     "Compose",
     "CopyPaste",
@@ -116,14 +122,18 @@ __all__ = [
     "Keyed",
     "KeyedBatch",
     "KeyedDataset",
+    "KeypointCrop",
+    "KeypointJitter",
     "LargeScaleJitter",
     "MixupBatch",
     "Notice",
+    "ObjectReader",
     "OneOfBatch",
     "OpenOptions",
     "PackSettings",
     "PackedReader",
     "Photometric",
+    "PointTable",
     "RandomHorizontalFlip",
     "RandomResizedCrop",
     "Resize",
@@ -133,6 +143,7 @@ __all__ = [
     "SceneObject",
     "SceneSizes",
     "Scenes",
+    "Skeleton",
     "Splits",
     "Subset",
     "Table",
@@ -140,6 +151,7 @@ __all__ = [
     "TrainBatchSampler",
     "TrainingVocabulary",
     "Transform",
+    "affine",
     "aspect_groups",
     "balanced_weights",
     "batch_transform",
@@ -160,6 +172,7 @@ __all__ = [
     "classification_eval",
     "classification_train",
     "coco",
+    "coco_keypoints",
     "coco_results",
     "crop_resize",
     "data_card",
@@ -176,6 +189,9 @@ __all__ = [
     "image_counts",
     "image_folder",
     "image_table",
+    "keypoint_batch",
+    "keypoint_eval",
+    "keypoint_train",
     "labelme_boxes",
     "labelme_class_maps",
     "list_batch",
@@ -186,7 +202,9 @@ __all__ = [
     "open_masks",
     "open_pack",
     "pack",
+    "per_object",
     "pixel_counts",
+    "point_table",
     "read_channels",
     "read_image",
     "read_size",
@@ -194,6 +212,7 @@ __all__ = [
     "scenes",
     "segmentation_eval",
     "segmentation_train",
+    "skeleton_of",
     "stack_batch",
     "subset",
     "supervisely_boxes",

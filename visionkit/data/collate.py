@@ -14,7 +14,7 @@ from torch import Tensor
 from visionkit.errors import DataError
 from visionkit.types import Sample
 
-__all__ = ["caption_batch", "list_batch", "mask_batch", "stack_batch"]
+__all__ = ["caption_batch", "keypoint_batch", "list_batch", "mask_batch", "stack_batch"]
 
 Batch = dict[str, Any]
 
@@ -44,7 +44,8 @@ def list_batch(samples: Sequence[Sample]) -> Batch:
     """Make a `DetectionBatch`.
 
     Args:
-        samples: Images of any size with `boxes` and `labels`, perhaps `masks`, `iscrowd`, `area`, `truth`.
+        samples: Images of any size with `boxes` and `labels`, perhaps `masks`, `keypoints`, `iscrowd`,
+            `area`, `truth`.
 
     Returns:
         `images` a list of (3, H, W) uint8, `targets` a list of dicts of the fields a sample has, `ids`.
@@ -52,9 +53,43 @@ def list_batch(samples: Sequence[Sample]) -> Batch:
     """
     if not samples:
         return {"ids": []}
-    fields = ("boxes", "labels", "masks", "iscrowd", "area", "size", "truth")
+    fields = ("boxes", "labels", "masks", "keypoints", "iscrowd", "area", "size", "truth")
     targets = [{name: value for name, value in sample.items() if name in fields} for sample in samples]
     return {"images": [sample["image"] for sample in samples], "targets": targets, "ids": _ids(samples)}
+
+
+def keypoint_batch(samples: Sequence[Sample]) -> Batch:
+    """Make a `KeypointBatch`.
+
+    Args:
+        samples: Images `(3, H, W)` of one size, and where they are known `keypoints` `(1, K, 3)` of the one
+            object, `region` and `truth` (`KeypointCrop` gives them).
+
+    Returns:
+        `images` (B, 3, H, W) uint8 channels last and, where samples have them, `keypoints` (B, K, 3) float32,
+        `regions` (B, 4) float32, `truths` a list; `ids`. Without samples: `{"ids": []}`.
+
+    Raises:
+        DataError: Images differ in size, or a sample is of another number of objects than one.
+    """
+    if not samples:
+        return {"ids": []}
+    batch: Batch = {"images": _stack_images(samples), "ids": _ids(samples)}
+    if _all_have(samples, "keypoints"):
+        for sample in samples:
+            if len(sample["keypoints"]) != 1:
+                raise DataError(
+                    f"Expected the keypoints of one object, but got those of {len(sample['keypoints'])}. "
+                    "Make a sample of each object: visionkit.data.per_object(splits).",
+                    path=sample.get("id"),
+                    field="keypoints",
+                )
+        batch["keypoints"] = torch.stack([sample["keypoints"][0] for sample in samples])
+    if _all_have(samples, "region"):
+        batch["regions"] = torch.stack([sample["region"] for sample in samples])
+    if _all_have(samples, "truth"):
+        batch["truths"] = [sample["truth"] for sample in samples]
+    return batch
 
 
 def mask_batch(samples: Sequence[Sample]) -> Batch:

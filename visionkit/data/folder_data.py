@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
+from visionkit.data.collate import caption_batch, keypoint_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import BatchTransform, DataModule
 from visionkit.data.formats.captions.reader import DrawCaptions, captions_of
+from visionkit.data.formats.keypoints.per_object import per_object
 from visionkit.data.formats.open import TASKS, Task, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.keyed_dataset import Collate, Transform
@@ -21,6 +22,7 @@ from visionkit.data.transforms.classification import (
 )
 from visionkit.data.transforms.detection import detection_eval, detection_train
 from visionkit.data.transforms.keyed import Keyed
+from visionkit.data.transforms.keypoints import keypoint_eval, keypoint_train
 from visionkit.data.transforms.segmentation import segmentation_eval, segmentation_train
 from visionkit.errors import InputError, unknown_name
 from visionkit.text.vocabulary import Vocabulary
@@ -35,7 +37,8 @@ class FolderData(DataModule):
 
     Args:
         root: A folder, a file, or "scenes".
-        task: "classification", "detection", "segmentation" or "captioning".
+        task: "classification", "detection", "segmentation", "captioning" or "keypoints" (an object a
+            sample).
         image_size: Side of the training images in pixels; for detection the short side.
         batch_size: Samples a batch of one process.
         eval_batch_size: Samples an evaluation batch; `batch_size` if 0.
@@ -85,6 +88,7 @@ class FolderData(DataModule):
             raise InputError(f"Expected image_size to be at least 1 pixel, but got {image_size}.")
         sizes = SceneSizes(image_size, scenes[0], scenes[1])
         splits = open_dataset(root, task, OpenOptions(target=target, masks=masks, scenes=sizes))
+        splits = per_object(splits) if task == "keypoints" else splits
         train, evaluate = _geometry(task, image_size)
         if train_transform is not None:
             train = _own(train_transform)
@@ -143,6 +147,8 @@ def _geometry(task: Task, size: int) -> tuple[Transform, Transform]:
         return detection_train(size), detection_eval(size)
     if task == "segmentation":
         return segmentation_train((size, size)), segmentation_eval()
+    if task == "keypoints":
+        return keypoint_train(size), keypoint_eval(size)
     # never a mirror, which would make "left of" untrue
     return Compose((DrawCaptions(), Resize((size, size)))), classification_eval(size)
 
@@ -157,5 +163,6 @@ def _collate(task: Task, vocabulary: Vocabulary | None, captions_per_image: int)
         return partial(caption_batch, encode=vocabulary.encode, captions_per_image=captions_per_image)
     collates: dict[str, Collate] = {
         "classification": stack_batch, "detection": list_batch, "segmentation": mask_batch,
+        "keypoints": keypoint_batch,
     }  # fmt: skip
     return collates[task]

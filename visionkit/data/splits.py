@@ -41,7 +41,7 @@ HOLDOUT = 0.2
 """Fraction of the training samples held out for validation where a data set has no validation split."""
 
 # What a reader may say of its samples without decoding them, one entry a sample.
-_OFFERED = ("labels", "targets", "object_counts", "sizes", "ids", "files")
+_OFFERED = ("labels", "targets", "object_counts", "keypoint_counts", "sizes", "ids", "files")
 _SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
 
 
@@ -89,7 +89,8 @@ class Splits:
 class Subset:
     """Some samples of a reader, in a given order.
 
-    It offers `labels`, `targets`, `object_counts`, `sizes`, `ids` and `files` where the reader does.
+    It offers `labels`, `targets`, `object_counts`, `keypoint_counts`, `sizes`, `ids` and `files` where the
+    reader does.
 
     Args:
         reader: The samples to choose from.

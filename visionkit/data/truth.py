@@ -23,6 +23,7 @@ def make_truth(
     iscrowd: npt.ArrayLike | None = None,
     area: npt.ArrayLike | None = None,
     masks: Sequence[Mapping[str, Any]] | None = None,
+    keypoints: npt.ArrayLike | None = None,
     image_id: int | None = None,
 ) -> Truth:
     """Return the ground truth of an image.
@@ -33,6 +34,7 @@ def make_truth(
         iscrowd: `(N,)` 0/1; all 0 if not given.
         area: `(N,)` annotated areas; NaN, or not given: the area of the box.
         masks: N run lengths.
+        keypoints: `(N, K, 3)` x, y, flag.
         image_id: The id of the image in the file.
     """
     # Copies: a loader's process frees a tensor's memory when it sends it, also under an array that shares it.
@@ -45,6 +47,10 @@ def make_truth(
     }
     if masks is not None:
         truth["masks"] = [dict(mask) for mask in masks]
+    if keypoints is not None:
+        points: npt.NDArray[np.float64] = np.array(keypoints, dtype=np.float64)
+        # As plain values no object has no points: then their number is not known.
+        truth["keypoints"] = points if points.ndim == 3 else points.reshape(len(class_ids), 0, 3)
     if image_id is not None:
         truth["image_id"] = image_id
     return truth
@@ -64,6 +70,7 @@ def sample_truth(sample: Sample) -> Truth:
         iscrowd=sample["iscrowd"].numpy() if "iscrowd" in sample else None,
         area=sample["area"].numpy() if "area" in sample else None,
         masks=encode_masks(sample["masks"]) if "masks" in sample else None,
+        keypoints=sample["keypoints"].numpy() if "keypoints" in sample else None,
     )
 
 
@@ -108,5 +115,6 @@ def truth_from_plain(plain: Mapping[str, Any]) -> Truth:
         iscrowd=plain["iscrowd"],
         area=[np.nan if area is None else area for area in plain["area"]],
         masks=None if masks is None else [{"size": s, "counts": c.encode("ascii")} for s, c in masks],
+        keypoints=plain.get("keypoints"),
         image_id=plain.get("image_id"),
     )

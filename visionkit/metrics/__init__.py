@@ -11,6 +11,9 @@ from visionkit.metrics.detection import CocoAP, DetectionScores
 from visionkit.metrics.embedding.images import EmbeddingScores
 from visionkit.metrics.embedding.retrieval import RetrievalScores, retrieval_scores
 from visionkit.metrics.embedding.verification import VerificationScores, verification_scores
+from visionkit.metrics.keypoints.average_precision import KeypointAP
+from visionkit.metrics.keypoints.distances import KeypointScores, limb_ratios, point_distances
+from visionkit.metrics.keypoints.similarity import COCO_SIGMAS, keypoint_sigmas, keypoint_similarity
 from visionkit.metrics.running_sums import RunningSums
 from visionkit.metrics.scores import average_precision, calibration_error, f1_scores
 from visionkit.metrics.segmentation import (
@@ -21,12 +24,15 @@ from visionkit.metrics.segmentation import (
 )
 
 __all__ = [
+    "COCO_SIGMAS",
     "CaptionScores",
     "CiderD",
     "CocoAP",
     "DetectionScores",
     "DocumentFrequency",
     "EmbeddingScores",
+    "KeypointAP",
+    "KeypointScores",
     "MultiLabelScores",
     "RegressionScores",
     "RetrievalScores",
@@ -42,6 +48,10 @@ __all__ = [
     "confusion_counts",
     "f1_scores",
     "gather_rows",
+    "keypoint_sigmas",
+    "keypoint_similarity",
+    "limb_ratios",
+    "point_distances",
     "retrieval_scores",
     "segmentation_scores",
     "verification_scores",

@@ -19,7 +19,7 @@ from visionkit.errors import unknown_name
 
 __all__ = ["ScoreMetric", "bytes_to_tensor"]
 
-_LOWER_IS_BETTER = frozenset({"ece", "eer", "loss", "mae", "pair_eer", "rmse"})
+_LOWER_IS_BETTER = frozenset({"ece", "eer", "loss", "mae", "nme", "pair_eer", "rmse"})
 
 
 class ScoreMetric(Metric):

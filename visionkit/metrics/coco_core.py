@@ -54,7 +54,7 @@ class Objects:
         image: Image of each, `0 .. images - 1` in the order that breaks ties.
         label: Class of each, from 0.
         area: Area that decides "small", "medium" or "large".
-        value: Detections: the score. Truths: 1 for a crowd, else 0.
+        value: Detections: the score. Truths: 1 for a crowd, 2 for another that is ignored, else 0.
     """
 
     image: Ints
@@ -142,7 +142,7 @@ def accumulate(
     pairs = _pairs(group, order, truths.label * images + truths.image, overlap)
     matched = np.zeros((len(order), len(AREAS), len(IOUS)), dtype=bool)  # (D, A, T)
     to_ignored = np.zeros_like(matched)
-    _match(pairs, ignored_truth, truths.value > 0, matched, to_ignored)
+    _match(pairs, ignored_truth, truths.value == 1, matched, to_ignored)
     ignored = np.where(matched, to_ignored, outside[:, :, None])
 
     # 4. Accumulate hits and misses over the data set.

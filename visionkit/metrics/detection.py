@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,27 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from visionkit.config import check_numbers
-from visionkit.distributed import rank, widest_float, world_size
+from visionkit.distributed import widest_float
 from visionkit.errors import InputError, expected
 from visionkit.metrics.base import ScoreMetric, bytes_to_tensor
+from visionkit.metrics.coco.masks import (
+    encode_runs,
+    mask_areas,
+    mask_overlaps,
+    runs_to_bytes,
+)
+from visionkit.metrics.coco.rows import ObjectRows, image_order, image_records, in_order, mean_score
 from visionkit.metrics.coco_core import (
     AREAS,
     IOUS,
     MAX_DETS,
     Accumulated,
     Floats,
-    Ints,
     Objects,
     Overlap,
     accumulate,
     box_overlaps,
-)
-from visionkit.metrics.coco_masks import (
-    encode_runs,
-    mask_areas,
-    mask_overlaps,
-    runs_from_bytes,
-    runs_to_bytes,
 )
 from visionkit.types import as_ids
 
@@ -179,14 +176,9 @@ class CocoAP(ScoreMetric):
         for label, truth_rows, rows in zip(labels, truths, detections, strict=True):
             self._check_classes(label, "target", truth_rows[:, 4])
             self._check_classes(label, "prediction", rows[:, 4].numpy())
-        process = rank() if world_size() > 1 else -1
-        numbers = [truth.get("image_id") for truth in target]
-        records = [
-            (process, number is not None, number or 0, len(truth_rows), size)
-            for number, truth_rows, size in zip(numbers, truths, sizes, strict=True)
-        ]
-        self.images.append(torch.tensor([[int(value) for value in record] for record in records]))
-        self.ids.append(bytes_to_tensor("".join(f"{json.dumps(name)}\n" for name in names).encode()))
+        records, lines = image_records(target, names, map(len, truths), sizes)
+        self.images.append(records)
+        self.ids.append(lines)
         self.truths.append(torch.from_numpy(np.concatenate(truths)))
         self.detections.append(torch.cat(detections))
         if self.masks:
@@ -201,16 +193,16 @@ class CocoAP(ScoreMetric):
 
     def _scores(self) -> dict[str, float]:
         records = self._rows("images").numpy()  # (I, 5)
-        order, names = _image_order(records, self._rows("ids"))  # (I,), and a name an image
+        order, names = image_order(records, self._rows("ids"))  # (I,), and a name an image
         parts = [
-            _in_order(order, records[:, column], self._rows(rows), self._rows(masks) if self.masks else None)
+            in_order(order, records[:, column], self._rows(rows), self._rows(masks) if self.masks else None)
             for column, rows, masks in ((3, "truths", "truth_masks"), (4, "detections", "detection_masks"))
         ]
         self.image_rows = {"ids": np.array(names, dtype=str)}
         self._result = self._score(len(names), *parts)
         return self._result.named()
 
-    def _score(self, images: int, truths: _Objects, detections: _Objects) -> DetectionScores:
+    def _score(self, images: int, truths: ObjectRows, detections: ObjectRows) -> DetectionScores:
         # 1. Boxes. Where no area is annotated, the box's own decides whether an object is small.
         crowd = truths.rows[:, 5] > 0  # (G,)
         boxes, detected = _xywh(truths.rows), _xywh(detections.rows)  # (G, 4), (D, 4)
@@ -239,8 +231,8 @@ class CocoAP(ScoreMetric):
     def _accumulate(
         self,
         images: int,
-        truths: _Objects,
-        detections: _Objects,
+        truths: ObjectRows,
+        detections: ObjectRows,
         areas: tuple[Floats, Floats],
         overlap: Overlap,
     ) -> Accumulated:
@@ -259,7 +251,7 @@ class CocoAP(ScoreMetric):
         )
 
     def _per_class(self, result: Accumulated) -> dict[str, float]:
-        return {name: _mean(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)}
+        return {name: mean_score(result.precision[:, :, k, 0]) for k, name in enumerate(self.classes)}
 
     def _check_classes(self, image: str | int, what: str, labels: Floats) -> None:
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.classes)):
@@ -270,63 +262,6 @@ class CocoAP(ScoreMetric):
 
     def _apply(self, fn: Any, exclude_state: Sequence[str] = "") -> nn.Module:
         return super()._apply(fn, exclude_state=_HOST_STATES)  # scored on the host
-
-
-@dataclass(frozen=True)
-class _Objects:
-    """Annotated objects or detections of all images, ordered by image."""
-
-    image: Ints  # (N,)
-    rows: Floats  # (N, 7) or (N, 6), as the states have them
-    masks: list[dict[str, Any]]  # N run lengths; empty without masks
-
-
-def _image_order(records: Ints, ids: Tensor) -> tuple[Ints, list[str]]:
-    """Return the number of each image in the order that breaks ties, and the names in this order.
-
-    The number is -1 for an image that came before. The order is that of the files' own numbers where all
-    images have one, else that of the names.
-
-    Args:
-        records: `(I, 5)`, the state `images`.
-        ids: The state `ids`.
-    """
-    positions: Counter[int] = Counter()
-    names = []
-    for process, line in zip(records[:, 0].tolist(), ids.numpy().tobytes().splitlines(), strict=True):
-        name, position = json.loads(line), str(positions[process])
-        positions[process] += 1
-        names.append(name if name is not None else position if process < 0 else f"{process}/{position}")
-    entries = [(name, index) for index, name in enumerate(names)]
-    if entries and records[:, 1].all():
-        entries.sort(key=lambda entry: (int(records[entry[1], 2]), entry))
-    elif all(name.isdecimal() for name in names):
-        entries.sort(key=lambda entry: (int(entry[0]), entry))
-    else:
-        entries.sort()
-    order = np.full(len(names), -1, dtype=np.int64)
-    distinct: list[str] = []
-    for name, index in entries:
-        if not distinct or distinct[-1] != name:
-            order[index] = len(distinct)
-            distinct.append(name)
-    return order, distinct
-
-
-def _in_order(order: Ints, counts: Ints, rows: Tensor, masks: Tensor | None) -> _Objects:
-    """Return the objects of the images that count, by image, those of one image in their old order.
-
-    Args:
-        order: `(I,)` number of each image, -1 to leave it out.
-        counts: `(I,)` objects of each image.
-        rows: `(N, columns)` of all images, image after image.
-        masks: Bytes of `runs_to_bytes` of all images, or None.
-    """
-    image = np.repeat(order, counts)  # (N,)
-    chosen = np.argsort(image, kind="stable")
-    chosen = chosen[image[chosen] >= 0]
-    runs = [] if masks is None else runs_from_bytes(masks.numpy().tobytes())
-    return _Objects(image[chosen], rows.numpy()[chosen], [runs[index] for index in chosen] if runs else [])
 
 
 def _check_lengths(image: str | int, truth: Mapping[str, Any], detected: Mapping[str, Any]) -> None:
@@ -371,11 +306,6 @@ def _xywh(rows: Floats) -> Floats:
     return np.concatenate((rows[:, :2], rows[:, 2:4] - rows[:, :2]), axis=1)
 
 
-def _mean(values: Floats) -> float:
-    valid = values[values > -1]
-    return float(valid.mean()) if valid.size else -1.0
-
-
 def _summary_names(max_dets: Sequence[int]) -> list[str]:
     sizes = list(AREAS)[1:]
     recalls = [f"ar{limit}" for limit in max_dets] + [f"ar_{size}" for size in sizes]
@@ -390,4 +320,4 @@ def _summary(result: Accumulated, max_dets: Sequence[int]) -> dict[str, float]:
     precisions += [result.precision[..., size] for size in sizes]
     recalls = [result.recall[:, :, 0, limit] for limit in range(len(max_dets))]
     recalls += [result.recall[:, :, size, -1] for size in sizes]
-    return dict(zip(_summary_names(max_dets), map(_mean, precisions + recalls), strict=True))
+    return dict(zip(_summary_names(max_dets), map(mean_score, precisions + recalls), strict=True))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from visionkit.data.formats.csv.detect import table_reading
-from visionkit.data.formats.open import Format, Task, detect_formats, open_dataset
+from visionkit.data.formats.open import POINTS, TABLE, Format, Task, detect_formats, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.formats.source import check_reader
 from visionkit.data.splits import Splits
@@ -90,6 +90,10 @@ def check_dataset(
     if not formats:
         task: Task = "detection" if str(root).lower().endswith(".json") else "classification"
         open_dataset(root, task, options)  # names what is missing, or lists the formats
+    if any(
+        each.name == POINTS for each in formats
+    ):  # it could be one of numbers, with cells that are missing
+        formats = [each for each in formats if each.name != TABLE]
     path, options = Path(root), replace(options, check=True)
     return [_check(path, each, options) for each in formats]
 

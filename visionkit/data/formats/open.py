@@ -17,6 +17,8 @@ from visionkit.data.formats.csv.detect import read_table_source, table_file
 from visionkit.data.formats.folder.reader import is_image_folder, tree
 from visionkit.data.formats.huggingface.boxes import is_huggingface_boxes, read_huggingface_boxes
 from visionkit.data.formats.huggingface.classes import is_huggingface_classes, read_huggingface_classes
+from visionkit.data.formats.keypoints.coco import is_coco_keypoints, read_coco_keypoints
+from visionkit.data.formats.keypoints.table import point_table_file, read_point_table
 from visionkit.data.formats.labelme import is_labelme, read_labelme_boxes
 from visionkit.data.formats.labelme_class_maps import read_labelme_class_maps
 from visionkit.data.formats.masks.sources import is_masks
@@ -46,14 +48,16 @@ __all__ = [
     "open_dataset",
 ]
 
-Task = Literal["classification", "detection", "segmentation", "captioning"]
+Task = Literal["classification", "detection", "segmentation", "captioning", "keypoints"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
+TABLE, POINTS = "a table of images", "a table of points"
 PACK_FIELDS: dict[Task, tuple[str, ...]] = {
     "classification": ("label",),
     "detection": ("boxes",),
     "segmentation": ("mask",),
     "captioning": ("captions",),
+    "keypoints": ("boxes", "keypoints"),
 }
 
 
@@ -216,6 +220,9 @@ def _read_pack(path: Path, task: Task, options: OpenOptions) -> Source:
 def _read_coco(path: Path, task: Task, options: OpenOptions) -> Source:
     if task == "segmentation":
         return read_masks(path, classes=options.classes or None, seed=options.seed)
+    keypoints = task == "keypoints" or (options.check and not options.masks and is_coco_keypoints(path))
+    if keypoints:
+        return read_coco_keypoints(path, seed=options.seed, outlines=options.check)
     return read_coco(path, masks=options.masks, seed=options.seed, outlines=options.check)
 
 
@@ -240,7 +247,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "a pack",
         "a folder written by `visionkit pack`",
-        ("classification", "detection", "segmentation", "captioning"),
+        ("classification", "detection", "segmentation", "captioning", "keypoints"),
         is_pack,
         _read_pack,
     ),
@@ -256,7 +263,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "COCO objects",
         "annotations/instances_train*.json, train/_annotations.coco.json, train.json or one .json file",
-        ("detection", "segmentation"),
+        ("detection", "segmentation", "keypoints"),
         is_coco,
         _read_coco,
         lambda path: (
@@ -314,7 +321,15 @@ FORMATS: tuple[Format, ...] = (
         _read_huggingface_classes,
     ),
     Format(
-        "a table of images",
+        POINTS,
+        "points.csv: a column of image paths, and NAME_x and NAME_y of each point",
+        ("keypoints",),
+        lambda path: point_table_file(path) is not None,
+        lambda path, task, options: read_point_table(path, seed=options.seed),
+        lambda path: path.suffix.lower() in (".csv", ".tsv"),
+    ),
+    Format(
+        TABLE,
         "labels.csv: a column of image paths, and one or more of labels or numbers",
         ("classification",),
         lambda path: table_file(path) is not None,

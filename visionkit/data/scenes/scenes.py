@@ -33,9 +33,9 @@ from visionkit.types import Sample
 
 __all__ = ["Scene", "SceneObject", "Scenes", "scenes"]
 
-SceneTask = Literal["classification", "detection", "segmentation", "captioning"]
+SceneTask = Literal["classification", "detection", "segmentation", "captioning", "keypoints"]
 
-_TASKS = ("classification", "detection", "segmentation", "captioning")
+_TASKS = ("classification", "detection", "segmentation", "captioning", "keypoints")
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 _NAMES = tuple(sorted(CATEGORIES))
 _CATEGORY = {glyph: _NAMES.index(name) for name, glyphs in CATEGORIES.items() for glyph in glyphs}
@@ -46,6 +46,9 @@ _LONG = {
     "above": "placed above",
     "below": "placed below",
 }
+EXTREMES = ("top", "left", "bottom", "right")
+"""The keypoints of a scene's object: the outermost points of its drawing (Papadopoulos et al. 2017)."""
+_FLIP = (0, 3, 2, 1)  # a mirror makes the left one the right one
 _GENERATION = 2  # part of every fingerprint: raise it when the images change
 
 
@@ -161,6 +164,8 @@ class Scenes:
             return _single(rng, self.size, self._label(index), self.split)
         if self.task == "captioning":
             return _pair(rng, self.size, self.split)
+        if self.task == "keypoints":
+            return _single(rng, self.size, int(rng.integers(len(_NAMES))), self.split)
         return _crowd(rng, self.size, self.split)
 
     def _label(self, index: int) -> int:
@@ -182,6 +187,12 @@ class Scenes:
             sample["captions"] = list(scene.captions)
             sample["boxes"] = torch.tensor([item.box for item in scene.objects], dtype=torch.float32)
             sample["labels"] = torch.tensor([SPEAKABLE.index(item.glyph) for item in scene.objects])
+        elif self.task == "keypoints":
+            item = scene.objects[-1]
+            sample["boxes"] = torch.tensor([item.box], dtype=torch.float32)
+            sample["labels"] = torch.tensor([item.category])
+            sample["keypoints"] = torch.tensor([_extremes(scene.masks[-1])])
+            sample["keypoint_flip"] = torch.tensor(_FLIP)
         elif self.task == "detection":
             sample["boxes"] = torch.tensor([item.box for item in scene.objects], dtype=torch.float32)
             sample["labels"] = torch.tensor([item.category for item in scene.objects])
@@ -208,10 +219,11 @@ def scenes(
 
     Ten categories. Segmentation adds class 0, "background". A sample of classification has `label`; of
     detection `boxes`, `labels`, `masks`, `iscrowd`; of segmentation `mask`; of captioning `captions`, and
-    `boxes` and `labels` of the objects they name, whose names are the classes.
+    `boxes` and `labels` of the objects they name, whose names are the classes; of keypoints `boxes`, `labels`
+    and `keypoints`, the four outermost points of its one object (`EXTREMES`).
 
     Args:
-        task: "classification", "detection", "segmentation" or "captioning".
+        task: "classification", "detection", "segmentation", "captioning" or "keypoints".
         size: Side of the images in pixels.
         train: Number of training scenes.
         val: Number of validation scenes.
@@ -226,6 +238,7 @@ def scenes(
         names = ("background", *_NAMES)
     elif task == "captioning":
         names = tuple(glyph_name(glyph) for glyph in SPEAKABLE)
+    points = {"names": list(EXTREMES), "edges": [[0, 1], [1, 2], [2, 3], [3, 0]]}
     return Splits(
         train=Scenes(task, split="train", count=train, size=size, seed=seed),
         val=Scenes(task, split="val", count=val, size=size, seed=seed),
@@ -239,6 +252,7 @@ def scenes(
             "seed": seed,
             "attribution": "All emojis designed by OpenMoji - the open-source emoji and icon project. "
             "License: CC BY-SA 4.0",
+            **({"keypoints": points} if task == "keypoints" else {}),
         },
     )
 
@@ -359,6 +373,21 @@ def _draw_position(rng: np.random.Generator, size: int, piece: Image.Image) -> t
     left = int(rng.integers(0, max(1, size - piece.width + 1)))
     top = int(rng.integers(0, max(1, size - piece.height + 1)))
     return left, top
+
+
+def _extremes(cover: np.ndarray) -> list[list[float]]:
+    """Return the `EXTREMES` of the covered pixels as x, y, flag, at the centres of the pixels.
+
+    Of several outermost pixels on a side the middle one is taken.
+    """
+    points = []
+    for axis, last in ((0, False), (1, False), (0, True), (1, True)):  # top, left, bottom, right
+        lines = np.flatnonzero(cover.any(axis=1 - axis))
+        line = int(lines[-1 if last else 0])
+        pixels = np.flatnonzero(cover.take(line, axis=axis))
+        along, across = float(pixels[len(pixels) // 2]) + 0.5, line + 0.5
+        points.append([along, across, 2.0] if axis == 0 else [across, along, 2.0])
+    return points
 
 
 def _box(cover: np.ndarray) -> tuple[int, int, int, int]:

@@ -52,6 +52,8 @@ class FlipBatch:
 
     def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
         """Return the batch with some images mirrored; uint8 stays uint8."""
+        if "keypoints" in batch:
+            raise InputError("Expected a batch without keypoints. Mirror samples: keypoint_train(flip=...).")
         images = _images(batch)
         chosen = torch.rand(len(images), generator=rng) < self.probability
         if images.device.type != "cpu":

@@ -165,7 +165,7 @@ class Augment:
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the sample with its image changed."""
-        moved = [field for field in ("boxes", "masks", "mask") if field in sample]
+        moved = [field for field in ("boxes", "masks", "mask", "keypoints") if field in sample]
         if moved:
             raise InputError(
                 f"Expected a sample with an image only, but it has {', '.join(moved)}, which {self.name} "

@@ -143,9 +143,19 @@ def _paste(below: Sample, above: Sample, chosen: torch.Tensor, min_area: int) ->
     out["labels"] = torch.cat((below["labels"][visible], above["labels"][chosen]))
     out.pop("area", None)  # of the uncovered objects
     out.pop("truth", None)
+    if "keypoints" in below:
+        points = below["keypoints"][visible].clone()  # a labelled point under a pasted object is hidden
+        points[..., 2] = torch.where(_covered(points, cover) & (points[..., 2] > 1), 1.0, points[..., 2])
+        out["keypoints"] = torch.cat((points, above["keypoints"][chosen]))
     if "iscrowd" in below:
         out["iscrowd"] = torch.cat((below["iscrowd"][visible], crowd[chosen]))
     return out
+
+
+def _covered(points: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
+    """Return whether each of the points `(N, K, 3)` lies on a covered pixel, `(N, K)`."""
+    columns, rows = points[..., :2].long().unbind(-1)
+    return cover[rows.clamp(0, cover.shape[0] - 1), columns.clamp(0, cover.shape[1] - 1)]
 
 
 def detection_train(size: int, *, max_size: int = 0, jitter: Sequence[float] = (1.0,)) -> Transform:

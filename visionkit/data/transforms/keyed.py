@@ -53,8 +53,14 @@ class Keyed:
         """Return the changed sample.
 
         Raises:
-            InputError: The transform gives no image, or moves an image whose boxes or masks it does not know.
+            InputError: The transform gives no image, or moves an image whose boxes or masks it does not know;
+                or the sample has keypoints.
         """
+        if "keypoints" in sample:
+            raise InputError(
+                "Expected a sample without keypoints: a mirror of another library would not swap left and "
+                "right by name. Use visionkit.data.keypoint_train, or RandomHorizontalFlip and crop_resize."
+            )
         moved = [field for field in ("boxes", "masks", "mask") if field in sample]
         with _all_seeded(int(torch.randint(2**62, (), generator=rng)), self.transform):
             if hasattr(self.transform, "available_keys"):

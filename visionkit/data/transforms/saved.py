@@ -8,6 +8,7 @@ from typing import Any
 
 from visionkit.data.transforms.classification import CenterCrop, Compose, Resize, Transform
 from visionkit.data.transforms.detection import DetectionEval
+from visionkit.data.transforms.keypoints import KeypointCrop
 from visionkit.errors import InputError, expected, unknown_name
 
 __all__ = ["describe_transform", "transform_from"]
@@ -19,7 +20,7 @@ def describe_transform(transform: Transform) -> dict[str, Any] | None:
     """Return an evaluation transform as plain values: its name and its settings.
 
     Args:
-        transform: A `CenterCrop`, `Resize`, `DetectionEval`, or `Compose(())` (native size).
+        transform: A `CenterCrop`, `Resize`, `DetectionEval`, `KeypointCrop`, or `Compose(())` (native size).
 
     Returns:
         None for any other, such as a function of your own.
@@ -27,6 +28,8 @@ def describe_transform(transform: Transform) -> dict[str, Any] | None:
     if type(transform) is DetectionEval:
         inner = describe_transform(transform.resize)
         return None if inner is None else {"name": "DetectionEval", "resize": inner}
+    if type(transform) is KeypointCrop:
+        return {"name": "KeypointCrop", **asdict(transform), "size": list(transform.size)}
     if type(transform) is Compose and not transform.steps:
         return {"name": NATIVE}
     if type(transform) is CenterCrop:
@@ -60,9 +63,11 @@ def transform_from(described: Any) -> Transform:
             return Compose(())
         if name == "CenterCrop":
             return CenterCrop(**settings)
+        if name == "KeypointCrop":
+            return KeypointCrop(tuple(settings.pop("size")), **settings)
         if name == "Resize":
             size = settings.pop("size")
             return Resize(tuple(size) if isinstance(size, list | tuple) else size, **settings)
     except (KeyError, TypeError) as error:
         raise InputError(f"Expected the settings of {name}, but got {dict(described)}: {error}.") from error
-    raise unknown_name("transform", name, ("CenterCrop", "DetectionEval", NATIVE, "Resize"))
+    raise unknown_name("transform", name, ("CenterCrop", "DetectionEval", "KeypointCrop", NATIVE, "Resize"))

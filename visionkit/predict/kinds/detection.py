@@ -15,7 +15,7 @@ from torch.nn import functional
 from visionkit.drawing.boxes import NamedBox, draw_boxes
 from visionkit.drawing.class_colors import Color, class_colors
 from visionkit.drawing.panels import add_below
-from visionkit.metrics.coco_masks import encode_runs
+from visionkit.metrics.coco.masks import encode_runs
 from visionkit.predict.kinds.blocks import MUTED, block_width, legible, text_block, text_size
 from visionkit.predict.kinds.kind import Kind, class_name
 from visionkit.tasks.detection.image_batch import Detections

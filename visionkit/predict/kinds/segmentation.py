@@ -11,7 +11,7 @@ from torch import Tensor
 
 from visionkit.drawing.class_colors import class_colors, legend, paint
 from visionkit.drawing.panels import add_below
-from visionkit.metrics.coco_masks import encode_runs
+from visionkit.metrics.coco.masks import encode_runs
 from visionkit.predict.kinds.blocks import block_width, legible, text_size
 from visionkit.predict.kinds.kind import Kind, class_name, percent, stacked
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction

@@ -69,6 +69,7 @@ def read_coco(
     keep_empty: bool = True,
     seed: int = 0,
     outlines: bool = False,
+    keypoints: bool = False,
 ) -> Source:
     """Read a folder of COCO files, or one file; the arguments are those of `coco`.
 
@@ -79,12 +80,13 @@ def read_coco(
         keep_empty: See `coco`.
         seed: Seed of the hold-out.
         outlines: Also read outlines to list what is wrong with them.
+        keypoints: Take the files of keypoints where there are some.
 
     Raises:
         DataError: There is no such layout.
     """
     top = Path(root)
-    files = coco_files(top)
+    files = coco_files(top, keypoints=keypoints)
     read = dict(
         zip(
             files,

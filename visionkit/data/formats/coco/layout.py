@@ -15,11 +15,11 @@ from visionkit.errors import DataError
 __all__ = ["coco_files", "is_coco"]
 
 _ALIASES = [alias for names in SPLIT_ALIASES.values() for alias in names]
+_SPLIT = rf"({'|'.join(sorted(_ALIASES, key=len, reverse=True))})[_-]?(\d*)"
 _NAMED = re.compile(
-    rf"(?:(?:instances|coco|annotations)[_-])?({'|'.join(sorted(_ALIASES, key=len, reverse=True))})"
-    r"[_-]?(\d*)(?:[_-](?:instances|coco|annotations))?",
-    re.IGNORECASE,
+    rf"(?:(?:instances|coco|annotations)[_-])?{_SPLIT}(?:[_-](?:instances|coco|annotations))?", re.IGNORECASE
 )
+_KEYPOINTS = re.compile(rf"(?:person[_-])?keypoints[_-]{_SPLIT}", re.IGNORECASE)
 _EXPORTS = ("_annotations.coco.json", "labels.json", "annotations.json", "instances_default.json")
 _OTHERS = ("captions_", "stuff_", "panoptic_", "image_info_")  # of COCO's own files, those without boxes
 _ENDS = 1 << 18  # bytes at either end of a file that say what it is
@@ -29,7 +29,7 @@ _MAX_FILES = 8  # files without the name of a split whose content is read
 FileAndFolder = tuple[Path, Path]
 
 
-def coco_files(root: str | os.PathLike[str]) -> dict[str, FileAndFolder]:
+def coco_files(root: str | os.PathLike[str], *, keypoints: bool = False) -> dict[str, FileAndFolder]:
     """Return the JSON file and the folder of images of each split, by the layouts that `coco` knows.
 
     Names of splits are those of `SPLIT_ALIASES`, in any case. Of several folders that could hold the images
@@ -37,6 +37,7 @@ def coco_files(root: str | os.PathLike[str]) -> dict[str, FileAndFolder]:
 
     Args:
         root: A folder, or a JSON file, which is taken for the training split.
+        keypoints: Where there are `person_keypoints_train2017.json` and its like, take those.
 
     Raises:
         DataError: There is no file of a training split, or more than one.
@@ -45,7 +46,8 @@ def coco_files(root: str | os.PathLike[str]) -> dict[str, FileAndFolder]:
     if top.suffix.lower() == ".json":
         return {"train": (top, _images_of_single(top))}
     files: dict[str, FileAndFolder] = {}
-    for split, candidates in _by_split(top).items():
+    by_split = (_by_name(top, _KEYPOINTS) if keypoints else {}) or _by_split(top)
+    for split, candidates in by_split.items():
         if len(candidates) > 1:
             both = ", ".join(str(file.relative_to(top)) for file in candidates)
             text = f"Expected one COCO file of the split {split}, but there are {both}. Name one of them."
@@ -95,12 +97,20 @@ def _by_split(top: Path) -> dict[str, list[Path]]:
             if not exports and len(files) == 1:
                 exports = files
             by_split.setdefault(split, []).extend(file for file in exports if _is_coco_objects(file))
+    for split, named in _by_name(top, _NAMED).items():
+        by_split.setdefault(split, []).extend(named)
+    return {split: by_split[split] for split in SPLIT_ALIASES if by_split.get(split)}
+
+
+def _by_name(top: Path, pattern: re.Pattern[str]) -> dict[str, list[Path]]:
+    """Return the files whose own name, by a pattern, is that of a split."""
+    by_split: dict[str, list[Path]] = {}
     for folder in _homes(top):
         for file in _json_files(folder):
-            named = _NAMED.fullmatch(file.stem)
+            named = pattern.fullmatch(file.stem)
             if named:
                 by_split.setdefault(str(split_of(named[1])), []).append(file)
-    return {split: by_split[split] for split in SPLIT_ALIASES if by_split.get(split)}
+    return {split: by_split[split] for split in SPLIT_ALIASES if split in by_split}
 
 
 def _unnamed(top: Path) -> list[Path]:
@@ -123,7 +133,7 @@ def _images_of_split(top: Path, file: Path) -> Path:
     """Return the folder of images of a file whose name or folder is that of a split."""
     if split_of(file.parent.name) and not _NAMED.fullmatch(file.stem):
         return _choose(file.parent, ("", "images", "data"), file)
-    named = _NAMED.fullmatch(file.stem)
+    named = _NAMED.fullmatch(file.stem) or _KEYPOINTS.fullmatch(file.stem)
     split, year = (named[1], named[2]) if named else ("", "")
     folders = [f"images/{split}{year}", f"{split}{year}", f"images/{split}", split, "images", "data", ""]
     for alias in SPLIT_ALIASES.get(split_of(split) or "", ()):

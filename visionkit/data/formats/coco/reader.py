@@ -179,6 +179,7 @@ class CocoReader:
         self._truth_area, self._truth_crowd = records.areas[counted], crowd[counted].astype(np.int64)
         self._raw_labels = scan.label[self._row], scan.label[counted]
         self._outlines = records.outlines if masks else None
+        self._positions = records.positions
         self.image_ids: list[int] = records.image_ids[chosen].tolist()
         self.ids: Sequence[str] = [records.names[index] for index in chosen]
         self._files = [self._files[index] for index in chosen]
@@ -268,6 +269,17 @@ class CocoReader:
             masks=masks,
             image_id=self.image_ids[index],
         )
+
+    def labels_and_crowds(self, index: int) -> tuple[Ints, Ints]:
+        """Return label and crowd flag of the objects of image `index`, as its sample has them."""
+        rows = slice(int(self._first[index]), int(self._last[index]))
+        return self._labels[rows], self._crowd[rows]
+
+    def positions(self, index: int) -> tuple[Ints, Ints]:
+        """Return where the objects of image `index` are in the file's list: of the sample, of its truth."""
+        sample = self._row[int(self._first[index]) : int(self._last[index])]
+        truth = self._truth_row[int(self._truth_first[index]) : int(self._truth_last[index])]
+        return self._positions[sample], self._positions[truth]
 
     def check_size(self, index: int, actual: tuple[int, int]) -> None:
         """Raise `DataError` when the record of image `index` has another size than the image."""

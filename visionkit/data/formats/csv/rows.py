@@ -32,7 +32,7 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
 """Names by which the column of classes is found among others (lower case)."""
 
 _KINDS = ("multi", "regression", "single")
-_IMAGE_COLUMNS = (
+IMAGE_COLUMNS = (
     "path", "image", "file", "filename", "file_name", "image_path", "image_name", "image_id", "filepath",
     "file_path", "image_file", "img", "img_path", "id_code", "id",
 )  # fmt: skip
@@ -77,7 +77,7 @@ def is_image_table(path: str | os.PathLike[str]) -> bool:
     if not may_be_image_table(path):
         return False
     names = {name.lower() for name in read_header(Path(path))}
-    return bool(names.intersection(_IMAGE_COLUMNS))
+    return bool(names.intersection(IMAGE_COLUMNS))
 
 
 def may_be_image_table(path: str | os.PathLike[str]) -> bool:
@@ -116,7 +116,7 @@ def read_table(
     if kind is not None and kind not in _KINDS:
         raise unknown_name("kind of table", kind, _KINDS)
     file = Path(path)
-    table = read_delimited(file, known=(image or "", *_IMAGE_COLUMNS))
+    table = read_delimited(file, known=(image or "", *IMAGE_COLUMNS))
     counter = NoticeCounter(max_fraction=max_dropped)
     header, lines = table.header, table.lines
     image_column = _image_column(file, header, image)
@@ -201,7 +201,7 @@ def column_cells(table: TableRows, name: str) -> list[str] | None:
     """
     if table.file.suffix.lower() not in TABLE_SUFFIXES:
         return None
-    read = read_delimited(table.file, known=(name, *_IMAGE_COLUMNS))
+    read = read_delimited(table.file, known=(name, *IMAGE_COLUMNS))
     if name not in read.header:
         return None
     index, lines = read.header.index(name), dict(read.lines)
@@ -252,12 +252,12 @@ def _image_column(file: Path, header: list[str], image: str | None) -> str:
         if image not in header:
             raise unknown_name("column", image, header, hint=f"{file} has {header}.")
         return image
-    for name in _IMAGE_COLUMNS:
+    for name in IMAGE_COLUMNS:
         for column in header:
             if column.lower() == name:
                 return column
     raise DataError(
-        f"Expected a column of paths (one of {', '.join(_IMAGE_COLUMNS)}), but found {header}. "
+        f"Expected a column of paths (one of {', '.join(IMAGE_COLUMNS)}), but found {header}. "
         "Name it with image=... (--table.image)",
         path=file,
         record="line 1",

@@ -1,0 +1,1 @@
+"""Keypoints: COCO files, tables of points, and one object a sample of either."""

@@ -1,0 +1,1 @@
+"""Scores of keypoints: object keypoint similarity, and distances as fractions of an object's size."""
