@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from visionkit.run.training.device_policy import choose_policy
     from visionkit.run.training.fit import fit
     from visionkit.run.training.trainer import build_trainer
+    from visionkit.run.unused import refuse_unused
     from visionkit.run.usage import format_usage
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "load_checkpoint",
     "parse",
     "parse_range",
+    "refuse_unused",
     "request_stop",
     "run_backbones",
     "run_recipe",
@@ -93,6 +95,7 @@ _HOME = {
     "load_checkpoint": "storage.checkpoint",
     "parse": "command_line",
     "parse_range": "sweep.search",
+    "refuse_unused": "unused",
     "request_stop": "processes.stop",
     "run_backbones": "sweep.backbone_table",
     "run_recipe": "sweep.arms",
