@@ -106,5 +106,5 @@ def _groups(channels: int) -> int:
 
 def _by_anchor(maps: Tensor, width: int) -> Tensor:
     """`(B, A * width, H, W) -> (B, H * W * A, width)`, in 32-bit floats: bfloat16 moves boxes by pixels."""
-    per_anchor = maps.float().unflatten(1, (-1, width)).permute(0, 3, 4, 1, 2)  # (B, H, W, A, width)
-    return per_anchor.flatten(1, 3)
+    per_anchor: Tensor = maps.float().unflatten(1, (-1, width))  # (B, A, width, H, W)
+    return per_anchor.permute(0, 3, 4, 1, 2).flatten(1, 3)
