@@ -14,18 +14,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.run import RunConfig, launch, setting
-from visionkit.task_config import RCNNConfig, SceneConfig
+from visionkit.run import RunConfig, launch, refuse_unused, setting
+from visionkit.task_config import DETECTOR_SETTINGS, FCOSConfig, RCNNConfig, RetinaNetConfig, SceneConfig
 
 
 @dataclass
 class Config(RunConfig):
     """The settings of `detect.py`."""
 
+    detector: str = setting(
+        "faster_rcnn",
+        "faster_rcnn | retinanet | fcos (--retinanet.NAME, --fcos.NAME)",
+        choices=tuple(DETECTOR_SETTINGS),
+    )
     rcnn: RCNNConfig = setting(
         RCNNConfig(anchor_scales=(4.0,), proposals_train=1000, proposals_eval=300),
         "Faster R-CNN and Mask R-CNN (anchor scales: 8 for COCO)",
     )
+    retinanet: RetinaNetConfig = setting(
+        RetinaNetConfig(norm="group", anchor_scales=(2.0, 2.52, 3.17), detections_per_img=100),
+        "RetinaNet (anchor scales: twice as large for COCO)",
+        rare=True,
+    )
+    fcos: FCOSConfig = setting(FCOSConfig(score_threshold=0.05), "FCOS", rare=True)
     pyramid_channels: int = setting(128, "channels of the pyramid's levels", min=1)
     augment: Literal["flip", "jitter", "lsj", "paste"] = setting(
         "flip", "flip | jitter | lsj (large-scale jitter) | paste (needs --rcnn.masks)"
@@ -62,7 +73,9 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     from visionkit.run import BoxPreview, CurveFile, Preview, fit
     from visionkit.tasks import Detector
 
-    splits = note_crowded(open_splits(config), config.rcnn.detections_per_img)
+    chosen = DETECTOR_SETTINGS[config.detector]
+    settings = getattr(config, chosen)
+    splits = note_crowded(open_splits(config), settings.detections_per_img)
     data = DataModule(
         splits,
         **config.data_options(),
@@ -81,7 +94,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         **config.task_options(),
         num_classes=len(splits.classes),
         image_size=longest,
-        rcnn=config.rcnn,
+        detector=config.detector,
+        **{chosen: settings},
         pyramid_channels=config.pyramid_channels,
         class_names=splits.classes,
         tta_flip=config.tta_flip,
@@ -100,6 +114,8 @@ def small(config: Config) -> Config:
     config.rcnn = replace(config.rcnn, box_samples=128, proposals_train=500, box_loss="giou")
     # Cells lie close: AP also counts what a low score finds, among more proposals.
     config.rcnn = replace(config.rcnn, proposals_eval=1000, score_threshold=0.01)
+    config.retinanet = replace(config.retinanet, box_loss="giou", score_threshold=0.01)
+    config.fcos = replace(config.fcos, score_threshold=0.01)
     config.optim, config.seeds = OptimConfig(ema=0.9, warmup=0.1), [0]
     return config
 
@@ -168,6 +184,8 @@ def main(config: Config) -> Path:
     from visionkit.run import run_backbones, run_recipe
 
     config.out = config.out or "runs/detect"
+    unread = {group: f"--detector {n}" for n, group in DETECTOR_SETTINGS.items() if n != config.detector}
+    refuse_unused(config, unread, usual=[Config(), *(variant(Config()) for variant in VARIANTS)])
     if config.backbones:
         one = replace(config, backbones=[])
         return run_backbones(one, config.backbones, train, paths=PATHS)

@@ -6,6 +6,7 @@ All but methods that a class overrides is in `visionkit.compat`.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +35,7 @@ def test_each_function_has_a_reason_a_link_and_a_test():
         assert len(doc) > 120, name
         assert re.search(r"^https://github\.com/\S+$", doc, re.MULTILINE), name
         assert f"compat.{name}(" in text, f"{name} has no test here"
-    assert (len(functions), len(compat.__all__)) == (22, 25)
+    assert (len(functions), len(compat.__all__)) == (24, 27)
 
 
 class Linear(lightning.LightningModule):
@@ -193,6 +194,16 @@ def torchvision_rpn(keep):
 
     counts = {"training": keep, "testing": keep}
     return RegionProposalNetwork(nn.Identity(), nn.Identity(), 0.7, 0.3, 8, 0.5, counts, counts, 0.7)
+
+
+def test_boxes_are_coded_from_anchors_and_from_points():
+    anchors, boxes = torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[2.0, 1, 10, 17]])
+    offsets = compat.anchor_box_coder().encode_single(boxes, anchors)
+    assert offsets[0].tolist() == pytest.approx([0.25, 0.625, 0, math.log(2)])
+    torch.testing.assert_close(compat.anchor_box_coder().decode_single(offsets, anchors), boxes)
+    distances = compat.point_box_coder().encode(anchors, boxes)
+    assert distances[0].tolist() == pytest.approx([0.25, 0.375, 0.75, 1.625])
+    torch.testing.assert_close(compat.point_box_coder().decode(distances, anchors), boxes)
 
 
 def test_norms_share_their_bases():

@@ -31,7 +31,7 @@ MARK = re.compile(r"<!-- (not run: [^>]+|slow) -->\s*$")
 OTHER_FLAGS = {
     "--ntasks-per-node", "--gpus-per-node", "--partition", "--account", "--time", "--signal", "--open-mode",
     "--max-restarts", "--address", "--restarts", "--no-install-recommends", "--logdir", "--backend-store-uri",
-    "--quick", "--gpu", "--shm-size", "--version",
+    "--quick", "--rounds", "--gpu", "--shm-size", "--version",
 }  # fmt: skip
 
 

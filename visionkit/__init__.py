@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from visionkit.config import OptimConfig, TransferConfig
     from visionkit.data import DataModule, FolderData, Keyed, open_dataset
-    from visionkit.task_config import RCNNConfig
+    from visionkit.task_config import FCOSConfig, RCNNConfig, RetinaNetConfig
     from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
     from visionkit.text import Vocabulary
 
@@ -32,10 +32,12 @@ __all__ = [
     "DataModule",
     "Detector",
     "Embedder",
+    "FCOSConfig",
     "FolderData",
     "Keyed",
     "OptimConfig",
     "RCNNConfig",
+    "RetinaNetConfig",
     "Segmenter",
     "TransferConfig",
     "Vocabulary",
@@ -54,10 +56,12 @@ _HOME = {
     "DataModule": "data",
     "Detector": "tasks",
     "Embedder": "tasks",
+    "FCOSConfig": "task_config",
     "FolderData": "data",
     "Keyed": "data",
     "OptimConfig": "config",
     "RCNNConfig": "task_config",
+    "RetinaNetConfig": "task_config",
     "Segmenter": "tasks",
     "TransferConfig": "config",
     "Vocabulary": "text",

@@ -22,6 +22,7 @@ __all__ = [
     "BatchNormBase",
     "DispatchMode",
     "InstanceNormBase",
+    "anchor_box_coder",
     "batches_started",
     "cpu_computes_bf16",
     "default_store",
@@ -33,6 +34,7 @@ __all__ = [
     "onednn_computes_bf16",
     "pack_linear_weight",
     "packed_linear",
+    "point_box_coder",
     "skip_graph_capture_check",
     "skip_signal_handlers",
     "skip_sigterm_broadcast",
@@ -250,6 +252,29 @@ def top_anchors(rpn: Any, scores: Tensor, counts: list[int]) -> Tensor:
     """
     indices: Tensor = rpn._get_top_n_idx(scores, counts)
     return indices
+
+
+def anchor_box_coder() -> Any:
+    """Return torchvision's coder of boxes as offsets from anchors, with the weights of its RetinaNet.
+
+    `encode_single(boxes, anchors)` and `decode_single(offsets, anchors)`, `(N, 4)` each. Its detectors hold
+    one, but making a detector for it would be a detour; `torchvision.ops` has none.
+    https://github.com/pytorch/vision/blob/main/torchvision/models/detection/_utils.py
+    """
+    from torchvision.models.detection._utils import BoxCoder
+
+    return BoxCoder((1.0, 1.0, 1.0, 1.0))
+
+
+def point_box_coder() -> Any:
+    """Return torchvision's coder of boxes as distances from a centre, in sizes of the square around it.
+
+    `encode(squares, boxes)` and `decode(distances, squares)`, `(N, 4)` each; see `anchor_box_coder`.
+    https://github.com/pytorch/vision/blob/main/torchvision/models/detection/_utils.py
+    """
+    from torchvision.models.detection._utils import BoxLinearCoder
+
+    return BoxLinearCoder(normalize_by_size=True)
 
 
 def timm_renames() -> dict[str, str | None]:

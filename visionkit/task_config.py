@@ -11,13 +11,17 @@ from typing import Literal
 from visionkit.config import limits
 
 __all__ = [
+    "DETECTOR_SETTINGS",
     "AttentionConfig",
     "CheckConfig",
     "Decoding",
+    "DetectorName",
     "EmbeddingHead",
+    "FCOSConfig",
     "FewShot",
     "RCNNConfig",
     "RNNConfig",
+    "RetinaNetConfig",
     "SceneConfig",
     "SegmentationAugment",
     "SegmentationHead",
@@ -26,6 +30,13 @@ __all__ = [
     "SentenceConfig",
     "VectorFile",
 ]
+
+
+DetectorName = Literal["faster_rcnn", "retinanet", "fcos"]
+"""The detectors; "faster_rcnn" is Mask R-CNN too."""
+
+DETECTOR_SETTINGS: dict[str, str] = {"faster_rcnn": "rcnn", "retinanet": "retinanet", "fcos": "fcos"}
+"""The name of the setting that configures each detector."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,64 @@ class RCNNConfig:
     box_samples: int = field(default=512, metadata=limits(min=1))
     score_threshold: float = field(default=0.05, metadata=limits(min=0, max=1))
     nms_threshold: float = field(default=0.5, metadata=limits(min=0, max=1))
+    detections_per_img: int = field(default=100, metadata=limits(min=1))
+
+
+@dataclass(frozen=True)
+class RetinaNetConfig:
+    """The choices of a RetinaNet; the defaults are those of torchvision's `retinanet_resnet50_fpn`.
+
+    Args:
+        convs: Convolutions before the classes, and before the boxes.
+        norm: Norm after each of them; a group norm trains from scratch too.
+        p6_from: The coarser levels are made from the pyramid's last level (p5) or the backbone's (c5).
+        box_loss: Loss of the boxes.
+        anchor_scales: Side of the anchors of each level, in its own positions.
+        anchor_ratios: Height over width of the anchors.
+        anchor_spacing: "reduction", or "grid" as torchvision (see `LevelAnchors`).
+        score_threshold: Detections below it are dropped.
+        topk_candidates: Detections a level before suppression.
+        nms_threshold: Overlap above which the lower of two detections of a class is dropped.
+        detections_per_img: Maximum number of detections an image; above 100, AP counts as many too.
+    """
+
+    convs: int = field(default=4, metadata=limits(min=0))
+    norm: Literal["group", "none"] = "none"
+    p6_from: Literal["p5", "c5"] = "p5"
+    box_loss: Literal["l1", "smooth_l1", "giou"] = "l1"
+    anchor_scales: tuple[float, ...] = field(
+        default=(4.0, 4 * 2 ** (1 / 3), 4 * 2 ** (2 / 3)), metadata=limits(above=0)
+    )
+    anchor_ratios: tuple[float, ...] = field(default=(0.5, 1.0, 2.0), metadata=limits(above=0))
+    anchor_spacing: Literal["reduction", "grid"] = "reduction"
+    score_threshold: float = field(default=0.05, metadata=limits(min=0, max=1))
+    topk_candidates: int = field(default=1000, metadata=limits(min=1))
+    nms_threshold: float = field(default=0.5, metadata=limits(min=0, max=1))
+    detections_per_img: int = field(default=300, metadata=limits(min=1))
+
+
+@dataclass(frozen=True)
+class FCOSConfig:
+    """The choices of an FCOS; the defaults are those of torchvision's `fcos_resnet50_fpn`.
+
+    Args:
+        convs: Convolutions before the classes, and before the boxes.
+        norm: Norm after each of them.
+        center_radius: How near the centre of an object a position must be to learn it, in reductions.
+        anchor_spacing: Distance of positions: "reduction", or "grid" as torchvision (see `LevelAnchors`).
+        score_threshold: Detections below it are dropped.
+        topk_candidates: Detections a level before suppression.
+        nms_threshold: Overlap above which the lower of two detections of a class is dropped.
+        detections_per_img: Maximum number of detections an image; above 100, AP counts as many too.
+    """
+
+    convs: int = field(default=4, metadata=limits(min=0))
+    norm: Literal["group", "none"] = "group"
+    center_radius: float = field(default=1.5, metadata=limits(above=0))
+    anchor_spacing: Literal["reduction", "grid"] = "reduction"
+    score_threshold: float = field(default=0.2, metadata=limits(min=0, max=1))
+    topk_candidates: int = field(default=1000, metadata=limits(min=1))
+    nms_threshold: float = field(default=0.6, metadata=limits(min=0, max=1))
     detections_per_img: int = field(default=100, metadata=limits(min=1))
 
 

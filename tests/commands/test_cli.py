@@ -61,14 +61,14 @@ def test_help_is_short_and_imports_little(root) -> None:
 
 
 def test_as_many_helps_as_verbs_and_recipes() -> None:
-    assert len(HELP) == 1 + 16 + len(list_recipes())
+    assert len(HELP) == 1 + 20 + len(list_recipes())
     assert {"classify", "compare"} <= set(list_recipes())
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["comapre"], "Unknown verb 'comapre'. Did you mean 'compare'?"),
+        (["comapre"], "Unknown verb 'comapre'. Did you mean 'compare' or 'map'?"),
         (["ls", "recipies"], "Unknown kind of thing to list 'recipies'. Did you mean 'recipes'?"),
         (["compare", "x", "--alow", "lr"], "Unknown option '--alow'. Did you mean '--allow'? See visionkit compare --help."),
         (["compare"], "the following arguments are required: FOLDER"),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.task_config import RCNNConfig
+from visionkit.task_config import FCOSConfig, RCNNConfig, RetinaNetConfig
 from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
@@ -100,6 +100,17 @@ def detector(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightni
         "timm/resnet10t", init=init, num_classes=3, rcnn=rcnn, pyramid_channels=16, transfer=transfer,
         optim=optim, lr=5e-3,
     )  # fmt: skip
+
+
+def one_stage(name: str, config: Any) -> Callable[..., lightning.LightningModule]:
+    def build(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
+        transfer = dataclasses.replace(transfer, norm=transfer.norm or "batch")
+        return Detector(
+            "timm/resnet10t", init=init, num_classes=3, detector=name, pyramid_channels=16,
+            transfer=transfer, optim=optim, lr=5e-3, **{name: config},
+        )  # fmt: skip
+
+    return build
 
 
 def squares(first: int, size: int) -> dict[str, Any]:
@@ -192,6 +203,24 @@ TASKS.append(
         steps=40,
     )
 )
+# The tests of the contract that they take again are slow; tests/tasks/test_one_stage.py has the quick ones.
+DENSE = {"convs": 1, "norm": "group", "topk_candidates": 60, "detections_per_img": 30}
+ONE_STAGE = [
+    TaskCase(
+        name=f"detector, {name}",
+        build=one_stage(name, config),
+        backbone="timm/resnet10t",
+        batch=squares,
+        empty={"ids": []},
+        logged=frozenset(SIZES | {"ap/0", "ap/1", "ap/2"}),
+        higher=True,
+        steps=60,
+    )
+    for name, config in (
+        ("retinanet", RetinaNetConfig(anchor_scales=(2.0, 3.0), **DENSE)),
+        ("fcos", FCOSConfig(score_threshold=0.05, **DENSE)),
+    )
+]
 TASKS.append(
     TaskCase(
         name="captioner",

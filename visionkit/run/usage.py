@@ -71,7 +71,7 @@ def _nested(group: str, value: Any) -> list[str]:
     lines = []
     for inner in dataclasses.fields(value):
         text = f"{help_texts.get(inner.name, '')} [{_show(getattr(value, inner.name))}]"
-        lines.append(_fold(f"    --{group}.{inner.name}".ljust(34) + text, indent=34))
+        lines.append(_fold(f"    --{group}.{inner.name}".ljust(36) + text, indent=36))
     return lines
 
 

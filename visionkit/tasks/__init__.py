@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from visionkit.task_config import Decoding, RCNNConfig, SelfCritical
+from visionkit.task_config import Decoding, FCOSConfig, RCNNConfig, RetinaNetConfig, SelfCritical
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.captioning.self_critical import training_frequency
 from visionkit.tasks.captioning.task import Captioner
@@ -25,8 +25,10 @@ __all__ = [
     "Detector",
     "Embedder",
     "EmbeddingPrediction",
+    "FCOSConfig",
     "LabelsPrediction",
     "RCNNConfig",
+    "RetinaNetConfig",
     "SegmentationPrediction",
     "Segmenter",
     "SelfCritical",

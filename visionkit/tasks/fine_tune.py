@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,26 @@ from visionkit.tasks.saved_settings import plain_settings, task_name
 
 __all__ = ["has_task", "take_heads"]
 
-# What a task has for each class: the end of a module's name, the rows a class, and whether the background
-# comes before the first class.
-_CLASS_ROWS: dict[str, dict[str, tuple[int, bool]]] = {
-    "Classifier": {"head": (1, False), "standardize": (1, False)},
-    "Embedder": {"head": (1, False)},
-    "Segmenter": {"classifier": (1, False)},
-    "Detector": {"classify": (1, True), "regress": (4, True), "predict": (1, True)},
+
+class _ClassRows(NamedTuple):
+    """What a module has for each class: how many rows, and what is before and around them."""
+
+    rows: int = 1
+    background: bool = False  # before the first class
+    repeated: bool = False  # all classes, for each anchor
+
+
+# By the end of a module's name.
+_CLASS_ROWS: dict[str, dict[str, _ClassRows]] = {
+    "Classifier": {"head": _ClassRows(), "standardize": _ClassRows()},
+    "Embedder": {"head": _ClassRows()},
+    "Segmenter": {"classifier": _ClassRows()},
+    "Detector": {
+        "classify": _ClassRows(background=True),
+        "regress": _ClassRows(4, background=True),
+        "predict": _ClassRows(background=True),
+        "class_logits": _ClassRows(repeated=True),
+    },
 }
 
 
@@ -135,11 +148,15 @@ def _outside_backbone(task: nn.Module, state: Mapping[str, Tensor]) -> dict[str,
 def _in_order(name: str, value: Tensor, kind: str, order: Sequence[int]) -> Tensor:
     """Return a tensor with its rows of classes in another order; one without such rows as it is."""
     layer = name.rpartition(".")[0].rpartition(".")[2]
-    rows, background = _CLASS_ROWS.get(kind, {}).get(layer, (0, False))
-    if not rows or value.ndim == 0 or len(value) != rows * (len(order) + background):
+    known = _CLASS_ROWS.get(kind, {}).get(layer)
+    if known is None or value.ndim == 0:
+        return value
+    rows, background, repeated = known
+    count = len(order) + background
+    if len(value) % (rows * count) or (len(value) != rows * count and not repeated):
         return value
     taken = [0] * background + [background + index for index in order]
-    ordered: Tensor = value.unflatten(0, (-1, rows))[taken].flatten(0, 1)
+    ordered: Tensor = value.unflatten(0, (-1, count, rows))[:, taken].flatten(0, 2)
     return ordered
 
 

@@ -291,7 +291,7 @@ def note_crowded(splits: Splits, max_detections: int) -> Splits:
     if not crowded:
         return splits
     text = f"{crowded[0][1]!r} has {crowded[0][0]} objects, but at most {max_detections} are "
-    text += "detected (--rcnn.detections_per_img)"
+    text += "detected (--rcnn.detections_per_img, or that of another detector)"
     what = "images with more objects than are detected in one"
     notice = Notice(what, len(crowded), len(counts), text)
     return replace(splits, notices=(*splits.notices, notice))

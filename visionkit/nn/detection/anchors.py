@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -30,6 +31,7 @@ class LevelAnchors(AnchorGenerator):
         ratios: Height over width.
         spacing: Distance of anchors: "reduction" is exactly the reduction; "grid" is the side of the padded
             image divided by that of the map, rounded down, as in torchvision (for its pretrained weights).
+        round_down: Sides of the anchors in pixels are cut to integers, as those of torchvision's RetinaNet.
 
     Ren et al., Faster R-CNN, 2015; Lin et al., Feature Pyramid Networks, 2017.
     """
@@ -41,12 +43,14 @@ class LevelAnchors(AnchorGenerator):
         scales: Sequence[float] = (8.0,),
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
         spacing: Literal["reduction", "grid"] = "reduction",
+        round_down: bool = False,
     ) -> None:
         if not scales or not ratios or min(*scales, *ratios) <= 0:
             raise InputError(
                 f"Expected anchor scales and ratios above 0, but got {tuple(scales)} and {tuple(ratios)}."
             )
-        sizes = tuple(tuple(scale * level.reduction for scale in scales) for level in levels)
+        cut = math.floor if round_down else float
+        sizes = tuple(tuple(cut(scale * level.reduction) for scale in scales) for level in levels)
         super().__init__(sizes, (tuple(ratios),) * len(sizes))
         self.reductions = tuple(level.reduction for level in levels)
         self.spacing = spacing

@@ -10,6 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from visionkit.backbones.level import FeatureSource
 from visionkit.errors import InputError
 from visionkit.nn.detection.anchors import LevelAnchors
+from visionkit.nn.detection.checks import source_channels
 from visionkit.nn.detection.mask_head import MaskHead
 from visionkit.nn.detection.roi_align import RoIPool
 from visionkit.nn.detection.roi_heads import BoxHead, RegionHeads
@@ -52,15 +53,7 @@ class FasterRCNN(nn.Module):
     ) -> None:
         super().__init__()
         levels = list(source.levels)
-        channels = levels[0].channels
-        if any(level.channels != channels for level in levels):
-            got = [level.channels for level in levels]
-            raise InputError(
-                f"Expected levels of equal channels, but got {got}. Put a pyramid on the source: "
-                "PyramidSource(source)."
-            )
-        if num_classes < 1:
-            raise InputError(f"Expected num_classes to be at least 1, but got {num_classes}.")
+        channels = source_channels(source, num_classes=num_classes)
         self.source = source
         self.num_classes = num_classes
         self.config = config

@@ -17,6 +17,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from visionkit.compat import top_anchors
 from visionkit.nn.detection.anchors import LevelAnchors
+from visionkit.nn.detection.matching import anchor_sides, match_anchors
 
 __all__ = ["ProposalNetwork"]
 
@@ -107,11 +108,10 @@ class ProposalNetwork(RegionProposalNetwork):
     def _losses(
         self, scores: Tensor, moves: Tensor, anchors: Tensor, objects: list[Tensor]
     ) -> dict[str, Tensor]:
-        x1, y1, x2, y2 = anchors.t().contiguous()
-        sides = torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)))  # (5, A)
+        sides = anchor_sides(anchors)
         sampled, sampled_labels, positive, encoded = [], [], [], []
         for index, boxes in enumerate(objects):
-            label, match = _match(boxes, sides)
+            label, match = match_anchors(boxes, sides, foreground=_FOREGROUND, background=_BACKGROUND)
             hits, misses = self._sample(label)
             both = torch.cat((hits, misses)) + index * len(anchors)
             sampled.append(both)
@@ -147,29 +147,3 @@ class _ProposalHead(RPNHead):
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, offsets = super().forward(x)
         return [a.float() for a in logits], [a.float() for a in offsets]
-
-
-def _match(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each anchor 1 (an object), 0 (none) or -1 (neither), and the index of its object.
-
-    Args:
-        boxes: `(N, 4)` objects.
-        anchors: `(5, A)`: rows x1, y1, x2, y2 and area, which is faster than `(A, 4)`.
-    """
-    if not len(boxes):
-        none = torch.zeros(anchors.shape[1], dtype=torch.int8, device=anchors.device)
-        return none, none.long()
-    left, top, right, bottom = boxes[:, :, None].unbind(1)  # (N, 1) each
-    x1, y1, x2, y2, area = anchors
-    wide = (torch.minimum(right, x2) - torch.maximum(left, x1)).clamp_(min=0)
-    high = (torch.minimum(bottom, y2) - torch.maximum(top, y1)).clamp_(min=0)
-    inside = wide.mul_(high)
-    union = (right - left) * (bottom - top) + area - inside
-    overlap = inside.div_(union)  # (N, A)
-    best, match = overlap.max(dim=0)
-    between = (best >= _BACKGROUND) & (best < _FOREGROUND)
-    label = (best >= _FOREGROUND).to(torch.int8) - between.to(torch.int8)
-    # Every object gets the anchors of its highest overlap, however low that is.
-    nearest = torch.nonzero(overlap == overlap.max(dim=1, keepdim=True).values)[:, 1]
-    label[nearest] = 1
-    return label, match

@@ -39,7 +39,7 @@ def describe_file(path: str | Path) -> dict[str, Any]:
     weights = metadata.get("weights") or {}
     table: dict[str, Any] = {
         "file": f"{path}, {Path(path).stat().st_size / 1e6:,.1f} MB",
-        "kind": " ".join(filter(None, (metadata["kind"], metadata.get("target", "")))),
+        "kind": " ".join(filter(None, (metadata["kind"], metadata.get("target", metadata.get("detector"))))),
         "backbone": metadata.get("backbone", ""),
     }
     if "outputs" in metadata:

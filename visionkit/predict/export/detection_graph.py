@@ -1,4 +1,4 @@
-"""A Faster or Mask R-CNN as a graph: proposals and suppression inside, a fixed number of results."""
+"""A detector as a graph: suppression inside, a fixed number of results."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from visionkit.nn.detection.anchors import LevelAnchors
 from visionkit.predict.export.pixels import Pixels
+from visionkit.task_config import RCNNConfig
 from visionkit.tasks import Detector
 
-__all__ = ["DetectionGraph", "suppress"]
+__all__ = ["DetectionGraph", "RCNNGraph", "Size", "best_of_classes", "clip", "suppress"]
 
 Size: TypeAlias = Sequence[Any]  # height and width, symbols while exporting
 _MIN_SIDE = 1e-2  # of a detection, as in torchvision's heads
@@ -44,7 +46,7 @@ def _(boxes: Tensor, scores: Tensor, threshold: float, limit: int) -> Tensor:
 
 
 class DetectionGraph(nn.Module):
-    """A detector with its proposals and suppression.
+    """What the graphs of all detectors share: how images get in, and how detections get out.
 
     `(B, 3, H, W)` to `boxes` `(B, N, 4)` in the frame of the input, `scores` `(B, N)`, `labels` `(B, N)` and
     `count` `(B,)`: the first `count` of an image are its detections, best first, zeros follow. With a mask
@@ -52,44 +54,44 @@ class DetectionGraph(nn.Module):
 
     Args:
         task: The task.
+        anchors: Generates the task's anchors.
         uint8: Whether images are uint8, and not float in [0, 1].
-
-    The steps are those of `FasterRCNN`; Ren et al., Faster R-CNN, 2015; He et al., Mask R-CNN, 2017.
     """
 
-    def __init__(self, task: Detector, *, uint8: bool) -> None:
+    def __init__(self, task: Detector, anchors: LevelAnchors, *, uint8: bool) -> None:
         super().__init__()
         self.pixels = Pixels(task.normalize, uint8=uint8)
-        model: Any = task.model
-        self.source, self.head, self.heads = model.source, model.rpn.head, model.heads
-        self.rpn_coder, self.rpn_min_side = model.rpn.box_coder, float(model.rpn.min_size)
-        self.rpn_threshold = float(model.rpn.nms_thresh)
-        self.rcnn, self.proposals = task.rcnn, task.rcnn.proposals_eval
+        self.source = task.model.get_submodule("source")
         self.resize = task.resize
         self.divisor, self.canvas = task.divisor, getattr(task.backbone, "fixed_size", None)
-        generator = model.rpn.anchor_generator
-        self.reductions, self.spacing = generator.reductions, generator.spacing
-        for index, cell in enumerate(generator.cell_anchors):
+        self.reductions, self.spacing = anchors.reductions, anchors.spacing
+        for index, cell in enumerate(anchors.cell_anchors):
             self.register_buffer(f"cell_{index}", cell.float(), persistent=False)
-        masks = ("masks",) if task.rcnn.masks else ()
+        masks = ("masks",) if task.masks else ()
         self.outputs = ("boxes", "scores", "labels", "count", *masks)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return `boxes`, `scores`, `labels`, `count` and perhaps `masks` of images `(B, 3, H, W)`."""
         resized = self._resize(self.pixels(images))
         size, padded = resized.shape[-2:], self._pad(resized)
-        maps = self.source(padded)
-        proposals, valid = self._propose(maps, size, padded.shape[-2:])
-        boxes, scores, labels = self._classify(maps, proposals, valid, size)
-        real = scores > 0
-        masks = (self._masks(maps, boxes, real, labels),) if self.rcnn.masks else ()
+        boxes, scores, labels, *masks = self._detect(self.source(padded), size, padded.shape[-2:])
         if self.resize is not None:  # back to the frame of the input
             x, y = (
                 boxes[..., 0::2] * (images.shape[-1] / size[1]),
                 boxes[..., 1::2] * (images.shape[-2] / size[0]),
             )
             boxes = torch.stack((x, y), dim=-1).flatten(-2)
-        return boxes, scores, labels, real.sum(1), *masks
+        return boxes, scores, labels, (scores > 0).sum(1), *masks
+
+    def _detect(self, maps: Sequence[Tensor], size: Size, padded: Size) -> tuple[Tensor, ...]:
+        """Return boxes `(B, N, 4)`, scores and labels `(B, N)`, best first, zeros behind them; perhaps masks.
+
+        Args:
+            maps: Of the pyramid.
+            size: Of the images.
+            padded: Of the images with their padding.
+        """
+        raise NotImplementedError
 
     def _resize(self, images: Tensor) -> Tensor:
         """Resize images as `resize_image` does, by a scale that is a symbol where the size is free."""
@@ -109,6 +111,44 @@ class DetectionGraph(nn.Module):
             bottom = (height + self.divisor - 1) // self.divisor * self.divisor
             right = (width + self.divisor - 1) // self.divisor * self.divisor
         return F.pad(images, (0, right - width, 0, bottom - height))
+
+    def _anchors(self, index: int, grid: Size, padded: Size) -> Tensor:
+        """Return the anchors of a level, `(h * w * A, 4)`, as `LevelAnchors` makes them."""
+        cell: Tensor = getattr(self, f"cell_{index}")
+        (height, width), down, right = grid, self.reductions[index], self.reductions[index]
+        if self.spacing == "grid":
+            down, right = padded[0] // height, padded[1] // width
+        rows = torch.arange(height, device=cell.device)[:, None] * down
+        columns = torch.arange(width, device=cell.device) * right
+        y, x = rows.expand(height, width), columns.expand(height, width)
+        shifts = torch.stack((x, y, x, y), dim=-1).flatten(0, 1).float()  # (h * w, 4)
+        return (shifts[:, None] + cell).flatten(0, 1)
+
+
+class RCNNGraph(DetectionGraph):
+    """A Faster or Mask R-CNN with its proposals and suppression.
+
+    Args:
+        task: The task.
+        uint8: Whether images are uint8, and not float in [0, 1].
+
+    The steps are those of `FasterRCNN`; Ren et al., Faster R-CNN, 2015; He et al., Mask R-CNN, 2017.
+    """
+
+    def __init__(self, task: Detector, *, uint8: bool) -> None:
+        model: Any = task.model
+        super().__init__(task, model.rpn.anchor_generator, uint8=uint8)
+        self.head, self.heads = model.rpn.head, model.heads
+        self.rpn_coder, self.rpn_min_side = model.rpn.box_coder, float(model.rpn.min_size)
+        self.rpn_threshold = float(model.rpn.nms_thresh)
+        self.rcnn: RCNNConfig = model.config
+        self.proposals = self.rcnn.proposals_eval
+
+    def _detect(self, maps: Sequence[Tensor], size: Size, padded: Size) -> tuple[Tensor, ...]:
+        proposals, valid = self._propose(maps, size, padded)
+        boxes, scores, labels = self._classify(maps, proposals, valid, size)
+        masks = (self._masks(maps, boxes, scores > 0, labels),) if self.rcnn.masks else ()
+        return boxes, scores, labels, *masks
 
     def _propose(self, maps: Sequence[Tensor], size: Size, padded: Size) -> tuple[Tensor, Tensor]:
         """Return proposals `(B, P, 4)`, best first, and which of them there are, `(B, P)`."""
@@ -134,21 +174,9 @@ class DetectionGraph(nn.Module):
         chosen = _take(F.pad(moves, (0, 0, 0, self.proposals)), best.indices).flatten(0, 1)
         anchors = F.pad(anchors, (0, 0, 0, self.proposals))[best.indices.flatten()]
         decoded = self.rpn_coder.decode_single(chosen, anchors)  # (B * P, 4)
-        boxes = _clip(decoded, size).unflatten(0, (-1, self.proposals))
+        boxes = clip(decoded, size).unflatten(0, (-1, self.proposals))
         real = (boxes[..., 2:] - boxes[..., :2] >= self.rpn_min_side).all(-1)
         return boxes, best.values.sigmoid() * real
-
-    def _anchors(self, index: int, grid: Size, padded: Size) -> Tensor:
-        """Return the anchors of a level, `(h * w * A, 4)`, as `LevelAnchors` makes them."""
-        cell: Tensor = getattr(self, f"cell_{index}")
-        (height, width), down, right = grid, self.reductions[index], self.reductions[index]
-        if self.spacing == "grid":
-            down, right = padded[0] // height, padded[1] // width
-        rows = torch.arange(height, device=cell.device)[:, None] * down
-        columns = torch.arange(width, device=cell.device) * right
-        y, x = rows.expand(height, width), columns.expand(height, width)
-        shifts = torch.stack((x, y, x, y), dim=-1).flatten(0, 1).float()  # (h * w, 4)
-        return (shifts[:, None] + cell).flatten(0, 1)
 
     def _classify(
         self, maps: Sequence[Tensor], proposals: Tensor, valid: Tensor, size: Size
@@ -160,7 +188,7 @@ class DetectionGraph(nn.Module):
         if offsets.shape[1] == 4:
             offsets = offsets.repeat(1, logits.shape[1])
         decoded = self.heads.box_coder.decode_single(offsets, rois[1:, 1:])
-        boxes = _clip(decoded.reshape(-1, logits.shape[1], 4), size)[:, 1:]  # (R, K, 4), no background
+        boxes = clip(decoded.reshape(-1, logits.shape[1], 4), size)[:, 1:]  # (R, K, 4), no background
         scores = logits.softmax(-1)[:, 1:]
         large = (boxes[..., 2:] - boxes[..., :2] >= _MIN_SIDE).all(-1)
         scores = scores * (large & (scores > self.rcnn.score_threshold))
@@ -172,13 +200,9 @@ class DetectionGraph(nn.Module):
         ranked = scores.new_zeros(shape).index_put((index,), scores).unflatten(0, (batch, count))
         ranked = ranked.transpose(1, 2)  # (B, K, P)
         # Step 3: suppression within each class, and the best of all.
-        limit = self.rcnn.detections_per_img
-        keep = suppress(by_class.flatten(0, 1), ranked.flatten(0, 1), self.rcnn.nms_threshold, limit)
-        ranked = (ranked.flatten(0, 1) * keep).unflatten(0, (batch, shape[1])).flatten(1)  # (B, K * P)
-        best = F.pad(ranked, (0, max(0, limit - shape[1] * count))).topk(limit, dim=1)
-        real = best.values > 0
-        labels = (best.indices // count) * real
-        return _take(by_class.flatten(1, 2), best.indices * real) * real[..., None], best.values, labels
+        return best_of_classes(
+            by_class, ranked, threshold=self.rcnn.nms_threshold, limit=self.rcnn.detections_per_img
+        )
 
     def _masks(self, maps: Sequence[Tensor], boxes: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
         """Return the masks of detections within their boxes, `(B, N, 28, 28)`; zeros where there is none."""
@@ -191,6 +215,26 @@ class DetectionGraph(nn.Module):
         masks = logits.new_zeros((batch * count, *logits.shape[2:])).index_put((index,), chosen.sigmoid())
         unpacked: Tensor = masks.unflatten(0, (batch, count))
         return unpacked
+
+
+def best_of_classes(
+    boxes: Tensor, scores: Tensor, *, threshold: float, limit: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return boxes `(B, N, 4)`, scores and labels `(B, N)` after suppression, best first, zeros behind them.
+
+    Args:
+        boxes: `(B, K, P, 4)`, of each class.
+        scores: `(B, K, P)`, 0 where there is none.
+        threshold: Overlap above which the lower of two boxes of a class is dropped.
+        limit: N, the maximum number of detections.
+    """
+    classes, count = scores.shape[1:]
+    keep = suppress(boxes.flatten(0, 1), scores.flatten(0, 1), threshold, limit)
+    ranked = (scores.flatten(0, 1) * keep).unflatten(0, (-1, classes)).flatten(1)  # (B, K * P)
+    best = F.pad(ranked, (0, max(0, limit - classes * count))).topk(limit, dim=1)
+    real = best.values > 0
+    labels = (best.indices // count) * real
+    return _take(boxes.flatten(1, 2), best.indices * real) * real[..., None], best.values, labels
 
 
 def _regions(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,7 +253,7 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index[..., None].expand(-1, -1, 4))
 
 
-def _clip(boxes: Tensor, size: Size) -> Tensor:
+def clip(boxes: Tensor, size: Size) -> Tensor:
     """Return boxes `(..., 4)` within an image of `(H, W)`."""
     height, width = size
     x = boxes[..., 0::2].clamp(min=0, max=width)

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visionkit.predict.export.detection_graph import DetectionGraph
+from visionkit.nn.detection.dense import DenseDetector
+from visionkit.predict.export.dense_graph import DenseGraph
+from visionkit.predict.export.detection_graph import RCNNGraph
 from visionkit.predict.export.pixels import Pixels
 from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
 from visionkit.tasks.hooks import TaskHooks
@@ -161,5 +163,6 @@ def make_graph(task: TaskHooks, *, uint8: bool = False) -> Any:
     elif isinstance(task, Embedder):
         graph = EmbeddingGraph(task, uint8=uint8)
     elif isinstance(task, Detector):
-        graph = DetectionGraph(task, uint8=uint8)
+        dense = isinstance(task.model, DenseDetector)
+        graph = DenseGraph(task, uint8=uint8) if dense else RCNNGraph(task, uint8=uint8)
     return graph.eval()

@@ -52,7 +52,8 @@ def task_metadata(
     if isinstance(task, Classifier):
         made["target"] = task.target
     elif isinstance(task, Detector):
-        made["max_detections"] = task.rcnn.detections_per_img
+        made["detector"] = task.detector
+        made["max_detections"] = task.config.detections_per_img
     elif isinstance(task, Segmenter):
         made["views"] = {"scales": task.views.scales, "flip": task.views.flip, "windows": task.views.windows}
     elif isinstance(task, Captioner):

@@ -80,8 +80,8 @@ def draw_images(
     for fraction in fractions:
         for seed in seeds:
             chosen = subset(train, fraction, seed=seed)
-            part = isinstance(chosen, Subset) and chosen.reader is train
-            rows = np.asarray(chosen.indices if part else range(len(train)), np.int64)
+            part = chosen.indices if isinstance(chosen, Subset) and chosen.reader is train else None
+            rows = np.asarray(range(len(train)) if part is None else part, np.int64)
             _check_classes(labels, rows, classes, fraction, seed)
             own = None if groups is None else groups[rows].tolist()
             count = min(_FOLDS, len(rows if own is None else set(own)))

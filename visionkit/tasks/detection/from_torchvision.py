@@ -12,18 +12,46 @@ from visionkit.backbones.norms import FrozenBatchNorm
 from visionkit.backbones.weights import WeightsInfo, read_state_dict
 from visionkit.config import NormPolicy, TransferConfig
 from visionkit.errors import InputError, unknown_name
-from visionkit.nn.detection.torchvision_state_dict import from_torchvision_names
-from visionkit.task_config import RCNNConfig
+from visionkit.nn.detection.torchvision_state_dict import (
+    dense_from_torchvision_names,
+    from_torchvision_names,
+)
+from visionkit.task_config import (
+    DETECTOR_SETTINGS,
+    DetectorName,
+    FCOSConfig,
+    RCNNConfig,
+    RetinaNetConfig,
+)
+from visionkit.tasks.detection.settings import DetectorConfig
 
 __all__ = ["TorchvisionDetector", "read_detector"]
 
-_MODELS: dict[str, dict[str, Any]] = {
-    "fasterrcnn_resnet50_fpn": {},
-    "fasterrcnn_resnet50_fpn_v2": {"head": "four_conv", "rpn_convs": 2},
-    "maskrcnn_resnet50_fpn": {"masks": True},
+
+class _Model(NamedTuple):
+    detector: DetectorName
+    config: DetectorConfig
+    head_norm: NormPolicy = "frozen"
+    frozen_eps: float = 0.0  # of the frozen norms of torchvision's COCO weights
+
+
+_MODELS = {
+    "fasterrcnn_resnet50_fpn": _Model("faster_rcnn", RCNNConfig(anchor_spacing="grid")),
+    "fasterrcnn_resnet50_fpn_v2": _Model(
+        "faster_rcnn", RCNNConfig(head="four_conv", rpn_convs=2, anchor_spacing="grid"), "batch"
+    ),
+    "maskrcnn_resnet50_fpn": _Model("faster_rcnn", RCNNConfig(masks=True, anchor_spacing="grid")),
+    "retinanet_resnet50_fpn": _Model("retinanet", RetinaNetConfig(anchor_spacing="grid")),
+    "retinanet_resnet50_fpn_v2": _Model(
+        "retinanet",
+        RetinaNetConfig(norm="group", p6_from="c5", box_loss="giou", anchor_spacing="grid"),
+    ),
+    "fcos_resnet50_fpn": _Model("fcos", FCOSConfig(anchor_spacing="grid"), frozen_eps=1e-5),
 }
 _SIZE = (800, 1333)
-_LAST = ("heads.box_head.classify.", "heads.box_head.regress.", "heads.mask_head.predict.")
+_LAST = (
+    "heads.box_head.classify.", "heads.box_head.regress.", "heads.mask_head.predict.", "head.class_logits.",
+)  # fmt: skip
 
 
 class TorchvisionDetector(NamedTuple):
@@ -42,7 +70,9 @@ class TorchvisionDetector(NamedTuple):
     @property
     def num_classes(self) -> int:
         """Foreground classes of the weights."""
-        return int(self.model["heads.box_head.classify.weight"].shape[0]) - 1
+        if _MODELS[self.name].detector == "faster_rcnn":
+            return int(self.model["heads.box_head.classify.weight"].shape[0]) - 1
+        return int(self.model["head.class_logits.weight"].shape[0]) // _anchors(self.model)
 
     @property
     def frozen(self) -> bool:
@@ -56,24 +86,26 @@ class TorchvisionDetector(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """Return the settings of a `Detector` that computes what torchvision's does."""
         policy: NormPolicy = "frozen" if self.frozen else "batch"
+        model = _MODELS[self.name]
         return {
+            "detector": model.detector,
+            DETECTOR_SETTINGS[model.detector]: model.config,
             "backbone": "torchvision/resnet50",
             "init": "scratch",
-            "rcnn": RCNNConfig(anchor_spacing="grid", **_MODELS[self.name]),
             "transfer": TransferConfig(norm=policy),
             "resize": _SIZE,
             "origin": {"init": "file", "weights": WeightsInfo(source="user", name=self.name).as_dict()},
-            "head_norm": "batch" if self.name.endswith("_v2") else "frozen",
+            "head_norm": model.head_norm,
         }
 
-    def fill(self, task: Any, *, frozen_eps: float) -> None:
+    def fill(self, task: Any, *, frozen_eps: float | None) -> None:
         """Load the weights into a detector that was built with `settings`.
 
         Last layers of another number of classes stay as they are.
 
         Args:
             task: Has `backbone`, `model` and `num_classes`.
-            frozen_eps: Epsilon of frozen norms.
+            frozen_eps: Epsilon of frozen norms; None: that of torchvision's COCO weights.
 
         Raises:
             InputError: The weights are not of that detector; some keys are named.
@@ -97,7 +129,8 @@ class TorchvisionDetector(NamedTuple):
         for module in task.backbone.modules() if self.frozen else ():
             if isinstance(module, FrozenBatchNorm) and isinstance(module.running_var, Tensor):
                 # Moved into the variance, so that a checkpoint of the task carries it.
-                module.running_var.add_(frozen_eps - module.eps)
+                eps = _MODELS[self.name].frozen_eps if frozen_eps is None else frozen_eps
+                module.running_var.add_(eps - module.eps)
 
 
 def read_detector(weights: Mapping[str, Tensor] | str | Path, name: str) -> TorchvisionDetector:
@@ -109,9 +142,21 @@ def read_detector(weights: Mapping[str, Tensor] | str | Path, name: str) -> Torc
     if name not in _MODELS:
         raise unknown_name("torchvision detector", name, _MODELS)
     state = read_state_dict(weights) if isinstance(weights, str | Path) else weights
-    renamed = from_torchvision_names(state)
+    if _MODELS[name].detector == "faster_rcnn":
+        renamed = from_torchvision_names(state)
+    else:
+        renamed = dense_from_torchvision_names(state)
+        anchors = _anchors(renamed)
+        for key in ("head.class_logits.weight", "head.class_logits.bias"):
+            by_class = renamed[key].unflatten(0, (anchors, -1))  # the background first
+            renamed[key] = by_class[:, 1:].flatten(0, 1)
     body = {key.removeprefix("body."): renamed.pop(key) for key in list(renamed) if key.startswith("body.")}
     return TorchvisionDetector(name, renamed, body)
+
+
+def _anchors(model: Mapping[str, Tensor]) -> int:
+    """Return the anchors on a position of a one-stage head."""
+    return int(model["head.box_offsets.weight"].shape[0]) // 4
 
 
 def _body_names(backbone: nn.Module, body: Mapping[str, Tensor]) -> dict[str, Tensor]:

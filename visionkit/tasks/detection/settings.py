@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from visionkit.config import check_number, check_numbers, limits
-from visionkit.errors import InputError
-from visionkit.task_config import RCNNConfig
+from visionkit.errors import InputError, unknown_name
+from visionkit.task_config import DETECTOR_SETTINGS, FCOSConfig, RCNNConfig, RetinaNetConfig
 from visionkit.tasks.classification.targets import check_names
+from visionkit.tasks.saved_settings import config_from
 
-__all__ = ["check_detector"]
+__all__ = ["DetectorConfig", "check_detector", "detector_config"]
+
+DetectorConfig: TypeAlias = RCNNConfig | RetinaNetConfig | FCOSConfig
+
+_KINDS: dict[str, type[DetectorConfig]] = {
+    "rcnn": RCNNConfig,
+    "retinanet": RetinaNetConfig,
+    "fcos": FCOSConfig,
+}
+
+
+def detector_config(
+    detector: str, given: Mapping[str, DetectorConfig | Mapping[str, Any] | None]
+) -> tuple[str, DetectorConfig]:
+    """Return the name of the setting that configures a detector, and its value.
+
+    Args:
+        detector: Name of the detector.
+        given: The settings of all detectors by name, None where there is none.
+
+    Raises:
+        InputError: There is no such detector, or a setting of another was given.
+    """
+    if detector not in DETECTOR_SETTINGS:
+        raise unknown_name("detector", detector, DETECTOR_SETTINGS)
+    own = DETECTOR_SETTINGS[detector]
+    for name, setting in DETECTOR_SETTINGS.items():
+        if name != detector and given[setting] is not None:
+            masks = " Masks need detector='faster_rcnn'." if setting == "rcnn" else ""
+            raise InputError(
+                f"{setting}= has the settings of detector={name!r}, but this is detector={detector!r}. Leave "
+                f"it out, or give {own}= instead.{masks}"
+            )
+    value, kind = given[own], _KINDS[own]
+    return own, kind() if value is None else config_from(kind, value, name=own)
 
 
 def check_detector(
     num_classes: int,
     class_names: Sequence[str] | None,
-    rcnn: RCNNConfig,
     *,
+    masks: bool,
     lr: float,
     resize: Any,
     tta_flip: bool,
@@ -36,7 +71,7 @@ def check_detector(
         check_numbers("resize", resize, limits(min=1), count=2, whole=True)
     sizes = check_numbers("tta_sizes", tta_sizes, limits(min=1), whole=True)
     check_names(class_names, num_classes)
-    if rcnn.masks and (tta_flip or sizes):
+    if masks and (tta_flip or sizes):
         raise InputError(
             "Multiple views of an image are joined by their boxes; leave tta_flip and tta_sizes out with a "
             "mask head."

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from visionkit.backbones.norms import make_norm
 from visionkit.config import NormPolicy, OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.metrics import CocoAP, DetectionScores, RunningSums
-from visionkit.nn.detection.faster_rcnn import FasterRCNN
-from visionkit.nn.fpn import PyramidSource
 from visionkit.rng import seeded_from_run
-from visionkit.task_config import RCNNConfig
+from visionkit.task_config import DetectorName, FCOSConfig, RCNNConfig, RetinaNetConfig
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_parts
 from visionkit.tasks.detection.batch import in_original, original_size, read_batch
 from visionkit.tasks.detection.from_torchvision import read_detector
 from visionkit.tasks.detection.image_batch import Detections, ImageBatch, merge_views, training_targets
-from visionkit.tasks.detection.settings import check_detector
+from visionkit.tasks.detection.model import detector_reductions, loss_names, make_model
+from visionkit.tasks.detection.settings import check_detector, detector_config
 from visionkit.tasks.extra_metrics import Metrics, box_targets
 from visionkit.tasks.fine_tune import take_heads
 from visionkit.tasks.hooks import TaskHooks
@@ -37,12 +34,10 @@ __all__ = ["Detector"]
 
 _TRANSFER = TransferConfig()
 _OPTIM = OptimConfig()
-_RCNN = RCNNConfig()
-_TERMS = ("loss_objectness", "loss_proposal", "loss_class", "loss_box")
 
 
 class Detector(TaskHooks):
-    """Find objects: Faster R-CNN over a feature pyramid, over any backbone with levels.
+    """Find objects: Faster R-CNN, RetinaNet or FCOS over a feature pyramid, over any backbone with levels.
 
     A batch is a dict with `images`, a list of `(3, H, W)` uint8 or float in [0, 1] (or one tensor
     `(B, 3, H, W)`), `targets`, a list of dicts with `boxes` `(N, 4)` absolute xyxy (or torchvision's
@@ -50,31 +45,38 @@ class Detector(TaskHooks):
     `size` (`(H, W)` of the original image), and, if images have names, `ids` of any kind; or a pair
     `(images, targets)`.
 
-    Logged: `train/loss` and its terms `train/loss_objectness`, `loss_proposal`, `loss_class`, `loss_box`
-    (`loss_mask`); for `val` and `test`: COCO's `map map50 map75 map_small ... ar1 ar10 ar100 ...`,
-    `ap/<class>`, and the same under `mask_` with a mask head (`mask_ap/<class>`), all in the frame of the
-    original images and against the boxes and masks of the file where a target carries them (`truth`). With
-    more than 100 detections an image (`rcnn.detections_per_img`) that limit takes the place of COCO's 100.
+    Logged: `train/loss` and its terms `train/loss_class`, `loss_box`, of Faster R-CNN `loss_objectness`,
+    `loss_proposal` (`loss_mask`), of FCOS `loss_centerness`; for `val` and `test`: COCO's `map map50 map75
+    map_small ... ar1 ar10 ar100 ...`, `ap/<class>`, and the same under `mask_` with a mask head
+    (`mask_ap/<class>`), all in the frame of the original images and against the boxes and masks of the file
+    where a target carries them (`truth`). With more than 100 detections an image (`detections_per_img`) that
+    limit takes the place of COCO's 100.
     Where there was no object to find `map` is NaN, and the others are left out.
 
     Boxes and labels that cannot be right are named with their images before they reach compiled code.
 
-    Ren et al., Faster R-CNN, 2015; Lin et al., Feature Pyramid Networks, 2017; He et al., Mask R-CNN, 2017.
+    Ren et al., Faster R-CNN, 2015; Lin et al., Feature Pyramid Networks, 2017; He et al., Mask R-CNN, 2017;
+    Lin et al., Focal Loss for Dense Object Detection, 2017; Tian et al., FCOS, 2020.
 
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`. Only names
             can be built again by `load_from_checkpoint`.
         init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained task
             of the same classes gives its head too); for your own module, which of the two its weights are.
-        rcnn: Heads, proposals, thresholds and losses.
+        detector: "faster_rcnn" (with `rcnn.masks` Mask R-CNN), "retinanet" or "fcos".
+        rcnn: Heads, proposals, thresholds and losses of Faster R-CNN.
+        retinanet: Head, anchors, thresholds and losses of RetinaNet.
+        fcos: Head, thresholds and centre sampling of FCOS.
         num_classes: Foreground classes; the background is added inside.
         class_names: Names of the classes, for predictions and scores.
         pyramid_channels: Channels of the pyramid's levels.
         transfer: Initialisation and freezing.
         optim: Optimiser settings.
         lr: Peak learning rate of everything but the backbone.
-        head_norm: Norm of pyramid and convolutional heads; that of `transfer` if None ("frozen": none).
-        reductions: Which maps of the backbone the pyramid is built on.
+        head_norm: Norm of the pyramid, and of Faster R-CNN's convolutional heads; that of `transfer` if None
+            ("frozen": none). The heads of the others have that of their own settings.
+        reductions: Which maps of the backbone the pyramid is built on; 4, 8, 16, 32 of Faster R-CNN and 8,
+            16, 32 of the others, which put two coarser levels on top.
         in_channels: Channels of the images; trained input layers are adapted.
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
@@ -103,7 +105,10 @@ class Detector(TaskHooks):
         backbone: str | nn.Module | Mapping[str, Any],
         *,
         init: Init,
-        rcnn: RCNNConfig | Mapping[str, Any] = _RCNN,
+        detector: DetectorName = "faster_rcnn",
+        rcnn: RCNNConfig | Mapping[str, Any] | None = None,
+        retinanet: RetinaNetConfig | Mapping[str, Any] | None = None,
+        fcos: FCOSConfig | Mapping[str, Any] | None = None,
         num_classes: int,
         class_names: Sequence[str] | None = None,
         pyramid_channels: int = 256,
@@ -111,7 +116,7 @@ class Detector(TaskHooks):
         optim: OptimConfig = _OPTIM,
         lr: float = 1e-3,
         head_norm: NormPolicy | None = None,
-        reductions: Sequence[int] = (4, 8, 16, 32),
+        reductions: Sequence[int] | None = None,
         in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -126,16 +131,23 @@ class Detector(TaskHooks):
         arguments = dict(locals())
         super().__init__()
         self.num_classes, self.lr = num_classes, lr
-        self.rcnn = config_from(RCNNConfig, rcnn, name="rcnn")
+        given = {"rcnn": rcnn, "retinanet": retinanet, "fcos": fcos}
+        setting, self.config = detector_config(detector, given)
+        self.detector = detector
+        self.masks = isinstance(self.config, RCNNConfig) and self.config.masks
         self.optim = config_from(OptimConfig, optim, name="optim")
         check_detector(
-            num_classes, class_names, self.rcnn,
+            num_classes, class_names, masks=self.masks,
             lr=lr, resize=resize, tta_flip=tta_flip, tta_sizes=tta_sizes, pyramid_channels=pyramid_channels,
         )  # fmt: skip
         builder = BackboneBuilder.of("detection", arguments)
+        reductions = detector_reductions(detector) if reductions is None else tuple(reductions)
         self._take_backbone(builder, builder.maps(reductions))
         policy = head_norm or self.transfer.norm or "batch"
-        self.model = self._make_model(pyramid_channels, None if policy == "frozen" else policy)
+        with seeded_from_run():  # torch's seed alone: the arms of a comparison begin alike
+            self.model = make_model(
+                self.backbone, self.config, num_classes=num_classes, channels=pyramid_channels, policy=policy
+            )
         self.divisor = max(level.reduction for level in self.backbone.levels)
         self.transfer = fit_default(self.backbone, transfer_from(transfer), self.transfer)
         apply_transfer(self.backbone, builder.init, self.transfer)
@@ -145,11 +157,11 @@ class Detector(TaskHooks):
         self.metric = self._make_scores()["metric"]
         self._take_metrics(metrics, class_names)
         self.detection_scores: DetectionScores | None = None
-        self.terms = (*_TERMS, "loss_mask") if self.rcnn.masks else _TERMS
+        self.terms = loss_names(self.config)
         self.loss_terms = {}
         self.train_sums = RunningSums(("loss", *self.terms, "count"))
-        saved = builder.saved(self.backbone) | {"transfer": self.transfer}
-        self._save_settings(arguments, optim=self.optim, rcnn=self.rcnn, resize=self.resize, **saved)
+        saved = builder.saved(self.backbone) | {"transfer": self.transfer, setting: self.config}
+        self._save_settings(arguments, optim=self.optim, reductions=reductions, resize=self.resize, **saved)
         self.init_note = take_heads(self, init)
 
     def forward(self, images: Any) -> list[dict[str, Tensor]]:
@@ -182,7 +194,7 @@ class Detector(TaskHooks):
         """Return the loss of a batch."""
         images, targets, _ = self._read(batch)
         batch = self._image_batch(images, self.resize, flip=False)
-        resized = training_targets(targets, batch, masks=self.rcnn.masks)
+        resized = training_targets(targets, batch, masks=self.masks)
         _, losses = self.model(batch.images, batch.sizes, resized)
         loss = self._sum_loss(losses)
         size = len(images)
@@ -198,7 +210,7 @@ class Detector(TaskHooks):
         truths = [in_original(t, i, o) for t, i, o in zip(targets, images, originals, strict=True)]
         self.metric.update(detections, truths, ids or None)
         if self.metrics is not None:
-            self.extra.update(detections, box_targets(truths, self.device, masks=self.rcnn.masks))
+            self.extra.update(detections, box_targets(truths, self.device, masks=self.masks))
 
     def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Detections]:
         """Return the detections of each image in the frame of the original, on the host.
@@ -238,20 +250,22 @@ class Detector(TaskHooks):
         class_names: Sequence[str] | None = None,
         optim: OptimConfig = _OPTIM,
         lr: float = 1e-3,
-        frozen_eps: float = 0.0,
+        frozen_eps: float | None = None,
     ) -> Detector:
         """Build torchvision's detector from its state dict: to start from, to evaluate, to fine-tune.
 
         Args:
             weights: A state dict, or a file that holds one.
-            name: "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2" or "maskrcnn_resnet50_fpn".
+            name: "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn",
+                "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2" or "fcos_resnet50_fpn".
             num_classes: Foreground classes of a new last layer; None keeps that of the weights (90 for COCO:
-                label i is the category with id i + 1).
+                label i is the category with id i + 1). torchvision's RetinaNet and FCOS have a first class
+                for the background, which nothing is trained to be; it is left out.
             class_names: Names of the classes.
             optim: Optimiser settings.
             lr: Peak learning rate.
-            frozen_eps: Epsilon of frozen norms: 0 for torchvision's COCO weights, 1e-5 for a detector of your
-                own that began from its classification weights.
+            frozen_eps: Epsilon of frozen norms: None for torchvision's COCO weights (0, and 1e-5 of FCOS),
+                1e-5 for a detector of your own that began from its classification weights.
 
         Raises:
             InputError: Another name, or weights of another model.
@@ -268,22 +282,7 @@ class Detector(TaskHooks):
         return task
 
     def _read(self, batch: Any) -> Any:
-        return read_batch(batch, num_classes=self.num_classes, masks=self.rcnn.masks, channels=self.channels)
-
-    def _make_model(self, channels: int, policy: NormPolicy | None) -> FasterRCNN:
-        """Make pyramid and heads, drawn from torch's seed alone: the arms of a comparison begin alike.
-
-        Args:
-            channels: Of the pyramid's levels.
-            policy: Norm of pyramid and convolutional heads; None for none.
-        """
-        norm = None if policy is None else partial(make_norm, policy)
-        levels = len(self.backbone.levels)
-        with seeded_from_run():
-            source = PyramidSource(self.backbone, channels=channels, norm=norm, extra="pool")
-            return FasterRCNN(
-                source, num_classes=self.num_classes, config=self.rcnn, norm=norm, region_levels=levels
-            )
+        return read_batch(batch, num_classes=self.num_classes, masks=self.masks, channels=self.channels)
 
     def _image_batch(self, images: list[Tensor], resize: tuple[int, int] | None, *, flip: bool) -> ImageBatch:
         canvas = getattr(self.backbone, "fixed_size", None)
@@ -304,7 +303,7 @@ class Detector(TaskHooks):
                 views.append(batch.restore(detections, originals=originals, flip=flip))
         if len(views) == 1:
             return views[0]
-        return merge_views(views, threshold=self.rcnn.nms_threshold, limit=self.rcnn.detections_per_img)
+        return merge_views(views, threshold=self.config.nms_threshold, limit=self.config.detections_per_img)
 
     def _training_means(self, sums: dict[str, Tensor]) -> dict[str, float]:
         return {f"train/{name}": (sums[name] / sums["count"]).item() for name in ("loss", *self.terms)}
@@ -315,8 +314,8 @@ class Detector(TaskHooks):
 
     def _make_scores(self) -> dict[str, Any]:
         names = self.class_names or [str(index) for index in range(self.num_classes)]
-        limits = (1, 10, max(100, self.rcnn.detections_per_img))
-        return {"metric": CocoAP(names, masks=self.rcnn.masks, max_dets=limits)}
+        limits = (1, 10, max(100, self.config.detections_per_img))
+        return {"metric": CocoAP(names, masks=self.masks, max_dets=limits)}
 
     def _gather_rows(self) -> Mapping[str, Any]:
         return self.metric.image_rows
