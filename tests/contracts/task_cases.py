@@ -103,14 +103,14 @@ def detector(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightni
 
 
 def one_stage(name: str, config: Any) -> Callable[..., lightning.LightningModule]:
-    def build(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
+    def make(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
         transfer = dataclasses.replace(transfer, norm=transfer.norm or "batch")
         return Detector(
             "timm/resnet10t", init=init, num_classes=3, detector=name, pyramid_channels=16,
             transfer=transfer, optim=optim, lr=5e-3, **{name: config},
         )  # fmt: skip
 
-    return build
+    return make
 
 
 def squares(first: int, size: int) -> dict[str, Any]:
