@@ -21,6 +21,10 @@ SHAPES_ONLY = 12_000_000
 SECONDS_LONG = {
     "torchvision/maxvit_t", "torchvision/densenet121", "torchvision/vit_b_16", "torchvision/googlenet",
     "timm/swin_tiny_patch4_window7_224", "timm/hrnet_w18_small", "timm/iformer_t",
+    # two seconds and more, and a relative or another of its kind of block stays in the default suite
+    "torchvision/mobilenet_v3_small", "torchvision/regnet_y_400mf", "timm/swiftformer_xs",
+    "timm/efficientvit_b0", "timm/repghostnet_050", "timm/poolformerv2_s12", "timm/shvit_s1",
+    "timm/hgnetv2_b0",
 }  # fmt: skip
 NAMED = re.compile("no maps aligned with the image|cannot be traced for its shapes")  # reasons of a refusal
 LARGE = re.compile(r"_(3[3-9]\d|[4-9]\d\d|1\d\d\d)(_|$)|huge|giant|gigantic|enormous|so\d+m|xlarge")

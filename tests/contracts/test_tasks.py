@@ -28,11 +28,22 @@ from visionkit.metrics import RunningSums
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
 
 FLAT = OptimConfig(warmup=0.0, schedule="constant")
-EVERY = pytest.mark.parametrize(
-    "case",
-    [*TASKS, *(pytest.param(case, marks=pytest.mark.slow) for case in ONE_STAGE)],
-    ids=[case.name for case in (*TASKS, *ONE_STAGE)],
-)
+# One classifier stands for its other targets, which have the same network; those are tried in the slow suite.
+SAME_NETWORK = ("classifier, multi", "classifier, regression")
+
+
+def every(*slow: str) -> pytest.MarkDecorator:
+    """Return the mark that runs a test for each task: the named ones and other detectors in the slow suite."""
+    rows = [
+        pytest.param(
+            case, id=case.name, marks=[pytest.mark.slow] if case in ONE_STAGE or case.name in slow else []
+        )
+        for case in (*TASKS, *ONE_STAGE)
+    ]
+    return pytest.mark.parametrize("case", rows)
+
+
+EVERY, EVERY_NETWORK = every(), every(*SAME_NETWORK)
 
 
 def first(items):
@@ -71,6 +82,7 @@ def test_the_contract_covers_every_exported_task() -> None:
     built = {type(case.build("scratch", TransferConfig(), FLAT)) for case in TASKS}
     assert built == exported, "every task in visionkit.tasks.__all__ has a row in task_cases.py"
     assert len(TASKS) == 7
+    assert {case.name for case in TASKS} > set(SAME_NETWORK)
 
 
 @EVERY
@@ -164,7 +176,7 @@ def test_an_empty_batch_is_passed_over(case: TaskCase) -> None:
     assert task.predict_step(case.empty, 0) == []
 
 
-@EVERY
+@EVERY_NETWORK
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
 def test_every_precision_of_the_trainer_trains_and_evaluates(case: TaskCase, precision: str) -> None:
     task = case.build("scratch", TransferConfig(), FLAT)
@@ -223,7 +235,7 @@ def test_two_processes_agree_with_one(zygote) -> None:
     assert len(leave_rows) == len(TASKS) - 1  # an embedder's scores are of pairs of images
 
 
-@EVERY
+@EVERY_NETWORK
 def test_compiling_a_task_compiles_the_network_it_trains(case: TaskCase) -> None:
     torch._dynamo.reset()
     task = case.build("scratch", TransferConfig(), FLAT)
