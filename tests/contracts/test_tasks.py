@@ -33,13 +33,11 @@ SAME_NETWORK = ("classifier, multi", "classifier, regression")
 
 
 def every(*slow: str) -> pytest.MarkDecorator:
-    """Return the mark that runs a test for each task: the named ones and other detectors in the slow suite."""
-    rows = [
-        pytest.param(
-            case, id=case.name, marks=[pytest.mark.slow] if case in ONE_STAGE or case.name in slow else []
-        )
-        for case in (*TASKS, *ONE_STAGE)
-    ]
+    """Return the mark that runs a test for each task; the named ones and other detectors are slow."""
+    rows = []
+    for case in (*TASKS, *ONE_STAGE):
+        late = case in ONE_STAGE or case.name in slow
+        rows.append(pytest.param(case, id=case.name, marks=[pytest.mark.slow] * late))
     return pytest.mark.parametrize("case", rows)
 
 
