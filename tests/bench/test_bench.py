@@ -17,18 +17,27 @@ CPU = [row for row in find_rows() if row.device == "cpu"]
 GPU = [row for row in find_rows() if row.device == "gpu"]
 # Each starts processes or a Trainer: checked once, by the first of its family.
 SLOW = {"training step, whole run", "visionkit --help", "packed JPEG to uint8 batch, Pillow"}
+# Half a minute each, because no size makes the network of the row smaller.
+LARGE = {"Faster R-CNN step, default policy, 320 px, batch 4", "G4 Faster R-CNN training"}
+
+
+def checked(rows: list[Row]) -> pytest.MarkDecorator:
+    """Return the mark that runs a test for each row; the large ones are slow."""
+    marked = [pytest.param(row, id=row.name, marks=[pytest.mark.slow] * (row.name in LARGE)) for row in rows]
+    return pytest.mark.parametrize("row", marked)
 
 
 def test_rows_are_found_and_say_what_they_measure():
     assert len(CPU) >= 18
     assert len(GPU) >= 8
+    assert {row.name for row in CPU + GPU} > LARGE
     for row in CPU + GPU:
         assert row.peer, row.name
         assert row.limit, row.name
         assert row.goal > 0, row.name
 
 
-@pytest.mark.parametrize("row", [row for row in CPU if row.name not in SLOW], ids=lambda row: row.name)
+@checked([row for row in CPU if row.name not in SLOW])
 def test_both_sides_agree(row):
     for name in row.needs:
         pytest.importorskip(name)
@@ -39,7 +48,7 @@ def test_both_sides_agree(row):
         sides.close()
 
 
-@pytest.mark.parametrize("row", GPU, ids=lambda row: row.name)
+@checked(GPU)
 def test_rows_for_a_gpu_run_dry_on_a_cpu(row):
     sides = row.build("tiny")
     try:

@@ -107,7 +107,9 @@ def _values(prediction):
     ("kind", "uint8"),
     [
         *(
-            pytest.param(kind, False, marks=[pytest.mark.slow] * (kind in ("masks", "retinanet", "fcos")))
+            pytest.param(
+                kind, False, marks=[pytest.mark.slow] * (kind in ("detection", "masks", "retinanet", "fcos"))
+            )
             for kind in MAKE
         ),
         ("single", True),  # the first step is the same for all kinds

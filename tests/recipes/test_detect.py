@@ -66,6 +66,7 @@ def test_both_arms_train_and_are_scored_alike(detect, tmp_path):
     assert "Objects of each class" in html
 
 
+@pytest.mark.slow
 def test_pasting_and_several_views_and_backbones_make_one_table(detect, tmp_path):
     config = detect.Config(
         scenes=SceneConfig(4, 2), image_size=48, batch_size=2, epochs=1, seeds=[0], pyramid_channels=8,

@@ -111,6 +111,7 @@ def test_the_same_command_continues_what_is_finished(segment, finished, capsys):
     assert capsys.readouterr().out.count("finished before, kept") == 2
 
 
+@pytest.mark.slow
 def test_photographs_as_a_user_calls_it(segment, root, shared_data, tmp_path):
     for split, count in (("train", 8), ("val", 2), ("test", 2)):
         for kind in ("images", "masks"):

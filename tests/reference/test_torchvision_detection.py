@@ -67,7 +67,14 @@ def _pair(build, config: dict, normed: bool) -> tuple[nn.Module, FasterRCNN]:
     return theirs, ours
 
 
-@pytest.mark.parametrize(("build", "config", "normed"), CASES, ids=[case[0].__name__ for case in CASES])
+@pytest.mark.parametrize(
+    ("build", "config", "normed"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * (case[0].__name__ == "fasterrcnn_resnet50_fpn_v2"))
+        for case in CASES
+    ],
+    ids=[case[0].__name__ for case in CASES],
+)
 def test_losses_and_detections_are_equal(build, config, normed):
     theirs, ours = _pair(build, config, normed)
     images = [torch.rand(3, 128, 160), torch.rand(3, 120, 128)]

@@ -90,6 +90,7 @@ class Memory(TinyTask):
         return super().training_step(batch, batch_idx)
 
 
+@pytest.mark.slow
 def test_the_largest_batch_that_fits_by_doubling(tmp_path, monkeypatch):
     monkeypatch.setattr(finding, "_refuse_cpu", lambda config, task: None)
     with asking(find=["batch_size"]):

@@ -201,6 +201,7 @@ def test_the_map_is_the_comparisons_side_by_side(read, recipes, tmp_path, capsys
     assert before == {name: (out / name).read_bytes() for name in before}
 
 
+@pytest.mark.slow
 def test_what_failed_is_named_counted_and_on_the_page_and_is_tried_again(read, recipes, tmp_path):
     recipes.broken = {"photos/packaged-squeezenet1_1/scratch-f1-s1"}
     with pytest.raises(RunError, match="1 of 3 cells of the map are not complete") as caught:

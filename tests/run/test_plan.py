@@ -45,8 +45,8 @@ def test_the_seconds_of_a_run_are_start_training_and_scoring(tmp_path):
     assert estimate(one, SPEED) == (1000, 10 + 10 + 1 + 0.5)  # one epoch, validated once, tested once
     assert estimate(one, SPEED, test=False) == (1000, 21)
     images, seconds = estimate(dataclasses.replace(one, fractions=[0.1], schedules=[4]), SPEED)
-    # 40 epochs of 100 images, 12 or so validations: every third epoch, to a whole number of these.
-    assert (images, seconds) == (4200, 10 + 42 + 14 + 0.5)
+    # 4 times 10 epochs of 100 images, validated every second epoch: 40 / 12, down to what divides 40.
+    assert (images, seconds) == (4000, 10 + 40 + 20 + 0.5)
     assert estimate(dataclasses.replace(one, images=0, epochs=2, schedules=[3]), SPEED)[0] == 6000
     runs = list(each_run(settings(tmp_path, seeds=[0, 1], init="scratch")))
     assert total_seconds([runs], SPEEDS, 1) == 43

@@ -130,6 +130,7 @@ class Recomputed(TinyTask):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+@pytest.mark.slow
 def test_layers_that_run_again_in_the_backward_pass_run_the_same_way(tmp_path):
     weights = []
     for again in (False, True):

@@ -65,7 +65,9 @@ def go(folder: Path, *, stop=None, workers: int = 0, accumulate: int = 1, every:
     return task
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["plain", "accumulate2"])
+@pytest.fixture(
+    scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["plain", "accumulate2"]
+)
 def reference(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
     return request.param, go(folder, accumulate=request.param), load_checkpoint(folder / "best.ckpt")

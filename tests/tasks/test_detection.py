@@ -164,7 +164,9 @@ def test_an_empty_share_is_no_fault_and_bad_settings_are():
         Detector("timm/resnet10t", init="scratch", num_classes=2, rcnn={"heads": "two_fc"})
 
 
-@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"])
+@pytest.mark.parametrize(
+    "name", ["fasterrcnn_resnet50_fpn", pytest.param("maskrcnn_resnet50_fpn", marks=pytest.mark.slow)]
+)
 def test_torchvision_weights_give_torchvision_detections(name):
     build = getattr(reference, name)
     theirs = build(weights=None, weights_backbone=None, num_classes=4, box_score_thresh=0.0).eval()

@@ -59,7 +59,9 @@ def test_metrics_of_ones_own_are_the_same_on_two_processes(zygote) -> None:
     assert len(one) == 2 * len(CASES)
     assert str(left) == str(right)  # NaN differs from itself
     for name, values in one.items():
-        assert left[name] == pytest.approx(values, rel=1e-5, abs=1e-6, nan_ok=True), name
+        # torchmetrics merges float32 variances of nearly constant outputs, whose correlations lose digits.
+        slack = 1e-4 if name.startswith("regression") else 1e-6
+        assert left[name] == pytest.approx(values, rel=1e-5, abs=slack, nan_ok=True), name
     exact = one["classifier, 7"]["val/MulticlassAccuracy"]
     assert left["classifier, 7"]["val/MulticlassAccuracy"] == exact
 
