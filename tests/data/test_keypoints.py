@@ -381,8 +381,6 @@ def test_packs_keep_points_and_names(tmp_path):
 
 @pytest.mark.parametrize(("name", "points", "edges", "count"), [("lsp", 14, 12, 880), ("mouse", 4, 4, 74)])
 def test_real_files_raise_no_alarm(name, points, edges, count, shared_data):
-    if not (shared_data / name).is_dir():
-        pytest.skip(f"{name} is absent")
     splits = open_dataset(shared_data / name, "keypoints")
     skeleton = skeleton_of(splits)
     assert (len(skeleton.names), len(skeleton.edges)) == (points, edges)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 from visionkit.commands.arguments import VerbParser, add_table, table_config
 from visionkit.errors import InputError
@@ -22,16 +21,12 @@ def main(argv: Sequence[str]) -> int:
             f"Expected one class an image (--target single), but got --target {args.target}: whether the "
             "nearest image has the same targets is measured for classes alone."
         )
-    from visionkit.commands.progress import ImageProgress
+    from visionkit.commands.progress import image_progress
     from visionkit.data.formats.options import OpenOptions
     from visionkit.run.advice.advise_data import advise_data
 
     options = OpenOptions(table=table_config(args), seed=args.seed, group_by=args.group_by)
-    with ExitStack() as stack:
-
-        def progress(total: int) -> Callable[[], None]:
-            return stack.enter_context(ImageProgress(total)).advance
-
+    with image_progress() as progress:
         advice = advise_data(
             args.data,
             backbone=args.backbone,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 from visionkit.commands.arguments import VerbParser, add_table, table_config
 from visionkit.errors import InputError
@@ -22,17 +21,13 @@ def main(argv: Sequence[str]) -> int:
             "classifier of one class an image. For others train a linear head: visionkit run classify "
             f"--target {args.target} --transfer.freeze_through all."
         )
-    from visionkit.commands.progress import ImageProgress
+    from visionkit.commands.progress import image_progress
     from visionkit.data.formats.options import OpenOptions
     from visionkit.run.probing.page import write_probe
     from visionkit.run.probing.probe import probe
 
     options = OpenOptions(table=table_config(args), group_by=args.group_by)
-    with ExitStack() as stack:
-
-        def progress(total: int) -> Callable[[], None]:
-            return stack.enter_context(ImageProgress(total)).advance
-
+    with image_progress() as progress:
         result = probe(
             args.data,
             out=args.out,

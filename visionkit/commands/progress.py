@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -12,7 +14,7 @@ from visionkit.run.feedback.pace import Pace, duration
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["ImageProgress"]
+__all__ = ["ImageProgress", "image_progress"]
 
 _EVERY = 30.0  # seconds between lines
 _WINDOW = 30.0  # seconds that a rate looks back
@@ -70,6 +72,13 @@ class ImageProgress:
     def _rate_text(self) -> str:
         rate = self._pace.rate
         return f"{rate:,.3g} images/s" if rate else ""
+
+
+@contextmanager
+def image_progress() -> Iterator[Callable[[int], Callable[[], None]]]:
+    """Give a function that begins to count: it takes the number of images, and returns what counts one."""
+    with ExitStack() as stack:
+        yield lambda total: stack.enter_context(ImageProgress(total)).advance
 
 
 def _bar() -> Progress:
