@@ -35,7 +35,8 @@ def scored():
 
 
 def test_it_is_equal_to_captum_s(scored):
-    attr = pytest.importorskip("captum.attr", reason="captum, a reference of the tests, is not installed")
+    from captum import attr
+
     network, score = scored
     inputs = torch.randn(2, 3, 32, 32)
     close = {"rtol": 1e-5, "atol": 1e-5}

@@ -54,6 +54,7 @@ def check_formulas(network: nn.Module, table) -> int:
 def check_totals(network: nn.Module, table, size: tuple[int, int]) -> None:
     assert table.parameters == sum(p.numel() for p in network.parameters())
     assert sum(row.parameters for row in table.layers) + table.unused == table.parameters
+    network.requires_grad_(False)  # the counter asks every input for its gradient's function
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 3, *size, device=next(network.parameters()).device))
     assert counter.get_total_flops() == 2 * table.multiply_adds

@@ -278,7 +278,6 @@ def test_a_vector_that_is_not_finite_names_its_image(photos, tmp_path, monkeypat
 
 
 def test_faiss_gives_near_rows_and_says_how_often(tmp_path) -> None:
-    pytest.importorskip("faiss")
     rng = np.random.default_rng(0)
     parts = [
         rng.standard_normal((2000, 8)).astype(np.float32),
