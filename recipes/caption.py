@@ -182,17 +182,22 @@ VARIANTS = (show_and_tell, show_attend_tell, att2in_scst, words, finetune_cnn)
 PATHS = ("data", "init", "image_folder")  # settings that name a file or a folder
 
 
+def check(config: Config) -> None:
+    """Refuse word vectors that cannot be read, before anything runs."""
+    if config.vectors.use != "random":
+        from visionkit.text import check_word_vectors
+
+        if not config.vectors.file:
+            raise InputError(f"--vectors.use {config.vectors.use} needs a file. Give --vectors.file FILE.")
+        check_word_vectors(config.vectors.file)
+
+
 def main(config: Config) -> Path:
     """Run every combination that `config` spans, then compare them; return the folder of it all."""
     from visionkit.run import run_recipe
 
+    check(config)
     config.out, vectors = config.out or "runs/caption", config.vectors
-    if vectors.use != "random":
-        from visionkit.text import check_word_vectors
-
-        if not vectors.file:
-            raise InputError(f"--vectors.use {vectors.use} needs a file. Give --vectors.file FILE.")
-        check_word_vectors(vectors.file)  # before anything runs
     uses = ("random", "pretrained", "frozen") if vectors.use == "all" else (vectors.use,)
     for use in uses:
         out = str(Path(config.out) / use) if len(uses) > 1 else config.out

@@ -179,13 +179,18 @@ VARIANTS = (architecture_matters, he2019, low_data, lsj, small)
 PATHS = ("data", "init")  # settings that name a file or a folder
 
 
+def check(config: Config) -> None:
+    """Refuse settings of a detector that is not the chosen one; `small` has those of all three."""
+    unread = {group: f"--detector {n}" for n, group in DETECTOR_SETTINGS.items() if n != config.detector}
+    refuse_unused(config, unread, usual=[Config(), small(Config())])
+
+
 def main(config: Config) -> Path:
     """Run every combination that `config` spans, then compare them; return the folder of it all."""
     from visionkit.run import run_backbones, run_recipe
 
+    check(config)
     config.out = config.out or "runs/detect"
-    unread = {group: f"--detector {n}" for n, group in DETECTOR_SETTINGS.items() if n != config.detector}
-    refuse_unused(config, unread, usual=[Config(), *(variant(Config()) for variant in VARIANTS)])
     if config.backbones:
         one = replace(config, backbones=[])
         return run_backbones(one, config.backbones, train, paths=PATHS)

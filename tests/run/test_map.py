@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import types
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -17,10 +18,11 @@ from visionkit.compare import compare
 from visionkit.compare.map.page import write_map
 from visionkit.compare.map.plan import PLAN_FILE
 from visionkit.compare.map.read_map import read_map
-from visionkit.compare.map.transfer_map import relative_gap
+from visionkit.compare.map.transfer_map import Gap, MapCell, TransferMap, relative_gap
 from visionkit.compare.statistics import holm
 from visionkit.errors import InputError, RunError
 from visionkit.run.config import RunConfig, setting, to_dict
+from visionkit.run.map import run_map as running
 from visionkit.run.map.map_config import read_map_config
 from visionkit.run.map.run_map import publish_map, run_map, train_one_of
 from visionkit.run.sweep.arms import run_recipe
@@ -201,7 +203,6 @@ def test_the_map_is_the_comparisons_side_by_side(read, recipes, tmp_path, capsys
     assert before == {name: (out / name).read_bytes() for name in before}
 
 
-@pytest.mark.slow
 def test_what_failed_is_named_counted_and_on_the_page_and_is_tried_again(read, recipes, tmp_path):
     recipes.broken = {"photos/packaged-squeezenet1_1/scratch-f1-s1"}
     with pytest.raises(RunError, match="1 of 3 cells of the map are not complete") as caught:
@@ -236,6 +237,56 @@ def test_a_command_that_cannot_begin_a_cell_names_it_too(read, recipes, tmp_path
     assert cells[0]["problems"] == ["InputError: Expected two identities."]
     assert (cells[0]["status"], cells[0]["gaps"], cells[2]["status"]) == ("failed", [], "finished")
     run_map(read())
+
+
+def test_a_fault_after_the_runs_is_a_failure_until_it_is_gone(read, recipes, tmp_path, monkeypatch):
+    config, cell = read(), read().cells[0]
+    main = cell.recipe.main
+
+    def no_figure(one):
+        main(one)
+        raise RunError("report.html is written, but a part could not be drawn")
+
+    monkeypatch.setattr(config.cells[0].recipe, "main", no_figure)
+    with pytest.raises(
+        RunError, match=rf"photos, {LITE}: failed, 12 of 12 runs finished: Run"
+    ):
+        run_map(config)
+    assert publish_map(read()), "compared again, without the fault"
+    table = tmp_path / "out" / read_map(tmp_path / "out").cells[0].folder / "comparison.json"
+    for damage in ("{", "[]", '{"runs": [{}]}'):
+        table.write_text(damage)
+        (first, *others) = read_map(tmp_path / "out").cells
+        assert (first.status, {each.status for each in others}) == ("failed", {"finished"})
+        assert "comparison.json is damaged" in first.state
+    publish_map(read())
+    # A figure of one cell that cannot be drawn does not keep the other cells from the page.
+    monkeypatch.setattr(running, "write_report", mock.Mock(side_effect=RunError("a part could not be drawn")))
+    with pytest.raises(RunError, match="3 of 3 cells"):
+        publish_map(read())
+
+
+def test_a_process_beside_the_first_writes_nothing(read, recipes, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "is_first", lambda: False)
+    config = read()
+    for cell in config.cells:
+        monkeypatch.setattr(cell.recipe, "main", mock.Mock(side_effect=RunError("no")))
+    assert run_map(config) == tmp_path / "out/map.html"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_panel_holds_differences_to_its_own_baseline():
+    def gap(baseline):
+        return Gap("pretrained", baseline, 1.0, 1, 0.1, 0.05, 0.2, 0.01, 0.01, 0.2, "", None, "pretrained")
+
+    def cell(data, baseline):
+        return MapCell("a", data, "classify", data, (1.0,), 2, 2, (), False, {}, (), (gap(baseline),))
+
+    made = TransferMap((cell("x", "scratch"), cell("y", "frozen")), ())
+    assert made.panels == [("pretrained", "frozen", 1.0), ("pretrained", "scratch", 1.0)]
+    assert [line.split(" of 1 cells")[-1] for line in made.sentences()[1:]] == [
+        " (pretrained against frozen).", " (pretrained against scratch).",
+    ]  # fmt: skip
 
 
 def test_an_array_trains_one_run_a_task_and_the_page_comes_after(

@@ -47,7 +47,7 @@ def heat_map(whole: TransferMap, panel: tuple[str, str, float]) -> Figure:
     for y, backbone in enumerate(rows):
         for x, data in enumerate(columns):
             cell = whole.cell(backbone, data)
-            _draw_cell(axes, (x, y), cell, cell.gap(arm, fraction) if cell else None, panel, deepest)
+            _draw_cell(axes, (x, y), cell, cell.gap(*panel) if cell else None, panel, deepest)
     for x, data in enumerate(columns):
         name = _column_name(whole, data)
         axes.text(x, len(rows) - 0.45, name, fontsize=TEXT, color=MUTED, ha="center", va="top")

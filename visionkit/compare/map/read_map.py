@@ -12,6 +12,7 @@ from visionkit.compare.map.plan import PlannedCell, PlannedRun, read_plan
 from visionkit.compare.map.transfer_map import Gap, MapCell, Score, TransferMap, relative_gap
 from visionkit.compare.run_record import runs_inside
 from visionkit.compare.statistics import holm
+from visionkit.errors import first_line
 
 __all__ = ["CELL_ERROR", "read_map"]
 
@@ -46,15 +47,19 @@ def read_map(folder: str | Path) -> TransferMap:
 
 def _read_cell(folder: Path, plan: PlannedCell) -> tuple[MapCell, dict[str, Any]]:
     path = folder / plan.folder / "comparison.json"
-    try:
-        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        table = {}
-    done = {
-        PlannedRun(run["arm"], run["fraction"], run["schedule"], run["seed"], run["fold"])
-        for run in table.get("runs") or ()
-    }
     problems, failed = _problems(folder / plan.folder)
+    table: dict[str, Any] = {}
+    done: set[PlannedRun] = set()
+    if path.is_file():
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            done = {
+                PlannedRun(run["arm"], run["fraction"], run["schedule"], run["seed"], run["fold"])
+                for run in table["runs"]
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{path.name} is damaged ({first_line(error)}): start the same command again"
+            table, problems, failed = {}, (*problems, reason), True
     finished = len(done & set(plan.runs))
     cell = MapCell(
         plan.backbone,
@@ -64,7 +69,7 @@ def _read_cell(folder: Path, plan: PlannedCell) -> tuple[MapCell, dict[str, Any]
         tuple(sorted({run.fraction for run in plan.runs})),
         planned=len(plan.runs),
         finished=finished,
-        problems=problems if finished < len(plan.runs) else (),
+        problems=problems,
         failed=failed,
         task=_task(table) if table else {},
         scores=tuple(_scores(table)) if table else (),

@@ -94,7 +94,7 @@ class MapCell:
         planned: How many runs there are to be.
         finished: How many of them are compared.
         problems: Why runs are not, each once.
-        failed: Whether one of them failed.
+        failed: Whether one of them failed, or what follows them: a figure, the report.
         task: The task, the monitored score, whether "max" or "min" of it is better, sizes and classes of the
             data, and what was held equal; empty without a comparison.
         scores: Of each arm and fraction.
@@ -122,9 +122,11 @@ class MapCell:
     @property
     def status(self) -> str:
         """Return "finished", "failed", "unfinished" or "not started"."""
+        if self.failed:
+            return "failed"
         if self.finished >= self.planned:
             return "finished"
-        return "failed" if self.failed else "unfinished" if self.finished or self.problems else "not started"
+        return "unfinished" if self.finished or self.problems else "not started"
 
     @property
     def progress(self) -> str:
@@ -139,9 +141,10 @@ class MapCell:
         reasons = f": {'; '.join(self.problems)}" if self.problems else ""
         return f"{self.progress}{reasons}"
 
-    def gap(self, arm: str, fraction: float) -> Gap | None:
-        """Return the difference of an arm to the baseline at a fraction, or None."""
-        return next((g for g in self.gaps if (g.arm, g.fraction) == (arm, fraction)), None)
+    def gap(self, arm: str, baseline: str, fraction: float) -> Gap | None:
+        """Return the difference of an arm to a baseline at a fraction, or None."""
+        panel = (arm, baseline, fraction)
+        return next((g for g in self.gaps if (g.arm, g.baseline, g.fraction) == panel), None)
 
     def score(self, arm: str, fraction: float) -> Score | None:
         """Return the score of an arm at a fraction, or None."""
@@ -201,7 +204,7 @@ class TransferMap:
         done = [cell for cell in self.cells if cell.status == "finished"]
         lines = [f"{len(done)} of {len(self.cells)} cells are finished."]
         for arm, baseline, fraction in self.panels:
-            gaps = [gap for cell in self.cells if (gap := cell.gap(arm, fraction)) is not None]
+            gaps = [gap for cell in self.cells if (gap := cell.gap(arm, baseline, fraction)) is not None]
             counts = {
                 f"{arm} is ahead in": sum(g.shown and g.ahead == arm for g in gaps),
                 f"{baseline} in": sum(g.shown and g.ahead == baseline for g in gaps),
@@ -215,9 +218,12 @@ class TransferMap:
 
     def biggest(self) -> str:
         """Return a sentence on where an arm is furthest ahead, relative to the better score."""
-        gaps = [(cell, gap) for cell in self.cells for gap in cell.gaps if gap.shown and gap.relative]
-        if not gaps:
+        shown = [(cell, gap) for cell in self.cells for gap in cell.gaps if gap.shown]
+        gaps = [(cell, gap) for cell, gap in shown if gap.relative]
+        if not shown:
             return "In no cell is a difference shown."
+        if not gaps:
+            return "Differences are shown, but of scores below zero, which have no fraction to compare."
         cell, gap = max(gaps, key=lambda pair: abs(pair[1].relative or 0.0))
         lead = f"{gap.mean:+.3f}, {100 * abs(gap.relative or 0.0):.0f}% of the better score"
         where = f"on {cell.data} with {percent(gap.fraction)} of the data ({cell.backbone})"

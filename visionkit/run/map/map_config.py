@@ -204,6 +204,13 @@ def _config_of(recipe: ModuleType, entry: Mapping[str, Any], settings: dict[str,
     )
     if getattr(made, "backbones", ()):
         raise InputError("Expected a variant of one comparison, but it has several backbones of its own.")
+    if getattr(getattr(made, "vectors", None), "use", "") == "all":
+        raise InputError(
+            "Expected one use of word vectors in a map, but got 'all'. Give vectors: {use: random}, "
+            "pretrained or frozen."
+        )
+    if check := getattr(recipe, "check", None):
+        check(made)
     list(each_run(replace(made, out="map")))  # arms, seeds and fractions that fit
     return made
 

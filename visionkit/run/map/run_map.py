@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit.compare.comparison import compare
 from visionkit.compare.map.page import write_map
 from visionkit.compare.map.plan import write_plan
-from visionkit.compare.map.read_map import CELL_ERROR
-from visionkit.compare.map.transfer_map import TransferMap
+from visionkit.compare.map.read_map import CELL_ERROR, read_map
 from visionkit.compare.report.report import write_report
 from visionkit.compare.run_record import runs_inside
 from visionkit.errors import InputError, PreemptedError, RunError, first_line
@@ -19,6 +17,7 @@ from visionkit.run.config import RunConfig
 from visionkit.run.map.map_config import MapCell, MapConfig, planned
 from visionkit.run.processes.launcher import is_first
 from visionkit.run.processes.lifetime import die_with_launcher
+from visionkit.run.storage.result import read_result
 from visionkit.run.sweep.jobs import choose_jobs
 from visionkit.run.sweep.rates import rates_of
 from visionkit.run.sweep.runs import each_run
@@ -47,24 +46,18 @@ def run_map(config: MapConfig) -> Path:
         write_plan([planned(cell, config.out) for cell in config.cells], config.out)
     for number, cell in enumerate(config.cells, start=1):
         _print(f"\n[{number}/{len(config.cells)}] {cell.name}")
-        failure = _folder(cell) / CELL_ERROR
-        if is_first():
-            failure.unlink(missing_ok=True)
+        _write_failure(cell, None)
         try:
             cell.recipe.main(cell.config)
         except PreemptedError:
             raise
         except Exception as error:
             _print(f"{cell.name}: {error}")
-            if is_first():
-                failure.parent.mkdir(parents=True, exist_ok=True)
-                failure.write_text(
-                    printable(f"{type(error).__name__}: {first_line(error)}\n"), encoding="utf-8"
-                )
+            _write_failure(cell, error)
         finally:
             if is_first():
-                _, made = write_map(config.out)
-    return _conclude(made, config.out)
+                write_map(config.out)
+    return _conclude(config.out)
 
 
 def publish_map(config: MapConfig) -> Path:
@@ -83,10 +76,15 @@ def publish_map(config: MapConfig) -> Path:
     for cell in config.cells:
         inside = runs_inside(_folder(cell))
         asked = {folder.resolve() for _, folder in _runs(cell.config)}
-        with contextlib.suppress(InputError):  # nothing is finished
-            write_report(compare([path for path in inside if path in asked], others=inside), _folder(cell))
-    _, made = write_map(config.out)
-    return _conclude(made, config.out)
+        finished = [path for path in inside if path in asked and read_result(path) is not None]
+        _write_failure(cell, None)
+        try:
+            if finished:
+                write_report(compare(finished, others=inside), _folder(cell))
+        except (InputError, RunError) as error:
+            _write_failure(cell, error)
+    write_map(config.out)
+    return _conclude(config.out)
 
 
 def train_one_of(config: MapConfig, number: int) -> None:
@@ -132,7 +130,19 @@ def _folder(cell: MapCell) -> Path:
     return Path(cell.config.out)
 
 
-def _conclude(made: TransferMap, out: Path) -> Path:
+def _write_failure(cell: MapCell, error: Exception | None) -> None:
+    """Leave beside the runs of a cell why its command failed; remove what an earlier one left."""
+    path = _folder(cell) / CELL_ERROR
+    if not is_first():
+        return
+    if error is None:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(printable(f"{type(error).__name__}: {first_line(error)}\n"), encoding="utf-8")
+
+
+def _conclude(out: Path) -> Path:
     """Print what the map is, and refuse to end well where a cell is missing.
 
     Raises:
@@ -141,6 +151,7 @@ def _conclude(made: TransferMap, out: Path) -> Path:
     page = out / "map.html"
     if not is_first():
         return page
+    made = read_map(out)
     for line in made.sentences():
         _print(line)
     _print(f"\nmap         {page}\ncomparisons {out}")

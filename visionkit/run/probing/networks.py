@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -55,16 +56,14 @@ def choose_levels(backbone: str, levels: Sequence[str]) -> tuple[str, ...]:
         InputError: A level is not there; the text lists those that are.
     """
     known = [*(str(level.reduction) for level in describe_backbone(backbone).levels), POOLED]
-    if "all" in levels:
-        return tuple(known)
     if not levels:
         raise InputError(f"Expected levels of {backbone!r}, but got none. Give some of {', '.join(known)}.")
     for name in levels:
-        if name not in known:
+        if name not in (*known, "all"):
             raise unknown_name(
                 "level", name, known, hint=f"The levels of {backbone!r} are {', '.join(known)}; or all."
             )
-    return tuple(name for name in known if name in levels)
+    return tuple(name for name in known if name in levels or "all" in levels)
 
 
 class LevelNetwork:
@@ -109,7 +108,7 @@ class LevelNetwork:
         self._normalize = Normalize(network.mean, network.std)
         self._backbone = backbone
 
-    @property
+    @cached_property
     def key(self) -> Mapping[str, object]:
         """The network, the digest of its weights, the levels and the size of the images."""
         modules = [module for module in (self._maps, self._encoder) if module is not None]

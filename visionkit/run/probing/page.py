@@ -33,6 +33,8 @@ def write_probe(result: ProbeResult, folder: str | Path, *, command: str = "") -
     path = Path(folder) / "probe.html"
     with writing(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
+        for earlier in (path.parent / "figures").glob("levels-*.svg"):
+            earlier.unlink()
         content = _content(result, path.parent, command)
         text = render("probe.html.j2", content, package="visionkit.run.probing")
         write_text(path.with_suffix(".json"), json.dumps(to_plain(result, finite), indent=1) + "\n")

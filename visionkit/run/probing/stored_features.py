@@ -33,9 +33,7 @@ def features_folder(out: str | Path, reader: Reader, network: FeatureNetwork) ->
         reader: The images.
         network: What gives their features.
     """
-    key = _key(reader, network)
-    text = json.dumps(key, sort_keys=True)
-    return Path(out) / "features" / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return _folder(out, _key(reader, network))
 
 
 def stored_features(
@@ -56,11 +54,12 @@ def stored_features(
         DataError: A feature is not finite: the image and the level are named; or an image cannot be read.
         RunError: A stored file is damaged, or the folder cannot be written.
     """
-    folder = features_folder(out, reader, network)
+    key = _key(reader, network)
+    folder = _folder(out, key)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_parts(folder)
-        write_text(folder / "key.json", json.dumps(_key(reader, network), indent=1) + "\n")
+        write_text(folder / "key.json", json.dumps(key, indent=1) + "\n")
     parts = []
     for start in range(0, len(reader), _PART):
         rows = range(start, min(start + _PART, len(reader)))
@@ -75,6 +74,11 @@ def stored_features(
             write_atomic(path, lambda part, made=made: _write(part, made))  # type: ignore[misc]
         parts.append(made)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _folder(out: str | Path, key: Mapping[str, object]) -> Path:
+    text = json.dumps(key, sort_keys=True)
+    return Path(out) / "features" / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _key(reader: Reader, network: FeatureNetwork) -> Mapping[str, object]:
