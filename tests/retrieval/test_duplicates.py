@@ -63,6 +63,8 @@ def test_changed_copies_are_duplicates_and_others_are_not(data) -> None:
         change(photograph(number)).save(data / "test" / "cat" / f"{name}.png")
     photograph(5).save(data / "train" / "dog" / "copy.png")
     Image.new("RGB", (50, 50), "red").save(data / "train" / "dog" / "red.png")
+    broken = data / "train" / "dog" / "broken.png"
+    broken.write_bytes((data / "train" / "dog" / "copy.png").read_bytes()[:-200])
     report = report_of(data)
     leaked = report.between["train", "test"]
     pairs = {(pair.image.name.split("/")[-1], pair.other.name.split("/")[-1]) for pair in leaked}
@@ -70,6 +72,9 @@ def test_changed_copies_are_duplicates_and_others_are_not(data) -> None:
     assert not any(pair.same_content for pair in leaked)
     assert [pair.same_content for pair in report.within["train"]] == [True, True]
     assert report.flat == 1
+    assert [name.split("/")[-1] for name, _ in report.unread] == ["broken.png"]
+    assert "1 images could not be read and were not compared, the first:" in report.text()
+    broken.unlink()
     assert "4 of 10 test images have one in train" in report.text()
     assert not any(report_of(data, max_distance=1e-9).between.values())
     with pytest.raises(InputError, match="max_distance"):
@@ -77,6 +82,9 @@ def test_changed_copies_are_duplicates_and_others_are_not(data) -> None:
 
 
 def test_check_names_and_shows_them(data, tmp_path, capsys) -> None:
+    for alone in (["--out", "x.html"], ["--max_distance", "0.1"]):
+        assert cli.main(["check", str(data), *alone]) == 2
+        assert "Expected --duplicates with --out and --max_distance" in capsys.readouterr().err
     photograph(3).save(data / "test" / "cat" / "leak.png")
     page = tmp_path / "alike.html"
     assert cli.main(["check", str(data), "--duplicates", "--out", str(page)]) == 0

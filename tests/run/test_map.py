@@ -248,9 +248,7 @@ def test_a_fault_after_the_runs_is_a_failure_until_it_is_gone(read, recipes, tmp
         raise RunError("report.html is written, but a part could not be drawn")
 
     monkeypatch.setattr(config.cells[0].recipe, "main", no_figure)
-    with pytest.raises(
-        RunError, match=rf"photos, {LITE}: failed, 12 of 12 runs finished: Run"
-    ):
+    with pytest.raises(RunError, match=rf"photos, {LITE}: failed, 12 of 12 runs finished: Run"):
         run_map(config)
     assert publish_map(read()), "compared again, without the fault"
     table = tmp_path / "out" / read_map(tmp_path / "out").cells[0].folder / "comparison.json"

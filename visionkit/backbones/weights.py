@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import pickletools
@@ -9,13 +10,13 @@ import re
 import stat
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionkit.backbones.sources.trained import WEIGHTS, published_config, trained_file
 from visionkit.errors import InputError, first_line, nearest
@@ -29,6 +30,7 @@ __all__ = [
     "portable_init",
     "read_state_dict",
     "split_init",
+    "weights_digest",
 ]
 
 _MAX_BYTES = 16 * 2**30
@@ -318,3 +320,17 @@ def _part(raw: Any, file: Path, prefix: str) -> dict[str, Tensor]:
     raise InputError(
         f"{file}: There are no weights under the prefix {prefix!r}.{hint} The names begin with: {first}."
     )
+
+
+def weights_digest(modules: Iterable[nn.Module]) -> str:
+    """Return the SHA-256 of all parameters and buffers of some modules, with their names, shapes and types.
+
+    Args:
+        modules: In their order; on any device.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -21,6 +21,10 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """Check a data set; the status is 2 if anything is wrong in it."""
     args = _parser().parse(argv)
+    if (args.out or args.max_distance is not None) and not args.duplicates:
+        raise InputError(
+            "Expected --duplicates with --out and --max_distance, which are about them. Add --duplicates."
+        )
     from visionkit.data.formats.dataset_report import check_dataset, counted
     from visionkit.data.formats.options import OpenOptions
 
@@ -74,7 +78,6 @@ def _parser() -> VerbParser:
     parser.add_argument(
         "--max_distance",
         type=float,
-        default=0.01,
         metavar="X",
         help="of duplicates, 0 (equal) to 1 (default 0.01)",
     )
@@ -88,15 +91,15 @@ def _parser() -> VerbParser:
     return parser
 
 
-def _duplicates(splits: Splits, max_distance: float, out: str) -> None:
+def _duplicates(splits: Splits, max_distance: float | None, out: str) -> None:
     """Print the near-duplicates of a data set, and write the page that shows them."""
-    from visionkit.retrieval.duplicates import find_duplicates
+    from visionkit.retrieval.duplicates import MAX_DISTANCE, find_duplicates
     from visionkit.retrieval.gallery import splits_items
     from visionkit.retrieval.sheet import write_duplicates
 
-    items = splits_items(splits)
+    items, limit = splits_items(splits), MAX_DISTANCE if max_distance is None else max_distance
     with ImageProgress(len(items)) as progress:
-        report = find_duplicates(items, max_distance=max_distance, progress=lambda done: progress.advance())
+        report = find_duplicates(items, max_distance=limit, progress=progress.advance)
     sys.stdout.write(for_terminal(report.text()) + "\n")
     if out:
         write_duplicates(out, report, splits.name)

@@ -143,6 +143,11 @@ def build_index(
     shards = list(before["shards"]) if before is not None else []
     first = 1 + max((int(Path(each["name"]).stem.rpartition("-")[2]) for each in shards), default=-1)
     with writing(path), hold([path]):
+        if _earlier(path) != before:
+            raise InputError(
+                f"Expected the index in {path} as it was, but another command has written it. Repeat this "
+                "one."
+            )
         job = _Job(path, predictor, new, first, batch_size, progress)
         _open_folder(job, metric, finished=before is not None)
         for number in range(0, len(new), SHARD_ROWS):
@@ -249,6 +254,9 @@ def _shard(job: _Job, number: int) -> dict[str, Any]:
     items = job.items[start : start + SHARD_ROWS]
     try:
         done = read_shard(file)
+        if not done.rows:
+            raise DataError("Expected images in it, but it has none: they are read again.", path=file)
+        _new_items(items, done.rows)  # refuses images that have changed since
     except DataError:
         _write(job, file, items, start)
         done = read_shard(file, check=False)

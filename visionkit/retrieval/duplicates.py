@@ -53,7 +53,7 @@ class DuplicateReport:
         max_distance: The distance up to which images count as duplicates.
         between: By two splits, the images of the second that have one in the first.
         within: By split, the images that have one among the others of it.
-        counts: Images of each split.
+        counts: Images of each split that were compared.
         flat: Images of one colour all over, which are not compared.
         unread: Images that could not be read, with the error.
     """
@@ -72,7 +72,10 @@ class DuplicateReport:
             max_examples: Examples of each pair of splits.
         """
         total = sum(self.counts.values())
-        lines = [f"near-duplicates, of {total:,} images (distance up to {self.max_distance:g}; 0 is equal)"]
+        lines = [
+            f"near-duplicates, of {total:,} images that were compared (distance up to {self.max_distance:g}; "
+            "0 is equal)"
+        ]
         for (first, second), pairs in self.between.items():
             lines.append(f"  {len(pairs):,} of {self.counts[second]:,} {second} images have one in {first}")
             lines += _examples(pairs, max_examples)
@@ -81,6 +84,11 @@ class DuplicateReport:
             lines += _examples(pairs, max_examples)
         if self.flat:
             lines.append(f"  {self.flat:,} images of one colour all over were not compared")
+        if self.unread:
+            lines.append(
+                f"  {len(self.unread):,} images could not be read and were not compared, the first: "
+                f"{self.unread[0][1]}"
+            )
         return "\n".join(lines)
 
 
@@ -89,7 +97,7 @@ def find_duplicates(
     *,
     max_distance: float = MAX_DISTANCE,
     threads: int = 0,
-    progress: Callable[[int], object] = lambda done: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> DuplicateReport:
     """Return the images that have a near-duplicate in another split or in their own.
 
@@ -101,7 +109,7 @@ def find_duplicates(
         items: The images, with their splits.
         max_distance: The distance up to which images count as duplicates, 0 to 1.
         threads: Threads that read; 0: one a core, 8 at most.
-        progress: Called with how many images are read.
+        progress: Called after each image.
 
     Raises:
         InputError: A value is out of its limits.
@@ -131,15 +139,15 @@ def find_duplicates(
 
 
 def _copies(
-    items: Sequence[GalleryItem], report: DuplicateReport, threads: int, progress: Callable[[int], object]
+    items: Sequence[GalleryItem], report: DuplicateReport, threads: int, progress: Callable[[], object]
 ) -> tuple[list[GalleryItem], Floats, Floats]:
     """Return the images that can be compared, and their small copies `(N, 192)` and `(N, 768)`."""
     read, coarse, fine = [], [], []
     with ThreadPoolExecutor(threads, thread_name_prefix="duplicates") as pool:
         for start in range(0, len(items), _CHUNK):
             part = items[start : start + _CHUNK]
-            for number, (item, made) in enumerate(zip(part, pool.map(_copy, part), strict=True), start + 1):
-                progress(number)
+            for item, made in zip(part, pool.map(_copy, part), strict=True):
+                progress()
                 if isinstance(made, DataError):
                     report.unread.append((item.name, made))
                 elif made is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.backbones import create_encoder, describe_backbone
+from visionkit.backbones.weights import weights_digest
 from visionkit.data.transforms.saved import transform_from
 from visionkit.errors import DataError, InputError, expected, unknown_name
 from visionkit.files import file_digest
@@ -71,19 +71,6 @@ class VectorModel:
         return [EmbeddingPrediction(*each) for each in zip(vectors.float().cpu(), ids, strict=True)]
 
 
-class _OwnVectors(nn.Module):
-    """The vectors that an `Embedder` gives."""
-
-    def __init__(self, task: Embedder) -> None:
-        super().__init__()
-        self.task = task
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return vectors `(B, D)` of length 1 for images `(B, 3, H, W)` uint8."""
-        vectors: Tensor = self.task(images)
-        return vectors
-
-
 def load_encoder(
     source: str | Path,
     *,
@@ -113,13 +100,19 @@ def load_encoder(
     if image_size < 0:
         raise InputError(expected("image_size", "a side in pixels, or 0", image_size))
     if Path(source).exists():
-        net, normalize, facts = _trained(source, image_size, which)
+        net, normalize, facts, notes = _trained(source, image_size, which)
     else:
         net, normalize, facts = _backbone(str(source), init, image_size)
-    facts |= {"precision": precision, "digest": _state_digest(net)}
+        notes = []
+    facts |= {"precision": precision, "digest": weights_digest([net])}
     model = VectorModel(net, normalize, device=device, precision=precision)
     return Predictor(
-        model, facts=facts, kind="embedding", class_names=(), transform=transform_from(facts["preprocess"])
+        model,
+        facts=facts,
+        kind="embedding",
+        class_names=(),
+        transform=transform_from(facts["preprocess"]),
+        notes=notes,
     )
 
 
@@ -193,12 +186,18 @@ def _backbone(name: str, init: str, image_size: int) -> tuple[nn.Module, nn.Modu
     return net, Normalize(net.mean, net.std), facts
 
 
-def _trained(path: str | Path, image_size: int, which: str) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
+def _trained(
+    path: str | Path, image_size: int, which: str
+) -> tuple[nn.Module, nn.Module, dict[str, Any], list[str]]:
     loaded = load_task(path, which=which)
-    task = loaded.task
-    preprocess = loaded.facts.get("preprocess") or default_preprocess(task)
+    task, trained = loaded.task, loaded.facts.get("preprocess")
+    notes = [loaded.note] if loaded.note else []
+    preprocess = trained or default_preprocess(task)
+    if trained is None:
+        notes.append(f"The checkpoint does not say how images are resized; {preprocess} is used.")
     if image_size or preprocess["name"] != "CenterCrop":
         side = image_size or max(task.hparams.get("image_size") or [224])
+        notes.append(f"Images are cropped to a square of {side} pixels, in place of {preprocess}.")
         preprocess = {"name": "CenterCrop", "size": int(side), "fraction": 1.0}
     facts = {
         "kind": type(task).__name__,
@@ -214,13 +213,5 @@ def _trained(path: str | Path, image_size: int, which: str) -> tuple[nn.Module, 
             "Expected a task of images in RGB, but it has other channels.", path=loaded.checkpoint
         )
     if isinstance(task, Embedder):
-        return _OwnVectors(task), nn.Identity(), facts
-    return task.backbone, task.normalize, facts
-
-
-def _state_digest(net: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(net.state_dict().items()):
-        digest.update(f"|{name}:{value.dtype}:{tuple(value.shape)}|".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        return task, nn.Identity(), facts, notes
+    return task.backbone, task.normalize, facts, notes

@@ -13,7 +13,7 @@ from visionkit.rng import keyed_seed
 
 __all__ = ["FaissSearch", "Recall"]
 
-MIN_VECTORS = 1_000_000  # below it the exact search is as fast, as building and training cost more
+MIN_VECTORS = 1_000_000  # it is trained and filled anew by each call, which the exact search is spared
 _PROBES = 0.02  # fraction of the cells that are searched
 _TRAINING = 64  # vectors a cell that the cells are learnt from
 
@@ -35,7 +35,7 @@ class FaissSearch:
 
     Args:
         index: The index.
-        min_vectors: Vectors below which it is refused, as the exact search is as fast.
+        min_vectors: Vectors below which it is refused: it is trained and filled anew by each call.
 
     Raises:
         InputError: faiss is not installed, or the index is too small for it.
@@ -49,7 +49,7 @@ class FaissSearch:
         if len(index) < min_vectors:
             raise InputError(
                 f"Expected an index of at least {min_vectors:,} vectors for faiss, but it has "
-                f"{len(index):,}: the exact search is as fast. Leave --backend out."
+                f"{len(index):,}: it is for larger ones, as each call builds it anew. Leave --backend out."
             )
         self.index = index
         cells = max(1, int(4 * np.sqrt(len(index))))
@@ -57,7 +57,7 @@ class FaissSearch:
         metric = faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         self._coarse: Any = flat(index.dim)  # faiss does not own it
         self._cells: Any = faiss.IndexIVFFlat(self._coarse, index.dim, cells, metric)
-        self._cells.train(self._scaled(self._sample(_TRAINING * cells)))
+        self._cells.train(self._scaled(self._vectors(self._sample(_TRAINING * cells))))
         for part in index.parts:
             self._cells.add(self._scaled(part))
         self._cells.nprobe = max(1, int(_PROBES * cells))
@@ -83,20 +83,26 @@ class FaissSearch:
         return Neighbors(np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1))
 
     def recall(self, *, k: int, queries: int = 100) -> Recall:
-        """Return how much of the exact answer it gives for some vectors of the index.
+        """Return how much of the exact answer it gives for some vectors of the index, themselves left out.
 
         Args:
             k: Neighbours of each.
             queries: How many vectors.
         """
-        sample = self._sample(queries)
+        chosen = self._sample(queries)
+        sample, k = self._vectors(chosen), min(k + 1, len(self.index))  # each is the nearest of itself
         exact, own = self.index.search(sample, k=k).rows, self(sample, k=k).rows
-        hits = [len(set(one) & set(other)) for one, other in zip(exact.tolist(), own.tolist(), strict=True)]
-        return Recall(sum(hits) / exact.size, len(sample))
+        others = [
+            (set(one) - {query}, set(other) - {query})
+            for query, one, other in zip(chosen.tolist(), exact.tolist(), own.tolist(), strict=True)
+        ]
+        hits, total = sum(len(one & other) for one, other in others), sum(len(one) for one, _ in others)
+        return Recall(hits / total, len(sample))
 
     def _sample(self, count: int) -> Any:
+        """Return some rows of the index, in order."""
         rng = np.random.default_rng(keyed_seed(len(self.index), count))
-        return self._vectors(np.sort(rng.choice(len(self.index), min(count, len(self.index)), replace=False)))
+        return np.sort(rng.choice(len(self.index), min(count, len(self.index)), replace=False))
 
     def _vectors(self, rows: Any) -> Any:
         starts = np.cumsum([0, *(len(part) for part in self.index.parts)])

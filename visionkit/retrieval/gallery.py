@@ -73,7 +73,7 @@ def gallery_items(
         options: What the caller knows of the data set.
 
     Raises:
-        InputError: There is nothing, a split is not there, or a file is named twice.
+        InputError: There is nothing, or a split is not there.
         DataError: The data set cannot be read.
     """
     one = data if isinstance(data, str | Path) else (data[0] if len(data) == 1 else None)
@@ -85,10 +85,13 @@ def gallery_items(
     if tuple(split) != ("all",):
         raise InputError(f"Expected a data set for --split {' '.join(split)}, but {data} holds plain images.")
     items: dict[str, GalleryItem] = {}
+    named = 0
     for item in source_items(data if isinstance(data, str | Path) else list(data)):
         path = os.path.abspath(str(item.path))  # noqa: PTH100 (links stay as they are)
         items.setdefault(path, GalleryItem(item.id, path, "", "", item.read))
-    return list(items.values()), []
+        named += 1
+    twice = named - len(items)
+    return list(items.values()), [f"{twice:,} files were named again, and are taken once"] if twice else []
 
 
 def splits_items(splits: Splits, split: Sequence[str] = ("all",)) -> list[GalleryItem]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.commands.inspecting.image_arguments import add_network, check_out, opened, read, write_image
-from visionkit.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,8 +52,5 @@ def main(argv: Sequence[str]) -> int:
 def _images(subject: Subject, folder: str, size: int) -> Iterator[tuple[str, Tensor]]:
     from visionkit.predict.sources import source_items
 
-    items = [item for item in source_items([folder]) if item.path is not None]
-    if not items:
-        raise InputError(f"Expected images in {folder}, but there are none.")
-    for item in items:
+    for item in source_items([folder]):
         yield item.id, read(subject, str(item.path), size)

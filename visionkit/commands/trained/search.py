@@ -66,7 +66,7 @@ def _approximate(index: Index, k: int) -> Search:
     search = FaissSearch(index)
     recall = search.recall(k=k)
     _note(
-        f"faiss: {search.about}; of the {k} nearest of {recall.queries} vectors of the index it gives "
+        f"faiss: {search.about}; of the {k} nearest others of {recall.queries} vectors of the index it gives "
         f"{recall.fraction:.2%}"
     )
     return search
@@ -82,7 +82,9 @@ def _write(index: Index, matches: Any, out: Path | None) -> int:
     for match in matches:
         count += 1
         sys.stdout.write(for_terminal(_text(match)))
-        if lines is not None:
+        if out is not None and lines is not None:
+            if count == 1:
+                (out / _FILES[1]).unlink(missing_ok=True)  # the page of an earlier search
             lines.write(json.dumps(match.to_dict(), ensure_ascii=True) + "\n")
             sheet += [match] if len(sheet) < _ROWS else []
     if out is not None and lines is not None and count:
@@ -123,7 +125,7 @@ def _write_page(file: Path, index: Index, matches: Sequence[Match], count: int) 
 
 
 def _free(name: str, *, overwrite: bool) -> Path:
-    """Return the folder to write into, made; refuse one that has the results of another search."""
+    """Return the folder to write into; refuse one that has the results of another search."""
     out = local_path(name, "a folder to write into")
     if out.exists() and not out.is_dir():
         raise InputError(f"Expected a folder to write into, but {out} is a file. Choose another --out.")
@@ -133,9 +135,6 @@ def _free(name: str, *, overwrite: bool) -> Path:
             f"Expected a folder without results, but {out} has {', '.join(there)}. Choose another --out, or "
             "replace them with --overwrite."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    for file in there:
-        (out / file).unlink()
     return out
 
 

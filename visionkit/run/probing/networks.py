@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionkit.backbones import Backbone, Encoder, WeightsInfo, create_backbone, create_encoder
 from visionkit.backbones.describe import describe_backbone
+from visionkit.backbones.weights import weights_digest
 from visionkit.errors import InputError, unknown_name
 from visionkit.nn.normalize import Normalize
 from visionkit.rng import seeded
@@ -114,7 +114,7 @@ class LevelNetwork:
         modules = [module for module in (self._maps, self._encoder) if module is not None]
         return {
             "backbone": self._backbone,
-            "weights": _weights_digest(modules),
+            "weights": weights_digest(modules),
             "levels": list(self.levels),
             "image_size": self._size,
         }
@@ -154,12 +154,3 @@ class PixelNetwork:
     def features(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Return float32 `(B, 768)`, in [0, 1]."""
         return {PIXEL_LEVEL: resized(list(samples), PIXELS).flatten(1).float() / 255}
-
-
-def _weights_digest(modules: Sequence[nn.Module]) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, value in sorted(module.state_dict().items()):
-            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
