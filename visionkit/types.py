@@ -102,12 +102,12 @@ class DetectionBatch(TypedDict):
 
 
 class KeypointBatch(TypedDict):
-    """A batch for `KeypointRegressor`: one object an image."""
+    """A batch of `keypoint_batch`: one object an image."""
 
     images: Tensor  # (B, 3, H, W) uint8 (or float in [0, 1])
     keypoints: Tensor  # (B, K, 3) float32 x, y in pixels of the batch's images, flag
     regions: Tensor  # (B, 4) float32 xyxy: what each image shows of its original
-    truths: list[Truth]  # the object in the original image, unchanged; metrics compare with it
+    truths: list[Truth]  # the object in the original image; metrics compare with it
     ids: list[str]
 
 

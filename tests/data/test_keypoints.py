@@ -7,25 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from visionkit.data import (
     CocoKeypoints,
-    Compose,
-    CopyPaste,
-    Keyed,
     Skeleton,
-    affine,
     check_dataset,
     coco_keypoints,
-    crop_resize,
     fingerprint,
-    flip,
-    keypoint_batch,
-    keypoint_eval,
-    keypoint_train,
     list_batch,
     open_dataset,
     open_pack,
@@ -35,10 +24,8 @@ from visionkit.data import (
     scenes,
     skeleton_of,
 )
+from visionkit.data.folder_data import FolderData
 from visionkit.data.formats.keypoints.skeleton import mirror_names
-from visionkit.data.transforms.batch import batch_transform
-from visionkit.data.transforms.detection import LargeScaleJitter
-from visionkit.data.transforms.saved import describe_transform, transform_from
 from visionkit.errors import DataError, InputError
 
 NAMES = ["nose", "left_eye", "right_eye"]
@@ -215,147 +202,6 @@ def test_names_of_a_side_find_their_partners():
     assert Skeleton(("left_eye", "nose")).flip is None
 
 
-def sample_of(points, size=(40, 60)):
-    rng = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 255, (3, *size), dtype=torch.uint8, generator=rng)
-    boxes = torch.tensor([[4.0, 4, 50, 36]])
-    return {
-        "image": image, "id": "a", "boxes": boxes, "labels": torch.tensor([0]), "size": size,
-        "keypoints": torch.tensor([points], dtype=torch.float32), "keypoint_flip": torch.tensor([0, 2, 1]),
-    }  # fmt: skip
-
-
-POINT = st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(0, 2))
-
-
-@settings(max_examples=40)
-@given(points=st.lists(POINT, min_size=3, max_size=3), draws=st.tuples(*[st.integers(1, 30)] * 4))
-def test_geometry_moves_points_as_it_moves_pixels(points, draws):
-    sample = {**sample_of(points), "boxes": torch.tensor([[0.0, 0, 60, 40]])}
-    twice = flip(flip(sample))
-    assert torch.equal(twice["keypoints"], sample["keypoints"])
-    mirrored = flip(sample)["keypoints"][0]
-    assert mirrored[1].tolist() == [60 - points[2][0], *points[2][1:]]
-    left, top, width, height = draws[0] % 20, draws[1] % 10, 10 + draws[2], 4 + draws[3] % 26
-    cut = crop_resize(sample, (top, left, height, width), (2 * height, 3 * width), min_visibility=0)
-    matrix = torch.tensor([[3.0, 0, -3 * left], [0, 2, -2 * top]], dtype=torch.float64)
-    mapped = affine(sample, matrix, (2 * height, 3 * width), min_visibility=0)
-    for out in (cut, mapped):
-        for (x, y, flag), moved in zip(points, out["keypoints"][0].tolist(), strict=True):
-            assert moved[:2] == pytest.approx([3 * (x - left), 2 * (y - top)], abs=1e-3)
-            inside = left <= x <= left + width and top <= y <= top + height
-            assert moved[2] == (flag if inside else 0)
-    assert torch.allclose(cut["boxes"], mapped["boxes"], atol=1e-3)
-
-
-def test_affine_is_the_identity_and_a_quarter_turn():
-    sample = sample_of([[10, 5, 2], [30, 20, 1], [59, 39, 2]])
-    sample["mask"] = torch.arange(2400).view(40, 60) % 7
-    sample["masks"] = (sample["mask"] > 3)[None].to(torch.uint8)
-    same = affine(sample, torch.eye(2, 3, dtype=torch.float64), (40, 60))
-    for name in ("image", "mask", "masks", "boxes", "keypoints"):
-        assert torch.allclose(same[name].float(), sample[name].float(), atol=1e-4), name
-    quarter = torch.tensor([[0.0, -1, 40], [1, 0, 0]], dtype=torch.float64)  # x' = 40 - y, y' = x
-    turned = affine(sample, quarter, (60, 40))
-    assert torch.equal(turned["image"], sample["image"].rot90(-1, (1, 2)))
-    assert torch.equal(turned["mask"], sample["mask"].rot90(-1, (0, 1)))
-    assert turned["keypoints"][0].tolist() == [[35, 10, 2], [20, 30, 1], [1, 59, 2]]
-    assert turned["boxes"].tolist() == [[4, 4, 36, 50]]
-    away = affine(sample, torch.tensor([[1.0, 0, 100], [0, 1, 0]], dtype=torch.float64), (40, 60))
-    assert (away["image"] == 114).all()
-    assert (away["mask"] == 255).all()
-    assert away["keypoints"].shape[0] == 0
-
-
-def test_crops_of_an_object_lead_back_to_its_image():
-    points = [[10, 6, 2], [45, 20, 1], [30, 33, 2]]
-    crop = keypoint_eval((48, 32))
-    out = crop(sample_of(points), torch.Generator())
-    assert out["image"].shape == (3, 48, 32)
-    region, size = out["region"], torch.tensor([32.0, 48.0])
-    back = out["keypoints"][0, :, :2] / size * (region[2:] - region[:2]) + region[:2]
-    assert torch.allclose(back, torch.tensor(points)[:, :2].float(), atol=1e-3)
-    assert out["truth"]["keypoints"][0].tolist() == points
-    assert transform_from(describe_transform(crop)) == crop
-    whole = keypoint_eval(32, around="image")(sample_of(points), torch.Generator())
-    assert whole["region"].tolist() == [0, -10, 60, 50]
-    plain = crop({"image": sample_of(points)["image"], "id": "b"}, torch.Generator())
-    assert "keypoints" not in plain
-    batch = keypoint_batch([out, out])
-    assert batch["keypoints"].shape == (2, 3, 3)
-    assert batch["regions"].shape == (2, 4)
-    assert len(batch["truths"]) == 2
-    assert keypoint_batch([]) == {"ids": []}
-    two = {**sample_of(points), "keypoints": torch.zeros(2, 3, 3)}
-    with pytest.raises(DataError, match=r"but got those of 2"):
-        keypoint_batch([two])
-    with pytest.raises(InputError, match=r"per_object"):
-        crop({**two, "boxes": torch.zeros(2, 4)}, torch.Generator())
-
-
-def test_training_crops_turn_around_their_points():
-    """A white pixel at each point is where the moved point says, after every turn, scale and mirror."""
-    sample = sample_of([[20, 20, 2], [27, 12, 2], [36, 28, 2]])
-    sample["image"] = torch.zeros_like(sample["image"])
-    for channel, (x, y, _) in enumerate(sample["keypoints"][0].long().tolist()):
-        sample["image"][channel, y - 2 : y + 2, x - 2 : x + 2] = 255
-    transform = keypoint_train(96, photometric=0)
-    walked = 0
-    for seed in range(12):
-        out = transform(sample, torch.Generator().manual_seed(seed))
-        again = transform(sample, torch.Generator().manual_seed(seed))
-        assert torch.equal(out["image"], again["image"])
-        order = [0, 1, 2]
-        if out["keypoints"][0, 1, 1] > out["keypoints"][0, 2, 1]:
-            order = [0, 2, 1]  # mirrored: the points of the two sides changed their names
-        for channel, (x, y, flag) in zip(order, out["keypoints"][0].tolist(), strict=True):
-            weight = out["image"][channel].double()
-            weight = torch.where((out["image"] == 114).all(0), 0.0, weight)
-            rows, columns = torch.meshgrid(torch.arange(96) + 0.5, torch.arange(96) + 0.5, indexing="ij")
-            near = (rows - y).hypot(columns - x) < 16
-            total = (weight * near).sum()
-            assert flag == 2
-            assert float((weight * near * columns).sum() / total) == pytest.approx(x, abs=0.6)
-            assert float((weight * near * rows).sum() / total) == pytest.approx(y, abs=0.6)
-            walked += 1
-    assert walked == 36
-
-
-def test_what_would_move_pixels_alone_is_refused():
-    sample = sample_of([[10, 5, 2], [30, 20, 1], [59, 39, 2]])
-    with pytest.raises(InputError, match="swap left and right"):
-        Keyed(lambda image: image)(sample, torch.Generator())
-    with pytest.raises(InputError, match="without keypoints"):
-        batch_transform("flip")({"images": sample["image"][None], "keypoints": 0}, torch.Generator())
-    with pytest.raises(InputError, match="keypoint_flip"):
-        flip({name: value for name, value in sample.items() if name != "keypoint_flip"})
-    jitter = LargeScaleJitter(64, scale=(1.0, 1.0))
-    out = jitter(sample, torch.Generator().manual_seed(1))
-    assert out["keypoints"][0, 1].tolist() == pytest.approx([32, 20 * 43 / 40, 1], abs=0.1)
-    for values in ({"scale": 2.0}, {"degrees": 400}, {"flip": 3}, {"padding": 0}, {"around": "x"}):
-        with pytest.raises(InputError):
-            keypoint_train(32, **values)
-
-
-def test_pasted_objects_bring_their_points_and_hide_those_below():
-    below, above = sample_of([[10, 10, 2], [40, 20, 2], [41, 21, 1]]), sample_of([[38, 18, 2]] * 3)
-    for sample, (top, left, side) in ((below, (4, 4, 30)), (above, (14, 34, 12))):
-        sample["masks"] = torch.zeros(1, 40, 60, dtype=torch.uint8)
-        sample["masks"][0, top : top + side, left : left + side] = 1
-        sample["boxes"] = torch.tensor([[left, top, left + side, top + side]]).float()
-    paste = CopyPaste([above], Compose(()), probability=1.0)
-    pasted = 0
-    for seed in range(8):
-        out = paste(below, torch.Generator().manual_seed(seed))
-        flags = out["keypoints"][:, :, 2].tolist()
-        assert len(out["keypoints"]) == len(out["boxes"])
-        if len(flags) == 2:
-            assert flags == [[2, 1, 1], [2, 2, 2]]
-            pasted += 1
-    assert pasted > 0
-    assert below["keypoints"][0, 1, 2] == 2, "the sample itself stays"
-
-
 def test_scenes_have_the_outermost_points_of_their_object():
     splits = scenes("keypoints", train=6, val=2, test=2, size=64)
     assert skeleton_of(splits).flip == (0, 3, 2, 1)
@@ -393,3 +239,60 @@ def test_real_files_raise_no_alarm(name, points, edges, count, shared_data):
         other == name.replace("left", "@").replace("right", "left").replace("@", "right")
         for name, other in zip(skeleton.names, swapped, strict=True)
     )
+
+
+def crowded():
+    content = document()
+    for annotation in content["annotations"]:
+        if annotation["id"] % 10 == 2:
+            annotation.update(iscrowd=1, segmentation={"size": [40, 60], "counts": [2400]})
+    return content
+
+
+def test_a_crowd_is_no_object_and_no_sample(tmp_path):
+    splits = coco_keypoints(write(tmp_path, crowded()))
+    readers = (splits.train, splits.val)
+    assert sum(sum(reader.object_counts) for reader in readers) == 6
+    assert sum(sum(len(reader[i]["truth"]["labels"]) for i in range(len(reader))) for reader in readers) == 12
+    single = per_object(splits)
+    assert len(single.train) + len(single.val) == 6
+
+
+def test_a_check_reads_the_boxes_of_detection_and_the_keypoints_beside_them(tmp_path):
+    """The official layout: boxes of all classes in one file, people's keypoints in another."""
+    annotations = tmp_path / "annotations"
+    annotations.mkdir()
+    for split in ("train2017", "val2017"):
+        (tmp_path / split).mkdir()
+        for i in range(6):
+            Image.new("RGB", (60, 40), (40 * i, 9, 9)).save(tmp_path / split / f"{i}.png")
+        plain = document()
+        plain["annotations"][2]["bbox"] = [70, 1, 9, 9]  # a stone outside its image
+        for category in plain["categories"]:
+            category.pop("keypoints", None)
+        (annotations / f"instances_{split}.json").write_text(json.dumps(plain))
+        points = document()
+        points["annotations"][0]["keypoints"][2] = 7
+        (annotations / f"person_keypoints_{split}.json").write_text(json.dumps(points))
+    (report,) = check_dataset(tmp_path)
+    said = report.text()
+    assert "instances_train2017.json" in said
+    assert "person_keypoints_train2017.json" in said
+
+
+def test_detection_whose_categories_name_points_that_nobody_labelled_passes(tmp_path):
+    content = document()
+    for annotation in content["annotations"]:
+        annotation.pop("keypoints", None)
+        annotation.pop("num_keypoints", None)
+    (report,) = check_dataset(write(tmp_path, content))
+    assert report.ok, report.text()
+
+
+@pytest.mark.parametrize("names", [NAMES, ["nose", "left_eye", "tail"]])
+def test_a_folder_trains_without_mirrors_where_one_side_is_missing(tmp_path, names):
+    content = document()
+    content["categories"][1]["keypoints"] = names
+    data = FolderData(str(write(tmp_path, content)), task="keypoints", image_size=32, batch_size=4)
+    batch = next(iter(data.train_dataloader()))
+    assert batch["keypoints"].shape == (4, 3, 3)

@@ -89,7 +89,7 @@ def test_a_split_with_people_of_training_is_refused(tmp_path):
     root = tmp_path / "closed"
     people(root / "train", [f"p{i:02d}" for i in range(8)])
     people(root / "val", ["p03", "p07"])
-    with pytest.raises(DataError, match=r"2 of 2 of val are in train too, such as 'p03'.*--unseen false"):
+    with pytest.raises(DataError, match=r"2 of 2 of val are in train too.* 'p03'.*--unseen_classes false"):
         open_dataset(root, "classification", UNSEEN)
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
-from tests.contracts.task_cases import TASKS
+from tests.contracts.task_cases import ONE_STAGE, TASKS
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.interpret import Subject
 from visionkit.nn.normalize import Normalize
 
-CASES = {case.name: case for case in TASKS}
+CASES = {case.name: case for case in (*TASKS, *ONE_STAGE)}
 
 
 def of_task(name: str) -> Subject:
     """A task of the contract with random weights, as `open_subject` would give it from a run."""
     torch.manual_seed(1)
     task = CASES[name].build("scratch", TransferConfig(), OptimConfig()).eval().requires_grad_(False)
+    if name in ("detector, retinanet", "detector, fcos"):
+        task.model.config = replace(
+            task.model.config, score_threshold=0.0
+        )  # random weights are sure of nothing
     if name == "captioner":
         task.decoder.output.bias.data[task.vocabulary.eos] = -100  # a sentence of random words goes on
     names = tuple(getattr(task, "class_names", None) or ())

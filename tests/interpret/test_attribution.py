@@ -13,16 +13,31 @@ from visionkit.interpret import (
     grad_cam,
     integrated_gradients,
     occlusion,
+    open_subject,
     overlay,
     pixel_curves,
     saliency,
     top_images,
+    whole_network,
 )
+from visionkit.interpret.attribution.scores import box_score
+from visionkit.tasks import Classifier
 
 
 class Mean(nn.Module):
     def forward(self, x):
         return x.mean((2, 3))
+
+
+class First(nn.Module):
+    """One logit of several."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.of = of
+
+    def forward(self, maps):
+        return self.of(maps)[:, :1]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +128,7 @@ def test_a_right_order_of_pixels_deletes_sooner_and_inserts_sooner():
     [
         ("classifier, single", None, 1), ("classifier, multi", 2, 1), ("segmenter", None, 1),
         ("detector", None, 2), ("captioner", None, 1),
+        ("detector, retinanet", None, 2), ("detector, fcos", None, 2),
     ],
 )  # fmt: skip
 def test_every_task_is_explained(name, target, count):
@@ -130,6 +146,7 @@ def test_every_task_is_explained(name, target, count):
         assert len(explained[0].curves.deletion) == 21
         # the probability of an area is that of its class where it was predicted
         assert explained[0].curves.deletion[0] == pytest.approx(explained[0].probability, abs=1e-6)
+    assert len(explained) <= 2
     if name == "detector":
         # a box's heat follows its region: different boxes have different maps
         assert (explained[0].heat - explained[1].heat).abs().max() > 0
@@ -138,11 +155,59 @@ def test_every_task_is_explained(name, target, count):
 def test_a_word_s_score_is_what_the_decoder_gives_it():
     subject = of_task("captioner")
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    explained = explain(subject, image)
+    explained = explain(subject, image, limit=99)
     predicted = subject.task.predict_step(image[None])[0]
     assert [each.name for each in explained] == list(predicted.tokens)
     product = torch.tensor([each.probability for each in explained]).log().sum()
     assert float(product) >= predicted.log_prob - 1e-4  # the end of the sentence is not among them
+
+
+@pytest.mark.parametrize("name", ["detector, retinanet", "detector, fcos"])
+def test_a_box_of_a_one_stage_detector_has_the_score_that_it_was_found_with(name):
+    subject = of_task(name)
+    inputs = subject.inputs(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        found = subject.task.model(inputs, [(64, 64)])[0][0]
+    for box, label, score in zip(found["boxes"][:3], found["labels"], found["scores"]):
+        explained = box_score(subject, inputs, box=box, label=int(label))
+        assert float(explained.probability(inputs)) == pytest.approx(float(score), rel=1e-5)
+
+
+def test_one_class_against_the_background_has_two_areas():
+    subject = of_task("segmenter")
+    subject.task.decoder = First(subject.task.decoder)
+    subject.class_names = ("background", "cell")
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        likely = subject.task.decoder(subject.network(subject.inputs(image)))[0, 0].sigmoid()
+    explained = {each.name: each for each in explain(subject, image)}
+    expected = {"background": 1 - likely[likely < 0.5], "cell": likely[likely > 0.5]}
+    assert explained.keys() == {name for name, values in expected.items() if len(values)}
+    for name, each in explained.items():
+        assert each.probability == pytest.approx(float(expected[name].mean()), rel=1e-5)
+
+
+def test_names_that_are_numbers_and_what_has_no_class():
+    subject, image = of_task("classifier, single"), torch.rand(3, 64, 64)
+    subject.class_names = ("0", "10", "2")
+    assert explain(subject, image, target="2")[0].name == "2"
+    assert explain(subject, image, target="1")[0].name == "10", "no name: the index"
+    with pytest.raises(InputError, match="is a regression, which has no classes"):
+        explain(of_task("classifier, regression"), image)
+    with pytest.raises(InputError, match="words, and no classes"):
+        explain(of_task("captioner"), image, target="dog")
+
+
+def test_a_run_is_opened_with_the_size_of_its_images(tmp_path):
+    task = Classifier("timm/test_resnet", init="scratch", num_classes=2, image_size=48)
+    task.save_pretrained(tmp_path / "task")
+    assert open_subject(tmp_path / "task").image_size == (48, 48)
+    task.model_facts = {"preprocess": {"name": "CenterCrop", "size": 80, "fraction": 1.0}}
+    task.save_pretrained(tmp_path / "other")
+    assert open_subject(tmp_path / "other").image_size == (80, 80)
+    network, size, channels = whole_network(tmp_path / "other")
+    assert (size, channels) == ((80, 80), 3)
+    assert network(torch.rand(1, 3, 80, 80)).shape == (1, 2)
 
 
 def test_what_is_not_there_is_refused_with_the_nearest():

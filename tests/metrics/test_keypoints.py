@@ -125,3 +125,11 @@ def test_processes_agree_to_the_last_bit(zygote, tmp_path: Path):
         metric.update(*case.batch(*range(IMAGES)))
         expected = hexes(metric.compute())
         assert all(score[name] == expected for score in scores)
+
+
+def test_ids_and_areas_of_another_number_are_refused():
+    scores = KeypointScores(("nose", "tail"), size="box")
+    points, boxes = torch.zeros(3, 2, 3), torch.tensor([[0.0, 0, 9, 9]]).repeat(3, 1)
+    for wrong in ({"ids": ["a"]}, {"areas": torch.ones(3, 1)}):
+        with pytest.raises(InputError, match=rf"Expected {next(iter(wrong))} "):
+            scores.update(points[..., :2], points, boxes, **wrong)

@@ -10,6 +10,7 @@ from visionkit.data.collate import caption_batch, keypoint_batch, list_batch, ma
 from visionkit.data.datamodule import BatchTransform, DataModule
 from visionkit.data.formats.captions.reader import DrawCaptions, captions_of
 from visionkit.data.formats.keypoints.per_object import per_object
+from visionkit.data.formats.keypoints.skeleton import skeleton_of
 from visionkit.data.formats.open import TASKS, Task, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.keyed_dataset import Collate, Transform
@@ -90,6 +91,8 @@ class FolderData(DataModule):
         splits = open_dataset(root, task, OpenOptions(target=target, masks=masks, scenes=sizes))
         splits = per_object(splits) if task == "keypoints" else splits
         train, evaluate = _geometry(task, image_size)
+        if task == "keypoints" and skeleton_of(splits).flip is None:
+            train = keypoint_train(image_size, flip=0.0)  # which points a mirror swaps is not known: a notice
         if train_transform is not None:
             train = _own(train_transform)
         self.vocabulary = (

@@ -158,6 +158,7 @@ def _refuse_shared(known: dict[str, list[int]], classes: Sequence[str]) -> None:
             raise DataError(
                 f"Expected no class in two splits, but {len(shared)} of {len(labels)} of {name} are in "
                 f"{seen[shared[0]]} too, such as {classes[shared[0]]!r}. Leave unseen classes out "
-                "(--unseen false), or give a data set without these splits to have its classes held out."
+                "(--unseen_classes false), or give a data set without these splits to have its classes held "
+                "out."
             )
         seen |= dict.fromkeys(labels, name)

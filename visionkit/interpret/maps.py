@@ -25,7 +25,7 @@ class MapListener:
     """Notes, while a network runs, the maps that its modules give.
 
     Args:
-        names: The modules whose maps are noted; None for all.
+        names: The modules whose maps are noted; None for the last maps of each reduction.
     """
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
@@ -34,12 +34,8 @@ class MapListener:
         self.grid: tuple[int, int] | None = None
         self.maps: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}  # of the named modules, as they are
-        self.reductions: dict[str, int] = {}
+        self.last: dict[int, tuple[str, Tensor]] = {}  # of each reduction: the module, and a copy of its maps
         self.convolution: nn.Conv2d | None = None
-
-    def clear(self) -> None:
-        """Forget what was noted, so that its memory is free."""
-        self.maps, self.outputs, self.reductions, self.grid = {}, {}, {}, None
 
     def hook(self, name: str) -> Any:
         """Return the forward hook of a module.
@@ -57,9 +53,12 @@ class MapListener:
             named = self.names is not None and name in self.names
             if maps is not None and math.prod(maps.shape[-2:]) >= _MIN_CELLS:
                 self.grid = (maps.shape[-2], maps.shape[-1])
-                if self.names is None or named:
+                reduction = self.reduction(*self.grid)
+                if named:
                     self.maps[name] = maps
-                    self.reductions[name] = self.reduction(*self.grid)
+                elif self.names is None and (name or reduction not in self.last):
+                    # a copy: what follows may change it in place
+                    self.last[reduction] = (name, maps.detach().clone())
             if not named:
                 return None
             self.outputs[name] = output
@@ -117,7 +116,7 @@ def listening(
     Args:
         network: Any network.
         size: `(height, width)` of its images.
-        names: The modules whose maps are noted; None for all.
+        names: The modules whose maps are noted; None for the last maps of each reduction.
     """
     listener = MapListener(names)
     listener.size = size
@@ -139,8 +138,7 @@ def find_levels(network: nn.Module, images: Tensor) -> dict[int, str]:
     """
     with listening(network, _sides(images)) as listener:
         network(images)
-        last = {reduction: name for name, reduction in listener.reductions.items() if name}
-    return dict(sorted(last.items()))
+    return {reduction: name for reduction, (name, _) in sorted(listener.last.items()) if name}
 
 
 def resolve_layer(network: nn.Module, layer: str | int, images: Tensor) -> str:
@@ -161,8 +159,7 @@ def resolve_layer(network: nn.Module, layer: str | int, images: Tensor) -> str:
             known = ", ".join(f"{reduction} ({_short(name)})" for reduction, name in levels.items())
             raise InputError(
                 f"The network has no maps of reduction {layer}: it has {known or 'none'}. Take one of "
-                "them, or the "
-                "name of a layer."
+                "them, or the name of a layer."
             )
         return levels[int(layer)]
     names: list[str] = [name for name, _ in network.named_modules() if name]
@@ -176,7 +173,7 @@ def resolve_layer(network: nn.Module, layer: str | int, images: Tensor) -> str:
         raise InputError(f"{len(ends)} layers end with {layer!r}. Take a longer name: {multiple}.")
     if not ends:
         raise unknown_name(
-            "layer", str(layer), map(_short, names), hint="`visionkit inspect NAME --layers` lists all."
+            "layer", str(layer), map(_short, names), hint="`visionkit inspect layers NAME` lists all."
         )
     return ends[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from visionkit.backbones.sources.base import ModelSpec
 from visionkit.backbones.tracing import on_meta_device
 from visionkit.errors import InputError
 from visionkit.nn.normalize import Normalize
+from visionkit.predict.kinds import default_preprocess
 from visionkit.predict.loaded import load_task
 from visionkit.types import Init
 
@@ -36,6 +37,7 @@ class Subject:
         task: The task of a run; None for a backbone.
         head: Classes of a pretrained backbone from its vectors; None where it has no linear classifier.
         class_names: Names of the classes; empty where they are not known.
+        note: Which of several runs was taken; empty where there was one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Subject:
     task: Any = None
     head: nn.Module | None = None
     class_names: Sequence[str] = ()
+    note: str = ""
 
     @property
     def channels(self) -> int:
@@ -116,10 +119,12 @@ def open_subject(name: str | Path, *, init: Init = "pretrained") -> Subject:
     if Path(name).exists():
         loaded = load_task(name)
         task = loaded.task.eval().requires_grad_(False)
-        size = loaded.facts.get("image_size") or getattr(task, "image_size", None) or 224
-        sides = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        sides = _trained_size(task, loaded.facts.get("preprocess"))
         names = tuple(getattr(task, "class_names", None) or ())
-        return Subject(str(name), task.backbone, task.normalize, sides, task=task, class_names=names)
+        note = loaded.note or ""
+        return Subject(
+            str(name), task.backbone, task.normalize, sides, task=task, class_names=names, note=note
+        )
     encoder = create_encoder(str(name), init=init).eval().requires_grad_(False)
     source, spec = resolve(str(name), ModelSpec(""))
     size = source.pretrained_cfg(spec).input_size
@@ -127,6 +132,15 @@ def open_subject(name: str | Path, *, init: Init = "pretrained") -> Subject:
     head = _frozen(encoder.pretrained_head())
     classes = _imagenet_classes() if getattr(head, "out_features", 0) == 1000 else ()
     return Subject(str(name), encoder, normalize, size, head=head, class_names=classes)
+
+
+def _trained_size(task: Any, preprocess: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Return the size of the images that a task saw: of its crop, or the short side; 224 where it is any."""
+    described = preprocess or default_preprocess(task)
+    resize = described.get("resize")
+    given = resize.get("size") if isinstance(resize, Mapping) else described.get("size")
+    size = given or task.hparams.get("image_size") or 224
+    return (int(size), int(size)) if isinstance(size, int | float) else (int(size[0]), int(size[1]))
 
 
 def _frozen(head: nn.Module | None) -> nn.Module | None:

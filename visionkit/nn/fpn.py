@@ -30,7 +30,8 @@ class FeaturePyramid(nn.Module):
         channels: Channels of every output map.
         norm: Makes the norm after each convolution; without it convolutions have a bias.
         extra: Coarser levels on top: "pool" subsamples the last one once (Faster R-CNN), "p6p7" convolves the
-            last input map twice with stride 2 (RetinaNet), "p6p7_of_p5" the last output map (FCOS), "none"
+            last input map twice with stride 2 (the RetinaNet of the paper and of torchvision's v2),
+            "p6p7_of_p5" the last output map (torchvision's first RetinaNet, FCOS), "none"
             adds none.
 
     Attributes:

@@ -164,18 +164,8 @@ def build_index(
                 f"Expected images that can be read, but of {len(items)} none can: {error}", path=name
             )
         report.dim = int(shards[0]["dim"])
-        manifest = {
-            "format": INDEX_FORMAT,
-            "visionkit": visionkit.__version__,
-            "metric": metric,
-            "dim": report.dim,
-            "count": len(rows),
-            "encoder": predictor.facts,
-            "shards": shards,
-        }
-        write_text(path / MANIFEST, json.dumps(manifest, indent=1))
-        (path / PENDING).unlink(missing_ok=True)
-        remove_parts(path)
+        facts = {"metric": metric, "dim": report.dim, "count": len(rows), "encoder": predictor.facts}
+        _close_folder(path, {**facts, "shards": shards})
     _count_copies(report, rows)
     return report
 
@@ -245,6 +235,14 @@ def _open_folder(job: _Job, metric: str, *, finished: bool) -> None:
             if number.isdigit() and int(number) >= job.first:
                 file.unlink()
     write_text(pending, json.dumps({"key": key, "images": len(job.items)}))
+
+
+def _close_folder(path: Path, facts: dict[str, Any]) -> None:
+    """Write what the index holds, from which on the folder is one."""
+    manifest = {"format": INDEX_FORMAT, "visionkit": visionkit.__version__, **facts}
+    write_text(path / MANIFEST, json.dumps(manifest, indent=1))
+    (path / PENDING).unlink(missing_ok=True)
+    remove_parts(path)
 
 
 def _shard(job: _Job, number: int) -> dict[str, Any]:

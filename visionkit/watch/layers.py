@@ -106,14 +106,13 @@ def find_layers(task: Any, images: Sequence[Tensor]) -> Layers:
         with torch.inference_mode(), listening(task.backbone, size) as listener:
             task.backbone(task.normalize(image[None]))
         layers.convolution = layers.convolution or listener.convolution
-        last = {reduction: name for name, reduction in listener.reductions.items()}
-        for reduction, name in last.items():
+        for reduction, (name, maps) in listener.last.items():
             level = next((each for each in layers.maps if each.reduction == reduction), None)
             if level is None and number == 0:
                 level = LevelMaps(reduction, name)
                 layers.maps.append(level)
             if level is not None:
-                level.maps.append(listener.maps[name][0].float().clone())
+                level.maps.append(maps[0].float())
     layers.maps.sort(key=lambda level: level.reduction)
     return layers
 

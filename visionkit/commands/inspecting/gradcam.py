@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         explained = explain(
             subject, image, method=args.method, layer=args.layer, target=args.target, limit=args.limit,
             min_score=args.min_score, curves=args.curves,
-        )[: args.limit]  # fmt: skip
+        )  # fmt: skip
         row = [add_title(to_pil(image, side=max(image.shape[-2:])), name)]
         for each in explained:
             row.append(add_title(overlay(image, each.heat), f"{each.name} {each.probability:.2f}"))

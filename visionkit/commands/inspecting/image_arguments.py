@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.errors import InputError, expected
+from visionkit.printable import for_terminal
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,7 +73,10 @@ def opened(name: str, args: argparse.Namespace) -> Subject:
     from visionkit.interpret.subject import open_subject
 
     torch.manual_seed(args.seed)
-    return open_subject(name, init=args.init)
+    subject = open_subject(name, init=args.init)
+    if subject.note:
+        sys.stderr.write(f"{for_terminal(subject.note)}\n")
+    return subject
 
 
 def read(subject: Subject, path: str, size: int = 0) -> Tensor:

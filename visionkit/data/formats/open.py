@@ -17,7 +17,7 @@ from visionkit.data.formats.csv.detect import read_table_source, table_file
 from visionkit.data.formats.folder.reader import is_image_folder, tree
 from visionkit.data.formats.huggingface.boxes import is_huggingface_boxes, read_huggingface_boxes
 from visionkit.data.formats.huggingface.classes import is_huggingface_classes, read_huggingface_classes
-from visionkit.data.formats.keypoints.coco import is_coco_keypoints, read_coco_keypoints
+from visionkit.data.formats.keypoints.coco import is_coco_keypoints, read_coco_keypoints, with_keypoint_errors
 from visionkit.data.formats.keypoints.table import point_table_file, read_point_table
 from visionkit.data.formats.labelme import is_labelme, read_labelme_boxes
 from visionkit.data.formats.labelme_class_maps import read_labelme_class_maps
@@ -220,10 +220,10 @@ def _read_pack(path: Path, task: Task, options: OpenOptions) -> Source:
 def _read_coco(path: Path, task: Task, options: OpenOptions) -> Source:
     if task == "segmentation":
         return read_masks(path, classes=options.classes or None, seed=options.seed)
-    keypoints = task == "keypoints" or (options.check and not options.masks and is_coco_keypoints(path))
-    if keypoints:
+    if task == "keypoints":
         return read_coco_keypoints(path, seed=options.seed, outlines=options.check)
-    return read_coco(path, masks=options.masks, seed=options.seed, outlines=options.check)
+    boxes = read_coco(path, masks=options.masks, seed=options.seed, outlines=options.check)
+    return with_keypoint_errors(boxes, path) if options.check and is_coco_keypoints(path) else boxes
 
 
 def _read_labelme(path: Path, task: Task, options: OpenOptions) -> Source:

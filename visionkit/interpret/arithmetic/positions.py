@@ -182,7 +182,7 @@ def _adaptive(seen: Positions, x: Tensor, args: Sequence[Any], output: Tensor) -
         if before % after == 0:
             fields.append(field.through(Window(before // after, before // after)))
         else:  # windows of two sizes: a bound
-            size = field.size + math.ceil(before / after) * field.stride
+            size = field.size + (math.ceil(before / after) + 1) * field.stride
             fields.append(Field(size, field.stride * before / after, field.start - field.stride))
     return replace(seen, sides=_pair(output.shape[-2:]), fields=(fields[0], fields[1]))
 

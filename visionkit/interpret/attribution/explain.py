@@ -55,7 +55,7 @@ def explain(
         method: "gradcam", "saliency", "integrated" (gradients) or "occlusion".
         layer: Of Grad-CAM, as for `resolve_layer`; the last of the coarsest maps if not given.
         target: A class; the likeliest, or each of the largest, if not given.
-        limit: Boxes and areas at most.
+        limit: Boxes, areas or words at most.
         min_score: Of boxes.
         curves: Whether to measure deletion and insertion too, which takes 42 forward passes.
 

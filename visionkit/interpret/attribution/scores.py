@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.interpret.subject import Subject
+from visionkit.nn.detection.dense import DenseDetector
 from visionkit.tasks.captioning.generate import generate
 
 __all__ = ["Score", "box_score", "class_score", "mask_score", "scores_of", "word_scores"]
@@ -50,6 +52,12 @@ def class_score(subject: Subject, inputs: Tensor, *, target: int | str | None = 
             "Take a run of a classifier, or another backbone."
         )
 
+    if getattr(subject.task, "target", "single") == "regression":
+        raise InputError(
+            f"{subject.name!r} is a regression, which has no classes. Take a run of a classifier, or the "
+            "maps of its layers."
+        )
+
     def logits(images: Tensor) -> Tensor:
         values: Tensor = head(subject.network(images))
         return values
@@ -82,16 +90,14 @@ def mask_score(subject: Subject, inputs: Tensor, *, target: int | str) -> Score:
     Raises:
         InputError: There is no such class, or no pixel is given to it.
     """
-    task = subject.task
 
     def logits(images: Tensor) -> Tensor:
-        values: Tensor = task.decoder(subject.network(images))
-        return values
+        return _area_logits(subject, images)
 
     with torch.no_grad():
         values = logits(inputs)[0]
     index = _class_index(target, subject.class_names, len(values))
-    area = values.argmax(0) == index if len(values) > 1 else values[0] > 0
+    area = values.argmax(0) == index
     if not area.any():
         raise InputError(f"No pixel is given to class {_class_name(subject, index)!r}. Take another class.")
 
@@ -101,15 +107,38 @@ def mask_score(subject: Subject, inputs: Tensor, *, target: int | str) -> Score:
     return Score(_class_name(subject, index), lambda x: logits(x)[:, index][:, area].sum(1), probability)
 
 
-def box_score(subject: Subject, *, box: Tensor, label: int) -> Score:
-    """Return a detector's logit of a class for the region of a box.
+def _area_logits(subject: Subject, images: Tensor) -> Tensor:
+    """Return a segmenter's logits `(B, classes, h, w)`: two of one class against the background."""
+    values: Tensor = subject.task.decoder(subject.network(images))
+    # The softmax of half the logit and its negative is the sigmoid.
+    return torch.cat([-values, values], 1) / 2 if values.shape[1] == 1 else values
+
+
+def box_score(subject: Subject, inputs: Tensor, *, box: Tensor, label: int) -> Score:
+    """Return a detector's logit of a class for a box.
+
+    Of Faster R-CNN it is that of the region of the box, of RetinaNet and FCOS that of the anchor or position
+    which gives the box (the likeliest of those that do).
 
     Args:
         subject: A detector's run.
+        inputs: The normalised image `(1, C, H, W)` in which the box is.
         box: `(4,)` xyxy, in pixels of the normalised images.
         label: The class.
     """
     model = subject.task.model
+    if isinstance(model, DenseDetector):
+        with torch.no_grad():
+            outputs, anchors = model.outputs(inputs)
+            boxes = clip_boxes_to_image(model.decode(outputs.offsets[0], anchors), inputs.shape[-2:])
+            apart = (boxes - box).abs().amax(1)  # (A,), in pixels
+            likely = model.scores(outputs)[0, :, label].masked_fill(apart > apart.min() + 1e-3, -1.0)
+        at = int(likely.argmax())
+        return Score(
+            _class_name(subject, label),
+            lambda images: model.outputs(images)[0].logits[:, at, label],
+            lambda images: model.scores(model.outputs(images)[0])[:, at, label],
+        )
 
     def logits(images: Tensor) -> Tensor:
         regions = model.heads.box_roi_pool(model.source(images), [box[None]] * len(images))
@@ -168,7 +197,7 @@ def scores_of(
     Args:
         subject: A backbone, or a run of any task.
         inputs: One normalised image `(1, C, H, W)`.
-        target: A class; of a detector, boxes of that class alone.
+        target: A class; of a detector, boxes of that class alone; not of a captioner.
         limit: At most as many.
         min_score: Of a detector's boxes.
 
@@ -179,7 +208,7 @@ def scores_of(
         if target is not None:
             return [mask_score(subject, inputs, target=target)]
         with torch.no_grad():
-            counts = subject.task.decoder(subject.network(inputs))[0].argmax(0).flatten().bincount()
+            counts = _area_logits(subject, inputs)[0].argmax(0).flatten().bincount()
         return [
             mask_score(subject, inputs, target=int(i))
             for i in counts.argsort(descending=True)[:limit]
@@ -188,10 +217,12 @@ def scores_of(
     if subject.kind == "Detector":
         return _boxes(subject, inputs, target, limit, min_score)
     if subject.kind == "Captioner":
+        if target is not None:
+            raise InputError("A captioner has words, and no classes. Leave target out.")
         words = word_scores(subject, inputs)
         if not words:
             raise InputError("The sentence of this image has no word. Take another image.")
-        return words
+        return words[:limit]
     return [class_score(subject, inputs, target=target)]
 
 
@@ -203,20 +234,20 @@ def _boxes(
         detections = model(inputs, [(inputs.shape[-2], inputs.shape[-1])])[0][0]
     chosen = detections["scores"] >= min_score
     if target is not None:
-        chosen &= detections["labels"] == _class_index(target, subject.class_names, model.num_classes)
+        chosen &= detections["labels"] == _class_index(target, subject.class_names, subject.task.num_classes)
     boxes, labels = detections["boxes"][chosen][:limit], detections["labels"][chosen][:limit]
     if not len(boxes):
         raise InputError(
             f"No box has a score of {min_score:g} or more. Lower min_score, or take another image."
         )
-    return [box_score(subject, box=box, label=int(label)) for box, label in zip(boxes, labels)]
+    return [box_score(subject, inputs, box=box, label=int(label)) for box, label in zip(boxes, labels)]
 
 
 def _class_index(target: int | str, names: Sequence[str], count: int) -> int:
-    if isinstance(target, str) and not target.isdigit():
-        if target not in names:
-            raise unknown_name("class", target, names, hint="A number serves, too.")
+    if isinstance(target, str) and target in names:  # also a name that is a number
         return list(names).index(target)
+    if isinstance(target, str) and not target.isdigit():
+        raise unknown_name("class", target, names, hint="A number serves, too.")
     if not 0 <= int(target) < count:
         raise InputError(expected("the class", f"0 to {count - 1}", target))
     return int(target)

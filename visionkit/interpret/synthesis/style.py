@@ -90,8 +90,7 @@ def transfer_style(
 
     Raises:
         InputError: There is no such layer, a number is out of its range, or the network's size is fixed and
-        the
-            images have another.
+            the images have another.
     """
     if colors not in get_args(Colors):
         raise unknown_name("colors", colors, get_args(Colors))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -16,6 +15,7 @@ from visionkit.distributed import widest_float
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.metrics.base import ScoreMetric
 from visionkit.metrics.coco_core import Floats
+from visionkit.metrics.embedding.rows import image_keys
 from visionkit.metrics.keypoints.similarity import keypoint_sigmas, keypoint_similarity
 
 __all__ = ["KeypointScores", "limb_ratios", "point_distances"]
@@ -23,7 +23,7 @@ __all__ = ["KeypointScores", "limb_ratios", "point_distances"]
 Size = Literal["torso", "box"]
 _TORSO = ("left_shoulder", "right_hip")
 _HEAD = ("head_top", "neck")
-_NO_ID = -1
+_NO_ID = -1  # of `image_keys`
 
 
 def point_distances(preds: Floats, target: Floats, sizes: Floats) -> Floats:
@@ -164,15 +164,17 @@ class KeypointScores(ScoreMetric):
             ids: The name of each object.
 
         Raises:
-            InputError: Shapes differ.
+            InputError: Shapes differ, or there are more ids than objects, or fewer.
         """
         count = len(self.points)
         for name, value, shape in (
             ("preds", preds[..., :2], (len(preds), count, 2)), ("target", target, (len(preds), count, 3)),
-            ("boxes", boxes, (len(preds), 4)),
+            ("boxes", boxes, (len(preds), 4)), *([] if areas is None else [("areas", areas, (len(preds),))]),
         ):  # fmt: skip
             if tuple(value.shape) != shape:
                 raise InputError(expected(name, f"of shape {shape}", tuple(value.shape)))
+        if ids is not None and len(ids) != len(preds):
+            raise InputError(expected("ids", f"one for each of {len(preds)} objects", len(ids)))
         if len(preds):
             box = _host(boxes)
             plain = box[:, 2:] - box[:, :2]
@@ -182,7 +184,7 @@ class KeypointScores(ScoreMetric):
                 _host(preds[..., :2]), _host(target), np.concatenate((box[:, :2], plain), 1), area
             )
             self.objects.append(torch.from_numpy(rows).to(self.device, widest_float(self.device)))
-            self.keys.append(_keys(ids, len(rows)).to(self.device))
+            self.keys.append(image_keys(ids, len(rows)).to(self.device))
 
     def _measure(self, preds: Floats, target: Floats, boxes: Floats, areas: Floats) -> Floats:
         sizes = _length(target, self._torso) if self._torso else boxes[:, 2:].max(1)
@@ -242,11 +244,3 @@ def _fraction(values: Floats, limit: float) -> float:
 def _mean(values: Floats) -> float:
     known = values[~np.isnan(values)].tolist()
     return math.fsum(known) / len(known) if known else math.nan
-
-
-def _keys(ids: Sequence[Any] | None, count: int) -> Tensor:
-    """Return a number for each object that its id alone decides, from 0 up; -1 without ids."""
-    if ids is None:
-        return torch.full((count,), _NO_ID)
-    digests = [hashlib.blake2b(str(name).encode("utf-8", "surrogateescape"), digest_size=8) for name in ids]
-    return torch.tensor([int.from_bytes(each.digest(), "little") >> 1 for each in digests])

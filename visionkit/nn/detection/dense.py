@@ -74,6 +74,17 @@ class DenseDetector(nn.Module, ABC):
         joined = DenseOutputs(*(torch.cat(part, 1) for part in zip(*outputs, strict=True)))
         return [], self._losses(joined, anchors, counts, targets)
 
+    def outputs(self, images: Tensor) -> tuple[DenseOutputs, Tensor]:
+        """Return what the head gives for all anchors of all levels, and the anchors `(A, 4)` xyxy.
+
+        Args:
+            images: `(B, 3, H, W)` normalised, without padding.
+        """
+        maps = list(self.source(images))
+        sizes = [(images.shape[-2], images.shape[-1])] * len(images)
+        anchors: Tensor = self.anchors(ImageList(images, sizes), maps)[0]
+        return DenseOutputs(*(torch.cat(part, 1) for part in zip(*self.head(maps), strict=True))), anchors
+
     def top_boxes(
         self, outputs: DenseOutputs, anchors: Tensor, *, padded: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,7 +95,7 @@ class DenseDetector(nn.Module, ABC):
             anchors: `(A, 4)` of the level.
             padded: Return `topk_candidates` of them in any case, those that there are not with score 0.
         """
-        scores = self._scores(outputs).flatten(1)  # (B, A * num_classes)
+        scores = self.scores(outputs).flatten(1)  # (B, A * num_classes)
         limit = self.config.topk_candidates
         if padded:
             scores = F.pad(scores, (0, limit))
@@ -92,7 +103,7 @@ class DenseDetector(nn.Module, ABC):
         index = best.indices * (best.values > 0) if padded else best.indices
         anchor, label = index // outputs.logits.shape[2], index % outputs.logits.shape[2]
         offsets = outputs.offsets.gather(1, anchor[..., None].expand(-1, -1, 4))  # (B, P, 4)
-        boxes = self._decode(offsets.flatten(0, 1), anchors[anchor.flatten()])
+        boxes = self.decode(offsets.flatten(0, 1), anchors[anchor.flatten()])
         return boxes.unflatten(0, anchor.shape), best.values, label
 
     def _detect(
@@ -120,9 +131,9 @@ class DenseDetector(nn.Module, ABC):
         """Return the losses of all levels, of which `counts` gives the number of anchors."""
 
     @abstractmethod
-    def _scores(self, outputs: DenseOutputs) -> Tensor:
+    def scores(self, outputs: DenseOutputs) -> Tensor:
         """Return the score of each class of each anchor, `(B, A, num_classes)` in 0 .. 1."""
 
     @abstractmethod
-    def _decode(self, offsets: Tensor, anchors: Tensor) -> Tensor:
+    def decode(self, offsets: Tensor, anchors: Tensor) -> Tensor:
         """Return the boxes of offsets `(N, 4)` from anchors `(N, 4)`, xyxy."""

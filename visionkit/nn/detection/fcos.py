@@ -38,6 +38,8 @@ class FCOS(DenseDetector):
     `torchvision.models.detection.FCOS`.
     """
 
+    config: FCOSConfig
+
     def __init__(self, source: FeatureSource, *, num_classes: int, config: FCOSConfig = _CONFIG) -> None:
         channels = source_channels(source, num_classes=num_classes)
         # A square around each position, as large as the reduction: offsets are in these.
@@ -51,7 +53,6 @@ class FCOS(DenseDetector):
             centerness=True,
         )
         super().__init__(source, anchors=anchors, head=head, config=config)
-        self.radius = config.center_radius
         self.box_coder = point_box_coder()
 
     def _losses(
@@ -62,7 +63,8 @@ class FCOS(DenseDetector):
         targets: Sequence[dict[str, Tensor]],
     ) -> dict[str, Tensor]:
         # Step 1: the object of each position of each image, (B, A), and those positions, P in all.
-        match = torch.stack([match_points(t["boxes"], anchors, counts, radius=self.radius) for t in targets])
+        radius = self.config.center_radius
+        match = torch.stack([match_points(t["boxes"], anchors, counts, radius=radius) for t in targets])
         image, position = torch.where(match >= 0)
         matched = [(match[row][match[row] >= 0], target) for row, target in enumerate(targets)]
         labels = torch.cat([target["labels"][objects] for objects, target in matched])  # (P,)
@@ -75,7 +77,7 @@ class FCOS(DenseDetector):
         # Step 3: boxes and centre-ness at those of objects.
         points = anchors[position]
         loss_box = generalized_box_iou_loss(
-            self._decode(outputs.offsets[image, position], points), boxes, reduction="sum"
+            self.decode(outputs.offsets[image, position], points), boxes, reduction="sum"
         )
         left, top, right, bottom = self.box_coder.encode(points, boxes).unbind(1)
         across = torch.minimum(left, right) / torch.maximum(left, right)
@@ -86,9 +88,11 @@ class FCOS(DenseDetector):
         losses = {"loss_class": loss_class, "loss_box": loss_box, "loss_centerness": loss_centerness}
         return {name: loss / count for name, loss in losses.items()}
 
-    def _scores(self, outputs: DenseOutputs) -> Tensor:
+    def scores(self, outputs: DenseOutputs) -> Tensor:
+        """Return the score of each class of each anchor."""
         return (outputs.logits.sigmoid() * outputs.centerness.sigmoid()[..., None]).sqrt()
 
-    def _decode(self, offsets: Tensor, anchors: Tensor) -> Tensor:
+    def decode(self, offsets: Tensor, anchors: Tensor) -> Tensor:
+        """Return the boxes of offsets from anchors."""
         boxes: Tensor = self.box_coder.decode(offsets, anchors)
         return boxes

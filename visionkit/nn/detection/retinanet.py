@@ -40,6 +40,8 @@ class RetinaNet(DenseDetector):
     Lin et al., Focal Loss for Dense Object Detection, 2017. Reference: `torchvision.models.detection`.
     """
 
+    config: RetinaNetConfig
+
     def __init__(self, source: FeatureSource, *, num_classes: int, config: RetinaNetConfig = _CONFIG) -> None:
         channels = source_channels(source, num_classes=num_classes)
         if config.box_loss not in _LOSSES:
@@ -59,7 +61,6 @@ class RetinaNet(DenseDetector):
             norm=config.norm,
         )
         super().__init__(source, anchors=anchors, head=head, config=config)
-        self.box_loss = config.box_loss
         self.box_coder = anchor_box_coder()
 
     def _losses(
@@ -85,17 +86,19 @@ class RetinaNet(DenseDetector):
         return {"loss_class": torch.stack(class_losses).mean(), "loss_box": torch.stack(box_losses).mean()}
 
     def _box_loss(self, offsets: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
-        if self.box_loss == "giou":
-            loss: Tensor = generalized_box_iou_loss(self._decode(offsets, anchors), boxes, reduction="sum")
+        if self.config.box_loss == "giou":
+            loss: Tensor = generalized_box_iou_loss(self.decode(offsets, anchors), boxes, reduction="sum")
             return loss
         encoded = self.box_coder.encode_single(boxes, anchors)
-        if self.box_loss == "l1":
+        if self.config.box_loss == "l1":
             return F.l1_loss(offsets, encoded, reduction="sum")
         return F.smooth_l1_loss(offsets, encoded, reduction="sum")
 
-    def _scores(self, outputs: DenseOutputs) -> Tensor:
+    def scores(self, outputs: DenseOutputs) -> Tensor:
+        """Return the score of each class of each anchor."""
         return outputs.logits.sigmoid()
 
-    def _decode(self, offsets: Tensor, anchors: Tensor) -> Tensor:
+    def decode(self, offsets: Tensor, anchors: Tensor) -> Tensor:
+        """Return the boxes of offsets from anchors."""
         boxes: Tensor = self.box_coder.decode_single(offsets, anchors)
         return boxes

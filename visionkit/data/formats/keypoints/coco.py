@@ -23,7 +23,13 @@ from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED, Notice
 from visionkit.types import Reader, Sample, Truth
 
-__all__ = ["CocoKeypoints", "coco_keypoints", "is_coco_keypoints", "read_coco_keypoints"]
+__all__ = [
+    "CocoKeypoints",
+    "coco_keypoints",
+    "is_coco_keypoints",
+    "read_coco_keypoints",
+    "with_keypoint_errors",
+]
 
 
 class CocoKeypoints:
@@ -75,7 +81,11 @@ class CocoKeypoints:
     @property
     def object_counts(self) -> list[int]:
         """How many objects each image has, crowds left out."""
-        return [len(each) for each in self.keypoint_counts]
+        counts = []
+        for index in range(len(self)):
+            labels, crowds = self.objects.labels_and_crowds(index)
+            counts.append(int(((self._label[labels] >= 0) & (crowds == 0)).sum()))
+        return counts
 
     def truth(self, index: int) -> Truth:
         """Return the objects of image `index` as the file has them, without opening it."""
@@ -157,6 +167,31 @@ def read_coco_keypoints(root: str | os.PathLike[str], *, seed: int = 0, outlines
         lambda left_out: [*boxes.errors(left_out), *_errors(read, left_out)],
         boxes.notes,
     )
+
+
+def with_keypoint_errors(boxes: Source, root: str | os.PathLike[str]) -> Source:
+    """Return a check of boxes that also names what is wrong with the keypoints of the files.
+
+    Args:
+        boxes: What reads the boxes, perhaps of other files of the same folder.
+        root: The folder or the file.
+
+    Raises:
+        DataError: There is no such layout.
+    """
+    files = [file for file, _ in coco_files(Path(root), keypoints=True).values()]
+    read = {str(file): scan for file, scan in zip(files, read_each(files, scan_points), strict=True)}
+
+    def splits(max_dropped: float) -> Splits:
+        made = boxes.splits(max_dropped)
+        notices = [
+            replace(notice, what=f"{scan.path.name}: {notice.what}")
+            for scan in sound(read.values())
+            for notice in scan.notices(max_dropped=max_dropped)
+        ]
+        return replace(made, notices=(*made.notices, *notices))
+
+    return Source(splits, lambda left_out: [*boxes.errors(left_out), *_errors(read, left_out)], boxes.notes)
 
 
 def _splits(
