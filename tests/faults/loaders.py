@@ -151,6 +151,8 @@ def _values() -> dict[str, Callable[[str], Any]]:
     from visionkit.data.formats.captions.collector import CaptionCollector
     from visionkit.data.formats.masks.label_map import LabelMap
     from visionkit.data.formats.open import OpenOptions
+    from visionkit.data.formats.source import Source
+    from visionkit.data.splits import Splits
     from visionkit.notices import NoticeCounter
     from visionkit.predict.page import Runtime
     from visionkit.run.config import RunConfig
@@ -160,6 +162,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
     run = RunConfig(accelerator="cpu", progress=False, resume="require")
     return {
         "backbone": lambda _: "timm/test_resnet",
+        "boxes": lambda _: Source(lambda _: Splits({}, {}, ("x",)), lambda _: []),
         "by": lambda _: ["lr"],
         "config": lambda entry: run if entry.endswith(":fit") else RunConfig,
         "counter": lambda _: NoticeCounter(),
