@@ -22,6 +22,7 @@ __all__ = [
     "FCOSConfig",
     "FewShot",
     "HeatmapConfig",
+    "KeypointAugment",
     "RCNNConfig",
     "RNNConfig",
     "RetinaNetConfig",
@@ -233,6 +234,25 @@ class EmbeddingHead:
     margin: float | None = field(default=None, metadata=limits(min=0))
     scale: float = field(default=32.0, metadata=limits(above=0))
     temperature: float = field(default=0.1, metadata=limits(above=0))
+
+
+@dataclass(frozen=True)
+class KeypointAugment:
+    """How the crops of keypoints vary in training; the names are those of `keypoint_train`.
+
+    Args:
+        scale: Largest change of what is shown: its sides times 1 - scale .. 1 + scale.
+        shift: Largest move of its centre, as a fraction of its sides.
+        degrees: Largest turn to either side.
+        flip: Probability of a mirror, which swaps left and right points by name.
+        photometric: Strength of the changes of colour.
+    """
+
+    scale: float = field(default=0.25, metadata=limits(min=0, max=0.9))
+    shift: float = field(default=0.05, metadata=limits(min=0, max=1))
+    degrees: float = field(default=30.0, metadata=limits(min=0, max=180))
+    flip: float = field(default=0.5, metadata=limits(min=0, max=1))
+    photometric: float = field(default=0.4, metadata=limits(min=0))
 
 
 @dataclass(frozen=True)

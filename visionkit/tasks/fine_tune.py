@@ -117,7 +117,7 @@ def _record(file: Path) -> dict[str, Any]:
 
 
 def _names(settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of the classes or points, or the words of a captioner, as a task's settings have them."""
+    """Return the names of the classes or points, or a captioner's words, as a task's settings have them."""
     vocabulary = settings.get("vocabulary")
     skeleton, names = settings.get("skeleton"), settings.get("class_names")
     if isinstance(vocabulary, Mapping):

@@ -180,6 +180,16 @@ class KeypointScores(ScoreMetric):
             self.objects.append(torch.from_numpy(rows).to(self.device, widest_float(self.device)))
             self.keys.append(image_keys(ids, len(rows)).to(self.device))
 
+    def distances(self, preds: Tensor, target: Tensor, boxes: Tensor) -> Tensor:
+        """Return the distance of each point as a fraction of its object's size, `(B, K)`, NaN if unknown.
+
+        Args:
+            preds: As for `update`.
+            target: As for `update`.
+            boxes: As for `update`.
+        """
+        return torch.from_numpy(self._table(preds, target, boxes, None)[:, : len(self.points)])
+
     def image_rows(
         self, preds: Tensor, target: Tensor, boxes: Tensor, areas: Tensor | None = None
     ) -> dict[str, Tensor]:

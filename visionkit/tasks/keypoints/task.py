@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -67,8 +68,9 @@ class KeypointRegressor(TaskHooks):
             a heat map for each point (`visionkit.nn.keypoints.heatmap`).
         deeppose: Settings of the one.
         heatmap: Settings of the other.
-        threshold: Of `pck`: the fraction of the object's size.
-        size: The size of an object in `pck` and `nme`: "torso", "box", or None, the torso where there is one.
+        pck_threshold: Distance of a right point, as a fraction of the object's size.
+        pck_size: The size of an object in `pck` and `nme`: "torso", "box", or None, the torso where there is
+            one.
         sigmas: Tolerances of the points in `oks`, see `visionkit.metrics.keypoint_sigmas`.
         transfer: Initialisation and freezing.
         optim: Optimiser settings.
@@ -101,8 +103,8 @@ class KeypointRegressor(TaskHooks):
         head: Literal["deeppose", "heatmap"] = "deeppose",
         deeppose: DeepPoseConfig | None = None,
         heatmap: HeatmapConfig | None = None,
-        threshold: float = 0.2,
-        size: Literal["torso", "box"] | None = None,
+        pck_threshold: float = 0.2,
+        pck_size: Literal["torso", "box"] | None = None,
         sigmas: Sequence[float] | None = None,
         transfer: TransferConfig = _TRANSFER,
         optim: OptimConfig = _OPTIM,
@@ -127,7 +129,11 @@ class KeypointRegressor(TaskHooks):
         self._take_backbone(builder, builder.keypoint_maps(4))
         self.head = self._new_head()
         apply_transfer(self.backbone, builder.init, self.transfer)
-        self._score_settings: dict[str, Any] = {"threshold": threshold, "size": size, "sigmas": sigmas}
+        self._score_settings: dict[str, Any] = {
+            "threshold": pck_threshold,
+            "size": pck_size,
+            "sigmas": sigmas,
+        }
         self.scores, self.average_precision = self._make_scores().values()
         self.loss_terms = {}
         self._take_metrics(metrics, self.class_names)
@@ -257,7 +263,8 @@ class KeypointRegressor(TaskHooks):
         if self.average_precision is not None:
             found = self.average_precision.compute_floats()
             self.average_precision.reset()
-            values |= {name: found[own] for name, own in _AP.items() if own in found}
+            if values:  # COCO's -1 says that there was nothing to score
+                values |= {name: found[own] if found[own] >= 0 else math.nan for name, own in _AP.items()}
         return values
 
 
