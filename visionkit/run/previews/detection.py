@@ -19,6 +19,7 @@ from visionkit.drawing.panels import GAP, add_title, caption_panel, join_grid
 from visionkit.drawing.row_panels import draw_prediction, draw_truth
 from visionkit.run.previews.to_pil import to_pil
 from visionkit.run.training.best_effort import BestEffort
+from visionkit.tasks.detection.image_batch import Detections
 
 __all__ = ["BoxPreview", "CurveFile"]
 
@@ -55,34 +56,37 @@ class BoxPreview:
             panels.append(caption_panel(draw_truth(canvas, row), lines, side=SIDE))
         return panels
 
-    def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(
+        self, module: lightning.LightningModule, batch: dict[str, Any], preds: Sequence[dict[str, Tensor]]
+    ) -> list[dict[str, Any]]:
         """Return truth, prediction, confidence and loss of every image of a batch, with their boxes."""
         rows = []
         sizes = [tuple(t.get("size", i.shape[-2:])) for t, i in zip(batch["targets"], batch["images"])]
-        for name, detections, target, image, size in zip(
-            batch["ids"], module.predict_step(batch, 0), batch["targets"], batch["images"], sizes, strict=True
+        for name, pred, target, image, size in zip(
+            batch["ids"], preds, batch["targets"], batch["images"], sizes, strict=True
         ):
+            detections = Detections.on_host(pred, class_names=None, name=name)
             ratio = torch.tensor([size[1] / image.shape[-1], size[0] / image.shape[-2]] * 2)
             real = target.get("iscrowd", torch.zeros_like(target["labels"])).cpu() == 0
             truth, labels = target["boxes"].cpu()[real] * ratio, target["labels"].cpu()[real]
             keep = detections.scores >= self.threshold
-            boxes, preds, scores = (
+            boxes, pred_labels, scores = (
                 values[keep] for values in (detections.boxes, detections.labels, detections.scores)
             )
-            right = _matches(boxes, preds, truth, labels)
+            right = _matches(boxes, pred_labels, truth, labels)
             total = len(boxes) + len(truth)
             rows.append(
                 {
                     "id": name,
                     "truth": self._count(labels),
-                    "prediction": self._count(preds),
+                    "prediction": self._count(pred_labels),
                     "confidence": float(scores.mean()) if len(scores) else None,
                     "loss": 1 - 2 * sum(right) / total if total else 0.0,
                     "size": [int(size[0]), int(size[1])],
                     "true_boxes": _listed(truth),
                     "true_labels": self._names(labels[:_MAX_BOXES]),
                     "boxes": _listed(boxes),
-                    "labels": self._names(preds[:_MAX_BOXES]),
+                    "labels": self._names(pred_labels[:_MAX_BOXES]),
                     "scores": [round(score, 4) for score in scores[:_MAX_BOXES].tolist()],
                     "right": right[:_MAX_BOXES],
                 }

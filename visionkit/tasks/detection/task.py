@@ -201,9 +201,9 @@ class Detector(TaskHooks):
         self._log_training(count=size, **{name: value * size for name, value in self.loss_terms.items()})
         return {"loss": loss}
 
-    def _evaluate(self, batch: Any) -> None:
+    def _evaluate(self, batch: Any) -> list[dict[str, Tensor]] | None:
         if is_empty(batch):
-            return
+            return None
         images, targets, ids = self._read(batch)
         originals = [original_size(target, image) for target, image in zip(targets, images, strict=True)]
         detections = self._detect(images, originals)
@@ -211,6 +211,7 @@ class Detector(TaskHooks):
         self.metric.update(detections, truths, ids or None)
         if self.metrics is not None:
             self.extra.update(detections, box_targets(truths, self.device, masks=self.masks))
+        return detections
 
     def predict_step(self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0) -> list[Detections]:
         """Return the detections of each image in the frame of the original, on the host.

@@ -169,9 +169,9 @@ class KeypointRegressor(TaskHooks):
         for part in (self.backbone, *self.head.layers_to_compile):
             part.compile(*args, **kwargs)
 
-    def _evaluate(self, batch: Any) -> None:
+    def _evaluate(self, batch: Any) -> list[KeypointPrediction] | None:
         if is_empty(batch):
-            return
+            return None
         images, keypoints, ids = self._read(batch)
         stack = self._as_batch(images)
         regions = regions_of(batch, images)
@@ -188,6 +188,7 @@ class KeypointRegressor(TaskHooks):
         if self.save_image_rows:
             self._rows.add(ids, self.scores.image_rows(points, truths.keypoints, truths.boxes, truths.areas))
         self.extra.update(points, truths.keypoints)
+        return self._named(points, scores, ids)
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
@@ -211,9 +212,8 @@ class KeypointRegressor(TaskHooks):
         warn_other_size(self, images)
         with self._predicting():
             fractions, scores = self._points(images)
-            points = to_original(fractions, regions, _size(images)).float().cpu()
-        shown = None if scores is None else scores.float().cpu()
-        return keypoint_predictions(points, shown, self.skeleton, ids)
+            points = to_original(fractions, regions, _size(images))
+        return self._named(points, scores, ids)
 
     def predict_boxes(self, image: Any, boxes: Any, *, padding: float = 1.25) -> list[KeypointPrediction]:
         """Return the points of the object in each box of an image, in pixels of this image, on the host.
@@ -228,6 +228,12 @@ class KeypointRegressor(TaskHooks):
         """
         batch = crop_boxes(image, boxes, self.image_size, padding=padding, channels=self.channels)
         return self.predict_step(batch)
+
+    def _named(
+        self, points: Tensor, scores: Tensor | None, ids: Sequence[str] | None
+    ) -> list[KeypointPrediction]:
+        shown = None if scores is None else scores.float().cpu()
+        return keypoint_predictions(points.float().cpu(), shown, self.skeleton, ids)
 
     def _points(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return points `(B, K, 2)` as fractions of the images' sides, and scores `(B, K)` if there are."""
