@@ -96,6 +96,7 @@ def run_pages(paths: list[Path], folder: Path, *, slow: bool) -> dict[str, str]:
     return said
 
 
+@pytest.mark.slow
 def test_python_of_the_pages_runs(tmp_path: Path) -> None:
     said = run_pages(pages(), tmp_path, slow=False)
     assert len(said) >= 4

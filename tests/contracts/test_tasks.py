@@ -235,7 +235,7 @@ def test_two_processes_agree_with_one(zygote) -> None:
     assert len(leave_rows) == len(TASKS) - 1  # an embedder's scores are of pairs of images
 
 
-@EVERY_NETWORK
+@every(*SAME_NETWORK, "captioner", "embedder")
 def test_compiling_a_task_compiles_the_network_it_trains(case: TaskCase) -> None:
     torch._dynamo.reset()
     task = case.build("scratch", TransferConfig(), FLAT)

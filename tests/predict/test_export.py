@@ -108,11 +108,11 @@ def _values(prediction):
     [
         *(
             pytest.param(
-                kind, False, marks=[pytest.mark.slow] * (kind in ("detection", "masks", "retinanet", "fcos"))
+                kind, False, marks=[pytest.mark.slow] * (kind not in ("single", "segmentation", "captioning"))
             )
             for kind in MAKE
         ),
-        ("single", True),  # the first step is the same for all kinds
+        pytest.param("single", True, marks=pytest.mark.slow),  # the first step is the same for all kinds
     ],
 )
 def test_the_file_predicts_what_the_task_predicts(kind, uint8, images, tmp_path):
@@ -139,7 +139,10 @@ def test_the_file_predicts_what_the_task_predicts(kind, uint8, images, tmp_path)
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 18)]
 
 
-@pytest.mark.parametrize("kind", ["single", "segmentation", "captioning"])
+@pytest.mark.parametrize(
+    "kind",
+    ["single", *(pytest.param(name, marks=pytest.mark.slow) for name in ("segmentation", "captioning"))],
+)
 def test_a_program_and_a_state_dict_give_what_the_task_gives(kind, images, tmp_path):
     task = _task(kind)
     program = export(task, tmp_path / "model.pt2", format="torch", images=images)
