@@ -207,7 +207,7 @@ class RCNNGraph(DetectionGraph):
     def _masks(self, maps: Sequence[Tensor], boxes: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
         """Return the masks of detections within their boxes, `(B, N, 28, 28)`; zeros where there is none."""
         rois, index = _regions(boxes, valid)
-        pooled = self.heads.mask_roi_pool.pool(maps, rois)
+        pooled = self.heads.mask_head.pool.pool(maps, rois)
         logits = self.heads.mask_head(pooled)[1:]  # (R, K + 1, M, M)
         classes = labels.flatten()[index] + 1
         chosen = logits.gather(1, classes[:, None, None, None].expand(-1, 1, *logits.shape[2:]))[:, 0]
