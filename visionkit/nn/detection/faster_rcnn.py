@@ -85,17 +85,12 @@ class FasterRCNN(nn.Module):
             class_agnostic=config.class_agnostic,
         )
         further: list[ObjectHead] = []
+        pool = RoIPool(reductions, output_size=14)
         if config.masks:
-            pool = RoIPool(reductions, output_size=14)
             further.append(MaskHead(channels, num_classes=num_classes, pool=pool, norm=norm))
         if num_keypoints:
-            pool = RoIPool(reductions, output_size=14)
-            convs, width = config.keypoint_convs, config.keypoint_width
-            further.append(
-                KeypointHead(
-                    channels, num_keypoints=num_keypoints, pool=pool, norm=norm, convs=convs, width=width
-                )
-            )
+            sizes = {"convs": config.keypoint_convs, "width": config.keypoint_width}
+            further.append(KeypointHead(channels, num_keypoints=num_keypoints, pool=pool, norm=norm, **sizes))
         self.heads = RegionHeads(
             RoIPool(reductions, output_size=7),
             head,
