@@ -79,7 +79,7 @@ def test_the_contract_covers_every_exported_task() -> None:
     }  # fmt: skip
     built = {type(case.build("scratch", TransferConfig(), FLAT)) for case in TASKS}
     assert built == exported, "every task in visionkit.tasks.__all__ has a row in task_cases.py"
-    assert len(TASKS) == 7
+    assert len(TASKS) == 8
     assert {case.name for case in TASKS} > set(SAME_NETWORK)
 
 

@@ -31,7 +31,7 @@ __all__ = [
     "read_images",
 ]
 
-TASKS = ("Classifier", "Detector", "Segmenter", "Captioner", "Embedder")
+TASKS = ("Classifier", "Detector", "Segmenter", "Captioner", "Embedder", "KeypointRegressor")
 NUM_FILTERS = 64
 NUM_CHANNELS = 8
 _FILTER_SIDE, _MAP_SIDE = 42, 64

@@ -7,6 +7,7 @@ Letters of the shapes: R samples, N images, C classes or labels, D detections, G
 
 Columns by family, all of one evaluation:
 "mean.SCORE" `(N,)`: the score is their mean.
+"sum.SCORE", "count.SCORE" `(N,)`: the score is the quotient of their sums.
 "squared_errors" `(N, C)`: rmse.
 "label_scores", "label_targets" `(N, C)`: average precision of labels.
 "intersection", "target", "predicted" `(N, C)`: pixels of each class.
@@ -55,6 +56,9 @@ def weighted_scores(columns: Columns, weights: Weights) -> Scores:
         kind, _, score = name.partition(".")
         if kind == "mean":
             scores[score] = weights @ column.astype(np.float64) / total
+        elif kind == "sum":
+            with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing was measured
+                scores[score] = weights @ column.astype(np.float64) / (weights @ columns[f"count.{score}"])
     return scores
 
 

@@ -16,7 +16,7 @@ from visionkit.data.truth import make_truth
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.types import Sample
 
-__all__ = ["KeypointCrop", "KeypointJitter", "keypoint_eval", "keypoint_train"]
+__all__ = ["KeypointCrop", "KeypointJitter", "fit_region", "keypoint_eval", "keypoint_train"]
 
 Around = Literal["box", "image"]
 
@@ -69,10 +69,7 @@ class KeypointCrop:
                 fix = "Make a sample of each object: visionkit.data.per_object(splits)."
                 raise InputError(expected("the boxes of a sample", "one object's", got, fix=fix))
             box, padding = sample["boxes"][0].double(), self.padding
-        centre, sides = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * padding
-        shape = torch.tensor([self.size[1], self.size[0]], dtype=torch.float64)
-        sides = shape * (sides / shape).max()
-        return torch.cat((centre - sides / 2, centre + sides / 2))
+        return fit_region(box, self.size, padding=padding)
 
 
 @dataclass(frozen=True)
@@ -115,6 +112,21 @@ class KeypointJitter:
         region = torch.cat((centre - sides / 2, centre + sides / 2))
         out = show_region(sample, region, self.crop.size, degrees=self.degrees * turn)
         return flip(out) if float(draws[4]) < self.flip else out
+
+
+def fit_region(box: Tensor, size: tuple[int, int], *, padding: float = 1.0) -> Tensor:
+    """Return the smallest region of an image that shows a padded box in the shape of a size, `(4,)` xyxy.
+
+    Args:
+        box: `(4,)` xyxy.
+        size: `(height, width)`.
+        padding: Factor of the box's sides.
+    """
+    box = box.double()
+    centre, sides = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * padding
+    shape = torch.tensor([size[1], size[0]], dtype=torch.float64)
+    sides = shape * (sides / shape).max()
+    return torch.cat((centre - sides / 2, centre + sides / 2))
 
 
 def show_region(sample: Sample, region: Tensor, size: tuple[int, int], *, degrees: float = 0.0) -> Sample:

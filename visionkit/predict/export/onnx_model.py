@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visionkit.data.formats.keypoints.skeleton import Skeleton
+from visionkit.data.transforms.keypoints import fit_region
 from visionkit.errors import DataError, InputError, expected, first_line
 from visionkit.nn.captioning.decoding import Decoded
 from visionkit.nn.segmentation.sliding_window import Windows
@@ -22,6 +24,8 @@ from visionkit.tasks.classification.prediction import (
 )
 from visionkit.tasks.detection.image_batch import Detections, ImageBatch
 from visionkit.tasks.embedding.prediction import EmbeddingPrediction
+from visionkit.tasks.keypoints.batch import to_original
+from visionkit.tasks.keypoints.prediction import KeypointPrediction, keypoint_predictions
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 from visionkit.tasks.segmentation.views import Views
 from visionkit.text.vocabulary import Vocabulary
@@ -234,12 +238,23 @@ def _vectors(
     return [EmbeddingPrediction(row, name) for row, name in zip(rows, ids, strict=True)]
 
 
+def _points(
+    model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
+) -> list[KeypointPrediction]:
+    outputs, size = model.run(images), (int(images.shape[-2]), int(images.shape[-1]))
+    regions = torch.stack([fit_region(torch.tensor([0, 0, width, height]), size) for height, width in sizes])
+    points = to_original(outputs["points"], regions.float(), size)
+    skeleton = Skeleton.from_dict(model.metadata["skeleton"])
+    return keypoint_predictions(points, outputs.get("scores"), skeleton, ids)
+
+
 _MAKERS: dict[str, Callable[[OnnxModel, Tensor, list[tuple[int, int]], Sequence[str]], list[Any]]] = {
     "classification": _classes,
     "detection": _detections,
     "segmentation": _masks,
     "captioning": _captions,
     "embedding": _vectors,
+    "keypoints": _points,
 }
 _NEEDED: dict[str, Callable[[Mapping[str, Any]], tuple[str, ...]]] = {
     "classification": lambda made: ("values" if made.get("target") == "regression" else "probabilities",),
@@ -247,4 +262,5 @@ _NEEDED: dict[str, Callable[[Mapping[str, Any]], tuple[str, ...]]] = {
     "segmentation": lambda made: ("logits",),
     "captioning": lambda made: ("tokens", "log_prob"),
     "embedding": lambda made: ("vectors",),
+    "keypoints": lambda made: ("points",),
 }
