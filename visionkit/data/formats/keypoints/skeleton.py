@@ -59,11 +59,12 @@ class Skeleton:
         return {"names": list(self.names), "edges": [list(edge) for edge in self.edges]}
 
     @classmethod
-    def of(cls, given: Skeleton | Mapping[str, Any] | Sequence[str]) -> Skeleton:
+    def of(cls, given: Skeleton | Mapping[str, Any] | Sequence[str], *, name: str = "keypoints") -> Skeleton:
         """Return a skeleton from itself, from names alone, or from what `as_dict` gave.
 
         Args:
             given: Any of these.
+            name: What the setting is called, for errors.
 
         Raises:
             InputError: It is none of these.
@@ -75,7 +76,7 @@ class Skeleton:
         if isinstance(given, Sequence) and not isinstance(given, str):
             return cls(tuple(given))
         fix = "Give visionkit.data.skeleton_of(splits), or a list of names."
-        raise InputError(expected("keypoints", "a Skeleton or the names of points", given, fix=fix))
+        raise InputError(expected(name, "a Skeleton or the names of points", given, fix=fix))
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Skeleton:
