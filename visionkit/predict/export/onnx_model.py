@@ -274,7 +274,7 @@ _NEEDED: dict[str, Callable[[Mapping[str, Any]], tuple[str, ...]]] = {
     "detection": lambda made: (
         *("boxes", "scores", "labels", "count"),
         *(("heatmaps",) if "skeleton" in made else ()),
-    ),  # fmt: skip
+    ),
     "segmentation": lambda made: ("logits",),
     "captioning": lambda made: ("tokens", "log_prob"),
     "embedding": lambda made: ("vectors",),

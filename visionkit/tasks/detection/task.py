@@ -53,7 +53,8 @@ class Detector(TaskHooks):
     (`keypoint_map`), all in the frame of the original images and against the objects of the file where a
     target carries them (`truth`). With more than 100 detections an image (`detections_per_img`) that
     limit takes the place of COCO's 100.
-    Where there was no object to find `map` is NaN, and the others are left out.
+    Where there was no object to find `map` (and `keypoint_map`, by which weights are then chosen) is NaN, and
+    the others are left out.
 
     Boxes and labels that cannot be right are named with their images before they reach compiled code.
 
@@ -144,6 +145,7 @@ class Detector(TaskHooks):
         self.skeleton = None if keypoints is None else Skeleton.of(keypoints)
         self.object_fields = object_fields(self.config, self.skeleton)
         self.masks = "masks" in self.object_fields
+        self.monitor = ("val/keypoint_map", "max") if self.skeleton else self.monitor
         self.optim = config_from(OptimConfig, optim, name="optim")
         check_detector(
             num_classes, class_names, single_view=[f"{name[:-1]} head" for name in self.object_fields],
@@ -356,9 +358,11 @@ class Detector(TaskHooks):
         scores = self.detection_scores = self.metric.result()
         if not scores.images:
             return {}
-        # -1 stands for nothing to score; as a point of a curve it would mislead. `map` is monitored.
-        named = scores.named()
+        # -1 stands for nothing to score; as a point of a curve it would mislead.
+        named, monitored = scores.named(), self.monitor[0].partition("/")[2]
         if self.keypoint_metric is not None:
             points = self.keypoint_metric.compute_floats()
             named |= {f"keypoint_{name}": value for name, value in points.items()}
-        return {"map": float("nan")} | {name: value for name, value in named.items() if value >= 0}
+        return {"map": float("nan"), monitored: float("nan")} | {
+            name: value for name, value in named.items() if value >= 0
+        }
