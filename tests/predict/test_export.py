@@ -29,7 +29,7 @@ pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
 from tests.page.handmade import binary_segmenter, classifier, detector, segmenter  # noqa: E402
-from tests.predict.small_detectors import BACKBONE, NAMES, one_stage, small_rcnn  # noqa: E402
+from tests.predict.small_detectors import BACKBONE, NAMES, POINTS, one_stage, small_rcnn  # noqa: E402
 
 CROP = {"name": "CenterCrop", "size": 64, "fraction": 1.0}
 
@@ -49,6 +49,7 @@ MAKE = {
     ),
     "detection": lambda: small_rcnn((16, 32), masks=False),
     "masks": lambda: small_rcnn((4, 8, 16, 32), masks=True),
+    "points": lambda: small_rcnn((16, 32), masks=False, keypoints=POINTS),
     "retinanet": lambda: one_stage("retinanet", RetinaNetConfig, norm="group", anchor_scales=(2.0, 3.0)),
     "fcos": lambda: one_stage("fcos", FCOSConfig),
     "captioning": lambda: Captioner(
@@ -64,12 +65,15 @@ MAKE = {
 }
 
 
+DETECTORS = ("detection", "masks", "points", "retinanet", "fcos")
+
+
 def _task(kind):
     torch.manual_seed(0)
     task = MAKE[kind]().eval()
     resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": 64, "max_size": 96}}
     native = {"name": "Native"}
-    detects = dict.fromkeys(("detection", "masks", "retinanet", "fcos"), resize)
+    detects = dict.fromkeys(DETECTORS, resize)
     preprocess = {**detects, "segmentation": native}.get(kind, CROP)
     task.model_facts = {"preprocess": preprocess, "data": {"name": "x"}, "eval_batch_size": 2}
     return task

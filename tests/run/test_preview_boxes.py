@@ -45,6 +45,36 @@ def test_rows_pair_detections_with_objects_once():
     assert json.loads(json.dumps(first)) == first
 
 
+def test_points_of_objects_are_drawn_with_their_lines():
+    kind, batch = BoxPreview(["cat", "dog"], edges=((0, 1),)), _batch()
+    for target in batch["targets"]:
+        boxes = target["boxes"]
+        corners = torch.cat((boxes.view(-1, 2, 2), torch.full((len(boxes), 2, 1), 2.0)), 2)
+        target["keypoints"] = corners
+    batch["targets"][0]["keypoints"][1, 0, 2] = 0
+
+    class Points(Says):
+        def predict_step(self, batch, index):
+            found = super().predict_step(batch, index)
+            for each in found:
+                each.keypoints = each.boxes.view(-1, 2, 2)
+            return found
+
+    first, second = kind.rows(Points(), batch)
+    assert first["true_poses"] == [
+        [[0, 0], [40, 40]],
+        [None, [120, 120]],
+    ]  # no crowd, in the original's frame
+    assert first["poses"][0] == [[0, 0], [40, 40]]
+    assert len(first["poses"]) == len(first["boxes"]) == 3
+    assert (second["true_poses"], second["poses"], first["edges"]) == ([], [], [[0, 1]])
+    assert json.loads(json.dumps(first)) == first
+    images = kind.images(batch, 0, first)
+    bare = {name: value for name, value in first.items() if "poses" not in name}
+    assert kind.panel(images, first).tobytes() != kind.panel(images, bare).tobytes()
+    assert len(kind.training(batch, 2)) == 2
+
+
 def test_images_show_truth_right_and_wrong_in_their_colours():
     kind = BoxPreview(["cat", "dog"])
     batch = _batch()

@@ -12,6 +12,7 @@ from visionkit.nn.detection.roi_align import RoIPool
 from visionkit.nn.fpn import NormFactory
 from visionkit.nn.keypoints.fine_map import FineMap
 from visionkit.nn.keypoints.losses import point_loss
+from visionkit.nn.keypoints.precision import full_precision, widened
 from visionkit.task_config import DeepPoseConfig
 
 __all__ = ["DeepPose"]
@@ -54,14 +55,13 @@ class DeepPose(nn.Module):
             nn.Flatten(),
             nn.Linear(levels[-1].channels * config.cells**2, config.width),
             nn.ReLU(inplace=True),
-            nn.Linear(config.width, 2 * num_keypoints),
         )
+        self.last = nn.Linear(config.width, 2 * num_keypoints)
         self.fine = FineMap(levels, config.channels, norm) if config.stages else None
         self.stages = nn.ModuleList(Stage(num_keypoints, config, norm) for _ in range(config.stages))
         self.pool = RoIPool([levels[0].reduction], output_size=_BINS)
-        last: nn.Linear = self.whole[-1]  # type: ignore[assignment]
-        nn.init.normal_(last.weight, std=0.01)
-        nn.init.constant_(last.bias, 0.5)  # the middle of the image
+        nn.init.normal_(self.last.weight, std=0.01)
+        nn.init.constant_(self.last.bias, 0.5)  # the middle of the image
 
     @property
     def layers_to_compile(self) -> list[nn.Module]:
@@ -107,8 +107,9 @@ class DeepPose(nn.Module):
         return terms
 
     def _first(self, maps: Sequence[Tensor]) -> Tensor:
-        values: Tensor = self.whole(maps[-1])
-        points: Tensor = values.to(torch.promote_types(values.dtype, torch.float32)).unflatten(1, (-1, 2))
+        features = self.whole(maps[-1])
+        with full_precision(features):
+            points: Tensor = widened(self.last(features.to(self.last.weight.dtype))).unflatten(1, (-1, 2))
         return points
 
     def _unit(self, size: tuple[int, int], like: Tensor) -> Tensor:
@@ -130,9 +131,9 @@ class DeepPose(nn.Module):
         pixels = points.detach() * points.new_tensor([size[1], size[0]])
         half = self.config.crop * max(size) / 2
         squares = torch.cat((pixels - half, pixels + half), dim=-1).flatten(0, 1)
-        image = torch.arange(len(points), device=points.device).repeat_interleave(points.shape[1])
+        image = torch.arange(points.shape[0], device=points.device)[:, None].expand(points.shape[:2])
         # Step 2: what the map shows in it, (B * K, C, bins, bins), and what the stage makes of it.
-        crops = self.pool.pool([fine], torch.cat((image[:, None].to(squares.dtype), squares), dim=1))
+        crops = self.pool.pool([fine], torch.cat((image.reshape(-1, 1).to(squares.dtype), squares), dim=1))
         values: Tensor = stage(crops)
         return values.to(points.dtype) * self._unit(size, points)
 
@@ -167,5 +168,7 @@ class Stage(nn.Module):
             crops: `(B * K, C, bins, bins)`.
         """
         features = self.shared(crops).unflatten(0, (-1, len(self.weight)))  # (B, K, width)
-        moves: Tensor = torch.einsum("bkw,kwc->bkc", features, self.weight) + self.bias
+        with full_precision(features):
+            features = features.to(self.weight.dtype)
+            moves: Tensor = torch.einsum("bkw,kwc->bkc", features, self.weight) + self.bias
         return moves

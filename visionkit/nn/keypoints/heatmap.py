@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from visionkit.backbones.level import Level
 from visionkit.nn.fpn import NormFactory
 from visionkit.nn.keypoints.losses import heatmap_loss, point_loss
+from visionkit.nn.keypoints.precision import full_precision, widened
 from visionkit.task_config import HeatmapConfig
 
 __all__ = ["HeatmapHead", "soft_argmax"]
@@ -112,8 +113,9 @@ class HeatmapHead(nn.Module):
         return terms
 
     def _logits(self, maps: Sequence[Tensor]) -> Tensor:
-        logits: Tensor = self.last(self.layers(maps[-1]))
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        features = self.layers(maps[-1])
+        with full_precision(features):
+            return widened(self.last(features.to(self.last.weight.dtype)))
 
     def _cells(self, size: tuple[int, int], like: Tensor) -> Tensor:
         """Return the image's width and height in cells of a heat map, `(2,)`."""

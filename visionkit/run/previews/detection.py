@@ -36,10 +36,13 @@ class BoxPreview:
     Args:
         classes: The names, by label.
         threshold: Minimum score of a detection that is drawn and counted.
+        edges: Pairs of keypoints that a line joins, where objects have keypoints.
     """
 
-    def __init__(self, classes: Sequence[str], *, threshold: float = 0.5) -> None:
-        self.classes = list(classes)
+    def __init__(
+        self, classes: Sequence[str], *, threshold: float = 0.5, edges: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self.classes, self.edges = list(classes), [list(edge) for edge in edges]
         self.threshold = threshold
 
     def training(self, batch: dict[str, Any], count: int) -> list[Image.Image]:
@@ -51,6 +54,7 @@ class BoxPreview:
                 "size": list(image.shape[-2:]),
                 "true_boxes": target["boxes"].tolist(),
                 "true_labels": self._names(target["labels"]),
+                **self._poses("true_poses", target.get("keypoints")),
             }
             lines: list[tuple[str, bool | None]] = [(self._count(target["labels"]), None)]
             panels.append(caption_panel(draw_truth(canvas, row), lines, side=SIDE))
@@ -89,6 +93,8 @@ class BoxPreview:
                     "labels": self._names(pred_labels[:_MAX_BOXES]),
                     "scores": [round(score, 4) for score in scores[:_MAX_BOXES].tolist()],
                     "right": right[:_MAX_BOXES],
+                    **self._poses("true_poses", _scaled(target.get("keypoints"), real, ratio)),
+                    **self._poses("poses", _scaled(detections.keypoints, keep, None)),
                 }
             )
         return rows
@@ -104,6 +110,17 @@ class BoxPreview:
         parts = [add_title(part, name) for name, part in drawn.items()]
         lines = [(f"is {row['truth']}", None), (f"said {row['prediction']}", row["loss"] == 0)]
         return caption_panel(join_grid(parts, columns=2, gap=GAP // 2), [*lines, (str(row["id"]), None)])
+
+    def _poses(self, name: str, points: Tensor | None) -> dict[str, Any]:
+        """Return the points of objects by a name, with the edges; nothing where objects have none."""
+        if points is None:
+            return {}
+        labelled = points[..., 2] > 0 if points.shape[-1] == 3 else torch.ones_like(points[..., 0]) > 0
+        poses = [
+            [[round(x, 1), round(y, 1)] if there else None for (x, y, *_), there in zip(pose, known)]
+            for pose, known in zip(points[:_MAX_BOXES].tolist(), labelled.tolist())
+        ]
+        return {name: poses, "edges": self.edges}
 
     def _names(self, labels: Tensor) -> list[str]:
         return [self.classes[label] for label in labels.tolist()]
@@ -145,6 +162,16 @@ def _matches(boxes: Tensor, preds: Tensor, truth: Tensor, labels: Tensor) -> lis
             overlap[:, best] = 0
         right.append(hit)
     return right
+
+
+def _scaled(points: Tensor | None, chosen: Tensor, ratio: Tensor | None) -> Tensor | None:
+    """Return the chosen ones of keypoints `(N, K, 2)` or `(N, K, 3)`, in another frame."""
+    if points is None:
+        return None
+    remaining = points.cpu()[chosen].clone()
+    if ratio is not None:
+        remaining[..., :2] *= ratio[:2]
+    return remaining
 
 
 def _listed(boxes: Tensor) -> list[list[float]]:

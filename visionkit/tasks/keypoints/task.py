@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from visionkit.backbones.norms import make_norm
 from visionkit.config import OptimConfig, TransferConfig, check_number, limits
 from visionkit.data.formats.keypoints.skeleton import Skeleton
-from visionkit.errors import InputError, expected, unknown_name
+from visionkit.errors import InputError, unknown_name
 from visionkit.metrics import KeypointAP, KeypointScores, RunningSums
 from visionkit.nn.keypoints.deeppose import DeepPose
 from visionkit.nn.keypoints.heatmap import HeatmapHead
@@ -120,7 +120,7 @@ class KeypointRegressor(TaskHooks):
         arguments = dict(locals())
         super().__init__()
         check_number("lr", lr, limits(min=0))
-        self.lr, self.head_name, self.skeleton = lr, head, _skeleton(skeleton)
+        self.lr, self.head_name, self.skeleton = lr, head, Skeleton.of(skeleton, name="skeleton")
         self.class_names = self.skeleton.names
         self.optim = config_from(OptimConfig, optim, name="optim")
         self.config = _head_config(head, {"deeppose": deeppose, "heatmap": heatmap})
@@ -276,17 +276,6 @@ class KeypointRegressor(TaskHooks):
 
 def _size(images: Tensor) -> tuple[int, int]:
     return int(images.shape[-2]), int(images.shape[-1])
-
-
-def _skeleton(value: Skeleton | Mapping[str, Any] | Sequence[str]) -> Skeleton:
-    if isinstance(value, Skeleton):
-        return value
-    if isinstance(value, Mapping):
-        return Skeleton.from_dict(value)
-    if isinstance(value, str):
-        fix = "Give visionkit.data.Skeleton(names, edges), or a list of names."
-        raise InputError(expected("skeleton", "names of points", value, fix=fix))
-    return Skeleton(tuple(value))
 
 
 def _head_config(head: str, given: Mapping[str, Any]) -> DeepPoseConfig | HeatmapConfig:
