@@ -131,6 +131,7 @@ NO_LOADERS = {
     "visionkit.data.pack.writer:pack": "writes what its reader reads",
     "visionkit.text.read_text:decode_text": "decodes bytes; the path is named in errors",
     "visionkit.data.pack.layout:write_index": "writes",
+    "visionkit.data.pack.layout:write_list": "writes",
     "visionkit.data.pack.reader:PackedReader.__init__": "called by `open_pack`",
     "visionkit.retrieval.build:build_index": "reads by `open_dataset`, `load_encoder` and `read_shard`",
     "visionkit.retrieval.gallery:gallery_items": "the data are read by `open_dataset`",

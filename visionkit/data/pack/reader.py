@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from visionkit.data.formats.source import check_reader
-from visionkit.data.pack.layout import PackSettings, is_pack, read_index, read_pack
-from visionkit.data.pack.record import check_value, decode_record
-from visionkit.data.pack.writer import PARTS, pack_key
+from visionkit.data.pack.index import OFFERED, open_index
+from visionkit.data.pack.layout import PARTS, PackSettings, Shard, is_pack, md5, read_pack
+from visionkit.data.pack.record import check_value, decode_sample
+from visionkit.data.pack.tar import map_shard, members
+from visionkit.data.pack.writer import pack_key
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError
 from visionkit.files import file_digest
@@ -21,6 +24,12 @@ from visionkit.notices import Notice
 from visionkit.types import Sample
 
 __all__ = ["PackedReader", "check_pack", "is_pack", "open_pack"]
+
+# What JSON, arrays and images of others may raise.
+_UNREADABLE = (
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, OSError),
+    *(SyntaxError, Image.DecompressionBombError),
+)
 
 
 class PackedReader:
@@ -32,6 +41,7 @@ class PackedReader:
     Args:
         folder: The pack.
         description: The content of its `pack.json`.
+        shards: The shards of this split.
         columns: The index of this split.
     """
 
@@ -39,19 +49,21 @@ class PackedReader:
     targets: Sequence[Any]
     object_counts: Sequence[int]
 
-    def __init__(self, folder: Path, description: dict[str, Any], columns: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, description: dict[str, Any], shards: Sequence[Shard], columns: dict[str, Any]
+    ) -> None:
         self.folder = folder
         rows = columns["rows"]
         self.ids: Sequence[str] = columns["ids"]
         self.sizes: Sequence[tuple[int, int]] = list(zip(rows["height"].tolist(), rows["width"].tolist()))
         if (rows["label"] >= 0).all():
             self.labels = rows["label"].tolist()
-        for name in ("targets", "object_counts"):
+        for name in OFFERED:
             if name in columns:
                 setattr(self, name, columns[name].tolist())
         self.recipe = f"{description['key']}|{description['content']}"
         self._form = description["settings"]["form"]
-        self._shards = description["shards"]
+        self._shards = shards
         fields = ("shard", "offset", "length", "check")
         self._records = np.stack([rows[name].astype(np.uint64) for name in fields], axis=1)  # (N, 4)
         self._open: dict[int, NDArray[np.uint8]] = {}
@@ -70,11 +82,21 @@ class PackedReader:
             raise DataError(
                 f"Expected the bytes that were packed for {self.ids[index]!r}, but they changed: the "
                 "shard is damaged. Run the same `visionkit pack` again; it mends what is damaged.",
-                path=self.folder / self._shards[shard]["name"],
+                path=self.folder / self._shards[shard].url,
                 record=f"at byte {offset}",
                 field="check",
             )
-        return decode_record(record, self.ids[index])
+        try:
+            return decode_sample(members(record), self.ids[index])
+        except _UNREADABLE as error:
+            if isinstance(error, DataError):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise DataError(
+                f"Expected a packed sample, but it cannot be read ({reason}). Pack again.",
+                path=self.folder / self._shards[shard].url,
+                record=self.ids[index],
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         # A process maps the files itself: pickled, their bytes would travel.
@@ -82,13 +104,12 @@ class PackedReader:
 
     def _map(self, number: int) -> NDArray[np.uint8]:
         shard = self._shards[number]
-        file = self.folder / shard["name"]
+        file = self.folder / shard.url
         try:
             size = file.stat().st_size
-            if size != shard["bytes"]:
-                raise OSError(f"it has {size:,} bytes and should have {shard['bytes']:,}")
-            # A plain view: every slice of a memmap would cost more than its check.
-            return np.memmap(file, np.uint8, mode="r").view(np.ndarray)
+            if size != shard.filesize:
+                raise OSError(f"it has {size:,} bytes and should have {shard.filesize:,}")
+            return map_shard(file)
         except OSError as error:
             raise DataError(
                 f"Expected a complete shard, but {error.strerror or error}. Run the same `visionkit pack` "
@@ -117,7 +138,7 @@ def open_pack(
     """
     path = Path(folder)
     description = read_pack(path)
-    columns = read_index(path / "index.npz")
+    columns, shards, made = open_index(path, description)
     if not set(fields) <= set(description["fields"]):
         raise InputError(
             f"Expected a pack whose samples have {', '.join(fields)}, but {path} has "
@@ -135,9 +156,11 @@ def open_pack(
     _compare_sources(path, columns.pop("files", ()), columns["rows"])
     readers: dict[str, PackedReader] = {}
     start = 0
-    for name, size in description["splits"].items():
+    columns.pop("shards")
+    for name, listed in shards.items():
+        size = sum(shard.nsamples for shard in listed)
         part = {key: column[start : start + size] for key, column in columns.items()}
-        readers[name] = PackedReader(path, description, part)
+        readers[name] = PackedReader(path, description, listed, part)
         start += size
     train, val, test = (readers.get(name) for name in PARTS)
     if train is None or val is None:
@@ -145,6 +168,9 @@ def open_pack(
     size_text = f"short side {settings['short']}" if settings["short"] else "full size"
     facts = {"packed": f"{settings['form']}, {size_text}", "pack": description["content"]}
     notices = tuple(Notice(**plain) for plain in description["notices"])
+    if made:
+        what = "index of the pack made again from its shards"
+        notices += (Notice(what, 1, 0, f"{path}: the files that it was made from are not compared with it"),)
     classes = tuple(description["classes"])
     return Splits(train, val, test, classes, description["name"], description["facts"] | facts, notices)
 
@@ -157,15 +183,16 @@ def check_pack(folder: str | os.PathLike[str]) -> list[DataError]:
     """
     path = Path(folder)
     try:
-        description, splits = read_pack(path), open_pack(path)
+        splits = open_pack(path)
+        _, lists, _ = open_index(path, read_pack(path))
     except DataError as error:
         return [error]
     errors: list[DataError] = []
-    for shard in description["shards"]:
-        file = path / shard["name"]
-        now = file_digest(file, algorithm="blake2b-128") if file.is_file() else "missing"
-        if now != shard["blake2b"]:
-            text = f"Expected the digest {shard['blake2b']}, but it is {now}. Pack again to mend it."
+    for shard in (shard for shards in lists.values() for shard in shards):
+        file = path / shard.url
+        now = md5(file) if file.is_file() else "missing"
+        if now != shard.md5sum:
+            text = f"Expected the MD5 {shard.md5sum}, but it is {now}. Pack again to mend it."
             errors.append(DataError(text, path=file, field="shard"))
     readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
     return errors + [e for reader in readers for e in check_reader(reader) if e.field != "shard"]
