@@ -27,7 +27,8 @@ class PackedReader:
     """A reader of one split of a pack; made by `open_pack`.
 
     Every record is checked when it is read. It offers `ids`, the `sizes` of the originals, `labels` where
-    each sample has one class, and `targets` and `object_counts` where the packed reader did.
+    each sample has one class, and `targets`, `object_counts` and `keypoint_counts` where the packed reader
+    did.
 
     Args:
         folder: The pack.
@@ -38,6 +39,7 @@ class PackedReader:
     labels: Sequence[int]
     targets: Sequence[Any]
     object_counts: Sequence[int]
+    keypoint_counts: Sequence[Sequence[int]]
 
     def __init__(self, folder: Path, description: dict[str, Any], columns: dict[str, Any]) -> None:
         self.folder = folder
@@ -49,6 +51,8 @@ class PackedReader:
         for name in ("targets", "object_counts"):
             if name in columns:
                 setattr(self, name, columns[name].tolist())
+        if "keypoint_counts" in columns:
+            self.keypoint_counts = columns["keypoint_counts"]
         self.recipe = f"{description['key']}|{description['content']}"
         self._form = description["settings"]["form"]
         self._shards = description["shards"]

@@ -216,6 +216,14 @@ def _offered(readers: Sequence[Reader], name: str, kind: Any) -> NDArray[Any] | 
         return None
 
 
+def _keypoint_counts(readers: Sequence[Reader]) -> list[list[int]] | None:
+    """Return how many points of each object of each image are labelled; None where a reader does not know."""
+    known: list[Any] = [getattr(reader, "keypoint_counts", None) for reader in readers]
+    if any(counts is None for counts in known):
+        return None
+    return [[int(count) for count in of_image] for counts in known for of_image in counts]
+
+
 def _finish(job: _Job, splits: Splits, key: str, shards: int) -> None:
     """Join the indices of the shards and write `pack.json`, which makes the folder a pack."""
     readers = _readers(splits)
@@ -228,6 +236,8 @@ def _finish(job: _Job, splits: Splits, key: str, shards: int) -> None:
         column = _offered(list(readers.values()), name, kind)
         if column is not None:
             columns[name] = column
+    counts = _keypoint_counts(list(readers.values()))
+    columns |= {} if counts is None else {"keypoint_counts": counts}
     write_index(job.folder / "index.npz", columns)
     description = {
         "format": PACK_FORMAT,
