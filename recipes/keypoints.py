@@ -152,14 +152,20 @@ def heatmap(config: Config) -> Config:
 def keypoint_rcnn(config: Config) -> Config:
     """Variant: any number of objects an image: boxes first, then the points of each (Keypoint R-CNN).
 
-    Sized for a few hundred images of 320 px on two cores. For COCO: --rcnn.keypoint_convs 8
+    Sized for a hundred images of 224 px on two cores. For COCO: --rcnn.keypoint_convs 8
     --rcnn.keypoint_width 512 --rcnn.box_samples 512 --rcnn.anchor_scales 8 --image_size 800.
     """
-    config.head, config.image_size, config.batch_size, config.lr = "keypoint_rcnn", 320, 4, 1e-3
+    config.head, config.image_size, config.batch_size, config.lr = "keypoint_rcnn", 224, 4, 1e-3
     config.rcnn = replace(
-        config.rcnn, keypoint_width=128, box_samples=64, proposals_train=500, box_loss="giou"
+        config.rcnn,
+        keypoint_width=64,
+        box_samples=64,
+        proposals_train=300,
+        proposals_eval=100,
+        box_loss="giou",
+        detections_per_img=20,
     )
-    config.images, config.seeds = config.images or 3000, [0]
+    config.pyramid_channels, config.images, config.seeds = 64, config.images or 1480, [0]
     config.optim = OptimConfig(ema=0.9, warmup=0.1)
     return config
 
