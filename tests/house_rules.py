@@ -19,7 +19,8 @@ PACKAGE = ROOT / "visionkit"
 # A module may import those of the same or an earlier layer.
 LAYERS = (
     ("errors", "printable"), ("files", "rng", "distributed", "compat"),
-    ("types", "config", "task_config", "pixels", "notices"), ("text", "drawing"), ("backbones",), ("nn",),
+    ("types", "config", "task_config", "keypoint_config", "pixels", "notices"),
+    ("text", "drawing"), ("backbones",), ("nn",),
     ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",), ("run",),
     ("predict",), ("retrieval",), ("interpret",), ("watch",), ("commands",), ("cli",),
 )  # fmt: skip
@@ -81,6 +82,7 @@ OPEN_KEYWORDS = {
     ),
     "tasks/detection/task.py:compile": "overrides torch's method of that signature",
     "tasks/segmentation/task.py:compile": "overrides torch's method of that signature",
+    "tasks/keypoints/task.py:compile": "overrides torch's method of that signature",
     "tasks/captioning/task.py:compile": "overrides torch's method of that signature",
 }
 Tree = dict[str, ast.Module]

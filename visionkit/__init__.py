@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     )
     from visionkit.config import OptimConfig, TransferConfig
     from visionkit.data import DataModule, FolderData, Keyed, Skeleton, open_dataset
-    from visionkit.task_config import DeepPoseConfig, FCOSConfig, HeatmapConfig, RCNNConfig, RetinaNetConfig
+    from visionkit.keypoint_config import DeepPoseConfig, HeatmapConfig
+    from visionkit.task_config import FCOSConfig, RCNNConfig, RetinaNetConfig
     from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
     from visionkit.text import Vocabulary
 
@@ -58,12 +59,12 @@ _HOME = {
     "Captioner": "tasks",
     "Classifier": "tasks",
     "DataModule": "data",
-    "DeepPoseConfig": "task_config",
+    "DeepPoseConfig": "keypoint_config",
     "Detector": "tasks",
     "Embedder": "tasks",
     "FCOSConfig": "task_config",
     "FolderData": "data",
-    "HeatmapConfig": "task_config",
+    "HeatmapConfig": "keypoint_config",
     "Keyed": "data",
     "KeypointRegressor": "tasks",
     "OptimConfig": "config",

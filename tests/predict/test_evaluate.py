@@ -16,12 +16,12 @@ from visionkit import cli
 from visionkit.config import OptimConfig, TableConfig
 from visionkit.data import scenes
 from visionkit.errors import DataError, InputError, RunError
+from visionkit.keypoint_config import DeepPoseConfig
 from visionkit.predict.evaluation.class_lists import match_classes
 from visionkit.predict.evaluation.evaluate import evaluate
 from visionkit.predict.evaluation.result import Evaluation
 from visionkit.task_config import (
     Decoding,
-    DeepPoseConfig,
     RCNNConfig,
     RNNConfig,
     SceneConfig,
@@ -59,7 +59,8 @@ OWN = {
 ROWS = ["train"] * 5 + ["val"] * 2 + ["test"] * 2
 DRAWN = {
     "classify": "confusion.png", "detect": "ap.png", "segment": "iou.png", "caption": "attention.png",
-    "embed": "test-random.png", "keypoints": "pck.png", "multi": "average-precision.png", "regression": "test-worst.png",
+    "embed": "test-random.png", "keypoints": "pck.png",
+    "multi": "average-precision.png", "regression": "test-worst.png",
 }  # fmt: skip
 
 

@@ -238,7 +238,7 @@ def _offered(readers: dict[str, Reader]) -> dict[str, dict[str, list[Any]]]:
     """Return the attributes that every reader has, one row of numbers a sample, by split and name."""
     offered: dict[str, dict[str, list[Any]]] = {split: {} for split in readers}
     for name, kind in OFFERED.items():
-        values = {split: getattr(reader, name, None) for split, reader in readers.items()}
+        values: dict[str, Any] = {split: getattr(reader, name, None) for split, reader in readers.items()}
         if any(part is None or len(part) != len(readers[split]) for split, part in values.items()):
             continue
         try:

@@ -13,11 +13,11 @@ from visionkit.backbones.norms import make_norm
 from visionkit.config import OptimConfig, TransferConfig, check_number, limits
 from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.errors import InputError, unknown_name
+from visionkit.keypoint_config import KEYPOINT_HEADS, DeepPoseConfig, HeatmapConfig
 from visionkit.metrics import KeypointAP, KeypointScores, RunningSums
 from visionkit.nn.keypoints.deeppose import DeepPose
 from visionkit.nn.keypoints.heatmap import HeatmapHead
 from visionkit.rng import seeded_from_run
-from visionkit.task_config import KEYPOINT_HEADS, DeepPoseConfig, HeatmapConfig
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_images
@@ -270,10 +270,12 @@ class KeypointRegressor(TaskHooks):
     def _compute_scores(self) -> dict[str, float]:
         values = super()._compute_scores()
         if self.average_precision is not None:
-            found = self.average_precision.compute_floats()
+            precision = self.average_precision.compute_floats()
             self.average_precision.reset()
             if values:  # COCO's -1 says that there was nothing to score
-                values |= {name: found[own] if found[own] >= 0 else math.nan for name, own in _AP.items()}
+                values |= {
+                    name: precision[own] if precision[own] >= 0 else math.nan for name, own in _AP.items()
+                }
         return values
 
 
