@@ -19,9 +19,8 @@ PACKAGE = ROOT / "visionkit"
 # A module may import those of the same or an earlier layer.
 LAYERS = (
     ("errors", "printable"), ("files", "rng", "distributed", "compat"),
-    ("types", "config", "task_config", "keypoint_config", "pixels", "notices"),
-    ("text", "drawing"), ("backbones",), ("nn",),
-    ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",), ("run",),
+    ("types", "config", "task_config", "keypoint_config", "pixels", "notices"), ("text", "drawing"),
+    ("backbones",), ("nn",), ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",), ("run",),
     ("predict",), ("retrieval",), ("interpret",), ("watch",), ("commands",), ("cli",),
 )  # fmt: skip
 # What a layer may not import although it stands earlier.
@@ -80,10 +79,13 @@ OPEN_KEYWORDS = {
         ),
         "overrides huggingface_hub's method of that signature",
     ),
-    "tasks/detection/task.py:compile": "overrides torch's method of that signature",
-    "tasks/segmentation/task.py:compile": "overrides torch's method of that signature",
-    "tasks/keypoints/task.py:compile": "overrides torch's method of that signature",
-    "tasks/captioning/task.py:compile": "overrides torch's method of that signature",
+    **dict.fromkeys(
+        (
+            f"tasks/{name}/task.py:compile"
+            for name in ("captioning", "detection", "keypoints", "segmentation")
+        ),
+        "overrides torch's method of that signature",
+    ),
 }
 Tree = dict[str, ast.Module]
 Rule = Callable[[Path], list[str]]
