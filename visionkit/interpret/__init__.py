@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     )
     from visionkit.interpret.filters import (
         filter_sheet,
+        weight_sheet,
     )
     from visionkit.interpret.maps import (
         find_levels,
@@ -126,6 +127,7 @@ __all__ = [
     "top_images",
     "transfer_style",
     "transposed_output_size",
+    "weight_sheet",
     "whole_network",
     "with_colors",
     "word_scores",
@@ -178,7 +180,10 @@ _HOMES = {
         "mask_score",
         "word_scores",
     ),
-    "filters": ("filter_sheet",),
+    "filters": (
+        "filter_sheet",
+        "weight_sheet",
+    ),
     "maps": (
         "find_levels",
         "resolve_layer",
