@@ -3,8 +3,9 @@
 python recipes/apps/templates.py --data cifar10/            # three networks, one seed, three images
 python recipes/apps/templates.py --data photos/ --epochs 40 --seeds 0 1
 
-Each is a `Classifier` over a network of a few lines that is registered as a backbone. A linear classifier has a template
-for each class, an MLP a bank of them, a CNN a bank of small ones. Beside the runs lie linear.png, mlp.png, cnn.png.
+Each is a `Classifier` over a network of a few lines that is registered as a backbone. A linear classifier has
+a template for each class, an MLP a bank of them, a CNN a bank of small ones. Beside the runs lie linear.png,
+mlp.png and cnn.png.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ class Config(RunConfig):
     image_size: int = setting(SIDE, f"side of the images: {SIDE}", group="data", min=SIDE, max=SIDE)
     backbone: str = setting(NETWORKS[0], "the networks of this file, one after the other", group="model")
     init: str = setting("scratch", "scratch: the networks have no other weights", group="model", role="arm")
-    epochs: int = setting(20, "passes over the training split", group="training", min=1)
+    epochs: int = setting(10, "passes over the training split", group="training", min=1)
     batch_size: int = setting(64, "images a step on each device", group="training", min=1)
-    optim: OptimConfig = setting(OptimConfig(weight_decay=0.3), "optimiser and schedule", group="training")
+    lr: float = setting(2e-3, "peak learning rate", group="training", above=0)
+    # Strong, so that what is left of a template is what the images gave it, and not its random start.
+    optim: OptimConfig = setting(OptimConfig(weight_decay=1.5), "optimiser and schedule", group="training")
     seeds: list[int] = setting(
         [0], "one run for each", group="training", role="arm", min=0, max=2**32 - 1, unique=True
     )
@@ -131,7 +134,7 @@ def draw(out: Path, folders: dict[str, Path]) -> None:
 
 
 def main(config: Config) -> Path:
-    """Train the three networks, print their accuracies, and draw their weights; return the folder of it all."""
+    """Train the three networks, print their accuracies, and draw their weights; return the folder."""
     from visionkit.compare import find_runs, read_run
     from visionkit.run import run_backbones
 
@@ -146,8 +149,9 @@ def main(config: Config) -> Path:
     runs = {name: find_runs([folder]) for name, folder in folders.items()}
     for name, every in runs.items():
         for folder in every:
-            scores = {k: v for k, v in read_run(folder).result["metrics"].items() if k.endswith("/top1")}
-            print(f"{name}  {folder.name}  " + ", ".join(f"{key} {value:.3f}" for key, value in scores.items()))
+            metrics = read_run(folder).result["metrics"]
+            scores = [f"{key} {value:.3f}" for key, value in metrics.items() if key.endswith("/top1")]
+            print(f"{name}  {folder.name}  {', '.join(scores)}")
     draw(out, {name: every[0] for name, every in runs.items()})
     print(f"images  {out}")
     return out

@@ -77,15 +77,25 @@ if TYPE_CHECKING:
         with_colors,
     )
     from visionkit.interpret.synthesis.dream import (
+        DreamResult,
         dream,
     )
     from visionkit.interpret.synthesis.style import (
         StyleResult,
-        gram,
+        mix_styles,
         transfer_style,
+    )
+    from visionkit.interpret.synthesis.style_losses import (
+        Style,
+        gram,
+    )
+    from visionkit.interpret.synthesis.visualize import (
+        Visualization,
+        visualize,
     )
 
 __all__ = [
+    "DreamResult",
     "Excitation",
     "Explanation",
     "Field",
@@ -93,8 +103,10 @@ __all__ = [
     "MeasuredField",
     "PixelCurves",
     "Score",
+    "Style",
     "StyleResult",
     "Subject",
+    "Visualization",
     "Window",
     "activation_maps",
     "activation_sheet",
@@ -113,6 +125,7 @@ __all__ = [
     "match_colors",
     "match_luminance",
     "measure_field",
+    "mix_styles",
     "multiply_adds",
     "occlusion",
     "open_subject",
@@ -127,6 +140,7 @@ __all__ = [
     "top_images",
     "transfer_style",
     "transposed_output_size",
+    "visualize",
     "weight_sheet",
     "whole_network",
     "with_colors",
@@ -199,11 +213,22 @@ _HOMES = {
         "match_luminance",
         "with_colors",
     ),
-    "synthesis.dream": ("dream",),
+    "synthesis.dream": (
+        "DreamResult",
+        "dream",
+    ),
     "synthesis.style": (
         "StyleResult",
-        "gram",
+        "mix_styles",
         "transfer_style",
+    ),
+    "synthesis.style_losses": (
+        "Style",
+        "gram",
+    ),
+    "synthesis.visualize": (
+        "Visualization",
+        "visualize",
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
