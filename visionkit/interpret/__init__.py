@@ -33,6 +33,10 @@ if TYPE_CHECKING:
         MeasuredField,
         measure_field,
     )
+    from visionkit.interpret.attribution.boxes import (
+        BoxShare,
+        pointing_game,
+    )
     from visionkit.interpret.attribution.curves import (
         PixelCurves,
         pixel_curves,
@@ -95,6 +99,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BoxShare",
     "DreamResult",
     "Excitation",
     "Explanation",
@@ -133,6 +138,7 @@ __all__ = [
     "overlay",
     "parameters",
     "pixel_curves",
+    "pointing_game",
     "receptive_field",
     "resolve_layer",
     "saliency",
@@ -171,6 +177,10 @@ _HOMES = {
     "arithmetic.measured_field": (
         "MeasuredField",
         "measure_field",
+    ),
+    "attribution.boxes": (
+        "BoxShare",
+        "pointing_game",
     ),
     "attribution.curves": (
         "PixelCurves",

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from visionkit.drawing.tiles import resized, tiled
 from visionkit.errors import InputError, expected
 from visionkit.interpret.maps import maps_of, resolve_layer
-from visionkit.interpret.sheets import resized, tiled
 from visionkit.interpret.subject import Subject
 
 __all__ = ["Excitation", "activation_maps", "activation_sheet", "top_images"]

@@ -8,26 +8,12 @@ from PIL import Image
 from torch import Tensor
 
 from visionkit.drawing.panels import add_title, join_grid
+from visionkit.drawing.tiles import tiled, weight_tiles
 from visionkit.errors import InputError, expected
 from visionkit.interpret.maps import find_convolution
-from visionkit.interpret.sheets import resized, tiled
 from visionkit.interpret.subject import Subject
 
-__all__ = ["filter_sheet", "weight_sheet", "weight_tiles"]
-
-
-def weight_tiles(weight: Tensor, *, side: int, limit: int = 64) -> list[Tensor]:
-    """Return weights over image positions as uint8 images, each scaled to its own largest; grey is zero.
-
-    Args:
-        weight: `(N, C, h, w)`. Those of three channels are coloured, others are the mean over their channels.
-        side: Of the longer side, in pixels, nearly.
-        limit: At most as many, the first.
-    """
-    weight = weight.detach().float()[:limit]
-    shown = weight if weight.shape[1] == 3 else weight.mean(1, keepdim=True)
-    largest = shown.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
-    return [resized(tile, side) for tile in (shown / largest + 1) / 2]
+__all__ = ["filter_sheet", "weight_sheet"]
 
 
 def weight_sheet(

@@ -16,10 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import visionkit.tasks
+from visionkit.drawing.tiles import resized, tiled, weight_tiles
 from visionkit.errors import InputError
-from visionkit.interpret.filters import weight_tiles
 from visionkit.interpret.maps import listening
-from visionkit.interpret.sheets import resized, tiled
 
 __all__ = [
     "Layers",

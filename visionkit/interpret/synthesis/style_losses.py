@@ -44,7 +44,8 @@ def gram(maps: Tensor, region: Tensor | None = None) -> Tensor:
     flat = maps[0].flatten(1)  # (C, h, w) -> (C, n)
     if region is None:
         return flat @ flat.T / flat.shape[1]
-    weight = F.adaptive_avg_pool2d(region[None], maps.shape[-2:]).flatten()  # (H, W) -> (n,)
+    height, width = maps.shape[-2:]
+    weight = F.adaptive_avg_pool2d(region[None], (height, width)).flatten()  # (H, W) -> (n,)
     return (flat * weight) @ flat.T / weight.sum().clamp_min(1e-12)
 
 
