@@ -128,6 +128,11 @@ NO_LOADERS = {
     "visionkit.data.formats.csv.targets:target_parser": "takes rows that were read",
     "visionkit.data.formats.masks.read_mask:size_error": "called by `MaskReader`",
     "visionkit.data.formats.masks.read_mask:to_classes": "takes a decoded mask",
+    "visionkit.data.formats.webdataset.reader:ShardReader.__init__": "called by `webdataset`",
+    "visionkit.data.pack.index:open_index": "called by `open_pack`",
+    "visionkit.data.pack.layout:md5": "reads bytes and interprets none",
+    "visionkit.data.pack.tar:map_shard": "reads bytes and interprets none",
+    "visionkit.data.pack.record:unreadable": "the path is named in errors",
     "visionkit.data.pack.writer:pack": "writes what its reader reads",
     "visionkit.text.read_text:decode_text": "decodes bytes; the path is named in errors",
     "visionkit.data.pack.layout:write_index": "writes",
@@ -195,7 +200,9 @@ def _values() -> dict[str, Callable[[str], Any]]:
         "source": lambda _: resolve("timm/test_resnet", ModelSpec(""))[0],
         "spec": lambda _: resolve("timm/test_resnet", ModelSpec(""))[1],
         "split": lambda _: "val",
-        "task": lambda entry: "classification" if "FolderData" in entry else TinyTask(),
+        "task": lambda entry: (
+            "classification" if "FolderData" in entry or "webdataset" in entry else TinyTask()
+        ),
         "vocabulary": lambda _: Vocabulary(["a", "dog"]),
         "weights_only": lambda _: True,
         "which": lambda _: "best",

@@ -35,6 +35,7 @@ from visionkit.data.formats.source import check_reader
 from visionkit.data.formats.supervisely import supervisely_boxes
 from visionkit.data.formats.validate import check_folder, check_table
 from visionkit.data.formats.voc.reader import check_voc, voc
+from visionkit.data.formats.webdataset.reader import webdataset
 from visionkit.data.formats.yolo.reader import check_yolo, yolo
 from visionkit.data.keyed_dataset import KeyedDataset, drop_unreadable
 from visionkit.data.pack.layout import PackSettings
@@ -218,5 +219,6 @@ __all__ = [
     "supervisely_boxes",
     "training_classes",
     "voc",
+    "webdataset",
     "yolo",
 ]

@@ -7,7 +7,6 @@ files that the pack was made from.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -25,7 +24,7 @@ from visionkit.data.pack.layout import (
     read_list,
     write_index,
 )
-from visionkit.data.pack.record import Form, check_value, own_facts
+from visionkit.data.pack.record import UNREADABLE, Form, check_value, own_facts, read_json, unreadable
 from visionkit.data.pack.tar import map_shard, members, scan_shard
 from visionkit.errors import DataError
 
@@ -138,14 +137,13 @@ def _index_shard(folder: Path, shard: Shard, number: int, form: Form) -> Columns
         record = content[span.offset : span.offset + span.length]
         try:
             parts = members(record)
-            plain = json.loads(parts["json"].tobytes())
+            plain = read_json(parts)
             height, width = map(int, plain["size"])
             label = int(parts["cls"].tobytes()) if "cls" in parts else -1
             name = str(plain["id"])
             own = own_facts(plain)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            text = f"Expected a packed sample, but its facts cannot be read ({error}). Pack again."
-            raise DataError(text, path=file, record=span.key, field="json") from error
+        except UNREADABLE as error:
+            raise unreadable(error, file, span.key) from error
         check = check_value(record, form)
         rows.append((number, span.offset, span.length, check, height, width, label, 0, -1, b""))
         ids.append(name)

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from visionkit.data.formats.source import check_reader
 from visionkit.data.pack.index import OFFERED, open_index
 from visionkit.data.pack.layout import PARTS, PackSettings, Shard, is_pack, md5, read_pack
-from visionkit.data.pack.record import check_value, decode_sample
+from visionkit.data.pack.record import UNREADABLE, check_value, decode_sample, read_json, unreadable
 from visionkit.data.pack.tar import map_shard, members
 from visionkit.data.pack.writer import pack_key
 from visionkit.data.splits import Splits
@@ -24,12 +23,6 @@ from visionkit.notices import Notice
 from visionkit.types import Sample
 
 __all__ = ["PackedReader", "check_pack", "is_pack", "open_pack"]
-
-# What JSON, arrays and images of others may raise.
-_UNREADABLE = (
-    *(ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, OSError),
-    *(SyntaxError, Image.DecompressionBombError),
-)
 
 
 class PackedReader:
@@ -89,16 +82,10 @@ class PackedReader:
                 field="check",
             )
         try:
-            return decode_sample(members(record), self.ids[index])
-        except _UNREADABLE as error:
-            if isinstance(error, DataError):
-                raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise DataError(
-                f"Expected a packed sample, but it cannot be read ({reason}). Pack again.",
-                path=self.folder / self._shards[shard].url,
-                record=self.ids[index],
-            ) from error
+            parts = members(record)
+            return decode_sample(parts, read_json(parts), self.ids[index])
+        except UNREADABLE as error:
+            raise unreadable(error, self.folder / self._shards[shard].url, self.ids[index]) from error
 
     def __getstate__(self) -> dict[str, Any]:
         # A process maps the files itself: pickled, their bytes would travel.

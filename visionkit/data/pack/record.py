@@ -19,6 +19,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -30,18 +31,27 @@ from torch import Tensor
 from visionkit.data.formats.coco.segmentations import run_lengths
 from visionkit.data.read_image import IMAGE_SUFFIXES, decode_image
 from visionkit.data.truth import encode_masks, plain_truth, truth_from_plain
-from visionkit.errors import DataError
+from visionkit.errors import DataError, printable
 from visionkit.types import Sample, Truth
 
 __all__ = [
     "IMAGE_EXTENSIONS",
+    "UNREADABLE",
     "Form",
     "check_value",
     "decode_sample",
     "encode_sample",
     "npy_bytes",
     "own_facts",
+    "read_json",
+    "unreadable",
 ]
+
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, OSError),
+    *(SyntaxError, Image.DecompressionBombError),
+)
+"""What JSON, arrays and images of others may raise."""
 
 Form = Literal["jpeg", "raw"]
 Bytes = NDArray[np.uint8]
@@ -107,20 +117,18 @@ def encode_sample(
     return {"json": _json(plain), **parts, image[0]: image[1]}
 
 
-def decode_sample(parts: Mapping[str, Bytes], name: str) -> Sample:
+def decode_sample(parts: Mapping[str, Bytes], plain: Mapping[str, Any], name: str) -> Sample:
     """Return the sample of some members; its tensors are copies, so that their memory may be freed.
 
     Args:
         parts: The content of each by extension; those of other kinds are left alone.
+        plain: What `read_json` gave.
         name: What the sample is called in errors.
 
     Raises:
         DataError: The image cannot be read.
-        ValueError: An annotation cannot be, or the like: any error of JSON and arrays.
+        ValueError: An annotation cannot be, or another of `UNREADABLE`.
     """
-    plain = _decode(parts["json"].tobytes().decode()) if "json" in parts else {}
-    if not isinstance(plain, dict):
-        raise ValueError(f"the JSON is no object but a {type(plain).__name__}")
     own = own_facts(plain)
     image = _image(parts, name, upright=own.get("upright") is True)
     sample: dict[str, Any] = {"image": image}
@@ -144,6 +152,29 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()
+
+
+def read_json(parts: Mapping[str, Bytes]) -> dict[str, Any]:
+    """Return the object of the JSON among some members, empty where there is none.
+
+    Raises:
+        ValueError: It is no object, or another of `UNREADABLE`.
+    """
+    if "json" not in parts:
+        return {}
+    plain = _decode(parts["json"].tobytes().decode())
+    if not isinstance(plain, dict):
+        raise ValueError(f"the JSON is no object but of type {type(plain).__name__}")
+    return plain
+
+
+def unreadable(error: Exception, file: Path, record: str) -> DataError:
+    """Return the error that names the sample which raised one of `UNREADABLE`."""
+    if isinstance(error, DataError):
+        return error
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    text = f"Expected a sample of image and annotations, but it cannot be read ({reason}). Write it again."
+    return DataError(text, path=file, record=printable(record))
 
 
 def own_facts(plain: Mapping[str, Any]) -> Mapping[str, Any]:

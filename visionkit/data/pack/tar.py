@@ -130,6 +130,8 @@ def scan_shard(file: Path) -> tuple[list[Span], list[str]]:
         with file.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             spans, others = _grouped(file, archive)
             _check_end(file, archive.offset)
+    except DataError:
+        raise
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         text = f"Expected a whole tar file that is not compressed, but {reason}. Fetch or write it again."
