@@ -15,6 +15,7 @@ from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
 from visionkit.tasks.detection.image_batch import Detections
 from visionkit.tasks.embedding.prediction import EmbeddingPrediction
+from visionkit.tasks.keypoints.prediction import KeypointPrediction
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 
 SIZES = [(1, 1), (2, 900), (900, 2), (32, 32), (240, 320), (400, 333)]
@@ -43,6 +44,14 @@ def posed(size):
     return found
 
 
+def joints(size):
+    """Three points of a line through the image, one far outside, one that is not a number."""
+    height, width = size
+    points = torch.tensor([[0.25, 0.5], [0.75, 0.5], [1e9, -1e9], [0.5, float("nan")]])
+    points = points * torch.tensor([width, height])
+    return KeypointPrediction(points, None, ("a", "b", "c", "d"), ((0, 1), (1, 2), (2, 3)))
+
+
 def predictions(size):
     return {
         "one": ("classification", ClassPrediction(torch.tensor([0.25, 0.125, 0.625]), 2, 0.625)),
@@ -56,6 +65,7 @@ def predictions(size):
         "classes": ("segmentation", SegmentationPrediction(torch.ones(size, dtype=torch.int64))),
         "caption": ("captioning", sentence("a dog that sleeps on a mat in the sun beside a red ball")),
         "vector": ("embedding", EmbeddingPrediction(torch.tensor([0.6, 0.8]))),
+        "points": ("keypoints", joints(size)),
         "no caption": ("captioning", sentence("")),
     }
 
@@ -91,6 +101,15 @@ def test_points_of_objects_are_at_their_places_with_lines_between_them():
     assert tuple(drawn[40, 53]) == CAT
     plain = np.asarray(make("detection", objects(size), size=size).draw())
     assert tuple(plain[240, 320]) == (0, 0, 0)
+
+
+def test_points_and_lines_are_at_their_places():
+    size = (480, 640)
+    drawn = np.asarray(make("keypoints", joints(size), size=size).draw())
+    assert tuple(drawn[240, 160]) == CAT
+    assert tuple(drawn[240, 480]) == DOG
+    assert tuple(drawn[240, 320]) == CAT  # the line has the colour of its first end
+    assert tuple(drawn[300, 320]) == (0, 0, 0)
 
 
 def test_class_maps_are_at_their_places():

@@ -20,8 +20,8 @@ from visionkit.predict.predictor import Predictor, TaskModel
 from visionkit.predict.trained_files import SUFFIXES
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import choose_policy
-from visionkit.task_config import Decoding, FCOSConfig, RetinaNetConfig
-from visionkit.tasks import Captioner, Classifier, Embedder, Segmenter
+from visionkit.task_config import Decoding, DeepPoseConfig, FCOSConfig, HeatmapConfig, RetinaNetConfig
+from visionkit.tasks import Captioner, Classifier, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
@@ -31,6 +31,8 @@ pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 from tests.page.handmade import binary_segmenter, classifier, detector, segmenter  # noqa: E402
 from tests.predict.small_detectors import BACKBONE, NAMES, POINTS, one_stage, small_rcnn  # noqa: E402
 
+DETECTORS = ("detection", "masks", "points", "retinanet", "fcos")
+SLOW = (*DETECTORS, "heatmap")
 CROP = {"name": "CenterCrop", "size": 64, "fraction": 1.0}
 
 
@@ -39,11 +41,19 @@ def _classifier(target):
     return Classifier(**BACKBONE, num_classes=3, target=target, class_names=NAMES, image_size=64, **scale)
 
 
+def _regressor(**head):
+    config = DeepPoseConfig(stages=1, cells=2, width=8, channels=8, stage_width=8)
+    head = head or {"deeppose": config}
+    return KeypointRegressor(**BACKBONE, skeleton=NAMES, image_size=64, **head)
+
+
 MAKE = {
     "single": lambda: _classifier("single"),
     "multi": lambda: _classifier("multi"),
     "regression": lambda: _classifier("regression"),
     "embedding": lambda: Embedder(**BACKBONE, num_classes=3, class_names=NAMES, dim=8, image_size=64),
+    "keypoints": lambda: _regressor(),
+    "heatmap": lambda: _regressor(head="heatmap", heatmap=HeatmapConfig(channels=8)),
     "segmentation": lambda: Segmenter(
         **BACKBONE, num_classes=3, class_names=NAMES, channels=8, decoder="fcn"
     ),
@@ -65,16 +75,15 @@ MAKE = {
 }
 
 
-DETECTORS = ("detection", "masks", "points", "retinanet", "fcos")
-
-
 def _task(kind):
     torch.manual_seed(0)
     task = MAKE[kind]().eval()
     resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": 64, "max_size": 96}}
     native = {"name": "Native"}
     detects = dict.fromkeys(DETECTORS, resize)
-    preprocess = {**detects, "segmentation": native}.get(kind, CROP)
+    shown = {"name": "KeypointCrop", "size": [64, 64], "around": "box", "padding": 1.25}
+    points = dict.fromkeys(("keypoints", "heatmap"), shown)
+    preprocess = {**detects, **points, "segmentation": native}.get(kind, CROP)
     task.model_facts = {"preprocess": preprocess, "data": {"name": "x"}, "eval_batch_size": 2}
     return task
 
@@ -110,21 +119,14 @@ def _values(prediction):
 @pytest.mark.parametrize(
     ("kind", "uint8"),
     [
-        *(
-            pytest.param(
-                kind,
-                False,
-                marks=[pytest.mark.slow] * (kind in ("detection", "masks", "points", "retinanet", "fcos")),
-            )
-            for kind in MAKE
-        ),
+        *(pytest.param(kind, False, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in MAKE),
         ("single", True),  # the first step is the same for all kinds
     ],
 )
 def test_the_file_predicts_what_the_task_predicts(kind, uint8, images, tmp_path):
     task = _task(kind)
     made = export(task, tmp_path / "model.onnx", uint8=uint8, images=images)
-    free = task.model_facts["preprocess"]["name"] != "CenterCrop"
+    free = task.model_facts["preprocess"]["name"] not in ("CenterCrop", "KeypointCrop")
     assert made.metadata["dynamic"] == {"batch": True, "size": free}, made.notes
     predictor, truth = load(made.path), _predictor(task)
     assert predictor.kind == made.metadata["kind"]

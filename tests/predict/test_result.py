@@ -13,10 +13,11 @@ from pycocotools import mask as coco_mask
 from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.predict import Result
 from visionkit.predict.kinds import KINDS, kind_of
-from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
 from visionkit.tasks.detection.image_batch import Detections
+from visionkit.tasks.keypoints.prediction import KeypointPrediction
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 
 NAMES = ("cat", "dog", "bird")
@@ -28,8 +29,22 @@ def make(kind, prediction, names=NAMES, size=(4, 6), name="a.png"):
 
 
 def test_the_table_has_every_task():
-    tasks = (Classifier, Detector, Segmenter, Captioner, Embedder)
+    tasks = (Classifier, Detector, Segmenter, Captioner, Embedder, KeypointRegressor)
     assert {kind_of(task).name for task in tasks} == set(KINDS)
+
+
+def test_points():
+    edges, names = ((0, 1), (1, 2)), ("a", "b", "c", "d")
+    points = torch.tensor([[1.5, 2.0], [-3.0, 7.0], [0.0, math.nan], [4.0, 4.0]])
+    plain = make("keypoints", KeypointPrediction(points, None, names, edges), names=names)
+    assert plain.to_dict() == {
+        "id": "a.png", "path": "a.png", "size": [4, 6], "kind": "keypoints",
+        "points": [[1.5, 2.0], [-3.0, 7.0], [0.0, None], [4.0, 4.0]], "scores": None,
+        "names": ["a", "b", "c", "d"], "edges": [[0, 1], [1, 2]],
+    }  # fmt: skip
+    assert plain.summary() == "4 points: a at 2, 2, b at -3, 7, c at 0, nan, ..."
+    heat = make("keypoints", KeypointPrediction(points, torch.tensor([0.5, 0.25, 1.0, 0.0]), names, edges))
+    assert heat.to_dict()["scores"] == [0.5, 0.25, 1.0, 0.0]
 
 
 def test_classes():

@@ -80,8 +80,9 @@ class KeypointRegressor(TaskHooks):
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
         backbone_options: Further arguments of timm's or torchvision's function, such as `drop_path_rate`.
-        metrics: Metrics of your own, logged as `val/NAME` and `test/NAME` beside the task's; they get points
-            `(B, K, 2)` and truths `(B, K, 3)`, in pixels of the originals. No checkpoint holds them.
+        metrics: Metrics of your own, logged as `val/NAME` and `test/NAME` beside the task's; they get the
+            labelled points as predicted, `(N, 2)`, and as they are, `(N, 2)`, in pixels of the originals. No
+            checkpoint holds them.
         origin: Where the weights came from, as a checkpoint remembers it; leave it out.
 
     Raises:
@@ -187,7 +188,9 @@ class KeypointRegressor(TaskHooks):
             self.average_precision.update(detections, truths.of_images(), ids)
         if self.save_image_rows:
             self._rows.add(ids, self.scores.image_rows(points, truths.keypoints, truths.boxes, truths.areas))
-        self.extra.update(points, truths.keypoints)
+        known = truths.keypoints[..., 2] > 0
+        if bool(known.any()):
+            self.extra.update(points[known], truths.keypoints[known][:, :2].to(points))
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
