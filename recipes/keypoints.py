@@ -150,15 +150,8 @@ def keypoint_rcnn(config: Config) -> Config:
     --rcnn.keypoint_width 512 --rcnn.box_samples 512 --rcnn.anchor_scales 8 --image_size 800.
     """
     config.head, config.image_size, config.batch_size, config.lr = "keypoint_rcnn", 224, 4, 1e-3
-    config.rcnn = replace(
-        config.rcnn,
-        keypoint_width=64,
-        box_samples=64,
-        proposals_train=300,
-        proposals_eval=100,
-        box_loss="giou",
-        detections_per_img=20,
-    )
+    config.rcnn = replace(config.rcnn, keypoint_width=64, box_samples=64, box_loss="giou")
+    config.rcnn = replace(config.rcnn, proposals_train=300, proposals_eval=100, detections_per_img=20)
     config.pyramid_channels, config.images, config.seeds = 64, config.images or 1480, [0]
     config.optim = OptimConfig(ema=0.9, warmup=0.1)
     return config
@@ -170,19 +163,16 @@ PATHS = ("data", "init")  # settings that name a file or a folder
 
 def check(config: Config) -> None:
     """Refuse settings of a head that is not the chosen one."""
+    usual, finds_boxes = Config(), config.head == "keypoint_rcnn"
     unread = {name: f"--head {name}" for name in KEYPOINT_HEADS if name != config.head}
-    unread |= {} if config.head == "keypoint_rcnn" else {"rcnn": "--head keypoint_rcnn"}
-    refuse_unused(config, unread, usual=[Config(), keypoint_rcnn(Config())])
-    usual = Config()
-    given = [name for name in OF_CROPS if getattr(config, name) != getattr(usual, name)]
-    given += [
-        f"augment.{name}"
-        for name in ("shift", "degrees")
-        if getattr(config.augment, name) not in (0, getattr(usual.augment, name))
-    ]
-    if config.head == "keypoint_rcnn" and given:
-        names = ", ".join(f"--{name}" for name in given)
-        raise InputError(f"Keypoint R-CNN sees whole images and would not read {names}. Leave them out.")
+    unread |= {} if finds_boxes else {"rcnn": "--head keypoint_rcnn"}
+    refuse_unused(config, unread, usual=[usual, keypoint_rcnn(Config())])
+    names = OF_CROPS if finds_boxes else ("pyramid_channels",)
+    given = [f"--{name}" for name in names if getattr(config, name) != getattr(usual, name)]
+    turns = [(name, getattr(config.augment, name)) for name in ("shift", "degrees")] if finds_boxes else []
+    given += [f"--augment.{n}" for n, value in turns if value not in (0, getattr(usual.augment, n))]
+    if given:
+        raise InputError(f"--head {config.head} would not read {', '.join(given)}. Leave it out.")
 
 
 def main(config: Config) -> Path:

@@ -20,8 +20,8 @@ PACKAGE = ROOT / "visionkit"
 LAYERS = (
     ("errors", "printable"), ("files", "rng", "distributed", "compat"),
     ("types", "config", "task_config", "keypoint_config", "pixels", "notices"), ("text", "drawing"),
-    ("backbones",), ("nn",), ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",), ("run",),
-    ("predict",), ("retrieval",), ("interpret",), ("watch",), ("commands",), ("cli",),
+    ("backbones",), ("nn",), ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",),
+    ("run",), ("predict",), ("retrieval",), ("interpret",), ("watch",), ("commands",), ("cli",),
 )  # fmt: skip
 # What a layer may not import although it stands earlier.
 APART = {"data": {"backbones", "nn"}, "metrics": {"backbones", "nn", "data"}}
