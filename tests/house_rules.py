@@ -81,6 +81,7 @@ OPEN_KEYWORDS = {
     ),
     "tasks/detection/task.py:compile": "overrides torch's method of that signature",
     "tasks/segmentation/task.py:compile": "overrides torch's method of that signature",
+    "tasks/keypoints/task.py:compile": "overrides torch's method of that signature",
     "tasks/captioning/task.py:compile": "overrides torch's method of that signature",
 }
 Tree = dict[str, ast.Module]
