@@ -14,7 +14,6 @@ PACKAGES = {
     "types": "Samples, batches and predictions",
     "config": "Settings",
     "task_config": "Settings of tasks, as recipes nest them",
-    "keypoint_config": "Settings of keypoints, as recipes nest them",
     "backbones": "Backbones",
     "nn": "Parts of networks",
     "data": "Data",
@@ -45,7 +44,7 @@ def write_reference(folder: Path) -> list[Path]:
     pages = []
     for name, title in PACKAGES.items():
         names = exported(name)
-        if name in ("task_config", "keypoint_config"):  # what a task takes is described with the tasks
+        if name == "task_config":  # what a task takes is described with the tasks
             names = [item for item in names if item not in exported("tasks")]
         if not names:
             continue

@@ -16,9 +16,15 @@ from typing import Any, Literal
 
 from visionkit.config import OptimConfig
 from visionkit.errors import InputError
-from visionkit.keypoint_config import KEYPOINT_HEADS, DeepPoseConfig, HeatmapConfig, KeypointAugment
 from visionkit.run import RunConfig, launch, refuse_unused, setting
-from visionkit.task_config import RCNNConfig, SceneConfig
+from visionkit.task_config import (
+    KEYPOINT_HEADS,
+    DeepPoseConfig,
+    HeatmapConfig,
+    KeypointAugment,
+    RCNNConfig,
+    SceneConfig,
+)
 
 HEADS = (*KEYPOINT_HEADS, "keypoint_rcnn")
 # What only the regressors read: their images are crops, and they are scored object by object.

@@ -19,9 +19,9 @@ PACKAGE = ROOT / "visionkit"
 # A module may import those of the same or an earlier layer.
 LAYERS = (
     ("errors", "printable"), ("files", "rng", "distributed", "compat"),
-    ("types", "config", "task_config", "keypoint_config", "pixels", "notices"), ("text", "drawing"),
-    ("backbones",), ("nn",), ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",),
-    ("run",), ("predict",), ("retrieval",), ("interpret",), ("watch",), ("commands",), ("cli",),
+    ("types", "config", "task_config", "pixels", "notices"), ("text", "drawing"), ("backbones",), ("nn",),
+    ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",), ("run",),
+    ("predict",), ("retrieval",), ("interpret",), ("watch",), ("commands",), ("cli",),
 )  # fmt: skip
 # What a layer may not import although it stands earlier.
 APART = {"data": {"backbones", "nn"}, "metrics": {"backbones", "nn", "data"}}
@@ -73,19 +73,16 @@ OPEN_KEYWORDS = {
     ),
     "tasks/hooks.py:load_from_checkpoint": "overrides Lightning's method of that signature",
     **dict.fromkeys(
-        (
-            f"tasks/hub.py:{name}"
-            for name in ("save_pretrained", "from_pretrained", "generate_model_card", "__new__")
-        ),
+        [
+            f"tasks/hub.py:{n}"
+            for n in ("save_pretrained", "from_pretrained", "generate_model_card", "__new__")
+        ],
         "overrides huggingface_hub's method of that signature",
     ),
-    **dict.fromkeys(
-        (
-            f"tasks/{name}/task.py:compile"
-            for name in ("captioning", "detection", "keypoints", "segmentation")
-        ),
-        "overrides torch's method of that signature",
-    ),
+    "tasks/captioning/task.py:compile": "overrides torch's method of that signature",
+    "tasks/detection/task.py:compile": "as above",
+    "tasks/keypoints/task.py:compile": "as above",
+    "tasks/segmentation/task.py:compile": "as above",
 }
 Tree = dict[str, ast.Module]
 Rule = Callable[[Path], list[str]]

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     )
     from visionkit.config import OptimConfig, TransferConfig
     from visionkit.data import DataModule, FolderData, Keyed, Skeleton, open_dataset
-    from visionkit.keypoint_config import DeepPoseConfig, HeatmapConfig
-    from visionkit.task_config import FCOSConfig, RCNNConfig, RetinaNetConfig
+    from visionkit.task_config import DeepPoseConfig, FCOSConfig, HeatmapConfig, RCNNConfig, RetinaNetConfig
     from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
     from visionkit.text import Vocabulary
 
@@ -59,12 +58,12 @@ _HOME = {
     "Captioner": "tasks",
     "Classifier": "tasks",
     "DataModule": "data",
-    "DeepPoseConfig": "keypoint_config",
+    "DeepPoseConfig": "task_config",
     "Detector": "tasks",
     "Embedder": "tasks",
     "FCOSConfig": "task_config",
     "FolderData": "data",
-    "HeatmapConfig": "keypoint_config",
+    "HeatmapConfig": "task_config",
     "Keyed": "data",
     "KeypointRegressor": "tasks",
     "OptimConfig": "config",

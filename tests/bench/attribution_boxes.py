@@ -20,7 +20,7 @@ from torch import Tensor
 
 from visionkit.data import OpenOptions, open_dataset, scenes
 from visionkit.interpret import (
-    BoxShare,
+    BoxScore,
     Score,
     Subject,
     box_score,
@@ -63,9 +63,9 @@ def of_boxes(subject: Subject, data: str, count: int, size: int) -> Iterator[Cas
 
 def measure(
     subject: Subject, cases: Iterator[Case], layers: Sequence[int]
-) -> dict[tuple[str, int], list[BoxShare]]:
+) -> dict[tuple[str, int], list[BoxScore]]:
     """The shares of each class and reduction."""
-    found: dict[tuple[str, int], list[BoxShare]] = {}
+    found: dict[tuple[str, int], list[BoxScore]] = {}
     for name, inputs, box, score in cases:
         levels = find_levels(subject.network, inputs)
         for reduction in layers or [max(levels)]:

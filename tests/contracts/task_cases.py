@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.keypoint_config import DeepPoseConfig, HeatmapConfig
-from visionkit.task_config import FCOSConfig, RCNNConfig, RetinaNetConfig
+from visionkit.task_config import DeepPoseConfig, FCOSConfig, HeatmapConfig, RCNNConfig, RetinaNetConfig
 from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 

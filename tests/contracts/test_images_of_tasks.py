@@ -16,9 +16,8 @@ from visionkit.backbones.channels import adapt_statistics
 from visionkit.backbones.probe import probe_model
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
-from visionkit.keypoint_config import DeepPoseConfig
 from visionkit.run.previews.to_pil import to_pil
-from visionkit.task_config import RCNNConfig
+from visionkit.task_config import DeepPoseConfig, RCNNConfig
 from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 

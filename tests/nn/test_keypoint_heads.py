@@ -13,10 +13,10 @@ from torch import nn
 
 from visionkit.backbones import Level
 from visionkit.errors import InputError
-from visionkit.keypoint_config import DeepPoseConfig, HeatmapConfig
 from visionkit.nn.keypoints.deeppose import DeepPose
 from visionkit.nn.keypoints.heatmap import HeatmapHead, soft_argmax
 from visionkit.nn.keypoints.losses import heatmap_loss, point_loss
+from visionkit.task_config import DeepPoseConfig, HeatmapConfig
 
 LEVELS = (Level(4, 4), Level(6, 8))
 SMALL = {"cells": 2, "width": 8, "channels": 8, "stage_width": 8}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.predict.small_detectors import BACKBONE, NAMES, POINTS, one_stage, small_rcnn
-from visionkit.keypoint_config import DeepPoseConfig, HeatmapConfig
-from visionkit.task_config import Decoding, FCOSConfig, RetinaNetConfig
+from visionkit.task_config import Decoding, DeepPoseConfig, FCOSConfig, HeatmapConfig, RetinaNetConfig
 from visionkit.tasks import Captioner, Classifier, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 

@@ -16,12 +16,12 @@ from visionkit import cli
 from visionkit.config import OptimConfig, TableConfig
 from visionkit.data import scenes
 from visionkit.errors import DataError, InputError, RunError
-from visionkit.keypoint_config import DeepPoseConfig
 from visionkit.predict.evaluation.class_lists import match_classes
 from visionkit.predict.evaluation.evaluate import evaluate
 from visionkit.predict.evaluation.result import Evaluation
 from visionkit.task_config import (
     Decoding,
+    DeepPoseConfig,
     RCNNConfig,
     RNNConfig,
     SceneConfig,

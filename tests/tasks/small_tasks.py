@@ -9,9 +9,8 @@ from typing import Any
 import lightning
 import torch
 
-from visionkit.keypoint_config import DeepPoseConfig
 from visionkit.run.storage.checkpoint import AtomicCheckpointIO
-from visionkit.task_config import RCNNConfig
+from visionkit.task_config import DeepPoseConfig, RCNNConfig
 from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 

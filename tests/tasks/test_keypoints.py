@@ -21,8 +21,8 @@ from visionkit.config import TransferConfig
 from visionkit.data import DataModule, Skeleton, keypoint_batch, keypoint_eval
 from visionkit.data.transforms.keypoints import fit_region
 from visionkit.errors import DataError, InputError
-from visionkit.keypoint_config import DeepPoseConfig, HeatmapConfig
 from visionkit.metrics import KeypointAP
+from visionkit.task_config import DeepPoseConfig, HeatmapConfig
 from visionkit.tasks import KeypointPrediction, KeypointRegressor
 
 TINY = DeepPoseConfig(stages=1, cells=1, width=8, channels=8, stage_width=8)

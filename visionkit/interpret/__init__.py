@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         measure_field,
     )
     from visionkit.interpret.attribution.boxes import (
-        BoxShare,
+        BoxScore,
         pointing_game,
     )
     from visionkit.interpret.attribution.curves import (
@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BoxShare",
+    "BoxScore",
     "DreamResult",
     "Excitation",
     "Explanation",
@@ -179,7 +179,7 @@ _HOMES = {
         "measure_field",
     ),
     "attribution.boxes": (
-        "BoxShare",
+        "BoxScore",
         "pointing_game",
     ),
     "attribution.curves": (

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from visionkit.keypoint_config import DeepPoseConfig, HeatmapConfig
-from visionkit.task_config import Decoding, FCOSConfig, RCNNConfig, RetinaNetConfig, SelfCritical
+from visionkit.task_config import (
+    Decoding,
+    DeepPoseConfig,
+    FCOSConfig,
+    HeatmapConfig,
+    RCNNConfig,
+    RetinaNetConfig,
+    SelfCritical,
+)
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.captioning.self_critical import training_frequency
 from visionkit.tasks.captioning.task import Captioner

@@ -9,10 +9,10 @@ from torch import Tensor
 from visionkit.data.scenes.attention_accuracy import box_cover
 from visionkit.errors import InputError, expected
 
-__all__ = ["BoxShare", "pointing_game"]
+__all__ = ["BoxScore", "pointing_game"]
 
 
-class BoxShare(NamedTuple):
+class BoxScore(NamedTuple):
     """How far a heat map lies in boxes.
 
     Args:
@@ -27,7 +27,7 @@ class BoxShare(NamedTuple):
     hit: bool
 
 
-def pointing_game(heat: Tensor, boxes: Tensor) -> BoxShare:
+def pointing_game(heat: Tensor, boxes: Tensor) -> BoxScore:
     """Measure how far a heat map lies in boxes, which may overlap.
 
     Args:
@@ -47,4 +47,4 @@ def pointing_game(heat: Tensor, boxes: Tensor) -> BoxShare:
     total = float(positive.sum())
     inside = float((positive * cover).sum()) / total if total else 0.0
     highest = cover.flatten()[positive.flatten().argmax()]
-    return BoxShare(inside, float(cover.mean()), bool(total) and bool(highest >= 0.5))
+    return BoxScore(inside, float(cover.mean()), bool(total) and bool(highest >= 0.5))

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.backbones.level import Level
-from visionkit.keypoint_config import DeepPoseConfig
 from visionkit.nn.detection.roi_align import RoIPool
 from visionkit.nn.fpn import NormFactory
 from visionkit.nn.keypoints.fine_map import FineMap
 from visionkit.nn.keypoints.losses import point_loss
 from visionkit.nn.keypoints.precision import full_precision, widened
+from visionkit.task_config import DeepPoseConfig
 
 __all__ = ["DeepPose"]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.backbones.level import Level
-from visionkit.keypoint_config import HeatmapConfig
 from visionkit.nn.fpn import NormFactory
 from visionkit.nn.keypoints.losses import heatmap_loss, point_loss
 from visionkit.nn.keypoints.precision import full_precision, widened
+from visionkit.task_config import HeatmapConfig
 
 __all__ = ["HeatmapHead", "soft_argmax"]
 

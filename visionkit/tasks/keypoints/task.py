@@ -13,11 +13,11 @@ from visionkit.backbones.norms import make_norm
 from visionkit.config import OptimConfig, TransferConfig, check_number, limits
 from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.errors import InputError, unknown_name
-from visionkit.keypoint_config import KEYPOINT_HEADS, DeepPoseConfig, HeatmapConfig
 from visionkit.metrics import KeypointAP, KeypointScores, RunningSums
 from visionkit.nn.keypoints.deeppose import DeepPose
 from visionkit.nn.keypoints.heatmap import HeatmapHead
 from visionkit.rng import seeded_from_run
+from visionkit.task_config import KEYPOINT_HEADS, DeepPoseConfig, HeatmapConfig
 from visionkit.tasks.backbones import BackboneBuilder
 from visionkit.tasks.batch_norm import explained
 from visionkit.tasks.batch_parts import is_empty, read_images

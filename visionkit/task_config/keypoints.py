@@ -1,7 +1,4 @@
-"""Settings of keypoints that a recipe's command line nests, as plain dataclasses.
-
-No torch: `--help` must not wait for it. The "Args" of a class are the help of its flags.
-"""
+"""Settings of keypoint regressors and of their data."""
 
 from __future__ import annotations
 

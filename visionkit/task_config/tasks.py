@@ -1,7 +1,4 @@
-"""Settings of tasks and data that a recipe's command line nests (`--rcnn.box_samples`), as plain dataclasses.
-
-No torch: `--help` must not wait for it. The "Args" of a class are the help of its flags.
-"""
+"""Settings of all tasks but keypoints, and of data."""
 
 from __future__ import annotations
 
