@@ -29,9 +29,9 @@ pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
 from tests.page.handmade import binary_segmenter, classifier, detector, segmenter  # noqa: E402
-from tests.predict.small_detectors import BACKBONE, NAMES, POINTS, one_stage, small_rcnn  # noqa: E402
+from tests.predict.small_detectors import BACKBONE, NAMES, one_stage, small_rcnn  # noqa: E402
 
-DETECTORS = ("detection", "masks", "points", "retinanet", "fcos")
+DETECTORS = ("detection", "masks", "retinanet", "fcos")
 SLOW = (*DETECTORS, "heatmap")
 CROP = {"name": "CenterCrop", "size": 64, "fraction": 1.0}
 
@@ -59,7 +59,6 @@ MAKE = {
     ),
     "detection": lambda: small_rcnn((16, 32), masks=False),
     "masks": lambda: small_rcnn((4, 8, 16, 32), masks=True),
-    "points": lambda: small_rcnn((16, 32), masks=False, keypoints=POINTS),
     "retinanet": lambda: one_stage("retinanet", RetinaNetConfig, norm="group", anchor_scales=(2.0, 3.0)),
     "fcos": lambda: one_stage("fcos", FCOSConfig),
     "captioning": lambda: Captioner(
