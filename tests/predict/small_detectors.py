@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.task_config import RCNNConfig
 from visionkit.tasks import Detector
 
 NAMES = ("a", "b", "c")
 BACKBONE = {"backbone": "timm/test_resnet", "init": "scratch"}
-
-
-POINTS = Skeleton(("left", "right", "tail"), ((0, 2), (1, 2)))
 
 
 def small_rcnn(reductions, *, masks, keypoints=None):
