@@ -1,7 +1,7 @@
 """See what a linear classifier, an MLP and a small CNN learn of images: their weights, drawn as images.
 
 python recipes/apps/templates.py --data cifar10/            # three networks, one seed, three images
-python recipes/apps/templates.py --data photos/ --epochs 60 --seeds 0 1
+python recipes/apps/templates.py --data photos/ --epochs 30 --seeds 0 1
 
 Each is a `Classifier` over a network of a few lines that is registered as a backbone. A linear classifier has
 a template for each class, an MLP a bank of them, a CNN a bank of small ones. Beside the runs lie linear.png,
@@ -31,7 +31,7 @@ class Config(RunConfig):
     image_size: int = setting(SIDE, f"side of the images: {SIDE}", group="data", min=SIDE, max=SIDE)
     backbone: str = setting(NETWORKS[0], "the networks of this file, one after the other", group="model")
     init: str = setting("scratch", "scratch: the networks have no other weights", group="model", role="arm")
-    epochs: int = setting(30, "passes over the training split", group="training", min=1)
+    epochs: int = setting(10, "passes over the training split", group="training", min=1)
     batch_size: int = setting(64, "images a step on each device", group="training", min=1)
     lr: float = setting(2e-3, "peak learning rate", group="training", above=0)
     # Strong, so that what is left of a template is what the images gave it, and not its random start.

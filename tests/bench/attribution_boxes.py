@@ -5,12 +5,13 @@ python tests/bench/attribution_boxes.py runs/bccd/*-s0 --data bccd/ --layers 32 
 
 Of a classifier of the embedded scenes: the map of the true class, and the box of the scene's object. Of a
 detector: of each image one true box of each class, and the map of that class for that box. The images are the
-first of the test split.
+first of the test split. Maps without a value above zero are counted, and left out of the means.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,8 +86,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, default=427, help="longer side of a detector's images")
     args = parser.parse_args(argv)
-    print("| run | box of | reduction | boxes | share inside | chance | maximum inside | empty maps |")
-    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    print("| run | box of | reduction | maps | empty | share inside | chance | maximum inside |", flush=True)
+    print("|---|---|---:|---:|---:|---:|---:|---:|", flush=True)
     for run in args.runs:
         subject = open_subject(run)
         cases = (
@@ -95,9 +96,11 @@ def main(argv: Sequence[str]) -> None:
             else of_boxes(subject, args.data, args.images, args.size)
         )
         for (name, reduction), shares in measure(subject, cases, args.layers).items():
-            mean = [sum(values) / len(shares) for values in zip(*shares)]
-            empty = sum(share.inside == 0 and not share.hit for share in shares)
-            row = (Path(run).name, name, reduction, len(shares), *(f"{value:.3f}" for value in mean), empty)
+            # A map that is zero everywhere says nothing: counted, and not in the means.
+            lit = [share for share in shares if not math.isnan(share.inside)]
+            inside, chance, hits = (sum(values) / max(1, len(lit)) for values in zip(*lit or shares[:1]))
+            row = (Path(run).name, name, reduction, len(shares), len(shares) - len(lit))
+            row = (*row, *(f"{value:.3f}" for value in (inside, chance, hits)))
             print("|", " | ".join(map(str, row)), "|", flush=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -29,7 +31,7 @@ def test_it_is_the_sum_over_the_pixels_of_the_boxes(height, width, count, seed):
     positive = heat.clamp_min(0).double()
     inside = sum(float(positive[at]) for at in pixels)
     total = float(positive.sum())
-    assert share.inside == pytest.approx(inside / total if total else 0.0, abs=1e-12)
+    assert share.inside == pytest.approx(inside / total if total else math.nan, abs=1e-12, nan_ok=True)
     assert share.chance == pytest.approx(len(pixels) / (height * width), abs=1e-12)
     assert share.hit == (total > 0 and divmod(int(positive.argmax()), width) in pixels)
     even = pointing_game(torch.ones(height, width), boxes.float())
@@ -41,7 +43,9 @@ def test_parts_of_pixels_count_as_parts_and_other_shapes_are_refused():
     heat[1, 1] = 2.0
     share = pointing_game(heat, torch.tensor([[1.5, 0.0, 4.0, 4.0]]))
     assert (share.inside, share.chance, share.hit) == (0.5, 2.5 / 4, True)
-    assert pointing_game(-heat, torch.tensor([[0.0, 0.0, 4.0, 4.0]])) == (0.0, 1.0, False)
+    empty = pointing_game(-heat, torch.tensor([[0.0, 0.0, 4.0, 4.0]]))
+    assert math.isnan(empty.inside)
+    assert empty[1:] == (1.0, False)
     for given_ in ((heat[None], torch.ones(1, 4)), (heat, torch.ones(4)), (heat, torch.ones(0, 4))):
         with pytest.raises(InputError, match="heat and boxes to be"):
             pointing_game(*given_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -17,7 +18,7 @@ class BoxScore(NamedTuple):
 
     Args:
         inside: Fraction of the map's positive values that is in the boxes (the energy-based pointing game of
-            Wang et al., arXiv 1910.01279); 0 of a map without any.
+            Wang et al., arXiv 1910.01279); NaN of a map without any.
         chance: The same of an even map: the boxes' fraction of the image.
         hit: Whether the highest value is in a box (the pointing game of Zhang et al., arXiv 1608.00507).
     """
@@ -45,6 +46,6 @@ def pointing_game(heat: Tensor, boxes: Tensor) -> BoxScore:
     cover = box_cover(boxes.cpu(), (height, width), size=(height, width)).amax(0)  # (N, H, W) -> (H, W)
     positive = heat.detach().cpu().double().clamp_min(0)
     total = float(positive.sum())
-    inside = float((positive * cover).sum()) / total if total else 0.0
+    inside = float((positive * cover).sum()) / total if total else math.nan
     highest = cover.flatten()[positive.flatten().argmax()]
     return BoxScore(inside, float(cover.mean()), bool(total) and bool(highest >= 0.5))
