@@ -73,15 +73,19 @@ OPEN_KEYWORDS = {
     ),
     "tasks/hooks.py:load_from_checkpoint": "overrides Lightning's method of that signature",
     **dict.fromkeys(
-        (
-            f"tasks/hub.py:{name}"
-            for name in ("save_pretrained", "from_pretrained", "generate_model_card", "__new__")
-        ),
+        [
+            f"tasks/hub.py:{n}"
+            for n in ("save_pretrained", "from_pretrained", "generate_model_card", "__new__")
+        ],
         "overrides huggingface_hub's method of that signature",
     ),
-    "tasks/detection/task.py:compile": "overrides torch's method of that signature",
-    "tasks/segmentation/task.py:compile": "overrides torch's method of that signature",
-    "tasks/captioning/task.py:compile": "overrides torch's method of that signature",
+    **dict.fromkeys(
+        (
+            f"tasks/{kind}/task.py:compile"
+            for kind in ("captioning", "detection", "keypoints", "segmentation")
+        ),
+        "overrides torch's method of that signature",
+    ),
 }
 Tree = dict[str, ast.Module]
 Rule = Callable[[Path], list[str]]

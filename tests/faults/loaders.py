@@ -185,6 +185,7 @@ def _values() -> dict[str, Callable[[str], Any]]:
         "names": lambda _: ["x"],
         "notes": lambda _: _faults(),
         "num_classes": lambda _: 3,
+        "skeleton": lambda _: ["nose", "tail"],
         "options": lambda _: OpenOptions(target=None),
         "outlines": lambda _: True,
         "report": lambda _: lambda text: None,

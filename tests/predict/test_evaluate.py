@@ -59,8 +59,8 @@ OWN = {
 ROWS = ["train"] * 5 + ["val"] * 2 + ["test"] * 2
 DRAWN = {
     "classify": "confusion.png", "detect": "ap.png", "segment": "iou.png", "caption": "attention.png",
-    "embed": "test-random.png", "keypoints": "pck.png", "multi": "average-precision.png",
-    "regression": "test-worst.png",
+    "embed": "test-random.png", "keypoints": "pck.png",
+    "multi": "average-precision.png", "regression": "test-worst.png",
 }  # fmt: skip
 
 

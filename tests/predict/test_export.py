@@ -31,8 +31,7 @@ pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 from tests.page.handmade import binary_segmenter, classifier, detector, segmenter  # noqa: E402
 from tests.predict.small_detectors import BACKBONE, NAMES, one_stage, small_rcnn  # noqa: E402
 
-DETECTORS = ("detection", "masks", "retinanet", "fcos")
-SLOW = (*DETECTORS, "heatmap")
+SLOW = ("detection", "masks", "retinanet", "fcos", "heatmap")
 CROP = {"name": "CenterCrop", "size": 64, "fraction": 1.0}
 
 
@@ -42,8 +41,7 @@ def _classifier(target):
 
 
 def _regressor(**head):
-    config = DeepPoseConfig(stages=1, cells=2, width=8, channels=8, stage_width=8)
-    head = head or {"deeppose": config}
+    head = head or {"deeppose": DeepPoseConfig(stages=1, cells=2, width=8, channels=8, stage_width=8)}
     return KeypointRegressor(**BACKBONE, skeleton=NAMES, image_size=64, **head)
 
 
@@ -65,9 +63,7 @@ MAKE = {
         **BACKBONE,
         vocabulary=Vocabulary([f"w{number}" for number in range(20)]),
         decoder="show_attend_tell",
-        embed=8,
-        hidden=8,
-        attention=8,
+        **{"embed": 8, "hidden": 8, "attention": 8},
         image_size=64,
         decoding=Decoding(beams=1, max_length=3),
     ),
@@ -78,11 +74,10 @@ def _task(kind):
     torch.manual_seed(0)
     task = MAKE[kind]().eval()
     resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": 64, "max_size": 96}}
-    native = {"name": "Native"}
-    detects = dict.fromkeys(DETECTORS, resize)
+    detects = dict.fromkeys(("detection", "masks", "retinanet", "fcos"), resize)
     shown = {"name": "KeypointCrop", "size": [64, 64], "around": "box", "padding": 1.25}
     points = dict.fromkeys(("keypoints", "heatmap"), shown)
-    preprocess = {**detects, **points, "segmentation": native}.get(kind, CROP)
+    preprocess = {**detects, **points, "segmentation": {"name": "Native"}}.get(kind, CROP)
     task.model_facts = {"preprocess": preprocess, "data": {"name": "x"}, "eval_batch_size": 2}
     return task
 

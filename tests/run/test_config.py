@@ -248,8 +248,8 @@ def test_every_setting_has_a_role_and_the_shared_ones_have_these(configs):
     tables = {name: roles(config) for name, config in configs.items()}
     assert all(set(table.values()) <= known for table in tables.values())
     assert {name: len(table) for name, table in tables.items()} == {
-        "caption": 90, "classify": 70, "compare": 70, "detect": 103, "embed": 76, "keypoints": 104,
-        "segment": 76,
+        "caption": 90, "classify": 70, "compare": 70, "detect": 103, "embed": 76,
+        "keypoints": 104, "segment": 76,
     }  # fmt: skip
     shared = roles(RunConfig)
     assert {name: role for name, role in shared.items() if role != "identity"} == {

@@ -9,13 +9,13 @@ from PIL import Image, ImageDraw
 
 __all__ = ["draw_skeleton"]
 
-Place = Sequence[float] | None
+Position = Sequence[float] | None
 Ink = str | tuple[int, int, int]
 
 
 def draw_skeleton(
     canvas: Image.Image,
-    points: Sequence[Place],
+    points: Sequence[Position],
     edges: Sequence[tuple[int, int]],
     colors: Sequence[Ink],
     *,

@@ -47,12 +47,12 @@ def heatmap_loss(logits: Tensor, target: Tensor, known: Tensor, *, sigma: float)
 
     Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, regularise so.
     """
-    place = target.to(logits.dtype).where(known[..., None], logits.new_zeros(()))
+    centers = target.to(logits.dtype).where(known[..., None], logits.new_zeros(()))
     across, down = (
         torch.arange(logits.shape[axis], device=logits.device, dtype=logits.dtype) + 0.5 for axis in (-1, -2)
     )
     exponents = [
-        -0.5 * ((cells - place[..., axis, None]) / sigma) ** 2 for axis, cells in enumerate((across, down))
+        -0.5 * ((cells - centers[..., axis, None]) / sigma) ** 2 for axis, cells in enumerate((across, down))
     ]  # (B, K, W), (B, K, H)
     goal = (exponents[1][..., :, None] + exponents[0][..., None, :]).flatten(2).log_softmax(-1)
     apart = F.kl_div(logits.flatten(2).log_softmax(-1), goal, reduction="none", log_target=True).sum(-1)

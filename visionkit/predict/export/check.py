@@ -42,9 +42,9 @@ def reference(task: TaskHooks, images: Tensor) -> dict[str, Any]:
             return {"vectors": task(images)}
         if isinstance(task, KeypointRegressor):
             size = images.new_tensor([images.shape[-1], images.shape[-2]])
-            found = task.predict_step(images)
-            points = {"points": torch.stack([each.points for each in found]) / size}
-            scores = [each.scores for each in found if each.scores is not None]
+            predictions = task.predict_step(images)
+            points = {"points": torch.stack([each.points for each in predictions]) / size}
+            scores = [each.scores for each in predictions if each.scores is not None]
             return points | ({"scores": torch.stack(scores)} if scores else {})
         if isinstance(task, Segmenter):
             return {"logits": task(images).float()}

@@ -264,10 +264,11 @@ class KeypointRegressor(TaskHooks):
     def _compute_scores(self) -> dict[str, float]:
         values = super()._compute_scores()
         if self.average_precision is not None:
-            found = self.average_precision.compute_floats()
+            precision = self.average_precision.compute_floats()
             self.average_precision.reset()
             if values:  # COCO's -1 says that there was nothing to score
-                values |= {name: found[own] if found[own] >= 0 else math.nan for name, own in _AP.items()}
+                named = {name: precision[own] for name, own in _AP.items()}
+                values |= {name: value if value >= 0 else math.nan for name, value in named.items()}
         return values
 
 

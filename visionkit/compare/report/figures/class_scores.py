@@ -23,8 +23,8 @@ def applies(data: ReportData) -> bool:
 
 def draw(data: ReportData) -> Section:
     """Return the scores as bars, a panel for each kind of them."""
-    found = {kind: class_scores(data.comparison, kind) for kind in _KINDS}
-    return Section([_bars(scores, _KINDS[kind][1], data) for kind, scores in found.items() if scores])
+    tables = {kind: class_scores(data.comparison, kind) for kind in _KINDS}
+    return Section([_bars(scores, _KINDS[kind][1], data) for kind, scores in tables.items() if scores])
 
 
 def _bars(scores: ClassScores, what: str, data: ReportData) -> Panel:
