@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tests.predict.small_detectors import BACKBONE, NAMES, POINTS, one_stage, small_rcnn
+from tests.predict.small_detectors import BACKBONE, NAMES, one_stage, small_rcnn
 from visionkit.task_config import Decoding, DeepPoseConfig, FCOSConfig, HeatmapConfig, RetinaNetConfig
 from visionkit.tasks import Captioner, Classifier, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
@@ -35,7 +35,6 @@ MAKE = {
     ),
     "detection": lambda: small_rcnn((16, 32), masks=False),
     "masks": lambda: small_rcnn((4, 8, 16, 32), masks=True),
-    "points": lambda: small_rcnn((16, 32), masks=False, keypoints=POINTS),
     "retinanet": lambda: one_stage("retinanet", RetinaNetConfig, norm="group", anchor_scales=(2.0, 3.0)),
     "fcos": lambda: one_stage("fcos", FCOSConfig),
     "captioning": lambda: Captioner(
@@ -51,7 +50,7 @@ MAKE = {
 }
 
 
-DETECTORS = ("detection", "masks", "points", "retinanet", "fcos")
+DETECTORS = ("detection", "masks", "retinanet", "fcos")
 
 
 def exported_task(kind):

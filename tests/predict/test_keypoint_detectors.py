@@ -17,7 +17,7 @@ from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.errors import InputError
 from visionkit.predict import load
 from visionkit.predict.evaluation.evaluate import evaluate
-from visionkit.task_config import RCNNConfig, SceneConfig
+from visionkit.task_config import DeepPoseConfig, KeypointAugment, RCNNConfig, SceneConfig
 
 POINTS = Skeleton(("head", "tail", "paw"), ((0, 1), (1, 2)))
 RCNN = RCNNConfig(
@@ -133,3 +133,20 @@ def test_an_export_gives_the_points_of_the_task(tmp_path):
     export(task, tmp_path / "model.safetensors", format="safetensors")
     (again,) = load(tmp_path / "model.safetensors", device="cpu")(images[:1])
     assert again.prediction.skeleton == POINTS
+
+
+def test_the_recipe_refuses_what_its_head_would_not_read(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "recipes"))
+    recipe = importlib.import_module("keypoints")
+    recipe.check(recipe.Config(head="keypoint_rcnn"))
+    recipe.check(recipe.keypoint_rcnn(recipe.Config()))
+    recipe.check(recipe.heatmap(recipe.Config()))
+    for words, settings in (
+        (r"--padding, --augment\.degrees", {"padding": 2.0, "augment": KeypointAugment(degrees=5.0)}),
+        (r"--deeppose\.stages", {"deeppose": DeepPoseConfig(stages=0)}),
+    ):
+        with pytest.raises(InputError, match=words):
+            recipe.check(recipe.Config(head="keypoint_rcnn", **settings))
+    for settings in ({"rcnn": RCNNConfig(head_width=7)}, {"pyramid_channels": 8}):
+        with pytest.raises(InputError, match=r"would (not )?read"):
+            recipe.check(recipe.Config(head="heatmap", **settings))

@@ -284,8 +284,8 @@ def _columns(
             points.setdefault(match[1], {})[axis if axis in "xy" else "v"] = index
     for name, columns in points.items():
         if counter is not None and not {"x", "y"} <= columns.keys():
-            there = " and ".join(header[index] for index in columns.values())
-            counter.add(_ONE_AXIS, f"{file}: {there} of {name!r}", choice=True)
+            single = " and ".join(header[index] for index in columns.values())
+            counter.add(_ONE_AXIS, f"{file}: {single} of {name!r}", choice=True)
     return {name: columns for name, columns in points.items() if {"x", "y"} <= columns.keys()}
 
 
