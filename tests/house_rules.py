@@ -71,16 +71,15 @@ OPEN_KEYWORDS = {
         ),
         "the settings of torchmetrics.Metric, which refuses others",
     ),
-    **dict.fromkeys(
-        (
-            "tasks/hooks.py:load_from_checkpoint",
-            *(f"tasks/hub.py:{name}" for name in ("save_pretrained", "from_pretrained")),
-            *(f"tasks/hub.py:{name}" for name in ("generate_model_card", "__new__")),
-            *(f"tasks/{name}/task.py:compile" for name in ("captioning", "detection")),
-            *(f"tasks/{name}/task.py:compile" for name in ("keypoints", "segmentation")),
-        ),
-        "overrides a method of that signature, of Lightning, huggingface_hub or torch",
-    ),
+    "tasks/hooks.py:load_from_checkpoint": "overrides Lightning's method of that signature",
+    **{
+        f"tasks/hub.py:{name}": "overrides huggingface_hub's method of that signature"
+        for name in ("save_pretrained", "from_pretrained", "generate_model_card", "__new__")
+    },
+    **{
+        f"tasks/{name}/task.py:compile": "overrides torch's method of that signature"
+        for name in ("captioning", "detection", "keypoints", "segmentation")
+    },
 }
 Tree = dict[str, ast.Module]
 Rule = Callable[[Path], list[str]]

@@ -231,7 +231,7 @@ TASKS.append(
     )
 )
 # The tests of the contract that they take again are slow; tests/tasks/test_one_stage.py has the quick ones,
-# and those of heat maps, which are added below, are in tests/tasks/test_keypoints.py.
+# and those of heat maps, which are added below, are in tests/tasks/test_keypoint_regressor.py.
 DENSE = {"convs": 1, "norm": "group", "topk_candidates": 60, "detections_per_img": 30}
 ONE_STAGE = [
     TaskCase(
