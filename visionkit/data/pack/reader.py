@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,19 @@ from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError
 from visionkit.files import file_digest
 from visionkit.notices import Notice
-from visionkit.types import Sample
+from visionkit.types import Reader, Sample
 
-__all__ = ["PackedReader", "check_pack", "is_pack", "open_pack"]
+__all__ = [
+    "PackedReader",
+    "check_fields",
+    "check_pack",
+    "is_pack",
+    "open_pack",
+    "packed_splits",
+    "split_columns",
+]
+
+_OF_ALL = ("shards", "files")  # columns that are not one entry a sample of a split
 
 
 class PackedReader:
@@ -128,11 +139,7 @@ def open_pack(
     path = Path(folder)
     description = read_pack(path)
     columns, shards, made = open_index(path, description)
-    if not set(fields) <= set(description["fields"]):
-        raise InputError(
-            f"Expected a pack whose samples have {', '.join(fields)}, but {path} has "
-            f"{', '.join(description['fields'])}. Pack a data set that has them."
-        )
+    check_fields(path, description, fields)
     settings = description["settings"]
     now = description["key"] if source is None else pack_key(source, PackSettings(**settings))
     if source is not None and now != description["key"]:
@@ -143,25 +150,74 @@ def open_pack(
             field="key",
         )
     _compare_sources(path, columns.pop("files", ()), columns["rows"])
-    readers: dict[str, PackedReader] = {}
+    readers = {
+        name: PackedReader(path, description, shards[name], part)
+        for name, part in split_columns(columns, shards).items()
+    }
+    splits = packed_splits(path, description, readers)
+    if not made:
+        return splits
+    what = "index of the pack made again from its shards"
+    notice = Notice(what, 1, 0, f"{path}: the files that it was made from are not compared with it")
+    return replace(splits, notices=(*splits.notices, notice))
+
+
+def split_columns(
+    columns: Mapping[str, Any], shards: Mapping[str, Sequence[Shard]]
+) -> dict[str, dict[str, Any]]:
+    """Return the columns of each split of an index.
+
+    Args:
+        columns: Those of all samples.
+        shards: The shards of each split, in the order of the columns.
+    """
+    parts: dict[str, dict[str, Any]] = {}
     start = 0
-    columns.pop("shards")
     for name, listed in shards.items():
-        size = sum(shard.nsamples for shard in listed)
-        part = {key: column[start : start + size] for key, column in columns.items()}
-        readers[name] = PackedReader(path, description, listed, part)
-        start += size
+        end = start + sum(shard.nsamples for shard in listed)
+        parts[name] = {key: column[start:end] for key, column in columns.items() if key not in _OF_ALL}
+        start = end
+    return parts
+
+
+def packed_splits(path: Path, description: Mapping[str, Any], readers: Mapping[str, Reader]) -> Splits:
+    """Return the splits of a pack.
+
+    Args:
+        path: What errors name.
+        description: The content of its `pack.json`.
+        readers: The reader of each split.
+
+    Raises:
+        DataError: There are no training or no validation samples.
+    """
     train, val, test = (readers.get(name) for name in PARTS)
     if train is None or val is None:
         raise DataError("Expected training and validation samples in the pack. Pack again.", path=path)
+    settings = description["settings"]
     size_text = f"short side {settings['short']}" if settings["short"] else "full size"
     facts = {"packed": f"{settings['form']}, {size_text}", "pack": description["content"]}
     notices = tuple(Notice(**plain) for plain in description["notices"])
-    if made:
-        what = "index of the pack made again from its shards"
-        notices += (Notice(what, 1, 0, f"{path}: the files that it was made from are not compared with it"),)
     classes = tuple(description["classes"])
     return Splits(train, val, test, classes, description["name"], description["facts"] | facts, notices)
+
+
+def check_fields(path: str | Path, description: Mapping[str, Any], fields: Sequence[str]) -> None:
+    """Refuse a pack whose samples lack a field.
+
+    Args:
+        path: What the error names.
+        description: The content of its `pack.json`.
+        fields: What its samples must have.
+
+    Raises:
+        InputError: They lack one.
+    """
+    if not set(fields) <= set(description["fields"]):
+        raise InputError(
+            f"Expected a pack whose samples have {', '.join(fields)}, but {path} has "
+            f"{', '.join(description['fields'])}. Pack a data set that has them."
+        )
 
 
 def check_pack(folder: str | os.PathLike[str]) -> list[DataError]:
