@@ -21,8 +21,8 @@ __all__ = [
     "BalancedBatchSampler",
     "EvalBatchSampler",
     "IdentityBatchSampler",
-    "ShardBatchSampler",
     "TrainBatchSampler",
+    "indices_by_label",
 ]
 
 Grouping = Callable[[list[int], int], list[list[int]]]
@@ -115,80 +115,6 @@ class TrainBatchSampler(Sampler[list[Key]]):
             yield batch[mine]
 
 
-class ShardBatchSampler(TrainBatchSampler):
-    """Batches in an order that stays within a few shards at a time, for sets that are not all at hand.
-
-    In each epoch the shards are permuted and taken in windows; the samples of a window are permuted. Both are
-    functions of (seed, epoch), so the global batches are the same for any number of processes, and a resume
-    needs the position alone. With one window over all shards every permutation of all samples is as likely.
-
-    Args:
-        shards: The number of the shard of each sample.
-        window: Shards whose samples are mixed.
-        batch_size: Samples a batch of one process.
-        seed: Seed of the order.
-        rank: This process.
-        world_size: Number of processes.
-        position: See `TrainBatchSampler`.
-        fetch: Told the shards of this window and of the one after, whenever a window begins.
-
-    Raises:
-        InputError: There are fewer samples than processes, or a size is not positive.
-    """
-
-    def __init__(
-        self,
-        shards: Sequence[int],
-        *,
-        window: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        position: Callable[[], int] | None = None,
-        fetch: Callable[[Sequence[int]], None] | None = None,
-    ) -> None:
-        super().__init__(
-            len(shards), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
-        )
-        if window < 1:
-            raise InputError(expected("the window", "at least 1 shard", window))
-        self.window = window
-        self._fetch = fetch
-        self._members = _members(shards)
-
-    def epoch_order(self, epoch: int) -> list[int]:
-        """Return the permutation of all samples in `epoch`."""
-        return [index for _, indices in self._windows(epoch) for index in indices]
-
-    def _windows(self, epoch: int) -> list[tuple[list[int], list[int]]]:
-        """Return the shards of each window of an epoch, and its samples, in order."""
-        rng = keyed_generator(self.seed, epoch, Salt.SHARDS)
-        names = sorted(self._members)
-        order = [names[i] for i in torch.randperm(len(names), generator=rng).tolist()]
-        windows = []
-        for start in range(0, len(order), self.window):
-            shards = order[start : start + self.window]
-            samples = [index for shard in shards for index in self._members[shard]]
-            mixed = torch.randperm(len(samples), generator=rng).tolist()
-            windows.append((shards, [samples[i] for i in mixed]))
-        return windows
-
-    def _walk(self, epoch: int, start: int) -> Iterator[list[Key]]:
-        if self._fetch is None:
-            yield from super()._walk(epoch, start)
-            return
-        windows = self._windows(epoch)
-        ends = torch.tensor([len(indices) for _, indices in windows]).cumsum(0).tolist()
-        width, current = self.batch_size * self.world_size, -1
-        for number, batch in enumerate(super()._walk(epoch, start), start):
-            first = next(i for i, end in enumerate(ends) if number * width < end)
-            if first != current:
-                current = first
-                self._fetch([shard for shards, _ in windows[first : first + 2] for shard in shards])
-            yield batch
-
-
 class BalancedBatchSampler(TrainBatchSampler):
     """Batches in which every class comes equally often, each class over all its samples in turn.
 
@@ -225,7 +151,7 @@ class BalancedBatchSampler(TrainBatchSampler):
         super().__init__(
             len(labels), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
         )
-        members = _members(labels)
+        members = indices_by_label(labels)
         self._members = [members[label] for label in sorted(members)]
 
     def global_keys(self, epoch: int) -> list[list[Key]]:
@@ -303,7 +229,7 @@ class IdentityBatchSampler(TrainBatchSampler):
             len(labels), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
         )
         self.images_per_class = images_per_class
-        members = _members(labels)
+        members = indices_by_label(labels)
         _refuse_single(members, names)
         self._members = [members[label] for label in sorted(members)]
         width, count = batch_size * world_size, images_per_class
@@ -360,8 +286,8 @@ class IdentityBatchSampler(TrainBatchSampler):
         return torch.randperm(size, generator=rng).tolist()
 
 
-def _members(labels: Sequence[int]) -> dict[int, list[int]]:
-    """Return the samples of each class."""
+def indices_by_label(labels: Sequence[int]) -> dict[int, list[int]]:
+    """Return the samples of each label."""
     members: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         members.setdefault(int(label), []).append(index)
