@@ -22,7 +22,7 @@ from torch import Tensor
 
 from visionkit.data import OpenOptions, open_dataset, scenes
 from visionkit.interpret import (
-    BoxShare,
+    BoxFraction,
     Score,
     Subject,
     box_score,
@@ -69,9 +69,9 @@ def of_boxes(subject: Subject, data: str, count: int, size: int) -> Iterator[Cas
 
 def measure(
     subject: Subject, cases: Iterator[Case], layers: Sequence[int]
-) -> dict[tuple[str, int], list[BoxShare]]:
+) -> dict[tuple[str, int], list[BoxFraction]]:
     """The shares of each class and reduction."""
-    found: dict[tuple[str, int], list[BoxShare]] = {}
+    found: dict[tuple[str, int], list[BoxFraction]] = {}
     for named, inputs, score in cases:
         levels = find_levels(subject.network, inputs)
         for reduction in layers or [max(levels)]:
