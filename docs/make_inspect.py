@@ -38,7 +38,7 @@ FIGURES = {
     "style-histogram": ["style", NET, *STYLE, "--colors", "histogram"],
     "style-luminance": ["style", NET, *STYLE, "--colors", "luminance"],
     "style-regions": ["style", NET, "--image", "{china}", "--style", "{hubble_deep_field}", "{ihc}",
-                      "--regions", "{bright}", "{dark}", "--size", "320", *STYLE_LAYERS],
+                      "--regions", "{bright}", "{dark}", "--size", "320", "--steps", "250", *STYLE_LAYERS],
     "style-scales": ["style", NET, *STYLE, "--fine_style", "{gravel}"],
     "visualize": ["visualize", LITE, "--target", "tabby", "goldfish", "ambulance", *SMALL],
     "visualize-pixels": ["visualize", LITE, "--target", "tabby", "goldfish", "ambulance", *SMALL,

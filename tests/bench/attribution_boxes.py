@@ -4,8 +4,9 @@ python tests/bench/attribution_boxes.py runs/scenes/pretrained-f1-s0 runs/scenes
 python tests/bench/attribution_boxes.py runs/bccd/*-s0 --data bccd/ --layers 32 16 8 --images 40
 
 Of a classifier of the embedded scenes: the map of the true class, and the box of the scene's object. Of a
-detector: of each image one true box of each class, and the map of that class for that box. The images are the
-first of the test split. Maps without a value above zero are counted, and left out of the means.
+detector: of each image the first true box of each class, and the map of that class for that box, in that box
+and in all of the class. The images are the first of the test split. Maps without a value above zero are
+counted, and left out of the means.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from visionkit.data import OpenOptions, open_dataset, scenes
 from visionkit.interpret import (
-    BoxScore,
+    BoxFraction,
     Score,
     Subject,
     box_score,
@@ -32,7 +33,9 @@ from visionkit.interpret import (
     pointing_game,
 )
 
-Case = tuple[str, Tensor, Tensor, Score]  # class, normalised image, box, what is explained
+Case = tuple[
+    dict[str, Tensor], Tensor, Score
+]  # boxes by what they are of, normalised image, what is explained
 
 
 def of_scenes(subject: Subject, count: int) -> Iterator[Case]:
@@ -43,7 +46,7 @@ def of_scenes(subject: Subject, count: int) -> Iterator[Case]:
         inputs = subject.inputs(subject.fit(split[index]["image"]))
         scale = inputs.shape[-1] / split.size
         box = torch.tensor(item.box, dtype=torch.float32) * scale
-        yield "object", inputs, box, class_score(subject, inputs, target=item.category)
+        yield {"object": box[None]}, inputs, class_score(subject, inputs, target=item.category)
 
 
 def of_boxes(subject: Subject, data: str, count: int, size: int) -> Iterator[Case]:
@@ -58,20 +61,23 @@ def of_boxes(subject: Subject, data: str, count: int, size: int) -> Iterator[Cas
             2
         )
         for label in sample["labels"].unique().tolist():
-            box = sample["boxes"][sample["labels"] == label][0] * scale
-            yield splits.classes[label], inputs, box, box_score(subject, inputs, box=box, label=label)
+            boxes = sample["boxes"][sample["labels"] == label] * scale
+            name = splits.classes[label]
+            named = {name: boxes[:1], f"all {name}": boxes}
+            yield named, inputs, box_score(subject, inputs, box=boxes[0], label=label)
 
 
 def measure(
     subject: Subject, cases: Iterator[Case], layers: Sequence[int]
-) -> dict[tuple[str, int], list[BoxScore]]:
+) -> dict[tuple[str, int], list[BoxFraction]]:
     """The shares of each class and reduction."""
-    found: dict[tuple[str, int], list[BoxScore]] = {}
-    for name, inputs, box, score in cases:
+    found: dict[tuple[str, int], list[BoxFraction]] = {}
+    for named, inputs, score in cases:
         levels = find_levels(subject.network, inputs)
         for reduction in layers or [max(levels)]:
             heat = grad_cam(subject.network, score.of, inputs, layer=levels[reduction])[0]
-            found.setdefault((name, reduction), []).append(pointing_game(heat, box[None]))
+            for name, boxes in named.items():
+                found.setdefault((name, reduction), []).append(pointing_game(heat, boxes))
     return found
 
 

@@ -59,6 +59,7 @@ NO_LOADERS = {
     "visionkit.run.training.reader_files:write_result_files": "writes",
     "visionkit.run.callbacks.finite_guard:FiniteGuard.__init__": "names where batches are written",
     "visionkit.run.previews.callback:Preview.__init__": "names where images are written",
+    "visionkit.run.previews.filters:FilterImage.__init__": "names where an image is written",
     "visionkit.compare.report.report:write_report": "writes; what it shows was read by `compare`",
     "visionkit.run.storage.result:write_result": "writes",
     "visionkit.run.callbacks.save_checkpoints:SaveCheckpoints.__init__": "where checkpoints are written",

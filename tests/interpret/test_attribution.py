@@ -78,6 +78,16 @@ def test_integrated_gradients_sum_to_the_difference(scored):
     torch.testing.assert_close(total, expected, rtol=0.02, atol=1e-3)
 
 
+def test_a_gradient_that_is_not_finite_is_refused():
+    inputs = torch.rand(1, 3, 4, 4)
+    with pytest.raises(InputError, match="not finite.*Give another baseline"):
+        integrated_gradients(lambda x: x.abs().sqrt().sum((1, 2, 3)), inputs)
+    baseline = inputs + 1
+    assert torch.isfinite(
+        integrated_gradients(lambda x: x.sqrt().sum((1, 2, 3)), inputs, baseline=baseline)
+    ).all()
+
+
 @pytest.mark.parametrize("method", ["gradcam", "saliency", "integrated", "occlusion"])
 def test_heat_lies_where_the_score_comes_from(method):
     """Class 1 is what is bright in the upper left quarter."""

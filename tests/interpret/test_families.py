@@ -49,7 +49,7 @@ def test_every_function_serves_or_refuses_by_name(name):
         score = class_score(subject, inputs).of
         heats = [
             saliency(score, inputs),
-            integrated_gradients(score, inputs, steps=3),
+            integrated_gradients(score, inputs, baseline=inputs.flip(3), steps=3),
             occlusion(score, inputs, side=min(inputs.shape[-2:]) // 2),
         ]
         assert all(torch.isfinite(heat).all() and heat.shape[-2:] == inputs.shape[-2:] for heat in heats)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         measure_field,
     )
     from visionkit.interpret.attribution.boxes import (
-        BoxScore,
+        BoxFraction,
         pointing_game,
     )
     from visionkit.interpret.attribution.curves import (
@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BoxScore",
+    "BoxFraction",
     "DreamResult",
     "Excitation",
     "Explanation",
@@ -179,7 +179,7 @@ _HOMES = {
         "measure_field",
     ),
     "attribution.boxes": (
-        "BoxScore",
+        "BoxFraction",
         "pointing_game",
     ),
     "attribution.curves": (

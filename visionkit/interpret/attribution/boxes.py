@@ -10,10 +10,10 @@ from torch import Tensor
 from visionkit.data.scenes.attention_accuracy import box_cover
 from visionkit.errors import InputError, expected
 
-__all__ = ["BoxScore", "pointing_game"]
+__all__ = ["BoxFraction", "pointing_game"]
 
 
-class BoxScore(NamedTuple):
+class BoxFraction(NamedTuple):
     """How far a heat map lies in boxes.
 
     Args:
@@ -28,7 +28,7 @@ class BoxScore(NamedTuple):
     hit: bool
 
 
-def pointing_game(heat: Tensor, boxes: Tensor) -> BoxScore:
+def pointing_game(heat: Tensor, boxes: Tensor) -> BoxFraction:
     """Measure how far a heat map lies in boxes, which may overlap.
 
     Args:
@@ -48,4 +48,4 @@ def pointing_game(heat: Tensor, boxes: Tensor) -> BoxScore:
     total = float(positive.sum())
     inside = float((positive * cover).sum()) / total if total else math.nan
     highest = cover.flatten()[positive.flatten().argmax()]
-    return BoxScore(inside, float(cover.mean()), bool(total) and bool(highest >= 0.5))
+    return BoxFraction(inside, float(cover.mean()), bool(total) and bool(highest >= 0.5))

@@ -49,7 +49,7 @@ def integrated_gradients(
         batch_size: Points at once.
 
     Raises:
-        InputError: There are fewer than two points.
+        InputError: There are fewer than two points, or a gradient on the way is not finite.
     """
     if steps < 2:
         raise InputError(expected("steps", "at least 2", steps))
@@ -63,6 +63,11 @@ def integrated_gradients(
         for part, weight in zip(way.split(batch_size), weights.split(batch_size)):
             gradient = _gradient(score, start + part.view(-1, 1, 1, 1) * (image - start))
             total[index] += (gradient * weight.view(-1, 1, 1, 1)).sum(0)
+    if not torch.isfinite(total).all():
+        raise InputError(
+            "The gradient on the way from the baseline is not finite: norms of an untrained network divide an "
+            "even image by almost nothing. Give another baseline, such as another image."
+        )
     return total * (inputs - begin)
 
 
