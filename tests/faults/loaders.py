@@ -131,7 +131,6 @@ NO_LOADERS = {
     "visionkit.data.formats.webdataset.reader:ShardReader.__init__": "called by `webdataset`",
     "visionkit.data.pack.index:open_index": "called by `open_pack`",
     "visionkit.data.pack.cache:ShardCache.__init__": "names where shards are fetched to",
-    "visionkit.data.pack.cache:ShardCache.get": "called by `open_stream`",
     "visionkit.data.pack.cache:fetch_file": "writes bytes and interprets none",
     "visionkit.data.pack.reader:check_fields": "the path is named in errors",
     "visionkit.data.pack.reader:packed_splits": "takes readers that were made",

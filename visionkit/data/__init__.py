@@ -40,6 +40,7 @@ from visionkit.data.formats.yolo.reader import check_yolo, yolo
 from visionkit.data.keyed_dataset import KeyedDataset, drop_unreadable
 from visionkit.data.pack.layout import PackSettings
 from visionkit.data.pack.reader import PackedReader, check_pack, open_pack
+from visionkit.data.pack.shard_sampler import ShardBatchSampler
 from visionkit.data.pack.stream import StreamedReader, open_stream
 from visionkit.data.pack.writer import pack
 from visionkit.data.read_channels import read_channels
@@ -48,7 +49,6 @@ from visionkit.data.samplers import (
     BalancedBatchSampler,
     EvalBatchSampler,
     IdentityBatchSampler,
-    ShardBatchSampler,
     TrainBatchSampler,
 )
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 from visionkit.compat import batches_started, wraps_samplers
 from visionkit.data.class_balance import class_labels
 from visionkit.data.keyed_dataset import Collate, KeyedDataset, SkipUnreadable, Transform, check_unreadable
+from visionkit.data.pack.shard_sampler import ShardBatchSampler
 from visionkit.data.samplers import (
     BalancedBatchSampler,
     EvalBatchSampler,
     Grouping,
     IdentityBatchSampler,
-    ShardBatchSampler,
     TrainBatchSampler,
 )
 from visionkit.data.splits import Splits, fingerprint, subset

@@ -151,15 +151,15 @@ class FetchAhead:
 
     def __init__(self, cache: ShardCache, shards: Sequence[Shard]) -> None:
         self.cache, self.shards = cache, list(shards)
-        self._wanted: list[int] = []
+        self._queue: list[int] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __call__(self, numbers: Sequence[int]) -> None:
         """Fetch these shards, in order; those of an earlier call that are not there yet are given up."""
         with self._lock:
-            self._wanted = list(numbers)
-            if self._thread is None and self._wanted:
+            self._queue = list(numbers)
+            if self._thread is None and self._queue:
                 self._thread = threading.Thread(target=self._work, daemon=True)
                 self._thread.start()
 
@@ -172,10 +172,10 @@ class FetchAhead:
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._wanted:
+                if not self._queue:
                     self._thread = None
                     return
-                number = self._wanted.pop(0)
+                number = self._queue.pop(0)
             with contextlib.suppress(DataError, RunError, OSError):
                 self.cache.get(self.shards[number])
 
