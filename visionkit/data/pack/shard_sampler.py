@@ -61,7 +61,7 @@ class ShardBatchSampler(TrainBatchSampler):
         for index, shard in enumerate(shards):
             self._members.setdefault(int(shard), []).append(index)
         self._last: tuple[int, list[Window]] | None = None  # an epoch and its windows
-        self._told = -1  # the window that was last fetched
+        self._begun = -1  # the window that was last fetched
 
     def epoch_order(self, epoch: int) -> list[int]:
         """Return the permutation of all samples in `epoch`."""
@@ -86,10 +86,10 @@ class ShardBatchSampler(TrainBatchSampler):
             return
         if self._last is None or self._last[0] != epoch:
             self._last = (epoch, self._windows(epoch))
-            self._told = -1
+            self._begun = -1
         place, windows = number * self.batch_size * self.world_size, self._last[1]
         ends = accumulate(len(samples) for _, samples in windows)
         first = next(index for index, end in enumerate(ends) if place < end)
-        if first != self._told:
-            self._told = first
+        if first != self._begun:
+            self._begun = first
             self._fetch([shard for shards, _ in windows[first : first + 2] for shard in shards])
