@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from visionkit import cli
 from visionkit.data import (
     DataModule,
     PackSettings,
+    Subset,
     caption_data,
     check_pack,
     classification_eval,
@@ -332,9 +334,11 @@ def test_the_command_packs_checks_and_says_what_it_did(tmp_path, capsys):
 
 def test_a_pack_offers_the_targets_and_object_counts_of_its_source(tmp_path):
     numbers = image_table(table(tmp_path), kind="regression")
+    numbers = replace(numbers, test=Subset(numbers.train, []))  # a split may be empty
     objects = voc(boxes(tmp_path / "b"))
     for name, source, lacks in (("targets", numbers, "labels"), ("object_counts", objects, "targets")):
         packed = open_pack(pack(source, tmp_path / f"pack-{name}"))
         for ours, theirs in ((packed.train, source.train), (packed.val, source.val)):
             assert np.array_equal(getattr(ours, name), getattr(theirs, name))
             assert not hasattr(ours, lacks)
+        assert packed.test is None if source.test is None else len(packed.test) == 0

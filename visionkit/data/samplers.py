@@ -17,13 +17,7 @@ from visionkit.errors import InputError, expected
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Key
 
-__all__ = [
-    "BalancedBatchSampler",
-    "EvalBatchSampler",
-    "IdentityBatchSampler",
-    "TrainBatchSampler",
-    "indices_by_label",
-]
+__all__ = ["BalancedBatchSampler", "EvalBatchSampler", "IdentityBatchSampler", "TrainBatchSampler"]
 
 Grouping = Callable[[list[int], int], list[list[int]]]
 """Cuts a permutation into global batches of the given size (aspect-ratio grouping); a pure function."""
@@ -96,6 +90,9 @@ class TrainBatchSampler(Sampler[list[Key]]):
         """Return the keys of the batches of `epoch` over all processes, in order."""
         return [[Key(epoch, index) for index in batch] for batch in self.global_batches(epoch)]
 
+    def before_batch(self, epoch: int, number: int) -> None:
+        """Do nothing; called before batch `number` of `epoch` is given."""
+
     def __iter__(self) -> Iterator[list[Key]]:
         if self._position is None:
             return self._next_pass()
@@ -111,7 +108,8 @@ class TrainBatchSampler(Sampler[list[Key]]):
 
     def _walk(self, epoch: int, start: int) -> Iterator[list[Key]]:
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        for batch in self.global_keys(epoch)[start:]:
+        for number, batch in enumerate(self.global_keys(epoch)[start:], start):
+            self.before_batch(epoch, number)
             yield batch[mine]
 
 
@@ -151,7 +149,7 @@ class BalancedBatchSampler(TrainBatchSampler):
         super().__init__(
             len(labels), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
         )
-        members = indices_by_label(labels)
+        members = _members(labels)
         self._members = [members[label] for label in sorted(members)]
 
     def global_keys(self, epoch: int) -> list[list[Key]]:
@@ -229,7 +227,7 @@ class IdentityBatchSampler(TrainBatchSampler):
             len(labels), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
         )
         self.images_per_class = images_per_class
-        members = indices_by_label(labels)
+        members = _members(labels)
         _refuse_single(members, names)
         self._members = [members[label] for label in sorted(members)]
         width, count = batch_size * world_size, images_per_class
@@ -286,8 +284,8 @@ class IdentityBatchSampler(TrainBatchSampler):
         return torch.randperm(size, generator=rng).tolist()
 
 
-def indices_by_label(labels: Sequence[int]) -> dict[int, list[int]]:
-    """Return the samples of each label."""
+def _members(labels: Sequence[int]) -> dict[int, list[int]]:
+    """Return the samples of each class."""
     members: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         members.setdefault(int(label), []).append(index)

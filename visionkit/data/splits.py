@@ -133,7 +133,7 @@ class Joined:
 
     def __init__(self, first: Reader, second: Reader) -> None:
         self.readers = (first, second)
-        for name in (*_OFFERED, "captions"):
+        for name in (*_OFFERED[:-1], "captions"):  # two readers' shards have the same numbers
             parts = [getattr(reader, name, None) for reader in self.readers]
             if all(part is not None for part in parts):
                 setattr(self, name, [value for part in parts for value in part or ()])

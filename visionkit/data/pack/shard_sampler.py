@@ -1,17 +1,20 @@
-"""`ShardBatchSampler`: a training order that stays within a few shards at a time."""
+"""The order of training over shards that are fetched while it goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 
-from visionkit.data.samplers import TrainBatchSampler, indices_by_label
+from visionkit.data.samplers import TrainBatchSampler
 from visionkit.errors import InputError, expected
 from visionkit.rng import Salt, keyed_generator
-from visionkit.types import Key
 
 __all__ = ["ShardBatchSampler"]
+
+Window = tuple[list[int], list[int]]
+"""Shards whose samples are mixed, and these samples in their order."""
 
 
 class ShardBatchSampler(TrainBatchSampler):
@@ -54,13 +57,17 @@ class ShardBatchSampler(TrainBatchSampler):
             raise InputError(expected("the window", "at least 1 shard", window))
         self.window = window
         self._fetch = fetch
-        self._members = indices_by_label(shards)
+        self._members: dict[int, list[int]] = {}
+        for index, shard in enumerate(shards):
+            self._members.setdefault(int(shard), []).append(index)
+        self._last: tuple[int, list[Window]] | None = None  # an epoch and its windows
+        self._begun = -1  # the window that was last fetched
 
     def epoch_order(self, epoch: int) -> list[int]:
         """Return the permutation of all samples in `epoch`."""
         return [index for _, indices in self._windows(epoch) for index in indices]
 
-    def _windows(self, epoch: int) -> list[tuple[list[int], list[int]]]:
+    def _windows(self, epoch: int) -> list[Window]:
         """Return the shards of each window of an epoch, and its samples, in order."""
         rng = keyed_generator(self.seed, epoch, Salt.SHARDS)
         names = sorted(self._members)
@@ -73,16 +80,16 @@ class ShardBatchSampler(TrainBatchSampler):
             windows.append((shards, [samples[i] for i in mixed]))
         return windows
 
-    def _walk(self, epoch: int, start: int) -> Iterator[list[Key]]:
+    def before_batch(self, epoch: int, number: int) -> None:
+        """Have the shards of a window and of the next one fetched where a batch begins a window."""
         if self._fetch is None:
-            yield from super()._walk(epoch, start)
             return
-        windows = self._windows(epoch)
-        ends = torch.tensor([len(indices) for _, indices in windows]).cumsum(0).tolist()
-        width, current = self.batch_size * self.world_size, -1
-        for number, batch in enumerate(super()._walk(epoch, start), start):
-            first = next(i for i, end in enumerate(ends) if number * width < end)
-            if first != current:
-                current = first
-                self._fetch([shard for shards, _ in windows[first : first + 2] for shard in shards])
-            yield batch
+        if self._last is None or self._last[0] != epoch:
+            self._last = (epoch, self._windows(epoch))
+            self._begun = -1
+        start, windows = number * self.batch_size * self.world_size, self._last[1]
+        ends = accumulate(len(samples) for _, samples in windows)
+        first = next(index for index, end in enumerate(ends) if start < end)
+        if first != self._begun:
+            self._begun = first
+            self._fetch([shard for shards, _ in windows[first : first + 2] for shard in shards])

@@ -278,7 +278,7 @@ def _finish(job: _Job, splits: Splits, key: str, shards: Sequence[tuple[str, int
         "name": splits.name,
         "classes": list(splits.classes),
         "splits": {name: len(reader) for name, reader in job.readers.items()},
-        "fields": sorted({field for reader in job.readers.values() for field in reader[0]}),
+        "fields": sorted({field for reader in job.readers.values() if len(reader) for field in reader[0]}),
         "facts": json.loads(json.dumps(dict(splits.facts), default=str)),
         "notices": [notice.as_dict() for notice in splits.notices],
     }
