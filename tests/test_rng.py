@@ -8,7 +8,7 @@ from visionkit.rng import Salt, keyed_generator, keyed_seed, seeded, seeded_from
 
 
 def test_salts_and_seeds_are_what_they_were():
-    assert len({salt.value for salt in Salt}) == len(Salt) == 13
+    assert len({salt.value for salt in Salt}) == len(Salt) == 14
     assert (
         sum(Salt)
         == 0x5B
@@ -24,6 +24,7 @@ def test_salts_and_seeds_are_what_they_were():
         + 0xC1A5
         + 0x1DE7
         + 0xE150
+        + 0x54A2
     )
     assert keyed_seed(5, 1, Salt.ORDER) == keyed_seed(5, 1, 0x0DE5) == 4931522392377702064
     assert keyed_seed(1, 2) != keyed_seed(2, 1)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from visionkit.errors import InputError, RunError
 
 __all__ = [
+    "PART",
     "WINDOWS",
     "file_digest",
     "finite",
@@ -205,12 +206,17 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def remove_parts(folder: str | Path) -> int:
-    """Remove the temporary files that killed processes left in `folder`; return how many bytes came free."""
+def remove_parts(folder: str | Path, *, own: bool = True) -> int:
+    """Remove the temporary files that killed processes left in `folder`; return how many bytes came free.
+
+    Args:
+        folder: The folder.
+        own: Also those of this process, none of which may be in use.
+    """
     freed = 0
     for part in Path(folder).glob(f"*{PART}"):
         owner = part.name.split(".")[-2]
-        if owner.isdigit() and int(owner) != os.getpid() and process_exists(int(owner)):
+        if owner.isdigit() and (not own or int(owner) != os.getpid()) and process_exists(int(owner)):
             continue
         with contextlib.suppress(FileNotFoundError):
             if part.is_dir() and not part.is_symlink():  # of `new_folder`

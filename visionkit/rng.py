@@ -29,6 +29,7 @@ class Salt(IntEnum):
     CLASSES = 0xC1A5
     IDENTITIES = 0x1DE7
     EPISODES = 0xE150
+    SHARDS = 0x54A2
 
 
 def keyed_seed(*key: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 from collections import Counter
 
@@ -21,6 +22,7 @@ from visionkit.data import (
     open_dataset,
     open_pack,
 )
+from visionkit.data.pack.tar import END, tar_member
 from visionkit.errors import DataError, InputError
 
 read_image_module = importlib.import_module(
@@ -139,7 +141,21 @@ def points(root):
     (root / "points.csv").write_text(f"path,nose_x,nose_y,tail_x,tail_y\n{rows}")
 
 
+def shards(root):
+    image, mask = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (24, 16), (0, 9, 9)).save(image, "JPEG")
+    Image.new("L", (24, 16), 1).save(mask, "PNG")
+    facts = {"boxes": [[2, 2, 9, 9]], "labels": [0]}
+    parts = {"jpg": image.getvalue(), "cls": b"1", "txt": b"a dog", "json": json.dumps(facts).encode()}
+    parts["mask.png"] = mask.getvalue()
+    for split in ("train", "val"):
+        content = [tar_member(f"{n}.{name}", data) for n in range(3) for name, data in parts.items()]
+        (root / f"{split}-000.tar").write_bytes(b"".join(content) + END)
+    (root / "classes.txt").write_text("background\nroad\n")
+
+
 CASES = {
+    "WebDataset shards": shards,
     "a table of points": points,
     "a folder for each class": class_folders,
     "a table of images": table,
@@ -167,8 +183,8 @@ PAIRS = [(each.name, task) for each in FORMATS if each.name != "a pack" for task
 
 def test_every_format_has_a_case() -> None:
     assert set(CASES) | {"a pack"} == {each.name for each in FORMATS}
-    assert len(FORMATS) == len({each.name for each in FORMATS}) == 13
-    assert len(PAIRS) == 15
+    assert len(FORMATS) == len({each.name for each in FORMATS}) == 14
+    assert len(PAIRS) == 19
 
 
 @pytest.mark.parametrize(("name", "task"), PAIRS)
@@ -232,7 +248,9 @@ def test_outlines_are_packed_with_the_boxes(name, tmp_path) -> None:
     assert packed.train[0]["masks"].equal(masks)
 
 
-@pytest.mark.parametrize("name", [each.name for each in FORMATS if each.name != "a pack"])
+@pytest.mark.parametrize(
+    "name", [each.name for each in FORMATS if each.name not in ("a pack", "WebDataset shards")]
+)
 def test_check_decodes_each_image_once(name, tmp_path, monkeypatch) -> None:
     """Images are decoded for the list of errors only, and each of them once."""
     opened: Counter[str] = Counter()

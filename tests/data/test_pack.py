@@ -32,6 +32,7 @@ from visionkit.data import (
     voc,
 )
 from visionkit.data.pack.layout import shard_name
+from visionkit.data.pack.tar import END
 from visionkit.data.pack.writer import _write_shard
 from visionkit.data.truth import plain_truth
 from visionkit.errors import DataError, InputError
@@ -211,7 +212,7 @@ def test_an_interrupted_pack_is_continued_and_a_damaged_one_mended(tmp_path, mon
         pack(splits, place, settings=settings)
     with pytest.raises(DataError, match="a finished pack"):
         open_pack(place)
-    assert written == [0, 1]
+    assert written == [("train", 0), ("train", 1)]
 
     def counts(job, number):
         written.append(number)
@@ -219,7 +220,7 @@ def test_an_interrupted_pack_is_continued_and_a_damaged_one_mended(tmp_path, mon
 
     monkeypatch.setattr(module, "_write_shard", counts)
     pack(splits, place, settings=settings)
-    assert written == [0, 1, 2, 3, 4]
+    assert written == [("train", number) for number in range(4)] + [("val", 0), ("val", 1)]
     whole = [open_pack(place).train[index]["image"] for index in range(14)]
     assert not list(place.glob("*part"))
 
@@ -228,7 +229,7 @@ def test_an_interrupted_pack_is_continued_and_a_damaged_one_mended(tmp_path, mon
         data[byte] ^= 16
         file.write_bytes(data)
 
-    shard = place / shard_name(1)
+    shard = place / shard_name("train", 1)
     flip(shard, 40)
     with pytest.raises(DataError, match=f"{shard.name}.*mends"):
         [open_pack(place).train[index] for index in range(14)]
@@ -237,7 +238,7 @@ def test_an_interrupted_pack_is_continued_and_a_damaged_one_mended(tmp_path, mon
     with pytest.raises(DataError, match=r"should have [\d,]+.*mends"):
         [open_pack(place).train[index] for index in range(14)]
     pack(splits, place, settings=settings)
-    assert written[5:] == [1]
+    assert written[6:] == [("train", 1)]
     again = open_pack(place)
     assert all(torch.equal(again.train[index]["image"], image) for index, image in enumerate(whole))
     assert check_pack(place) == []
@@ -246,11 +247,11 @@ def test_an_interrupted_pack_is_continued_and_a_damaged_one_mended(tmp_path, mon
 def test_every_flipped_byte_of_a_raw_pack_is_found(tmp_path):
     splits = image_folder(photos(tmp_path / "folder"))
     pack(splits, tmp_path / "pack", settings=PackSettings(short=12, form="raw"))
-    shard = tmp_path / "pack" / shard_name(0)
+    shard = tmp_path / "pack" / shard_name("train", 0)
     sound = shard.read_bytes()
     rng = np.random.default_rng(0)
     found = 0
-    for place in rng.integers(0, len(sound), 200):
+    for place in rng.integers(0, len(sound) - len(END), 200):
         damaged = bytearray(sound)
         damaged[place] ^= 1 << int(rng.integers(8))
         shard.write_bytes(damaged)
@@ -317,13 +318,13 @@ def test_the_command_packs_checks_and_says_what_it_did(tmp_path, capsys):
     assert cli.main(["pack", str(folder), "--form", "raw", "--short", "16"]) == 0
     said = capsys.readouterr()
     assert "folder.pack: 20 samples" in said.out
-    assert "shard 1 of 1" in said.err
+    assert "shard 2 of 2" in said.err
     assert cli.main(["check", f"{folder}.pack"]) == 0
     assert "0 errors, 0 notices" in capsys.readouterr().out
-    shard = tmp_path / "folder.pack" / shard_name(0)
+    shard = tmp_path / "folder.pack" / shard_name("train", 0)
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert cli.main(["check", f"{folder}.pack"]) == 2
-    assert shard_name(0) in capsys.readouterr().out
+    assert shard_name("train", 0) in capsys.readouterr().out
     assert cli.main(["pack", str(folder), "--form", "raw", "--short", "16"]) == 0
     assert cli.main(["check", f"{folder}.pack"]) == 0
     assert cli.main(["pack", str(tmp_path / "nothing")]) == 2

@@ -11,7 +11,7 @@ import torch
 from tests.nn.detectors import TinySource
 from visionkit.config import TransferConfig
 from visionkit.data.collate import list_batch
-from visionkit.data.pack.record import decode_record, encode_record
+from visionkit.data.pack.record import decode_sample, encode_sample, npy_bytes, read_json
 from visionkit.data.transforms.classification import CenterCrop, RandomHorizontalFlip
 from visionkit.data.transforms.detection import CopyPaste, LargeScaleJitter, detection_eval
 from visionkit.data.truth import encode_masks, make_truth, plain_truth, sample_truth, truth_from_plain
@@ -111,8 +111,9 @@ def test_a_truth_travels_and_is_packed_to_the_last_bit():
         image_id=17,
     )  # fmt: skip
     sample = _sample() | {"truth": truth}
-    record = encode_record(sample, ("raw", bytes(3 * 480 * 640)), compress=True)
-    packed = decode_record(np.frombuffer(record, np.uint8), "discs")["truth"]
+    parts = encode_sample(sample, ("npy", npy_bytes(np.zeros((480, 640, 3), np.uint8))), compress=True)
+    stored = {name: np.frombuffer(data, np.uint8) for name, data in parts.items()}
+    packed = decode_sample(stored, read_json(stored), "discs")["truth"]
     for other in (packed, pickle.loads(pickle.dumps(truth)), truth_from_plain(plain_truth(truth))):
         assert set(other) == {"boxes", "labels", "iscrowd", "area", "masks", "image_id"}
         for name in ("boxes", "labels", "iscrowd", "area"):

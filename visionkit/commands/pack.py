@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     """Pack a data set."""
     parser = VerbParser(
         "pack",
-        "Read a data set once and write it for random access: small JPEGs or raw pixels in a few files,\n"
+        "Read a data set once and write it for random access: WebDataset shards of small JPEGs or pixels,\n"
         "checked when read, shared by both arms, all seeds and all processes. Then: --data FOLDER.\n"
         "The same command again continues what was interrupted, and mends what is damaged.",
         epilog="examples:\n  visionkit pack photos/ --out photos.pack\n"
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     out = local_path(args.out or f"{args.data.rstrip('/')}.pack", "a folder to write")
     pack(splits, out, settings=settings, workers=args.workers, log=_write)
     described = read_pack(out)
-    count, size = sum(described["splits"].values()), sum(shard["bytes"] for shard in described["shards"])
+    count, size = sum(described["splits"].values()), sum(each.stat().st_size for each in out.glob("*.tar"))
     sys.stdout.write(f"{out}: {count:,} samples, {size / 1e6:,.1f} MB, content {described['content']}\n")
     return 0
 

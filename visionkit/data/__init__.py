@@ -35,10 +35,12 @@ from visionkit.data.formats.source import check_reader
 from visionkit.data.formats.supervisely import supervisely_boxes
 from visionkit.data.formats.validate import check_folder, check_table
 from visionkit.data.formats.voc.reader import check_voc, voc
+from visionkit.data.formats.webdataset.reader import webdataset
 from visionkit.data.formats.yolo.reader import check_yolo, yolo
 from visionkit.data.keyed_dataset import KeyedDataset, drop_unreadable
 from visionkit.data.pack.layout import PackSettings
 from visionkit.data.pack.reader import PackedReader, check_pack, open_pack
+from visionkit.data.pack.stream import StreamedReader, open_stream
 from visionkit.data.pack.writer import pack
 from visionkit.data.read_channels import read_channels
 from visionkit.data.read_image import check_images, read_image, read_size
@@ -46,6 +48,7 @@ from visionkit.data.samplers import (
     BalancedBatchSampler,
     EvalBatchSampler,
     IdentityBatchSampler,
+    ShardBatchSampler,
     TrainBatchSampler,
 )
 from visionkit.data.scenes.scenes import Scene, SceneObject, Scenes, scenes
@@ -143,8 +146,10 @@ __all__ = [
     "SceneObject",
     "SceneSizes",
     "Scenes",
+    "ShardBatchSampler",
     "Skeleton",
     "Splits",
+    "StreamedReader",
     "Subset",
     "Table",
     "Task",
@@ -201,6 +206,7 @@ __all__ = [
     "open_dataset",
     "open_masks",
     "open_pack",
+    "open_stream",
     "pack",
     "per_object",
     "pixel_counts",
@@ -218,5 +224,6 @@ __all__ = [
     "supervisely_boxes",
     "training_classes",
     "voc",
+    "webdataset",
     "yolo",
 ]

@@ -20,6 +20,7 @@ from visionkit.data.samplers import (
     EvalBatchSampler,
     Grouping,
     IdentityBatchSampler,
+    ShardBatchSampler,
     TrainBatchSampler,
 )
 from visionkit.data.splits import Splits, fingerprint, subset
@@ -165,6 +166,16 @@ class DataModule(lightning.LightningDataModule):
             "world_size": world_size,
             "position": None if self.trainer is None else self._consumed,
         }
+        shards = getattr(self.train_reader, "shard_numbers", None)
+        if shards is not None and (self.sampler != "shuffle" or self.grouping is not None):
+            also = " and a grouping" if self.grouping is not None else ""
+            raise InputError(
+                "Expected sampler 'shuffle' without a grouping for a streamed set, whose samples come shard "
+                f"by shard, but got {self.sampler!r}{also}. Copy the pack to this machine for another order."
+            )
+        if shards is not None:
+            reader: Any = self.train_reader
+            return ShardBatchSampler(shards, **common, window=reader.window, fetch=reader.fetch)
         if self.sampler == "shuffle":
             return TrainBatchSampler(len(self.train_data), **common, grouping=self.grouping)
         if self.grouping is not None:

@@ -17,7 +17,13 @@ from visionkit.errors import InputError, expected
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Key
 
-__all__ = ["BalancedBatchSampler", "EvalBatchSampler", "IdentityBatchSampler", "TrainBatchSampler"]
+__all__ = [
+    "BalancedBatchSampler",
+    "EvalBatchSampler",
+    "IdentityBatchSampler",
+    "ShardBatchSampler",
+    "TrainBatchSampler",
+]
 
 Grouping = Callable[[list[int], int], list[list[int]]]
 """Cuts a permutation into global batches of the given size (aspect-ratio grouping); a pure function."""
@@ -91,16 +97,96 @@ class TrainBatchSampler(Sampler[list[Key]]):
         return [[Key(epoch, index) for index in batch] for batch in self.global_batches(epoch)]
 
     def __iter__(self) -> Iterator[list[Key]]:
+        if self._position is None:
+            return self._next_pass()
         # The position is read here, not at the first `next`: loaders may prefetch at any later time.
-        consumed = self._passes * self.steps if self._position is None else self._position()
-        self._passes += 1
-        epoch, start = divmod(consumed, self.steps)
+        epoch, start = divmod(self._position(), self.steps)
         return self._walk(epoch, start)
+
+    def _next_pass(self) -> Iterator[list[Key]]:
+        # Counted at the first `next`: a DataLoader with workers iterates its sampler twice before it draws.
+        epoch = self._passes
+        self._passes += 1
+        yield from self._walk(epoch, 0)
 
     def _walk(self, epoch: int, start: int) -> Iterator[list[Key]]:
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
         for batch in self.global_keys(epoch)[start:]:
             yield batch[mine]
+
+
+class ShardBatchSampler(TrainBatchSampler):
+    """Batches in an order that stays within a few shards at a time, for sets that are not all at hand.
+
+    In each epoch the shards are permuted and taken in windows; the samples of a window are permuted. Both are
+    functions of (seed, epoch), so the global batches are the same for any number of processes, and a resume
+    needs the position alone. With one window over all shards every permutation of all samples is as likely.
+
+    Args:
+        shards: The number of the shard of each sample.
+        window: Shards whose samples are mixed.
+        batch_size: Samples a batch of one process.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+        position: See `TrainBatchSampler`.
+        fetch: Told the shards of this window and of the one after, whenever a window begins.
+
+    Raises:
+        InputError: There are fewer samples than processes, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[int],
+        *,
+        window: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        position: Callable[[], int] | None = None,
+        fetch: Callable[[Sequence[int]], None] | None = None,
+    ) -> None:
+        super().__init__(
+            len(shards), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
+        )
+        if window < 1:
+            raise InputError(expected("the window", "at least 1 shard", window))
+        self.window = window
+        self._fetch = fetch
+        self._members = _members(shards)
+
+    def epoch_order(self, epoch: int) -> list[int]:
+        """Return the permutation of all samples in `epoch`."""
+        return [index for _, indices in self._windows(epoch) for index in indices]
+
+    def _windows(self, epoch: int) -> list[tuple[list[int], list[int]]]:
+        """Return the shards of each window of an epoch, and its samples, in order."""
+        rng = keyed_generator(self.seed, epoch, Salt.SHARDS)
+        names = sorted(self._members)
+        order = [names[i] for i in torch.randperm(len(names), generator=rng).tolist()]
+        windows = []
+        for start in range(0, len(order), self.window):
+            shards = order[start : start + self.window]
+            samples = [index for shard in shards for index in self._members[shard]]
+            mixed = torch.randperm(len(samples), generator=rng).tolist()
+            windows.append((shards, [samples[i] for i in mixed]))
+        return windows
+
+    def _walk(self, epoch: int, start: int) -> Iterator[list[Key]]:
+        if self._fetch is None:
+            yield from super()._walk(epoch, start)
+            return
+        windows = self._windows(epoch)
+        ends = torch.tensor([len(indices) for _, indices in windows]).cumsum(0).tolist()
+        width, current = self.batch_size * self.world_size, -1
+        for number, batch in enumerate(super()._walk(epoch, start), start):
+            first = next(i for i, end in enumerate(ends) if number * width < end)
+            if first != current:
+                current = first
+                self._fetch([shard for shards, _ in windows[first : first + 2] for shard in shards])
+            yield batch
 
 
 class BalancedBatchSampler(TrainBatchSampler):

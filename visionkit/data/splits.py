@@ -41,7 +41,7 @@ HOLDOUT = 0.2
 """Fraction of the training samples held out for validation where a data set has no validation split."""
 
 # What a reader may say of its samples without decoding them, one entry a sample.
-_OFFERED = ("labels", "targets", "object_counts", "keypoint_counts", "sizes", "ids", "files")
+_OFFERED = ("labels", "targets", "object_counts", "keypoint_counts", "sizes", "ids", "files", "shard_numbers")
 _SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
 
 
@@ -109,6 +109,9 @@ class Subset:
             values = getattr(reader, name, None)
             if values is not None:
                 setattr(self, name, [values[index] for index in self.indices])
+        for name in ("window", "fetch"):  # of a streamed set
+            if hasattr(reader, name):
+                setattr(self, name, getattr(reader, name))
 
     def __len__(self) -> int:
         return len(self.indices)

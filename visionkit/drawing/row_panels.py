@@ -35,8 +35,9 @@ def draw_truth(
 
     Args:
         image: The plain image.
-        row: Its row, with "size" `[H, W]`, "true_boxes" and "true_labels" where it is of boxes, "true_points"
-            (x, y, or None) and "edges" where it is of points.
+        row: Its row, with "size" `[H, W]`, "true_boxes" and "true_labels" where it is of boxes (and
+            "true_poses" where these have points), "true_points" (x, y, or None) and "edges" where it is of
+            points.
         mask: The true class map `(H, W)`, where it is of masks.
         classes: How many classes a map has.
     """
@@ -45,7 +46,9 @@ def draw_truth(
     if "true_points" in row:
         return _with_points(image, row, row["true_points"], [TRUE] * len(row["true_points"]))
     labels = row["true_labels"]
-    return _with_boxes(image, row, row["true_boxes"], [str(name) for name in labels], [TRUE] * len(labels))
+    colors = [TRUE] * len(labels)
+    canvas = _with_boxes(image, row, row["true_boxes"], [str(name) for name in labels], colors)
+    return _with_poses(canvas, row, row.get("true_poses", ()), colors)
 
 
 def draw_prediction(
@@ -55,8 +58,8 @@ def draw_prediction(
 
     Args:
         image: The plain image.
-        row: Its row, with "size", "boxes", "labels", "scores" and "right" where it is of boxes; "size",
-            "points", "edges" and "right" where it is of points.
+        row: Its row, with "size", "boxes", "labels", "scores" and "right" where it is of boxes (and
+            "poses" where these have points); "size", "points", "edges" and "right" where it is of points.
         mask: The predicted class map `(H, W)`, where it is of masks.
         classes: How many classes a map has.
     """
@@ -66,7 +69,9 @@ def draw_prediction(
         return _with_points(image, row, row["points"], [GOOD if right else BAD for right in row["right"]])
     texts = [f"{name} {score:.2f}" for name, score in zip(row["labels"], row["scores"], strict=True)]
     colors = [GOOD if right else BAD for right in row["right"]]
-    return _with_boxes(image, row, row["boxes"], texts, colors)
+    return _with_poses(
+        _with_boxes(image, row, row["boxes"], texts, colors), row, row.get("poses", ()), colors
+    )
 
 
 def _with_boxes(
@@ -84,6 +89,15 @@ def _with_boxes(
     named = [NamedBox(*each) for each in zip(scaled, texts, colors, strict=True)]
     draw_boxes(canvas, named, size=TEXT_SIZE)
     return canvas
+
+
+def _with_poses(
+    image: Image.Image, row: Mapping[str, Any], poses: Sequence[Any], colors: Sequence[str]
+) -> Image.Image:
+    """Return the image with the points of every object, the best on top."""
+    for points, color in reversed(list(zip(poses, colors))):
+        image = _with_points(image, row, points, [color] * len(points))
+    return image
 
 
 def _with_points(

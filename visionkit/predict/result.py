@@ -55,7 +55,8 @@ class Result:
           and `probabilities`; with multiple labels `labels`, `indices` and `probabilities`; of regression
           `values`;
         - detection: `boxes` ([[x1, y1, x2, y2]], absolute, in the original), `scores`, `labels` (indices of
-          classes), `names`, and of a network with masks `masks` (COCO run lengths);
+          classes), `names`, of a network with masks `masks` (COCO run lengths), and with keypoints
+          `keypoints` ([[[x, y]]], for each object), `keypoint_scores`, `keypoint_names` and `edges`;
         - segmentation: `classes`, the largest first: `name`, `index`, `pixels`, `fraction`, `mask` (COCO run
           lengths);
         - captioning: `caption`, `log_prob`, `n_best` ([[caption, log_prob]]);

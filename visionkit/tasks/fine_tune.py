@@ -135,6 +135,10 @@ def _other_names(
         return f"the names of its {word} are not known"
     if settings.get("target") != task.hparams.get("target"):  # type: ignore[operator,union-attr]
         return f"its target is {settings.get('target')!r}"
+    points = (settings.get("keypoints"), task.hparams.get("keypoints"))  # type: ignore[operator,union-attr]
+    names = [None if each is None else list(each["names"]) for each in points]
+    if names[0] != names[1]:
+        return f"its keypoints are {', '.join(names[0] or ['none'])}"
     ordered = word != "classes" or settings.get("num_classes") == 1 or len(set(old)) < len(old)
     if list(old) == list(own) or (not ordered and sorted(old) == sorted(own)):
         return ""

@@ -14,12 +14,13 @@ Columns by family, all of one evaluation:
 "ngrams", "correct_ngrams" `(N, 4)`, "lengths" `(N, 2)`: BLEU.
 "object_image", "object_label" `(G,)`, "image", "label", "hits", "misses" `(D,)`: COCO's average precision,
 the detections by class and falling score; "hits" and "misses" have a bit for each threshold. The same under
-"mask_" for masks.
+"mask_" for masks, and under "keypoint_" for keypoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,9 +95,9 @@ def _boxes(columns: Columns, weights: Weights) -> Scores:
     return coco_precision(columns, weights)
 
 
-def _masks(columns: Columns, weights: Weights) -> Scores:
-    own = {name.removeprefix("mask_"): value for name, value in columns.items() if name.startswith("mask_")}
-    return {f"mask_{name}": value for name, value in coco_precision(own, weights).items()}
+def _other_precision(prefix: str, columns: Columns, weights: Weights) -> Scores:
+    own = {name.removeprefix(prefix): value for name, value in columns.items() if name.startswith(prefix)}
+    return {f"{prefix}{name}": value for name, value in coco_precision(own, weights).items()}
 
 
 _FAMILIES: dict[str, Callable[[Columns, Weights], Scores]] = {
@@ -105,5 +106,6 @@ _FAMILIES: dict[str, Callable[[Columns, Weights], Scores]] = {
     "intersection": _pixels,
     "ngrams": _captions,
     "hits": _boxes,
-    "mask_hits": _masks,
+    "mask_hits": partial(_other_precision, "mask_"),
+    "keypoint_hits": partial(_other_precision, "keypoint_"),
 }

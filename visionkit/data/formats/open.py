@@ -29,6 +29,7 @@ from visionkit.data.formats.supervisely import is_supervisely, read_supervisely
 from visionkit.data.formats.validate import read_folder
 from visionkit.data.formats.voc.layout import is_voc
 from visionkit.data.formats.voc.reader import read_voc
+from visionkit.data.formats.webdataset.reader import is_webdataset, read_webdataset
 from visionkit.data.formats.yolo.layout import is_yolo
 from visionkit.data.formats.yolo.reader import read_yolo
 from visionkit.data.pack.reader import check_pack, is_pack, open_pack
@@ -217,6 +218,11 @@ def _read_pack(path: Path, task: Task, options: OpenOptions) -> Source:
     return Source(lambda max_dropped: open_pack(path, fields=fields), lambda left_out: check_pack(path))
 
 
+def _read_webdataset(path: Path, task: Task, options: OpenOptions) -> Source:
+    masks = options.masks and task == "detection"
+    return read_webdataset(path, task, masks=masks, classes=options.classes, seed=options.seed)  # type: ignore[arg-type]
+
+
 def _read_coco(path: Path, task: Task, options: OpenOptions) -> Source:
     if task == "segmentation":
         return read_masks(path, classes=options.classes or None, seed=options.seed)
@@ -250,6 +256,14 @@ FORMATS: tuple[Format, ...] = (
         ("classification", "detection", "segmentation", "captioning", "keypoints"),
         is_pack,
         _read_pack,
+    ),
+    Format(
+        "WebDataset shards",
+        "train-000.tar, val-000.tar ..., or *.tar in train/ and val/; 1.jpg, 1.cls, 1.json ... in each",
+        ("classification", "detection", "segmentation", "captioning"),
+        is_webdataset,
+        _read_webdataset,
+        lambda path: path.suffix.lower() == ".tar",
     ),
     Format(
         "captions",

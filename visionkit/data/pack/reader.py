@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +12,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionkit.data.formats.source import check_reader
-from visionkit.data.pack.layout import PackSettings, is_pack, read_index, read_pack
-from visionkit.data.pack.record import check_value, decode_record
-from visionkit.data.pack.writer import PARTS, pack_key
+from visionkit.data.pack.index import OFFERED, open_index
+from visionkit.data.pack.layout import PARTS, PackSettings, Shard, is_pack, md5, read_pack
+from visionkit.data.pack.record import UNREADABLE, check_value, decode_sample, read_json, unreadable
+from visionkit.data.pack.tar import map_shard, members
+from visionkit.data.pack.writer import pack_key
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError
 from visionkit.files import file_digest
 from visionkit.notices import Notice
-from visionkit.types import Sample
+from visionkit.types import Reader, Sample
 
-__all__ = ["PackedReader", "check_pack", "is_pack", "open_pack"]
+__all__ = [
+    "PackedReader",
+    "check_fields",
+    "check_pack",
+    "is_pack",
+    "open_pack",
+    "packed_splits",
+    "split_columns",
+]
+
+_OF_ALL = ("shards", "files")  # columns that are not one entry a sample of a split
 
 
 class PackedReader:
     """A reader of one split of a pack; made by `open_pack`.
 
     Every record is checked when it is read. It offers `ids`, the `sizes` of the originals, `labels` where
-    each sample has one class, and `targets` and `object_counts` where the packed reader did.
+    each sample has one class, and `targets`, `object_counts` and `keypoint_counts` where the packed reader
+    did.
 
     Args:
         folder: The pack.
         description: The content of its `pack.json`.
+        shards: The shards of this split.
         columns: The index of this split.
     """
 
     labels: Sequence[int]
     targets: Sequence[Any]
     object_counts: Sequence[int]
+    keypoint_counts: Sequence[Sequence[int]]
 
-    def __init__(self, folder: Path, description: dict[str, Any], columns: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, description: dict[str, Any], shards: Sequence[Shard], columns: dict[str, Any]
+    ) -> None:
         self.folder = folder
         rows = columns["rows"]
         self.ids: Sequence[str] = columns["ids"]
         self.sizes: Sequence[tuple[int, int]] = list(zip(rows["height"].tolist(), rows["width"].tolist()))
         if (rows["label"] >= 0).all():
             self.labels = rows["label"].tolist()
-        for name in ("targets", "object_counts"):
+        for name in OFFERED:
             if name in columns:
-                setattr(self, name, columns[name].tolist())
+                setattr(self, name, columns[name] if OFFERED[name] is None else columns[name].tolist())
         self.recipe = f"{description['key']}|{description['content']}"
         self._form = description["settings"]["form"]
-        self._shards = description["shards"]
+        self._shards = shards
         fields = ("shard", "offset", "length", "check")
         self._records = np.stack([rows[name].astype(np.uint64) for name in fields], axis=1)  # (N, 4)
         self._open: dict[int, NDArray[np.uint8]] = {}
@@ -70,11 +88,15 @@ class PackedReader:
             raise DataError(
                 f"Expected the bytes that were packed for {self.ids[index]!r}, but they changed: the "
                 "shard is damaged. Run the same `visionkit pack` again; it mends what is damaged.",
-                path=self.folder / self._shards[shard]["name"],
+                path=self.folder / self._shards[shard].url,
                 record=f"at byte {offset}",
                 field="check",
             )
-        return decode_record(record, self.ids[index])
+        try:
+            parts = members(record)
+            return decode_sample(parts, read_json(parts), self.ids[index])
+        except UNREADABLE as error:
+            raise unreadable(error, self.folder / self._shards[shard].url, self.ids[index]) from error
 
     def __getstate__(self) -> dict[str, Any]:
         # A process maps the files itself: pickled, their bytes would travel.
@@ -82,13 +104,12 @@ class PackedReader:
 
     def _map(self, number: int) -> NDArray[np.uint8]:
         shard = self._shards[number]
-        file = self.folder / shard["name"]
+        file = self.folder / shard.url
         try:
             size = file.stat().st_size
-            if size != shard["bytes"]:
-                raise OSError(f"it has {size:,} bytes and should have {shard['bytes']:,}")
-            # A plain view: every slice of a memmap would cost more than its check.
-            return np.memmap(file, np.uint8, mode="r").view(np.ndarray)
+            if size != shard.filesize:
+                raise OSError(f"it has {size:,} bytes and should have {shard.filesize:,}")
+            return map_shard(file)
         except OSError as error:
             raise DataError(
                 f"Expected a complete shard, but {error.strerror or error}. Run the same `visionkit pack` "
@@ -117,12 +138,8 @@ def open_pack(
     """
     path = Path(folder)
     description = read_pack(path)
-    columns = read_index(path / "index.npz")
-    if not set(fields) <= set(description["fields"]):
-        raise InputError(
-            f"Expected a pack whose samples have {', '.join(fields)}, but {path} has "
-            f"{', '.join(description['fields'])}. Pack a data set that has them."
-        )
+    columns, shards, made = open_index(path, description)
+    check_fields(path, description, fields)
     settings = description["settings"]
     now = description["key"] if source is None else pack_key(source, PackSettings(**settings))
     if source is not None and now != description["key"]:
@@ -133,20 +150,74 @@ def open_pack(
             field="key",
         )
     _compare_sources(path, columns.pop("files", ()), columns["rows"])
-    readers: dict[str, PackedReader] = {}
+    readers = {
+        name: PackedReader(path, description, shards[name], part)
+        for name, part in split_columns(columns, shards).items()
+    }
+    splits = packed_splits(path, description, readers)
+    if not made:
+        return splits
+    what = "index of the pack made again from its shards"
+    notice = Notice(what, 1, 0, f"{path}: the files that it was made from are not compared with it")
+    return replace(splits, notices=(*splits.notices, notice))
+
+
+def split_columns(
+    columns: Mapping[str, Any], shards: Mapping[str, Sequence[Shard]]
+) -> dict[str, dict[str, Any]]:
+    """Return the columns of each split of an index.
+
+    Args:
+        columns: Those of all samples.
+        shards: The shards of each split, in the order of the columns.
+    """
+    parts: dict[str, dict[str, Any]] = {}
     start = 0
-    for name, size in description["splits"].items():
-        part = {key: column[start : start + size] for key, column in columns.items()}
-        readers[name] = PackedReader(path, description, part)
-        start += size
+    for name, listed in shards.items():
+        end = start + sum(shard.nsamples for shard in listed)
+        parts[name] = {key: column[start:end] for key, column in columns.items() if key not in _OF_ALL}
+        start = end
+    return parts
+
+
+def packed_splits(path: Path, description: Mapping[str, Any], readers: Mapping[str, Reader]) -> Splits:
+    """Return the splits of a pack.
+
+    Args:
+        path: What errors name.
+        description: The content of its `pack.json`.
+        readers: The reader of each split.
+
+    Raises:
+        DataError: There are no training or no validation samples.
+    """
     train, val, test = (readers.get(name) for name in PARTS)
     if train is None or val is None:
         raise DataError("Expected training and validation samples in the pack. Pack again.", path=path)
+    settings = description["settings"]
     size_text = f"short side {settings['short']}" if settings["short"] else "full size"
     facts = {"packed": f"{settings['form']}, {size_text}", "pack": description["content"]}
     notices = tuple(Notice(**plain) for plain in description["notices"])
     classes = tuple(description["classes"])
     return Splits(train, val, test, classes, description["name"], description["facts"] | facts, notices)
+
+
+def check_fields(path: str | Path, description: Mapping[str, Any], fields: Sequence[str]) -> None:
+    """Refuse a pack whose samples lack a field.
+
+    Args:
+        path: What the error names.
+        description: The content of its `pack.json`.
+        fields: What its samples must have.
+
+    Raises:
+        InputError: They lack one.
+    """
+    if not set(fields) <= set(description["fields"]):
+        raise InputError(
+            f"Expected a pack whose samples have {', '.join(fields)}, but {path} has "
+            f"{', '.join(description['fields'])}. Pack a data set that has them."
+        )
 
 
 def check_pack(folder: str | os.PathLike[str]) -> list[DataError]:
@@ -157,15 +228,16 @@ def check_pack(folder: str | os.PathLike[str]) -> list[DataError]:
     """
     path = Path(folder)
     try:
-        description, splits = read_pack(path), open_pack(path)
+        splits = open_pack(path)
+        _, lists, _ = open_index(path, read_pack(path))
     except DataError as error:
         return [error]
     errors: list[DataError] = []
-    for shard in description["shards"]:
-        file = path / shard["name"]
-        now = file_digest(file, algorithm="blake2b-128") if file.is_file() else "missing"
-        if now != shard["blake2b"]:
-            text = f"Expected the digest {shard['blake2b']}, but it is {now}. Pack again to mend it."
+    for shard in (shard for shards in lists.values() for shard in shards):
+        file = path / shard.url
+        now = md5(file) if file.is_file() else "missing"
+        if now != shard.md5sum:
+            text = f"Expected the MD5 {shard.md5sum}, but it is {now}. Pack again to mend it."
             errors.append(DataError(text, path=file, field="shard"))
     readers = [reader for reader in (splits.train, splits.val, splits.test) if reader is not None]
     return errors + [e for reader in readers for e in check_reader(reader) if e.field != "shard"]

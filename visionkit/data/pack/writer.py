@@ -21,38 +21,45 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import ConcatDataset
 
+from visionkit.data.pack.index import INDEX, OFFERED, join_columns, shards_column
 from visionkit.data.pack.layout import (
     PACK_FORMAT,
+    PARTS,
     ROW,
     PackSettings,
+    Shard,
     is_pack,
+    list_name,
+    md5,
     read_index,
     read_pack,
     shard_name,
     write_index,
+    write_list,
 )
-from visionkit.data.pack.record import check_value, encode_record
+from visionkit.data.pack.record import check_value, encode_sample, npy_bytes
+from visionkit.data.pack.tar import END, tar_member
 from visionkit.data.splits import Splits, fingerprint
 from visionkit.data.transforms.geometry import crop_resize
 from visionkit.errors import DataError, InputError
-from visionkit.files import file_digest, remove_parts, write_atomic, write_text, writing
+from visionkit.files import remove_parts, write_atomic, write_text, writing
 from visionkit.types import Reader, Sample
 
-__all__ = ["PARTS", "pack", "pack_key"]
+__all__ = ["pack", "pack_key"]
 
-PARTS = ("train", "val", "test")
 _SETTINGS = PackSettings()
+_ENDINGS = {"JPEG": "jpg", "TIFF": "tif"}  # others are called as their format
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process needs to write a shard: all samples one after another, and their files where known."""
+    """What a process needs to write a shard: the samples of each split, their files and what is offered."""
 
     folder: Path
-    samples: Any
-    files: Sequence[str | None]
+    readers: dict[str, Reader]
+    files: dict[str, Sequence[str | None]]
+    offered: dict[str, dict[str, list[Any]]]
     settings: PackSettings
 
 
@@ -66,6 +73,7 @@ def pack(
 ) -> Path:
     """Pack every sample of a data set into `folder`; what an earlier call left unfinished is continued.
 
+    A pack is a folder of WebDataset shards with their lists for `wids`, so that other tools read it too.
     Images are shrunk to the short side of the settings, antialiased; boxes, class maps and masks go with
     them, and `size` stays the original's. A file that needs no shrinking is copied byte by byte.
 
@@ -87,15 +95,19 @@ def pack(
     path, key, readers = Path(folder), pack_key(splits, settings), _readers(splits)
     with writing(path):
         _open_folder(path, key, splits.name)
-    files = [file for reader in readers.values() for file in getattr(reader, "files", [None] * len(reader))]
-    job = _Job(path, ConcatDataset(readers.values()), files, settings)  # type: ignore[arg-type]
-    shards = -(-len(files) // settings.records)
-    todo = [number for number in range(shards) if not _is_finished(path, number)]
-    if len(todo) < shards:
-        log(f"{shards - len(todo)} of {shards} shards are there already")
+    files = {name: getattr(reader, "files", [None] * len(reader)) for name, reader in readers.items()}
+    job = _Job(path, readers, files, _offered(readers), settings)
+    shards = [
+        (name, number)
+        for name, reader in readers.items()
+        for number in range(-(-len(reader) // settings.records))
+    ]
+    todo = [each for each in shards if not _is_finished(path, each)]
+    if len(todo) < len(shards):
+        log(f"{len(shards) - len(todo)} of {len(shards)} shards are there already")
     with writing(path), ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
-        for number in (pool.map if pool else map)(partial(_write_shard, job), todo):
-            log(f"shard {number + 1} of {shards}")
+        for each in (pool.map if pool else map)(partial(_write_shard, job), todo):
+            log(f"shard {shards.index(each) + 1} of {len(shards)}")
         _finish(job, splits, key, shards)
     return path
 
@@ -134,43 +146,50 @@ def _open_folder(path: Path, key: str, name: str) -> None:
     write_text(path / "key", f"{key}\n")
 
 
-def _is_finished(path: Path, number: int) -> bool:
+def _is_finished(path: Path, shard: tuple[str, int]) -> bool:
     """Return whether a shard is there and as it was written."""
-    shard = path / shard_name(number)
+    file = path / shard_name(*shard)
     try:
-        digest = str(read_index(shard.with_suffix(".npz"))["digest"])
-        return digest == file_digest(shard, algorithm="blake2b-128")
+        return str(read_index(file.with_suffix(".npz"))["md5"]) == md5(file)
     except (DataError, OSError, KeyError):
         return False
 
 
-def _write_shard(job: _Job, number: int) -> int:
+def _write_shard(job: _Job, shard: tuple[str, int]) -> tuple[str, int]:
     """Write one shard, and then its index, which holds the digest of the shard."""
-    file = job.folder / shard_name(number)
+    split, number = shard
+    file = job.folder / shard_name(*shard)
     rows, ids, records, offset = [], [], [], 0
     first = number * job.settings.records
-    for index in range(first, min(first + job.settings.records, len(job.files))):
-        sample, record, stamp = _read(job, index)
+    indices = range(first, min(first + job.settings.records, len(job.readers[split])))
+    for index in indices:
+        sample, parts, stamp = _read(job, split, index)
+        key = f"{index:09d}"
+        record = b"".join(tar_member(f"{key}.{extension}", data) for extension, data in parts.items())
         check = check_value(np.frombuffer(record, np.uint8), job.settings.form)
         rows.append((number, offset, len(record), check, *sample["size"], _label(sample), *stamp))
-        ids.append(sample.get("id", str(index)))
+        ids.append(sample["id"])
         records.append(record)
         offset += len(record)
 
     def write(part: Path) -> None:
         with part.open("wb") as stream:
-            stream.writelines(records)
+            stream.writelines([*records, END])
 
     write_atomic(file, write)
-    digest = np.array(file_digest(file, algorithm="blake2b-128"))
-    write_index(file.with_suffix(".npz"), {"rows": np.array(rows, ROW), "ids": ids, "digest": digest})
-    return number
+    columns = {"rows": np.array(rows, ROW), "ids": ids, "md5": np.array(md5(file))}
+    for name, values in job.offered[split].items():
+        chosen, kind = [values[index] for index in indices], OFFERED[name]
+        columns[name] = chosen if kind is None else np.array(chosen, kind)
+    write_index(file.with_suffix(".npz"), columns)
+    return shard
 
 
-def _read(job: _Job, index: int) -> tuple[Sample, bytes, tuple[int, int, str]]:
-    """Return a sample as it is packed, its record, and size, time and digest of the file it came from."""
-    settings, file = job.settings, job.files[index]
-    sample = job.samples[index].copy()
+def _read(job: _Job, split: str, index: int) -> tuple[Sample, dict[str, bytes], tuple[int, int, str]]:
+    """Return a sample as it is packed, its members, and size, time and digest of the file it came from."""
+    settings, file = job.settings, job.files[split][index]
+    sample = job.readers[split][index].copy()
+    sample.setdefault("id", str(index))
     height, width = (int(side) for side in sample["image"].shape[1:])
     sample.setdefault("size", (height, width))
     scale = settings.short / min(height, width) if settings.short else 1.0
@@ -183,13 +202,23 @@ def _read(job: _Job, index: int) -> tuple[Sample, bytes, tuple[int, int, str]]:
     original = pixels.tobytes() if file is None else Path(file).read_bytes()
     digest = hashlib.blake2b(original, digest_size=16).hexdigest()
     stamp = (0, -1, digest) if status is None else (status.st_size, status.st_mtime_ns, digest)
+    own = {name: values[index] for name, values in job.offered[split].items()}
     if settings.form == "raw":
-        image = ("raw", pixels.tobytes())
+        image = ("npy", npy_bytes(pixels))
     elif scale < 1:
-        image = ("jpeg", _encoded(pixels, "JPEG", quality=settings.quality))
+        image = ("jpg", _encoded(pixels, "JPEG", quality=settings.quality))
+        own["upright"] = True
+    elif file is not None:
+        image = (_ending(original), original)
     else:
-        image = ("file", original if file is not None else _encoded(pixels, "PNG", compress_level=1))
-    return sample, encode_record(sample, image, compress=settings.form == "jpeg"), stamp
+        image = ("png", _encoded(pixels, "PNG", compress_level=1))
+    return sample, encode_sample(sample, image, compress=settings.form == "jpeg", own=own), stamp
+
+
+def _ending(data: bytes) -> str:
+    """Return the extension of an image file by its content, as its name may lie."""
+    with Image.open(io.BytesIO(data)) as image:
+        return _ENDINGS.get(str(image.format), str(image.format).lower())
 
 
 def _encoded(pixels: NDArray[np.uint8], kind: str, **options: int) -> bytes:
@@ -205,49 +234,53 @@ def _label(sample: Sample) -> int:
     return int(label) if single and label is not None else -1
 
 
-def _offered(readers: Sequence[Reader], name: str, kind: Any) -> NDArray[Any] | None:
-    """Return an attribute of all readers, one row a sample; None where one lacks it."""
-    values = [getattr(reader, name, None) for reader in readers]
-    if any(part is None or len(part) != len(reader) for part, reader in zip(values, readers, strict=True)):
-        return None
-    try:
-        return np.concatenate([np.array(part, kind) for part in values])
-    except (TypeError, ValueError):  # not one row of numbers a sample
-        return None
+def _offered(readers: dict[str, Reader]) -> dict[str, dict[str, list[Any]]]:
+    """Return the attributes that every reader has, one row of numbers a sample, by split and name."""
+    offered: dict[str, dict[str, list[Any]]] = {split: {} for split in readers}
+    for name, kind in OFFERED.items():
+        values: dict[str, Any] = {split: getattr(reader, name, None) for split, reader in readers.items()}
+        if any(part is None or len(part) != len(readers[split]) for split, part in values.items()):
+            continue
+        try:
+            rows = {
+                split: [[int(count) for count in row] for row in part]
+                if kind is None
+                else np.array(part, kind).tolist()
+                for split, part in values.items()
+            }
+        except (TypeError, ValueError):  # not one row of numbers a sample
+            continue
+        for split, part in rows.items():
+            offered[split][name] = part
+    return offered
 
 
-def _finish(job: _Job, splits: Splits, key: str, shards: int) -> None:
-    """Join the indices of the shards and write `pack.json`, which makes the folder a pack."""
-    readers = _readers(splits)
-    parts = [read_index((job.folder / shard_name(number)).with_suffix(".npz")) for number in range(shards)]
-    rows = np.concatenate([part["rows"] for part in parts])
-    columns = {"rows": rows, "ids": [name for part in parts for name in part["ids"]]}
-    if None not in job.files:
-        columns["files"] = [str(Path(str(file)).resolve()) for file in job.files]
-    for name, kind in (("targets", np.float64), ("object_counts", np.int64)):
-        column = _offered(list(readers.values()), name, kind)
-        if column is not None:
-            columns[name] = column
-    write_index(job.folder / "index.npz", columns)
+def _finish(job: _Job, splits: Splits, key: str, shards: Sequence[tuple[str, int]]) -> None:
+    """Write the lists and the index of the shards, and `pack.json`, which makes the folder a pack."""
+    parts = {each: read_index((job.folder / shard_name(*each)).with_suffix(".npz")) for each in shards}
+    lists: dict[str, list[Shard]] = {split: [] for split in job.readers}
+    for (split, number), part in parts.items():
+        file = job.folder / shard_name(split, number)
+        lists[split].append(Shard(file.name, len(part["ids"]), str(part["md5"]), file.stat().st_size))
+    for split, listed in lists.items():
+        write_list(job.folder / list_name(split), f"{splits.name} {split}", listed)
+    columns = {**join_columns(list(parts.values())), "shards": shards_column(lists)}
+    files = [file for part in job.files.values() for file in part]
+    if None not in files:
+        columns["files"] = [str(Path(str(file)).resolve()) for file in files]
+    write_index(job.folder / INDEX, columns)
+    digests = b"".join(columns["rows"]["digest"].tolist())
     description = {
         "format": PACK_FORMAT,
         "key": key,
-        "content": hashlib.blake2b(b"".join(rows["digest"].tolist()), digest_size=16).hexdigest(),
+        "content": hashlib.blake2b(digests, digest_size=16).hexdigest(),
         "settings": asdict(job.settings),
         "name": splits.name,
         "classes": list(splits.classes),
-        "splits": {name: len(reader) for name, reader in readers.items()},
-        "fields": sorted({field for reader in readers.values() for field in reader[0]}),
+        "splits": {name: len(reader) for name, reader in job.readers.items()},
+        "fields": sorted({field for reader in job.readers.values() for field in reader[0]}),
         "facts": json.loads(json.dumps(dict(splits.facts), default=str)),
         "notices": [notice.as_dict() for notice in splits.notices],
-        "shards": [
-            {
-                "name": shard_name(number),
-                "bytes": int(part["rows"]["length"].sum()),
-                "blake2b": str(part["digest"]),
-            }
-            for number, part in enumerate(parts)
-        ],
     }
     write_text(job.folder / "pack.json", json.dumps(description, indent=1))
     remove_parts(job.folder)

@@ -40,9 +40,10 @@ def image_callbacks(
         return [NeighborPreview(folder, classes, split=split)]
     if kind == "keypoints":
         return [Preview(folder, KeypointPreview(task.skeleton), split=split)]
+    skeleton = getattr(task, "skeleton", None)
     previews: dict[str, PreviewKind] = {
         "classification": ClassPreview(classes),
-        "detection": BoxPreview(classes),
+        "detection": BoxPreview(classes, edges=skeleton.edges if skeleton else ()),
         "segmentation": MaskPreview(classes, ignore_index=getattr(task, "ignore_index", None) or 255),
         "captioning": CaptionPreview(),
     }

@@ -94,11 +94,11 @@ def open_subject(
         splits = open_own(loaded.facts, run.config, replace(own, **options))
     else:  # files and folders of the run's data say nothing of other data
         other = replace(own, classes="", images="", table=replace(own.table, root=""))
-        splits = open_dataset(data, data_task(kind), replace(other, **options))
-    if kind == "keypoints":
-        task: Any = loaded.task
-        _check_points(task.skeleton.names, splits)
-        splits = per_object(splits)
+        splits = open_dataset(data, data_task(kind, loaded.task), replace(other, **options))
+    skeleton = getattr(loaded.task, "skeleton", None)
+    if skeleton is not None:
+        _check_points(skeleton.names, splits)
+    splits = per_object(splits) if kind == "keypoints" else splits
     parts = split_parts(splits, split, run=run, own=data is None)
     match, notes = _match(loaded.task, kind, splits)
     limit = float(options.get("max_dropped", own.max_dropped))
@@ -118,8 +118,13 @@ def open_subject(
     return subject
 
 
-def data_task(kind: str) -> Task:
-    """Return the task that the data of a kind of task are read for: vectors are learnt from classes."""
+def data_task(kind: str, task: Any) -> Task:
+    """Return the task that the data of a kind of task are read for.
+
+    Vectors are learnt from classes, and a detector with a keypoint head from keypoints.
+    """
+    if getattr(task, "skeleton", None) is not None:
+        return "keypoints"
     return cast(Task, "classification" if kind == "embedding" else kind)
 
 

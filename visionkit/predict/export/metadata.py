@@ -58,6 +58,8 @@ def task_metadata(
     elif isinstance(task, Detector):
         made["detector"] = task.detector
         made["max_detections"] = task.config.detections_per_img
+        if task.skeleton is not None:
+            made |= {"skeleton": task.skeleton.as_dict(), "resize": task.resize}
     elif isinstance(task, Segmenter):
         made["views"] = {"scales": task.views.scales, "flip": task.views.flip, "windows": task.views.windows}
     elif isinstance(task, KeypointRegressor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -13,6 +14,7 @@ from visionkit.drawing.panels import GAP, add_title, caption_panel, join_grid
 from visionkit.drawing.row_panels import draw_prediction, draw_truth
 from visionkit.run.previews.to_pil import to_pil
 from visionkit.tasks.keypoints.batch import original_truths, regions_of
+from visionkit.tasks.keypoints.prediction import KeypointPrediction
 from visionkit.tasks.keypoints.task import KeypointRegressor
 
 __all__ = ["KeypointPreview"]
@@ -43,17 +45,18 @@ class KeypointPreview:
             panels.append(caption_panel(draw_truth(to_pil(image, side=SIDE), row), [(text, None)], side=SIDE))
         return panels
 
-    def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(
+        self, module: lightning.LightningModule, batch: dict[str, Any], preds: Sequence[KeypointPrediction]
+    ) -> list[dict[str, Any]]:
         """Return the points of truth and prediction of each image, in pixels of the batch's images."""
         if not isinstance(module, KeypointRegressor):
             raise TypeError(type(module).__name__)
-        predictions = module.predict_step(batch, 0)
         images, keypoints = batch["images"], batch["keypoints"]
         size = int(images.shape[-2]), int(images.shape[-1])
         regions = regions_of(batch, images)
         truths = original_truths(batch, keypoints, regions, size)
         rows = []
-        for index, prediction in enumerate(predictions):
+        for index, prediction in enumerate(preds):
             given = prediction.points[None].double(), truths.keypoints[index : index + 1].cpu()
             box = truths.boxes[index : index + 1].cpu()
             errors = module.scores.distances(*given, box)[0]  # (K,)

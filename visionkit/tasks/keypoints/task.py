@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from visionkit.backbones.norms import make_norm
 from visionkit.config import OptimConfig, TransferConfig, check_number, limits
 from visionkit.data.formats.keypoints.skeleton import Skeleton
-from visionkit.errors import InputError, expected, unknown_name
+from visionkit.errors import InputError, unknown_name
 from visionkit.metrics import KeypointAP, KeypointScores, RunningSums
 from visionkit.nn.keypoints.deeppose import DeepPose
 from visionkit.nn.keypoints.heatmap import HeatmapHead
@@ -121,7 +121,7 @@ class KeypointRegressor(TaskHooks):
         arguments = dict(locals())
         super().__init__()
         check_number("lr", lr, limits(min=0))
-        self.lr, self.head_name, self.skeleton = lr, head, _skeleton(skeleton)
+        self.lr, self.head_name, self.skeleton = lr, head, Skeleton.of(skeleton, name="skeleton")
         self.class_names = self.skeleton.names
         self.optim = config_from(OptimConfig, optim, name="optim")
         self.config = _head_config(head, {"deeppose": deeppose, "heatmap": heatmap})
@@ -170,9 +170,9 @@ class KeypointRegressor(TaskHooks):
         for part in (self.backbone, *self.head.layers_to_compile):
             part.compile(*args, **kwargs)
 
-    def _evaluate(self, batch: Any) -> None:
+    def _evaluate(self, batch: Any) -> list[KeypointPrediction] | None:
         if is_empty(batch):
-            return
+            return None
         images, keypoints, ids = self._read(batch)
         stack = self._as_batch(images)
         regions = regions_of(batch, images)
@@ -191,6 +191,7 @@ class KeypointRegressor(TaskHooks):
         known = truths.keypoints[..., 2] > 0
         if bool(known.any()):
             self.extra.update(points[known], truths.keypoints[known][:, :2].to(points))
+        return self._named(points, scores, ids)
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0
@@ -214,9 +215,8 @@ class KeypointRegressor(TaskHooks):
         warn_other_size(self, images)
         with self._predicting():
             fractions, scores = self._points(images)
-            points = to_original(fractions, regions, _size(images)).float().cpu()
-        shown = None if scores is None else scores.float().cpu()
-        return keypoint_predictions(points, shown, self.skeleton, ids)
+            points = to_original(fractions, regions, _size(images))
+        return self._named(points, scores, ids)
 
     def predict_boxes(self, image: Any, boxes: Any, *, padding: float = 1.25) -> list[KeypointPrediction]:
         """Return the points of the object in each box of an image, in pixels of this image, on the host.
@@ -231,6 +231,12 @@ class KeypointRegressor(TaskHooks):
         """
         batch = crop_boxes(image, boxes, self.image_size, padding=padding, channels=self.channels)
         return self.predict_step(batch)
+
+    def _named(
+        self, points: Tensor, scores: Tensor | None, ids: Sequence[str] | None
+    ) -> list[KeypointPrediction]:
+        shown = None if scores is None else scores.float().cpu()
+        return keypoint_predictions(points.float().cpu(), shown, self.skeleton, ids)
 
     def _points(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return points `(B, K, 2)` as fractions of the images' sides, and scores `(B, K)` if there are."""
@@ -267,24 +273,14 @@ class KeypointRegressor(TaskHooks):
             precision = self.average_precision.compute_floats()
             self.average_precision.reset()
             if values:  # COCO's -1 says that there was nothing to score
-                named = {name: precision[own] for name, own in _AP.items()}
-                values |= {name: value if value >= 0 else math.nan for name, value in named.items()}
+                values |= {
+                    name: precision[own] if precision[own] >= 0 else math.nan for name, own in _AP.items()
+                }
         return values
 
 
 def _size(images: Tensor) -> tuple[int, int]:
     return int(images.shape[-2]), int(images.shape[-1])
-
-
-def _skeleton(value: Skeleton | Mapping[str, Any] | Sequence[str]) -> Skeleton:
-    if isinstance(value, Skeleton):
-        return value
-    if isinstance(value, Mapping):
-        return Skeleton.from_dict(value)
-    if isinstance(value, str):
-        fix = "Give visionkit.data.Skeleton(names, edges), or a list of names."
-        raise InputError(expected("skeleton", "names of points", value, fix=fix))
-    return Skeleton(tuple(value))
 
 
 def _head_config(head: str, given: Mapping[str, Any]) -> DeepPoseConfig | HeatmapConfig:
