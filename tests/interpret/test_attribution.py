@@ -80,7 +80,7 @@ def test_integrated_gradients_sum_to_the_difference(scored):
 
 def test_a_gradient_that_is_not_finite_is_refused():
     inputs = torch.rand(1, 3, 4, 4)
-    with pytest.raises(InputError, match="not finite.*Give another baseline"):
+    with pytest.raises(InputError, match=r"not finite.*Give another baseline"):
         integrated_gradients(lambda x: x.abs().sqrt().sum((1, 2, 3)), inputs)
     baseline = inputs + 1
     assert torch.isfinite(
