@@ -65,8 +65,8 @@ def integrated_gradients(
             total[index] += (gradient * weight.view(-1, 1, 1, 1)).sum(0)
     if not torch.isfinite(total).all():
         raise InputError(
-            "The gradient on the way from the baseline is not finite: norms of an untrained network divide "
-            "an even image by almost nothing. Give another baseline, such as another image."
+            "The gradient on the way from the baseline is not finite: norms of untrained networks divide an "
+            "even image by almost nothing. Give another baseline, such as another image."
         )
     return total * (inputs - begin)
 
