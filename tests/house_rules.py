@@ -72,16 +72,14 @@ OPEN_KEYWORDS = {
         "the settings of torchmetrics.Metric, which refuses others",
     ),
     "tasks/hooks.py:load_from_checkpoint": "overrides Lightning's method of that signature",
-    **dict.fromkeys(
-        (
-            f"tasks/hub.py:{name}"
-            for name in ("save_pretrained", "from_pretrained", "generate_model_card", "__new__")
-        ),
-        "overrides huggingface_hub's method of that signature",
-    ),
-    "tasks/detection/task.py:compile": "overrides torch's method of that signature",
-    "tasks/segmentation/task.py:compile": "overrides torch's method of that signature",
-    "tasks/captioning/task.py:compile": "overrides torch's method of that signature",
+    **{
+        f"tasks/hub.py:{name}": "overrides huggingface_hub's method of that signature"
+        for name in ("save_pretrained", "from_pretrained", "generate_model_card", "__new__")
+    },
+    **{
+        f"tasks/{name}/task.py:compile": "overrides torch's method of that signature"
+        for name in ("captioning", "detection", "keypoints", "segmentation")
+    },
 }
 Tree = dict[str, ast.Module]
 Rule = Callable[[Path], list[str]]

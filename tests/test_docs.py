@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from visionkit import cli
-from visionkit.commands.recipes import list_recipes
+from visionkit.commands.recipes import list_applications, list_recipes
 from visionkit.errors import install_extra
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,6 +96,7 @@ def run_pages(paths: list[Path], folder: Path, *, slow: bool) -> dict[str, str]:
     return said
 
 
+@pytest.mark.slow
 def test_python_of_the_pages_runs(tmp_path: Path) -> None:
     said = run_pages(pages(), tmp_path, slow=False)
     assert len(said) >= 4
@@ -285,7 +286,9 @@ def test_a_broken_block_fails(tmp_path: Path) -> None:
 @cache
 def known_flags() -> dict[str, set[str]]:
     """The flags in the whole help of each recipe and verb, from one process that imports nothing heavy."""
-    asked = {f"recipes/{name}.py": ["run", name, "--help=all"] for name in list_recipes()}
+    asked = {
+        f"recipes/{name}.py": ["run", name, "--help=all"] for name in list_recipes() | list_applications()
+    }
     # `run` and `tune` take the flags of another program.
     asked |= {verb: [verb, "--help"] for verb in cli.VERBS if verb not in ("run", "tune")}
     asked["inspect"] = ["inspect", "--help=all"]

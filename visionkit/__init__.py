@@ -19,9 +19,9 @@ if TYPE_CHECKING:
         register_backbone,
     )
     from visionkit.config import OptimConfig, TransferConfig
-    from visionkit.data import DataModule, FolderData, Keyed, open_dataset
-    from visionkit.task_config import FCOSConfig, RCNNConfig, RetinaNetConfig
-    from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+    from visionkit.data import DataModule, FolderData, Keyed, Skeleton, open_dataset
+    from visionkit.task_config import DeepPoseConfig, FCOSConfig, HeatmapConfig, RCNNConfig, RetinaNetConfig
+    from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
     from visionkit.text import Vocabulary
 
 __version__ = "0.1.0"
@@ -30,15 +30,19 @@ __all__ = [
     "Captioner",
     "Classifier",
     "DataModule",
+    "DeepPoseConfig",
     "Detector",
     "Embedder",
     "FCOSConfig",
     "FolderData",
+    "HeatmapConfig",
     "Keyed",
+    "KeypointRegressor",
     "OptimConfig",
     "RCNNConfig",
     "RetinaNetConfig",
     "Segmenter",
+    "Skeleton",
     "TransferConfig",
     "Vocabulary",
     "__version__",
@@ -54,15 +58,19 @@ _HOME = {
     "Captioner": "tasks",
     "Classifier": "tasks",
     "DataModule": "data",
+    "DeepPoseConfig": "task_config",
     "Detector": "tasks",
     "Embedder": "tasks",
     "FCOSConfig": "task_config",
     "FolderData": "data",
+    "HeatmapConfig": "task_config",
     "Keyed": "data",
+    "KeypointRegressor": "tasks",
     "OptimConfig": "config",
     "RCNNConfig": "task_config",
     "RetinaNetConfig": "task_config",
     "Segmenter": "tasks",
+    "Skeleton": "data",
     "TransferConfig": "config",
     "Vocabulary": "text",
     "create_backbone": "backbones",

@@ -41,6 +41,7 @@ _DEFAULTS: dict[str, tuple[Reduction, NormPolicy, float]] = {
     "segmentation": (0, "batch", 0.3),
     "captioning": ("all", "batch", 0.1),
     "embedding": (0, "batch", 0.3),
+    "keypoints": (0, "batch", 1.0),
 }
 
 
@@ -53,7 +54,8 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
     """Return `transfer` with the task's defaults in place of `None` (`probe_level` may stay `None`).
 
     Args:
-        task: "classification", "detection", "segmentation", "captioning" or "embedding".
+        task: "classification", "detection", "segmentation", "captioning", "embedding" or
+            "keypoints".
         init: "pretrained", "scratch" or a path to weights.
         transfer: The settings of the user.
 

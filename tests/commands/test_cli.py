@@ -14,14 +14,14 @@ from PIL import Image
 
 from tests.run.make_runs import make_comparison, make_run
 from visionkit import cli
-from visionkit.commands.recipes import find_recipe, list_recipes, summary
+from visionkit.commands.recipes import find_recipe, list_applications, list_recipes, summary
 from visionkit.data import FORMATS
 from visionkit.errors import InputError
 
 HELP = [
     ["--help"],
     *([verb, "--help"] for verb in cli.VERBS),
-    *(["run", name, "--help"] for name in list_recipes()),
+    *(["run", name, "--help"] for name in (*list_recipes(), *list_applications())),
 ]
 HEAVY = {"torch", "torchvision", "lightning", "timm", "torchmetrics", "matplotlib", "scipy", "pandas"}
 SCRIPT = "import sys; from visionkit import cli; code = cli.main(sys.argv[1:]); heavy = {'torch', 'lightning', 'timm'}; sys.stderr.write(f'heavy: {sorted(heavy & set(sys.modules))}'); sys.exit(code)"
@@ -61,7 +61,8 @@ def test_help_is_short_and_imports_little(root) -> None:
 
 
 def test_as_many_helps_as_verbs_and_recipes() -> None:
-    assert len(HELP) == 1 + 20 + len(list_recipes())
+    assert len(HELP) == 1 + 20 + len(list_recipes()) + len(list_applications())
+    assert "apps/templates" in list_applications()
     assert {"classify", "compare"} <= set(list_recipes())
 
 
@@ -73,6 +74,7 @@ def test_as_many_helps_as_verbs_and_recipes() -> None:
         (["compare", "x", "--alow", "lr"], "Unknown option '--alow'. Did you mean '--allow'? See visionkit compare --help."),
         (["compare"], "the following arguments are required: FOLDER"),
         (["cp", "clasify", "x.py"], "Unknown recipe 'clasify'. Did you mean 'classify'?"),
+        (["run", "templates"], "Unknown recipe 'templates'. Did you mean 'apps/templates'?"),
         (["run", "clasify"], "Unknown recipe 'clasify'. Did you mean 'classify'?"),
         (["run", "--lr", "1"], "Expected a recipe first, but got '--lr'"),
         (["check", "nowhere"], "got 'nowhere': nothing there"),
@@ -161,9 +163,9 @@ for name in sys.argv[1:]:
 
 def test_every_recipe_works_as_a_copy_alone(tmp_path, capsys) -> None:
     copies = []
-    for name in list_recipes():
+    for name in (*list_recipes(), *list_applications()):
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         copies.append(str(folder / "mine.py"))
         assert cli.main(["cp", name, copies[-1]]) == 0
     done = subprocess.run(

@@ -8,7 +8,7 @@ import torch
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassJaccardIndex
 from torchmetrics.detection import MeanAveragePrecision
-from torchmetrics.regression import PearsonCorrCoef
+from torchmetrics.regression import MeanAbsoluteError, PearsonCorrCoef
 from torchmetrics.text import BLEUScore, ROUGEScore
 
 from tests.contracts.task_cases import TASKS
@@ -35,6 +35,7 @@ CASES = {
     "classifier": (BY_NAME["classifier, single"], single, {"MulticlassAccuracy": "top1"}),
     "regression": (BY_NAME["classifier, regression"], lambda: {"r": PearsonCorrCoef(num_outputs=3)}, {}),
     "embedder": (BY_NAME["embedder"], vectors, {"retrieval": "recall_at_1"}),
+    "regressor": (BY_NAME["keypoint regressor"], lambda: {"pixels": MeanAbsoluteError()}, {}),
     "segmenter": (
         BY_NAME["segmenter"],
         lambda: {"jaccard": MulticlassJaccardIndex(3, ignore_index=255)},

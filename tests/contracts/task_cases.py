@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from visionkit.config import OptimConfig, TransferConfig
-from visionkit.task_config import FCOSConfig, RCNNConfig, RetinaNetConfig
-from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+from visionkit.task_config import DeepPoseConfig, FCOSConfig, HeatmapConfig, RCNNConfig, RetinaNetConfig
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
 
@@ -138,6 +138,33 @@ def embedder(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightni
     )
 
 
+POINTS = ("left_hip", "right_hip", "head")
+HIPS = {"names": list(POINTS), "edges": [[0, 1]]}
+
+
+def regressor(head: str, config: Any) -> Callable[..., lightning.LightningModule]:
+    def make(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
+        return KeypointRegressor(
+            "timm/resnet10t", init=init, skeleton=HIPS, head=head, transfer=transfer, optim=optim, lr=2e-3,
+            **{head: config},
+        )  # fmt: skip
+
+    return make
+
+
+def dots(first: int, size: int) -> dict[str, Any]:
+    """Images with a dot of its own colour at each point; of every fourth the last point is not labelled."""
+    images, keypoints = gray_images(first, size) // 8, []
+    for image, index in zip(images, range(first, first + size), strict=True):
+        places = torch.randint(4, 28, (3, 2), generator=torch.Generator().manual_seed(index))
+        for channel, (x, y) in enumerate(places.tolist()):
+            image[channel, y - 2 : y + 2, x - 2 : x + 2] = 230
+        flags = torch.tensor([2, 1, 0 if index % 4 == 3 else 2])[:, None]
+        keypoints.append(torch.cat((places, flags), dim=1).float())
+    ids = [f"image {first + i}" for i in range(size)]
+    return {"images": images, "keypoints": torch.stack(keypoints), "ids": ids}
+
+
 WORDS = ("a", "dark", "grey", "bright", "image")
 
 
@@ -203,7 +230,8 @@ TASKS.append(
         steps=40,
     )
 )
-# The tests of the contract that they take again are slow; tests/tasks/test_one_stage.py has the quick ones.
+# The tests of the contract that they take again are slow; tests/tasks/test_one_stage.py has the quick ones,
+# and those of heat maps, which are added below, are in tests/tasks/test_keypoint_regressor.py.
 DENSE = {"convs": 1, "norm": "group", "topk_candidates": 60, "detections_per_img": 30}
 ONE_STAGE = [
     TaskCase(
@@ -246,5 +274,30 @@ TASKS.append(
         ),
         higher=True,
         steps=30,
+    )
+)
+POSE = {"pck", "nme", "oks", "pcp", *(f"pck/{name}" for name in POINTS), "pcp/left_hip-right_hip"}
+TASKS.append(
+    TaskCase(
+        name="keypoint regressor",
+        build=regressor("deeppose", DeepPoseConfig(stages=1, cells=1, width=64, channels=8, stage_width=16)),
+        backbone="timm/resnet10t",
+        batch=dots,
+        empty={"ids": []},
+        logged=frozenset(POSE),
+        higher=True,
+        steps=60,
+    )
+)
+ONE_STAGE.append(
+    TaskCase(
+        name="keypoint regressor, heatmap",
+        build=regressor("heatmap", HeatmapConfig(channels=16)),
+        backbone="timm/resnet10t",
+        batch=dots,
+        empty={"ids": []},
+        logged=frozenset(POSE | {"oks_ap", "oks_ap50", "oks_ap75"}),
+        higher=True,
+        steps=60,
     )
 )

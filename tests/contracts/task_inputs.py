@@ -53,7 +53,9 @@ def step(task, batch) -> torch.Tensor:
 
 def parts(case: TaskCase, first: int, size: int):
     batch = case.batch(first, size)
-    return batch, next(name for name in ("labels", "masks", "targets", "tokens") if name in batch)
+    return batch, next(
+        name for name in ("labels", "masks", "targets", "tokens", "keypoints") if name in batch
+    )
 
 
 def values(predictions) -> list[torch.Tensor]:

@@ -24,7 +24,9 @@ SECONDS_LONG = {
     # two seconds and more, and a relative or another of its kind of block stays in the default suite
     "torchvision/mobilenet_v3_small", "torchvision/regnet_y_400mf", "timm/swiftformer_xs",
     "timm/efficientvit_b0", "timm/repghostnet_050", "timm/poolformerv2_s12", "timm/shvit_s1",
-    "timm/hgnetv2_b0",
+    "timm/hgnetv2_b0", "timm/efficientvit_m0", "torchvision/swin_t", "timm/edgenext_xx_small",
+    "timm/ghostnet_050", "timm/mobilenetv3_small_050", "timm/pvt_v2_b0", "timm/efficientvim_m1",
+    "timm/vit_tiny_r_s16_p8_224", "timm/levit_128s",
 }  # fmt: skip
 NAMED = re.compile("no maps aligned with the image|cannot be traced for its shapes")  # reasons of a refusal
 LARGE = re.compile(r"_(3[3-9]\d|[4-9]\d\d|1\d\d\d)(_|$)|huge|giant|gigantic|enormous|so\d+m|xlarge")

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests.contracts.task_cases import WORDS, halves, labelled, squares, told
+from tests.contracts.task_cases import HIPS, WORDS, dots, halves, labelled, squares, told
 from visionkit.backbones import Level, create_backbone, create_encoder
 from visionkit.backbones.channels import adapt_statistics
 from visionkit.backbones.probe import probe_model
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.errors import InputError
 from visionkit.run.previews.to_pil import to_pil
-from visionkit.task_config import RCNNConfig
-from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+from visionkit.task_config import DeepPoseConfig, RCNNConfig
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
 RCNN = RCNNConfig(head_width=16, anchor_scales=(4.0,), proposals_train=20, proposals_eval=10, box_samples=8)
@@ -31,6 +31,11 @@ KINDS = {
         Captioner,
         {"vocabulary": Vocabulary(WORDS), "embed": 8, "hidden": 8, "attention": 8},
         told,
+    ),
+    "regressor": (
+        KeypointRegressor,
+        {"skeleton": HIPS, "deeppose": DeepPoseConfig(stages=1, cells=1, width=8, channels=8, stage_width=8)},
+        dots,
     ),
 }
 

@@ -23,13 +23,13 @@ from visionkit.config import TransferConfig
 from visionkit.data.formats.csv.target_statistics import target_statistics
 from visionkit.errors import InputError
 from visionkit.nn.standardize import Standardize
-from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.types import as_ids
 
 
 @EVERY
 def test_ids_of_any_kind_name_images_and_0_is_one_of_them(case: TaskCase) -> None:
-    assert len(KINDS) == 5
+    assert len(KINDS) == 6
     task, found = built(case), []
     for make in (lambda i: [f"{i}"], lambda i: torch.tensor([i]), lambda i: [i], lambda i: [np.int64(i)]):
         batches = [{**case.batch(i, 1), "ids": make(i)} for i in range(3)]
@@ -148,10 +148,9 @@ def test_a_checkpoint_of_another_task_says_whose_it_is(case: TaskCase, tmp_path:
     task, path, run = built(case), tmp_path / "a.ckpt", trainer()
     run.strategy.connect(task)
     run.save_checkpoint(path)
-    others = [
-        kind for kind in (Classifier, Detector, Segmenter, Captioner, Embedder) if not isinstance(task, kind)
-    ]
-    assert len(others) == 4
+    kinds = (Classifier, Detector, Segmenter, Captioner, Embedder, KeypointRegressor)
+    others = [kind for kind in kinds if not isinstance(task, kind)]
+    assert len(others) == 5
     old = torch.load(path, weights_only=True)
     assert old["visionkit"].pop("task") == type(task).__name__
     torch.save(old, tmp_path / "old.ckpt")
@@ -194,7 +193,7 @@ def test_one_image_under_batch_norm_is_refused_before_training() -> None:
         with pytest.raises(InputError, match="this batch holds one image"):
             made.training_step(case.batch(0, 1), 0)
         refused += 1
-    assert refused == 4
+    assert refused == 5
 
 
 def test_class_names_come_once() -> None:

@@ -79,7 +79,7 @@ def test_the_contract_covers_every_exported_task() -> None:
     }  # fmt: skip
     built = {type(case.build("scratch", TransferConfig(), FLAT)) for case in TASKS}
     assert built == exported, "every task in visionkit.tasks.__all__ has a row in task_cases.py"
-    assert len(TASKS) == 7
+    assert len(TASKS) == 8
     assert {case.name for case in TASKS} > set(SAME_NETWORK)
 
 
@@ -192,7 +192,9 @@ def test_a_loop_of_ones_own_needs_no_trainer(case: TaskCase) -> None:
     loss = task.training_step(case.batch(0, 4), 0)["loss"]
     loss.backward()
     update.step()
-    task.eval().validation_step(case.batch(4, 2), 0)  # gradients may be on: scores keep none
+    found = task.eval().validation_step(case.batch(4, 2), 0)  # gradients may be on: scores keep none
+    assert len(found["preds"]) == 2  # what callbacks show need not be predicted again
+    assert task.validation_step(case.empty, 1) == {"preds": None}
     assert torch.isfinite(loss)
 
 
@@ -233,7 +235,7 @@ def test_two_processes_agree_with_one(zygote) -> None:
     assert len(leave_rows) == len(TASKS) - 1  # an embedder's scores are of pairs of images
 
 
-@EVERY_NETWORK
+@every(*SAME_NETWORK, "captioner", "embedder")
 def test_compiling_a_task_compiles_the_network_it_trains(case: TaskCase) -> None:
     torch._dynamo.reset()
     task = case.build("scratch", TransferConfig(), FLAT)

@@ -84,3 +84,16 @@ def test_a_folder_gives_its_classes_and_words() -> None:
         FolderData("scenes", task="detecton")
     with pytest.raises(InputError, match="at least 1 pixel"):
         FolderData("scenes", task="detection", image_size=0)
+
+
+def test_without_a_trainer_the_order_is_the_same_with_workers() -> None:
+    passes = []
+    for workers in (0, 1):
+        data = FolderData(
+            "scenes", task="classification", image_size=32, batch_size=8, scenes=(24, 2), workers=workers
+        )
+        loader = data.train_dataloader()
+        passes.append([[name for batch in loader for name in batch["ids"]] for _ in range(2)])
+    assert passes[0] == passes[1]
+    assert passes[0][0] != passes[0][1]
+    assert all(len(each) == 24 for each in passes[0])

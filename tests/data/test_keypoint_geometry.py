@@ -18,6 +18,8 @@ from visionkit.data import (
     keypoint_eval,
     keypoint_train,
 )
+from visionkit.data.transforms import geometry
+from visionkit.data.transforms import keypoints as transforms
 from visionkit.data.transforms.batch import batch_transform
 from visionkit.data.transforms.detection import LargeScaleJitter
 from visionkit.data.transforms.saved import describe_transform, transform_from
@@ -100,6 +102,32 @@ def test_crops_of_an_object_lead_back_to_its_image():
         keypoint_batch([two])
     with pytest.raises(InputError, match=r"per_object"):
         crop({**two, "boxes": torch.zeros(2, 4)}, torch.Generator())
+
+
+def test_only_the_surroundings_of_an_object_are_resized(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, 30, 40, generator=draw)
+    image = torch.nn.functional.interpolate(coarse, size=(300, 400), mode="bicubic").clamp(0, 1)[0]
+    sample = sample_of([[150, 120, 2], [190, 150, 2], [230, 190, 2]], size=(300, 400))
+    sample["image"] = (image * 255).byte()
+    sample["boxes"] = torch.tensor([[140.0, 110, 240, 200]])
+    seen = []
+
+    def crop_resize(given, box, size, **more):
+        seen.append(box)
+        return geometry.crop_resize(given, box, size, **more)
+
+    monkeypatch.setattr(transforms, "crop_resize", crop_resize)
+    out = keypoint_eval(32)(sample, draw)
+    turned = keypoint_train(32, photometric=0)(sample, draw)
+    assert len(seen) == 2
+    assert all(height * width < 300 * 400 / 2 for _, _, height, width in seen)
+    # The same crop of the whole image, resized as a whole.
+    monkeypatch.setattr(transforms, "_surroundings", lambda region, ratio, size: (0, 0, size[1], size[0]))
+    whole = keypoint_eval(32)(sample, draw)
+    assert (out["image"].float() - whole["image"].float()).abs().max() <= 8  # another phase of the pixels
+    assert torch.allclose(out["keypoints"], whole["keypoints"], atol=1e-3)
+    assert (turned["keypoints"][..., 2] == 2).all()
 
 
 def test_training_crops_turn_around_their_points():

@@ -205,6 +205,11 @@ def test_names_of_a_side_find_their_partners():
 def test_scenes_have_the_outermost_points_of_their_object():
     splits = scenes("keypoints", train=6, val=2, test=2, size=64)
     assert skeleton_of(splits).flip == (0, 3, 2, 1)
+    assert splits.train[0]["keypoint_flip"].tolist() == [0, 3, 2, 1]
+    assert splits.train.keypoint_counts == ((4,),) * 6
+    fresh = scenes("keypoints", train=50, val=2, test=2, size=64)
+    fresh.train.scene = fresh.val.scene = fresh.test.scene = None  # nothing is composed to count
+    assert len(per_object(fresh).train) == 50
     for index in range(6):
         sample = splits.train[index]
         left, top, right, bottom = sample["boxes"][0].tolist()
@@ -223,6 +228,8 @@ def test_packs_keep_points_and_names(tmp_path):
         assert torch.equal(a["keypoints"], b["keypoints"])
         assert np.array_equal(a["truth"]["keypoints"], b["truth"]["keypoints"])
     assert len(per_object(packed).train) == len(per_object(splits).train)
+    subset_counts = [splits.train.reader.keypoint_counts[index] for index in splits.train.indices]
+    assert packed.train.keypoint_counts == subset_counts
 
 
 @pytest.mark.parametrize(("name", "points", "edges", "count"), [("lsp", 14, 12, 880), ("mouse", 4, 4, 74)])

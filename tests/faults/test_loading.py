@@ -55,7 +55,7 @@ def test_a_command_line_is_given_the_file_where_it_reads_one(tmp_path, capsys, n
     assert "not a YAML file" in str(caught.value) + capsys.readouterr().err
 
 
-@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("every", [16, pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.dist
 @pytest.mark.check(
     "R31", "every public loading function x every hostile file: none executed, nothing fetched"

@@ -47,6 +47,10 @@ def test_layers_are_printed_and_as_json(capsys):
         (["gradcam", NET[0], NET[0], *NET[1:], "--image", "{photo}", "--size", "64", "--curves"], 130),
         (["dream", *NET, "--image", "{photo}", "--layer", "4", "--size", "64", "--steps", "2"], 64),
         (["style", *NET, "--image", "{photo}", "--style", "{photo}", "--size", "64", "--steps", "2"], 64),
+        (["style", *NET, "--image", "{photo}", "--style", "{photo}", "{folder}/b.png", "--size", "64",
+          "--regions", "{photo}", "{folder}/b.png", "--style_regions", "{photo}", "{photo}",
+          "--fine_style", "{folder}/b.png", "--steps", "1"], 64),
+        (["visualize", *NET, "--layer", "4", "--channel", "0", "3", "--size", "64", "--steps", "2"], 128),
     ],
 )  # fmt: skip
 def test_every_kind_writes_its_image(words, least, photo, tmp_path, capsys):
@@ -71,6 +75,11 @@ def test_every_kind_writes_its_image(words, least, photo, tmp_path, capsys):
             ["dream", *NET, "--image", "{photo}", "--layer", "layr2", "--out", "x.png"],
             "Unknown layer 'layr2'",
         ),
+        (
+            ["style", *NET, "--image", "{photo}", "--style", "{photo}", "{photo}", "--out", "x.png"],
+            "--regions to be one mask for each of 2 styles, but got 0",
+        ),
+        (["visualize", *NET, "--channel", "1", "--target", "dog", "--out", "x.png"], "and not both"),
         (["activations", *NET, "--image", "gone.png", "--layer", "4", "--out", "x.png"], "gone.png"),
     ],
 )
@@ -83,7 +92,7 @@ def test_what_is_wrong_is_named(words, said, photo, tmp_path, monkeypatch, capsy
 def test_help_names_every_kind(capsys):
     assert main(["inspect"]) == 0
     text = capsys.readouterr().out
-    for kind in ("layers", "filters", "activations", "gradcam", "dream", "style"):
+    for kind in ("layers", "filters", "activations", "gradcam", "visualize", "dream", "style"):
         assert f"  {kind}" in text
     assert main(["inspect", "--help=all"]) == 0
     assert "--octave_scale" in capsys.readouterr().out

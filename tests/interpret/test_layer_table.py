@@ -121,6 +121,40 @@ def test_receptive_fields_are_what_gradients_show(name):
     assert check_fields(name, 72, 3) == 3
 
 
+@pytest.mark.parametrize(
+    "resize",
+    [
+        nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=3, mode="nearest-exact"),
+        nn.Upsample(size=(5, 11)), nn.Upsample(size=(16, 22), mode="bilinear"),
+        nn.Upsample(size=(13, 7), mode="bilinear"), nn.Upsample(scale_factor=1.7, mode="bilinear"),
+        nn.Upsample(size=(16, 21), mode="bilinear", align_corners=True),
+        nn.Upsample(scale_factor=2, mode="bicubic"), nn.Upsample(size=(4, 5), mode="bicubic"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_resized_map_sees_is_what_gradients_show(resize):
+    """No position sees more than the field says, and at both ends one sees as much."""
+    network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), resize, nn.Conv2d(1, 1, 1, bias=False))
+    network.double()
+    for layer in (network[0], network[2]):
+        layer.weight.data.fill_(1.0)
+    image = torch.rand(1, 1, 8, 11, dtype=torch.float64, requires_grad=True)
+    fields = layer_table(network, size=(8, 11), in_channels=1).layers[-1].receptive_field
+    maps = network(image)[0, 0]
+    slack = []
+    for index in range(max(maps.shape)):
+        position = (min(index, maps.shape[0] - 1), min(index, maps.shape[1] - 1))
+        gradient = torch.autograd.grad(maps[position], image, retain_graph=True)[0][0, 0]
+        ends = []
+        for side, field in enumerate(fields):
+            seen = gradient.abs().amax(1 - side).nonzero().flatten()
+            first, last = field.pixels(position[side], size=image.shape[2 + side])
+            ends += [int(seen[0]) - first, last - 1 - int(seen[-1])]
+        assert min(ends) >= 0, index
+        slack.append(ends)
+    assert [min(each) for each in zip(*slack)] == [0] * 4
+
+
 def test_known_networks():
     """AlexNet and VGG16 as Araujo et al. 2019 list them; ResNet-50 with its strides in the filters of 3."""
     rows = {}

@@ -30,14 +30,19 @@ def noise(side: int = 64, seed: int = 0) -> torch.Tensor:
 
 def test_a_dream_raises_what_it_follows():
     subject, image = textured(), noise()
-    dreamt = dream(subject, image, layer="5", octaves=2, steps=6)
+    result = dream(subject, image, layer="5", octaves=2, octave_scale=1.25, steps=6)
+    dreamt = result.image
+    assert (result.sizes, result.left_out, result.layer) == ([(51, 51), (64, 64)], [], "5")
     assert dreamt.shape == image.shape
     assert 0 <= dreamt.min() <= dreamt.max() <= 1
     before, after = (activation_maps(subject, x, layer="5").square().mean() for x in (image, dreamt))
     assert after > 1.5 * before
-    assert torch.equal(dream(subject, image, layer="5", octaves=2, steps=6), dreamt)
-    assert not torch.equal(dream(subject, image, layer="5", octaves=2, steps=6, seed=1), dreamt)
-    one = dream(subject, image, layer=4, channel=3, octaves=2, steps=6)
+    again, other = (
+        dream(subject, image, layer="5", octaves=2, octave_scale=1.25, steps=6, seed=seed) for seed in (0, 1)
+    )
+    assert torch.equal(again.image, dreamt)
+    assert not torch.equal(other.image, dreamt)
+    one = dream(subject, image, layer=4, channel=3, octaves=2, steps=6).image
     gains = [
         float(
             activation_maps(subject, x, layer="7")[3].mean()
@@ -55,10 +60,23 @@ def test_a_guide_gives_its_features():
     subject.network[0].weight.data = torch.eye(3)[..., None, None]
     image, guides = noise() * 0.2 + 0.4, torch.zeros(2, 3, 32, 32)
     guides[0, 0], guides[1, 2] = 1, 1
-    red, blue = (dream(subject, image, layer="1", guide=guide, octaves=1, steps=5) for guide in guides)
+    red, blue = (dream(subject, image, layer="1", guide=guide, octaves=1, steps=5).image for guide in guides)
     assert red[0].mean() > image[0].mean() + 0.1
     assert blue[2].mean() > image[2].mean() + 0.1
     assert red[2].mean() == pytest.approx(float(image[2].mean()), abs=0.02)
+
+
+def test_octaves_that_are_too_small_are_named_and_the_steps_are_those_that_are_taken():
+    totals, steps = [], []
+
+    def progress(total):
+        totals.append(total)
+        return lambda: steps.append(1)
+
+    result = dream(textured(), noise(), layer="5", octaves=4, octave_scale=2.0, steps=3, progress=progress)
+    assert result.sizes == [(64, 64)]
+    assert result.left_out == [(8, 8), (16, 16), (32, 32)]
+    assert totals == [len(steps)] == [3]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class TinySource(nn.Module):
 
 
 def random_targets(counts: list[int], *, size: int, classes: int, seed: int = 0) -> list[dict[str, Tensor]]:
-    """Targets with that many boxes each, masks filling the boxes, labels from 0."""
+    """Targets with that many boxes each, masks filling the boxes, five points in each box, labels from 0."""
     generator = torch.Generator().manual_seed(seed)
     targets = []
     for count in counts:
@@ -41,5 +41,7 @@ def random_targets(counts: list[int], *, size: int, classes: int, seed: int = 0)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.round().long().tolist()):
             mask[y1:y2, x1:x2] = 1
         labels = torch.randint(classes, (count,), generator=generator)
-        targets.append({"boxes": boxes, "labels": labels, "masks": masks})
+        at = boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2]) * torch.linspace(0, 1, 5)[:, None]
+        points = torch.cat((at, torch.full((count, 5, 1), 2.0)), 2)
+        targets.append({"boxes": boxes, "labels": labels, "masks": masks, "keypoints": points})
     return targets

@@ -18,15 +18,19 @@ from visionkit.nn.detection.roi_heads import RegionLinear, box_loss
 from visionkit.nn.fpn import PyramidSource
 from visionkit.task_config import RCNNConfig
 
-SMALL = {"head_width": 32, "proposals_train": 100, "proposals_eval": 50, "anchor_scales": (4.0,)}
+SMALL = {
+    "head_width": 32, "proposals_train": 100, "proposals_eval": 50, "anchor_scales": (4.0,),
+    "keypoint_convs": 2, "keypoint_width": 8,
+}  # fmt: skip
 
 
-def _detector(norm=None, **options) -> FasterRCNN:
+def _detector(norm=None, *, num_keypoints=0, **options) -> FasterRCNN:
     torch.manual_seed(0)
     source = PyramidSource(TinySource(), channels=16, norm=norm, extra="pool")
     return FasterRCNN(
-        source, num_classes=3, config=RCNNConfig(**SMALL, **options), norm=norm, region_levels=3
-    )
+        source, num_classes=3, config=RCNNConfig(**SMALL, **options), norm=norm, region_levels=3,
+        num_keypoints=num_keypoints,
+    )  # fmt: skip
 
 
 def _group(channels: int) -> nn.Module:
@@ -38,7 +42,11 @@ def _group(channels: int) -> nn.Module:
     [
         (None, {}),
         (_group, {"head": "four_conv", "class_agnostic": True, "box_loss": "giou", "masks": True}),
-        (nn.BatchNorm2d, {"head": "four_conv", "box_loss": "l1", "rpn_convs": 2, "masks": True}),
+        (_group, {"num_keypoints": 5}),
+        (
+            nn.BatchNorm2d,
+            {"head": "four_conv", "box_loss": "l1", "rpn_convs": 2, "masks": True, "num_keypoints": 5},
+        ),
     ],
 )
 @pytest.mark.parametrize("counts", [[3, 2], [0, 1], [0, 0]])
@@ -47,13 +55,16 @@ def test_every_parameter_gets_a_finite_gradient_with_or_without_objects(norm, op
     targets = random_targets(counts, size=64, classes=3)
     _, losses = model(torch.rand(2, 3, 64, 64), [(64, 64), (60, 50)], targets)
     names = {"loss_objectness", "loss_proposal", "loss_class", "loss_box"}
-    assert set(losses) == (names | {"loss_mask"} if options.get("masks") else names)
+    names |= {"loss_mask"} if options.get("masks") else set()
+    names |= {"loss_keypoint"} if options.get("num_keypoints") else set()
+    assert set(losses) == names
     sum(losses.values()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     assert len(gradients) > 20
     assert all(g is not None and g.isfinite().all() for g in gradients.values())
     if not sum(counts):
         assert losses["loss_box"] == losses["loss_proposal"] == losses.get("loss_mask", 0) == 0
+        assert losses.get("loss_keypoint", 0) == 0
 
 
 def test_a_few_steps_find_the_object():
@@ -93,7 +104,7 @@ def test_detections_lie_in_the_image_and_are_sorted_and_masks_are_small():
 
 
 def test_no_detection_gives_empty_tensors():
-    model = _detector(masks=True, score_threshold=1.0).eval()
+    model = _detector(masks=True, num_keypoints=5, score_threshold=1.0).eval()
     with torch.inference_mode():
         result, _ = model(torch.rand(1, 3, 32, 32), [(32, 32)])
     assert {name: tuple(v.shape) for name, v in result[0].items()} == {
@@ -101,7 +112,29 @@ def test_no_detection_gives_empty_tensors():
         "scores": (0,),
         "labels": (0,),
         "masks": (0, 1, 28, 28),
+        "keypoints": (0, 5, 2),
+        "keypoint_scores": (0, 5),
     }
+
+
+def test_a_few_steps_find_the_points_of_the_object_and_only_labelled_ones_count():
+    model = _detector(_group, num_keypoints=3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    points = torch.tensor([[[17.0, 17.0, 2.0], [39.0, 39.0, 1.0], [30.0, 1000.0, 0.0]]])
+    target = {"boxes": torch.tensor([[16.0, 16.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+    image = torch.zeros(1, 3, 64, 64)
+    image[..., 16:40, 16:40] = 1.0
+    for _ in range(100):
+        _, losses = model(image, [(64, 64)], [{**target, "keypoints": points}])
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    with torch.inference_mode():
+        best = model.eval()(image, [(64, 64)])[0][0]
+        assert (best["keypoints"][0, :2] - points[0, :2, :2]).abs().max() < 4
+        assert best["keypoint_scores"].shape == (len(best["boxes"]), 3)
+        _, losses = model.train()(image, [(64, 64)], [{**target, "keypoints": points * 0}])
+    assert losses["loss_keypoint"] == 0
 
 
 def test_bfloat16_keeps_boxes_and_losses_in_32_bits():

@@ -80,11 +80,16 @@ def binary_segmenter(path: Path, names: list[str]) -> Path:
     return save(path, said, nodes, [("logits", TensorProto.FLOAT, ["B", 1, "H", "W"])], constants)
 
 
-def detector(path: Path, *, masks: bool = False) -> Path:
-    """Two boxes that do not depend on the image, and one behind the count, in a frame of 100 x 200."""
+def detector(path: Path, *, masks: bool = False, skeleton: dict[str, Any] | None = None) -> Path:
+    """Two boxes that do not depend on the image, and one behind the count, in a frame of 100 x 200.
+
+    With a skeleton each box has the heat map of point k in its k-th quarter from the left.
+    """
     resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": [100, 200], "max_size": 0}}
     outputs = ["boxes", "scores", "labels", "count", *(["masks"] if masks else [])]
-    said = describe("detection", outputs, preprocess=resize, max_detections=3)
+    outputs += [] if skeleton is None else ["heatmaps"]
+    more = {} if skeleton is None else {"skeleton": skeleton, "resize": None}
+    said = describe("detection", outputs, preprocess=resize, max_detections=3, **more)
     boxes = np.array([[[10, 20, 110, 60], [100, 10, 190, 90], [0, 0, 1, 1]]], np.float32)
     values = [
         ("the_boxes", boxes),
@@ -96,8 +101,13 @@ def detector(path: Path, *, masks: bool = False) -> Path:
         y, x = np.mgrid[0:28, 0:28]
         shapes = [np.exp(-((x - 13.5) ** 2 + (y - 13.5) ** 2) / 120), np.minimum(x / 20, 1), 0 * x]
         values.append(("the_masks", np.array([shapes], np.float32)))
+    if skeleton is not None:
+        maps = np.zeros((1, 3, len(skeleton["names"]), 56, 56), np.float32)
+        for index in range(maps.shape[2]):
+            maps[:, :, index, 28, 7 + 14 * index] = 9
+        values.append(("the_heatmaps", maps))
     nodes = [helper.make_node("Identity", [f"the_{name}"], [name]) for name in said["outputs"]]
-    kinds = dict.fromkeys(("boxes", "scores", "masks"), TensorProto.FLOAT)
+    kinds = dict.fromkeys(("boxes", "scores", "masks", "heatmaps"), TensorProto.FLOAT)
     given = [
         (name, kinds.get(name, TensorProto.INT64), value.shape)
         for name, (_, value) in zip(outputs, values, strict=True)

@@ -15,6 +15,7 @@ from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.classification.prediction import predictions
 from visionkit.tasks.detection.image_batch import Detections
 from visionkit.tasks.embedding.prediction import EmbeddingPrediction
+from visionkit.tasks.keypoints.prediction import KeypointPrediction
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 
 NAMES = ("bat", "café", "cat")
@@ -49,6 +50,10 @@ def prediction(kind: str, size: tuple[int, int], number: int) -> Any:
         return CaptionPrediction("a cat", ("a", "cat"), -1.5, (("a cat", -1.5), ("a bat", -2.0)))
     if kind == "embedding":
         return EmbeddingPrediction(torch.nn.functional.normalize(torch.randn(5, generator=rng), dim=0))
+    if kind == "keypoints":
+        points = torch.rand(len(NAMES), 2, generator=rng) * torch.tensor([float(width), float(height)])
+        scores = torch.rand(len(NAMES), generator=rng) if number % 2 else None
+        return KeypointPrediction(points, scores, NAMES, ((0, 1),))
     target = {"multi": "multi", "regression": "regression"}.get(kind, "single")
     return predictions(torch.randn(1, len(NAMES), generator=rng), target, names=NAMES, ids=None)[0]
 

@@ -11,11 +11,12 @@ NAMES = ("a", "b", "c")
 BACKBONE = {"backbone": "timm/test_resnet", "init": "scratch"}
 
 
-def small_rcnn(reductions, *, masks):
+def small_rcnn(reductions, *, masks, keypoints=None):
     settings = {"proposals_eval": 40, "detections_per_img": 12, "score_threshold": 0.01, "head_width": 16}
+    settings |= {"keypoint_convs": 1, "keypoint_width": 8}
     rcnn = RCNNConfig(masks=masks, **settings)
     named = {"num_classes": 3, "class_names": NAMES, "pyramid_channels": 16, "reductions": reductions}
-    return Detector(**BACKBONE, **named, rcnn=rcnn)
+    return Detector(**BACKBONE, **named, rcnn=rcnn, keypoints=keypoints)
 
 
 def one_stage(detector, config, **more):

@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 
 from tests.predict.test_result import NAMES, make
+from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.drawing.class_colors import class_colors, legend
 from visionkit.drawing.image_text import fit_text, text_width, wrap_text
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
 from visionkit.tasks.detection.image_batch import Detections
 from visionkit.tasks.embedding.prediction import EmbeddingPrediction
+from visionkit.tasks.keypoints.prediction import KeypointPrediction
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 
 SIZES = [(1, 1), (2, 900), (900, 2), (32, 32), (240, 320), (400, 333)]
@@ -34,6 +36,22 @@ def objects(size, *, masks=False):
     return Detections(boxes, scores, labels, masks=whole if masks else None)
 
 
+def posed(size):
+    found = objects(size)
+    found.keypoints = found.boxes.view(3, 2, 2)  # the corners of the boxes
+    found.keypoint_scores = torch.ones(3, 2)
+    found.skeleton = Skeleton(("head", "tail"), ((0, 1),))
+    return found
+
+
+def joints(size):
+    """Three points of a line through the image, one far outside, one that is not a number."""
+    height, width = size
+    points = torch.tensor([[0.25, 0.5], [0.75, 0.5], [1e9, -1e9], [0.5, float("nan")]])
+    points = points * torch.tensor([width, height])
+    return KeypointPrediction(points, None, ("a", "b", "c", "d"), ((0, 1), (1, 2), (2, 3)))
+
+
 def predictions(size):
     return {
         "one": ("classification", ClassPrediction(torch.tensor([0.25, 0.125, 0.625]), 2, 0.625)),
@@ -42,10 +60,12 @@ def predictions(size):
         "values": ("classification", ValuesPrediction(torch.tensor([1.5, -2.25, float("nan")]))),
         "boxes": ("detection", objects(size)),
         "masks": ("detection", objects(size, masks=True)),
+        "points of objects": ("detection", posed(size)),
         "nothing": ("detection", Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())),
         "classes": ("segmentation", SegmentationPrediction(torch.ones(size, dtype=torch.int64))),
         "caption": ("captioning", sentence("a dog that sleeps on a mat in the sun beside a red ball")),
         "vector": ("embedding", EmbeddingPrediction(torch.tensor([0.6, 0.8]))),
+        "points": ("keypoints", joints(size)),
         "no caption": ("captioning", sentence("")),
     }
 
@@ -71,6 +91,25 @@ def test_boxes_and_masks_are_at_their_places():
     every = np.asarray(make("detection", objects(size), size=size).draw(min_score=0.1))
     assert (every == BIRD).all(axis=-1).any()
     assert not (drawn == BIRD).all(axis=-1).any()
+
+
+def test_points_of_objects_are_at_their_places_with_lines_between_them():
+    size = (480, 640)
+    drawn = np.asarray(make("detection", posed(size), size=size).draw())
+    assert tuple(drawn[120, 160]) == DOG  # its head, a corner of its box
+    assert tuple(drawn[240, 320]) == DOG  # in the middle of the line, which lies over that of the cat
+    assert tuple(drawn[40, 53]) == CAT
+    plain = np.asarray(make("detection", objects(size), size=size).draw())
+    assert tuple(plain[240, 320]) == (0, 0, 0)
+
+
+def test_points_and_lines_are_at_their_places():
+    size = (480, 640)
+    drawn = np.asarray(make("keypoints", joints(size), size=size).draw())
+    assert tuple(drawn[240, 160]) == CAT
+    assert tuple(drawn[240, 480]) == DOG
+    assert tuple(drawn[240, 320]) == CAT  # the line has the colour of its first end
+    assert tuple(drawn[300, 320]) == (0, 0, 0)
 
 
 def test_class_maps_are_at_their_places():

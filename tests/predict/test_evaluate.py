@@ -21,6 +21,7 @@ from visionkit.predict.evaluation.evaluate import evaluate
 from visionkit.predict.evaluation.result import Evaluation
 from visionkit.task_config import (
     Decoding,
+    DeepPoseConfig,
     RCNNConfig,
     RNNConfig,
     SceneConfig,
@@ -48,6 +49,7 @@ OWN = {
     "classify": {},
     "embed": {"sampler": "shuffle", "scenes": SceneConfig(12, 40)},  # several of each of twenty classes
     "detect": {"pyramid_channels": 16, "rcnn": RCNN},
+    "keypoints": {"deeppose": DeepPoseConfig(stages=1, width=16, channels=8, stage_width=16)},
     "segment": {"head": SegmentationHead(channels=16), "decoder": "fcn"},
     "caption": {"rnn": RNNConfig(hidden=16, embed=16), "sentences": SentenceConfig(per_image=2, min_count=1),
                 "decoding": Decoding(beams=2), "fractions": [0.5]},
@@ -57,7 +59,8 @@ OWN = {
 ROWS = ["train"] * 5 + ["val"] * 2 + ["test"] * 2
 DRAWN = {
     "classify": "confusion.png", "detect": "ap.png", "segment": "iou.png", "caption": "attention.png",
-    "embed": "test-random.png", "multi": "average-precision.png", "regression": "test-worst.png",
+    "embed": "test-random.png", "keypoints": "pck.png",
+    "multi": "average-precision.png", "regression": "test-worst.png",
 }  # fmt: skip
 
 

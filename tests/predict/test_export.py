@@ -20,59 +20,17 @@ from visionkit.predict.predictor import Predictor, TaskModel
 from visionkit.predict.trained_files import SUFFIXES
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import choose_policy
-from visionkit.task_config import Decoding, FCOSConfig, RetinaNetConfig
-from visionkit.tasks import Captioner, Classifier, Embedder, Segmenter
-from visionkit.text.vocabulary import Vocabulary
+from visionkit.tasks import Classifier
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
 from tests.page.handmade import binary_segmenter, classifier, detector, segmenter  # noqa: E402
-from tests.predict.small_detectors import BACKBONE, NAMES, one_stage, small_rcnn  # noqa: E402
+from tests.predict.exported_tasks import MAKE, exported_task  # noqa: E402
+from tests.predict.small_detectors import NAMES  # noqa: E402
 
-CROP = {"name": "CenterCrop", "size": 64, "fraction": 1.0}
-
-
-def _classifier(target):
-    scale = {"target_mean": 1900.0, "target_std": 50.0} if target == "regression" else {}
-    return Classifier(**BACKBONE, num_classes=3, target=target, class_names=NAMES, image_size=64, **scale)
-
-
-MAKE = {
-    "single": lambda: _classifier("single"),
-    "multi": lambda: _classifier("multi"),
-    "regression": lambda: _classifier("regression"),
-    "embedding": lambda: Embedder(**BACKBONE, num_classes=3, class_names=NAMES, dim=8, image_size=64),
-    "segmentation": lambda: Segmenter(
-        **BACKBONE, num_classes=3, class_names=NAMES, channels=8, decoder="fcn"
-    ),
-    "detection": lambda: small_rcnn((16, 32), masks=False),
-    "masks": lambda: small_rcnn((4, 8, 16, 32), masks=True),
-    "retinanet": lambda: one_stage("retinanet", RetinaNetConfig, norm="group", anchor_scales=(2.0, 3.0)),
-    "fcos": lambda: one_stage("fcos", FCOSConfig),
-    "captioning": lambda: Captioner(
-        **BACKBONE,
-        vocabulary=Vocabulary([f"w{number}" for number in range(20)]),
-        decoder="show_attend_tell",
-        embed=8,
-        hidden=8,
-        attention=8,
-        image_size=64,
-        decoding=Decoding(beams=1, max_length=3),
-    ),
-}
-
-
-def _task(kind):
-    torch.manual_seed(0)
-    task = MAKE[kind]().eval()
-    resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": 64, "max_size": 96}}
-    native = {"name": "Native"}
-    detects = dict.fromkeys(("detection", "masks", "retinanet", "fcos"), resize)
-    preprocess = {**detects, "segmentation": native}.get(kind, CROP)
-    task.model_facts = {"preprocess": preprocess, "data": {"name": "x"}, "eval_batch_size": 2}
-    return task
+QUICK = ("single", "segmentation", "captioning")  # the other kinds are exported in the slow suite
 
 
 def _predictor(task):
@@ -106,19 +64,14 @@ def _values(prediction):
 @pytest.mark.parametrize(
     ("kind", "uint8"),
     [
-        *(
-            pytest.param(
-                kind, False, marks=[pytest.mark.slow] * (kind in ("detection", "masks", "retinanet", "fcos"))
-            )
-            for kind in MAKE
-        ),
-        ("single", True),  # the first step is the same for all kinds
+        *(pytest.param(kind, False, marks=[pytest.mark.slow] * (kind not in QUICK)) for kind in MAKE),
+        pytest.param("single", True, marks=pytest.mark.slow),  # the first step is the same for all kinds
     ],
 )
 def test_the_file_predicts_what_the_task_predicts(kind, uint8, images, tmp_path):
-    task = _task(kind)
+    task = exported_task(kind)
     made = export(task, tmp_path / "model.onnx", uint8=uint8, images=images)
-    free = task.model_facts["preprocess"]["name"] != "CenterCrop"
+    free = task.model_facts["preprocess"]["name"] not in ("CenterCrop", "KeypointCrop")
     assert made.metadata["dynamic"] == {"batch": True, "size": free}, made.notes
     predictor, truth = load(made.path), _predictor(task)
     assert predictor.kind == made.metadata["kind"]
@@ -139,9 +92,12 @@ def test_the_file_predicts_what_the_task_predicts(kind, uint8, images, tmp_path)
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 18)]
 
 
-@pytest.mark.parametrize("kind", ["single", "segmentation", "captioning"])
+@pytest.mark.parametrize(
+    "kind",
+    ["single", *(pytest.param(name, marks=pytest.mark.slow) for name in ("segmentation", "captioning"))],
+)
 def test_a_program_and_a_state_dict_give_what_the_task_gives(kind, images, tmp_path):
-    task = _task(kind)
+    task = exported_task(kind)
     program = export(task, tmp_path / "model.pt2", format="torch", images=images)
     assert read_metadata(program.path)["check"]["batches"]
     size = tuple(program.metadata.get("size", (64, 64)))
@@ -162,7 +118,7 @@ def test_a_program_and_a_state_dict_give_what_the_task_gives(kind, images, tmp_p
 
 
 def test_a_file_that_differs_is_not_left(images, tmp_path, monkeypatch):
-    task = _task("single")
+    task = exported_task("single")
     before = tmp_path / "model.onnx"
     before.write_bytes(b"the one before")
     monkeypatch.setattr("visionkit.predict.export.check.TOLERANCE", -1.0)
@@ -226,7 +182,7 @@ def test_formats_that_a_task_cannot_have_are_refused(images, tmp_path):
         if cell.startswith("refused")
     }
     assert refused == {("detector", "torch")}
-    for task in (_task("detection"), _task("masks")):
+    for task in (exported_task("detection"), exported_task("masks")):
         with pytest.raises(InputError, match=r"A detector is not exported as a program.*Use onnx"):
             export(task, tmp_path / "x.pt2", format="torch", images=images)
         assert list(tmp_path.iterdir()) == []
@@ -238,7 +194,7 @@ def test_formats_that_a_task_cannot_have_are_refused(images, tmp_path):
 
 
 def test_what_cannot_be_exported_is_named(images, tmp_path, monkeypatch):
-    task = _task("detection")
+    task = exported_task("detection")
     for format, name, why in (
         ("tflite", "x.tflite", "Unknown export format"),
         ("onnx", "x.pt", r"ends in \.onnx"),
@@ -276,7 +232,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(format, images, tmp_path, monk
     monkeypatch.setattr(Path, "write_bytes", full)
     file = tmp_path / f"x{SUFFIXES[format]}"
     with pytest.raises(RunError, match=r"write into .* No space left on device .* are free"):
-        export(_task("single"), file, format=format, images=images)
+        export(exported_task("single"), file, format=format, images=images)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -355,7 +311,7 @@ def test_predict_writes_what_exported_files_give(tmp_path, images, capsys):
     files = {
         "masks": detector(tmp_path / "masks.onnx", masks=True),
         "binary": binary_segmenter(tmp_path / "binary.onnx", ["dark", "bright"]),
-        "regression": export(_task("regression"), tmp_path / "regression.onnx", images=images).path,
+        "regression": export(exported_task("regression"), tmp_path / "regression.onnx", images=images).path,
     }
     rows = {}
     for name, file in files.items():
@@ -376,7 +332,7 @@ def test_the_verb_says_what_it_wrote(images, tmp_path, capsys):
 
     from visionkit.run.storage.checkpoint import AtomicCheckpointIO
 
-    task = _task("single")
+    task = exported_task("single")
     content = {"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}
     content["pytorch-lightning_version"] = "2.6.0"
     task.on_save_checkpoint(content)

@@ -10,12 +10,14 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.predict import Result
 from visionkit.predict.kinds import KINDS, kind_of
-from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.classification.prediction import ClassPrediction, LabelsPrediction, ValuesPrediction
 from visionkit.tasks.detection.image_batch import Detections
+from visionkit.tasks.keypoints.prediction import KeypointPrediction
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 
 NAMES = ("cat", "dog", "bird")
@@ -27,8 +29,22 @@ def make(kind, prediction, names=NAMES, size=(4, 6), name="a.png"):
 
 
 def test_the_table_has_every_task():
-    tasks = (Classifier, Detector, Segmenter, Captioner, Embedder)
+    tasks = (Classifier, Detector, Segmenter, Captioner, Embedder, KeypointRegressor)
     assert {kind_of(task).name for task in tasks} == set(KINDS)
+
+
+def test_points():
+    edges, names = ((0, 1), (1, 2)), ("a", "b", "c", "d")
+    points = torch.tensor([[1.5, 2.0], [-3.0, 7.0], [0.0, math.nan], [4.0, 4.0]])
+    plain = make("keypoints", KeypointPrediction(points, None, names, edges), names=names)
+    assert plain.to_dict() == {
+        "id": "a.png", "path": "a.png", "size": [4, 6], "kind": "keypoints",
+        "points": [[1.5, 2.0], [-3.0, 7.0], [0.0, None], [4.0, 4.0]], "scores": None,
+        "names": ["a", "b", "c", "d"], "edges": [[0, 1], [1, 2]],
+    }  # fmt: skip
+    assert plain.summary() == "4 points: a at 2, 2, b at -3, 7, c at 0, nan, ..."
+    heat = make("keypoints", KeypointPrediction(points, torch.tensor([0.5, 0.25, 1.0, 0.0]), names, edges))
+    assert heat.to_dict()["scores"] == [0.5, 0.25, 1.0, 0.0]
 
 
 def test_classes():
@@ -72,6 +88,12 @@ def test_objects():
     again = coco_mask.decode(json.loads(json.dumps(content["masks"])))
     assert np.array_equal(again.transpose(2, 0, 1), masks.numpy())
     assert make("detection", found).summary() == "1 dog"
+    found.keypoints, found.keypoint_scores = torch.ones(2, 3, 2), torch.zeros(2, 3)
+    found.skeleton = Skeleton(("a", "b", "c"), ((0, 2),))
+    content = make("detection", found).to_dict()
+    assert content["keypoints"] == [[[1, 1]] * 3] * 2
+    assert content["keypoint_scores"] == [[0, 0, 0]] * 2
+    assert (content["keypoint_names"], content["edges"]) == (["a", "b", "c"], [[0, 2]])
     none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     content = make("detection", none).to_dict()
     assert content["boxes"] == content["names"] == []

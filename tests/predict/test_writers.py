@@ -30,7 +30,7 @@ from visionkit.predict.writers.output_files import encoded
 from visionkit.predict.writers.output_names import OutputNames, source_root
 from visionkit.predict.writers.sheet import PAGE
 
-KINDS = ("single", "multi", "regression", "detection", "segmentation", "captioning")
+KINDS = ("single", "multi", "regression", "detection", "segmentation", "captioning", "keypoints")
 
 
 def write(folder, made, formats=("all",), **settings):

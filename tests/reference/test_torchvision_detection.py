@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import detection as reference
+from torchvision.models.detection import keypoint_rcnn
 
 from tests.nn.detectors import random_targets
 from visionkit.backbones.level import Level
@@ -27,12 +28,15 @@ LOSSES = {
     "loss_objectness": "loss_objectness",
     "loss_rpn_box_reg": "loss_proposal",
     "loss_mask": "loss_mask",
+    "loss_keypoint": "loss_keypoint",
 }
+BOX_FIELDS = {"boxes", "scores", "labels"}
 V2 = {"head": "four_conv", "rpn_convs": 2}
 CASES: list[tuple[Callable[..., nn.Module], dict, bool]] = [
     (reference.fasterrcnn_resnet50_fpn, {}, False),
     (reference.fasterrcnn_resnet50_fpn_v2, V2, True),
     (reference.maskrcnn_resnet50_fpn, {"masks": True}, False),
+    (reference.keypointrcnn_resnet50_fpn, {"keypoint_width": 32}, False),
 ]
 
 
@@ -52,13 +56,20 @@ def _pair(build, config: dict, normed: bool) -> tuple[nn.Module, FasterRCNN]:
     torch.manual_seed(0)
     options = {"rpn_pre_nms_top_n_train": 300, "rpn_post_nms_top_n_train": 300}
     options |= {"rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 200, "box_score_thresh": 0.0}
+    options["box_detections_per_img"] = 30  # masks and points of each cost most
     theirs = build(weights=None, weights_backbone=None, num_classes=6, **options)
+    if "keypoint_width" in config:  # with torchvision's 512 channels this takes 45 s
+        heads = theirs.roi_heads
+        heads.keypoint_head = keypoint_rcnn.KeypointRCNNHeads(256, [config["keypoint_width"]] * 8)
+        heads.keypoint_predictor = keypoint_rcnn.KeypointRCNNPredictor(config["keypoint_width"], 17)
     norm = nn.BatchNorm2d if normed else None
     source = PyramidSource(_Body(theirs.backbone.body), norm=norm, extra="pool")
     settings = RCNNConfig(
-        **config, anchor_spacing="grid", proposals_train=300, proposals_eval=200, score_threshold=0.0
-    )
-    ours = FasterRCNN(source, num_classes=5, config=settings, norm=norm)
+        **config, anchor_spacing="grid", proposals_train=300, proposals_eval=200, score_threshold=0.0,
+        detections_per_img=30,
+    )  # fmt: skip
+    points = 17 if "keypoint_width" in config else 0
+    ours = FasterRCNN(source, num_classes=5, config=settings, norm=norm, num_keypoints=points)
     state = from_torchvision_names(theirs.state_dict())
     rest = {k: v for k, v in state.items() if not k.startswith("body.")}
     missing = ours.load_state_dict(rest, strict=False)
@@ -85,6 +96,10 @@ def test_losses_and_detections_are_equal(build, config, normed):
         masks = torch.zeros(len(target["masks"]), height, width, dtype=torch.uint8)
         masks[:, :120, :120] = target["masks"]
         target["masks"] = masks
+        spread = torch.rand(len(masks), 17, 2) * 1.2 - 0.1  # some outside their box
+        corner, opposite = target["boxes"].split(2, dim=1)
+        flags = torch.randint(3, (len(masks), 17, 1)).float()
+        target["keypoints"] = torch.cat((corner[:, None] + spread * (opposite - corner)[:, None], flags), 2)
     shifted = [{**t, "labels": t["labels"] + 1} for t in targets]
     batch, resized = theirs.transform(images, shifted)
     features = theirs.backbone(batch.tensors)
@@ -108,9 +123,14 @@ def test_losses_and_detections_are_equal(build, config, normed):
         found, none = ours(batch.tensors, batch.image_sizes)
     assert not none
     for one, other in zip(found, expected, strict=True):
-        assert len(one["boxes"]) == 100
+        assert len(one["boxes"]) == 30
         assert torch.equal(one["labels"] + 1, other["labels"])
-        for name in ("boxes", "scores", *(["masks"] if "masks" in other else [])):
+        other["keypoint_scores"] = other.pop("keypoints_scores", None)
+        if "keypoints" in other:
+            other["keypoints"] = other["keypoints"][..., :2]
+        further = [name for name in ("masks", "keypoints", "keypoint_scores") if name in one]
+        assert set(further) == {name for name, value in other.items() if value is not None} - BOX_FIELDS
+        for name in ("boxes", "scores", *further):
             torch.testing.assert_close(one[name], other[name], atol=1e-4, rtol=0)
 
 

@@ -17,7 +17,6 @@ from captioning_tiny import WORDS, captioner, trainer
 from visionkit.data import DataModule, Splits, caption_batch
 from visionkit.data.scenes import attention_in_boxes
 from visionkit.run import CaptionGrounding, CaptionPreview, Preview
-from visionkit.run.previews.captioning import captions_of
 from visionkit.tasks import CaptionPrediction
 
 NAMES = ("dark", "bright")
@@ -58,7 +57,7 @@ def test_facts_are_counted_once_and_drawn(tmp_path):
     sentences = {f"pair-{index}": right if index < 3 else wrong for index in range(5)}
 
     def evaluate(batch):
-        task.predictions = [
+        return [
             CaptionPrediction(" ".join(sentences[name]), tuple(sentences[name]), -7.0, (), maps, name)
             for name in batch["ids"]
         ]
@@ -95,10 +94,7 @@ def test_facts_are_counted_once_and_drawn(tmp_path):
 def test_what_was_just_said_is_not_said_again():
     task = captioner()
     batch = collate([Pairs(2)[index] for index in range(2)])
-    task._evaluate(batch)
-    first = captions_of(task, batch)
-    assert first == task.predictions
-    task.predict_step = lambda batch: pytest.fail("it was said already")
-    assert captions_of(task, batch) == first
+    first = task.validation_step(batch, 0)["preds"]
+    assert [each.id for each in first] == list(batch["ids"])
     looked = attention_in_boxes(first[0].attention, [], batch["boxes"][0], ["dark", "bright"], size=(8, 8))
     assert looked.words == 0

@@ -23,7 +23,7 @@ CLASSES = ["a", "b", "c"]
 
 def rows_of(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
     batch = {"images": logits, "labels": labels, "ids": [str(idx) for idx in range(len(logits))]}
-    return ClassPreview(CLASSES).rows(lambda images: images, batch)
+    return ClassPreview(CLASSES).rows(None, batch, batch["images"])
 
 
 def test_areas_are_those_of_torchmetrics_ties_included() -> None:
@@ -64,7 +64,7 @@ def test_rows_without_probabilities_have_no_curves() -> None:
     assert scored_classes(odd, CLASSES) is None
     many = ClassPreview([str(idx) for idx in range(61)])
     batch = {"images": torch.zeros(1, 61), "labels": torch.tensor([3]), "ids": ["x"]}
-    assert "probabilities" not in many.rows(lambda images: images, batch)[0]
+    assert "probabilities" not in many.rows(None, batch, batch["images"])[0]
 
 
 def test_curves_reach_the_report_and_the_run(tmp_path) -> None:

@@ -239,6 +239,7 @@ def test_a_command_that_cannot_begin_a_cell_names_it_too(read, recipes, tmp_path
     run_map(read())
 
 
+@pytest.mark.slow
 def test_a_fault_after_the_runs_is_a_failure_until_it_is_gone(read, recipes, tmp_path, monkeypatch):
     config, cell = read(), read().cells[0]
     main = cell.recipe.main

@@ -51,8 +51,8 @@ class MeanColour(lightning.LightningModule):
     def training_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(self(batch["images"]), batch["labels"])
 
-    def validation_step(self, batch: dict[str, Any], index: int) -> None:
-        pass
+    def validation_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        return {"preds": self(batch["images"])}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -93,7 +93,7 @@ def test_only_the_last_validation_is_written(tmp_path) -> None:
     calls = []
     rows = preview.kind.rows
     preview.kind = SimpleNamespace(  # type: ignore[assignment]
-        rows=lambda module, batch: calls.append(1) or rows(module, batch),
+        rows=lambda module, batch, preds: calls.append(1) or rows(module, batch, preds),
         training=ClassPreview(CLASSES).training,
         images=ClassPreview(CLASSES).images,
         panel=ClassPreview(CLASSES).panel,
@@ -124,7 +124,7 @@ def test_ids_that_are_numbers_or_no_utf8_are_written(tmp_path, kind) -> None:
 
 def test_a_fault_in_drawing_is_a_warning(tmp_path) -> None:
     class Broken(ClassPreview):
-        def rows(self, module: Any, batch: Any) -> Any:
+        def rows(self, module: Any, batch: Any, preds: Any) -> Any:
             raise RuntimeError("no ink")
 
     with pytest.warns(RuntimeWarning, match="Previews failed, the run goes on: RuntimeError: no ink"):
@@ -143,14 +143,13 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path) -> None:
 def test_rows_of_several_labels_and_of_numbers() -> None:
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     logits = torch.tensor([[9.0, -9.0, 9.0], [-9.0, -9.0, -9.0]])
-    module: Any = lambda images: logits  # noqa: E731
     batch = {"images": images, "labels": torch.tensor([[1.0, 0, 1], [1, 0, 0]]), "ids": ["a", "b"]}
-    first, second = ClassPreview(CLASSES).rows(module, batch)
+    first, second = ClassPreview(CLASSES).rows(None, batch, logits)
     assert first["prediction"] == first["truth"] == ["red", "blue"]
     assert second["prediction"] == []
     assert second["truth"] == ["red"]
     assert second["loss"] > first["loss"]
-    numbers = ClassPreview([]).rows(module, batch | {"labels": torch.tensor([[1.5, 2, 3], [0, 0, 0]])})
+    numbers = ClassPreview([]).rows(None, batch | {"labels": torch.tensor([[1.5, 2, 3], [0, 0, 0]])}, logits)
     assert numbers[0]["truth"] == [1.5, 2.0, 3.0]
     assert numbers[0]["confidence"] is None
     assert numbers[0]["right"] is None  # near or far, not right or wrong

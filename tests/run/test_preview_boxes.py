@@ -11,17 +11,15 @@ from visionkit.compare.report.figures.precision_recall import detection_figures
 from visionkit.compare.report.plot_style import to_png
 from visionkit.compare.report.predictions import read_curves
 from visionkit.run.previews.detection import BoxPreview
-from visionkit.tasks.detection.image_batch import Detections
 
 
-class Says:
-    """Finds the first object twice, misses the second, and finds one that is not there."""
-
-    def predict_step(self, batch, index):
-        boxes = torch.tensor([[0.0, 0, 40, 40], [2.0, 0, 42, 40], [150, 100, 190, 140], [0, 0, 9, 9]])
-        scores = torch.tensor([0.9, 0.8, 0.7, 0.2])
-        empty = Detections(boxes[:0], scores[:0], torch.zeros(0, dtype=torch.int64))
-        return [Detections(boxes, scores, torch.tensor([0, 0, 1, 1])), empty]
+def _preds():
+    """The first object twice, not the second, and one that is not there."""
+    boxes = torch.tensor([[0.0, 0, 40, 40], [2.0, 0, 42, 40], [150, 100, 190, 140], [0, 0, 9, 9]])
+    found = {
+        "boxes": boxes, "scores": torch.tensor([0.9, 0.8, 0.7, 0.2]), "labels": torch.tensor([0, 0, 1, 1])
+    }  # fmt: skip
+    return [found, {key: value[:0] for key, value in found.items()}]
 
 
 def _batch():
@@ -36,7 +34,7 @@ def _batch():
 
 def test_rows_pair_detections_with_objects_once():
     kind = BoxPreview(["cat", "dog"])
-    first, second = kind.rows(Says(), _batch())
+    first, second = kind.rows(None, _batch(), _preds())
     assert first["truth"] == "1 cat, 1 dog"
     assert first["prediction"] == "2 cat, 1 dog"
     assert first["right"] == [True, False, False]
@@ -47,10 +45,34 @@ def test_rows_pair_detections_with_objects_once():
     assert json.loads(json.dumps(first)) == first
 
 
+def test_points_of_objects_are_drawn_with_their_lines():
+    kind, batch = BoxPreview(["cat", "dog"], edges=((0, 1),)), _batch()
+    for target in batch["targets"]:
+        boxes = target["boxes"]
+        corners = torch.cat((boxes.view(-1, 2, 2), torch.full((len(boxes), 2, 1), 2.0)), 2)
+        target["keypoints"] = corners
+    batch["targets"][0]["keypoints"][1, 0, 2] = 0
+
+    preds = [{**each, "keypoints": each["boxes"].view(-1, 2, 2)} for each in _preds()]
+    first, second = kind.rows(None, batch, preds)
+    assert first["true_poses"] == [
+        [[0, 0], [40, 40]],
+        [None, [120, 120]],
+    ]  # no crowd, in the original's frame
+    assert first["poses"][0] == [[0, 0], [40, 40]]
+    assert len(first["poses"]) == len(first["boxes"]) == 3
+    assert (second["true_poses"], second["poses"], first["edges"]) == ([], [], [[0, 1]])
+    assert json.loads(json.dumps(first)) == first
+    images = kind.images(batch, 0, first)
+    bare = {name: value for name, value in first.items() if "poses" not in name}
+    assert kind.panel(images, first).tobytes() != kind.panel(images, bare).tobytes()
+    assert len(kind.training(batch, 2)) == 2
+
+
 def test_images_show_truth_right_and_wrong_in_their_colours():
     kind = BoxPreview(["cat", "dog"])
     batch = _batch()
-    row = kind.rows(Says(), batch)[0]
+    row = kind.rows(None, batch, _preds())[0]
     images = kind.images(batch, 0, row)
     assert max(images["image"].size) == 320
     assert len(images["image"].getcolors(1 << 20)) == 1, "the report draws on the plain image"

@@ -18,7 +18,14 @@ from visionkit.run.sweep import announce as announcing
 from visionkit.run.sweep.arms import run_recipe
 from visionkit.run.sweep.launch import launch
 
-RECIPES = ("caption", "classify", "detect", "embed", "segment")  # compare.py has the settings of classify.py
+RECIPES = (
+    "caption",
+    "classify",
+    "detect",
+    "embed",
+    "keypoints",
+    "segment",
+)  # compare.py has the settings of classify.py
 COMMAND = ["--seeds", "0", "--init", "scratch", "--jobs", "1", "--accelerator", "cpu", "--devices", "1"]
 # Values that no rule makes up: paths that exist, and words that the recipe checks by itself.
 GIVEN = {
@@ -28,7 +35,7 @@ GIVEN = {
     "transfer.unfreeze_at": "[[100,4]]", "transfer.backbone_lr_scale": "0.5", "transfer.probe_level": "8",
     "self_critical.start_images": "7", "jobs": "2", "class_weights": "balanced",
     "select_by": "map_at_r", "head.margin": "0.3", "few_shot.shots": "2",
-    "detector": "fcos",
+    "detector": "fcos", "head": "heatmap",
 }  # fmt: skip
 
 
@@ -101,7 +108,8 @@ def command(root, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "count"), [("caption", 30), ("classify", 62), ("detect", 40), ("embed", 10), ("segment", 15)]
+    ("recipe", "count"),
+    [("caption", 30), ("classify", 62), ("detect", 42), ("embed", 10), ("keypoints", 41), ("segment", 15)],
 )
 def test_every_setting_of_a_recipe_continues_a_run_as_its_role_says(recipe, count, command, tmp_path):
     config = __import__(recipe).Config

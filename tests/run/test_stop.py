@@ -121,7 +121,9 @@ def whole(tmp_path_factory):
     return classified(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("update", [1, 7, 12, 13, 24])
+@pytest.mark.parametrize(
+    "update", [1, 13, *(pytest.param(update, marks=pytest.mark.slow) for update in (7, 12, 24))]
+)
 def test_the_table_of_a_stopped_run_is_that_of_a_whole_one(tmp_path, whole, update):
     windows = [row for row in whole if ",train,loss," in row]
     assert len(windows) == 2 * (2 + 1)  # two windows and the mean of each epoch

@@ -101,10 +101,13 @@ class TinyTask(lightning.LightningModule):
         )
         return loss
 
-    def validation_step(self, batch: dict, batch_idx: int) -> None:
-        if batch["ids"]:
-            self._right += int((self(batch["images"]).argmax(1) == batch["labels"]).sum())
-            self._count += len(batch["ids"])
+    def validation_step(self, batch: dict, batch_idx: int) -> dict:
+        if not batch["ids"]:
+            return {"preds": None}
+        logits = self(batch["images"])
+        self._right += int((logits.argmax(1) == batch["labels"]).sum())
+        self._count += len(batch["ids"])
+        return {"preds": logits}
 
     def on_validation_epoch_end(self) -> None:
         counts = torch.tensor([self._right, self._count], dtype=torch.float64)

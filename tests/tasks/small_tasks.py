@@ -1,4 +1,4 @@
-"""The five tasks over tiny backbones, and checkpoints of them as a run writes them."""
+"""The six tasks over tiny backbones, and checkpoints of them as a run writes them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import lightning
 import torch
 
 from visionkit.run.storage.checkpoint import AtomicCheckpointIO
-from visionkit.task_config import RCNNConfig
-from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+from visionkit.task_config import DeepPoseConfig, RCNNConfig
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
 # Its maps end before a convolution that only its vector has: a detector cuts it off.
 CUT = "timm/test_efficientnet"
-KINDS = ("Classifier", "Detector", "Segmenter", "Captioner", "Embedder")
+KINDS = ("Classifier", "Detector", "Segmenter", "Captioner", "Embedder", "KeypointRegressor")
 NAMES = ("ant", "bee", "cat")
 
 
@@ -38,15 +38,22 @@ def small_task(
         task = Segmenter(backbone, num_classes=len(names), class_names=names, channels=16, **shared)
     elif kind == "Embedder":
         task = Embedder(backbone, num_classes=len(names), class_names=names, dim=8, **shared)
+    elif kind == "KeypointRegressor":
+        config = DeepPoseConfig(stages=1, cells=1, width=8, channels=8, stage_width=8)
+        shared = {"skeleton": names, "deeppose": config, "image_size": 64, **shared}
+        task = KeypointRegressor(backbone, **shared)
     else:
         task = Classifier(backbone, num_classes=len(names), class_names=names, **shared)
     if init == "scratch":
         for name, value in task.named_buffers():
             if name.endswith(("running_mean", "running_var")):
                 value.uniform_(0.5, 1.5)
+    special = {
+        "Detector": {"name": "DetectionEval", "resize": {"name": "Resize", "size": 64, "max_size": 96}},
+        "KeypointRegressor": {"name": "KeypointCrop", "size": [64, 64], "around": "box", "padding": 1.25},
+    }
     task.model_facts = {
-        "preprocess": {"name": "CenterCrop", "size": 64, "fraction": 1.0} if kind != "Detector" else
-        {"name": "DetectionEval", "resize": {"name": "Resize", "size": 64, "max_size": 96}},
+        "preprocess": special.get(kind, {"name": "CenterCrop", "size": 64, "fraction": 1.0}),
         "data": {"name": "insects", "options": {}}, "eval_batch_size": 2,
         "weights": {"source": "timm", "name": "x", "training_data": "ImageNet-1k", "licence": "apache-2.0"},
     }  # fmt: skip

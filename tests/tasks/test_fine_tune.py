@@ -14,7 +14,7 @@ from visionkit.backbones import create_encoder
 from visionkit.errors import DataError, InputError, RunError
 from visionkit.tasks.fine_tune import take_heads
 
-SAME = {"Captioner": "the same 3 words"}
+SAME = {"Captioner": "the same 3 words", "KeypointRegressor": "the same 3 points"}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ ENCODED = ("Classifier", "Embedder")  # their networks keep the layers behind th
 
 
 def test_every_task_gives_its_backbone_to_every_other(saved):
-    """All 25 pairs, from published folders and from runs; the diagonal gives all the rest too."""
+    """All 36 pairs, from published folders and from runs; the diagonal gives all the rest too."""
     root, made = saved
     counted = 0
     for source in KINDS:
@@ -152,7 +152,7 @@ def test_every_task_gives_its_backbone_to_every_other(saved):
                 assert f"the rest is new: this is a {target}" in task.init_note
             assert str(root) not in repr(dict(task.hparams)) + task.init_note
             counted += 1
-    assert counted == 25
+    assert counted == 36
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -160,13 +160,14 @@ def test_other_classes_have_a_new_head(saved, kind):
     root, made = saved
     names = ("ant", "bee", "dog")
     task = small_task(kind, init=str(root / kind), names=names)
-    word = "words" if kind == "Captioner" else "classes"
+    word = {"Captioner": "words", "KeypointRegressor": "points"}.get(kind, "classes")
     assert f"the rest is new: it has 3 {word}, here are 3, 2 of them the same" in task.init_note
     again = small_task(kind, init=str(root / kind), names=names)
     donor, state = made[kind].state_dict(), task.state_dict()
     last = {
         "Classifier": "head.weight",
         "Embedder": "head.weight",
+        "KeypointRegressor": "head.last.weight",
         "Segmenter": "decoder.classifier.weight",
         "Detector": "model.heads.box_head.classify.weight",
         "Captioner": "decoder.words.weight",

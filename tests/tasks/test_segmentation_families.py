@@ -11,6 +11,7 @@ from visionkit.nn.segmentation.decoders import list_decoders
 
 ANY = {"semantic_fpn", "unet", "upernet"}
 # convolutions that can be dilated, that cannot, attention with and without a pyramid, a size of its own
+SECONDS_LONG = {"torchvision/swin_t", "torchvision/vgg11_bn"}
 FEW = {
     "timm/test_efficientnet": set(list_decoders()),
     "timm/mobilenetv3_small_050": ANY,
@@ -22,7 +23,9 @@ FEW = {
 }
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SECONDS_LONG)) for name in FEW]
+)
 def test_odd_sizes(name):
     with quick_weights():
         rows = sweep(name)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from visionkit.commands.arguments import VerbParser
-from visionkit.commands.recipes import list_cluster_files, list_recipes, summary
+from visionkit.commands.recipes import list_applications, list_cluster_files, list_recipes, summary
 from visionkit.errors import unknown_name
 
 __all__ = ["main"]
@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     if args.kind in ("", "recipes"):
         rows = {name: summary(path) for name, path in list_recipes().items()}
         _print("recipes", rows, pattern)
+        rows = {name: summary(path) for name, path in list_applications().items()}
+        _print("of one application", rows, pattern)
         rows = {name: summary(path) for name, path in list_cluster_files().items()}
         _print("on a cluster (copy one with visionkit cp)", rows, pattern)
     if args.kind == "data":

@@ -21,15 +21,16 @@ _WINDOW = 30.0  # seconds that a rate looks back
 
 
 class ImageProgress:
-    """Says how many images are done, images/s, and the time left, on standard error.
+    """Says how many images, or steps, are done, how many a second, and the time left, on standard error.
 
     Args:
         total: Images in all.
+        unit: What they are called.
         terminal: Whether to draw a bar; None: whether standard error is a terminal.
     """
 
-    def __init__(self, total: int, *, terminal: bool | None = None) -> None:
-        self.total, self.done = total, 0
+    def __init__(self, total: int, *, unit: str = "images", terminal: bool | None = None) -> None:
+        self.total, self.done, self.unit = total, 0, unit
         self._start = self._shown = time.monotonic()
         self._pace = Pace(window=_WINDOW)
         self._pace.add(0, self._start)
@@ -66,19 +67,23 @@ class ImageProgress:
             self._shown = now
             seconds = self._pace.left(self.total)
             left = "" if seconds is None else f", {duration(seconds)} left"
-            sys.stderr.write(f"{self.done:,} of {self.total:,} images, {self._rate_text()}{left}\n")
+            sys.stderr.write(f"{self.done:,} of {self.total:,} {self.unit}, {self._rate_text()}{left}\n")
             sys.stderr.flush()
 
     def _rate_text(self) -> str:
         rate = self._pace.rate
-        return f"{rate:,.3g} images/s" if rate else ""
+        return f"{rate:,.3g} {self.unit}/s" if rate else ""
 
 
 @contextmanager
-def image_progress() -> Iterator[Callable[[int], Callable[[], None]]]:
-    """Give a function that begins to count: it takes the number of images, and returns what counts one."""
+def image_progress(unit: str = "images") -> Iterator[Callable[[int], Callable[[], None]]]:
+    """Give a function that begins to count: it takes the number of images, and returns what counts one.
+
+    Args:
+        unit: What they are called.
+    """
     with ExitStack() as stack:
-        yield lambda total: stack.enter_context(ImageProgress(total)).advance
+        yield lambda total: stack.enter_context(ImageProgress(total, unit=unit)).advance
 
 
 def _bar() -> Progress:

@@ -11,7 +11,15 @@ from types import ModuleType
 import visionkit
 from visionkit.errors import RunError, unknown_name
 
-__all__ = ["find_file", "find_recipe", "list_cluster_files", "list_recipes", "load_recipe", "summary"]
+__all__ = [
+    "find_file",
+    "find_recipe",
+    "list_applications",
+    "list_cluster_files",
+    "list_recipes",
+    "load_recipe",
+    "summary",
+]
 
 
 def list_recipes() -> dict[str, Path]:
@@ -29,6 +37,12 @@ def list_recipes() -> dict[str, Path]:
         f"No recipes beside {package}: the installation is incomplete. Install visionkit again from its "
         "wheel or its checkout."
     )
+
+
+def list_applications() -> dict[str, Path]:
+    """Return the recipes of a single application, as "apps/NAME"."""
+    folder = next(iter(list_recipes().values())).parent / "apps"
+    return {f"apps/{path.stem}": path for path in sorted(folder.glob("*.py"))}
 
 
 def list_cluster_files() -> dict[str, Path]:
@@ -58,7 +72,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         InputError: There is no such recipe; names the nearest.
     """
-    known = list_recipes()
+    known = list_recipes() | list_applications()
     if name.endswith(".py") and Path(name).is_file():
         return Path(name).resolve()
     if name.removesuffix(".py") in known:

@@ -6,7 +6,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from visionkit.commands.recipes import find_recipe, list_recipes, summary
+from visionkit.commands.recipes import find_recipe, list_applications, list_recipes, summary
 from visionkit.errors import InputError
 
 __all__ = ["main"]
@@ -15,7 +15,9 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """Run a recipe."""
     if not argv or argv[0] in ("-h", "--help"):
-        rows = "".join(f"  {name:<10}{summary(path)}\n" for name, path in list_recipes().items())
+        known = list_recipes() | list_applications()
+        width = max(map(len, known)) + 2
+        rows = "".join(f"  {name:<{width}}{summary(path)}\n" for name, path in known.items())
         sys.stdout.write(
             "usage: visionkit run RECIPE [flags of the recipe]\n\n"
             f"recipes, or the path of a .py file:\n{rows}\n"

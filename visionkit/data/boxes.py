@@ -83,17 +83,26 @@ def plain_boxes(boxes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
 
 
 def check_boxes(
-    image: Any, target: Any, *, num_classes: int, name: str = "", masks: bool = False, channels: int = 3
+    image: Any,
+    target: Any,
+    *,
+    num_classes: int,
+    name: str = "",
+    masks: bool = False,
+    num_keypoints: int = 0,
+    channels: int = 3,
 ) -> list[DataError]:
     """Return every error of one image and its objects; nothing is repaired.
 
     Args:
         image: `(C, H, W)` uint8, or float in [0, 1].
         target: A dict of `boxes` `(N, 4)` xyxy float (or torchvision's `BoundingBoxes`), `labels` `(N,)`
-            int64 from 0, and perhaps `masks` and `iscrowd`. An image without objects has boxes `(0, 4)`.
+            int64 from 0, and perhaps `masks`, `keypoints` and `iscrowd`. An image without
+            objects has boxes `(0, 4)`.
         num_classes: Foreground classes.
         name: Name of the image in the errors.
         masks: Whether masks are required.
+        num_keypoints: How many keypoints an object must have; 0: none are required.
         channels: Channels of an image.
     """
     errors: list[DataError] = []
@@ -144,7 +153,27 @@ def check_boxes(
             fix = "Labels begin at 0; the detector adds the background itself."
             add(f"Expected a label in 0..{num_classes - 1}, but got {label}. {fix}", "labels", index)
     _check_extras(image, target, len(labels), masks, add)
+    _check_keypoints(target.get("keypoints"), len(labels), num_keypoints, add)
     return errors
+
+
+def _check_keypoints(points: Any, count: int, num_keypoints: int, add: Any) -> None:
+    text = _keypoint_error(points, count, num_keypoints) if num_keypoints else None
+    if text:
+        add(text, "keypoints")
+
+
+def _keypoint_error(points: Any, count: int, num_keypoints: int) -> str | None:
+    shape = (count, num_keypoints, 3)
+    if not isinstance(points, Tensor) or (tuple(points.shape) != shape and (count or points.numel())):
+        fix = "Open the data set for keypoints." if points is None else "Each has x, y and a flag."
+        return f"Expected keypoints {shape} for the keypoint head, but got {_shape_or_type(points)}. {fix}"
+    if not points.is_floating_point():
+        return f"Expected keypoints in floating point, but got {points.dtype}. Use keypoints.float()."
+    labelled = points[points[..., 2] != 0] if count else points.new_zeros((0, 3))
+    if not bool(labelled.isfinite().all()) or bool((labelled[:, 2] < 0).any()):
+        return "Expected finite coordinates and a flag of 1 or 2 of every labelled keypoint, but got others."
+    return None
 
 
 def _check_extras(image: Any, target: Mapping[str, Any], count: int, required: bool, add: Any) -> None:

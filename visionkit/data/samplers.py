@@ -94,11 +94,17 @@ class TrainBatchSampler(Sampler[list[Key]]):
         """Do nothing; called before batch `number` of `epoch` is given."""
 
     def __iter__(self) -> Iterator[list[Key]]:
+        if self._position is None:
+            return self._next_pass()
         # The position is read here, not at the first `next`: loaders may prefetch at any later time.
-        consumed = self._passes * self.steps if self._position is None else self._position()
-        self._passes += 1
-        epoch, start = divmod(consumed, self.steps)
+        epoch, start = divmod(self._position(), self.steps)
         return self._walk(epoch, start)
+
+    def _next_pass(self) -> Iterator[list[Key]]:
+        # Counted at the first `next`: a DataLoader with workers iterates its sampler twice before it draws.
+        epoch = self._passes
+        self._passes += 1
+        yield from self._walk(epoch, 0)
 
     def _walk(self, epoch: int, start: int) -> Iterator[list[Key]]:
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)

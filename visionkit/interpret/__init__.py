@@ -33,6 +33,10 @@ if TYPE_CHECKING:
         MeasuredField,
         measure_field,
     )
+    from visionkit.interpret.attribution.boxes import (
+        BoxScore,
+        pointing_game,
+    )
     from visionkit.interpret.attribution.curves import (
         PixelCurves,
         pixel_curves,
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     )
     from visionkit.interpret.filters import (
         filter_sheet,
+        weight_sheet,
     )
     from visionkit.interpret.maps import (
         find_levels,
@@ -76,15 +81,26 @@ if TYPE_CHECKING:
         with_colors,
     )
     from visionkit.interpret.synthesis.dream import (
+        DreamResult,
         dream,
     )
     from visionkit.interpret.synthesis.style import (
         StyleResult,
-        gram,
+        mix_styles,
         transfer_style,
+    )
+    from visionkit.interpret.synthesis.style_losses import (
+        Style,
+        gram,
+    )
+    from visionkit.interpret.synthesis.visualize import (
+        Visualization,
+        visualize,
     )
 
 __all__ = [
+    "BoxScore",
+    "DreamResult",
     "Excitation",
     "Explanation",
     "Field",
@@ -92,8 +108,10 @@ __all__ = [
     "MeasuredField",
     "PixelCurves",
     "Score",
+    "Style",
     "StyleResult",
     "Subject",
+    "Visualization",
     "Window",
     "activation_maps",
     "activation_sheet",
@@ -112,6 +130,7 @@ __all__ = [
     "match_colors",
     "match_luminance",
     "measure_field",
+    "mix_styles",
     "multiply_adds",
     "occlusion",
     "open_subject",
@@ -119,6 +138,7 @@ __all__ = [
     "overlay",
     "parameters",
     "pixel_curves",
+    "pointing_game",
     "receptive_field",
     "resolve_layer",
     "saliency",
@@ -126,6 +146,8 @@ __all__ = [
     "top_images",
     "transfer_style",
     "transposed_output_size",
+    "visualize",
+    "weight_sheet",
     "whole_network",
     "with_colors",
     "word_scores",
@@ -156,6 +178,10 @@ _HOMES = {
         "MeasuredField",
         "measure_field",
     ),
+    "attribution.boxes": (
+        "BoxScore",
+        "pointing_game",
+    ),
     "attribution.curves": (
         "PixelCurves",
         "pixel_curves",
@@ -178,7 +204,10 @@ _HOMES = {
         "mask_score",
         "word_scores",
     ),
-    "filters": ("filter_sheet",),
+    "filters": (
+        "filter_sheet",
+        "weight_sheet",
+    ),
     "maps": (
         "find_levels",
         "resolve_layer",
@@ -194,11 +223,22 @@ _HOMES = {
         "match_luminance",
         "with_colors",
     ),
-    "synthesis.dream": ("dream",),
+    "synthesis.dream": (
+        "DreamResult",
+        "dream",
+    ),
     "synthesis.style": (
         "StyleResult",
-        "gram",
+        "mix_styles",
         "transfer_style",
+    ),
+    "synthesis.style_losses": (
+        "Style",
+        "gram",
+    ),
+    "synthesis.visualize": (
+        "Visualization",
+        "visualize",
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

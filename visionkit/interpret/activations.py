@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from visionkit.drawing.tiles import resized, tiled
 from visionkit.errors import InputError, expected
-from visionkit.interpret.maps import listening, resolve_layer
-from visionkit.interpret.sheets import resized, tiled
+from visionkit.interpret.maps import maps_of, resolve_layer
 from visionkit.interpret.subject import Subject
 
 __all__ = ["Excitation", "activation_maps", "activation_sheet", "top_images"]
@@ -48,12 +48,7 @@ def activation_maps(subject: Subject, image: Tensor, *, layer: str | int) -> Ten
     """
     inputs = subject.inputs(image)
     name = resolve_layer(subject.network, layer, inputs)
-    with listening(subject.network, (image.shape[-2], image.shape[-1]), [name]) as listener:
-        subject.network(inputs)
-    maps = listener.maps.get(name)
-    if maps is None:
-        raise InputError(f"The output of layer {layer!r} is no map of positions. Take another layer.")
-    return maps[0]
+    return maps_of(subject.network, inputs, [name])[1].maps[name][0]
 
 
 def activation_sheet(
@@ -93,6 +88,8 @@ def top_images(
     """
     best: list[tuple[float, int, Excitation]] = []
     for number, (name, image) in enumerate(images):
+        if number == 0:  # a reduction is found by a pass of its own
+            layer = resolve_layer(subject.network, layer, subject.inputs(image))
         maps = activation_maps(subject, image, layer=layer)
         if not 0 <= channel < len(maps):
             raise InputError(expected("channel", f"0 to {len(maps) - 1}", channel))

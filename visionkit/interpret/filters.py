@@ -1,30 +1,48 @@
-"""The filters of a network's first convolution as images."""
+"""The filters of a network's first convolution, and weights over whole images, as images."""
 
 from __future__ import annotations
 
-from PIL import Image
-from torch import Tensor, nn
+from collections.abc import Sequence
 
-from visionkit.errors import InputError
+from PIL import Image
+from torch import Tensor
+
+from visionkit.drawing.panels import add_title, join_grid
+from visionkit.drawing.tiles import tiled, weight_tiles
+from visionkit.errors import InputError, expected
 from visionkit.interpret.maps import find_convolution
-from visionkit.interpret.sheets import resized, tiled
 from visionkit.interpret.subject import Subject
 
-__all__ = ["filter_sheet", "filter_tiles"]
+__all__ = ["filter_sheet", "weight_sheet"]
 
 
-def filter_tiles(convolution: nn.Conv2d, *, side: int, limit: int = 64) -> list[Tensor]:
-    """Return filters as uint8 images, each scaled to its own largest weight; grey is zero.
+def weight_sheet(
+    weight: Tensor, *, names: Sequence[str] = (), side: int = 42, limit: int = 64, columns: int = 16
+) -> Image.Image:
+    """Return weights over image positions side by side, as `weight_tiles` draws them.
+
+    A linear classifier on pixels has one such template a class, a hidden unit of an MLP one, and a
+    convolution one a filter.
 
     Args:
-        convolution: The layer. Filters of three channels are coloured, others are the mean over their inputs.
-        side: Of the longer side, nearly.
+        weight: `(N, C, h, w)`.
+        names: Titles, one for each; none if not given.
+        side: Of the longer side, in pixels, nearly.
         limit: At most as many, the first.
+        columns: In a row.
+
+    Raises:
+        InputError: The weights have other dimensions, or there is not one name for each.
     """
-    weight = convolution.weight.detach().float()[:limit]
-    shown = weight if weight.shape[1] == 3 else weight.mean(1, keepdim=True)
-    largest = shown.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
-    return [resized(tile, side) for tile in (shown / largest + 1) / 2]
+    if weight.ndim != 4 or not len(weight):
+        raise InputError(expected("weight", "(N, C, h, w), N at least 1", tuple(weight.shape)))
+    if names and len(names) != len(weight):
+        raise InputError(expected("names", f"one for each of {len(weight)} templates", len(names)))
+    tiles = weight_tiles(weight, side=side, limit=limit)
+    if not names:
+        return tiled(tiles, columns=columns)
+    panels = [add_title(tiled([tile], columns=1).convert("RGB"), name) for tile, name in zip(tiles, names)]
+    return join_grid(panels, columns=columns)
 
 
 def filter_sheet(subject: Subject, *, side: int = 42, limit: int = 64) -> Image.Image:
@@ -43,4 +61,4 @@ def filter_sheet(subject: Subject, *, side: int = 42, limit: int = 64) -> Image.
     convolution = find_convolution(subject.network, images)
     if convolution is None:
         raise InputError(f"{subject.name!r} has no two-dimensional convolution, so no filters to show.")
-    return tiled(filter_tiles(convolution, side=side, limit=limit), columns=16)
+    return weight_sheet(convolution.weight, side=side, limit=limit)

@@ -6,7 +6,7 @@ Which layers give maps is found by running the network and asking its modules, n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from visionkit.errors import InputError, nearest, unknown_name
 
-__all__ = ["MapListener", "find_convolution", "find_levels", "listening", "resolve_layer"]
+__all__ = [
+    "MapListener",
+    "find_convolution",
+    "find_levels",
+    "listening",
+    "maps_of",
+    "resolve_layer",
+    "short_name",
+]
 
 _MIN_CELLS = 4  # of a map; smaller ones are vectors
 _PREFIX = 8  # tokens before those of the grid
@@ -156,7 +164,7 @@ def resolve_layer(network: nn.Module, layer: str | int, images: Tensor) -> str:
     if isinstance(layer, int) or (layer.isdigit() and layer not in dict(network.named_modules())):
         levels = find_levels(network, images)
         if int(layer) not in levels:
-            known = ", ".join(f"{reduction} ({_short(name)})" for reduction, name in levels.items())
+            known = ", ".join(f"{reduction} ({short_name(name)})" for reduction, name in levels.items())
             raise InputError(
                 f"The network has no maps of reduction {layer}: it has {known or 'none'}. Take one of "
                 "them, or the name of a layer."
@@ -169,13 +177,42 @@ def resolve_layer(network: nn.Module, layer: str | int, images: Tensor) -> str:
     shortest = min((name.count(".") for name in ends), default=0)
     ends = [name for name in ends if name.count(".") == shortest]
     if len(ends) > 1:
-        multiple = " or ".join(repr(_short(name)) for name in nearest(str(layer), ends) or ends[:3])
+        multiple = " or ".join(repr(short_name(name)) for name in nearest(str(layer), ends) or ends[:3])
         raise InputError(f"{len(ends)} layers end with {layer!r}. Take a longer name: {multiple}.")
     if not ends:
         raise unknown_name(
-            "layer", str(layer), map(_short, names), hint="`visionkit inspect layers NAME` lists all."
+            "layer", str(layer), map(short_name, names), hint="`visionkit inspect layers NAME` lists all."
         )
     return ends[0]
+
+
+def maps_of(
+    network: nn.Module,
+    images: Tensor,
+    names: Sequence[str],
+    *,
+    run: Callable[[Tensor], Any] | None = None,
+) -> tuple[Any, MapListener]:
+    """Run a network, and return what it gives and the listener that holds the maps of layers.
+
+    Args:
+        network: Any network.
+        images: `(B, C, H, W)`, as it takes them.
+        names: Full names of the layers, as `resolve_layer` gives them.
+        run: What is run on the images and runs the network; the network itself if not given.
+
+    Raises:
+        InputError: A layer gives no map of positions.
+    """
+    with listening(network, _sides(images), names) as listener:
+        output = (run or network)(images)
+    for name in names:
+        if name not in listener.maps:
+            raise InputError(
+                f"The output of layer {short_name(name)!r} is no map of positions. Take another layer: one "
+                "before the pooling, and for small images a finer one."
+            )
+    return output, listener
 
 
 def find_convolution(network: nn.Module, images: Tensor) -> nn.Conv2d | None:
@@ -190,8 +227,12 @@ def find_convolution(network: nn.Module, images: Tensor) -> nn.Conv2d | None:
     return listener.convolution
 
 
-def _short(name: str) -> str:
-    """Return a module's name as the network's authors know it, without the wrappers around it."""
+def short_name(name: str) -> str:
+    """Return a module's name as the network's authors know it, without the wrappers around it.
+
+    Args:
+        name: Its full name.
+    """
     for wrapper in ("backbone.", "net.", "model."):
         name = name.removeprefix(wrapper)
     return name

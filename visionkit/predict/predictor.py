@@ -85,7 +85,7 @@ class Predictor:
     Args:
         model: What predicts.
         facts: Its model facts.
-        kind: "classification", "detection", "segmentation", "captioning" or "embedding".
+        kind: "classification", "detection", "segmentation", "captioning", "embedding" or "keypoints".
         class_names: Names of the classes.
         transform: Resizes an image for the network.
         notes: What was chosen or assumed while loading, in sentences.

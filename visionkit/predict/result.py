@@ -29,7 +29,7 @@ class Result:
         path: The file; None for an image in memory.
         size: `(H, W)` of the original, in pixels.
         prediction: The task's typed prediction: boxes and masks are in the frame of the original.
-        kind: "classification", "detection", "segmentation", "captioning" or "embedding".
+        kind: "classification", "detection", "segmentation", "captioning", "embedding" or "keypoints".
         class_names: Names of the classes.
         image: The original `(3, H, W)` uint8, upright.
     """
@@ -55,11 +55,14 @@ class Result:
           and `probabilities`; with multiple labels `labels`, `indices` and `probabilities`; of regression
           `values`;
         - detection: `boxes` ([[x1, y1, x2, y2]], absolute, in the original), `scores`, `labels` (indices of
-          classes), `names`, and of a network with masks `masks` (COCO run lengths);
+          classes), `names`, of a network with masks `masks` (COCO run lengths), and with keypoints
+          `keypoints` ([[[x, y]]], for each object), `keypoint_scores`, `keypoint_names` and `edges`;
         - segmentation: `classes`, the largest first: `name`, `index`, `pixels`, `fraction`, `mask` (COCO run
           lengths);
         - captioning: `caption`, `log_prob`, `n_best` ([[caption, log_prob]]);
-        - embedding: `vector`, of length 1.
+        - embedding: `vector`, of length 1;
+        - keypoints: `points` ([[x, y]], absolute, in the original), `scores` (None where the head has none),
+          `names`, `edges` ([[point, point]]).
 
         A number that is not finite is None; bytes of a file name that are no UTF-8 are escaped.
         """

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from visionkit.run.previews.classification import ClassPreview
     from visionkit.run.previews.detection import BoxPreview, CurveFile
     from visionkit.run.previews.embedding import NeighborPreview
+    from visionkit.run.previews.keypoints import KeypointPreview
     from visionkit.run.previews.segmentation import MaskPreview
     from visionkit.run.probing.page import write_probe
     from visionkit.run.probing.probe import probe
@@ -52,6 +53,7 @@ __all__ = [
     "CurveFile",
     "DataAdvice",
     "FiniteGuard",
+    "KeypointPreview",
     "MaskPreview",
     "NeighborPreview",
     "Preemption",
@@ -97,6 +99,7 @@ _HOME = {
     "DataAdvice": "advice.advise_data",
     "FiniteGuard": "callbacks.finite_guard",
     "MaskPreview": "previews.segmentation",
+    "KeypointPreview": "previews.keypoints",
     "NeighborPreview": "previews.embedding",
     "Preemption": "callbacks.preempt",
     "Preview": "previews.callback",

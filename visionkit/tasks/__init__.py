@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from visionkit.task_config import Decoding, FCOSConfig, RCNNConfig, RetinaNetConfig, SelfCritical
+from visionkit.task_config import (
+    Decoding,
+    DeepPoseConfig,
+    FCOSConfig,
+    HeatmapConfig,
+    RCNNConfig,
+    RetinaNetConfig,
+    SelfCritical,
+)
 from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.tasks.captioning.self_critical import training_frequency
 from visionkit.tasks.captioning.task import Captioner
@@ -12,6 +20,8 @@ from visionkit.tasks.detection.image_batch import Detections
 from visionkit.tasks.detection.task import Detector
 from visionkit.tasks.embedding.prediction import EmbeddingPrediction
 from visionkit.tasks.embedding.task import Embedder
+from visionkit.tasks.keypoints.prediction import KeypointPrediction
+from visionkit.tasks.keypoints.task import KeypointRegressor
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 from visionkit.tasks.segmentation.task import Segmenter
 
@@ -21,11 +31,15 @@ __all__ = [
     "ClassPrediction",
     "Classifier",
     "Decoding",
+    "DeepPoseConfig",
     "Detections",
     "Detector",
     "Embedder",
     "EmbeddingPrediction",
     "FCOSConfig",
+    "HeatmapConfig",
+    "KeypointPrediction",
+    "KeypointRegressor",
     "LabelsPrediction",
     "RCNNConfig",
     "RetinaNetConfig",

@@ -28,8 +28,8 @@ class BackboneBuilder:
     an encoder `dim`.
 
     Args:
-        task: "classification", "detection", "segmentation", "captioning" or "embedding": whose transfer
-            defaults hold.
+        task: "classification", "detection", "segmentation", "captioning", "embedding" or "keypoints": whose
+            transfer defaults hold.
         backbone: A name, a user's own module, or what a checkpoint saved of one.
         init: Where the weights come from; for a user's module, whether its weights are trained.
         transfer: What is done with the weights.
@@ -152,6 +152,25 @@ class BackboneBuilder:
             raise InputError(expected("reduction", f"one of {self._name!r}'s {available}", reduction))
         finer = [each for each in available if reduction is None or each <= reduction]
         return self.maps(finer, output_stride=output_stride)
+
+    def keypoint_maps(self, finest: int) -> Any:
+        """Return a source of all maps that are not finer than a reduction; of those that are, if all are.
+
+        Args:
+            finest: The reduction of the finest map.
+
+        Raises:
+            InputError: The backbone has no maps.
+        """
+        if self._name is None:
+            return self._wrapped()
+        available = self._reductions(self._name)
+        if not available:
+            raise InputError(
+                f"{self._name!r} has no maps aligned with the image, which the places of points need. Take "
+                "another backbone."
+            )
+        return self.maps([each for each in available if each >= finest] or available)
 
     def saved(self, built: Any) -> dict[str, Any]:
         """Return the settings from which this backbone is built again, for a checkpoint to fill.

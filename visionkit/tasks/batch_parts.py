@@ -26,6 +26,7 @@ _ALIASES = {
     "masks": ("mask", "labels", "label", "segmentation"),
     "targets": ("target", "labels"),
     "tokens": ("token",),
+    "keypoints": ("keypoint", "targets", "target"),
 }
 
 
@@ -44,7 +45,7 @@ def read_parts(batch: Any, target: str, *, needed: bool = True) -> Parts:
         batch: A dict (`images`, `target`, `ids`; or the names that torchgeo and Hugging Face use, where they
             are unambiguous; one image `(C, H, W)` is a batch of one); a pair `(images, target)`, tuple or
             list; or images alone.
-        target: Name of the target: "labels", "masks", "targets" or "tokens".
+        target: Name of the target: "labels", "masks", "targets", "tokens" or "keypoints".
         needed: Whether the batch must hold it. In prediction it need not, and a list of images is just that.
 
     Raises:

@@ -83,7 +83,7 @@ def take_heads(task: nn.Module, init: str, *, any_classes: bool = False) -> str:
     if kind != own_kind:
         return f"{begin}; the rest is new: this is a {own_kind}"
     old, own = _names(record["hyper_parameters"]), _names(plain_settings(dict(task.hparams)))  # type: ignore[arg-type]
-    word = "words" if own_kind == "Captioner" else "classes"
+    word = {"Captioner": "words", "KeypointRegressor": "points"}.get(own_kind, "classes")
     if not any_classes:
         why = _other_names(old, own, record["hyper_parameters"], task, word)
         if why:
@@ -117,9 +117,13 @@ def _record(file: Path) -> dict[str, Any]:
 
 
 def _names(settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of the classes, or the words of a captioner, as a task's settings have them."""
+    """Return the names of the classes or points, or a captioner's words, as a task's settings have them."""
     vocabulary = settings.get("vocabulary")
-    names = vocabulary.get("words") if isinstance(vocabulary, Mapping) else settings.get("class_names")
+    skeleton, names = settings.get("skeleton"), settings.get("class_names")
+    if isinstance(vocabulary, Mapping):
+        names = vocabulary.get("words")
+    elif isinstance(skeleton, Mapping):
+        names = skeleton.get("names")
     return [str(name) for name in names] if isinstance(names, Sequence) else []
 
 
@@ -131,7 +135,11 @@ def _other_names(
         return f"the names of its {word} are not known"
     if settings.get("target") != task.hparams.get("target"):  # type: ignore[operator,union-attr]
         return f"its target is {settings.get('target')!r}"
-    ordered = word == "words" or settings.get("num_classes") == 1 or len(set(old)) < len(old)
+    points = (settings.get("keypoints"), task.hparams.get("keypoints"))  # type: ignore[operator,union-attr]
+    names = [None if each is None else list(each["names"]) for each in points]
+    if names[0] != names[1]:
+        return f"its keypoints are {', '.join(names[0] or ['none'])}"
+    ordered = word != "classes" or settings.get("num_classes") == 1 or len(set(old)) < len(old)
     if list(old) == list(own) or (not ordered and sorted(old) == sorted(own)):
         return ""
     common = len(set(old) & set(own))

@@ -76,21 +76,25 @@ class TaskHooks(HubMixin, lightning.LightningModule):
     save_image_rows: bool = False
     image_rows: Mapping[str, Any] = MappingProxyType({})
     _rows: ImageRows
-    _evaluate: Callable[[Any], None]
+    _evaluate: Callable[[Any], Any]
     _read: Callable[[Any], Any]
     _make_scores: Callable[[], dict[str, Any]]
     _loader: int = 0
     _probed: bool = True
 
-    def validation_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> None:
-        """Add a batch to the scores of its loader."""
-        self._use_loader(dataloader_idx)
-        self._evaluate(batch)
+    def validation_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Add a batch to the scores of its loader.
 
-    def test_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> None:
-        """Add a batch to the scores of its loader."""
+        Returns:
+            `preds`: what was scored, in the form that the task's metrics take, one an image; None of an empty
+            batch. Callbacks receive it as `outputs`, so that nothing has to be predicted twice.
+        """
         self._use_loader(dataloader_idx)
-        self._evaluate(batch)
+        return {"preds": self._evaluate(batch)}
+
+    def test_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Add a batch to the scores of its loader; return what `validation_step` does."""
+        return self.validation_step(batch, batch_index, dataloader_idx)
 
     def on_validation_epoch_start(self) -> None:
         """Begin new scores for every loader."""

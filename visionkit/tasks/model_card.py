@@ -20,6 +20,7 @@ HUB_TASKS = {
     "Segmenter": "image-segmentation",
     "Captioner": "image-to-text",
     "Embedder": "image-feature-extraction",
+    "KeypointRegressor": "keypoint-detection",
 }
 _VERBS = {
     "Classifier": "gives images classes",
@@ -27,6 +28,7 @@ _VERBS = {
     "Segmenter": "gives every pixel of an image a class",
     "Captioner": "describes images in a sentence",
     "Embedder": "gives images vectors that lie near each other where the class is the same",
+    "KeypointRegressor": "finds the points of an object in an image",
 }
 # Those that the hub knows, by how the sources of weights spell them.
 _LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",

@@ -16,10 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import visionkit.tasks
+from visionkit.drawing.tiles import resized, tiled, weight_tiles
 from visionkit.errors import InputError
-from visionkit.interpret.filters import filter_tiles
 from visionkit.interpret.maps import listening
-from visionkit.interpret.sheets import resized, tiled
 
 __all__ = [
     "Layers",
@@ -31,7 +30,7 @@ __all__ = [
     "read_images",
 ]
 
-TASKS = ("Classifier", "Detector", "Segmenter", "Captioner", "Embedder")
+TASKS = ("Classifier", "Detector", "Segmenter", "Captioner", "Embedder", "KeypointRegressor")
 NUM_FILTERS = 64
 NUM_CHANNELS = 8
 _FILTER_SIDE, _MAP_SIDE = 42, 64
@@ -126,7 +125,7 @@ def filter_part(convolution: nn.Conv2d, channels: int) -> dict[str, Any]:
     """
     weight = convolution.weight.detach().float()
     colored = weight.shape[1] == channels == 3
-    tiles = filter_tiles(convolution, side=_FILTER_SIDE, limit=NUM_FILTERS)
+    tiles = weight_tiles(weight, side=_FILTER_SIDE, limit=NUM_FILTERS)
     size = "x".join(map(str, weight.shape[2:]))
     of = f"{len(tiles)} of {len(weight)}" if len(tiles) < len(weight) else f"all {len(weight)}"
     return {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.commands.inspecting.image_arguments import add_network, check_out, opened, read, write_tensor
-from visionkit.commands.progress import ImageProgress
+from visionkit.commands.progress import image_progress
+from visionkit.printable import for_terminal
 
 __all__ = ["main"]
 
@@ -41,11 +43,19 @@ def main(argv: Sequence[str]) -> int:
     subject = opened(args.name, args)
     image = read(subject, args.image, args.size)
     guide = read(subject, args.guide) if args.guide else None
-    with ImageProgress(args.octaves * args.steps) as progress:
+    with image_progress("steps") as progress:
         result = dream(
             subject, image, layer=args.layer, channel=args.channel, guide=guide, octaves=args.octaves,
             octave_scale=args.octave_scale, steps=args.steps, rate=args.rate, jitter=args.jitter,
-            seed=args.seed, progress=progress.advance,
+            seed=args.seed, progress=progress,
         )  # fmt: skip
-    write_tensor(result, out)
+    if len(result.sizes) < args.octaves:
+        sizes, left_out = (
+            ", ".join(f"{width}x{height}" for height, width in each)
+            for each in (result.sizes, result.left_out)
+        )
+        text = f"{len(result.sizes)} of {args.octaves} octaves: {sizes}."
+        text += f" Too small for {result.layer}: {left_out}." if left_out else " The network takes no others."
+        sys.stderr.write(for_terminal(text) + "\n")
+    write_tensor(result.image, out)
     return 0

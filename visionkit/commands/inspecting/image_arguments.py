@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from visionkit.interpret.subject import Subject
 
-__all__ = ["add_network", "check_out", "opened", "read", "write_image", "write_tensor"]
+__all__ = ["add_network", "check_out", "opened", "read", "read_mask", "write_image", "write_tensor"]
 
 
 def add_network(parser: VerbParser, *, image: str = "", multiple: bool = False) -> None:
@@ -99,6 +99,32 @@ def read(subject: Subject, path: str, size: int = 0) -> Tensor:
     image = read_image(path)
     fitted = subject.fit(image, size)
     return fitted.mean(0, keepdim=True) if subject.channels == 1 else fitted
+
+
+def read_mask(path: str, image: Tensor, of: str) -> Tensor:
+    """Return a mask file as floats `(H, W)` in [0, 1], of the size of an image that it is for.
+
+    Args:
+        path: The file: white is 1, black 0.
+        image: `(C, H, W)`.
+        of: The flag that gave the image.
+
+    Raises:
+        InputError: The mask has other proportions than the image.
+    """
+    from torch.nn import functional as F
+
+    from visionkit.data.read_image import read_image
+
+    mask = read_image(path).float().mean(0, keepdim=True) / 255  # (1, h, w)
+    height, width = image.shape[-2:]
+    ratio = (mask.shape[-1] / mask.shape[-2]) / (width / height)
+    if not 0.95 < ratio < 1.05:
+        raise InputError(
+            f"{path} has {mask.shape[-1]}x{mask.shape[-2]} pixels, other proportions than the image of {of} "
+            f"({width}x{height} as it is taken). Make a mask of the whole image."
+        )
+    return F.interpolate(mask[None], (height, width), mode="area")[0, 0]
 
 
 def write_image(image: Image.Image, path: Path) -> None:

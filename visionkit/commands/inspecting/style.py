@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser
-from visionkit.commands.inspecting.image_arguments import add_network, check_out, opened, read, write_tensor
+from visionkit.commands.inspecting.image_arguments import (
+    add_network,
+    check_out,
+    opened,
+    read,
+    read_mask,
+    write_tensor,
+)
 from visionkit.commands.progress import ImageProgress
+from visionkit.errors import InputError, expected
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from visionkit.interpret.subject import Subject
+    from visionkit.interpret.synthesis.style_losses import Style
 
 __all__ = ["main"]
 
@@ -18,14 +35,20 @@ def main(argv: Sequence[str]) -> int:
     """Write the painted image."""
     args = _parser().parse(argv)
     out = check_out(args.out)
+    for flag, given in (("--regions", args.regions), ("--style_regions", args.style_regions)):
+        if (given or (flag == "--regions" and len(args.style) > 1)) and len(given) != len(args.style):
+            raise InputError(expected(flag, f"one mask for each of {len(args.style)} styles", len(given)))
     from visionkit.interpret.synthesis.style import transfer_style
 
     subject = opened(args.name, args)
     content = read(subject, args.image, args.size)
-    style = read(subject, args.style, args.style_size or max(content.shape[-2:]))
-    with ImageProgress(args.steps) as progress:
+    images = [read(subject, path, args.style_size or max(content.shape[-2:])) for path in args.style]
+    styles = _styles(args, content, images)
+    with ImageProgress(args.steps * (1 + len(styles) * bool(args.fine_style)), unit="steps") as progress:
+        if args.fine_style:
+            styles = _mixed(subject, args, styles, progress)
         result = transfer_style(
-            subject, content, style, layers=args.layers, layer_weights=args.layer_weights,
+            subject, content, styles, layers=args.layers, layer_weights=args.layer_weights,
             content_layer=args.content_layer, content_weight=args.content_weight,
             style_weight=args.style_weight, smooth_weight=args.smooth_weight, steps=args.steps,
             start=args.start, colors=args.colors, seed=args.seed, progress=progress.advance,
@@ -38,19 +61,64 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _styles(args: argparse.Namespace, content: Tensor, images: Sequence[Tensor]) -> list[Style]:
+    from visionkit.interpret.synthesis.style_losses import Style
+
+    regions = [read_mask(path, content, "--image") for path in args.regions]
+    if regions:
+        without = float((sum(regions) == 0).float().mean())  # type: ignore[union-attr]
+        if without:
+            sys.stderr.write(f"{without:.1%} of the content is in no region, and gets no style.\n")
+    sources = [read_mask(path, image, "--style") for path, image in zip(args.style_regions, images)]
+    none = [None] * len(images)
+    return [Style(*each) for each in zip(images, regions or none, sources or none)]
+
+
+def _mixed(
+    subject: Subject, args: argparse.Namespace, styles: Sequence[Style], progress: ImageProgress
+) -> list[Style]:
+    """Return the styles with the strokes of another image."""
+    from visionkit.interpret.synthesis.style import mix_styles
+
+    mixed = []
+    for style in styles:
+        fine = read(subject, args.fine_style, max(style.image.shape[-2:]))
+        done = mix_styles(
+            subject, style.image, fine, layers=args.fine_layers, steps=args.steps, progress=progress.advance
+        )
+        mixed.append(replace(style, image=done.image))
+    return mixed
+
+
 def _parser() -> VerbParser:
     parser = VerbParser(
         "inspect style",
         "Paint one image in the style of another (Gatys et al. 2016), through any network's layers.\n"
-        "--colors keeps the content's colours (Gatys et al. 2017). With --init scratch it is the control "
-        "by random weights.",
+        "After Gatys et al. 2017, --colors keeps the content's colours, --regions give each style its place, "
+        "and\n--fine_style mixes scales. With --init scratch it is the control by random weights.",
         epilog="examples:\n"
         "  visionkit inspect style packaged/vgg16 --image house.jpg --style painting.jpg --size 256 --out "
         "a.png\n"
-        "  visionkit inspect style timm/resnet50 --image a.jpg --style b.jpg --colors luminance --out a.png",
+        "  visionkit inspect style timm/resnet50 --image a.jpg --style b.jpg --colors luminance --out a.png\n"
+        "  visionkit inspect style packaged/vgg16 --image a.jpg --style sky.jpg wall.jpg --regions up.png "
+        "down.png --out a.png",
     )
     add_network(parser, image="the content")
-    parser.add_argument("--style", required=True, metavar="FILE", help="the style (required)")
+    parser.add_argument(
+        "--style", required=True, nargs="+", metavar="FILE", help="the style, or one a region (required)"
+    )
+    parser.add_argument(
+        "--regions", nargs="+", default=[], metavar="MASK", help="where each style goes: white in a mask"
+    )
+    parser.add_argument(
+        "--style_regions", nargs="+", default=[], metavar="MASK", help="where each style is taken from"
+    )
+    parser.add_argument(
+        "--fine_style", default="", metavar="FILE", help="its strokes on the shapes of --style"
+    )
+    parser.add_argument(
+        "--fine_layers", nargs="+", default=[], metavar="LAYER", help="of the strokes (default: levels to 4)"
+    )
     parser.add_argument(
         "--style_size", type=int, default=0, metavar="N", help="its longer side (default: as the content's)"
     )

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 
-from visionkit.commands.inspecting import activations, dream, filters, gradcam, layers, style
+from visionkit.commands.inspecting import activations, dream, filters, gradcam, layers, style, visualize
 from visionkit.errors import InputError
 
 __all__ = ["main"]
@@ -16,6 +16,7 @@ KINDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "filters": (filters.main, "the filters of the first convolution, drawn"),
     "activations": (activations.main, "the maps of a layer for an image; the images that excite a channel"),
     "gradcam": (gradcam.main, "which pixels a class, an area, a box or a word comes from"),
+    "visualize": (visualize.main, "images from noise to which channels or classes respond strongly"),
     "dream": (dream.main, "DeepDream: an image that a layer responds to more strongly"),
     "style": (style.main, "the content of one image in the style of another"),
 }

@@ -19,7 +19,8 @@ _WORDS = {
     "top1": "top-1 accuracy", "map": "mean average precision", "miou": "mean IoU", "cider": "CIDEr",
     "mae": "mean absolute error", "r2": "R squared", "mask_map": "mean average precision of masks",
     "recall_at_1": "recall at 1", "map_at_r": "mean average precision at R",
-    "pair_auc": "area below the ROC of pairs",
+    "keypoint_map": "mean average precision of keypoints (OKS)",
+    "pair_auc": "area below the ROC of pairs", "pck": "fraction of right points (PCK)",
 }  # fmt: skip
 _SPLITS = {"val": "validation split", "test": "test split", "train": "training split"}
 _WEIGHTS = {"last": "weights at the end of training", "best": "weights of the best validation"}

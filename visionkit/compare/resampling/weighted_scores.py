@@ -7,18 +7,20 @@ Letters of the shapes: R samples, N images, C classes or labels, D detections, G
 
 Columns by family, all of one evaluation:
 "mean.SCORE" `(N,)`: the score is their mean.
+"sum.SCORE", "count.SCORE" `(N,)`: the score is the quotient of their sums.
 "squared_errors" `(N, C)`: rmse.
 "label_scores", "label_targets" `(N, C)`: average precision of labels.
 "intersection", "target", "predicted" `(N, C)`: pixels of each class.
 "ngrams", "correct_ngrams" `(N, 4)`, "lengths" `(N, 2)`: BLEU.
 "object_image", "object_label" `(G,)`, "image", "label", "hits", "misses" `(D,)`: COCO's average precision,
 the detections by class and falling score; "hits" and "misses" have a bit for each threshold. The same under
-"mask_" for masks.
+"mask_" for masks, and under "keypoint_" for keypoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,9 @@ def weighted_scores(columns: Columns, weights: Weights) -> Scores:
         kind, _, score = name.partition(".")
         if kind == "mean":
             scores[score] = weights @ column.astype(np.float64) / total
+        elif kind == "sum":
+            with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing was measured
+                scores[score] = weights @ column.astype(np.float64) / (weights @ columns[f"count.{score}"])
     return scores
 
 
@@ -90,9 +95,9 @@ def _boxes(columns: Columns, weights: Weights) -> Scores:
     return coco_precision(columns, weights)
 
 
-def _masks(columns: Columns, weights: Weights) -> Scores:
-    own = {name.removeprefix("mask_"): value for name, value in columns.items() if name.startswith("mask_")}
-    return {f"mask_{name}": value for name, value in coco_precision(own, weights).items()}
+def _other_precision(prefix: str, columns: Columns, weights: Weights) -> Scores:
+    own = {name.removeprefix(prefix): value for name, value in columns.items() if name.startswith(prefix)}
+    return {f"{prefix}{name}": value for name, value in coco_precision(own, weights).items()}
 
 
 _FAMILIES: dict[str, Callable[[Columns, Weights], Scores]] = {
@@ -101,5 +106,6 @@ _FAMILIES: dict[str, Callable[[Columns, Weights], Scores]] = {
     "intersection": _pixels,
     "ngrams": _captions,
     "hits": _boxes,
-    "mask_hits": _masks,
+    "mask_hits": partial(_other_precision, "mask_"),
+    "keypoint_hits": partial(_other_precision, "keypoint_"),
 }

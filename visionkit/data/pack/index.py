@@ -31,7 +31,9 @@ from visionkit.errors import DataError
 __all__ = ["INDEX", "OFFERED", "join_columns", "open_index", "shards_column"]
 
 INDEX = "index.npz"
-OFFERED: dict[str, type] = {"targets": np.float64, "object_counts": np.int64}
+OFFERED: dict[str, type | None] = {
+    "targets": np.float64, "object_counts": np.int64, "keypoint_counts": None
+}  # fmt: skip
 """What a reader may offer that is kept with each sample, and its type."""
 
 Columns = dict[str, Any]
@@ -81,10 +83,14 @@ def join_columns(parts: Sequence[Mapping[str, Any]]) -> Columns:
         "ids": [name for part in parts for name in part["ids"]],
     }
     for name, kind in OFFERED.items():
-        values = [part.get(name) for part in parts]
+        values: list[Any] = [part[name] for part in parts if part.get(name) is not None]
         with contextlib.suppress(ValueError):  # not one row of numbers a sample
-            if values and all(value is not None for value in values):
-                columns[name] = np.concatenate([np.asarray(value, kind) for value in values])
+            if values and len(values) == len(parts):
+                columns[name] = (
+                    [row for value in values for row in value]
+                    if kind is None
+                    else np.concatenate([np.asarray(value, kind) for value in values])
+                )
     return columns
 
 

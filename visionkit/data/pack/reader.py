@@ -40,7 +40,8 @@ class PackedReader:
     """A reader of one split of a pack; made by `open_pack`.
 
     Every record is checked when it is read. It offers `ids`, the `sizes` of the originals, `labels` where
-    each sample has one class, and `targets` and `object_counts` where the packed reader did.
+    each sample has one class, and `targets`, `object_counts` and `keypoint_counts` where the packed reader
+    did.
 
     Args:
         folder: The pack.
@@ -52,6 +53,7 @@ class PackedReader:
     labels: Sequence[int]
     targets: Sequence[Any]
     object_counts: Sequence[int]
+    keypoint_counts: Sequence[Sequence[int]]
 
     def __init__(
         self, folder: Path, description: dict[str, Any], shards: Sequence[Shard], columns: dict[str, Any]
@@ -64,7 +66,7 @@ class PackedReader:
             self.labels = rows["label"].tolist()
         for name in OFFERED:
             if name in columns:
-                setattr(self, name, columns[name].tolist())
+                setattr(self, name, columns[name] if OFFERED[name] is None else columns[name].tolist())
         self.recipe = f"{description['key']}|{description['content']}"
         self._form = description["settings"]["form"]
         self._shards = shards

@@ -179,7 +179,8 @@ def _write_shard(job: _Job, shard: tuple[str, int]) -> tuple[str, int]:
     write_atomic(file, write)
     columns = {"rows": np.array(rows, ROW), "ids": ids, "md5": np.array(md5(file))}
     for name, values in job.offered[split].items():
-        columns[name] = np.array([values[index] for index in indices], OFFERED[name])
+        chosen, kind = [values[index] for index in indices], OFFERED[name]
+        columns[name] = chosen if kind is None else np.array(chosen, kind)
     write_index(file.with_suffix(".npz"), columns)
     return shard
 
@@ -237,11 +238,16 @@ def _offered(readers: dict[str, Reader]) -> dict[str, dict[str, list[Any]]]:
     """Return the attributes that every reader has, one row of numbers a sample, by split and name."""
     offered: dict[str, dict[str, list[Any]]] = {split: {} for split in readers}
     for name, kind in OFFERED.items():
-        values = {split: getattr(reader, name, None) for split, reader in readers.items()}
+        values: dict[str, Any] = {split: getattr(reader, name, None) for split, reader in readers.items()}
         if any(part is None or len(part) != len(readers[split]) for split, part in values.items()):
             continue
         try:
-            rows = {split: np.array(part, kind).tolist() for split, part in values.items()}
+            rows = {
+                split: [[int(count) for count in row] for row in part]
+                if kind is None
+                else np.array(part, kind).tolist()
+                for split, part in values.items()
+            }
         except (TypeError, ValueError):  # not one row of numbers a sample
             continue
         for split, part in rows.items():

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.data.scenes.canvas import augment_glyph, background, cover_mask, paste, shapes
 from visionkit.data.scenes.glyphs import (
     CATEGORIES,
@@ -48,7 +49,7 @@ _LONG = {
 }
 EXTREMES = ("top", "left", "bottom", "right")
 """The keypoints of a scene's object: the outermost points of its drawing (Papadopoulos et al. 2017)."""
-_FLIP = (0, 3, 2, 1)  # a mirror makes the left one the right one
+_SKELETON = Skeleton(EXTREMES, ((0, 1), (1, 2), (2, 3), (3, 0)))
 _GENERATION = 2  # part of every fingerprint: raise it when the images change
 
 
@@ -105,6 +106,7 @@ class Scenes:
     """
 
     labels: Sequence[int]
+    keypoint_counts: Sequence[Sequence[int]]
 
     def __init__(
         self,
@@ -134,6 +136,8 @@ class Scenes:
         self.recipe = f"scenes {_GENERATION} {task} {split} {size} {seed} {count}"
         if task == "classification":
             self.labels = tuple(self._label(index) for index in range(count))
+        elif task == "keypoints":
+            self.keypoint_counts = ((len(EXTREMES),),) * count  # of the one object of each scene
         self._cached: dict[int, Sample] = {}
         glyph_image(SPEAKABLE[0], 96)  # a missing package is reported here, not in a worker
 
@@ -192,7 +196,7 @@ class Scenes:
             sample["boxes"] = torch.tensor([item.box], dtype=torch.float32)
             sample["labels"] = torch.tensor([item.category])
             sample["keypoints"] = torch.tensor([_extremes(scene.masks[-1])])
-            sample["keypoint_flip"] = torch.tensor(_FLIP)
+            sample["keypoint_flip"] = torch.tensor(_SKELETON.flip)
         elif self.task == "detection":
             sample["boxes"] = torch.tensor([item.box for item in scene.objects], dtype=torch.float32)
             sample["labels"] = torch.tensor([item.category for item in scene.objects])
@@ -238,7 +242,6 @@ def scenes(
         names = ("background", *_NAMES)
     elif task == "captioning":
         names = tuple(glyph_name(glyph) for glyph in SPEAKABLE)
-    points = {"names": list(EXTREMES), "edges": [[0, 1], [1, 2], [2, 3], [3, 0]]}
     return Splits(
         train=Scenes(task, split="train", count=train, size=size, seed=seed),
         val=Scenes(task, split="val", count=val, size=size, seed=seed),
@@ -252,7 +255,7 @@ def scenes(
             "seed": seed,
             "attribution": "All emojis designed by OpenMoji - the open-source emoji and icon project. "
             "License: CC BY-SA 4.0",
-            **({"keypoints": points} if task == "keypoints" else {}),
+            **({"keypoints": _SKELETON.as_dict()} if task == "keypoints" else {}),
         },
     )
 

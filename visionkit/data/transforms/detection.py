@@ -158,13 +158,16 @@ def _covered(points: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
     return cover[rows.clamp(0, cover.shape[0] - 1), columns.clamp(0, cover.shape[1] - 1)]
 
 
-def detection_train(size: int, *, max_size: int = 0, jitter: Sequence[float] = (1.0,)) -> Transform:
+def detection_train(
+    size: int, *, max_size: int = 0, jitter: Sequence[float] = (1.0,), flip: float = 0.5
+) -> Transform:
     """Return the usual training geometry: short side to `size` times one of `jitter`, and a mirror.
 
     Args:
         size: Short side in pixels.
         max_size: Largest long side at a factor of 1; 5/3 of `size` if 0 (1333 for 800).
         jitter: Factors on both, each equally likely.
+        flip: Probability of a mirror; 0 for keypoints of which it is not known what a mirror makes of them.
 
     Raises:
         InputError: The size is not positive, or there is no factor.
@@ -173,7 +176,8 @@ def detection_train(size: int, *, max_size: int = 0, jitter: Sequence[float] = (
         raise InputError(expected("size and jitter", "positive", (size, tuple(jitter))))
     max_size = max_size or round(size * 5 / 3)
     sizes = tuple(max(1, round(size * factor)) for factor in jitter)
-    return Compose((ScaleJitter(sizes, max_size=round(max_size * max(jitter))), RandomHorizontalFlip()))
+    mirror = RandomHorizontalFlip(flip)
+    return Compose((ScaleJitter(sizes, max_size=round(max_size * max(jitter))), mirror))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from visionkit.data.truth import make_truth
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.types import Sample
 
-__all__ = ["KeypointCrop", "KeypointJitter", "keypoint_eval", "keypoint_train"]
+__all__ = ["KeypointCrop", "KeypointJitter", "fit_region", "keypoint_eval", "keypoint_train"]
 
 Around = Literal["box", "image"]
 
@@ -69,10 +69,7 @@ class KeypointCrop:
                 fix = "Make a sample of each object: visionkit.data.per_object(splits)."
                 raise InputError(expected("the boxes of a sample", "one object's", got, fix=fix))
             box, padding = sample["boxes"][0].double(), self.padding
-        centre, sides = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * padding
-        shape = torch.tensor([self.size[1], self.size[0]], dtype=torch.float64)
-        sides = shape * (sides / shape).max()
-        return torch.cat((centre - sides / 2, centre + sides / 2))
+        return fit_region(box, self.size, padding=padding)
 
 
 @dataclass(frozen=True)
@@ -117,6 +114,21 @@ class KeypointJitter:
         return flip(out) if float(draws[4]) < self.flip else out
 
 
+def fit_region(box: Tensor, size: tuple[int, int], *, padding: float = 1.0) -> Tensor:
+    """Return the smallest region of an image that shows a padded box in the shape of a size, `(4,)` xyxy.
+
+    Args:
+        box: `(4,)` xyxy.
+        size: `(height, width)`.
+        padding: Factor of the box's sides.
+    """
+    box = box.double()
+    centre, sides = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * padding
+    shape = torch.tensor([size[1], size[0]], dtype=torch.float64)
+    sides = shape * (sides / shape).max()
+    return torch.cat((centre - sides / 2, centre + sides / 2))
+
+
 def show_region(sample: Sample, region: Tensor, size: tuple[int, int], *, degrees: float = 0.0) -> Sample:
     """Return what a region of the image shows, resized and turned around its centre; grey beyond the image.
 
@@ -133,10 +145,12 @@ def show_region(sample: Sample, region: Tensor, size: tuple[int, int], *, degree
     height, width = sample["image"].shape[-2:]
     ratio = torch.tensor([size[1], size[0]]).double() / (region[2:] - region[:2])  # x, y
     if float(ratio.max()) < 1:  # the affine map does not antialias
-        small = max(1, round(height * float(ratio[1]))), max(1, round(width * float(ratio[0])))
-        sample = crop_resize(sample, (0, 0, height, width), small)
-        resized = torch.tensor([small[1] / width, small[0] / height], dtype=torch.float64)
-        region, ratio = region * resized.repeat(2), ratio / resized
+        left, top, wide, high = _surroundings(region, ratio, (height, width))
+        small = max(1, round(high * float(ratio[1]))), max(1, round(wide * float(ratio[0])))
+        sample = crop_resize(sample, (top, left, high, wide), small)
+        resized = torch.tensor([small[1] / wide, small[0] / high], dtype=torch.float64)
+        corner = torch.tensor([left, top], dtype=torch.float64).repeat(2)
+        region, ratio = (region - corner) * resized.repeat(2), ratio / resized
     turn = math.radians(degrees)
     turned = torch.tensor(
         [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]], dtype=torch.float64
@@ -144,6 +158,29 @@ def show_region(sample: Sample, region: Tensor, size: tuple[int, int], *, degree
     centre = (region[:2] + region[2:]) / 2
     moved = torch.tensor([size[1], size[0]]).double() / 2 - turned @ centre
     return affine(sample, torch.cat((turned, moved[:, None]), 1), size)
+
+
+def _surroundings(region: Tensor, ratio: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return what of an image a region shows at any turn, and what its pixels are averaged over.
+
+    Only this is resized: an object is small in many images.
+
+    Args:
+        region: `(4,)` xyxy.
+        ratio: `(2,)` pixels of the result per pixel of the image, below 1.
+        size: `(H, W)` of the image.
+
+    Returns:
+        Left, top, width and height in pixels, at least one pixel of the image.
+    """
+    centre, half = (region[:2] + region[2:]) / 2, (region[2:] - region[:2]) / 2
+    reach = half.norm() + 2 / ratio.min() + 2  # antialiasing reaches a pixel of the result to either side
+    limit = torch.tensor([size[1], size[0]], dtype=torch.float64)
+    low = (centre - reach).floor().minimum(limit - 1).clamp(min=0)
+    high = (centre + reach).ceil().minimum(limit).maximum(low + 1)
+    left, top = (int(value) for value in low)
+    wide, tall = (int(value) for value in high - low)
+    return left, top, wide, tall
 
 
 def keypoint_train(

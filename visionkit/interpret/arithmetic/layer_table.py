@@ -17,13 +17,14 @@ from visionkit.backbones.tracing import run_for_shapes
 from visionkit.compat import DispatchMode
 from visionkit.interpret.arithmetic.formulas import Field
 from visionkit.interpret.arithmetic.positions import Positions, positions_after
+from visionkit.interpret.arithmetic.resizing import RESIZES
 
 __all__ = ["Geometry", "Layer", "LayerTable", "layer_table"]
 
 _KINDS = {
     "convolution": "conv", "max_pool2d_with_indices": "max pool", "avg_pool2d": "mean pool",
     "_adaptive_avg_pool2d": "mean pool", "adaptive_max_pool2d": "max pool", "addmm": "linear", "mm": "linear",
-    "bmm": "product", "baddbmm": "product", "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize",
+    "bmm": "product", "baddbmm": "product", **dict.fromkeys(RESIZES, "resize"),
 }  # fmt: skip
 _POOLS = ("max_pool2d_with_indices", "avg_pool2d")
 

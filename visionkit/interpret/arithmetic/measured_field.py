@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from visionkit.errors import InputError, expected
-from visionkit.interpret.maps import listening, resolve_layer
+from visionkit.interpret.maps import maps_of, resolve_layer
 from visionkit.interpret.subject import open_subject
 from visionkit.types import Init
 
@@ -69,13 +69,8 @@ def measure_field(
     network.eval()
     name = resolve_layer(network, layer, images)
     inputs = images.detach().clone().requires_grad_()
-    with torch.enable_grad(), listening(network, (images.shape[-2], images.shape[-1]), [name]) as listener:
-        network(inputs)
-        maps = listener.maps.get(name)
-    if maps is None or maps.ndim != 4:
-        raise InputError(
-            f"The output of layer {layer!r} is no map of positions. Take a layer before the pooling."
-        )
+    with torch.enable_grad():
+        maps = maps_of(network, inputs, [name])[1].maps[name]
     height, width = maps.shape[-2:]
     row, column = position or (height // 2, width // 2)
     if not (0 <= row < height and 0 <= column < width):
@@ -102,8 +97,8 @@ def measure_noise(
     subject = open_subject(name, init=init)
     images = torch.randn(_IMAGES, 1, subject.channels, *size, generator=torch.Generator().manual_seed(seed))
     measured = []
-    for layer in layers:
-        each = [measure_field(subject.network, layer, image) for image in images]
+    for name in [resolve_layer(subject.network, layer, images[0]) for layer in layers]:
+        each = [measure_field(subject.network, name, image) for image in images]
         gradient = torch.stack([m.gradient for m in each]).mean(0)
         measured.append(MeasuredField(each[0].layer, each[0].position, gradient))
     return measured

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from visionkit.interpret.arithmetic.formulas import Field, Window
+from visionkit.interpret.arithmetic.resizing import RESIZES, resized_field, scales_of
 
 __all__ = ["Positions", "positions_after"]
 
@@ -70,6 +71,9 @@ class Positions:
         """Return what all positions see together."""
         fields = (self.fields[0].over(self.sides[0]), self.fields[1].over(self.sides[1]))
         return Positions(None, (1, 1), fields if self.dims else self.fields, self.gated, self.mixed)
+
+
+Rule = Callable[[Positions, Tensor, Sequence[Any], Tensor], Positions | None]
 
 
 def positions_after(
@@ -187,17 +191,20 @@ def _adaptive(seen: Positions, x: Tensor, args: Sequence[Any], output: Tensor) -
     return replace(seen, sides=_pair(output.shape[-2:]), fields=(fields[0], fields[1]))
 
 
-def _resize(seen: Positions, x: Tensor, args: Sequence[Any], output: Tensor) -> Positions | None:
-    """Return a bound: bilinear weights reach one position to both sides, nearest less."""
-    if seen.dims is None:
-        return seen
-    fields = []
-    for field, before, after in zip(seen.fields, x.shape[-2:], output.shape[-2:]):
-        ratio = before / after
-        offset = (ratio - 1) / 2  # of the middle of the first position
-        begin = field.start + field.stride * (offset - 1)
-        fields.append(Field(field.size + 2 * field.stride, field.stride * ratio, begin))
-    return replace(seen, sides=_pair(output.shape[-2:]), fields=(fields[0], fields[1]))
+def _resize(operation: str) -> Rule:
+    def rule(seen: Positions, x: Tensor, args: Sequence[Any], output: Tensor) -> Positions | None:
+        if seen.dims is None:
+            return seen
+        scales, align_corners = scales_of(args)
+        fields = [
+            resized_field(field, before, after, operation=operation, align_corners=align_corners, scale=scale)
+            for field, before, after, scale in zip(
+                seen.fields, x.shape[-2:], output.shape[-2:], scales or (0.0, 0.0)
+            )
+        ]
+        return replace(seen, sides=_pair(output.shape[-2:]), fields=(fields[0], fields[1]))
+
+    return rule
 
 
 def _pad(seen: Positions, x: Tensor, args: Sequence[Any], output: Tensor) -> Positions | None:
@@ -373,7 +380,7 @@ def _softmax(seen: Positions, x: Tensor, args: Sequence[Any], output: Tensor) ->
     return None if seen.dims and _from_end(args, 1, x) in seen.dims else seen
 
 
-_RULES: dict[str, Callable[[Positions, Tensor, Sequence[Any], Tensor], Positions | None]] = {
+_RULES: dict[str, Rule] = {
     "convolution": _convolution, "permute": _permute, "transpose": _transpose, "t": _transpose, "view": _view,
     "_unsafe_view": _view, "reshape": _view, "expand": _expand, "squeeze": _squeeze, "unsqueeze": _unsqueeze,
     "slice": _slice, "split": _split, "split_with_sizes": _split, "chunk": _split, "unbind": _select,
@@ -381,6 +388,5 @@ _RULES: dict[str, Callable[[Positions, Tensor, Sequence[Any], Tensor], Positions
     "_softmax": _softmax, "softmax": _softmax,
     **dict.fromkeys(_REDUCE, _reduce), **dict.fromkeys(_POOLS, _pool), **dict.fromkeys(_ADAPTIVE, _adaptive),
     **dict.fromkeys(_PADS, _pad),
-    **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "_upsample_nearest_exact2d"), _resize),
-    "addmm": _product, "as_strided_": _strided,
+    **{name: _resize(name) for name in RESIZES}, "addmm": _product, "as_strided_": _strided,
 }  # fmt: skip

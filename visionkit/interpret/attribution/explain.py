@@ -11,7 +11,7 @@ from visionkit.errors import InputError, unknown_name
 from visionkit.interpret.attribution.curves import PixelCurves, pixel_curves
 from visionkit.interpret.attribution.methods import grad_cam, integrated_gradients, occlusion, saliency
 from visionkit.interpret.attribution.scores import Score, scores_of
-from visionkit.interpret.maps import find_levels
+from visionkit.interpret.maps import find_levels, resolve_layer
 from visionkit.interpret.subject import Subject
 
 __all__ = ["Explanation", "Method", "explain"]
@@ -65,6 +65,8 @@ def explain(
     if method not in get_args(Method):
         raise unknown_name("method", method, get_args(Method))
     inputs = subject.inputs(image)
+    if method == "gradcam":
+        layer = _layer(subject, inputs, layer)
     explained = []
     for score in scores_of(subject, inputs, target=target, limit=limit, min_score=min_score):
         heat = _heat(subject, score, inputs, method, layer)
@@ -80,9 +82,14 @@ def _heat(subject: Subject, score: Score, inputs: Tensor, method: str, layer: st
         return integrated_gradients(score.of, inputs)[0].abs().sum(0)
     if method == "occlusion":
         return occlusion(score.of, inputs, side=max(1, min(inputs.shape[-2:]) // 7))[0]
-    if layer == "":
-        levels = find_levels(subject.network, inputs)
-        if not levels:
-            raise InputError(f"{subject.name!r} has no maps, which Grad-CAM needs. Take another method.")
-        layer = levels[max(levels)]
     return grad_cam(subject.network, score.of, inputs, layer=layer)[0]
+
+
+def _layer(subject: Subject, inputs: Tensor, layer: str | int) -> str:
+    """Return the full name of Grad-CAM's layer, found once for all scores."""
+    if layer != "":
+        return resolve_layer(subject.network, layer, inputs)
+    levels = find_levels(subject.network, inputs)
+    if not levels:
+        raise InputError(f"{subject.name!r} has no maps, which Grad-CAM needs. Take another method.")
+    return levels[max(levels)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visionkit.errors import InputError, expected
-from visionkit.interpret.maps import listening, resolve_layer
+from visionkit.interpret.maps import maps_of, resolve_layer
 
 __all__ = ["grad_cam", "integrated_gradients", "occlusion", "saliency"]
 
@@ -82,14 +82,12 @@ def grad_cam(network: nn.Module, score: ScoreFunction, inputs: Tensor, *, layer:
     """
     name = resolve_layer(network, layer, inputs)
     images = inputs.detach().clone().requires_grad_()
-    with torch.enable_grad(), listening(network, (inputs.shape[-2], inputs.shape[-1]), [name]) as listener:
-        values = score(images)
-        if name not in listener.maps:
-            raise InputError(f"The output of layer {layer!r} is no map. Take a layer before the pooling.")
+    with torch.enable_grad():
+        values, listener = maps_of(network, images, [name], run=score)
         maps = listener.maps[name]
         gradient = torch.autograd.grad(values.sum(), listener.outputs[name])[0]
-        listener.grid = (maps.shape[-2], maps.shape[-1])
-        gradients = listener.as_map(gradient)
+    listener.grid = (maps.shape[-2], maps.shape[-1])
+    gradients = listener.as_map(gradient)
     if gradients is None or len(maps) != len(inputs):
         raise InputError(f"The output of layer {layer!r} is no map of each image. Take another layer.")
     heat = (maps * gradients.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()

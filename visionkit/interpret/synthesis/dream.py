@@ -6,18 +6,37 @@ Mordvintsev, Olah, Tyka: Inceptionism: Going Deeper into Neural Networks, Google
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from visionkit.errors import InputError, expected
+from visionkit.interpret.maps import maps_of
 from visionkit.interpret.subject import Subject
-from visionkit.interpret.synthesis.maps_of import layer_names, maps_of
+from visionkit.interpret.synthesis.objectives import Objective, layer_names, layer_objective
 
-__all__ = ["dream"]
+__all__ = ["DreamResult", "dream"]
 
 _MIN_SIDE = 48  # pixels of the smallest octave
+
+
+@dataclass
+class DreamResult:
+    """The image, and the sizes on the way to it.
+
+    Args:
+        image: `(C, H, W)` in [0, 1].
+        sizes: `(height, width)` of each octave, small to large.
+        left_out: Octaves that were too small for the layer.
+        layer: The layer's full name.
+    """
+
+    image: Tensor
+    sizes: list[tuple[int, int]]
+    left_out: list[tuple[int, int]]
+    layer: str
 
 
 def dream(
@@ -33,8 +52,8 @@ def dream(
     rate: float = 0.015,
     jitter: int = 16,
     seed: int = 0,
-    progress: Callable[[], object] | None = None,
-) -> Tensor:
+    progress: Callable[[int], Callable[[], object]] | None = None,
+) -> DreamResult:
     """Return an image to which a layer, or one of its channels, responds more strongly.
 
     From the smallest octave to the size of the image, the gradient of the squared maps is followed, and what
@@ -48,16 +67,14 @@ def dream(
         channel: The channel; all if not given.
         guide: An image `(C, h, w)` in [0, 1] whose features are strengthened where they are alike (the maps'
             products with the guide's, the best at each position), in place of the layer's own.
-        octaves: Sizes at most; those below 48 pixels, or at which the layer has no map, are left out.
+        octaves: Sizes; those below 48 pixels, or at which the layer has no map, are left out, and the result
+            names them.
         octave_scale: Ratio of one size to the next.
         steps: Of each size.
         rate: Change of the image by one step, in units of its range, on average.
         jitter: Maximum shift in pixels.
         seed: Of the shifts.
-        progress: Called after each step.
-
-    Returns:
-        `(C, H, W)` in [0, 1].
+        progress: Called with the number of steps; what it returns is called after each.
 
     Raises:
         InputError: There is no such layer or channel, or a number is out of its range.
@@ -71,25 +88,28 @@ def dream(
         octaves = 1
     generator = torch.Generator().manual_seed(seed)
     name = layer_names(subject, [layer], subject.inputs(image))[0]
-    objective = _objective(subject, name, channel, guide)
-    sizes = [subject.allowed_size(*size) for size in _sizes(image, octaves, octave_scale)]
-    sizes = [size for size in sizes[:-1] if _has_map(subject, image, name, size)] + sizes[-1:]
-    detail = torch.zeros(1, image.shape[0], *sizes[0])
-    for size in sizes:
+    objective = layer_objective(subject, name, channel=channel, guide=guide)
+    sizes = _sizes(subject, image, octaves, octave_scale)
+    used = [size for size in sizes[:-1] if _has_map(subject, image, name, size)] + sizes[-1:]
+    result = DreamResult(image, used, [size for size in sizes if size not in used], name)
+    advance = progress(steps * len(used)) if progress is not None else None
+    detail = torch.zeros(1, image.shape[0], *used[0])
+    for size in used:
         base = _resized(image[None], size)
         detail = _resized(detail, size)
         current = (base + detail).clamp(0, 1)
         for _ in range(steps):
             current = _step(subject, objective, current, rate, jitter, generator)
-            if progress is not None:
-                progress()
+            if advance is not None:
+                advance()
         detail = current - base
-    return current[0]
+    result.image = current[0]
+    return result
 
 
 def _step(
     subject: Subject,
-    objective: Callable[[Tensor], Tensor],
+    objective: Objective,
     current: Tensor,
     rate: float,
     jitter: int,
@@ -97,47 +117,28 @@ def _step(
 ) -> Tensor:
     down, across = (torch.randint(-jitter, jitter + 1, (2,), generator=generator)).tolist()
     shifted = current.roll((down, across), (2, 3)).requires_grad_()
-    gradient = torch.autograd.grad(objective(subject.inputs(shifted[0])), shifted)[0]
+    with torch.enable_grad():
+        gradient = torch.autograd.grad(objective(subject.inputs(shifted[0])), shifted)[0]
     change = rate * gradient / gradient.abs().mean().clamp_min(1e-12)
     return (shifted.detach() + change).roll((-down, -across), (2, 3)).clamp(0, 1)
 
 
 def _has_map(subject: Subject, image: Tensor, name: str, size: tuple[int, int]) -> bool:
+    if min(size) < _MIN_SIDE:
+        return False
     try:
-        maps_of(subject, subject.inputs(_resized(image[None], size)[0]), [name])
-    except InputError:
+        with torch.no_grad():
+            maps_of(subject.network, subject.inputs(_resized(image[None], size)[0]), [name])
+    except (InputError, RuntimeError):  # torch's of a filter that is larger than its input
         return False
     return True
 
 
-def _objective(
-    subject: Subject, name: str, channel: int | None, guide: Tensor | None
-) -> Callable[[Tensor], Tensor]:
-    features = None
-    if guide is not None:
-        with torch.no_grad():
-            features = maps_of(subject, subject.inputs(guide), [name])[name][0].flatten(1).detach()  # (C, n)
-
-    def objective(inputs: Tensor) -> Tensor:
-        maps = maps_of(subject, inputs, [name])[name]
-        if channel is not None:
-            if not 0 <= channel < maps.shape[1]:
-                raise InputError(expected("channel", f"0 to {maps.shape[1] - 1}", channel))
-            return maps[:, channel].mean()
-        if features is None:
-            return maps.square().mean()
-        flat = maps[0].flatten(1)  # (C, m)
-        best = (flat.detach().T @ features).argmax(1)  # (m,)
-        return (flat * features[:, best]).sum() / flat.numel()
-
-    return objective
-
-
-def _sizes(image: Tensor, octaves: int, scale: float) -> list[tuple[int, int]]:
-    """Return `(height, width)` of each octave, small to large; none below the smallest side."""
+def _sizes(subject: Subject, image: Tensor, octaves: int, scale: float) -> list[tuple[int, int]]:
+    """Return `(height, width)` of each octave, small to large, each once."""
     height, width = image.shape[-2:]
-    sizes = [(round(height / scale**i), round(width / scale**i)) for i in range(octaves)]
-    return [size for size in reversed(sizes) if min(size) >= _MIN_SIDE or size == (height, width)]
+    sizes = [(round(height / scale**i), round(width / scale**i)) for i in reversed(range(octaves))]
+    return list(dict.fromkeys(subject.allowed_size(*size) for size in sizes))
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,25 +1,25 @@
 """Style transfer: the content of one image with the style of another.
 
-Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016. Colours: Gatys et
-al.: Controlling Perceptual Factors in Neural Style Transfer, CVPR 2017.
+Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016. Colours, regions
+and scales: Gatys et al.: Controlling Perceptual Factors in Neural Style Transfer, CVPR 2017.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from visionkit.errors import InputError, expected, unknown_name
 from visionkit.interpret.subject import Subject
 from visionkit.interpret.synthesis.colors import luminance, match_colors, match_luminance, with_colors
-from visionkit.interpret.synthesis.maps_of import default_layers, layer_names, maps_of
+from visionkit.interpret.synthesis.objectives import default_layers, layer_names
+from visionkit.interpret.synthesis.style_losses import Style, StyleLosses
 
-__all__ = ["Colors", "StyleResult", "gram", "transfer_style"]
+__all__ = ["Colors", "StyleResult", "mix_styles", "transfer_style"]
 
 Colors = Literal["style", "histogram", "luminance"]
 """Whose colours: the style's; the content's, by mean and covariance, or by a transfer of luminance."""
@@ -44,16 +44,10 @@ class StyleResult:
     content_layer: str = ""
 
 
-def gram(maps: Tensor) -> Tensor:
-    """Return the Gram matrix `(C, C)` of maps `(1, C, h, w)`: products of channels, over positions."""
-    flat = maps[0].flatten(1)
-    return flat @ flat.T / flat.shape[1]
-
-
 def transfer_style(
     subject: Subject,
     content: Tensor,
-    style: Tensor,
+    style: Tensor | Sequence[Style],
     *,
     layers: Sequence[str | int] = (),
     layer_weights: Sequence[float] = (),
@@ -69,13 +63,12 @@ def transfer_style(
 ) -> StyleResult:
     """Return the content of one image in the style of another, by L-BFGS on the pixels.
 
-    Each layer's losses are divided by what the style's Gram matrices, and the content's maps, amount to
-    themselves, so that weights mean the same in any network.
+    The losses are those of `StyleLosses`, whose weights mean the same in any network.
 
     Args:
         subject: A backbone, or a run.
         content: `(3, H, W)` in [0, 1], of the size of the result.
-        style: `(3, h, w)` in [0, 1].
+        style: `(3, h, w)` in [0, 1]; or several with the regions that each is for.
         layers: Of the style, as for `resolve_layer`; the last of each reduction up to 16 if not given.
         layer_weights: One for each layer; equal if not given.
         content_layer: Of the content; the last but one of the style's layers if not given.
@@ -89,8 +82,8 @@ def transfer_style(
         progress: Called after each step.
 
     Raises:
-        InputError: There is no such layer, a number is out of its range, or the network's size is fixed and
-            the images have another.
+        InputError: There is no such layer, a number is out of its range, the network's size is fixed and the
+            images have another, or a region is empty or of another size than its image.
     """
     if colors not in get_args(Colors):
         raise unknown_name("colors", colors, get_args(Colors))
@@ -104,57 +97,65 @@ def transfer_style(
         raise InputError(
             expected("layer_weights", f"one for each of {len(names)} layers", len(layer_weights))
         )
-    own = [content_layer] if content_layer != "" else names[-2:][:1]
-    losses = _Losses(subject, names, layer_names(subject, own, inputs)[0], layer_weights)
-    painted, shown = style, content
-    if colors == "histogram":
-        painted = match_colors(style, content)
-    elif colors == "luminance":
-        painted, shown = match_luminance(style, content), luminance(content)
-    losses.set_targets(shown, painted)
+    own = layer_names(subject, [content_layer] if content_layer != "" else names[-2:][:1], inputs)[0]
+    styles = [Style(style)] if isinstance(style, Tensor) else list(style)
+    if not styles:
+        raise InputError("Expected at least one style, but got none.")
+    shown = luminance(content) if colors == "luminance" else content
+    painted = [replace(each, image=_colored(each.image, content, colors)) for each in styles]
+    losses = StyleLosses(subject, shown, painted, names=names, weights=layer_weights, content_layer=own)
     image = shown.clone()
     if start == "noise":
         image = torch.rand(content.shape, generator=torch.Generator().manual_seed(seed))
-    result = StyleResult(image, layers=names, content_layer=losses.content_layer)
+    result = StyleResult(image, layers=names, content_layer=own)
     _optimize(result, losses, (content_weight, style_weight, smooth_weight), steps, progress)
     if colors == "luminance":
         result.image = with_colors(result.image, content)
     return result
 
 
-class _Losses:
-    """Content and style loss of an image against targets."""
+def mix_styles(
+    subject: Subject,
+    coarse: Tensor,
+    fine: Tensor,
+    *,
+    layers: Sequence[str | int] = (),
+    steps: int = 100,
+    progress: Callable[[], object] | None = None,
+) -> StyleResult:
+    """Return a style with the shapes of one image and the strokes of another.
 
-    def __init__(
-        self, subject: Subject, names: Sequence[str], content_layer: str, weights: Sequence[float]
-    ) -> None:
-        self.subject, self.names, self.content_layer = subject, list(names), content_layer
-        self.weights = list(weights) or [1 / len(names)] * len(names)
-        self.grams: dict[str, Tensor] = {}
-        self.maps = torch.zeros(())
+    The coarse image is changed until its fine layers fit the other's, without a content loss, which its
+    coarse layers survive.
 
-    def set_targets(self, content: Tensor, style: Tensor) -> None:
-        with torch.no_grad():
-            maps = maps_of(self.subject, self.subject.inputs(style), self.names)
-            self.grams = {name: gram(maps[name].detach()) for name in self.names}
-            own = maps_of(self.subject, self.subject.inputs(content), [self.content_layer])
-            self.maps = own[self.content_layer].detach()
+    Args:
+        subject: A backbone, or a run.
+        coarse: `(3, H, W)` in [0, 1].
+        fine: `(3, h, w)` in [0, 1].
+        layers: The fine layers, as for `resolve_layer`; the last of each reduction up to 4 if not given.
+        steps: Iterations of L-BFGS.
+        progress: Called after each step.
 
-    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        maps = maps_of(self.subject, self.subject.inputs(image), [*self.names, self.content_layer])
-        content = F.mse_loss(maps[self.content_layer], self.maps) / self.maps.square().mean().clamp_min(1e-12)
-        style = torch.zeros(())
-        for name, weight in zip(self.names, self.weights):
-            target = self.grams[name]
-            style = style + weight * F.mse_loss(gram(maps[name]), target) / target.square().mean().clamp_min(
-                1e-12
-            )
-        return content, style
+    Raises:
+        InputError: There is no such layer.
+    """
+    if not layers:
+        layers = default_layers(subject, subject.inputs(coarse), reduction=4)
+    return transfer_style(
+        subject, coarse, fine, layers=layers, content_weight=0.0, smooth_weight=0.0, steps=steps,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _colored(style: Tensor, content: Tensor, colors: Colors) -> Tensor:
+    if colors == "histogram":
+        return match_colors(style, content)
+    return match_luminance(style, content) if colors == "luminance" else style
 
 
 def _optimize(
     result: StyleResult,
-    losses: _Losses,
+    losses: StyleLosses,
     weights: tuple[float, float, float],
     steps: int,
     progress: Callable[[], object] | None,

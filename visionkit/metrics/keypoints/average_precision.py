@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from visionkit.distributed import widest_float
@@ -30,7 +31,8 @@ class KeypointAP(ScoreMetric):
     `compute` gives `map`, `map50`, `map75`, `map_medium`, `map_large` and `ar`, `ar50`, `ar75`, `ar_medium`,
     `ar_large`, at the first 20 detections of an image and class; -1, as in the reference, where there was
     nothing to score. Objects without a labelled point, and crowds, are ignored. As with `CocoAP` an image
-    that comes twice counts once, and ties are broken in the order of ids.
+    that comes twice counts once, and ties are broken in the order of ids. After `compute`, `image_rows` has
+    what each image added, as that of `CocoAP`.
 
     Args:
         num_keypoints: K points of an object.
@@ -70,6 +72,7 @@ class KeypointAP(ScoreMetric):
         super().__init__([*_NAMES, *_RECALLS], score=score, **kwargs)
         self.num_keypoints, self.num_classes, self.max_dets = num_keypoints, num_classes, max_dets
         self.sigmas = keypoint_sigmas(num_keypoints, sigmas)
+        self.image_rows: dict[str, NDArray[Any]] = {}
         self._add_rows("images", 5, torch.int64)
         self._add_rows("ids", None, torch.uint8)
         self._add_rows("truths", 7 + 3 * num_keypoints, torch.float64)  # xyxy, label, crowd, area, points
@@ -181,6 +184,7 @@ class KeypointAP(ScoreMetric):
             classes=self.num_classes,
             max_dets=(self.max_dets,),
         )
+        self.image_rows = {"ids": np.array(names, dtype=str), **result.image_rows}
         return dict(zip(self.names, _summary(result), strict=True))
 
     def _apply(self, fn: Any, exclude_state: Sequence[str] = "") -> nn.Module:

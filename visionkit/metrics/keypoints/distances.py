@@ -176,15 +176,60 @@ class KeypointScores(ScoreMetric):
         if ids is not None and len(ids) != len(preds):
             raise InputError(expected("ids", f"one for each of {len(preds)} objects", len(ids)))
         if len(preds):
-            box = _host(boxes)
-            plain = box[:, 2:] - box[:, :2]
-            area = np.full(len(box), np.nan) if areas is None else _host(areas)
-            area = np.where(np.isnan(area), plain.prod(1), area)
-            rows = self._measure(
-                _host(preds[..., :2]), _host(target), np.concatenate((box[:, :2], plain), 1), area
-            )
+            rows = self._table(preds, target, boxes, areas)
             self.objects.append(torch.from_numpy(rows).to(self.device, widest_float(self.device)))
             self.keys.append(image_keys(ids, len(rows)).to(self.device))
+
+    def distances(self, preds: Tensor, target: Tensor, boxes: Tensor) -> Tensor:
+        """Return the distance of each point as a fraction of its object's size, `(B, K)`, NaN if unknown.
+
+        Args:
+            preds: As for `update`.
+            target: As for `update`.
+            boxes: As for `update`.
+        """
+        return torch.from_numpy(self._table(preds, target, boxes, None)[:, : len(self.points)])
+
+    def image_rows(
+        self, preds: Tensor, target: Tensor, boxes: Tensor, areas: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return what each object adds to the scores: columns "sum.SCORE" and "count.SCORE", `(B,)`.
+
+        A score is the quotient of their sums.
+
+        Args:
+            preds: As for `update`.
+            target: As for `update`.
+            boxes: As for `update`.
+            areas: As for `update`.
+        """
+        rows = self._table(preds, target, boxes, areas)
+        count = len(self.points)
+        near, limbs = rows[:, :count], rows[:, 2 * count : -2]
+        parts = {
+            "pck": (near <= self.threshold, near),
+            "nme": (near, near),
+            "oks": (rows[:, -2:-1], rows[:, -2:-1]),
+            "pcp": (limbs <= 0.5, limbs),
+            "pckh": (rows[:, count : 2 * count] <= 0.5, rows[:, count : 2 * count]),
+        }
+        columns = {}
+        for name, (values, measured) in parts.items():
+            if name in self.names:
+                known = ~np.isnan(measured)
+                columns[f"sum.{name}"] = torch.from_numpy(np.where(known, values, 0.0).sum(1))
+                columns[f"count.{name}"] = torch.from_numpy(known.sum(1).astype(np.float64))
+        return columns
+
+    def _table(self, preds: Tensor, target: Tensor, boxes: Tensor, areas: Tensor | None) -> Floats:
+        """Return a row an object: distances, those by the head, limbs, OKS, whether it has a size."""
+        box = _host(boxes)
+        plain = box[:, 2:] - box[:, :2]
+        area = np.full(len(box), np.nan) if areas is None else _host(areas)
+        area = np.where(np.isnan(area), plain.prod(1), area)
+        return self._measure(
+            _host(preds[..., :2]), _host(target), np.concatenate((box[:, :2], plain), 1), area
+        )
 
     def _measure(self, preds: Floats, target: Floats, boxes: Floats, areas: Floats) -> Floats:
         sizes = _length(target, self._torso) if self._torso else boxes[:, 2:].max(1)

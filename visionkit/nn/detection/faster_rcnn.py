@@ -1,4 +1,4 @@
-"""Faster R-CNN and Mask R-CNN over the levels of any feature source."""
+"""Faster R-CNN, Mask R-CNN and Keypoint R-CNN over the levels of any feature source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from visionkit.backbones.level import FeatureSource
 from visionkit.errors import InputError
 from visionkit.nn.detection.anchors import LevelAnchors
 from visionkit.nn.detection.checks import source_channels
+from visionkit.nn.detection.keypoint_head import KeypointHead
 from visionkit.nn.detection.mask_head import MaskHead
+from visionkit.nn.detection.object_head import ObjectHead
 from visionkit.nn.detection.roi_align import RoIPool
 from visionkit.nn.detection.roi_heads import BoxHead, RegionHeads
 from visionkit.nn.detection.rpn import ProposalNetwork
@@ -35,6 +37,7 @@ class FasterRCNN(nn.Module):
         config: See `RCNNConfig`.
         norm: Makes the norm of the convolutional heads; without it they have biases.
         region_levels: How many of the finest levels boxes are pooled from.
+        num_keypoints: Points of an object that a keypoint head finds; 0: no such head.
 
     Raises:
         InputError: Levels differ in channels, or `num_classes` is below 1.
@@ -50,6 +53,7 @@ class FasterRCNN(nn.Module):
         config: RCNNConfig = _CONFIG,
         norm: NormFactory | None = None,
         region_levels: int = 4,
+        num_keypoints: int = 0,
     ) -> None:
         super().__init__()
         levels = list(source.levels)
@@ -80,12 +84,17 @@ class FasterRCNN(nn.Module):
             width=config.head_width,
             class_agnostic=config.class_agnostic,
         )
-        masks = MaskHead(channels, num_classes=num_classes, norm=norm) if config.masks else None
+        further: list[ObjectHead] = []
+        pool = RoIPool(reductions, output_size=14)
+        if config.masks:
+            further.append(MaskHead(channels, num_classes=num_classes, pool=pool, norm=norm))
+        if num_keypoints:
+            sizes = {"convs": config.keypoint_convs, "width": config.keypoint_width}
+            further.append(KeypointHead(channels, num_keypoints=num_keypoints, pool=pool, norm=norm, **sizes))
         self.heads = RegionHeads(
             RoIPool(reductions, output_size=7),
             head,
-            mask_pool=RoIPool(reductions, output_size=14) if config.masks else None,
-            mask_head=masks,
+            object_heads=further,
             loss=config.box_loss,
             samples=config.box_samples,
             score_threshold=config.score_threshold,
@@ -104,13 +113,15 @@ class FasterRCNN(nn.Module):
         Args:
             images: `(B, 3, H, W)` normalised, padded at the right and at the bottom.
             sizes: `(H, W)` of each image without padding.
-            targets: For each image `boxes` `(N, 4)`, `labels` `(N,)` from 0, and `masks` `(N, H, W)` with a
-                mask head, all in the frame of `images`; required in training.
+            targets: For each image `boxes` `(N, 4)`, `labels` `(N,)` from 0, with a mask head `masks`
+                `(N, H, W)`, with a keypoint head `keypoints` `(N, K, 3)` x, y, flag, all in the frame of
+                `images`; required in training.
 
         Returns:
-            For each image `boxes` `(D, 4)`, `scores` `(D,)`, `labels` `(D,)` from 0, best first, and with a
-            mask head `masks` `(D, 1, 28, 28)` probabilities within the box; and the losses `loss_objectness`,
-            `loss_proposal`, `loss_class`, `loss_box` and `loss_mask`.
+            For each image `boxes` `(D, 4)`, `scores` `(D,)`, `labels` `(D,)` from 0, best first, with a mask
+            head `masks` `(D, 1, 28, 28)` probabilities within the box, with a keypoint head `keypoints`
+            `(D, K, 2)` and `keypoint_scores` `(D, K)`; and the losses `loss_objectness`, `loss_proposal`,
+            `loss_class`, `loss_box`, `loss_mask` and `loss_keypoint`.
         """
         shifted = None  # targets with labels from 1: the background is class 0
         if self.training:

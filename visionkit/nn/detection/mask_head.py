@@ -2,53 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visionkit.nn.detection.roi_align import roi_align_kernel
+from visionkit.nn.detection.object_head import ObjectHead, conv_blocks, draw_convs
+from visionkit.nn.detection.roi_align import RoIPool, roi_align_kernel
 from visionkit.nn.fpn import NormFactory
 
 __all__ = ["MaskHead", "mask_loss"]
 
 
-class MaskHead(nn.Module):
+class MaskHead(ObjectHead):
     """Four convolutions, one upsampling, one mask for each class.
 
     Args:
         channels: Channels of the pooled regions.
         num_classes: Foreground classes; the background class 0 is added.
+        pool: Pools the regions.
         norm: Makes the norm after each convolution; without it convolutions have a bias.
         width: Channels of the convolutions.
 
     He et al., Mask R-CNN, 2017. Reference: torchvision's `maskrcnn_resnet50_fpn`.
     """
 
+    attribute, field, loss_name = "mask_head", "masks", "loss_mask"
+
     def __init__(
-        self, channels: int, *, num_classes: int, norm: NormFactory | None = None, width: int = 256
+        self,
+        channels: int,
+        *,
+        num_classes: int,
+        pool: RoIPool,
+        norm: NormFactory | None = None,
+        width: int = 256,
     ) -> None:
-        super().__init__()
-        blocks: list[nn.Module] = []
-        for inputs in (channels, width, width, width):
-            conv = nn.Conv2d(inputs, width, 3, padding=1, bias=norm is None)
-            blocks.append(
-                nn.Sequential(conv, *([] if norm is None else [norm(width)]), nn.ReLU(inplace=True))
-            )
-        self.convs = nn.Sequential(*blocks)
+        super().__init__(pool)
+        self.convs = conv_blocks(channels, count=4, width=width, norm=norm)
         self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.predict = nn.Conv2d(width, num_classes + 1, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        draw_convs(self)
 
     def forward(self, regions: Tensor) -> Tensor:
-        """Return logits `(K, num_classes + 1, 2 * S, 2 * S)` in 32-bit floats for regions `(K, C, S, S)`."""
+        """Return logits `(R, num_classes + 1, 2 * S, 2 * S)` in 32-bit floats for regions `(R, C, S, S)`."""
         logits: Tensor = self.predict(F.relu(self.upsample(self.convs(regions))))
         return logits.float()
+
+    def loss(
+        self,
+        logits: Tensor,
+        *,
+        boxes: Sequence[Tensor],
+        targets: Sequence[Mapping[str, Tensor]],
+        matched: Sequence[Tensor],
+    ) -> Tensor:
+        """Return `mask_loss` of the regions, with the masks and labels of the targets."""
+        return mask_loss(
+            logits,
+            boxes=boxes,
+            masks=[target["masks"] for target in targets],
+            labels=[target["labels"] for target in targets],
+            matched=matched,
+        )
+
+    def decode(self, logits: Tensor, *, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return `masks` `(D, 1, M, M)`, probabilities of each detection's class within its box."""
+        index = torch.arange(len(labels), device=labels.device)
+        of_class = logits[index, labels][:, None]  # (D, num_classes + 1, M, M) -> (D, 1, M, M)
+        return {"masks": of_class.sigmoid()}
+
+    def empty(self, like: Tensor) -> dict[str, Tensor]:
+        """Return `masks` `(0, 1, M, M)`."""
+        side = 2 * self.pool.output_size
+        return {"masks": like.new_zeros((0, 1, side, side))}
 
 
 def mask_loss(

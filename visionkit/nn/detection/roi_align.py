@@ -149,6 +149,10 @@ class RoIPool(nn.Module):
         size = (self.output_size, self.output_size)
         # The kernel takes one dtype; boxes stay in theirs, since bfloat16 has 8 bits for a coordinate.
         dtype = torch.promote_types(features[0].dtype, rois.dtype)
+        if len(features) == 1:  # no choice of level, whose number of regions a traced graph could not know
+            maps, scale = features[0].to(dtype), 1.0 / self.reductions[0]
+            only = roi_align_kernel(maps, rois.to(dtype), self.output_size, scale, self.sampling_ratio)
+            return only.to(features[0].dtype)
         pooled = features[0].new_zeros((rois.shape[0], features[0].shape[1], *size), dtype=dtype)
         for level, (maps, reduction) in enumerate(zip(features, self.reductions, strict=True)):
             index = torch.where(levels == level)[0]  # (K_l,)

@@ -1,4 +1,4 @@
-"""The second stage of Faster R-CNN: pooled regions to classes, boxes and masks, and their losses."""
+"""The second stage of Faster R-CNN: pooled regions to classes and boxes, further heads, and their losses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import generalized_box_iou_loss
 
 from visionkit.errors import unknown_name
-from visionkit.nn.detection.mask_head import MaskHead, mask_loss
+from visionkit.nn.detection.object_head import ObjectHead
 from visionkit.nn.detection.roi_align import RoIPool
 from visionkit.nn.fpn import NormFactory
 
@@ -133,8 +133,7 @@ class RegionHeads(RoIHeads):
     Args:
         pool: Pools the boxes of the box head.
         head: Regions to classes and boxes.
-        mask_pool: Pools the boxes of the mask head.
-        mask_head: Regions to masks; none for Faster R-CNN.
+        object_heads: What objects have beside a class and a box, such as masks; none for Faster R-CNN.
         loss: The box loss: "smooth_l1", "l1" or "giou".
         foreground_iou: A proposal of at least this IoU with an object gets its class.
         samples: Proposals an image in the loss.
@@ -149,8 +148,7 @@ class RegionHeads(RoIHeads):
         pool: RoIPool,
         head: BoxHead,
         *,
-        mask_pool: RoIPool | None = None,
-        mask_head: MaskHead | None = None,
+        object_heads: Sequence[ObjectHead] = (),
         loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1",
         foreground_iou: float = 0.5,
         samples: int = 512,
@@ -173,10 +171,17 @@ class RegionHeads(RoIHeads):
             score_threshold,
             nms_threshold,
             detections_per_img,
-            mask_pool,
-            mask_head,
         )
         self.loss = loss
+        for object_head in object_heads:
+            setattr(self, object_head.attribute, object_head)
+        self.attributes = tuple(object_head.attribute for object_head in object_heads)
+
+    @property
+    def object_heads(self) -> tuple[ObjectHead, ...]:
+        """What objects have beside a class and a box."""
+        heads: Any = [self.get_submodule(name) for name in self.attributes]
+        return tuple(heads)
 
     def forward(
         self,
@@ -191,7 +196,8 @@ class RegionHeads(RoIHeads):
             features: One map a level.
             proposals: For each image `(P, 4)` xyxy.
             image_shapes: `(H, W)` of each image without padding.
-            targets: Boxes, labels (background 0) and masks of each image; required in training.
+            targets: Boxes, labels (background 0) and the fields of the further heads of each image; required
+                in training.
         """
         if self.training:
             return [], self._losses(features, proposals, targets)
@@ -200,8 +206,8 @@ class RegionHeads(RoIHeads):
             offsets = offsets.repeat(1, logits.shape[1])
         detections = self.postprocess_detections(logits, offsets, proposals, image_shapes)
         result = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*detections, strict=True)]
-        if self.mask_head is not None:
-            self._add_masks(features, result)
+        for object_head in self.object_heads:
+            _add_rows(object_head, features, result)
         return result, {}
 
     def _losses(
@@ -219,34 +225,31 @@ class RegionHeads(RoIHeads):
             "loss_box": box_loss(self.loss, class_offsets, box_targets[objects], coder=self.box_coder)
             / classes.numel(),
         }
-        if self.mask_head is None or targets is None:
+        if not self.attributes or targets is None:
             return losses
         keep = [torch.where(label > 0)[0] for label in labels]
         boxes = [p[k] for p, k in zip(proposals, keep, strict=True)]
-        # Without any object the mask head runs on one proposal: sync norms and DDP need every process to run
-        # it.
-        no_objects = not sum(len(b) for b in boxes)
-        regions = self.mask_roi_pool(features, [proposals[0][:1]] if no_objects else boxes)
-        losses["loss_mask"] = mask_loss(
-            self.mask_head(regions),
-            boxes=boxes,
-            masks=[t["masks"] for t in targets],
-            labels=[t["labels"] for t in targets],
-            matched=[m[k] for m, k in zip(matched, keep, strict=True)],
-        )
+        matched = [m[k] for m, k in zip(matched, keep, strict=True)]
+        # Without any object a head runs on one proposal: sync norms and DDP need every process to run it.
+        regions = boxes if sum(map(len, boxes)) else [proposals[0][:1]]
+        for object_head in self.object_heads:
+            output = object_head(object_head.pool(features, regions))
+            losses[object_head.loss_name] = object_head.loss(
+                output, boxes=boxes, targets=targets, matched=matched
+            )
         return losses
 
-    def _add_masks(self, features: Sequence[Tensor], result: list[dict[str, Tensor]]) -> None:
-        boxes = [r["boxes"] for r in result]
-        counts = [len(b) for b in boxes]
-        if not sum(counts):
-            side = 2 * self.mask_roi_pool.output_size
-            for detection in result:
-                detection["masks"] = detection["boxes"].new_zeros((0, 1, side, side))
-            return
-        logits = self.mask_head(self.mask_roi_pool(features, boxes))
-        labels = torch.cat([r["labels"] for r in result])
-        index = torch.arange(len(labels), device=labels.device)
-        probabilities = logits[index, labels][:, None].sigmoid()  # (D, num_classes + 1, M, M) -> (D, 1, M, M)
-        for detection, masks in zip(result, probabilities.split(counts), strict=True):
-            detection["masks"] = masks
+
+def _add_rows(head: ObjectHead, features: Sequence[Tensor], result: Sequence[dict[str, Tensor]]) -> None:
+    """Add what a head gives to the detections of each image."""
+    boxes = [detections["boxes"] for detections in result]
+    counts = [len(each) for each in boxes]
+    if not sum(counts):
+        for detections in result:
+            detections |= head.empty(detections["boxes"])
+        return
+    labels = torch.cat([detections["labels"] for detections in result])
+    rows = head.decode(head(head.pool(features, boxes)), boxes=torch.cat(boxes), labels=labels)
+    for name, values in rows.items():
+        for detections, part in zip(result, values.split(counts), strict=True):
+            detections[name] = part

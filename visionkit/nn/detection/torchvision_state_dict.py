@@ -32,6 +32,7 @@ _RULES = (
     (r"roi_heads\.mask_head\.(\d)\.(\d)\.(\w+)", r"heads.mask_head.convs.\1.\2.\3"),
     (r"roi_heads\.mask_predictor\.conv5_mask\.(\w+)", r"heads.mask_head.upsample.\1"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(\w+)", r"heads.mask_head.predict.\1"),
+    (r"roi_heads\.keypoint_predictor\.kps_score_lowres\.(\w+)", r"heads.keypoint_head.heatmaps.\1"),
 )
 _DENSE_RULES = (
     *_BACKBONE,
@@ -46,17 +47,19 @@ _DENSE_RULES = (
 # RetinaNet that were written before torchvision 0.13.
 _IN_A_ROW = re.compile(r"(head\.\w+_head\.conv)\.(\d+)\.(\w+)")
 _POSITIONS = 49  # of a region, 7 x 7
+_KEYPOINT_CONV = re.compile(r"roi_heads\.keypoint_head\.(\d+)\.(weight|bias)")  # an activation after each
 _OLD_MASK = re.compile(r"roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)")
 
 
 def from_torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state of a torchvision Faster or Mask R-CNN under the names of `FasterRCNN`.
+    """Return the state of a torchvision Faster, Mask or Keypoint R-CNN under the names of `FasterRCNN`.
 
     The network below the pyramid is under `body.`: its names depend on how it is built.
 
     Args:
-        state: State dict of `fasterrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn_v2` or
-            `maskrcnn_resnet50_fpn` (or `maskrcnn_resnet50_fpn_v2`), of any torchvision release.
+        state: State dict of `fasterrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn_v2`,
+            `maskrcnn_resnet50_fpn` (or `maskrcnn_resnet50_fpn_v2`) or `keypointrcnn_resnet50_fpn`, of any
+            torchvision release.
 
     Raises:
         InputError: An entry belongs to no such model; the text names it.
@@ -64,7 +67,7 @@ def from_torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {_rename(name): value for name, value in state.items()}
     if "heads.box_head.classify.weight" not in renamed:
         raise InputError(
-            "Expected the state dict of a torchvision Faster or Mask R-CNN, but it has no entry "
+            "Expected the state dict of a torchvision Faster, Mask or Keypoint R-CNN, but it has no entry "
             "'roi_heads.box_predictor.cls_score.weight'."
         )
     first = renamed.get("heads.box_head.layers.0.weight")
@@ -104,6 +107,9 @@ def _rename(name: str) -> str:
     old_mask = _OLD_MASK.fullmatch(name)
     if old_mask:
         return f"heads.mask_head.convs.{int(old_mask[1]) - 1}.0.{old_mask[2]}"
+    keypoint = _KEYPOINT_CONV.fullmatch(name)
+    if keypoint:
+        return f"heads.keypoint_head.convs.{int(keypoint[1]) // 2}.0.{keypoint[2]}"
     return _by_rules(name, _RULES)
 
 
@@ -115,8 +121,9 @@ def _by_rules(name: str, rules: Sequence[tuple[str, str]]) -> str:
     if rules is _DENSE_RULES:
         models, full = "RetinaNet or FCOS", "retinanet_resnet50_fpn(_v2) or fcos_resnet50_fpn"
     else:
-        models = "Faster or Mask R-CNN"
-        full = "fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2 or maskrcnn_resnet50_fpn"
+        models = "Faster, Mask or Keypoint R-CNN"
+        full = "fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, maskrcnn_resnet50_fpn or "
+        full += "keypointrcnn_resnet50_fpn"
     raise InputError(
         f"Entry {name!r} belongs to no torchvision {models} with a feature pyramid. Give the state dict of "
         f"{full}."

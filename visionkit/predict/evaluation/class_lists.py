@@ -157,7 +157,7 @@ class MatchedReader:
     def _objects(self, sample: dict[str, Any]) -> tuple[int, int]:
         labels = self.index[sample["labels"]]
         keep = labels >= 0
-        for name in ("boxes", "masks", "iscrowd", "area"):
+        for name in ("boxes", "masks", "keypoints", "iscrowd", "area"):
             if name in sample:
                 sample[name] = sample[name][keep]
         sample["labels"] = labels[keep]
@@ -169,7 +169,7 @@ class MatchedReader:
         labels = self.index.numpy()[truth["labels"]]
         keep = labels >= 0
         values: dict[str, Any] = dict(truth)
-        for name in ("boxes", "iscrowd", "area"):
+        for name in ("boxes", "keypoints", "iscrowd", "area"):
             if name in values:
                 values[name] = values[name][keep]
         if "masks" in values:

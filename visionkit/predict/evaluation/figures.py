@@ -18,6 +18,7 @@ from visionkit.run.previews.captioning import CaptionPreview
 from visionkit.run.previews.classification import ClassPreview
 from visionkit.run.previews.detection import BoxPreview, CurveFile
 from visionkit.run.previews.embedding import NeighborPreview
+from visionkit.run.previews.keypoints import KeypointPreview
 from visionkit.run.previews.segmentation import MaskPreview
 
 __all__ = ["draw_scores", "image_callbacks"]
@@ -37,9 +38,12 @@ def image_callbacks(
     """
     if kind == "embedding":
         return [NeighborPreview(folder, classes, split=split)]
+    if kind == "keypoints":
+        return [Preview(folder, KeypointPreview(task.skeleton), split=split)]
+    skeleton = getattr(task, "skeleton", None)
     previews: dict[str, PreviewKind] = {
         "classification": ClassPreview(classes),
-        "detection": BoxPreview(classes),
+        "detection": BoxPreview(classes, edges=skeleton.edges if skeleton else ()),
         "segmentation": MaskPreview(classes, ignore_index=getattr(task, "ignore_index", None) or 255),
         "captioning": CaptionPreview(),
     }
@@ -88,14 +92,20 @@ def _charts(
     if precision is not None:
         known = {name: value for name, value in zip(classes, precision.tolist()) if value == value}
         charts += _bars("average-precision", "average precision", known, title, arm)
-    iou = {name.partition("/iou/")[2]: value for name, value in metrics.items() if "/iou/" in name}
-    return charts + _bars("iou", "IoU", iou, title, arm)
+    for kind, label, what in (("iou", "IoU", "class"), ("pck", "PCK", "point"), ("pcp", "PCP", "limb")):
+        by_name = {
+            name.partition(f"/{kind}/")[2]: value
+            for name, value in metrics.items()
+            if f"/{kind}/" in name and value == value
+        }
+        charts += _bars(kind, label, by_name, title, arm, what=what)
+    return charts
 
 
 def _bars(
-    name: str, label: str, values: Mapping[str, float], title: str, arm: str
+    name: str, label: str, values: Mapping[str, float], title: str, arm: str, *, what: str = "class"
 ) -> list[tuple[str, Figure]]:
     if not values:
         return []
-    heading = f"{label[:1].upper()}{label[1:]} by class, {title}"
+    heading = f"{label[:1].upper()}{label[1:]} by {what}, {title}"
     return [(name, class_bars({arm: values}, title=heading, label=label))]

@@ -14,7 +14,7 @@ import yaml
 from torch.utils.data import ConcatDataset
 
 from visionkit.config import TableConfig, flatten
-from visionkit.data.collate import caption_batch, list_batch, mask_batch, stack_batch
+from visionkit.data.collate import caption_batch, keypoint_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.formats.open import TASKS, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.splits import Splits, subset
@@ -201,5 +201,7 @@ def collate_of(kind: str, task: Any, facts: Mapping[str, Any], config: Mapping[s
     if kind == "captioning":
         count = facts.get("captions_per_image") or config.get("captions_per_image") or 1
         return partial(caption_batch, encode=task.vocabulary.encode, captions_per_image=int(count))
-    collates: dict[str, Collate] = {"detection": list_batch, "segmentation": mask_batch}
+    collates: dict[str, Collate] = {
+        "detection": list_batch, "segmentation": mask_batch, "keypoints": keypoint_batch,
+    }  # fmt: skip
     return collates.get(kind, stack_batch)

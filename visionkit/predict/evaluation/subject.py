@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from visionkit.data.datamodule import DataModule
 from visionkit.data.formats.captions.reader import captions_of
+from visionkit.data.formats.keypoints.per_object import per_object
+from visionkit.data.formats.keypoints.skeleton import skeleton_of
 from visionkit.data.formats.open import Task, open_dataset
 from visionkit.data.splits import Splits, subset
 from visionkit.data.transforms.saved import transform_from
@@ -47,7 +49,8 @@ class Subject:
         splits: The data set.
         root: Where it is.
         split: The split.
-        match: Its classes and the model's; None for captions, which have none, and vectors, which need none.
+        match: Its classes and the model's; None for captions, which have none, and for vectors and points,
+            which need none.
         original: The samples as the data have them.
         reader: The samples with the model's indices.
         max_dropped: Largest fraction that may be of classes that the model does not know.
@@ -91,7 +94,11 @@ def open_subject(
         splits = open_own(loaded.facts, run.config, replace(own, **options))
     else:  # files and folders of the run's data say nothing of other data
         other = replace(own, classes="", images="", table=replace(own.table, root=""))
-        splits = open_dataset(data, data_task(kind), replace(other, **options))
+        splits = open_dataset(data, data_task(kind, loaded.task), replace(other, **options))
+    skeleton = getattr(loaded.task, "skeleton", None)
+    if skeleton is not None:
+        _check_points(skeleton.names, splits)
+    splits = per_object(splits) if kind == "keypoints" else splits
     parts = split_parts(splits, split, run=run, own=data is None)
     match, notes = _match(loaded.task, kind, splits)
     limit = float(options.get("max_dropped", own.max_dropped))
@@ -111,13 +118,32 @@ def open_subject(
     return subject
 
 
-def data_task(kind: str) -> Task:
-    """Return the task that the data of a kind of task are read for: vectors are learnt from classes."""
+def data_task(kind: str, task: Any) -> Task:
+    """Return the task that the data of a kind of task are read for.
+
+    Vectors are learnt from classes, and a detector with a keypoint head from keypoints.
+    """
+    if getattr(task, "skeleton", None) is not None:
+        return "keypoints"
     return cast(Task, "classification" if kind == "embedding" else kind)
 
 
+def _check_points(names: Sequence[str], splits: Splits) -> None:
+    """Refuse data whose points are not the model's.
+
+    Raises:
+        InputError: They have other names, or another order.
+    """
+    given = skeleton_of(splits).names
+    if given != tuple(names):
+        raise InputError(
+            f"Expected data with the model's points, {', '.join(names)}, but {splits.name} has "
+            f"{', '.join(given)}. Evaluate a model of these points."
+        )
+
+
 def _match(task: Any, kind: str, splits: Splits) -> tuple[ClassMatch | None, list[str]]:
-    if kind in ("captioning", "embedding"):
+    if kind in ("captioning", "embedding", "keypoints"):
         return None, []
     names = task.class_names
     count = getattr(task, "mask_classes", None) or task.num_classes

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visionkit.errors import RunError
-from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.tasks.captioning.generate import generate
 from visionkit.tasks.hooks import TaskHooks
 
@@ -40,6 +40,12 @@ def reference(task: TaskHooks, images: Tensor) -> dict[str, Any]:
             return {"probabilities": values.softmax(1) if task.target == "single" else values.sigmoid()}
         if isinstance(task, Embedder):
             return {"vectors": task(images)}
+        if isinstance(task, KeypointRegressor):
+            size = images.new_tensor([images.shape[-1], images.shape[-2]])
+            predictions = task.predict_step(images)
+            points = {"points": torch.stack([each.points for each in predictions]) / size}
+            scores = [each.scores for each in predictions if each.scores is not None]
+            return points | ({"scores": torch.stack(scores)} if scores else {})
         if isinstance(task, Segmenter):
             return {"logits": task(images).float()}
         if isinstance(task, Captioner):

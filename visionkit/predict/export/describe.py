@@ -19,6 +19,7 @@ _SHAPES = {
     "labels": "(B, N)",
     "count": "(B)",
     "masks": "(B, N, 28, 28)",
+    "heatmaps": "(B, N, K, 56, 56)",
     "tokens": "(B, T)",
     "log_prob": "(B)",
     "attention": "(B, T, h, w)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from visionkit.nn.detection.anchors import LevelAnchors
+from visionkit.nn.detection.object_head import ObjectHead
 from visionkit.predict.export.pixels import Pixels
 from visionkit.task_config import RCNNConfig
 from visionkit.tasks import Detector
@@ -50,7 +51,8 @@ class DetectionGraph(nn.Module):
 
     `(B, 3, H, W)` to `boxes` `(B, N, 4)` in the frame of the input, `scores` `(B, N)`, `labels` `(B, N)` and
     `count` `(B,)`: the first `count` of an image are its detections, best first, zeros follow. With a mask
-    head also `masks` `(B, N, 28, 28)`, probabilities within the boxes.
+    head also `masks` `(B, N, 28, 28)`, probabilities within the boxes, with a keypoint head `heatmaps`
+    `(B, N, K, 56, 56)`, logits within the boxes.
 
     Args:
         task: The task.
@@ -67,24 +69,24 @@ class DetectionGraph(nn.Module):
         self.reductions, self.spacing = anchors.reductions, anchors.spacing
         for index, cell in enumerate(anchors.cell_anchors):
             self.register_buffer(f"cell_{index}", cell.float(), persistent=False)
-        masks = ("masks",) if task.masks else ()
-        self.outputs = ("boxes", "scores", "labels", "count", *masks)
+        further = (_OUTPUTS[name] for name in task.object_fields)
+        self.outputs = ("boxes", "scores", "labels", "count", *further)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return `boxes`, `scores`, `labels`, `count` and perhaps `masks` of images `(B, 3, H, W)`."""
+        """Return `boxes`, `scores`, `labels`, `count` and what further heads give of `(B, 3, H, W)`."""
         resized = self._resize(self.pixels(images))
         size, padded = resized.shape[-2:], self._pad(resized)
-        boxes, scores, labels, *masks = self._detect(self.source(padded), size, padded.shape[-2:])
+        boxes, scores, labels, *further = self._detect(self.source(padded), size, padded.shape[-2:])
         if self.resize is not None:  # back to the frame of the input
             x, y = (
                 boxes[..., 0::2] * (images.shape[-1] / size[1]),
                 boxes[..., 1::2] * (images.shape[-2] / size[0]),
             )
             boxes = torch.stack((x, y), dim=-1).flatten(-2)
-        return boxes, scores, labels, (scores > 0).sum(1), *masks
+        return boxes, scores, labels, (scores > 0).sum(1), *further
 
     def _detect(self, maps: Sequence[Tensor], size: Size, padded: Size) -> tuple[Tensor, ...]:
-        """Return boxes `(B, N, 4)`, scores and labels `(B, N)`, best first, zeros behind them; perhaps masks.
+        """Return boxes `(B, N, 4)`, scores and labels `(B, N)`, best first, zeros behind them; perhaps more.
 
         Args:
             maps: Of the pyramid.
@@ -147,8 +149,8 @@ class RCNNGraph(DetectionGraph):
     def _detect(self, maps: Sequence[Tensor], size: Size, padded: Size) -> tuple[Tensor, ...]:
         proposals, valid = self._propose(maps, size, padded)
         boxes, scores, labels = self._classify(maps, proposals, valid, size)
-        masks = (self._masks(maps, boxes, scores > 0, labels),) if self.rcnn.masks else ()
-        return boxes, scores, labels, *masks
+        further = (self._rows(head, maps, boxes, scores > 0, labels) for head in self.heads.object_heads)
+        return boxes, scores, labels, *further
 
     def _propose(self, maps: Sequence[Tensor], size: Size, padded: Size) -> tuple[Tensor, Tensor]:
         """Return proposals `(B, P, 4)`, best first, and which of them there are, `(B, P)`."""
@@ -204,17 +206,31 @@ class RCNNGraph(DetectionGraph):
             by_class, ranked, threshold=self.rcnn.nms_threshold, limit=self.rcnn.detections_per_img
         )
 
-    def _masks(self, maps: Sequence[Tensor], boxes: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
-        """Return the masks of detections within their boxes, `(B, N, 28, 28)`; zeros where there is none."""
+    def _rows(
+        self, head: ObjectHead, maps: Sequence[Tensor], boxes: Tensor, valid: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return what a head gives of detections, `(B, N, ...)`; zeros where there is none."""
         rois, index = _regions(boxes, valid)
-        pooled = self.heads.mask_roi_pool.pool(maps, rois)
-        logits = self.heads.mask_head(pooled)[1:]  # (R, K + 1, M, M)
-        classes = labels.flatten()[index] + 1
-        chosen = logits.gather(1, classes[:, None, None, None].expand(-1, 1, *logits.shape[2:]))[:, 0]
+        logits = head(head.pool.pool(maps, rois))[1:]  # (R, channels, M, M)
+        chosen = _CHOOSE[head.field](logits, labels.flatten()[index] + 1)
         batch, count = valid.shape
-        masks = logits.new_zeros((batch * count, *logits.shape[2:])).index_put((index,), chosen.sigmoid())
-        unpacked: Tensor = masks.unflatten(0, (batch, count))
+        rows = logits.new_zeros((batch * count, *chosen.shape[1:])).index_put((index,), chosen)
+        unpacked: Tensor = rows.unflatten(0, (batch, count))
         return unpacked
+
+
+def _class_masks(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the masks of the regions' classes, `(R, M, M)`, of `(R, K + 1, M, M)`."""
+    index = classes[:, None, None, None].expand(-1, 1, *logits.shape[2:])
+    return logits.gather(1, index)[:, 0].sigmoid()
+
+
+# Of each further head: the name of its output, and what of its logits is put out.
+_OUTPUTS = {"masks": "masks", "keypoints": "heatmaps"}
+_CHOOSE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "masks": _class_masks,
+    "keypoints": lambda logits, classes: logits,
+}
 
 
 def best_of_classes(

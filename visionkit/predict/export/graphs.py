@@ -12,11 +12,18 @@ from visionkit.nn.detection.dense import DenseDetector
 from visionkit.predict.export.dense_graph import DenseGraph
 from visionkit.predict.export.detection_graph import RCNNGraph
 from visionkit.predict.export.pixels import Pixels
-from visionkit.tasks import Captioner, Classifier, Detector, Embedder, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.segmentation.batch import pad_to_size
 
-__all__ = ["CaptionGraph", "ClassificationGraph", "EmbeddingGraph", "SegmentationGraph", "make_graph"]
+__all__ = [
+    "CaptionGraph",
+    "ClassificationGraph",
+    "EmbeddingGraph",
+    "KeypointGraph",
+    "SegmentationGraph",
+    "make_graph",
+]
 
 
 class ClassificationGraph(nn.Module):
@@ -61,6 +68,29 @@ class EmbeddingGraph(nn.Module):
         """Return `(B, D)` of images `(B, 3, H, W)`."""
         vectors: Tensor = self.backbone(self.pixels(images))
         return F.normalize(vectors if self.projection is None else self.projection(vectors), dim=1)
+
+
+class KeypointGraph(nn.Module):
+    """A keypoint regressor: `(B, 3, H, W)` to `points` `(B, K, 2)`, with heat maps also `scores` `(B, K)`.
+
+    Points are fractions of the images' width and height.
+
+    Args:
+        task: The task.
+        uint8: Whether images are uint8, and not float in [0, 1].
+    """
+
+    def __init__(self, task: KeypointRegressor, *, uint8: bool) -> None:
+        super().__init__()
+        self.pixels = Pixels(task.normalize, uint8=uint8)
+        self.backbone, self.head = task.backbone, task.head
+        self.outputs = ("points", *(("scores",) if task.head_name == "heatmap" else ()))
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the points of images `(B, 3, H, W)`, and perhaps their scores."""
+        size = int(images.shape[-2]), int(images.shape[-1])
+        points, scores = self.head(self.backbone(self.pixels(images)), size)
+        return points if scores is None else (points, scores)
 
 
 class SegmentationGraph(nn.Module):
@@ -150,7 +180,8 @@ def make_graph(task: TaskHooks, *, uint8: bool = False) -> Any:
     """Return a task's graph, in evaluation mode; its `outputs` are the names of what it returns.
 
     Args:
-        task: A `Classifier`, `Detector`, `Segmenter`, `Captioner` or `Embedder`.
+        task: A `Classifier`, `Detector`, `Segmenter`, `Captioner`, `Embedder` or
+            `KeypointRegressor`.
         uint8: Whether images are uint8, and not float in [0, 1].
     """
     graph: nn.Module
@@ -162,6 +193,8 @@ def make_graph(task: TaskHooks, *, uint8: bool = False) -> Any:
         graph = CaptionGraph(task, uint8=uint8)
     elif isinstance(task, Embedder):
         graph = EmbeddingGraph(task, uint8=uint8)
+    elif isinstance(task, KeypointRegressor):
+        graph = KeypointGraph(task, uint8=uint8)
     elif isinstance(task, Detector):
         dense = isinstance(task.model, DenseDetector)
         graph = DenseGraph(task, uint8=uint8) if dense else RCNNGraph(task, uint8=uint8)

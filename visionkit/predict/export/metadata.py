@@ -14,7 +14,7 @@ from visionkit.errors import DataError, InputError, expected, install_extra, unk
 from visionkit.files import finite, local_path, to_plain
 from visionkit.predict.kinds import KINDS, kind_of
 from visionkit.predict.trained_files import SUFFIXES
-from visionkit.tasks import Captioner, Classifier, Detector, Segmenter
+from visionkit.tasks import Captioner, Classifier, Detector, KeypointRegressor, Segmenter
 from visionkit.tasks.hooks import TaskHooks
 from visionkit.tasks.saved_settings import plain_settings, task_name
 
@@ -22,7 +22,11 @@ __all__ = ["KEY", "install", "read_metadata", "task_metadata", "to_json"]
 
 FORMAT = 1
 KEY = "visionkit"
-_PARTS: dict[str, dict[str, type]] = {"segmentation": {"views": dict}, "captioning": {"vocabulary": dict}}
+_PARTS: dict[str, dict[str, type]] = {
+    "segmentation": {"views": dict},
+    "captioning": {"vocabulary": dict},
+    "keypoints": {"skeleton": dict},
+}
 _MAX_TEXT = 2**26  # bytes: the longest part is a vocabulary
 
 
@@ -54,8 +58,12 @@ def task_metadata(
     elif isinstance(task, Detector):
         made["detector"] = task.detector
         made["max_detections"] = task.config.detections_per_img
+        if task.skeleton is not None:
+            made |= {"skeleton": task.skeleton.as_dict(), "resize": task.resize}
     elif isinstance(task, Segmenter):
         made["views"] = {"scales": task.views.scales, "flip": task.views.flip, "windows": task.views.windows}
+    elif isinstance(task, KeypointRegressor):
+        made["skeleton"] = task.skeleton.as_dict()
     elif isinstance(task, Captioner):
         words = task.vocabulary
         special = {"pad": words.pad, "bos": words.bos, "eos": words.eos, "unk": words.unk}

@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 
+from visionkit.data.formats.keypoints.skeleton import Skeleton
+from visionkit.data.transforms.keypoints import fit_region
 from visionkit.errors import DataError, InputError, expected, first_line
 from visionkit.nn.captioning.decoding import Decoded
 from visionkit.nn.segmentation.sliding_window import Windows
@@ -20,8 +23,10 @@ from visionkit.tasks.classification.prediction import (
     Prediction,
     ValuesPrediction,
 )
-from visionkit.tasks.detection.image_batch import Detections, ImageBatch
+from visionkit.tasks.detection.image_batch import Detections, ImageBatch, resize_image
 from visionkit.tasks.embedding.prediction import EmbeddingPrediction
+from visionkit.tasks.keypoints.batch import to_original
+from visionkit.tasks.keypoints.prediction import KeypointPrediction, keypoint_predictions
 from visionkit.tasks.segmentation.prediction import SegmentationPrediction
 from visionkit.tasks.segmentation.views import Views
 from visionkit.text.vocabulary import Vocabulary
@@ -190,6 +195,8 @@ def _detections(
         one = {name: outputs[name][row, :count] for name in ("boxes", "scores", "labels")}
         if "masks" in outputs:
             one["masks"] = outputs["masks"][row, :count, None]
+        if "heatmaps" in outputs:
+            one |= _peaks(outputs["heatmaps"][row, :count], one["boxes"], images, model.metadata)
         of_images.append(one)
     given = [(int(images.shape[-2]), int(images.shape[-1]))] * len(images)
     restored = ImageBatch(images, given, given).restore(of_images, originals=sizes)
@@ -199,9 +206,19 @@ def _detections(
             f"The file gives labels beyond its {len(names)} class names ({', '.join(names[:20])}). Export "
             "the run again."
         )
+    skeleton = Skeleton.from_dict(model.metadata["skeleton"]) if "heatmaps" in outputs else None
     return [
-        Detections.on_host(one, class_names=names, name=name) for one, name in zip(restored, ids, strict=True)
+        Detections.on_host(one, class_names=names, name=name, skeleton=skeleton)
+        for one, name in zip(restored, ids, strict=True)
     ]
+
+
+def _peaks(heatmaps: Tensor, boxes: Tensor, images: Tensor, metadata: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return keypoints in the frame of the images, found at the size that the network sees."""
+    resized = resize_image(images[0].float(), metadata.get("resize"))
+    ratio = torch.tensor([resized.shape[-1] / images.shape[-1], resized.shape[-2] / images.shape[-2]])
+    points, scores = heatmaps_to_keypoints(heatmaps, boxes * ratio.repeat(2))
+    return {"keypoints": points[..., :2] / ratio, "keypoint_scores": scores}
 
 
 def _masks(
@@ -234,17 +251,32 @@ def _vectors(
     return [EmbeddingPrediction(row, name) for row, name in zip(rows, ids, strict=True)]
 
 
+def _points(
+    model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
+) -> list[KeypointPrediction]:
+    outputs, size = model.run(images), (int(images.shape[-2]), int(images.shape[-1]))
+    regions = torch.stack([fit_region(torch.tensor([0, 0, width, height]), size) for height, width in sizes])
+    points = to_original(outputs["points"], regions.float(), size)
+    skeleton = Skeleton.from_dict(model.metadata["skeleton"])
+    return keypoint_predictions(points, outputs.get("scores"), skeleton, ids)
+
+
 _MAKERS: dict[str, Callable[[OnnxModel, Tensor, list[tuple[int, int]], Sequence[str]], list[Any]]] = {
     "classification": _classes,
     "detection": _detections,
     "segmentation": _masks,
     "captioning": _captions,
     "embedding": _vectors,
+    "keypoints": _points,
 }
 _NEEDED: dict[str, Callable[[Mapping[str, Any]], tuple[str, ...]]] = {
     "classification": lambda made: ("values" if made.get("target") == "regression" else "probabilities",),
-    "detection": lambda made: ("boxes", "scores", "labels", "count"),
+    "detection": lambda made: (
+        *("boxes", "scores", "labels", "count"),
+        *(("heatmaps",) if "skeleton" in made else ()),
+    ),
     "segmentation": lambda made: ("logits",),
     "captioning": lambda made: ("tokens", "log_prob"),
     "embedding": lambda made: ("vectors",),
+    "keypoints": lambda made: ("points",),
 }

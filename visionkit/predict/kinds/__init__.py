@@ -8,6 +8,7 @@ from visionkit.predict.kinds.captioning import CAPTIONING
 from visionkit.predict.kinds.classification import CLASSIFICATION
 from visionkit.predict.kinds.detection import DETECTION
 from visionkit.predict.kinds.embedding import EMBEDDING
+from visionkit.predict.kinds.keypoints import KEYPOINTS
 from visionkit.predict.kinds.kind import Kind
 from visionkit.predict.kinds.segmentation import SEGMENTATION
 from visionkit.tasks.hooks import TaskHooks
@@ -15,7 +16,9 @@ from visionkit.tasks.saved_settings import task_name
 
 __all__ = ["KINDS", "Kind", "default_preprocess", "kind_of"]
 
-KINDS = {kind.name: kind for kind in (CLASSIFICATION, DETECTION, SEGMENTATION, CAPTIONING, EMBEDDING)}
+KINDS = {
+    kind.name: kind for kind in (CLASSIFICATION, DETECTION, SEGMENTATION, CAPTIONING, EMBEDDING, KEYPOINTS)
+}
 
 
 def kind_of(task: type) -> Kind:

@@ -1,4 +1,4 @@
-"""Boxes of objects, perhaps with masks."""
+"""Boxes of objects, perhaps with masks or keypoints."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.nn import functional
 from visionkit.drawing.boxes import NamedBox, draw_boxes
 from visionkit.drawing.class_colors import Color, class_colors
 from visionkit.drawing.panels import add_below
+from visionkit.drawing.skeleton import draw_skeleton
 from visionkit.metrics.coco.masks import encode_runs
 from visionkit.predict.kinds.blocks import MUTED, block_width, legible, text_block, text_size
 from visionkit.predict.kinds.kind import Kind, class_name
@@ -40,6 +41,12 @@ def _to_dict(prediction: Detections, names: Sequence[str]) -> dict[str, Any]:
             {"size": [int(side) for side in run["size"]], "counts": run["counts"].decode("ascii")}
             for run in encode_runs(prediction.masks)
         ]
+    if prediction.keypoints is not None and prediction.keypoint_scores is not None:
+        content["keypoints"] = prediction.keypoints.tolist()
+        content["keypoint_scores"] = prediction.keypoint_scores.tolist()
+        skeleton = prediction.skeleton
+        content["keypoint_names"] = [] if skeleton is None else list(skeleton.names)
+        content["edges"] = [] if skeleton is None else [list(edge) for edge in skeleton.edges]
     return content
 
 
@@ -50,7 +57,7 @@ def _summary(prediction: Detections, names: Sequence[str]) -> str:
 
 
 def _draw(prediction: Detections, names: Sequence[str], image: Tensor, min_score: float) -> Image.Image:
-    """Return the image with masks, boxes, names and scores of its objects, the best on top."""
+    """Return the image with masks, points, boxes, names and scores of its objects, the best on top."""
     canvas = legible(image)
     size = text_size(canvas)
     shown = (prediction.scores >= min_score).nonzero().flatten()
@@ -69,6 +76,11 @@ def _draw(prediction: Detections, names: Sequence[str], image: Tensor, min_score
     texts = [f"{class_name(label, names)} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     named = [NamedBox(*each) for each in zip(boxes, texts, colors, strict=True)]
     draw_boxes(canvas, named, size=round(size * _LABEL), line=line)
+    if prediction.keypoints is not None:
+        edges = () if prediction.skeleton is None else prediction.skeleton.edges
+        points = (prediction.keypoints[shown] * ratio[:2]).tolist()
+        for pose, color in reversed(list(zip(points, colors, strict=True))):
+            draw_skeleton(canvas, pose, edges, [color] * len(pose), line=line)
     return canvas
 
 

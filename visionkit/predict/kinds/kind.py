@@ -18,7 +18,7 @@ class Kind:
     """One kind of prediction: what it is in words and JSON, and what its task takes.
 
     Args:
-        name: "classification", "detection", "segmentation", "captioning" or "embedding".
+        name: "classification", "detection", "segmentation", "captioning", "embedding" or "keypoints".
         task: Name of the class in `visionkit.tasks`.
         to_dict: Gives the values of a typed prediction for JSON; takes it and the names of the classes.
         summary: Gives it in one line; takes the same.

@@ -41,6 +41,11 @@ def make_about(metadata: Mapping[str, Any], *, size: int, title: str = "") -> di
             f"Expected a model of images with 3 channels, but it takes {metadata['input']['channels']}: "
             "a browser gives red, green and blue."
         )
+    if kind == "detection" and "skeleton" in metadata:
+        raise InputError(
+            "Expected a detector of boxes and masks, but this one finds keypoints, which the page does not "
+            "draw. Use `visionkit predict`."
+        )
     names = [printable(str(name)) for name in metadata.get("class_names") or ()]
     about = {
         "title": printable(title) or _TITLES[kind],

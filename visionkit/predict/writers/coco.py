@@ -16,7 +16,7 @@ class Coco:
 
     Images are numbered from 1 in the order of the source, whatever they are called; the id of a category is
     the class's index plus 1. Every detection is written, whatever its score: AP needs the weak ones. Boxes
-    are `[x, y, width, height]` in pixels, with three decimals.
+    are `[x, y, width, height]` in pixels, with three decimals; keypoints are x, y and 1 of each.
 
     Args:
         target: Where it is written.
@@ -77,11 +77,14 @@ class _JsonList:
 def _boxes(values: dict[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     masks = values.get("masks") or [None] * len(values["boxes"])
-    columns = (values["boxes"], values["labels"], values["scores"], masks)
-    for (x1, y1, x2, y2), label, score, mask in zip(*columns, strict=True):
+    points = values.get("keypoints") or [None] * len(values["boxes"])
+    columns = (values["boxes"], values["labels"], values["scores"], masks, points)
+    for (x1, y1, x2, y2), label, score, mask, pose in zip(*columns, strict=True):
         box = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
         row = {"category_id": label + 1, "bbox": box, "score": score}
-        rows.append(row if mask is None else row | {"segmentation": mask})
+        row |= {} if mask is None else {"segmentation": mask}
+        flat = [round(value, 3) for x, y in pose or () for value in (x, y, 1)]
+        rows.append(row if pose is None else row | {"keypoints": flat})
     return rows
 
 

@@ -18,11 +18,12 @@ _HEADERS: dict[str, tuple[str, ...]] = {
     "detection": ("image", "label", "index", "score", "x1", "y1", "x2", "y2"),
     "segmentation": ("image", "class", "index", "pixels", "fraction"),
     "captioning": ("image", "caption", "log_prob"),
+    "keypoints": ("image", "point", "x", "y", "score"),
 }
 
 
 class Csv:
-    """Writes a row an image, a box or a class; an image without boxes has a row with its path alone.
+    """Writes a row an image, a box, a class or a point; an image without boxes has a row with its path alone.
 
     Boxes are absolute `x1, y1, x2, y2` in pixels; labels of one image are joined by `;`. The header comes
     with the first image.
@@ -76,6 +77,10 @@ def _rows(values: dict[str, Any]) -> Iterable[Sequence[Any]]:
     kind = values["kind"]
     if kind == "embedding":
         return [values["vector"]]
+    if kind == "keypoints":
+        scores = values["scores"] or [""] * len(values["names"])
+        rows = zip(values["names"], values["points"], scores, strict=True)
+        return [(name, *point, score) for name, point, score in rows]
     if kind == "captioning":
         return [(values["caption"], values["log_prob"])]
     if kind == "segmentation":

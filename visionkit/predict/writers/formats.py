@@ -9,7 +9,7 @@ from visionkit.errors import InputError, unknown_name
 
 __all__ = ["EVERY_KIND", "FORMATS", "Format", "check_formats", "formats_of"]
 
-EVERY_KIND = ("classification", "detection", "segmentation", "captioning", "embedding")
+EVERY_KIND = ("classification", "detection", "segmentation", "captioning", "embedding", "keypoints")
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,6 @@ def formats_of(kind: str | None) -> tuple[str, ...]:
     """Return the names of the formats that a kind can have; all of them where it is None.
 
     Args:
-        kind: "classification", "detection", "segmentation", "captioning" or "embedding".
+        kind: "classification", "detection", "segmentation", "captioning", "embedding" or "keypoints".
     """
     return tuple(name for name, each in FORMATS.items() if kind is None or kind in each.kinds)

@@ -21,7 +21,7 @@ class Target:
 
     Args:
         folder: The folder of all formats.
-        kind: "classification", "detection", "segmentation", "captioning" or "embedding".
+        kind: "classification", "detection", "segmentation", "captioning", "embedding" or "keypoints".
         class_names: Names of the classes; empty where they are not known.
         facts: The model's facts.
         min_score: Minimum score of a detection that is drawn, or written where a format has no scores.

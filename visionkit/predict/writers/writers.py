@@ -159,7 +159,7 @@ def open_writers(
     Args:
         formats: Names of `FORMATS`, or "all".
         folder: Where they write; it is made.
-        kind: "classification", "detection", "segmentation", "captioning" or "embedding".
+        kind: "classification", "detection", "segmentation", "captioning", "embedding" or "keypoints".
         class_names: Names of the classes; empty where they are not known.
         facts: The model's facts.
         min_score: Minimum score (0 to 1) of a detection that is drawn, or written where a format has no

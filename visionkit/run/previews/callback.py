@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from visionkit.data.datamodule import DataModule
 from visionkit.data.keyed_dataset import KeyedDataset, Unreadable
 from visionkit.distributed import all_gather_objects
 from visionkit.drawing.panels import join_grid, save_image
+from visionkit.errors import InputError, expected
 from visionkit.files import finite, to_plain, write_text
 from visionkit.printable import printable_values
 from visionkit.run.previews.to_pil import to_pil
@@ -44,8 +45,14 @@ class PreviewKind(Protocol):
         """Return the first `count` images of a training batch, as the model receives them, with targets."""
         ...
 
-    def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[Row]:
-        """Return one row of plain values an image: "id", "truth", "prediction", "confidence", "loss"."""
+    def rows(self, module: lightning.LightningModule, batch: dict[str, Any], preds: Any) -> list[Row]:
+        """Return one row of plain values an image: "id", "truth", "prediction", "confidence", "loss".
+
+        Args:
+            module: The task.
+            batch: What it was evaluated on.
+            preds: What it found: `preds` of its `validation_step`.
+        """
         ...
 
     def images(self, batch: dict[str, Any], index: int, row: Row) -> Images:
@@ -183,7 +190,9 @@ class Preview(BestEffort, Callback):
             return
         batch = {**batch, "ids": [_name(value) for value in batch["ids"]]}
         with self.best_effort("Previews"), torch.no_grad(), trainer.precision_plugin.forward_context():
-            rows = self.kind.rows(pl_module, batch)
+            if not isinstance(outputs, Mapping) or outputs.get("preds") is None:
+                raise InputError(expected("validation_step's output", "a dict with `preds`", type(outputs)))
+            rows = self.kind.rows(pl_module, batch, outputs["preds"])
             selection.add(rows, lambda index, row: self.kind.images(batch, index, row))
 
     def on_validation_epoch_end(

@@ -13,9 +13,10 @@ from visionkit.drawing.image_text import wrap_text
 from visionkit.drawing.panels import SIDE, TEXT_SIZE, caption_panel
 from visionkit.metrics.rouge import rouge_l
 from visionkit.run.previews.to_pil import to_pil
+from visionkit.tasks.captioning.prediction import CaptionPrediction
 from visionkit.text.tokenize import tokenize
 
-__all__ = ["CaptionPreview", "captions_of"]
+__all__ = ["CaptionPreview"]
 
 _LINES = 3
 _SAVED_SIDE = 256  # of the images that the report shows
@@ -32,11 +33,12 @@ class CaptionPreview:
         pairs = list(zip(batch["images"], batch["references"], strict=True))[:count]
         return [caption_panel(to_pil(image), _lines(texts[0], None)) for image, texts in pairs]
 
-    def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(
+        self, module: lightning.LightningModule, batch: dict[str, Any], preds: Sequence[CaptionPrediction]
+    ) -> list[dict[str, Any]]:
         """Return references, caption, its mean probability a word and 1 - ROUGE-L of every image."""
-        predictions = captions_of(module, batch)
         references = [[tokenize(text) for text in texts] for texts in batch["references"]]
-        scores = rouge_l([prediction.tokens for prediction in predictions], references)
+        scores = rouge_l([prediction.tokens for prediction in preds], references)
         return [
             {
                 "id": name,
@@ -47,7 +49,7 @@ class CaptionPreview:
                 "loss": 1.0 - score,
             }
             for name, texts, prediction, tokens, score in zip(
-                batch["ids"], batch["references"], predictions, references, scores, strict=True
+                batch["ids"], batch["references"], preds, references, scores, strict=True
             )
         ]
 
@@ -61,14 +63,6 @@ class CaptionPreview:
         small = images["image"].copy()
         small.thumbnail((SIDE, SIDE))
         return caption_panel(small, [*_lines(row["prediction"], row["right"]), *_lines(reference, None)])
-
-
-def captions_of(module: Any, batch: dict[str, Any]) -> Sequence[Any]:
-    """Return the predictions for a batch: those of the evaluation that just ran, else new ones."""
-    latest = module.predictions
-    if [prediction.id for prediction in latest] == list(batch["ids"]):
-        return list(latest)
-    return list(module.predict_step(batch))
 
 
 def _lines(text: str, right: bool | None) -> list[tuple[str, bool | None]]:

@@ -44,10 +44,12 @@ class ClassPreview:
             caption_panel(to_pil(image), [(text, None)]) for image, text in zip(images, texts, strict=True)
         ]
 
-    def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(
+        self, module: lightning.LightningModule, batch: dict[str, Any], preds: Tensor
+    ) -> list[dict[str, Any]]:
         """Return truth, prediction, confidence and loss of every image of a batch."""
         labels = batch["labels"].detach().cpu()
-        logits = module(batch["images"]).detach().float().cpu()  # (B, K)
+        logits = preds.detach().float().cpu()  # (B, K)
         if labels.dtype == torch.int64 and labels.dim() == 1:
             rows = self._single(logits, labels)
         elif _is_binary(labels) and len(self.classes) == labels.shape[-1]:

@@ -48,10 +48,11 @@ class MaskPreview:
             panels.append(add_below(strip, self._legend(self._named(counts), strip.width)))
         return panels
 
-    def rows(self, module: lightning.LightningModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(
+        self, module: lightning.LightningModule, batch: dict[str, Any], preds: Sequence[Tensor]
+    ) -> list[dict[str, Any]]:
         """Return the classes of truth and prediction, and the scores, of each image."""
-        predictions = module.predict_step({"images": batch["images"], "ids": batch["ids"]}, 0)
-        self._maps = [prediction.mask for prediction in predictions]
+        self._maps = [each.detach().cpu() for each in preds]
         rows = []
         for name, pred, mask in zip(batch["ids"], self._maps, batch["masks"], strict=True):
             truth = mask.detach().cpu()

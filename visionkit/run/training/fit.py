@@ -37,6 +37,7 @@ from visionkit.run.config import RunConfig, to_dict
 from visionkit.run.feedback.board import Board
 from visionkit.run.feedback.log_file import RunLog
 from visionkit.run.feedback.state import audience, shown_to
+from visionkit.run.previews.filters import FilterImage
 from visionkit.run.processes.launcher import find_processes, is_first
 from visionkit.run.processes.lifetime import RankWatchdog, keep_group_at_exit, lost_ranks, watch_ranks
 from visionkit.run.processes.stop import interruptible
@@ -226,6 +227,7 @@ class _Parts:
                 StepSeed(data.seed),
                 SkippedSamples(folder / "faults"),
                 SaveImageScores(folder, group_by=config.group_by),
+                FilterImage(folder),
             ],
             guard=FiniteGuard(folder / "faults", skip=config.checks.skip_updates),
             watchdog=RankWatchdog(),

@@ -174,7 +174,6 @@ class Captioner(TaskHooks):
         self.special_tokens = special_tokens_of(words, bad_endings=self.decoding.bad_endings)
         self.frequency = frequency
         self.critic = make_critic(words, frequency, self.self_critical, max_length=self.decoding.max_length)
-        self.predictions: list[CaptionPrediction] = []
         self.loss_terms = {}
         self.train_sums = RunningSums(("loss", "count", "reward", "rewarded"))
         self.scores, self.eval_sums = self._make_scores().values()
@@ -220,10 +219,9 @@ class Captioner(TaskHooks):
         self._log_training(loss=loss.detach() * len(parts.images), count=len(parts.images))
         return {**self.loss_terms, "loss": loss}
 
-    def _evaluate(self, batch: Any) -> None:
-        self.predictions = []
+    def _evaluate(self, batch: Any) -> list[CaptionPrediction] | None:
         if is_empty(batch):
-            return
+            return None
         parts = read_captions(batch, self.vocabulary)
         grid, shape = self._encode(parts.images)
         output = self._teacher_forcing(grid, parts.tokens)
@@ -231,10 +229,11 @@ class Captioner(TaskHooks):
             loss=caption_cross_entropy(output) * len(output.targets), count=len(output.targets)
         )
         decoded = self._generate(grid)
-        self.predictions = caption_predictions(decoded, self.vocabulary, grid=shape, ids=parts.ids)
+        predictions = caption_predictions(decoded, self.vocabulary, grid=shape, ids=parts.ids)
         references = [[tokenize(text) for text in captions] for captions in parts.references]
-        self.scores.update([item.tokens for item in self.predictions], references, parts.ids or None)
-        self.extra.update([item.caption for item in self.predictions], [list(r) for r in parts.references])
+        self.scores.update([item.tokens for item in predictions], references, parts.ids or None)
+        self.extra.update([item.caption for item in predictions], [list(r) for r in parts.references])
+        return predictions
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0

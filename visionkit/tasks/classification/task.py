@@ -201,9 +201,9 @@ class Classifier(TaskHooks):
         self._log_training(**sums)
         return {"loss": loss}
 
-    def _evaluate(self, batch: Any) -> None:
+    def _evaluate(self, batch: Any) -> Tensor | None:
         if is_empty(batch):
-            return
+            return None
         images, labels, ids = self._read(batch)
         labels = hard_labels(labels, self.target)
         logits = self(images, standard_units=True)
@@ -213,6 +213,7 @@ class Classifier(TaskHooks):
         if self.save_image_rows:
             self._rows.add(ids, self.scores.image_rows(values, labels, losses))
         self.extra.update(*metric_inputs(values, labels, self.target))
+        return values
 
     def _units(self, labels: Tensor) -> Tensor:
         """Return labels as they are learnt."""

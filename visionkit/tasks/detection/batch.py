@@ -17,11 +17,20 @@ __all__ = ["in_original", "original_size", "plain_target", "read_batch"]
 Parts = tuple[list[Tensor], Sequence[Mapping[str, Any]], Sequence[str] | None]
 
 
-def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) -> Parts:
+def read_batch(
+    batch: Any, *, num_classes: int, masks: bool, num_keypoints: int = 0, channels: int = 3
+) -> Parts:
     """Return images, targets and ids; boxes of torchvision's types as plain xyxy.
 
     What is on the host is checked; what a loader hands over on a GPU already is not, because every step would
     wait for it.
+
+    Args:
+        batch: The batch.
+        num_classes: Foreground classes.
+        masks: Whether masks are required.
+        num_keypoints: How many keypoints an object must have; 0: none are required.
+        channels: Channels of an image.
 
     Raises:
         DataError: The first error of the first faulty image.
@@ -37,10 +46,15 @@ def read_batch(batch: Any, *, num_classes: int, masks: bool, channels: int = 3) 
         target = _with_labels(given_target, image)
         name = ids[index] if ids else f"image {index} of the batch"
         if not isinstance(image, Tensor) or image.device.type == "cpu":
-            carried = isinstance(target, Mapping) and "masks" in target.get("truth", {})
-            required = masks and not carried
+            carried = target.get("truth", {}) if isinstance(target, Mapping) else {}
             errors = check_boxes(
-                image, target, num_classes=num_classes, name=name, masks=required, channels=channels
+                image,
+                target,
+                num_classes=num_classes,
+                name=name,
+                masks=masks and "masks" not in carried,
+                num_keypoints=num_keypoints,
+                channels=channels,
             )
             if errors:
                 raise errors[0]
@@ -95,7 +109,7 @@ def original_size(target: Mapping[str, Any], image: Tensor) -> tuple[int, int]:
 def in_original(target: Mapping[str, Any], image: Tensor, original: tuple[int, int]) -> Mapping[str, Any]:
     """Return the objects of a target in the original image's frame: its `truth`, where it carries one.
 
-    A target without one gives its boxes and masks resized, as well as this can be done.
+    A target without one gives its boxes, masks and keypoints resized, as well as this can be done.
     """
     if "truth" in target:
         truth: Mapping[str, Any] = target["truth"]
@@ -109,4 +123,6 @@ def in_original(target: Mapping[str, Any], image: Tensor, original: tuple[int, i
     if "masks" in out:
         masks = out["masks"][:, None].float()
         out["masks"] = nn.functional.interpolate(masks, size=original, mode="nearest-exact")[:, 0].byte()
+    if "keypoints" in out:
+        out["keypoints"] = torch.cat((out["keypoints"][..., :2] * scale[:2], out["keypoints"][..., 2:]), -1)
     return out

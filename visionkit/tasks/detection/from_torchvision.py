@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from visionkit.backbones.norms import FrozenBatchNorm
 from visionkit.backbones.weights import WeightsInfo, read_state_dict
 from visionkit.config import NormPolicy, TransferConfig
+from visionkit.data.formats.keypoints.skeleton import COCO_PERSON, Skeleton
 from visionkit.errors import InputError, unknown_name
 from visionkit.nn.detection.torchvision_state_dict import (
     dense_from_torchvision_names,
@@ -41,6 +42,7 @@ _MODELS = {
         "faster_rcnn", RCNNConfig(head="four_conv", rpn_convs=2, anchor_spacing="grid"), "batch"
     ),
     "maskrcnn_resnet50_fpn": _Model("faster_rcnn", RCNNConfig(masks=True, anchor_spacing="grid")),
+    "keypointrcnn_resnet50_fpn": _Model("faster_rcnn", RCNNConfig(anchor_spacing="grid")),
     "retinanet_resnet50_fpn": _Model("retinanet", RetinaNetConfig(anchor_spacing="grid")),
     "retinanet_resnet50_fpn_v2": _Model(
         "retinanet",
@@ -49,6 +51,7 @@ _MODELS = {
     "fcos_resnet50_fpn": _Model("fcos", FCOSConfig(anchor_spacing="grid"), frozen_eps=1e-5),
 }
 _SIZE = (800, 1333)
+_POINTS = "heads.keypoint_head.heatmaps."
 _LAST = (
     "heads.box_head.classify.", "heads.box_head.regress.", "heads.mask_head.predict.", "head.class_logits.",
 )  # fmt: skip
@@ -75,6 +78,12 @@ class TorchvisionDetector(NamedTuple):
         return int(self.model["head.class_logits.weight"].shape[0]) // _anchors(self.model)
 
     @property
+    def num_keypoints(self) -> int:
+        """Points of an object that the weights find; 0 of a detector without a keypoint head."""
+        bias = self.model.get(f"{_POINTS}bias")
+        return 0 if bias is None else len(bias)
+
+    @property
     def frozen(self) -> bool:
         """Whether the backbone's norms are frozen.
 
@@ -83,8 +92,21 @@ class TorchvisionDetector(NamedTuple):
         """
         return not any(key.endswith("num_batches_tracked") for key in self.body)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of a `Detector` that computes what torchvision's does."""
+    def settings(self, keypoints: Skeleton | Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the settings of a `Detector` that computes what torchvision's does.
+
+        Args:
+            keypoints: Points of its keypoint head; None: those of the weights.
+
+        Raises:
+            InputError: It has no keypoint head.
+        """
+        count = self.num_keypoints
+        if keypoints is not None and not count:
+            raise InputError(f"Expected no keypoints of {self.name}: give keypointrcnn_resnet50_fpn.")
+        if keypoints is None and count:
+            person = count == len(COCO_PERSON.names)
+            keypoints = COCO_PERSON if person else [f"point {index}" for index in range(count)]
         policy: NormPolicy = "frozen" if self.frozen else "batch"
         model = _MODELS[self.name]
         return {
@@ -96,25 +118,27 @@ class TorchvisionDetector(NamedTuple):
             "resize": _SIZE,
             "origin": {"init": "file", "weights": WeightsInfo(source="user", name=self.name).as_dict()},
             "head_norm": model.head_norm,
+            "keypoints": keypoints,
         }
 
     def fill(self, task: Any, *, frozen_eps: float | None) -> None:
         """Load the weights into a detector that was built with `settings`.
 
-        Last layers of another number of classes stay as they are.
+        Last layers of another number of classes, or of keypoints, stay as they are.
 
         Args:
-            task: Has `backbone`, `model` and `num_classes`.
+            task: Has `backbone`, `model`, `num_classes` and `num_keypoints`.
             frozen_eps: Epsilon of frozen norms; None: that of torchvision's COCO weights.
 
         Raises:
             InputError: The weights are not of that detector; some keys are named.
         """
-        replaced = task.num_classes != self.num_classes
-        state = {key: value for key, value in self.model.items() if not (replaced and key.startswith(_LAST))}
+        new = _LAST if task.num_classes != self.num_classes else ()
+        new = new if task.num_keypoints == self.num_keypoints else (*new, _POINTS)
+        state = {key: value for key, value in self.model.items() if not key.startswith(new)}
         target = task.model.state_dict()
         outside = [key for key in target if not key.startswith("source.source.")]
-        missing = [key for key in outside if key not in state and not (replaced and key.startswith(_LAST))]
+        missing = [key for key in outside if key not in state and not key.startswith(new)]
         unexpected = [key for key in state if key not in target or target[key].shape != state[key].shape]
         body = _body_names(task.backbone, self.body)
         missing += [key for key in task.backbone.state_dict() if key not in body]

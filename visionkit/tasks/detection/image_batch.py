@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import batched_nms
 
+from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.errors import InputError
 
 __all__ = ["Detections", "ImageBatch", "merge_views", "resize_image", "training_targets"]
@@ -30,6 +31,9 @@ class Detections:
         names: Names of the labels, if the task knows names.
         masks: `(D, H, W)` bool in the frame of the original image, if the task has a mask head.
         id: The image's, if the batch names images.
+        keypoints: `(D, K, 2)` x, y in the frame of the original image, if the task has a keypoint head.
+        keypoint_scores: `(D, K)`, the logit of each at its peak; higher is surer.
+        skeleton: Names and edges of the K points.
     """
 
     boxes: Tensor
@@ -38,21 +42,40 @@ class Detections:
     names: tuple[str, ...] = ()
     masks: Tensor | None = None
     id: str | None = None
+    keypoints: Tensor | None = None
+    keypoint_scores: Tensor | None = None
+    skeleton: Skeleton | None = None
 
     @classmethod
     def on_host(
-        cls, detections: DetectionDict, *, class_names: Sequence[str] | None, name: str | None
+        cls,
+        detections: DetectionDict,
+        *,
+        class_names: Sequence[str] | None,
+        name: str | None,
+        skeleton: Skeleton | None = None,
     ) -> Detections:
         """Return the detections of one image, copied to the host.
 
         Args:
-            detections: `boxes`, `scores`, `labels` and perhaps `masks`.
+            detections: `boxes`, `scores`, `labels` and perhaps `masks`, `keypoints` and `keypoint_scores`.
             class_names: Names by label, if the task knows names.
             name: The image's, if the batch names images.
+            skeleton: Of the keypoints.
         """
         host = {key: value.cpu() for key, value in detections.items()}
         names = tuple(class_names[label] for label in host["labels"].tolist()) if class_names else ()
-        return cls(host["boxes"], host["scores"], host["labels"], names, host.get("masks"), name)
+        return cls(
+            host["boxes"],
+            host["scores"],
+            host["labels"],
+            names,
+            host.get("masks"),
+            name,
+            host.get("keypoints"),
+            host.get("keypoint_scores"),
+            skeleton,
+        )
 
 
 @dataclass(frozen=True)
@@ -134,6 +157,8 @@ class ImageBatch:
             if "masks" in each:
                 pasted = paste_masks_in_image(each["masks"], restored["boxes"], target)
                 restored["masks"] = pasted[:, 0] >= 0.5
+            if "keypoints" in each:
+                restored["keypoints"] = each["keypoints"] * _ratio(size, target, boxes)[:2]
             out.append(restored)
         return out
 
@@ -154,17 +179,27 @@ def resize_image(image: Tensor, resize: tuple[int, int] | None) -> Tensor:
 
 
 def training_targets(
-    targets: Sequence[Mapping[str, Any]], batch: ImageBatch, *, masks: bool
+    targets: Sequence[Mapping[str, Any]], batch: ImageBatch, *, fields: Sequence[str] = ()
 ) -> list[DetectionDict]:
-    """Return boxes, labels and masks in the network's frame, without crowds: they are no objects to learn."""
+    """Return the objects of images in the network's frame, without crowds: they are no objects to learn.
+
+    Args:
+        targets: Of the images as they were given.
+        batch: The images.
+        fields: What is learnt beside boxes and labels: "masks", "keypoints".
+    """
     out = []
     for target, given, size in zip(targets, batch.given, batch.sizes, strict=True):
-        objects = {name: target[name] for name in ("boxes", "labels", *(("masks",) if masks else ()))}
+        objects = {name: target[name] for name in ("boxes", "labels", *fields)}
         if "iscrowd" in target:
             real = target["iscrowd"] == 0
             objects = {name: value[real] for name, value in objects.items()}
-        objects["boxes"] = objects["boxes"].float() * _ratio(given, size, objects["boxes"])
-        if masks and size != given:
+        ratio = _ratio(given, size, objects["boxes"])
+        objects["boxes"] = objects["boxes"].float() * ratio
+        if "keypoints" in objects:
+            points, flags = objects["keypoints"].float().split((2, 1), dim=-1)
+            objects["keypoints"] = torch.cat((points * ratio[:2], flags), dim=-1)
+        if "masks" in objects and size != given:
             objects["masks"] = F.interpolate(objects["masks"][:, None].float(), size=size)[:, 0]
         out.append(objects)
     return out

@@ -24,16 +24,27 @@ def detector_reductions(detector: str) -> tuple[int, ...]:
     return (4, 8, 16, 32) if detector == "faster_rcnn" else (8, 16, 32)
 
 
-def loss_names(config: DetectorConfig) -> tuple[str, ...]:
-    """Return the names of the losses of a detector."""
-    if isinstance(config, RCNNConfig):
-        names = ("loss_objectness", "loss_proposal", "loss_class", "loss_box")
-        return (*names, "loss_mask") if config.masks else names
+def loss_names(config: DetectorConfig, model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the losses of a detector.
+
+    Args:
+        config: Its settings.
+        model: What `make_model` made of them.
+    """
+    if isinstance(model, FasterRCNN):
+        further = [head.loss_name for head in model.heads.object_heads]
+        return ("loss_objectness", "loss_proposal", "loss_class", "loss_box", *further)
     return ("loss_class", "loss_box", *(("loss_centerness",) if isinstance(config, FCOSConfig) else ()))
 
 
 def make_model(
-    backbone: Any, config: DetectorConfig, *, num_classes: int, channels: int, policy: NormPolicy
+    backbone: Any,
+    config: DetectorConfig,
+    *,
+    num_classes: int,
+    channels: int,
+    policy: NormPolicy,
+    num_keypoints: int = 0,
 ) -> nn.Module:
     """Return pyramid and heads over a backbone.
 
@@ -43,12 +54,20 @@ def make_model(
         num_classes: Foreground classes.
         channels: Of the pyramid's levels.
         policy: Norm of the pyramid and of Faster R-CNN's convolutional heads; none if "frozen".
+        num_keypoints: Points of an object that a keypoint head of Faster R-CNN finds; 0: no such head.
     """
     norm = None if policy == "frozen" else partial(make_norm, policy)
     levels = len(backbone.levels)
     if isinstance(config, RCNNConfig):
         source = PyramidSource(backbone, channels=channels, norm=norm, extra="pool")
-        return FasterRCNN(source, num_classes=num_classes, config=config, norm=norm, region_levels=levels)
+        return FasterRCNN(
+            source,
+            num_classes=num_classes,
+            config=config,
+            norm=norm,
+            region_levels=levels,
+            num_keypoints=num_keypoints,
+        )
     extra: ExtraLevels = "p6p7_of_p5"
     if isinstance(config, FCOSConfig):
         source = PyramidSource(backbone, channels=channels, norm=norm, extra=extra)

@@ -165,13 +165,14 @@ class Embedder(TaskHooks):
         self._log_training(loss=loss.detach() * len(labels), count=len(labels))
         return {"loss": loss}
 
-    def _evaluate(self, batch: Any) -> None:
+    def _evaluate(self, batch: Any) -> Tensor | None:
         if is_empty(batch):
-            return
+            return None
         images, labels, ids = self._read(batch)
-        vectors = self(images)
+        vectors: Tensor = self(images)
         self.scores.update(vectors, labels, ids)
         self.extra.update(vectors, labels)
+        return vectors
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0

@@ -192,13 +192,14 @@ class Segmenter(TaskHooks):
             if part is not None:
                 part.compile(*args, **kwargs)
 
-    def _evaluate(self, batch: Any) -> None:
+    def _evaluate(self, batch: Any) -> list[Tensor] | None:
         if is_empty(batch):
-            return
+            return None
         images, masks, ids = self._read(batch)
         if not self.views.plain:  # clamping a resized view would hide what cannot be right
             check_images(images, ids)
         self.eval_sums.add(seen=len(images))
+        maps: list[Tensor] = []
         for index, (stack, mask) in enumerate(stacks(images, masks)):
             if self.views.plain:
                 logits = self(stack)
@@ -211,6 +212,8 @@ class Segmenter(TaskHooks):
             if self.save_image_rows and ids:
                 self._rows.add(ids[index : index + len(stack)], self.scores.image_rows(labels, mask))
             self.extra.update(labels, mask)
+            maps += labels
+        return maps
 
     def predict_step(
         self, batch: Any, batch_index: int = 0, dataloader_idx: int = 0

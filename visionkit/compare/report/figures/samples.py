@@ -22,6 +22,13 @@ __all__ = ["applies", "draw"]
 MAX_CARDS, MAX_DRAWN = 6, 3  # of a group; where several images are drawn side by side
 SMALL = 200  # pixels of an image on which nothing is drawn
 NOTHING = "(nothing)"
+_DRAWN = {
+    "true_labels": "Boxes: true ones are yellow, detections green if they are right (class, and IoU 0.5), "
+    "else red, with their score.",
+    "true_points": "Points: true ones are yellow, predicted ones green if they are right (as for PCK), else "
+    "red; the error is the mean distance as a fraction of the object's size.",
+}
+_MAPS = "The worst are those of the images that every run kept; grey: not counted."
 Row = dict[str, Any]
 
 
@@ -44,12 +51,8 @@ def draw(data: ReportData) -> Section:
     groups = [group for group in groups if group.cards]
     note = f"{data.samples_of}. Each image with what is true of it, and what each arm predicted."
     if any(draws_more(row) for rows in data.rows.values() for row in rows.values()):
-        note += " " + (
-            "Boxes: true ones are yellow, detections green if they are right (class, and IoU 0.5), else red, "
-            "with their score."
-            if any("true_labels" in row for rows in data.rows.values() for row in rows.values())
-            else "The worst are those of the images that every run kept; grey: not counted."
-        )
+        keys = {key for rows in data.rows.values() for row in rows.values() for key in row}
+        note += " " + next((text for key, text in _DRAWN.items() if key in keys), _MAPS)
     return Section(cards=groups, note=note, legend=_legend(data, groups))
 
 
@@ -95,7 +98,7 @@ def _drawn(data: ReportData, image: Image.Image, rows: dict[str, Row]) -> list[d
     for arm, row in rows.items():
         folder = data.runs[arm].folder
         truths[arm], predictions[arm] = (_map(folder, row, key) for key in ("truth_map", "prediction_map"))
-        if "truth_map" not in row and "true_labels" not in row:
+        if not draws_more(row):
             return None
         if "truth_map" in row and (truths[arm] is None or predictions[arm] is None):
             return None
@@ -131,7 +134,9 @@ def _classes_of(data: ReportData, groups: Sequence[CardGroup]) -> Iterator[str]:
 def _answer(arm: str, row: Row) -> dict[str, Any]:
     text = row.get("answer")  # in words, where a prediction is neither right nor wrong
     right = row.get("right", None if text else row.get("prediction") == row.get("truth"))
-    if isinstance(right, list):  # for each box: the image is right if all are matched
+    if isinstance(right, list) and text:  # for each point: the error says more
+        right = None
+    elif isinstance(right, list):  # for each box: the image is right if all are matched
         right = row.get("loss") == 0
     return {
         "arm": arm,

@@ -11,7 +11,7 @@ from typing import Any
 from visionkit.data.splits import Splits
 from visionkit.errors import InputError, expected
 
-__all__ = ["Skeleton", "mirror_names", "skeleton_of"]
+__all__ = ["COCO_PERSON", "Skeleton", "mirror_names", "skeleton_of"]
 
 _WORD = re.compile("left|right", re.IGNORECASE)
 _LETTER = re.compile(
@@ -59,6 +59,26 @@ class Skeleton:
         return {"names": list(self.names), "edges": [list(edge) for edge in self.edges]}
 
     @classmethod
+    def of(cls, given: Skeleton | Mapping[str, Any] | Sequence[str], *, name: str = "keypoints") -> Skeleton:
+        """Return a skeleton from itself, from names alone, or from what `as_dict` gave.
+
+        Args:
+            given: Any of these.
+            name: What the setting is called, for errors.
+
+        Raises:
+            InputError: It is none of these.
+        """
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, Mapping) and set(given) == {"names", "edges"}:
+            return cls.from_dict(given)
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            return cls(tuple(given))
+        fix = "Give visionkit.data.skeleton_of(splits), or a list of names."
+        raise InputError(expected(name, "a Skeleton or the names of points", given, fix=fix))
+
+    @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Skeleton:
         """Return the skeleton that `as_dict` described.
 
@@ -66,6 +86,20 @@ class Skeleton:
             plain: Its result.
         """
         return cls(tuple(plain["names"]), tuple((int(a), int(b)) for a, b in plain["edges"]))
+
+
+COCO_PERSON = Skeleton(
+    (
+        *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
+        *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
+        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+    ),
+    (
+        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9)),
+        *((8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+    ),
+)
+"""The points of a person in COCO."""
 
 
 def skeleton_of(splits: Splits) -> Skeleton:

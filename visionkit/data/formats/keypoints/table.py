@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from visionkit.data.boxes import BAD_BOXES, CUT, MAX_CUT, box_error
 from visionkit.data.error_list import ErrorList
 from visionkit.data.formats.box_splits import validation_split
 from visionkit.data.formats.csv.delimited import TABLE_SUFFIXES, read_delimited, read_header
@@ -25,6 +26,7 @@ from visionkit.data.formats.source import Source, check_reader
 from visionkit.data.formats.split_notices import split_notices
 from visionkit.data.read_image import read_image, read_size
 from visionkit.data.splits import Splits, split_of
+from visionkit.data.truth import make_truth
 from visionkit.errors import DataError, InputError
 from visionkit.notices import MAX_DROPPED, NoticeCounter
 from visionkit.types import Sample
@@ -36,6 +38,9 @@ _POINT = re.compile(r"(.+)[_.](x|y|v|visible|flag)", re.IGNORECASE)
 _BOX = ("x1", "y1", "x2", "y2")
 _MIN_POINTS = 2  # that a table must have to be known by its header
 _BAD_ROWS = "rows that cannot be right, left out"
+_NO_POINT = "rows of which no point can be right, left out"
+_ONE_AXIS = "columns of a point without its x or its y, not read"
+_OF_ROWS = (_BAD_ROWS, _NO_POINT, BAD_BOXES, CUT)  # counted among the rows; the others among the points
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class PointTable:
         rows: Of one split.
         points: `(R, K, 3)` of these rows, with flag 0 where a point cannot be right.
         skeleton: Names of the points.
+
+    Boxes for training are cut at the border of the image; `truth` holds them as the table does.
     """
 
     def __init__(self, root: Path, rows: Sequence[PointRow], points: Floats, skeleton: Skeleton) -> None:
@@ -102,15 +109,17 @@ class PointTable:
         rows = self._rows[name]
         image = read_image(name, root=self.root)
         height, width = (int(side) for side in image.shape[-2:])
-        boxes = [self._boxes[row] or _around(self._points[row]) for row in rows]
-        inner = torch.tensor(boxes, dtype=torch.float32).clamp(min=0)
+        boxes = [self._boxes[row] or _around(self._points[row], (height, width)) for row in rows]
+        inner = np.clip(np.array(boxes), 0, [width, height, width, height])
+        labels = np.zeros(len(rows), dtype=np.int64)
         sample: Sample = {
             "image": image,
             "id": name,
             "size": (height, width),
-            "boxes": inner.minimum(torch.tensor([width, height] * 2)),
-            "labels": torch.zeros(len(rows), dtype=torch.int64),
+            "boxes": torch.from_numpy(inner.astype(np.float32)),
+            "labels": torch.from_numpy(labels),
             "keypoints": torch.from_numpy(self._points[rows].astype(np.float32)),
+            "truth": make_truth(boxes, labels, keypoints=self._points[rows]),
         }
         if self.skeleton.flip is not None:
             sample["keypoint_flip"] = torch.tensor(self.skeleton.flip)
@@ -150,7 +159,7 @@ def point_table(path: str | Path, *, seed: int = 0, max_dropped: float = MAX_DRO
     Args:
         path: The table, or the folder that holds it.
         seed: Seed of the hold-out.
-        max_dropped: Fraction of the rows, and of the points, that may be left out.
+        max_dropped: Fraction of the rows, and of the labelled points, that may be left out.
 
     Raises:
         DataError: The table cannot be read, or too much of it would be left out.
@@ -171,30 +180,76 @@ def read_point_table(path: Path, *, seed: int = 0) -> Source:
     file = point_table_file(path) or path
     counter = NoticeCounter()
     errors = ErrorList(file, counter=counter)
-    root, skeleton, rows = _rows(file, errors)
-    full = np.array([row.points for row in rows]).reshape(len(rows), len(skeleton.names), 3)
-    sizes = [read_size(row.image, root=root) if row.points.any() else (math.inf, math.inf) for row in rows]
-    wheres = [f"line {row.line}" for row in rows]
-    points = clean_points(full, np.array(sizes, dtype=np.float64).reshape(-1, 2), wheres, errors)
+    table = _read(file, errors)
     return Source(
-        lambda max_dropped: _splits(file, root, skeleton, rows, points, counter, seed, max_dropped),
+        lambda max_dropped: _splits(file, table, counter, seed, max_dropped),
         lambda left_out: [
             *(errors.all() if left_out else ()),
-            *check_reader(PointTable(root, rows, points, skeleton)),
+            *check_reader(PointTable(table.root, table.rows, table.points, table.skeleton)),
         ],
     )
 
 
-def _splits(
-    file: Path,
-    root: Path,
-    skeleton: Skeleton,
-    rows: Sequence[PointRow],
-    points: Floats,
-    counter: NoticeCounter,
-    seed: int,
-    max_dropped: float,
-) -> Splits:
+@dataclass(frozen=True)
+class _Table:
+    """A table that was read: R rows with points that can be right, of `total` in the file."""
+
+    root: Path
+    skeleton: Skeleton
+    rows: list[PointRow]
+    points: Floats  # (R, K, 3)
+    total: int
+    labelled: int  # points, those that cannot be right included
+
+
+def _read(file: Path, errors: ErrorList) -> _Table:
+    """Read the rows, and leave out what cannot be right in the frames of their images."""
+    root, skeleton, rows, total = _rows(file, errors)
+    full = np.array([row.points for row in rows]).reshape(len(rows), len(skeleton.names), 3)
+    sizes = _sizes(root, rows)
+    frames = np.array([sizes[row.image] for row in rows], dtype=np.float64).reshape(-1, 2)
+    points = clean_points(full, frames, [f"line {row.line}" for row in rows], errors)
+    remaining = []
+    for index, row in enumerate(rows):
+        where = f"line {row.line}"
+        if not (points[index, :, 2] > 0).any():
+            text = "Expected a point that can be right, but there is none."
+            errors.add(text, record=where, field="keypoints", notice=_NO_POINT)
+        elif row.box is None or _check_box(row.box, sizes[row.image], where, errors):
+            remaining.append(index)
+    labelled = int((full[..., 2] > 0).sum())
+    return _Table(root, skeleton, [rows[index] for index in remaining], points[remaining], total, labelled)
+
+
+def _sizes(root: Path, rows: Sequence[PointRow]) -> dict[str, tuple[float, float]]:
+    """Return `(H, W)` of each image; infinite where it cannot be read, of which its reader says so."""
+    sizes: dict[str, tuple[float, float]] = {}
+    for row in rows:
+        if row.image not in sizes:
+            try:
+                sizes[row.image] = read_size(row.image, root=root)
+            except DataError:
+                sizes[row.image] = (math.inf, math.inf)
+    return sizes
+
+
+def _check_box(box: tuple[float, ...], size: tuple[float, float], where: str, errors: ErrorList) -> bool:
+    """Return whether a box can be right; name one that is not, or that is cut at the border."""
+    height, width = size
+    error = box_error(box, None if math.isinf(height) else (int(height), int(width)))
+    if error is None:
+        return True
+    inner = [max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])]
+    cut = box_error(inner) is None
+    if cut and errors.counter is not None:  # no fault of the file
+        errors.counter.add(CUT, DataError(error, path=errors.path, record=where, field="box"))
+    elif not cut:
+        errors.add(error, record=where, field="box", notice=BAD_BOXES)
+    return cut
+
+
+def _splits(file: Path, table: _Table, counter: NoticeCounter, seed: int, max_dropped: float) -> Splits:
+    root, skeleton, rows, points = table.root, table.skeleton, table.rows, table.points
     readers: dict[str, PointTable] = {}
     for split in ("train", "val", "test"):
         chosen = [index for index, row in enumerate(rows) if row.split == split]
@@ -202,10 +257,14 @@ def _splits(
             readers[split] = PointTable(root, [rows[index] for index in chosen], points[chosen], skeleton)
     if "train" not in readers or not (points[..., 2] > 0).any():
         raise DataError("Expected rows with labelled points to train on, but there are none.", path=file)
-    total = max(1, int((points[..., 2] > 0).sum()), len(rows))
+    limits = {CUT: max(MAX_CUT, max_dropped)}
     counted = [
-        replace(each, max_fraction=None if each.max_fraction is None else max_dropped)
-        for each in counter.notices(total)
+        replace(
+            each,
+            total=each.total and (table.total if each.what in _OF_ROWS else table.labelled),
+            max_fraction=None if each.max_fraction is None else limits.get(each.what, max_dropped),
+        )
+        for each in counter.notices(table.total)
     ]
     train, val, held = validation_split(readers["train"], readers.get("val"), file, seed=seed)
     facts: dict[str, Any] = {"root": str(file), "keypoints": skeleton.as_dict(), **held}
@@ -213,20 +272,28 @@ def _splits(
     return Splits(train, val, readers.get("test"), ("object",), file.stem, facts, notices)
 
 
-def _columns(header: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return the columns of each point that has both coordinates, by its name."""
+def _columns(
+    header: Sequence[str], counter: NoticeCounter | None = None, file: Path | None = None
+) -> dict[str, dict[str, int]]:
+    """Return the columns of each point that has both coordinates, by its name; count those that do not."""
     points: dict[str, dict[str, int]] = {}
     for index, name in enumerate(header):
         match = _POINT.fullmatch(name)
         if match:
             axis = match[2].lower()
             points.setdefault(match[1], {})[axis if axis in "xy" else "v"] = index
+    for name, columns in points.items():
+        if counter is not None and not {"x", "y"} <= columns.keys():
+            single = " and ".join(header[index] for index in columns.values())
+            counter.add(_ONE_AXIS, f"{file}: {single} of {name!r}", choice=True)
     return {name: columns for name, columns in points.items() if {"x", "y"} <= columns.keys()}
 
 
-def _rows(file: Path, errors: ErrorList) -> tuple[Path, Skeleton, list[PointRow]]:
+def _rows(file: Path, errors: ErrorList) -> tuple[Path, Skeleton, list[PointRow], int]:
+    """Return the folder of the images, the points, the rows, and how many rows the file has."""
     table = read_delimited(file, known=IMAGE_COLUMNS)
-    columns = _columns(table.header)
+    counter = errors.counter or NoticeCounter()
+    columns = _columns(table.header, counter, file)
     lower = [name.lower() for name in table.header]
     image = next((lower.index(name) for name in IMAGE_COLUMNS if name in lower), None)
     if image is None or not columns:
@@ -239,7 +306,6 @@ def _rows(file: Path, errors: ErrorList) -> tuple[Path, Skeleton, list[PointRow]
     boxes = [lower.index(name) for name in _BOX] if set(_BOX) <= set(lower) else None
     split = lower.index("split") if "split" in lower else None
     names = [cells[image].strip() for _, cells in table.lines if len(cells) == len(lower)]
-    counter = errors.counter or NoticeCounter()
     root = image_root(file, names, counter)
     finder, rows = TableImages(root, counter), []
     for line, cells in table.lines:
@@ -252,7 +318,7 @@ def _rows(file: Path, errors: ErrorList) -> tuple[Path, Skeleton, list[PointRow]
             rows.append(row)
         else:
             counter.add("rows without a labelled point, left out", f"{file}, line {line}", harmless=True)
-    return root, skeleton, rows
+    return root, skeleton, rows, len(table.lines)
 
 
 def _row(
@@ -297,10 +363,9 @@ def _number(cell: str, field: str) -> float | None:
     return number
 
 
-def _around(points: Floats) -> tuple[float, ...]:
-    """Return the box around the labelled points, at least a pixel wide and high."""
-    labelled = points[points[:, 2] > 0, :2]
-    if not len(labelled):  # every point was one that cannot be right
-        return (0.0, 0.0, 1.0, 1.0)
+def _around(points: Floats, size: tuple[int, int]) -> tuple[float, ...]:
+    """Return the box around the labelled points, at least a pixel wide and high, in an image `(H, W)`."""
+    labelled = np.clip(points[points[:, 2] > 0, :2], 0, [size[1], size[0]])
     (left, top), (right, bottom) = labelled.min(0).tolist(), labelled.max(0).tolist()
+    left, top = max(0.0, min(left, size[1] - 1.0)), max(0.0, min(top, size[0] - 1.0))
     return (left, top, max(right, left + 1), max(bottom, top + 1))

@@ -1,4 +1,4 @@
-"""Maps and filters as images: tiles on grey, side by side."""
+"""Maps, filters and templates as images: tiles on grey, side by side."""
 
 from __future__ import annotations
 
@@ -9,9 +9,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-__all__ = ["resized", "tiled"]
+__all__ = ["resized", "tiled", "weight_tiles"]
 
 _GAP, _PAPER = 2, 128
+
+
+def weight_tiles(weight: Tensor, *, side: int, limit: int = 64) -> list[Tensor]:
+    """Return weights over image positions as uint8 images, each scaled to its own largest; grey is zero.
+
+    Args:
+        weight: `(N, C, h, w)`. Those of three channels are coloured, others are the mean over their channels.
+        side: Of the longer side, in pixels, nearly.
+        limit: At most as many, the first.
+    """
+    weight = weight.detach().float()[:limit]
+    shown = weight if weight.shape[1] == 3 else weight.mean(1, keepdim=True)
+    largest = shown.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return [resized(tile, side) for tile in (shown / largest + 1) / 2]
 
 
 def resized(tile: Tensor, side: int) -> Tensor:

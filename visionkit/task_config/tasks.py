@@ -1,7 +1,4 @@
-"""Settings of tasks and data that a recipe's command line nests (`--rcnn.box_samples`), as plain dataclasses.
-
-No torch: `--help` must not wait for it. The "Args" of a class are the help of its flags.
-"""
+"""Settings of all tasks but keypoints, and of data."""
 
 from __future__ import annotations
 
@@ -75,6 +72,8 @@ class RCNNConfig:
 
     Args:
         masks: Add the mask head (Mask R-CNN); the data must have masks.
+        keypoint_convs: Convolutions of the keypoint head (Keypoint R-CNN), where there is one.
+        keypoint_width: Width of these convolutions; both are most of the cost of a small machine.
         head: "two_fc", or "four_conv" (four convolutions and one fully connected layer).
         head_width: Width of the fully connected layers.
         class_agnostic: One box a region instead of one for each class.
@@ -93,6 +92,8 @@ class RCNNConfig:
     """
 
     masks: bool = False
+    keypoint_convs: int = field(default=8, metadata=limits(min=0))
+    keypoint_width: int = field(default=512, metadata=limits(min=1))
     head: Literal["two_fc", "four_conv"] = "two_fc"
     head_width: int = field(default=1024, metadata=limits(min=1))
     class_agnostic: bool = False
