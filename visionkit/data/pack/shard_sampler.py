@@ -87,15 +87,9 @@ class ShardBatchSampler(TrainBatchSampler):
         if self._last is None or self._last[0] != epoch:
             self._last = (epoch, self._windows(epoch))
             self._begun = -1
-<<<<<<< HEAD
-        start, windows = number * self.batch_size * self.world_size, self._last[1]
-        ends = accumulate(len(samples) for _, samples in windows)
-        first = next(index for index, end in enumerate(ends) if start < end)
-=======
         position, windows = number * self.batch_size * self.world_size, self._last[1]
         ends = accumulate(len(samples) for _, samples in windows)
         first = next(index for index, end in enumerate(ends) if position < end)
->>>>>>> packs
         if first != self._begun:
             self._begun = first
             self._fetch([shard for shards, _ in windows[first : first + 2] for shard in shards])
