@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -229,6 +231,18 @@ def _animate(root):
         file.rename(file.with_suffix(".png"))
     for file in [*root.rglob("*.json"), *root.rglob("*.jsonl"), *root.rglob("*.csv"), *root.rglob("*.txt")]:
         file.write_text(file.read_text().replace(".jpg", ".png"))
+    for shard in root.rglob("*.tar"):
+        with tarfile.open(shard) as read:
+            contents = {member.name: read.extractfile(member).read() for member in read.getmembers()}
+        with tarfile.open(shard, "w") as written:
+            for name, data in contents.items():
+                if name.endswith(".jpg"):
+                    made = io.BytesIO()
+                    first.save(made, "PNG", save_all=True, append_images=[second])
+                    name, data = name.replace(".jpg", ".png"), made.getvalue()
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                written.addfile(member, io.BytesIO(data))
     for file in root.rglob("*.jpg.json"):
         file.rename(file.with_name(file.name.replace(".jpg", ".png")))
 

@@ -155,6 +155,23 @@ def test_what_a_resized_map_sees_is_what_gradients_show(resize):
     assert [min(each) for each in zip(*slack)] == [0] * 4
 
 
+def test_a_run_before_it_changes_no_table():
+    """Lightning leaves deterministic algorithms on, which resize by parts of which no field is known."""
+    network = nn.Sequential(
+        nn.Conv2d(1, 1, 3), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(1, 1, 1)
+    )
+    fields = []
+    try:
+        for on in (False, True):
+            torch.use_deterministic_algorithms(on, warn_only=True)
+            fields.append(layer_table(network, size=16, in_channels=1).layers[-1].receptive_field)
+            assert torch.are_deterministic_algorithms_enabled() is on
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert fields[0] is not None
+    assert fields[0] == fields[1]
+
+
 def test_known_networks():
     """AlexNet and VGG16 as Araujo et al. 2019 list them; ResNet-50 with its strides in the filters of 3."""
     rows = {}

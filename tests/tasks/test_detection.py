@@ -154,7 +154,7 @@ def test_faults_are_named_before_compiled_code_sees_them(field, value, words):
 
 def test_an_empty_share_is_no_fault_and_bad_settings_are():
     task = _detector()
-    assert task.validation_step({"ids": []}, 0) is None
+    assert task.validation_step({"ids": []}, 0) == {"preds": None}
     assert task.predict_step({"ids": []}) == []
     with pytest.raises(InputError, match=r"a batch with 'targets'.*its keys are 'images'"):
         task.training_step({"images": _batch((1,))["images"]}, 0)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from PIL import Image
 
@@ -16,13 +16,22 @@ from visionkit.data.splits import SPLIT_ALIASES, split_of
 from visionkit.errors import printable
 from visionkit.notices import MAX_DROPPED, Notice
 
-__all__ = ["UNREAD_SPLITS", "frame_notices", "overlap_notices", "split_notices", "unread_folder_notices"]
+__all__ = [
+    "MAX_HEADERS",
+    "UNREAD_SPLITS",
+    "evenly",
+    "frame_notices",
+    "overlap_notices",
+    "split_notices",
+    "unread_folder_notices",
+]
 
+Item = TypeVar("Item")
 UNREAD_SPLITS = "folders with the name of a split from which no image is read"
 UNKNOWN_FOLDERS = "folders beside the splits ignored"
 _FORMATS = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # that may hold several frames
 _SUFFIXES = (".apng", ".avif", ".gif", ".png", ".tif", ".tiff", ".webp")
-_MAX_HEADERS = 64  # files whose headers are read
+MAX_HEADERS = 64  # files whose headers are read
 
 
 def split_notices(
@@ -40,29 +49,40 @@ def split_notices(
     return notices + frame_notices(file for of_split in files.values() for file in of_split)
 
 
-def frame_notices(files: Iterable[str]) -> tuple[Notice, ...]:
+def frame_notices(
+    files: Iterable[str], *, contents: Mapping[str, BinaryIO] | None = None, total: int = 0
+) -> tuple[Notice, ...]:
     """Return the notice of files that hold several frames or pages, of which only the first is read.
 
     The headers of up to 64 of the files that may be such are looked at, evenly spread.
 
     Args:
         files: Paths of images; one that leads out of its folder is not looked at.
+        contents: The content of each file by its name, where they do not lie in folders.
+        total: How many images there are, if `files` are some of them.
     """
     able = [file for file in files if file.lower().endswith(_SUFFIXES)]
-    count = min(len(able), _MAX_HEADERS)
-    chosen = [able[index * len(able) // count] for index in range(count)]
-    animated = [file for file in chosen if _has_frames(file)]
+    chosen = evenly(able, MAX_HEADERS)
+    animated = [file for file in chosen if _has_frames(file, contents)]
     if not animated:
         return ()
-    read = f"all {count}" if count == len(able) else f"{count} of {len(able):,}"
+    count, total = len(chosen), max(total, len(able))
+    read = f"all {count}" if count == total else f"{count} of {total:,}"
     what = f"files of several frames or pages, of which the first is read ({read} were looked at)"
     return (Notice(what, len(animated), 0, printable(animated[0])),)
 
 
-def _has_frames(file: str) -> bool:
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most `count` of some items, evenly spread."""
+    count = min(len(items), count)
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def _has_frames(file: str, contents: Mapping[str, BinaryIO] | None) -> bool:
     """Return whether a file holds several frames, as far as it can be told without decoding one."""
     try:
-        with Image.open(regular_file(file, os.path.dirname(file)), formats=_FORMATS) as image:  # noqa: PTH120
+        source = contents[file] if contents else regular_file(file, os.path.dirname(file))  # noqa: PTH120
+        with Image.open(source, formats=_FORMATS) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception:  # whoever reads the image names its error
         return False

@@ -128,10 +128,23 @@ def layer_table(
     with ExitStack() as stack:
         for module_name, module in network.named_modules():
             stack.enter_context(_hooked(module, watch.before(module_name), watch.after(module_name)))
+        stack.enter_context(_own_kernels())
         with watch:
             run_for_shapes(network, sides, in_channels)
     table.unused = table.parameters - sum(layer.parameters for layer in table.layers)
     return table
+
+
+@contextmanager
+def _own_kernels() -> Iterator[None]:
+    """Take resizes as one operation: deterministic ones, which a run leaves on, are made of many."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 @contextmanager

@@ -8,11 +8,13 @@ are never opened. To train often on a set, pack it: its samples are then at hand
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from visionkit.data.boxes import box_error
 from visionkit.data.formats.box_splits import validation_split
 from visionkit.data.formats.masks.label_map import LABEL_FILES, read_label_map
 from visionkit.data.formats.source import Source, check_reader
+from visionkit.data.formats.split_notices import MAX_HEADERS, evenly, frame_notices
 from visionkit.data.formats.webdataset.scan import (
     MASKS,
     NEEDS,
@@ -37,7 +40,7 @@ from visionkit.data.pack.record import IMAGE_EXTENSIONS, UNREADABLE, decode_samp
 from visionkit.data.pack.tar import map_shard, members
 from visionkit.data.splits import HOLDOUT, Splits, holdout
 from visionkit.errors import DataError
-from visionkit.notices import MAX_DROPPED, NoticeCounter, check_notices
+from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
 from visionkit.types import Reader, Sample
 
 __all__ = ["ShardReader", "is_webdataset", "read_webdataset", "webdataset"]
@@ -112,6 +115,19 @@ class ShardReader:
         except UNREADABLE as error:
             raise unreadable(error, file, name) from error
         return sample
+
+    def images(self, indices: Sequence[int]) -> dict[str, BinaryIO]:
+        """Return the content of the image member of some samples, by its name; none of those unreadable."""
+        contents: dict[str, BinaryIO] = {}
+        for index in indices:
+            row = self.rows[index]
+            with contextlib.suppress(*UNREADABLE):
+                record = map_shard(self.shards[row.file])[row.offset : row.offset + row.length]
+                parts = _decoded_members(members(record), self.task)
+                for extension in parts.keys() & IMAGE_EXTENSIONS:
+                    name = f"{self.shards[row.file]}, {row.key}.{extension}"
+                    contents[name] = io.BytesIO(parts[extension].tobytes())
+        return contents
 
     def __getstate__(self) -> dict[str, Any]:
         # A process maps the files itself: pickled, their bytes would travel.
@@ -216,6 +232,7 @@ def read_webdataset(
             readers[split] = ShardReader(scan.files, scan.rows, task, masks=masks, values=values)
         notices = counter.notices(sum(len(s.rows) + len(s.errors) for s in scans.values()))
         check_notices(notices, path=str(root))
+        notices += _frames(list(readers.values()))
         if "train" not in readers:
             raise DataError("Expected a shard to train on, such as train-000.tar. Rename one.", path=root)
         train, val, held = _validation(readers, root, seed)
@@ -223,6 +240,16 @@ def read_webdataset(
         return Splits(train, val, readers.get("test"), names, root.resolve().stem, facts, notices)
 
     return Source(splits, errors)
+
+
+def _frames(readers: Sequence[ShardReader]) -> tuple[Notice, ...]:
+    """Return the notice of images of several frames, as of files."""
+    chosen = evenly([(reader, index) for reader in readers for index in range(len(reader))], MAX_HEADERS)
+    contents: dict[str, BinaryIO] = {}
+    for reader in readers:
+        contents |= reader.images([index for owner, index in chosen if owner is reader])
+    count = sum(map(len, readers))
+    return frame_notices(contents, contents=contents, total=count if count > MAX_HEADERS else 0)
 
 
 def _validation(
