@@ -94,7 +94,8 @@ class TaskHooks(HubMixin, lightning.LightningModule):
 
     def test_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Add a batch to the scores of its loader; return what `validation_step` does."""
-        return self.validation_step(batch, batch_index, dataloader_idx)
+        self._use_loader(dataloader_idx)
+        return {"preds": self._evaluate(batch)}
 
     def on_validation_epoch_start(self) -> None:
         """Begin new scores for every loader."""

@@ -23,14 +23,14 @@ from visionkit.data.datamodule import DataModule
 from visionkit.data.keyed_dataset import KeyedDataset, Unreadable
 from visionkit.distributed import all_gather_objects
 from visionkit.drawing.panels import join_grid, save_image
-from visionkit.errors import InputError, expected
+from visionkit.errors import InputError
 from visionkit.files import finite, to_plain, write_text
 from visionkit.printable import printable_values
 from visionkit.run.previews.to_pil import to_pil
 from visionkit.run.training.best_effort import BestEffort
 from visionkit.types import Key
 
-__all__ = ["Preview", "PreviewKind", "is_last_validation", "random_order"]
+__all__ = ["Preview", "PreviewKind", "is_last_validation", "preds_of", "random_order"]
 
 Row = dict[str, Any]
 Images = dict[str, Image.Image]
@@ -190,9 +190,7 @@ class Preview(BestEffort, Callback):
             return
         batch = {**batch, "ids": [_name(value) for value in batch["ids"]]}
         with self.best_effort("Previews"), torch.no_grad(), trainer.precision_plugin.forward_context():
-            if not isinstance(outputs, Mapping) or outputs.get("preds") is None:
-                raise InputError(expected("validation_step's output", "a dict with `preds`", type(outputs)))
-            rows = self.kind.rows(pl_module, batch, outputs["preds"])
+            rows = self.kind.rows(pl_module, batch, preds_of(outputs))
             selection.add(rows, lambda index, row: self.kind.images(batch, index, row))
 
     def on_validation_epoch_end(
@@ -255,6 +253,21 @@ class Preview(BestEffort, Callback):
             paths[key] = f"{stem}.jpg" if photo else f"{stem}-{key.removesuffix('_map')}.png"
             save_image(image, self.folder / paths[key], {"quality": 90} if photo else {"optimize": True})
         return paths
+
+
+def preds_of(outputs: Any) -> Any:
+    """Return what a task found in a batch, from what its `validation_step` or `test_step` returned.
+
+    Raises:
+        InputError: It returned no `preds`.
+    """
+    if isinstance(outputs, Mapping) and outputs.get("preds") is not None:
+        return outputs["preds"]
+    got = f"the keys {sorted(map(str, outputs))}" if isinstance(outputs, Mapping) else type(outputs).__name__
+    raise InputError(
+        f"Expected validation_step and test_step to return a dict with `preds`, but got {got}. Return "
+        "{'preds': ...} from both, as the tasks of visionkit do, or train without this callback."
+    )
 
 
 def _worst_first(row: Row) -> tuple[float, str]:

@@ -17,7 +17,7 @@ from visionkit.data.scenes.attention_accuracy import attention_in_boxes, box_cov
 from visionkit.data.scenes.relations import relation_scores
 from visionkit.drawing.panels import caption_panel, join_grid, save_image
 from visionkit.metrics.running_sums import RunningSums
-from visionkit.run.previews.callback import is_last_validation, random_order
+from visionkit.run.previews.callback import is_last_validation, preds_of, random_order
 from visionkit.run.previews.to_pil import to_pil
 from visionkit.run.training.best_effort import BestEffort
 from visionkit.tasks.captioning.prediction import CaptionPrediction
@@ -73,7 +73,7 @@ class CaptionGrounding(BestEffort, Callback):
         *_: Any,
     ) -> None:
         """Count one batch."""
-        self._add(outputs["preds"], batch, draw=is_last_validation(trainer))
+        self._add(outputs, batch, draw=is_last_validation(trainer))
 
     def on_test_batch_end(
         self,
@@ -84,7 +84,7 @@ class CaptionGrounding(BestEffort, Callback):
         *_: Any,
     ) -> None:
         """Count one batch."""
-        self._add(outputs["preds"], batch, draw=False)
+        self._add(outputs, batch, draw=False)
 
     def on_validation_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -115,9 +115,10 @@ class CaptionGrounding(BestEffort, Callback):
         self.sums.reset()
         self._panels = {}
 
-    def _add(self, predictions: Sequence[CaptionPrediction], batch: Any, *, draw: bool) -> None:
+    def _add(self, outputs: Any, batch: Any, *, draw: bool) -> None:
         if not isinstance(batch, dict) or len(batch["ids"]) == 0 or "references" not in batch:
             return
+        predictions: Sequence[CaptionPrediction] = preds_of(outputs)
         references = [[tokenize(text) for text in texts] for texts in batch["references"]]
         for things, both, relation in relation_scores([p.tokens for p in predictions], references):
             self.sums.add(things=things, both=both, relation=relation, images=1)
