@@ -136,9 +136,8 @@ def test_a_fault_in_drawing_is_a_warning(tmp_path) -> None:
 
 def test_a_module_that_returns_no_preds_is_told_what_to_return(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(MeanColour, "validation_step", lambda self, batch, index: {"loss": torch.zeros(())})
-    with pytest.warns(
-        RuntimeWarning, match=r"Previews failed.*with `preds`, but got the keys \['loss'\]\. Return"
-    ):
+    told = r"Previews failed.*with `preds`, but got the keys \['loss'\]\. Return"
+    with pytest.warns(RuntimeWarning, match=told):
         trainer = train(tmp_path, Preview(tmp_path, ClassPreview(CLASSES)))
     assert trainer.state.finished
 
