@@ -143,10 +143,9 @@ def main(config: Config) -> Path:
     config.out = config.out or "runs/templates"
     register_networks()
     out = run_backbones(config, NETWORKS, train, paths=("data",))
-    folders = {name: out / name.replace("/", "-") for name in NETWORKS}
-    if not all(folder.is_dir() for folder in folders.values()):
-        return out  # --dry_run
-    runs = {name: find_runs([folder]) for name, folder in folders.items()}
+    if not (out / "architectures.md").is_file():
+        return out  # --dry_run and --find_lr train nothing
+    runs = {name: find_runs([out / name.replace("/", "-")]) for name in NETWORKS}
     for name, every in runs.items():
         for folder in every:
             metrics = read_run(folder).result["metrics"]

@@ -33,9 +33,8 @@ from visionkit.interpret import (
     pointing_game,
 )
 
-Case = tuple[
-    dict[str, Tensor], Tensor, Score
-]  # boxes by what they are of, normalised image, what is explained
+# Boxes by what they are of, normalised image, what is explained.
+Case = tuple[dict[str, Tensor], Tensor, Score]
 
 
 def of_scenes(subject: Subject, count: int) -> Iterator[Case]:
@@ -104,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
         for (name, reduction), shares in measure(subject, cases, args.layers).items():
             # A map that is zero everywhere says nothing: counted, and not in the means.
             lit = [share for share in shares if not math.isnan(share.inside)]
-            inside, chance, hits = (sum(values) / max(1, len(lit)) for values in zip(*lit or shares[:1]))
+            inside, chance, hits = (sum(values) / len(lit or shares) for values in zip(*lit or shares))
             row = (Path(run).name, name, reduction, len(shares), len(shares) - len(lit))
             row = (*row, *(f"{value:.3f}" for value in (inside, chance, hits)))
             print("|", " | ".join(map(str, row)), "|", flush=True)

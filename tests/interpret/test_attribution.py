@@ -157,6 +157,12 @@ def test_every_task_is_explained(name, target, count):
         # the probability of an area is that of its class where it was predicted
         assert explained[0].curves.deletion[0] == pytest.approx(explained[0].probability, abs=1e-6)
     assert len(explained) <= 2
+    if name.startswith("detector"):
+        label = explained[0].name.removeprefix("class ")
+        of_class = explain(subject, image, target=label, limit=2, min_score=0.0)
+        assert {each.name for each in of_class} == {explained[0].name}
+        with pytest.raises(InputError, match=f"No box of 'class {label}' has a score of 1"):
+            explain(subject, image, target=label, min_score=1.0)
     if name == "detector":
         # a box's heat follows its region: different boxes have different maps
         assert (explained[0].heat - explained[1].heat).abs().max() > 0

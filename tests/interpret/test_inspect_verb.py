@@ -80,6 +80,15 @@ def test_every_kind_writes_its_image(words, least, photo, tmp_path, capsys):
             "--regions to be one mask for each of 2 styles, but got 0",
         ),
         (["visualize", *NET, "--channel", "1", "--target", "dog", "--out", "x.png"], "and not both"),
+        (["visualize", *NET, "--layer", "4", "--target", "0", "--out", "x.png"], "and not both"),
+        (
+            ["style", *NET, "--image", "{photo}", "--style", "b.png", "--fine_layers", "2", "--out", "a.png"],
+            "Add --fine_style",
+        ),
+        (
+            ["gradcam", *NET, "--image", "{photo}", "--method", "saliency", "--layer", "4", "--out", "x.png"],
+            "got '4' with 'saliency'",
+        ),
         (["activations", *NET, "--image", "gone.png", "--layer", "4", "--out", "x.png"], "gone.png"),
     ],
 )

@@ -134,6 +134,16 @@ def test_receptive_fields_are_what_gradients_show(name):
 )  # fmt: skip
 def test_what_a_resized_map_sees_is_what_gradients_show(resize):
     """No position sees more than the field says, and at both ends one sees as much."""
+    assert [min(each) for each in zip(*unseen(resize))] == [0] * 4
+
+
+@pytest.mark.parametrize("size", [(3, 4), (5, 7), (7, 11), (1, 1)])
+def test_windows_of_two_sizes_see_no_more_than_their_bound(size):
+    assert min(min(ends) for ends in unseen(nn.AdaptiveAvgPool2d(size))) >= 0
+
+
+def unseen(resize: nn.Module) -> list[list[int]]:
+    """Pixels of a field before and after what a position sees, of both sides; none below zero."""
     network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), resize, nn.Conv2d(1, 1, 1, bias=False))
     network.double()
     for layer in (network[0], network[2]):
@@ -152,7 +162,7 @@ def test_what_a_resized_map_sees_is_what_gradients_show(resize):
             ends += [int(seen[0]) - first, last - 1 - int(seen[-1])]
         assert min(ends) >= 0, index
         slack.append(ends)
-    assert [min(each) for each in zip(*slack)] == [0] * 4
+    return slack
 
 
 def test_a_run_before_it_changes_no_table():

@@ -31,6 +31,7 @@ def test_the_gram_matrix_of_a_region_is_that_of_its_positions(channels, height, 
     inside[0, 0] = True
     by_hand = gram(maps[:, :, inside][..., None])  # the positions alone, in a column
     torch.testing.assert_close(gram(maps, inside.double()), by_hand)
+    torch.testing.assert_close(gram(maps, inside), by_hand)  # a mask of any type
     everywhere = torch.ones(4 * height, 4 * width, dtype=torch.float64)
     torch.testing.assert_close(gram(maps, everywhere), gram(maps))
     # a matrix of products: symmetric, without a negative eigenvalue

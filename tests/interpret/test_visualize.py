@@ -23,6 +23,8 @@ def test_an_image_of_frequencies_is_real_of_its_size_and_of_a_spread_that_no_siz
     image = made()
     assert image.shape == (1, 3, height, width)
     assert 0 < image.min() <= image.max() < 1
+    # the spread of the values: the power of the scales, whatever the size
+    assert float(made.scale.square().sum()) == pytest.approx(height * width, rel=1e-4)
     # each direction of colours by itself: a spectrum of the first alone is grey
     with torch.no_grad():
         made.spectrum[:, 1:] = 0

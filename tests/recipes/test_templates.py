@@ -11,6 +11,7 @@ from PIL import Image
 
 from visionkit.errors import InputError
 from visionkit.interpret import weight_sheet
+from visionkit.run.requests import asking
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,18 @@ def test_each_class_has_a_template_and_each_network_its_image(templates, photos,
     assert below[:, :16].mean() < below[:, 16:].mean()
     with pytest.raises(InputError, match="Expected --data"):
         templates.main(templates.Config())
+
+
+def test_a_rate_is_looked_for_without_a_run(templates, photos, tmp_path, monkeypatch, capsys):
+    def train(config, folder):
+        (folder / "looked").mkdir(parents=True)
+        return {"lr": 0.1}
+
+    monkeypatch.setattr(templates, "train", train)
+    with asking(find=["lr"]):
+        out = templates.main(templates.Config(data=str(photos), out=str(tmp_path / "out")))
+    assert capsys.readouterr().out.count("Nothing was trained.") == len(list(out.iterdir())) == 3
+    assert not list(out.rglob("*.png"))
 
 
 def test_weights_that_are_no_images_are_refused():

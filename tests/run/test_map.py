@@ -236,7 +236,15 @@ def test_a_command_that_cannot_begin_a_cell_names_it_too(read, recipes, tmp_path
     cells = json.loads((tmp_path / "out/map.json").read_text())["cells"]
     assert cells[0]["problems"] == ["InputError: Expected two identities."]
     assert (cells[0]["status"], cells[0]["gaps"], cells[2]["status"]) == ("failed", [], "finished")
+    with pytest.raises(RunError, match="failed, 0 of 12 runs finished: InputError: Expected two identities"):
+        publish_map(read())
     run_map(read())
+    # A run that failed under an earlier plan, which had more seeds, is no fault of this one.
+    earlier = tmp_path / "out" / read_map(tmp_path / "out").cells[0].folder / "scratch-f1-s7"
+    earlier.mkdir()
+    (earlier / "config.yaml").write_text("{}")
+    (earlier / "error.txt").write_text("RunError: the loss is no number")
+    assert {(cell.status, cell.problems) for cell in read_map(tmp_path / "out").cells} == {("finished", ())}
 
 
 @pytest.mark.slow

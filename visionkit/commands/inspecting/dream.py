@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
             for each in (result.sizes, result.left_out)
         )
         text = f"{len(result.sizes)} of {args.octaves} octaves: {sizes}."
-        text += f" Too small for {result.layer}: {left_out}." if left_out else " The network takes no others."
+        text += f" Too small: {left_out}." if left_out else " The network takes no others."
         sys.stderr.write(for_terminal(text) + "\n")
     write_tensor(result.image, out)
     return 0

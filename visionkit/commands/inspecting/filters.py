@@ -14,8 +14,8 @@ def main(argv: Sequence[str]) -> int:
     """Write the filters of one or several networks."""
     parser = VerbParser(
         "inspect filters",
-        "Draw the filters of a network's first convolution, in colours where it takes three channels, each\n"
-        "scaled to its own largest weight; grey is zero.",
+        "Draw the filters of a network's first convolution (at most the first 64), in colours where it\n"
+        "takes three channels, each scaled to its own largest weight; grey is zero.",
         epilog="examples:\n  visionkit inspect filters packaged/vgg16 --out filters.png\n"
         "  visionkit inspect filters runs/a/pretrained runs/a/scratch --out both.png",
     )

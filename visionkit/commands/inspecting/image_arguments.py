@@ -134,10 +134,7 @@ def write_image(image: Image.Image, path: Path) -> None:
         image: The image.
         path: The file.
     """
-    import sys
-
     from visionkit.drawing.panels import save_image
-    from visionkit.printable import for_terminal
 
     save_image(image.convert("RGB"), path)
     sys.stdout.write(for_terminal(f"{path}  {image.width}x{image.height}") + "\n")

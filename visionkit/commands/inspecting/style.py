@@ -38,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
     for flag, given in (("--regions", args.regions), ("--style_regions", args.style_regions)):
         if (given or (flag == "--regions" and len(args.style) > 1)) and len(given) != len(args.style):
             raise InputError(expected(flag, f"one mask for each of {len(args.style)} styles", len(given)))
+    if args.fine_layers and not args.fine_style:
+        raise InputError("Expected --fine_style with --fine_layers, but got no such image. Add --fine_style.")
     from visionkit.interpret.synthesis.style import transfer_style
 
     subject = opened(args.name, args)
@@ -62,11 +64,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _styles(args: argparse.Namespace, content: Tensor, images: Sequence[Tensor]) -> list[Style]:
+    import torch
+
     from visionkit.interpret.synthesis.style_losses import Style
 
     regions = [read_mask(path, content, "--image") for path in args.regions]
     if regions:
-        without = float((sum(regions) == 0).float().mean())  # type: ignore[union-attr]
+        without = float((torch.stack(regions).sum(0) == 0).float().mean())
         if without:
             sys.stderr.write(f"{without:.1%} of the content is in no region, and gets no style.\n")
     sources = [read_mask(path, image, "--style") for path, image in zip(args.style_regions, images)]

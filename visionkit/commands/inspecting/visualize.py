@@ -18,8 +18,8 @@ def main(argv: Sequence[str]) -> int:
     """Write an image for each channel or class."""
     args = _parser().parse(argv)
     out = check_out(args.out)
-    if args.channel and args.target:
-        raise InputError("Expected --channel of a --layer, or --target, and not both.")
+    if args.target and (args.layer or args.channel):
+        raise InputError("Expected --layer, perhaps with --channel, or --target, and not both.")
     requests = [{"target": name} for name in args.target] or [
         {"layer": args.layer, "channel": channel} for channel in args.channel or [None]
     ]

@@ -47,9 +47,9 @@ def read_map(folder: str | Path) -> TransferMap:
 
 def _read_cell(folder: Path, plan: PlannedCell) -> tuple[MapCell, dict[str, Any]]:
     path = folder / plan.folder / "comparison.json"
-    problems, failed = _problems(folder / plan.folder)
     table: dict[str, Any] = {}
     done: set[PlannedRun] = set()
+    damage = ""
     if path.is_file():
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
@@ -58,9 +58,12 @@ def _read_cell(folder: Path, plan: PlannedCell) -> tuple[MapCell, dict[str, Any]
                 for run in table["runs"]
             }
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"{path.name} is damaged ({first_line(error)}): start the same command again"
-            table, problems, failed = {}, (*problems, reason), True
+            damage = f"{path.name} is damaged ({first_line(error)}): start the same command again"
+            table = {}
     finished = len(done & set(plan.runs))
+    problems, failed = _problems(folder / plan.folder, complete=finished == len(plan.runs))
+    if damage:
+        problems, failed = (*problems, damage), True
     cell = MapCell(
         plan.backbone,
         plan.data,
@@ -78,11 +81,14 @@ def _read_cell(folder: Path, plan: PlannedCell) -> tuple[MapCell, dict[str, Any]
     return cell, _cost(plan, table)
 
 
-def _problems(folder: Path) -> tuple[tuple[str, ...], bool]:
-    """Return why runs of a cell are not finished, and whether one failed."""
+def _problems(folder: Path, *, complete: bool) -> tuple[tuple[str, ...], bool]:
+    """Return why runs of a cell are not finished, and whether one failed.
+
+    In a cell whose planned runs are all compared the others are of an earlier plan, and not looked at.
+    """
     texts: dict[str, None] = {}
     unfinished = 0
-    for run in runs_inside(folder):
+    for run in () if complete else runs_inside(folder):
         if (run / "error.txt").is_file() and not (run / "result.json").is_file():
             texts[f"{run.name}: {_line(run / 'error.txt')}"] = None
         else:

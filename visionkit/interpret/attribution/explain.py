@@ -64,6 +64,11 @@ def explain(
     """
     if method not in get_args(Method):
         raise unknown_name("method", method, get_args(Method))
+    if layer != "" and method != "gradcam":
+        raise InputError(
+            f"Expected a layer with method 'gradcam' alone, but got {layer!r} with {method!r}. Leave layer "
+            "out."
+        )
     inputs = subject.inputs(image)
     if method == "gradcam":
         layer = _layer(subject, inputs, layer)

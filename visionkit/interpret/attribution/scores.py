@@ -232,13 +232,15 @@ def _boxes(
     model = subject.task.model
     with torch.no_grad():
         detections = model(inputs, [(inputs.shape[-2], inputs.shape[-1])])[0][0]
-    chosen = detections["scores"] >= min_score
+    chosen, of = detections["scores"] >= min_score, ""
     if target is not None:
-        chosen &= detections["labels"] == _class_index(target, subject.class_names, subject.task.num_classes)
+        index = _class_index(target, subject.class_names, subject.task.num_classes)
+        chosen &= detections["labels"] == index
+        of = f" of {_class_name(subject, index)!r}"
     boxes, labels = detections["boxes"][chosen][:limit], detections["labels"][chosen][:limit]
     if not len(boxes):
         raise InputError(
-            f"No box has a score of {min_score:g} or more. Lower min_score, or take another image."
+            f"No box{of} has a score of {min_score:g} or more. Lower min_score, or take another image."
         )
     return [box_score(subject, inputs, box=box, label=int(label)) for box, label in zip(boxes, labels)]
 

@@ -29,7 +29,7 @@ class DreamResult:
     Args:
         image: `(C, H, W)` in [0, 1].
         sizes: `(height, width)` of each octave, small to large.
-        left_out: Octaves that were too small for the layer.
+        left_out: Octaves below 48 pixels, or at which the layer has no map.
         layer: The layer's full name.
     """
 

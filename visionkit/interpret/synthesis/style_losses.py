@@ -45,7 +45,7 @@ def gram(maps: Tensor, region: Tensor | None = None) -> Tensor:
     if region is None:
         return flat @ flat.T / flat.shape[1]
     height, width = maps.shape[-2:]
-    weight = F.adaptive_avg_pool2d(region[None], (height, width)).flatten()  # (H, W) -> (n,)
+    weight = F.adaptive_avg_pool2d(region[None].to(maps), (height, width)).flatten()  # (H, W) -> (n,)
     return (flat * weight) @ flat.T / weight.sum().clamp_min(1e-12)
 
 

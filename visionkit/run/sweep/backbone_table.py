@@ -60,7 +60,7 @@ def run_backbones(
             raise
         except RunError as error:
             failure = failure or error
-    if requests().dry_run:
+    if requests().dry_run or requests().find:  # nothing was trained
         return out
     if failure is None or architecture_rows(out):
         write_architectures(out)

@@ -18,8 +18,9 @@ def applies(data: ReportData) -> bool:
 def draw(data: ReportData) -> Section:
     """Return the filters that the runs drew, those of all arms one below the other."""
     note = (
-        "One run of each arm, after its training. Each filter is scaled to its own largest weight; grey is "
-        "zero. Trained filters are edges of all directions and pairs of opposing colours."
+        "One run of each arm, after its training, at most the first 64 filters. Each is scaled to its own "
+        "largest weight; grey is zero. Long training on photographs gives edges of all directions and pairs "
+        "of opposing colours."
     )
     panels = [Panel(path.read_bytes, f"Filters of {arm}", arm=arm) for arm, path in _files(data)]
     return Section(panels, note=note)
