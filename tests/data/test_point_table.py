@@ -128,6 +128,15 @@ def test_a_row_without_a_point_that_can_be_right_has_no_box_made_up(tmp_path):
     assert not any("truth" in single[index] for index in range(7))
 
 
+def test_columns_of_a_part_of_a_box_are_named(tmp_path):
+    header = "path,split,nose_x,nose_y,tail_x,tail_y,x1,Y1,width,height"
+    splits = point_table(write(tmp_path, [], header))
+    notice = notice_of(splits, "columns of a box")
+    assert (notice.count, notice.total) == (2, 0)
+    assert notice.first.endswith("points.csv: x1, Y1")
+    assert splits.train[0]["boxes"].tolist() == [[5, 9, 20, 12]]  # around the points
+
+
 def test_columns_of_one_axis_are_named(tmp_path):
     header = "path,split,nose_x,nose_y,tail_x,back_v"
     write(tmp_path, [], header)

@@ -40,6 +40,7 @@ _MIN_POINTS = 2  # that a table must have to be known by its header
 _BAD_ROWS = "rows that cannot be right, left out"
 _NO_POINT = "rows of which no point can be right, left out"
 _ONE_AXIS = "columns of a point without its x or its y, not read"
+_PART_OF_BOX = "columns of a box, x1 y1 x2 y2, of which some are missing, not read"
 _OF_POINTS = (BAD_FLAGS, OUTSIDE)  # counted among the labelled points; everything else among the rows
 
 
@@ -305,7 +306,11 @@ def _rows(file: Path, errors: ErrorList) -> tuple[Path, Skeleton, list[PointRow]
         raise DataError(str(error), path=file, record="line 1") from error
     for text in one_sided(skeleton):
         counter.add(ONE_SIDED, DataError(text, path=file, record="line 1"), choice=True)
-    boxes = [lower.index(name) for name in _BOX] if set(_BOX) <= set(lower) else None
+    corners = [lower.index(name) for name in _BOX if name in lower]
+    boxes = corners if len(corners) == len(_BOX) else None
+    if corners and boxes is None:
+        given = ", ".join(table.header[index] for index in corners)
+        counter.add(_PART_OF_BOX, f"{file}: {given}", count=len(corners), choice=True)
     split = lower.index("split") if "split" in lower else None
     names = [cells[image].strip() for _, cells in table.lines if len(cells) == len(lower)]
     root = image_root(file, names, counter)
