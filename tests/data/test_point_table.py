@@ -44,6 +44,32 @@ def test_rows_are_counted_among_rows_and_points_among_points(tmp_path):
         point_table(only_points, max_dropped=0.05)
 
 
+def test_rows_without_a_point_are_counted_among_rows(tmp_path):
+    splits = point_table(write(tmp_path, ["0.png,train,,,,,2,3,30,20"] * 3))
+    empty = notice_of(splits, "without a labelled point")
+    assert (empty.count, empty.total) == (3, 11)
+
+
+def test_a_flag_below_zero_is_counted_among_the_points_that_have_a_flag(tmp_path):
+    header = "path,split,nose_x,nose_y,nose_v,tail_x,tail_y"
+    write(tmp_path, [], header)
+    rows = [f"{index}.png,{'val' if index > 5 else 'train'},5,9,{-(index < 2)},20,12" for index in range(8)]
+    (tmp_path / "points.csv").write_text("\n".join([header, *rows]))
+    flags = notice_of(point_table(tmp_path / "points.csv", max_dropped=0.2), "flag")
+    assert (flags.count, flags.total) == (2, 10)  # 8 tails and 2 noses: a flag of 0 is no label
+
+
+def test_a_side_without_its_partner_is_named(tmp_path):
+    header = "path,split,left_ear_x,left_ear_y,tail_x,tail_y,x1,y1,x2,y2"
+    splits = point_table(write(tmp_path, [], header))
+    sided = notice_of(splits, "images cannot be mirrored")
+    assert (sided.count, sided.total) == (1, 0)
+    assert "the other side of 'left_ear'" in sided.first
+    assert "keypoint_flip" not in splits.train[0]
+    assert "images cannot be mirrored" in check_dataset(tmp_path / "points.csv")[0].text()
+    assert not [each for each in point_table(write(tmp_path, [])).notices if "mirrored" in each.what]
+
+
 def test_an_image_that_cannot_be_read_is_named_and_hides_no_other(tmp_path, monkeypatch):
     file = write(tmp_path, [GOOD.format(0, "train"), GOOD.format(2, "train")])
     (tmp_path / "2.png").write_bytes(b"no image")
@@ -100,6 +126,15 @@ def test_a_row_without_a_point_that_can_be_right_has_no_box_made_up(tmp_path):
     single = per_object(splits).train
     assert len(single) == 7
     assert not any("truth" in single[index] for index in range(7))
+
+
+def test_columns_of_a_part_of_a_box_are_named(tmp_path):
+    header = "path,split,nose_x,nose_y,tail_x,tail_y,x1,Y1,width,height"
+    splits = point_table(write(tmp_path, [], header))
+    notice = notice_of(splits, "columns of a box")
+    assert (notice.count, notice.total) == (2, 0)
+    assert notice.first.endswith("points.csv: x1, Y1")
+    assert splits.train[0]["boxes"].tolist() == [[5, 9, 20, 12]]  # around the points
 
 
 def test_columns_of_one_axis_are_named(tmp_path):

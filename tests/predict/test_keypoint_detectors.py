@@ -14,7 +14,7 @@ from PIL import Image
 from visionkit import cli
 from visionkit.config import OptimConfig
 from visionkit.data.formats.keypoints.skeleton import Skeleton
-from visionkit.errors import InputError
+from visionkit.errors import DataError, InputError
 from visionkit.predict import load
 from visionkit.predict.evaluation.evaluate import evaluate
 from visionkit.task_config import DeepPoseConfig, KeypointAugment, RCNNConfig, SceneConfig
@@ -100,6 +100,10 @@ def test_an_exported_file_gives_points_at_the_peaks_of_its_heat_maps(tmp_path):
     assert "heatmaps (B, 3, K, 56, 56)" in describe_file(file)["outputs"]
     with pytest.raises(InputError, match="finds keypoints, which the page does not draw"):
         make_about(read_metadata(file), size=1)
+    good = POINTS.as_dict()
+    for wrong in ({"names": good["names"]}, {**good, "edges": [[0, 7]]}, {**good, "edges": [[0]]}):
+        with pytest.raises(DataError, match=r"points\.onnx.*its skeleton is not names and edges"):
+            load(detector(file, skeleton=wrong), device="cpu")
 
 
 @pytest.mark.slow

@@ -125,6 +125,10 @@ def test_masks_and_points_are_learnt_together_and_a_crowd_is_no_object():
         (torch.zeros(1, 5, 3, dtype=torch.int64), "Expected keypoints in floating point"),
         (torch.full((1, 5, 3), float("nan")), "Expected finite coordinates"),
         (torch.full((1, 5, 3), -1.0), "Expected finite coordinates"),
+        (
+            torch.tensor([[[1.0, 2, 2], [float("nan"), 2, 0], [float("nan"), 4, 1], [3, 4, 2], [5, 6, -1]]]),
+            r"Expected .* but point 2 of object 0 is at \(nan, 4\) with flag 1\. Give it the flag 0",
+        ),
     ],
 )
 def test_points_that_cannot_be_right_are_named_with_their_image(points, words):

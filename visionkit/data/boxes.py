@@ -170,9 +170,16 @@ def _keypoint_error(points: Any, count: int, num_keypoints: int) -> str | None:
         return f"Expected keypoints {shape} for the keypoint head, but got {_shape_or_type(points)}. {fix}"
     if not points.is_floating_point():
         return f"Expected keypoints in floating point, but got {points.dtype}. Use keypoints.float()."
-    labelled = points[points[..., 2] != 0] if count else points.new_zeros((0, 3))
-    if not bool(labelled.isfinite().all()) or bool((labelled[:, 2] < 0).any()):
-        return "Expected finite coordinates and a flag of 1 or 2 of every labelled keypoint, but got others."
+    points = points.reshape(shape)
+    wrong = (points[..., 2] != 0) & (~points.isfinite().all(-1) | (points[..., 2] < 0))  # (N, K)
+    if bool(wrong.any()):
+        index, point = wrong.nonzero()[0].tolist()
+        x, y, flag = points[index, point].tolist()
+        return (
+            "Expected finite coordinates and a flag of 1 or 2 of every labelled keypoint, but point "
+            f"{point} of object {index} is at ({x:g}, {y:g}) with flag {flag:g}. Give it the flag 0, or "
+            "correct it."
+        )
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from visionkit.nn.fpn import NormFactory
 __all__ = ["ObjectHead", "conv_blocks", "draw_convs"]
 
 
-class ObjectHead(nn.Module):
+class ObjectHead(nn.Module, ABC):
     """A head over the regions of objects, beside that of classes and boxes; masks and keypoints are two.
 
     A subclass has `forward`, which maps pooled regions `(R, C, S, S)` to 32-bit logits with one row a region,
@@ -36,6 +37,7 @@ class ObjectHead(nn.Module):
         super().__init__()
         self.pool = pool
 
+    @abstractmethod
     def loss(
         self,
         logits: Tensor,
@@ -52,8 +54,8 @@ class ObjectHead(nn.Module):
             targets: For each image `labels` `(N_i,)`, background 0, and `field`.
             matched: For each image the object of each region, `(R_i,)`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, logits: Tensor, *, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return what the head gives, by name, one row a detection.
 
@@ -62,15 +64,14 @@ class ObjectHead(nn.Module):
             boxes: `(D, 4)` xyxy.
             labels: `(D,)`, background 0.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def empty(self, like: Tensor) -> dict[str, Tensor]:
         """Return what `decode` gives for no detection.
 
         Args:
             like: A tensor of the right type and device.
         """
-        raise NotImplementedError
 
 
 def conv_blocks(channels: int, *, count: int, width: int, norm: NormFactory | None = None) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -46,7 +47,7 @@ def _(boxes: Tensor, scores: Tensor, threshold: float, limit: int) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 
 
-class DetectionGraph(nn.Module):
+class DetectionGraph(nn.Module, ABC):
     """What the graphs of all detectors share: how images get in, and how detections get out.
 
     `(B, 3, H, W)` to `boxes` `(B, N, 4)` in the frame of the input, `scores` `(B, N)`, `labels` `(B, N)` and
@@ -85,6 +86,7 @@ class DetectionGraph(nn.Module):
             boxes = torch.stack((x, y), dim=-1).flatten(-2)
         return boxes, scores, labels, (scores > 0).sum(1), *further
 
+    @abstractmethod
     def _detect(self, maps: Sequence[Tensor], size: Size, padded: Size) -> tuple[Tensor, ...]:
         """Return boxes `(B, N, 4)`, scores and labels `(B, N)`, best first, zeros behind them; perhaps more.
 
@@ -93,7 +95,6 @@ class DetectionGraph(nn.Module):
             size: Of the images.
             padded: Of the images with their padding.
         """
-        raise NotImplementedError
 
     def _resize(self, images: Tensor) -> Tensor:
         """Resize images as `resize_image` does, by a scale that is a symbol where the size is free."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -65,6 +65,7 @@ class OnnxModel:
             raise DataError(expected("its outputs", f"with {sorted(missing)}", self.outputs), path=path)
         _check_names(self.session, self.metadata, path)
         self.views = _views(self.metadata, path)
+        self.skeleton = _skeleton(self.metadata, path)
         self._make = _MAKERS[self.metadata["kind"]]
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
@@ -112,6 +113,16 @@ def _views(metadata: Mapping[str, Any], path: str | Path) -> Views:
         return Views(**settings, windows=None if windows is None else Windows(**windows))
     except (TypeError, InputError) as error:
         raise DataError(f"its views are not scales, flip and windows: {error}", path=path) from error
+
+
+def _skeleton(metadata: Mapping[str, Any], path: str | Path) -> Skeleton | None:
+    """Return the points of an object, where the model finds them."""
+    if "skeleton" not in metadata:
+        return None
+    try:
+        return Skeleton.from_dict(metadata["skeleton"])
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise DataError(f"its skeleton is not names and edges: {error}", path=path) from error
 
 
 def open_session(model: str | Path | bytes, *, device: str = "auto", threads: int | None = None) -> Any:
@@ -189,14 +200,14 @@ def _classes(
 def _detections(
     model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
 ) -> list[Detections]:
-    outputs = model.run(images)
+    outputs, scale = model.run(images), _scale(images, model.metadata.get("resize"))
     of_images = []
     for row, count in enumerate(outputs["count"].tolist()):
         one = {name: outputs[name][row, :count] for name in ("boxes", "scores", "labels")}
         if "masks" in outputs:
             one["masks"] = outputs["masks"][row, :count, None]
-        if "heatmaps" in outputs:
-            one |= _peaks(outputs["heatmaps"][row, :count], one["boxes"], images, model.metadata)
+        if model.skeleton is not None:
+            one |= _peaks(outputs["heatmaps"][row, :count], one["boxes"], scale)
         of_images.append(one)
     given = [(int(images.shape[-2]), int(images.shape[-1]))] * len(images)
     restored = ImageBatch(images, given, given).restore(of_images, originals=sizes)
@@ -206,19 +217,22 @@ def _detections(
             f"The file gives labels beyond its {len(names)} class names ({', '.join(names[:20])}). Export "
             "the run again."
         )
-    skeleton = Skeleton.from_dict(model.metadata["skeleton"]) if "heatmaps" in outputs else None
     return [
-        Detections.on_host(one, class_names=names, name=name, skeleton=skeleton)
+        Detections.on_host(one, class_names=names, name=name, skeleton=model.skeleton)
         for one, name in zip(restored, ids, strict=True)
     ]
 
 
-def _peaks(heatmaps: Tensor, boxes: Tensor, images: Tensor, metadata: Mapping[str, Any]) -> dict[str, Tensor]:
+def _scale(images: Tensor, resize: tuple[int, int] | None) -> Tensor:
+    """Return the factors of width and height by which the network resizes images, `(2,)`."""
+    seen = resize_image(torch.empty(images.shape[1:], device="meta"), resize)  # its size alone
+    return torch.tensor([seen.shape[-1] / images.shape[-1], seen.shape[-2] / images.shape[-2]])
+
+
+def _peaks(heatmaps: Tensor, boxes: Tensor, scale: Tensor) -> dict[str, Tensor]:
     """Return keypoints in the frame of the images, found at the size that the network sees."""
-    resized = resize_image(images[0].float(), metadata.get("resize"))
-    ratio = torch.tensor([resized.shape[-1] / images.shape[-1], resized.shape[-2] / images.shape[-2]])
-    points, scores = heatmaps_to_keypoints(heatmaps, boxes * ratio.repeat(2))
-    return {"keypoints": points[..., :2] / ratio, "keypoint_scores": scores}
+    points, scores = heatmaps_to_keypoints(heatmaps, boxes * scale.repeat(2))
+    return {"keypoints": points[..., :2] / scale, "keypoint_scores": scores}
 
 
 def _masks(
@@ -257,7 +271,7 @@ def _points(
     outputs, size = model.run(images), (int(images.shape[-2]), int(images.shape[-1]))
     regions = torch.stack([fit_region(torch.tensor([0, 0, width, height]), size) for height, width in sizes])
     points = to_original(outputs["points"], regions.float(), size)
-    skeleton = Skeleton.from_dict(model.metadata["skeleton"])
+    skeleton = cast(Skeleton, model.skeleton)  # read_metadata refuses a file without one
     return keypoint_predictions(points, outputs.get("scores"), skeleton, ids)
 
 

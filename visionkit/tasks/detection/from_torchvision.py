@@ -103,7 +103,10 @@ class TorchvisionDetector(NamedTuple):
         """
         count = self.num_keypoints
         if keypoints is not None and not count:
-            raise InputError(f"Expected no keypoints of {self.name}: give keypointrcnn_resnet50_fpn.")
+            raise InputError(
+                f"Expected no keypoints of {self.name}, whose weights have no keypoint head. Leave them out, "
+                "or give keypointrcnn_resnet50_fpn."
+            )
         if keypoints is None and count:
             person = count == len(COCO_PERSON.names)
             keypoints = COCO_PERSON if person else [f"point {index}" for index in range(count)]

@@ -19,7 +19,16 @@ from visionkit.data.formats.keypoints.skeleton import Skeleton, mirror_names
 from visionkit.errors import DataError, InputError
 from visionkit.notices import Notice, NoticeCounter
 
-__all__ = ["PointScan", "clean_points", "has_keypoints", "scan_points"]
+__all__ = [
+    "BAD_FLAGS",
+    "ONE_SIDED",
+    "OUTSIDE",
+    "PointScan",
+    "clean_points",
+    "has_keypoints",
+    "one_sided",
+    "scan_points",
+]
 
 Floats = npt.NDArray[np.float64]
 BAD_LISTS = "lists of keypoints that cannot be right, left out"
@@ -109,9 +118,7 @@ def scan_points(path: Path) -> PointScan:
     skeleton, categories = _skeleton(path, builder.categories)
     counter = NoticeCounter()
     dropped, notes = (ErrorList(path, counter=counter) for _ in range(2))
-    for name in mirror_names(skeleton.names)[1]:
-        text = f"Expected a point for the other side of {name!r}, but there is none among "
-        text += f"{', '.join(skeleton.names)}: images cannot be mirrored."
+    for text in one_sided(skeleton):
         notes.add(text, record="categories", field="keypoints", notice=ONE_SIDED, harmless=True)
     full = builder.points(len(skeleton.names), dropped)
     wheres = [builder.where(row) for row in range(len(full))]
@@ -127,6 +134,20 @@ def scan_points(path: Path) -> PointScan:
         notes=tuple(notes.all()),
         counter=counter,
     )
+
+
+def one_sided(skeleton: Skeleton) -> list[str]:
+    """Return a sentence for each point of one side of an object whose partner is missing.
+
+    Args:
+        skeleton: The points.
+    """
+    given = ", ".join(skeleton.names)
+    return [
+        f"Expected a point for the other side of {name!r}, but there is none among {given}: images cannot be "
+        "mirrored."
+        for name in mirror_names(skeleton.names)[1]
+    ]
 
 
 def clean_points(full: Floats, sizes: Floats, where: Sequence[str], dropped: ErrorList) -> Floats:

@@ -20,7 +20,7 @@ from visionkit.data.formats.box_splits import validation_split
 from visionkit.data.formats.csv.delimited import TABLE_SUFFIXES, read_delimited, read_header
 from visionkit.data.formats.csv.images import TableImages, image_root
 from visionkit.data.formats.csv.rows import IMAGE_COLUMNS
-from visionkit.data.formats.keypoints.points import clean_points
+from visionkit.data.formats.keypoints.points import BAD_FLAGS, ONE_SIDED, OUTSIDE, clean_points, one_sided
 from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.data.formats.source import Source, check_reader
 from visionkit.data.formats.split_notices import split_notices
@@ -40,7 +40,8 @@ _MIN_POINTS = 2  # that a table must have to be known by its header
 _BAD_ROWS = "rows that cannot be right, left out"
 _NO_POINT = "rows of which no point can be right, left out"
 _ONE_AXIS = "columns of a point without its x or its y, not read"
-_OF_ROWS = (_BAD_ROWS, _NO_POINT, BAD_BOXES, CUT)  # counted among the rows; the others among the points
+_PART_OF_BOX = "columns of a box, x1 y1 x2 y2, of which some are missing, not read"
+_OF_POINTS = (BAD_FLAGS, OUTSIDE)  # counted among the labelled points; everything else among the rows
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def _read(file: Path, errors: ErrorList) -> _Table:
             errors.add(text, record=where, field="keypoints", notice=_NO_POINT)
         elif row.box is None or _check_box(row.box, sizes[row.image], where, errors):
             remaining.append(index)
-    labelled = int((full[..., 2] > 0).sum())
+    labelled = int((full[..., 2] != 0).sum())
     return _Table(root, skeleton, [rows[index] for index in remaining], points[remaining], total, labelled)
 
 
@@ -261,7 +262,7 @@ def _splits(file: Path, table: _Table, counter: NoticeCounter, seed: int, max_dr
     counted = [
         replace(
             each,
-            total=each.total and (table.total if each.what in _OF_ROWS else table.labelled),
+            total=table.labelled if each.what in _OF_POINTS else each.total,
             max_fraction=None if each.max_fraction is None else limits.get(each.what, max_dropped),
         )
         for each in counter.notices(table.total)
@@ -303,7 +304,13 @@ def _rows(file: Path, errors: ErrorList) -> tuple[Path, Skeleton, list[PointRow]
         skeleton = Skeleton(tuple(columns))
     except InputError as error:
         raise DataError(str(error), path=file, record="line 1") from error
-    boxes = [lower.index(name) for name in _BOX] if set(_BOX) <= set(lower) else None
+    for text in one_sided(skeleton):
+        counter.add(ONE_SIDED, DataError(text, path=file, record="line 1"), choice=True)
+    corners = [lower.index(name) for name in _BOX if name in lower]
+    boxes = corners if len(corners) == len(_BOX) else None
+    if corners and boxes is None:
+        given = ", ".join(table.header[index] for index in corners)
+        counter.add(_PART_OF_BOX, f"{file}: {given}", count=len(corners), choice=True)
     split = lower.index("split") if "split" in lower else None
     names = [cells[image].strip() for _, cells in table.lines if len(cells) == len(lower)]
     root = image_root(file, names, counter)
