@@ -144,7 +144,7 @@ def deeppose(config: Config) -> Config:
 
 
 def heatmap(config: Config) -> Config:
-    """Variant: a heat map for each point; its mean place is the point. Slower, and the nearer."""
+    """Variant: a heat map for each point, whose mean place is the point; for long schedules."""
     config.head = "heatmap"
     return config
 

@@ -87,6 +87,15 @@ def test_a_perfect_pose_and_objects_without_a_size():
     scores = metric.compute_floats()
     assert (scores["pck"], scores["nme"], scores["oks"], scores["pcp"]) == (1, 0, 1, 1)
     assert metric.unsized == 1
+    blank = target.clone()
+    blank[1:, :, 2] = 0  # nothing of these could be measured, whatever their size
+    metric.reset()
+    metric.update(target, blank, boxes, areas)
+    assert math.isnan(metric.compute_floats()["pck"])
+    assert metric.unsized == 1
+    metric.reset()
+    assert metric.compute_floats() == {}
+    assert metric.unsized == 0
     assert KeypointScores(("a", "b")).size == "box"
     assert "pckh" not in KeypointScores(("a", "b")).names
 
@@ -98,6 +107,9 @@ def test_what_does_not_fit_is_refused():
         KeypointScores(("a", "b"), size="torso")
     with pytest.raises(InputError, match="threshold"):
         KeypointScores(("a",), threshold=0)
+    for edge in ((0, 2), (-1, 0)):
+        with pytest.raises(InputError, match=r"an edge to be two points of 0 \.\. 1"):
+            KeypointScores(("a", "b"), edges=[edge])
     with pytest.raises(InputError, match="target"):
         KeypointScores(("a", "b")).update(torch.zeros(1, 2, 2), torch.zeros(1, 3, 3), torch.zeros(1, 4))
     detected = {"keypoints": torch.zeros(1, 2, 2), "scores": torch.zeros(1), "labels": torch.zeros(1)}

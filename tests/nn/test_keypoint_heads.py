@@ -162,8 +162,14 @@ def test_crops_in_training_lie_around_predictions_or_displaced_truth():
     assert float((others - 1).abs().max()) > 0.1
 
 
-@pytest.mark.parametrize(("reduction", "cells"), [(4, 2.0), (8, 8.0), (2, 2.0)])
-def test_heat_maps_have_the_fineness_that_was_asked_for(reduction, cells):
+def test_heat_maps_have_the_nearest_fineness_that_doublings_give():
+    for asked, nearest in ((3, 4), (5, 4), (7, 8), (64, 8), (1, 1)):
+        head = HeatmapHead(LEVELS[1], 1, HeatmapConfig(channels=2, reduction=asked), nn.BatchNorm2d)
+        assert head.reduction == nearest, asked
+
+
+@pytest.mark.parametrize("reduction", [4, 8, 2])
+def test_heat_maps_have_the_fineness_that_was_asked_for(reduction):
     config = HeatmapConfig(channels=8, reduction=reduction)
     head = HeatmapHead(LEVELS[1], 3, config, nn.BatchNorm2d).eval()
     assert head.reduction == reduction

@@ -20,7 +20,7 @@ from visionkit.run.command_line import flag_names, parse, read_config
 from visionkit.run.config import RunConfig, setting, to_dict
 from visionkit.run.sweep.launch import launch
 from visionkit.run.sweep.runs import each_run
-from visionkit.task_config import SceneConfig, SelfCritical
+from visionkit.task_config import KeypointAugment, SceneConfig, SelfCritical
 
 RECIPES = ("caption", "classify", "compare", "detect", "embed", "keypoints", "segment")
 
@@ -179,6 +179,8 @@ def test_every_number_that_a_recipe_takes_has_limits(configs):
         check_limits(config())
     assert bare == []
     assert walked > 150
+    with pytest.raises(InputError, match="photometric to be at least 0 and at most 1, but got 2"):
+        check_limits(configs["keypoints"](augment=KeypointAugment(photometric=2.0)))
 
 
 FREE = {
@@ -240,7 +242,7 @@ def test_every_setting_of_every_recipe_refuses_what_it_is_not_in_our_words(confi
                 assert not any(word in text for word in leaks), text
                 refused += 1
     assert free == FREE
-    assert (walked, refused) == (516, 425)
+    assert (walked, refused) == (516, 423)
 
 
 def test_every_setting_has_a_role_and_the_shared_ones_have_these(configs):

@@ -79,6 +79,21 @@ def test_heat_maps_learn_and_their_average_precision_is_that_of_the_metric():
     assert set(values) == {f"val/{name}" for name in case.logged}
 
 
+def test_objects_without_a_size_are_counted_and_said():
+    batch, names = dots(0, 4), ["left_shoulder", "right_hip", "head"]
+    task, run = regressor(skeleton=names), trainer()
+    batch["keypoints"][2] *= torch.tensor([1.0, 1, 0])  # nothing is labelled: nothing is left out of a score
+    whole = run.validate(task, loader(batch), verbose=False)[0]
+    assert "val/unsized" not in whole
+    batch["keypoints"][0, 1, 2] = 0
+    with pytest.warns(UserWarning, match=r"nor in nme: 1: an end of their torso.*--pck_size box"):
+        values = run.validate(task, loader(batch), verbose=False)[0]
+    assert values["val/unsized"] == 1
+    assert values.keys() - whole.keys() == {"val/unsized"}
+    by_box = run.validate(regressor(skeleton=names, pck_size="box"), loader(batch), verbose=False)[0]
+    assert "val/unsized" not in by_box
+
+
 class Knows(nn.Module):
     """A backbone for a head that knows the answer."""
 
@@ -149,6 +164,7 @@ def test_boxes_of_an_image_are_predicted_as_crops_of_it():
         mapped = region[:2] + alone.points / 32 * (region[2:] - region[:2])
         assert torch.allclose(one.points, mapped, atol=1e-3)
     assert task.predict_boxes(image, torch.zeros(0, 4)) == []
+    assert task.predict_boxes(image, []) == []
     assert len(task.predict_boxes(image.permute(1, 2, 0).numpy(), boxes[:1].tolist())) == 1
     for bad, words in (
         ([[5.0, 5, 5, 9]], "with an area"), ([[0, 0, float("nan"), 9]], "finite"), ([1.0, 2], "xyxy"),

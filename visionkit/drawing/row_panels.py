@@ -17,6 +17,7 @@ from visionkit.drawing.skeleton import draw_skeleton
 __all__ = ["TRUE", "draw_prediction", "draw_truth", "draws_more"]
 
 TRUE = "#ffd33d"  # true boxes and points
+_UNSCORED = "#8c959f"  # points that are neither right nor wrong
 
 
 def draws_more(row: Mapping[str, Any]) -> bool:
@@ -54,19 +55,21 @@ def draw_truth(
 def draw_prediction(
     image: Image.Image, row: Mapping[str, Any], mask: np.ndarray | None = None, *, classes: int = 0
 ) -> Image.Image:
-    """Return the image with what was predicted: right boxes and points green, wrong ones red.
+    """Return the image with what was predicted: right boxes and points green, wrong ones red, others grey.
 
     Args:
         image: The plain image.
         row: Its row, with "size", "boxes", "labels", "scores" and "right" where it is of boxes (and
-            "poses" where these have points); "size", "points", "edges" and "right" where it is of points.
+            "poses" where these have points); "size", "points", "edges" and "right" (None: not scored)
+            where it is of points.
         mask: The predicted class map `(H, W)`, where it is of masks.
         classes: How many classes a map has.
     """
     if mask is not None:
         return paint(image, mask, classes)
     if "points" in row:
-        return _with_points(image, row, row["points"], [GOOD if right else BAD for right in row["right"]])
+        inks = [_UNSCORED if right is None else GOOD if right else BAD for right in row["right"]]
+        return _with_points(image, row, row["points"], inks)
     texts = [f"{name} {score:.2f}" for name, score in zip(row["labels"], row["scores"], strict=True)]
     colors = [GOOD if right else BAD for right in row["right"]]
     return _with_poses(

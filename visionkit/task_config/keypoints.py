@@ -26,7 +26,7 @@ class KeypointAugment:
     shift: float = field(default=0.05, metadata=limits(min=0, max=1))
     degrees: float = field(default=30.0, metadata=limits(min=0, max=180))
     flip: float = field(default=0.5, metadata=limits(min=0, max=1))
-    photometric: float = field(default=0.4, metadata=limits(min=0))
+    photometric: float = field(default=0.4, metadata=limits(min=0, max=1))
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class HeatmapConfig:
 
     Args:
         channels: Channels of the transposed convolutions (256 in Xiao et al. 2018).
-        reduction: Input pixels per cell of a heat map.
+        reduction: Input pixels per cell of a heat map; the nearest that doubling the coarsest map gives.
         sigma: Deviation of a true point's map, in cells.
         heatmap_weight: Weight of the maps in the loss; 0: the points alone (Sun et al. 2018).
         loss: l1 | l2: of coordinates.

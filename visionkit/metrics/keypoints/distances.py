@@ -96,7 +96,7 @@ class KeypointScores(ScoreMetric):
         kwargs: As `torchmetrics.Metric` takes them.
 
     Attributes:
-        unsized: After `compute`, how many objects had no size.
+        unsized: After `compute`, how many objects with a labelled point had no size.
 
     Raises:
         InputError: There are no such points, or a number is out of range.
@@ -124,6 +124,9 @@ class KeypointScores(ScoreMetric):
         if len(set(self.points)) < len(self.points) or not self.points:
             raise InputError(expected("names of keypoints", "at least one, all different", list(names)))
         index = {name: number for number, name in enumerate(self.points)}
+        for edge in self.edges:
+            if not all(0 <= end < len(self.points) for end in edge):
+                raise InputError(expected("an edge", f"two points of 0 .. {len(self.points) - 1}", edge))
         if size not in (None, *get_args(Size)):
             raise unknown_name("size", str(size), get_args(Size))
         self.size: Size = size or ("torso" if set(torso) <= index.keys() else "box")
@@ -139,9 +142,7 @@ class KeypointScores(ScoreMetric):
         named += [f"pck/{name}" for name in self.points] + [f"pcp/{name}" for name in self.limbs]
         super().__init__(named, score=score, **kwargs)
         width = 2 * len(self.points) + len(self.edges) + 2
-        self._add_rows(
-            "objects", width, torch.float64
-        )  # distances, those by the head, limbs, OKS, has a size
+        self._add_rows("objects", width, torch.float64)  # the columns of `_table`
         self._add_rows("keys", None, torch.int64)
         self.unsized = 0
 
@@ -203,22 +204,11 @@ class KeypointScores(ScoreMetric):
             boxes: As for `update`.
             areas: As for `update`.
         """
-        rows = self._table(preds, target, boxes, areas)
-        count = len(self.points)
-        near, limbs = rows[:, :count], rows[:, 2 * count : -2]
-        parts = {
-            "pck": (near <= self.threshold, near),
-            "nme": (near, near),
-            "oks": (rows[:, -2:-1], rows[:, -2:-1]),
-            "pcp": (limbs <= 0.5, limbs),
-            "pckh": (rows[:, count : 2 * count] <= 0.5, rows[:, count : 2 * count]),
-        }
         columns = {}
-        for name, (values, measured) in parts.items():
+        for name, values in self._parts(self._table(preds, target, boxes, areas)).items():
             if name in self.names:
-                known = ~np.isnan(measured)
-                columns[f"sum.{name}"] = torch.from_numpy(np.where(known, values, 0.0).sum(1))
-                columns[f"count.{name}"] = torch.from_numpy(known.sum(1).astype(np.float64))
+                columns[f"sum.{name}"] = torch.from_numpy(np.nansum(values, axis=1))
+                columns[f"count.{name}"] = torch.from_numpy((~np.isnan(values)).sum(1).astype(np.float64))
         return columns
 
     def _table(self, preds: Tensor, target: Tensor, boxes: Tensor, areas: Tensor | None) -> Floats:
@@ -247,22 +237,28 @@ class KeypointScores(ScoreMetric):
 
     def _scores(self) -> dict[str, float]:
         rows, keys = self._rows("objects").double().numpy(), self._rows("keys").numpy()
+        _, first = np.unique(np.where(keys == _NO_ID, -2 - np.arange(len(keys)), keys), return_index=True)
+        rows = rows[first]
+        self.unsized = int(((rows[:, -1] == 0) & ~np.isnan(rows[:, -2])).sum())
         if not len(rows):
             return {}
-        _, first = np.unique(np.where(keys == _NO_ID, -2 - np.arange(len(keys)), keys), return_index=True)
-        rows, count = rows[first], len(self.points)
-        self.unsized = int((rows[:, -1] == 0).sum())
-        near, limbs = rows[:, :count], rows[:, 2 * count : -2]
-        values = {
-            "pck": _fraction(near, self.threshold),
-            "nme": _mean(near),
-            "oks": _mean(rows[:, -2]),
-            "pcp": _fraction(limbs, 0.5),
-            "pckh": _fraction(rows[:, count : 2 * count], 0.5),
-        }
-        values |= {f"pck/{n}": _fraction(near[:, k], self.threshold) for k, n in enumerate(self.points)}
-        values |= {f"pcp/{n}": _fraction(limbs[:, k], 0.5) for k, n in enumerate(self.limbs)}
+        parts = self._parts(rows)
+        values = {name: _mean(part) for name, part in parts.items()}
+        values |= {f"pck/{name}": _mean(parts["pck"][:, k]) for k, name in enumerate(self.points)}
+        values |= {f"pcp/{name}": _mean(parts["pcp"][:, k]) for k, name in enumerate(self.limbs)}
         return {name: values[name] for name in self.names}
+
+    def _parts(self, rows: Floats) -> dict[str, Floats]:
+        """Return what each score is the mean of, a row an object; NaN where nothing could be measured."""
+        count = len(self.points)
+        near, by_head, limbs = np.split(rows[:, :-2], (count, 2 * count), axis=1)
+        return {
+            "pck": _within(near, self.threshold),
+            "nme": near,
+            "oks": rows[:, -2:-1],
+            "pcp": _within(limbs, 0.5),
+            "pckh": _within(by_head, 0.5),
+        }
 
 
 def _host(value: Tensor) -> Floats:
@@ -281,9 +277,9 @@ def _length(target: Floats, ends: Sequence[int]) -> Floats:
     return length
 
 
-def _fraction(values: Floats, limit: float) -> float:
-    known = int((~np.isnan(values)).sum())
-    return float((values <= limit).sum() / known) if known else math.nan
+def _within(values: Floats, limit: float) -> Floats:
+    """Return 1 where a value is at most a limit, else 0; NaN stays."""
+    return np.where(np.isnan(values), np.nan, values <= limit)
 
 
 def _mean(values: Floats) -> float:

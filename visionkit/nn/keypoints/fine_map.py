@@ -21,15 +21,11 @@ class FineMap(nn.Module):
         channels: Channels of the map.
         norm: Makes the norm after the last convolution.
 
-    Attributes:
-        reduction: Input pixels per position of the map.
-
     Lin et al., Feature Pyramid Networks, 2017.
     """
 
     def __init__(self, levels: Sequence[Level], channels: int, norm: NormFactory) -> None:
         super().__init__()
-        self.reduction = levels[0].reduction
         self.lateral = nn.ModuleList(nn.Conv2d(level.channels, channels, 1) for level in levels)
         self.smooth = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm(channels), nn.ReLU(inplace=True)

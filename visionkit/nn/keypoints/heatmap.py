@@ -46,13 +46,17 @@ class HeatmapHead(nn.Module):
     """Transposed convolutions over one map, each of which doubles its sides, and a heat map for each point.
 
     A point is the mean place of its map, so that its error has a gradient and a fraction of a cell counts.
-    The loss is that error and the cross-entropy of the map and a normal distribution around the true point.
+    The loss is that error and the divergence of the map from a normal distribution around the true point.
 
     Args:
         level: The level of the input map, the last.
         num_keypoints: K points.
         config: Widths, the fineness of the heat maps, and the loss.
         norm: Makes a norm for so many channels.
+
+    Attributes:
+        reduction: Input pixels per cell of a heat map: of those that doubling the input map gives, it is the
+            nearest to that of `config`.
 
     Xiao et al., Simple Baselines for Human Pose Estimation and Tracking, 2018; Sun et al., Integral Human
     Pose Regression, 2018.
@@ -62,7 +66,7 @@ class HeatmapHead(nn.Module):
         super().__init__()
         self.config = config
         count = max(0, round(math.log2(level.reduction / config.reduction)))
-        self.reduction = level.reduction / 2**count  # input pixels per cell of a heat map
+        self.reduction = level.reduction / 2**count
         layers: list[nn.Module] = []
         channels = level.channels
         for _ in range(count):
@@ -108,8 +112,8 @@ class HeatmapHead(nn.Module):
         cells = self._cells(size, points)
         terms = {"points": point_loss(points / cells, target, known, kind=self.config.loss)}
         if self.config.heatmap_weight:
-            entropy = heatmap_loss(logits, target * cells, known, sigma=self.config.sigma)
-            terms["heatmaps"] = self.config.heatmap_weight * entropy
+            apart = heatmap_loss(logits, target * cells, known, sigma=self.config.sigma)
+            terms["heatmaps"] = self.config.heatmap_weight * apart
         return terms
 
     def _logits(self, maps: Sequence[Tensor]) -> Tensor:

@@ -1,8 +1,9 @@
-"""Previews of keypoints: the true skeleton beside the predicted one, right points green, wrong ones red."""
+"""Previews of keypoints: the true skeleton beside the predicted one: right points, wrong ones, not scored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import lightning
@@ -26,7 +27,8 @@ class KeypointPreview:
     """Describes and draws the images of a `KeypointRegressor`; a `PreviewKind`.
 
     The "loss" of an image is the mean distance of its points as a fraction of the object's size, None where
-    that is not known; a point is right within the threshold of `pck`.
+    that is not known; a point is right within the threshold of `pck`, and neither right nor wrong where it is
+    not labelled or the object has no size.
 
     Args:
         skeleton: The points and the lines between them.
@@ -60,10 +62,11 @@ class KeypointPreview:
             given = prediction.points[None].double(), truths.keypoints[index : index + 1].cpu()
             box = truths.boxes[index : index + 1].cpu()
             errors = module.scores.distances(*given, box)[0]  # (K,)
-            known = ~errors.isnan()
-            right = (errors <= module.scores.threshold).tolist()
-            mean = float(errors[known].mean()) if bool(known.any()) else None
-            of = f"{int((errors <= module.scores.threshold).sum())} of {int(known.sum())} points"
+            scored = errors[~errors.isnan()]
+            mean = float(scored.mean()) if len(scored) else None
+            of = f"{int((scored <= module.scores.threshold).sum())} of {len(scored)} points"
+            labelled = bool((truths.keypoints[index, :, 2] > 0).any())
+            unscored = "its size is not known" if labelled else "no point is labelled"
             seen = prediction.points
             if regions is not None:
                 region = regions[index].cpu()
@@ -76,9 +79,9 @@ class KeypointPreview:
                 "prediction": of,
                 "confidence": None if prediction.scores is None else float(prediction.scores.mean()),
                 "loss": mean,
-                "answer": "its size is not known" if mean is None else f"{of} right, mean error {mean:.2f}",
+                "answer": unscored if mean is None else f"{of} right, mean error {mean:.2f}",
                 "points": [[round(value, 1) for value in point] for point in seen.tolist()],
-                "right": right,
+                "right": [None if isnan(e) else e <= module.scores.threshold for e in errors.tolist()],
             })  # fmt: skip
         return rows
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visionkit.distributed import widest_float
 from visionkit.errors import DataError, InputError, expected
+from visionkit.nn.keypoints.precision import widened
 from visionkit.tasks.batch_parts import check_count, read_parts
 
 __all__ = ["Truths", "original_truths", "read_keypoints", "regions_of", "to_original"]
@@ -22,13 +23,12 @@ class Truths(NamedTuple):
     keypoints: Tensor  # (B, K, 3) float64 x, y, flag
     boxes: Tensor  # (B, 4) float64 xyxy
     areas: Tensor  # (B,) float64; NaN: that of the box
-    labels: Tensor  # (B,) int64
 
     def of_images(self) -> list[dict[str, Tensor]]:
         """Return each object as the only one of an image, as `KeypointAP` takes it; of one class."""
         return [
-            {"keypoints": k[None], "boxes": b[None], "area": a[None], "labels": label.new_zeros(1)}
-            for k, b, a, label in zip(*self, strict=True)
+            {"keypoints": k[None], "boxes": b[None], "area": a[None], "labels": a.new_zeros(1)}
+            for k, b, a in zip(*self, strict=True)
         ]
 
 
@@ -100,7 +100,7 @@ def to_original(points: Tensor, regions: Tensor | None, size: tuple[int, int]) -
         regions: `(B, 4)` xyxy, what those images show of the originals; None: they are the originals.
         size: `(H, W)` of the images that the network saw.
     """
-    wide = points.to(torch.promote_types(points.dtype, torch.float32))
+    wide = widened(points)
     if regions is None:
         return wide * wide.new_tensor([size[1], size[0]])
     frame = regions.to(wide)[:, None]  # (B, 1, 4)
@@ -130,16 +130,15 @@ def original_truths(batch: Any, keypoints: Tensor, regions: Tensor | None, size:
         low = points[..., :2].where(known, points.new_full((), torch.inf)).amin(1)
         high = points[..., :2].where(known, points.new_full((), -torch.inf)).amax(1)
         boxes = torch.cat((low, high), dim=1).where(known.any(1), points.new_zeros(()))
-        areas = points.new_full((len(points),), torch.nan)
-        return Truths(points, boxes, areas, torch.zeros(len(points), dtype=torch.int64, device=device))
+        return Truths(points, boxes, areas=points.new_full((len(points),), torch.nan))
     check_count("truths", truths, keypoints)
     for truth in truths:
         if len(truth["labels"]) != 1:
             fix = "Make a sample of each object: visionkit.data.per_object(splits)."
             raise InputError(expected("the truth of an image", "one object", len(truth["labels"]), fix=fix))
 
-    def joined(name: str, missing: float = np.nan) -> Tensor:
-        rows = [np.asarray(truth.get(name, [missing]), dtype=np.float64)[0] for truth in truths]
+    def joined(name: str) -> Tensor:
+        rows = [np.asarray(truth.get(name, [np.nan]), dtype=np.float64)[0] for truth in truths]
         return torch.from_numpy(np.stack(rows)).to(device, wide)
 
-    return Truths(joined("keypoints"), joined("boxes"), joined("area"), joined("labels").long())
+    return Truths(joined("keypoints"), joined("boxes"), joined("area"))

@@ -38,7 +38,9 @@ def crop_boxes(
     pixels = as_image(image, channels=channels).cpu()
     if pixels.dtype != torch.uint8:
         raise InputError(expected("an image to cut boxes from", "uint8", str(pixels.dtype)))
-    plain = torch.as_tensor(boxes, dtype=torch.float64).cpu()
+    plain = torch.as_tensor(boxes).cpu().double()  # on the host first: not every device has float64
+    if plain.shape == (0,):
+        plain = plain.view(0, 4)  # an empty list
     if plain.ndim != 2 or plain.shape[1] != 4:
         raise InputError(expected("boxes", "(N, 4) xyxy", tuple(plain.shape)))
     bad = ~plain.isfinite().all(1) | (plain[:, 2:] <= plain[:, :2]).any(1)
@@ -52,5 +54,6 @@ def crop_boxes(
         sample["region"] = region.float()
         samples.append(sample)
     batch = keypoint_batch(samples)
-    batch.pop("ids", None)
-    return batch if samples else {"ids": []}
+    if samples:
+        del batch["ids"]  # crops have no names
+    return batch

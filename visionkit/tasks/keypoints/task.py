@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from visionkit.backbones.norms import make_norm
@@ -53,9 +54,10 @@ class KeypointRegressor(TaskHooks):
     Logged: `train/loss` every `log_every_n_steps` updates over the updates since the last such row, and over
     the full epoch at its end; for `val` and `test` the scores of `visionkit.metrics.KeypointScores`, in
     pixels of the original images: `pck`, `nme`, `oks`, `pcp` where the skeleton has edges, `pckh` where it
-    has a head, `pck/POINT` and `pcp/POINT-POINT`. With heat maps, whose points have scores, also COCO's
-    average precision `oks_ap`, `oks_ap50` and `oks_ap75`, each object as an image of its own: boxes are given
-    and not searched for.
+    has a head, `pck/POINT` and `pcp/POINT-POINT`; `unsized`, where there are any, is how many objects with
+    labelled points had no size and count neither in `pck` nor in `nme`. With heat maps, whose points have
+    scores, also COCO's average precision `oks_ap`, `oks_ap50` and `oks_ap75`, each object as an image of its
+    own: boxes are given and not searched for.
 
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`, giving
@@ -182,8 +184,8 @@ class KeypointRegressor(TaskHooks):
         self.scores.update(points, truths.keypoints, truths.boxes, truths.areas, ids)
         if self.average_precision is not None and scores is not None:
             detections = [
-                {"keypoints": one[None], "scores": score.mean()[None], "labels": label.new_zeros(1)}
-                for one, score, label in zip(points, scores, truths.labels, strict=True)
+                {"keypoints": one[None], "scores": score.mean()[None], "labels": score.new_zeros(1)}
+                for one, score in zip(points, scores, strict=True)
             ]
             self.average_precision.update(detections, truths.of_images(), ids)
         if self.save_image_rows:
@@ -269,6 +271,9 @@ class KeypointRegressor(TaskHooks):
 
     def _compute_scores(self) -> dict[str, float]:
         values = super()._compute_scores()
+        if self.scores.unsized:
+            values["unsized"] = float(self.scores.unsized)
+            rank_zero_warn(_unsized_text(self.scores))
         if self.average_precision is not None:
             precision = self.average_precision.compute_floats()
             self.average_precision.reset()
@@ -281,6 +286,13 @@ class KeypointRegressor(TaskHooks):
 
 def _size(images: Tensor) -> tuple[int, int]:
     return int(images.shape[-2]), int(images.shape[-1])
+
+
+def _unsized_text(scores: KeypointScores) -> str:
+    why = "their boxes have no extent"
+    if scores.size == "torso":
+        why = "an end of their torso is not labelled. pck_size='box' (--pck_size box) counts them"
+    return f"Objects with labelled points that count neither in pck nor in nme: {scores.unsized:,}: {why}."
 
 
 def _head_config(head: str, given: Mapping[str, Any]) -> DeepPoseConfig | HeatmapConfig:

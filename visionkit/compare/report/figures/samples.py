@@ -25,8 +25,8 @@ NOTHING = "(nothing)"
 _DRAWN = {
     "true_labels": "Boxes: true ones are yellow, detections green if they are right (class, and IoU 0.5), "
     "else red, with their score.",
-    "true_points": "Points: true ones are yellow, predicted ones green if they are right (as for PCK), else "
-    "red; the error is the mean distance as a fraction of the object's size.",
+    "true_points": "Points: true ones are yellow, predicted ones green if they are right (as for PCK), red "
+    "if not, grey if they are not scored; the error is the mean distance as a fraction of the object's size.",
 }
 _MAPS = "The worst are those of the images that every run kept; grey: not counted."
 Row = dict[str, Any]
