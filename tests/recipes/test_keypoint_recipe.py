@@ -64,7 +64,8 @@ def test_the_report_has_skeletons_and_the_error_by_point(finished):
         assert losses == sorted(losses, reverse=True)  # the worst first
         assert all(len(row["points"]) == len(row["right"]) == 4 for row in rows)
     compared = json.loads((out / "comparison.json").read_text())
-    assert "pck" in json.dumps(compared)
+    assert compared["monitor"] == "val/pck"
+    assert {cell["arm"] for cell in compared["cells"]} == {"pretrained", "scratch"}
 
 
 def test_a_run_predicts_in_pixels_of_the_original(finished, root):
