@@ -25,6 +25,7 @@ from visionkit.data.samplers import (
 )
 from visionkit.data.splits import Splits, fingerprint, subset
 from visionkit.errors import InputError, expected, unknown_name
+from visionkit.forking import worker_context
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Reader
 
@@ -272,6 +273,7 @@ class DataModule(lightning.LightningDataModule):
             collate_fn=self.collate if data.on_error == "raise" else SkipUnreadable(self.collate, split),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            multiprocessing_context=worker_context() if self.workers else None,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_begin_worker if self.workers else None,
         )
