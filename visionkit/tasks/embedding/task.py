@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig, check_number, limits
@@ -48,7 +49,8 @@ class Embedder(TaskHooks):
     the full epoch at its end; for `val` and `test` the scores of `visionkit.metrics.EmbeddingScores`:
     `recall_at_1` (which is also precision at 1), `recall_at_5`, `recall_at_10`, `map_at_r`, each image
     against all others of the split, and `pair_auc`, `pair_eer`, `pair_tar_at_far_0.01`,
-    `pair_tar_at_far_0.001`, `pair_accuracy`.
+    `pair_tar_at_far_0.001`, `pair_accuracy`; `unmatched`, where there are any, is how many images have no
+    other one of their class and are no queries.
 
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `dim`, giving
@@ -217,6 +219,17 @@ class Embedder(TaskHooks):
             if head is not None:
                 nn.init.normal_(head.weight, std=0.01)
         return projection, head
+
+    def _compute_scores(self) -> dict[str, float]:
+        values, result = super()._compute_scores(), self.scores.result
+        if values and result is not None and result.alone:
+            values["unmatched"] = float(result.alone)
+            total = result.queries + result.alone
+            rank_zero_warn(
+                f"Images without another one of their class: {result.alone:,} of {total:,}. No retrieval "
+                "could serve them: recall and map_at_r are over the others."
+            )
+        return values
 
     def _make_scores(self) -> dict[str, Any]:
         ways, shots = self._episodes
