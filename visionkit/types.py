@@ -86,6 +86,7 @@ class Sample(TypedDict, total=False):
     region: Tensor  # (4,) float32 xyxy: what `image` shows of the original image, for one object a sample
     truth: Truth  # the objects as the annotation file has them, for metrics
     captions: list[str]  # every reference sentence
+    gallery: Tensor  # () bool, whether others are searched for among such images, and none with it
     size: tuple[int, int]  # (H, W) of the original image, before any geometry
 
 
