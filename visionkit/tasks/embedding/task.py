@@ -229,11 +229,7 @@ class Embedder(TaskHooks):
         values, result = super()._compute_scores(), self.scores.result
         if values and result is not None and result.alone:
             values["unmatched"] = float(result.alone)
-            total = result.queries + result.alone
-            rank_zero_warn(
-                f"Images without another one of their class: {result.alone:,} of {total:,}. No retrieval "
-                "could serve them: recall and map_at_r are over the others."
-            )
+            rank_zero_warn(result.left_out)
         return values
 
     def _make_scores(self) -> dict[str, Any]:
