@@ -2,13 +2,16 @@
 
 VISIONKIT_TABLE=tests/results/detectors.jsonl pytest -m slow -k every_name \\
   tests/tasks/test_detector_backbones.py
-python docs/make_detectors.py tests/results/detectors.jsonl
+VISIONKIT_FAMILIES=tests/results/keypoint_detectors.jsonl pytest -m slow \\
+  -k "every_family and keypoint_rcnn" tests/tasks/test_detector_backbones.py
+python docs/make_detectors.py tests/results/detectors.jsonl tests/results/keypoint_detectors.jsonl
 
 The first goes on where its file ends: names that are in it are not run again.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -50,5 +53,19 @@ def outcome(row: dict) -> str:
     return OUTCOMES[0] if row["reductions"] == ALL else OUTCOMES[1]
 
 
+def keypoint_table(path: str) -> str:
+    """Networks by what came of a Keypoint R-CNN over them."""
+    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    groups: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        groups[", ".join(map(str, row["reductions"])) or row["status"]].append(f"`{row['name']}`")
+    text = ["Keypoint R-CNN over one network of each family:\n", "| reductions | networks | names |"]
+    text.append("| --- | ---: | --- |")
+    for has, names in sorted(groups.items(), key=lambda group: -len(group[1])):
+        text.append(f"| {has} | {len(names)} | {', '.join(names)} |")
+    return "\n".join(text)
+
+
 if __name__ == "__main__":
-    fill(PAGE, sys.argv[1], tables)
+    keypoints = keypoint_table(sys.argv[2])
+    fill(PAGE, sys.argv[1], lambda rows, registered: f"{tables(rows, registered)}\n\n{keypoints}")

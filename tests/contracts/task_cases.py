@@ -39,7 +39,7 @@ class TaskCase:
     empty: Any
     logged: frozenset[str]
     higher: bool
-    steps: int = 15
+    steps: int = 9
 
 
 def classifier(target: str) -> Callable[[str, TransferConfig, OptimConfig], lightning.LightningModule]:
@@ -100,6 +100,29 @@ def detector(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightni
         "timm/resnet10t", init=init, num_classes=3, rcnn=rcnn, pyramid_channels=16, transfer=transfer,
         optim=optim, lr=5e-3,
     )  # fmt: skip
+
+
+def keypoint_detector(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
+    rcnn = RCNNConfig(
+        head_width=32, anchor_scales=(4.0,), proposals_train=60, proposals_eval=30, box_samples=32,
+        keypoint_convs=1, keypoint_width=16,
+    )  # fmt: skip
+    transfer = dataclasses.replace(transfer, norm=transfer.norm or "batch")
+    return Detector(
+        "timm/resnet10t", init=init, num_classes=3, rcnn=rcnn, pyramid_channels=16, keypoints=HIPS,
+        transfer=transfer, optim=optim, lr=5e-3,
+    )  # fmt: skip
+
+
+def corners(first: int, size: int) -> dict[str, Any]:
+    """The images of `squares`, with three corners of each; of every third image one is not labelled."""
+    batch = squares(first, size)
+    for index, target in enumerate(batch["targets"], start=first):
+        left, top, right, bottom = target["boxes"].unbind(1)
+        flags = torch.tensor([2.0, 1.0, 0.0 if index % 3 == 2 else 2.0]).expand(len(left), 3)
+        places = torch.stack((left, top, right, top, left, bottom), 1).view(-1, 3, 2)
+        target["keypoints"] = torch.cat((places, flags[..., None]), dim=2)
+    return batch
 
 
 def one_stage(name: str, config: Any) -> Callable[..., lightning.LightningModule]:
@@ -227,13 +250,13 @@ TASKS.append(
         empty={"ids": []},
         logged=frozenset(SIZES | {"ap/0", "ap/1", "ap/2"}),
         higher=True,
-        steps=40,
+        steps=15,
     )
 )
-# The tests of the contract that they take again are slow; tests/tasks/test_one_stage.py has the quick ones,
-# and those of heat maps, which are added below, are in tests/tasks/test_keypoint_regressor.py.
+# Further networks of the same tasks. The tests of the contract that they take again are slow; the quick ones
+# are in test_one_stage.py, test_keypoint_detection.py and test_keypoint_regressor.py of tests/tasks.
 DENSE = {"convs": 1, "norm": "group", "topk_candidates": 60, "detections_per_img": 30}
-ONE_STAGE = [
+MORE_TASKS = [
     TaskCase(
         name=f"detector, {name}",
         build=one_stage(name, config),
@@ -249,6 +272,19 @@ ONE_STAGE = [
         ("fcos", FCOSConfig(score_threshold=0.05, **DENSE)),
     )
 ]
+OF_POINTS = {"map", "map50", "map75", "map_medium", "ar", "ar50", "ar75", "ar_medium"}
+MORE_TASKS.append(
+    TaskCase(
+        name="detector, keypoints",
+        build=keypoint_detector,
+        backbone="timm/resnet10t",
+        batch=corners,
+        empty={"ids": []},
+        logged=frozenset(SIZES | {"ap/0", "ap/1", "ap/2"} | {f"keypoint_{name}" for name in OF_POINTS}),
+        higher=True,
+        steps=60,
+    )
+)
 TASKS.append(
     TaskCase(
         name="captioner",
@@ -273,7 +309,7 @@ TASKS.append(
             {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r"} | {f"pair_{name}" for name in OF_PAIRS}
         ),
         higher=True,
-        steps=30,
+        steps=6,
     )
 )
 POSE = {"pck", "nme", "oks", "pcp", *(f"pck/{name}" for name in POINTS), "pcp/left_hip-right_hip"}
@@ -286,10 +322,10 @@ TASKS.append(
         empty={"ids": []},
         logged=frozenset(POSE),
         higher=True,
-        steps=60,
+        steps=20,
     )
 )
-ONE_STAGE.append(
+MORE_TASKS.append(
     TaskCase(
         name="keypoint regressor, heatmap",
         build=regressor("heatmap", HeatmapConfig(channels=16)),

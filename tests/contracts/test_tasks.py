@@ -20,23 +20,24 @@ from torchmetrics import Metric
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from task_cases import ONE_STAGE, TASKS, TaskCase
+from task_cases import MORE_TASKS, TASKS, TaskCase
 
 from visionkit.compare.resampling.weighted_scores import weighted_scores
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.metrics import RunningSums
 from visionkit.run.callbacks.save_checkpoints import SaveCheckpoints
+from visionkit.run.callbacks.step_seed import StepSeed
 
 FLAT = OptimConfig(warmup=0.0, schedule="constant")
 # One classifier stands for its other targets, which have the same network; those are tried in the slow suite.
 SAME_NETWORK = ("classifier, multi", "classifier, regression")
 
 
-def every(*slow: str) -> pytest.MarkDecorator:
-    """Return the mark that runs a test for each task; the named ones and other detectors are slow."""
+def every(*slow: str, quick: str = "") -> pytest.MarkDecorator:
+    """Return the mark that runs a test for each task; the named ones and all but one further are slow."""
     rows = []
-    for case in (*TASKS, *ONE_STAGE):
-        late = case in ONE_STAGE or case.name in slow
+    for case in (*TASKS, *MORE_TASKS):
+        late = (case in MORE_TASKS and case.name != quick) or case.name in slow
         rows.append(pytest.param(case, id=case.name, marks=[pytest.mark.slow] * late))
     return pytest.mark.parametrize("case", rows)
 
@@ -161,6 +162,25 @@ def test_a_checkpoint_is_plain_and_reloads_without_its_weights_file(
     torch.save(dict(again.hparams), buffer)
     buffer.seek(0)
     assert torch.load(buffer, weights_only=True)["origin"] == dict(task.hparams)["origin"]
+
+
+@every(*(case.name for case in TASKS), quick="detector, keypoints")
+def test_a_run_that_is_resumed_ends_with_the_weights_of_one_that_was_not(case: TaskCase, tmp_path: Path):
+    """What a step draws is a function of the run's seed and the step; the optimiser's state is saved."""
+    ends = []
+    for stops in ((3,), (1, 3)):
+        path = None
+        for number, steps in enumerate(stops):
+            torch.manual_seed(number)  # the second begins from other weights, which the checkpoint replaces
+            task = case.build("scratch", TransferConfig(), FLAT)
+            run = trainer(max_steps=steps, max_epochs=-1, callbacks=[StepSeed(3)])
+            run.fit(task, loader(case.batch(0, 4)), ckpt_path=path)
+            path = tmp_path / f"{len(stops)}-{steps}.ckpt"
+            run.save_checkpoint(path)
+        ends.append(task.state_dict())
+    straight, resumed = ends
+    assert straight.keys() == resumed.keys()
+    assert [name for name, value in straight.items() if not torch.equal(value, resumed[name])] == []
 
 
 @EVERY

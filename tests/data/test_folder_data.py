@@ -8,9 +8,10 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.cli import LightningCLI
+from PIL import Image
 
 from visionkit import Captioner, Classifier, Detector, FolderData, Segmenter
-from visionkit.data import TrainingVocabulary, open_dataset
+from visionkit.data import Skeleton, TrainingVocabulary, open_dataset, skeleton_of
 from visionkit.errors import InputError
 
 OPTIM = {"schedule": "constant", "warmup": 0.0, "optimizer": "lamb"}
@@ -37,12 +38,20 @@ TASKS = {
 }  # fmt: skip
 
 
+DETECTOR = TASKS["detection"][1]
+TASKS["keypoints"] = (
+    Detector, {**DETECTOR, "rcnn": {**DETECTOR["rcnn"], "keypoint_convs": 1, "keypoint_width": 8}}
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_lightning_runs_a_task_from_yaml_alone(name: str, tmp_path) -> None:
     kind, settings = TASKS[name]
     splits = open_dataset("scenes", name)
     if name != "captioning":
         settings["num_classes"] = len(splits.classes)
+    if name == "keypoints":  # all objects of each image: a detector finds them
+        settings["keypoints"] = list(skeleton_of(splits).names)
     data = {
         "root": "scenes",
         "task": name,
@@ -50,6 +59,7 @@ def test_lightning_runs_a_task_from_yaml_alone(name: str, tmp_path) -> None:
         "batch_size": 4,
         "scenes": [12, 4],
         "min_count": 2,
+        "whole_images": name == "keypoints",
     }
     trainer = {
         "max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_checkpointing": False,
@@ -84,6 +94,25 @@ def test_a_folder_gives_its_classes_and_words() -> None:
         FolderData("scenes", task="detecton")
     with pytest.raises(InputError, match="at least 1 pixel"):
         FolderData("scenes", task="detection", image_size=0)
+
+
+def test_images_with_all_their_objects_are_for_a_detector_with_keypoints(tmp_path) -> None:
+    rows = ["path,split,left_x,left_y,right_x,right_y"]
+    for index, split in enumerate(("train", "train", "val")):
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{index}.png")
+        rows += [f"{index}.png,{split},{place},5,{place + 9},12" for place in (3, 20)]
+    (tmp_path / "points.csv").write_text("\n".join(rows))
+    one, whole = (
+        FolderData(str(tmp_path), task="keypoints", image_size=32, batch_size=2, whole_images=each, workers=0)
+        for each in (False, True)
+    )
+    assert one.skeleton == whole.skeleton == Skeleton(("left", "right"))
+    assert (len(one.splits.train), len(whole.splits.train)) == (4, 2)
+    assert next(iter(one.train_dataloader()))["keypoints"].shape == (2, 2, 3)
+    batch = next(iter(whole.train_dataloader()))
+    assert [target["keypoints"].shape for target in batch["targets"]] == [(2, 2, 3)] * 2
+    with pytest.raises(InputError, match="whole_images belongs to task='keypoints', but this is 'detection'"):
+        FolderData("scenes", task="detection", whole_images=True)
 
 
 def test_without_a_trainer_the_order_is_the_same_with_workers() -> None:

@@ -260,6 +260,9 @@ def test_a_crowd_is_no_object_and_no_sample(tmp_path):
     splits = coco_keypoints(write(tmp_path, crowded()))
     readers = (splits.train, splits.val)
     assert sum(sum(reader.object_counts) for reader in readers) == 6
+    for reader in readers:  # counted once: samplers and checks ask again
+        whole = getattr(reader, "reader", reader)
+        assert whole.object_counts is whole.object_counts
     assert sum(sum(len(reader[i]["truth"]["labels"]) for i in range(len(reader))) for reader in readers) == 12
     single = per_object(splits)
     assert len(single.train) + len(single.val) == 6

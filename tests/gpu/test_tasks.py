@@ -12,13 +12,13 @@ from torch.nn.modules.dropout import _DropoutNd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contracts"))
 
-from task_cases import ONE_STAGE, TASKS
+from task_cases import MORE_TASKS, TASKS
 
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.nn.detection.roi_align import roi_align
 from visionkit.tasks.batch_parts import move_batch
 
-EVERY = pytest.mark.parametrize("case", [*TASKS, *ONE_STAGE], ids=lambda case: case.name)
+EVERY = pytest.mark.parametrize("case", [*TASKS, *MORE_TASKS], ids=lambda case: case.name)
 CARD = torch.device("cuda")
 # The detector asks how many boxes were found, and the captioner how long the longest caption is.
 WITHOUT_WAITS = {"classifier, single", "classifier, multi", "classifier, regression", "segmenter"}

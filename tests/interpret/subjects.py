@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from tests.contracts.task_cases import ONE_STAGE, TASKS
+from tests.contracts.task_cases import MORE_TASKS, TASKS
 from visionkit.config import OptimConfig, TransferConfig
 from visionkit.interpret import Subject
 from visionkit.nn.normalize import Normalize
 
-CASES = {case.name: case for case in (*TASKS, *ONE_STAGE)}
+CASES = {case.name: case for case in (*TASKS, *MORE_TASKS)}
 
 
 def of_task(name: str) -> Subject:

@@ -157,6 +157,7 @@ def test_every_task_is_explained(name, target, count):
         # the probability of an area is that of its class where it was predicted
         assert explained[0].curves.deletion[0] == pytest.approx(explained[0].probability, abs=1e-6)
     assert len(explained) <= 2
+    assert all(each.total >= len(explained) for each in explained)
     if name.startswith("detector"):
         label = explained[0].name.removeprefix("class ")
         of_class = explain(subject, image, target=label, limit=2, min_score=0.0)
@@ -173,6 +174,9 @@ def test_a_word_s_score_is_what_the_decoder_gives_it():
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     explained = explain(subject, image, limit=99)
     predicted = subject.task.predict_step(image[None])[0]
+    first = explain(subject, image, limit=2)
+    assert [each.name for each in first] == [each.name for each in explained[:2]]
+    assert {each.total for each in first} == {len(explained)} != {2}  # what a limit leaves out is counted
     assert [each.name for each in explained] == list(predicted.tokens)
     product = torch.tensor([each.probability for each in explained]).log().sum()
     assert float(product) >= predicted.log_prob - 1e-4  # the end of the sentence is not among them

@@ -89,6 +89,7 @@ def test_every_kind_writes_its_image(words, least, photo, tmp_path, capsys):
             ["gradcam", *NET, "--image", "{photo}", "--method", "saliency", "--layer", "4", "--out", "x.png"],
             "got '4' with 'saliency'",
         ),
+        (["gradcam", *NET, "--image", "{photo}", "--limit", "0", "--out", "x.png"], "Expected limit "),
         (["activations", *NET, "--image", "gone.png", "--layer", "4", "--out", "x.png"], "gone.png"),
     ],
 )

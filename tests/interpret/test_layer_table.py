@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,6 +19,7 @@ from visionkit.interpret import (
     parameters,
     whole_network,
 )
+from visionkit.interpret.arithmetic.resizing import nearest_positions
 
 
 def check_formulas(network: nn.Module, table) -> int:
@@ -135,6 +138,28 @@ def test_receptive_fields_are_what_gradients_show(name):
 def test_what_a_resized_map_sees_is_what_gradients_show(resize):
     """No position sees more than the field says, and at both ends one sees as much."""
     assert [min(each) for each in zip(*unseen(resize))] == [0] * 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 200), st.floats(0.3, 7), st.booleans(), st.booleans())
+def test_the_nearest_positions_are_those_of_torch(before, after, scale, middle, by_scale):
+    """Of both of torch's kernels, which round differently where a source coordinate is nearly whole."""
+    maps = torch.arange(before, dtype=torch.float32).view(1, 1, 1, before)
+    asked = {"scale_factor": (1.0, scale)} if by_scale else {"size": (1, after)}
+    mode = "nearest-exact" if middle else "nearest"
+    read = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = maps.expand(1, 4, 1, before).contiguous(memory_format=layout)
+        try:
+            resized = nn.functional.interpolate(given, mode=mode, **asked)
+        except RuntimeError:
+            assume(False)  # nothing is left of the map
+        read.append(resized[0, 0, 0].long().tolist())
+    ratio = 1 / scale if by_scale else before / after
+    for position, ours in enumerate(zip(*read, strict=True)):
+        first, last = (min(each, before - 1) for each in nearest_positions(position, ratio, middle=middle))
+        assert first <= min(ours) <= max(ours) <= last
+        assert {first, last} == set(ours) or last == first + 1
 
 
 @pytest.mark.parametrize("size", [(3, 4), (5, 7), (7, 11), (1, 1)])

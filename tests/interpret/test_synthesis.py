@@ -12,6 +12,7 @@ from tests.interpret.subjects import of_layers, textured
 from visionkit.data.read_image import read_image
 from visionkit.errors import InputError
 from visionkit.interpret import (
+    Style,
     activation_maps,
     dream,
     gram,
@@ -133,6 +134,18 @@ def test_levels_are_the_layers_that_are_not_named():
         transfer_style(subject, noise(48), noise(48, 1), layer_weights=[1, 2])
     with pytest.raises(InputError, match="Did you mean 'histogram'"):
         transfer_style(subject, noise(48), noise(48, 1), colors="histogramm")
+    images = [noise(48, 1), noise(48, 2)]  # several images are several styles
+    plain, named = (
+        transfer_style(subject, noise(48), styles, steps=1).image
+        for styles in (images, [Style(image) for image in images])
+    )
+    assert torch.equal(plain, named)
+    for wrong, words in (
+        (["a.png"], "or a Style, but got 'str'"), ([noise(48)[0]], r"\(3, h, w\), but got \(48"),
+        ([], "at least one style"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            transfer_style(subject, noise(48), wrong)
 
 
 def test_colours_are_those_of_the_other_image():

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.interpret.subjects import of_layers, of_task, textured
+from visionkit.data.read_image import read_image
 from visionkit.errors import InputError
 from visionkit.interpret import visualize
+from visionkit.interpret.synthesis import frequency_image
 from visionkit.interpret.synthesis.frequency_image import image_in
 
 
@@ -101,3 +103,16 @@ def test_a_run_s_class_by_name_and_what_is_wrong():
             visualize(subject, **arguments)
     with pytest.raises(InputError, match="has no classes"):
         visualize(textured(), target=1)
+
+
+def test_colours_deviate_as_in_photographs(shared_data):
+    """The numbers of the source, measured: pixels in [0, 1] along unit directions."""
+    files = sorted((shared_data / "cifar10" / "train").glob("*/*"))[::10]
+    assert len(files) == 1000
+    pixels = torch.stack([read_image(file) for file in files]).permute(1, 0, 2, 3).flatten(1).double() / 255
+    turn = nn.functional.normalize(torch.tensor(frequency_image._DIRECTIONS, dtype=torch.float64), dim=1)
+    along = turn @ pixels
+    assert along.std(1).tolist() == pytest.approx(frequency_image._DEVIATIONS, abs=5e-4)
+    apart = along.corrcoef().fill_diagonal_(0).abs().max()
+    assert float(apart) < 0.15  # nearly independent, where red and blue themselves are not
+    assert float(pixels.corrcoef()[0, 2]) > 0.7

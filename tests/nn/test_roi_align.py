@@ -58,6 +58,21 @@ def test_pool_equals_torchvision_over_levels(train):
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("reductions", [(4,), (4, 8)])
+def test_an_aligned_pool_has_the_value_of_a_position_at_its_middle(train, reductions):
+    """A map of its own middles, pooled: the middle bin of a box has the box's centre."""
+    maps = []
+    for reduction in reductions:
+        across = (torch.arange(96 // reduction) + 0.5) * reduction
+        maps.append(across.expand(1, 1, 96 // reduction, -1).clone().requires_grad_(train))
+    boxes = torch.tensor([[20.0, 16.0, 50.0, 70.0], [30.0, 30.0, 60.0, 66.0]])
+    for aligned, shift in ((True, 0.0), (False, 0.5 * reductions[0])):
+        pool = RoIPool(reductions, output_size=7, aligned=aligned)
+        middle = pool(maps, [boxes])[:, 0, 3, 3]
+        torch.testing.assert_close(middle, torch.tensor([35.0, 45.0]) + shift, atol=1e-4, rtol=0)
+
+
 def test_pool_keeps_the_type_of_bfloat16_maps_and_takes_no_boxes():
     maps = [torch.randn(1, 2, 8, 8, dtype=torch.bfloat16, requires_grad=True)]
     pool = RoIPool((8,), output_size=3)

@@ -80,7 +80,9 @@ def binary_segmenter(path: Path, names: list[str]) -> Path:
     return save(path, said, nodes, [("logits", TensorProto.FLOAT, ["B", 1, "H", "W"])], constants)
 
 
-def detector(path: Path, *, masks: bool = False, skeleton: dict[str, Any] | None = None) -> Path:
+def detector(
+    path: Path, *, masks: bool = False, skeleton: dict[str, Any] | None = None, resize_to: Any = None
+) -> Path:
     """Two boxes that do not depend on the image, and one behind the count, in a frame of 100 x 200.
 
     With a skeleton each box has the heat map of point k in its k-th quarter from the left.
@@ -88,7 +90,7 @@ def detector(path: Path, *, masks: bool = False, skeleton: dict[str, Any] | None
     resize = {"name": "DetectionEval", "resize": {"name": "Resize", "size": [100, 200], "max_size": 0}}
     outputs = ["boxes", "scores", "labels", "count", *(["masks"] if masks else [])]
     outputs += [] if skeleton is None else ["heatmaps"]
-    more = {} if skeleton is None else {"skeleton": skeleton, "resize": None}
+    more = {} if skeleton is None else {"skeleton": skeleton, "resize": resize_to}
     said = describe("detection", outputs, preprocess=resize, max_detections=3, **more)
     boxes = np.array([[[10, 20, 110, 60], [100, 10, 190, 90], [0, 0, 1, 1]]], np.float32)
     values = [

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from tests.predict.test_result import NAMES, make
-from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.drawing.class_colors import class_colors, legend
 from visionkit.drawing.image_text import fit_text, text_width, wrap_text
 from visionkit.tasks.captioning.prediction import CaptionPrediction
@@ -40,7 +39,7 @@ def posed(size):
     found = objects(size)
     found.keypoints = found.boxes.view(3, 2, 2)  # the corners of the boxes
     found.keypoint_scores = torch.ones(3, 2)
-    found.skeleton = Skeleton(("head", "tail"), ((0, 1),))
+    found.keypoint_names, found.edges = ("head", "tail"), ((0, 1),)
     return found
 
 

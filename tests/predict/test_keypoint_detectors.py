@@ -104,6 +104,11 @@ def test_an_exported_file_gives_points_at_the_peaks_of_its_heat_maps(tmp_path):
     for wrong in ({"names": good["names"]}, {**good, "edges": [[0, 7]]}, {**good, "edges": [[0]]}):
         with pytest.raises(DataError, match=r"points\.onnx.*its skeleton is not names and edges"):
             load(detector(file, skeleton=wrong), device="cpu")
+    for wrong in ("100", [100], [100, 0], [1.5, 2], [100, 200, 300], {"short": 3}, [True, 2]):
+        with pytest.raises(DataError, match=r"points\.onnx.*its resize to be a short and a longest side"):
+            load(detector(file, skeleton=good, resize_to=wrong), device="cpu")
+    (resized,) = load(detector(file, skeleton=good, resize_to=[200, 400]), device="cpu")(image)
+    assert resized.prediction.keypoints.shape == (2, 3, 2)
 
 
 @pytest.mark.slow

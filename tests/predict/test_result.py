@@ -10,7 +10,6 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from visionkit.data.formats.keypoints.skeleton import Skeleton
 from visionkit.predict import Result
 from visionkit.predict.kinds import KINDS, kind_of
 from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
@@ -89,7 +88,7 @@ def test_objects():
     assert np.array_equal(again.transpose(2, 0, 1), masks.numpy())
     assert make("detection", found).summary() == "1 dog"
     found.keypoints, found.keypoint_scores = torch.ones(2, 3, 2), torch.zeros(2, 3)
-    found.skeleton = Skeleton(("a", "b", "c"), ((0, 2),))
+    found.keypoint_names, found.edges = ("a", "b", "c"), ((0, 2),)
     content = make("detection", found).to_dict()
     assert content["keypoints"] == [[[1, 1]] * 3] * 2
     assert content["keypoint_scores"] == [[0, 0, 0]] * 2

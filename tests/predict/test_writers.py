@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from tests.predict.made_results import NAMES, photos, results
 from visionkit.data.formats.coco.boxes import coco
@@ -30,6 +31,7 @@ from visionkit.predict.writers.output_files import encoded
 from visionkit.predict.writers.output_names import OutputNames, source_root
 from visionkit.predict.writers.sheet import PAGE
 
+UNSCORED = "Results in coco/predictions.json that have the score 1, as points by regression have none: 1."
 KINDS = ("single", "multi", "regression", "detection", "segmentation", "captioning", "keypoints")
 
 
@@ -58,7 +60,9 @@ def files(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_written_in_all_its_formats(kind, files, tmp_path):
     made, out = results(files, kind), tmp_path / "out"
-    assert write(out, made, roots=[str(tmp_path / "photos")]) == []
+    notes = write(out, made, roots=[str(tmp_path / "photos")])
+    # The second of the poses has no scores.
+    assert notes == [UNSCORED] * (kind == "keypoints")
     rows = lines(out / "predictions.jsonl")
     assert [row.pop("name") for row in rows] == ["a", "b", "deep/a"]
     assert rows == [each.to_dict() for each in made]
@@ -129,6 +133,32 @@ def test_captions_and_class_maps_are_results_of_coco(files, tmp_path):
             for row in rows:
                 mask = coco_mask.decode(row["segmentation"]) == 1
                 np.testing.assert_array_equal(mask, each.prediction.mask.numpy() == row["category_id"] - 1)
+
+
+def test_poses_are_results_of_coco_of_which_pycocotools_computes_scores(files, tmp_path):
+    made, out = results(files, "keypoints"), tmp_path / "out"
+    assert write(out, made, ["coco"], roots=[str(tmp_path / "photos")]) == [UNSCORED]
+    truth = COCO(str(out / "coco/images.json"))
+    assert truth.loadCats(1) == [{"id": 1, "name": "object", "keypoints": list(NAMES), "skeleton": [[1, 2]]}]
+    there = truth.loadRes(str(out / "coco/predictions.json"))
+    for number, each in enumerate(made, start=1):
+        (row,) = there.loadAnns(there.getAnnIds(imgIds=number))
+        points = np.array(row["keypoints"]).reshape(-1, 3)
+        np.testing.assert_allclose(points[:, :2], each.prediction.points.numpy(), rtol=0, atol=0.00051)
+        assert set(points[:, 2]) == {1}
+        scores = each.prediction.scores
+        assert row["score"] == (1.0 if scores is None else pytest.approx(scores.mean().item()))
+    # Scored against themselves they are right; a result of COCO has the box of its points.
+    sides = {row["image_id"]: row["bbox"][2:] for row in there.dataset["annotations"]}
+    truth.dataset["annotations"] = [
+        {**row, "num_keypoints": 3, "iscrowd": 0, "area": float(np.prod(sides[row["image_id"]]))}
+        for row in there.dataset["annotations"]
+    ]
+    truth.createIndex()
+    evaluation = COCOeval(truth, there, "keypoints")
+    evaluation.params.kpt_oks_sigmas = np.full(3, 0.05)
+    evaluation.evaluate(), evaluation.accumulate(), evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
 
 
 def test_boxes_of_voc_are_read_back(files, tmp_path):
@@ -266,7 +296,7 @@ def test_names_that_are_no_utf_8_go_through_every_format(tmp_path):
 
 def test_formats_that_a_kind_cannot_have_are_refused_by_name(tmp_path):
     for kind, formats, why in (
-        ("classification", ["coco"], "'coco'.*for detection or segmentation or captioning"),
+        ("classification", ["coco"], "'coco'.*for detection or segmentation or captioning or keypoints"),
         ("captioning", ["jsonl,masks"], "'masks'.*for segmentation"),
         ("detection", ["yolov8"], "Did you mean 'yolo'"),
         ("detection", [], "got none"),

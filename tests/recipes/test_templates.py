@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
+from visionkit import compare
 from visionkit.errors import InputError
 from visionkit.interpret import weight_sheet
 from visionkit.run.requests import asking
+from visionkit.run.sweep import backbone_table
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,26 @@ def test_a_rate_is_looked_for_without_a_run(templates, photos, tmp_path, monkeyp
         out = templates.main(templates.Config(data=str(photos), out=str(tmp_path / "out")))
     assert capsys.readouterr().out.count("Nothing was trained.") == len(list(out.iterdir())) == 3
     assert not list(out.rglob("*.png"))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_of_several_processes_draws_and_writes_the_table(
+    templates, photos, tmp_path, monkeypatch, rank
+):
+    written, drawn = [], []
+
+    def write(folder):
+        written.append(folder)
+        (folder / "architectures.md").write_text("")
+
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setattr(backbone_table, "run_recipe", lambda config, train, paths: None)
+    monkeypatch.setattr(backbone_table, "write_architectures", write)
+    monkeypatch.setattr(templates, "draw", lambda out, folders: drawn.append(out))
+    monkeypatch.setattr(compare, "find_runs", lambda folders: [tmp_path])
+    monkeypatch.setattr(compare, "read_run", lambda folder: SimpleNamespace(result={"metrics": {}}))
+    assert templates.main(templates.Config(data=str(photos), out=str(tmp_path))) == tmp_path
+    assert written == drawn == [tmp_path] * (rank == 0)
 
 
 def test_weights_that_are_no_images_are_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,11 +25,14 @@ SMALL = RCNNConfig(
 DENSE = {"convs": 1, "norm": "group", "topk_candidates": 10, "detections_per_img": 5, "score_threshold": 0.0}
 CONFIGS = {
     "faster_rcnn": SMALL,
+    # Of drawn weights no score is sure: points are decoded whatever the scores are.
+    "keypoint_rcnn": replace(SMALL, score_threshold=0.0, keypoint_convs=1, keypoint_width=8),
     "retinanet": RetinaNetConfig(anchor_scales=(2.0,), **DENSE),
     "fcos": FCOSConfig(**DENSE),
 }
 ALL = (4, 8, 16, 32)
-ASKED = {"faster_rcnn": ALL, "retinanet": ALL[1:], "fcos": ALL[1:]}
+ASKED = {"faster_rcnn": ALL, "keypoint_rcnn": ALL, "retinanet": ALL[1:], "fcos": ALL[1:]}
+POINTS = ("left", "right", "top")
 # What a refusal must say: which reductions there are, or why there is none.
 NAMED = re.compile(r"no maps aligned with the image|cannot be traced for its shapes|reductions? ")
 
@@ -51,7 +55,7 @@ def detect_over(
             of the registry, which takes longer, if None.
         size: Least side of the images, which the coarsest reduction divides; that of the network where it
             takes one size only.
-        detector: Over it.
+        detector: Over it, one of `ASKED`.
 
     Returns:
         `name`; `status`, one of "passes", "refused", "crash"; `reductions` that it was built with; `reason`
@@ -93,19 +97,21 @@ def detect_over(
 
 def _build(name: str, reductions: tuple[int, ...], detector: str) -> Detector:
     torch.manual_seed(0)
-    config: dict[str, Any] = {DETECTOR_SETTINGS[detector]: CONFIGS[detector]}
+    kind: Any = "faster_rcnn" if detector == "keypoint_rcnn" else detector
+    config: dict[str, Any] = {DETECTOR_SETTINGS[kind]: CONFIGS[detector]}
     return Detector(
-        name, init="scratch", num_classes=2, detector=detector, pyramid_channels=8, reductions=reductions,
-        **config,
+        name, init="scratch", num_classes=2, detector=kind, pyramid_channels=8, reductions=reductions,
+        keypoints=POINTS if detector == "keypoint_rcnn" else None, **config,
     )  # fmt: skip
 
 
 def _steps(task: Detector, size: int) -> None:
     images = [torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(2)]
     boxes = torch.tensor([[4.0, 6.0, 30.0, 40.0]])
+    points = torch.tensor([[[8.0, 10.0, 2.0], [25.0, 12.0, 1.0], [0.0, 0.0, 0.0]]])  # the last: not labelled
     targets = [
-        {"boxes": boxes, "labels": torch.tensor([1])},
-        {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64)},
+        {"boxes": boxes, "labels": torch.tensor([1]), "keypoints": points},
+        {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64), "keypoints": points[:0]},
     ]
     loss = task.train().training_step({"images": images, "targets": targets}, 0)["loss"]
     loss.backward()
@@ -119,3 +125,10 @@ def _steps(task: Detector, size: int) -> None:
         detections = task(images)
     if len(detections) != 2 or any(detection["boxes"].shape[1] != 4 for detection in detections):
         raise ValueError("detections of another form")
+    if not all(bool(value.isfinite().all()) for detection in detections for value in detection.values()):
+        raise ValueError("detections that are not finite")
+    if task.skeleton is not None:
+        counts = [len(detection["boxes"]) for detection in detections]
+        shapes = [tuple(detection["keypoints"].shape) for detection in detections]
+        if 0 in counts or shapes != [(count, len(POINTS), 2) for count in counts]:
+            raise ValueError(f"{counts} objects, but points of the shapes {shapes}")

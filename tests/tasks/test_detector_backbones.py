@@ -30,7 +30,7 @@ TOO_LARGE = {
 }  # fmt: skip
 
 
-def _hold(cases: dict[str, tuple[int, ...]], detector: str = "faster_rcnn") -> list[dict]:
+def _hold(cases: dict[str, tuple[int, ...]], detector: str) -> list[dict]:
     asked = ASKED[detector]
     cases = {name: tuple(each for each in has if each in asked) or has for name, has in cases.items()}
     rows = [detect_over(name, reductions=has, detector=detector) for name, has in cases.items()]
@@ -39,6 +39,12 @@ def _hold(cases: dict[str, tuple[int, ...]], detector: str = "faster_rcnn") -> l
         assert tuple(row["reductions"]) == cases[row["name"]], row
         assert bool(row["reason"]) == (cases[row["name"]] != asked), row
     return rows
+
+
+def test_a_keypoint_head_over_maps_at_four_sizes_at_one_and_at_none():
+    names = ("timm/test_efficientnet", "timm/test_vit", "torchvision/alexnet")
+    rows = _hold({name: BACKBONES[name] for name in names}, "keypoint_rcnn")
+    assert [row["status"] for row in rows] == ["passes", "passes", "refused"]
 
 
 @pytest.mark.slow
@@ -54,9 +60,13 @@ def test_a_step_over_one_small_network_of_each_family(detector):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_step_over_every_family():
-    rows = _hold({**BACKBONES, **MORE_BACKBONES})
+@pytest.mark.parametrize("detector", ["faster_rcnn", "keypoint_rcnn"])
+def test_a_step_over_every_family(detector, tmp_path):
+    """One network of each family; `VISIONKIT_FAMILIES` names a file for the rows."""
+    rows = _hold({**BACKBONES, **MORE_BACKBONES}, detector)
     assert len(rows) >= 95
+    table = Path(os.environ.get("VISIONKIT_FAMILIES", tmp_path / "families.jsonl"))
+    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 @pytest.mark.slow

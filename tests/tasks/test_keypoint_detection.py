@@ -105,6 +105,18 @@ def test_points_come_in_the_frame_of_the_original_image_and_move_with_a_resize()
     assert torch.equal(moved["keypoints"][..., 2], sample["keypoints"][..., 2])
 
 
+def test_a_trainer_predicts_points_too():
+    """It copies predictions, part by part."""
+    task = _detector()
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False,
+    )  # fmt: skip
+    ((found,),) = trainer.predict(task, [list_batch(list(_samples((1,))))])
+    assert found.skeleton == SKELETON
+    assert found.keypoints.shape == (10, 5, 2)
+
+
 def test_masks_and_points_are_learnt_together_and_a_crowd_is_no_object():
     task = _detector(rcnn={"masks": True})
     assert task.object_fields == ("masks", "keypoints")
@@ -125,6 +137,8 @@ def test_masks_and_points_are_learnt_together_and_a_crowd_is_no_object():
         (torch.zeros(1, 5, 3, dtype=torch.int64), "Expected keypoints in floating point"),
         (torch.full((1, 5, 3), float("nan")), "Expected finite coordinates"),
         (torch.full((1, 5, 3), -1.0), "Expected finite coordinates"),
+        (torch.full((1, 5, 3), 3.0), r"Expected finite coordinates and a flag of 1 \(hidden\) or 2 .*flag 3"),
+        (torch.full((1, 5, 3), 0.5), r"Expected finite coordinates and a flag of 1 \(hidden\) or 2"),
         (
             torch.tensor([[[1.0, 2, 2], [float("nan"), 2, 0], [float("nan"), 4, 1], [3, 4, 2], [5, 6, -1]]]),
             r"Expected .* but point 2 of object 0 is at \(nan, 4\) with flag 1\. Give it the flag 0",

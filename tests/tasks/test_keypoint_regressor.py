@@ -13,7 +13,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 
-from task_cases import HIPS, ONE_STAGE, POINTS, dots
+from task_cases import HIPS, MORE_TASKS, POINTS, dots
 from task_inputs import FLAT, loader, trainer
 
 from visionkit.backbones import Level
@@ -54,7 +54,7 @@ def test_a_batch_without_a_labelled_point_is_not_nan(build):
 
 
 def test_heat_maps_learn_and_their_average_precision_is_that_of_the_metric():
-    case = next(case for case in ONE_STAGE if case.name.endswith("heatmap"))
+    case = next(case for case in MORE_TASKS if case.name.endswith("heatmap"))
     torch.manual_seed(0)
     task, batch = case.build("scratch", TransferConfig(), FLAT), dots(0, 6)
     run = trainer(max_steps=60, max_epochs=-1)
@@ -223,6 +223,11 @@ def test_points_that_cannot_be_right_are_refused_with_their_images():
     points[1, 0, 0] = float("nan")
     with pytest.raises(DataError, match="1 images: image 1"):
         task.training_step({**batch, "keypoints": points}, 0)
+    for flag in (3.0, 0.5, -1.0):  # the flags of COCO are 0, 1 and 2, in files and in batches
+        flagged = batch["keypoints"].clone()
+        flagged[2, 1, 2] = flag
+        with pytest.raises(DataError, match=r"1 \(hidden\) or 2 \(visible\).*1 images: image 2"):
+            task.training_step({**batch, "keypoints": flagged}, 0)
     for bad, words in (
         (points[:, :2], r"\(B, 3, 3\)"), (points[:2], "one for each of 3"), ("no", "a tensor"),
     ):  # fmt: skip
@@ -241,6 +246,38 @@ def test_points_that_cannot_be_right_are_refused_with_their_images():
     two = {"boxes": np.zeros((2, 4)), "labels": np.zeros(2), "keypoints": np.zeros((2, 3, 3))}
     with pytest.raises(InputError, match="per_object"):
         task.validation_step({**batch, "truths": [two] * 3}, 0)
+
+
+@pytest.mark.parametrize("head", ["deeppose", "heatmap"])
+def test_the_points_of_a_mirrored_image_are_averaged_with_its_own(head):
+    given = {"head": "heatmap", "heatmap": HeatmapConfig(channels=8)} if head == "heatmap" else {}
+    plain, views = (regressor(**given, tta_flip=flip).eval() for flip in (False, True))
+    images = dots(0, 3)["images"]
+    both = [plain.predict_step(shown) for shown in (images, images.flip(-1))]
+    for own, mirrored, one in zip(*both, views.predict_step(images), strict=True):
+        back = mirrored.points[[1, 0, 2]] * torch.tensor([-1.0, 1]) + torch.tensor([32.0, 0])
+        assert torch.allclose(one.points, (own.points + back) / 2, atol=1e-4)
+        if head == "heatmap":
+            assert torch.allclose(one.scores, (own.scores + mirrored.scores[[1, 0, 2]]) / 2, atol=1e-6)
+    # What is seen twice is the same for an image and its mirror, but for the side and the names.
+    for one, other in zip(views.predict_step(images), views.predict_step(images.flip(-1)), strict=True):
+        back = other.points[[1, 0, 2]] * torch.tensor([-1.0, 1]) + torch.tensor([32.0, 0])
+        assert torch.allclose(one.points, back, atol=1e-4)
+    assert views.hparams["tta_flip"] is True
+    with pytest.raises(InputError, match="but of left_hip there is no other side"):
+        regressor(skeleton=["left_hip", "head"], tta_flip=True)
+
+
+def test_distances_are_measured_once_a_batch(monkeypatch):
+    task, seen = regressor(), []
+    measure = type(task.scores)._measure
+    monkeypatch.setattr(
+        type(task.scores), "_measure", lambda self, *given: seen.append(1) or measure(self, *given)
+    )
+    task.save_image_rows = True
+    trainer().validate(task, loader(dots(0, 4), dots(4, 3)), verbose=False)
+    assert len(seen) == 2
+    assert len(task.image_rows["sum.pck"]) == 7
 
 
 def test_a_prediction_is_plain():

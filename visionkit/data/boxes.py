@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from visionkit.errors import DataError, InputError
 from visionkit.pixels import pixel_error
 
-__all__ = ["BAD_BOXES", "CUT", "MAX_CUT", "SLACK", "box_error", "check_boxes", "plain_boxes"]
+__all__ = ["BAD_BOXES", "CUT", "MAX_CUT", "SLACK", "box_error", "check_boxes", "plain_boxes", "wrong_points"]
 
 SLACK = 1.0  # pixels a box may reach beyond the image: annotators and 1-based formats round
 MAX_CUT = 0.5  # fraction of boxes over the border above which they are hardly in the format they are read in
@@ -62,6 +61,11 @@ def plain_boxes(boxes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     Raises:
         InputError: The boxes are rotated, or lie on a canvas of another size.
     """
+    if type(boxes) is Tensor:
+        return boxes  # without an import of torchvision, which takes seconds
+    from torchvision.transforms.v2.functional import convert_bounding_box_format
+    from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
+
     if not isinstance(boxes, BoundingBoxes):
         return boxes.as_subclass(Tensor)
     kind = boxes.format
@@ -75,8 +79,6 @@ def plain_boxes(boxes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
             f"Expected boxes on the canvas of their image, {size[0]} x {size[1]}, but theirs is "
             f"{canvas[0]} x {canvas[1]} (height x width). Give image and boxes to one transform together."
         )
-    from torchvision.transforms.v2.functional import convert_bounding_box_format
-
     converted = convert_bounding_box_format(boxes, new_format=BoundingBoxFormat.XYXY)
     plain: Tensor = converted.as_subclass(Tensor)
     return plain if plain.is_floating_point() else plain.float()
@@ -117,7 +119,7 @@ def check_boxes(
         add(f"Expected a dict of boxes and labels, but got {type(target).__name__}.", "target")
         return errors
     boxes, labels = target.get("boxes"), target.get("labels")
-    if isinstance(boxes, BoundingBoxes):
+    if isinstance(boxes, Tensor) and type(boxes) is not Tensor:
         try:
             boxes = plain_boxes(boxes, None if text else (int(image.shape[-2]), int(image.shape[-1])))
         except InputError as error:
@@ -171,16 +173,30 @@ def _keypoint_error(points: Any, count: int, num_keypoints: int) -> str | None:
     if not points.is_floating_point():
         return f"Expected keypoints in floating point, but got {points.dtype}. Use keypoints.float()."
     points = points.reshape(shape)
-    wrong = (points[..., 2] != 0) & (~points.isfinite().all(-1) | (points[..., 2] < 0))  # (N, K)
+    wrong = wrong_points(points)  # (N, K)
     if bool(wrong.any()):
         index, point = wrong.nonzero()[0].tolist()
         x, y, flag = points[index, point].tolist()
         return (
-            "Expected finite coordinates and a flag of 1 or 2 of every labelled keypoint, but point "
-            f"{point} of object {index} is at ({x:g}, {y:g}) with flag {flag:g}. Give it the flag 0, or "
-            "correct it."
+            "Expected finite coordinates and a flag of 1 (hidden) or 2 (visible) of every labelled keypoint, "
+            f"but point {point} of object {index} is at ({x:g}, {y:g}) with flag {flag:g}. Give it the flag "
+            "0, or correct it."
         )
     return None
+
+
+def wrong_points(points: Tensor) -> Tensor:
+    """Return which points cannot be right: COCO's flags are 0, 1 and 2, and a labelled point is somewhere.
+
+    Args:
+        points: `(..., 3)` x, y, flag.
+
+    Returns:
+        `(...)` bool.
+    """
+    flags = points[..., 2]
+    known = (flags == 1) | (flags == 2)
+    return (flags != 0) & ~(known & points.isfinite().all(-1))
 
 
 def _check_extras(image: Any, target: Mapping[str, Any], count: int, required: bool, add: Any) -> None:

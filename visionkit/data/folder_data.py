@@ -10,7 +10,7 @@ from visionkit.data.collate import caption_batch, keypoint_batch, list_batch, ma
 from visionkit.data.datamodule import BatchTransform, DataModule
 from visionkit.data.formats.captions.reader import DrawCaptions, captions_of
 from visionkit.data.formats.keypoints.per_object import per_object
-from visionkit.data.formats.keypoints.skeleton import skeleton_of
+from visionkit.data.formats.keypoints.skeleton import Skeleton, skeleton_of
 from visionkit.data.formats.open import TASKS, Task, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.keyed_dataset import Collate, Transform
@@ -39,7 +39,7 @@ class FolderData(DataModule):
     Args:
         root: A folder, a file, or "scenes".
         task: "classification", "detection", "segmentation", "captioning" or "keypoints" (an object a
-            sample).
+            sample, for a `KeypointRegressor`; see `whole_images`).
         image_size: Side of the training images in pixels; for detection the short side.
         batch_size: Samples a batch of one process.
         eval_batch_size: Samples an evaluation batch; `batch_size` if 0.
@@ -48,6 +48,7 @@ class FolderData(DataModule):
         workers: Worker processes of each loader.
         target: Classification: what the targets of a table are.
         masks: Detection: read the outlines of the objects too.
+        whole_images: Keypoints: an image a sample with all its objects, for a `Detector` with keypoints.
         min_count: Captioning: how often a word must occur in the training captions.
         captions_per_image: Captioning: sentences trained on each time an image is seen.
         train_transform: In place of the usual one: of ours, or of torchvision or albumentations, which is
@@ -58,10 +59,12 @@ class FolderData(DataModule):
     Attributes:
         num_classes: How many classes there are; of a table of numbers, its columns.
         class_names: Their names.
+        skeleton: Keypoints: names and edges of the points; else None.
 
     Raises:
         DataError: The data cannot be read.
-        InputError: No such task, or a number is out of range.
+        InputError: No such task, a number is out of range, or whole images were asked for of another task
+            than keypoints.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class FolderData(DataModule):
         workers: int = 0,
         target: Literal["single", "multi", "regression"] = "single",
         masks: bool = False,
+        whole_images: bool = False,
         min_count: int = 5,
         captions_per_image: int = 1,
         train_transform: Callable[..., Any] | None = None,
@@ -87,12 +91,15 @@ class FolderData(DataModule):
             raise unknown_name("task", str(task), TASKS)
         if image_size < 1:
             raise InputError(f"Expected image_size to be at least 1 pixel, but got {image_size}.")
+        if whole_images and task != "keypoints":
+            raise InputError(f"whole_images belongs to task='keypoints', but this is {task!r}. Leave it out.")
         sizes = SceneSizes(image_size, scenes[0], scenes[1])
         splits = open_dataset(root, task, OpenOptions(target=target, masks=masks, scenes=sizes))
-        splits = per_object(splits) if task == "keypoints" else splits
-        train, evaluate = _geometry(task, image_size)
-        if task == "keypoints" and skeleton_of(splits).flip is None:
-            train = keypoint_train(image_size, flip=0.0)  # which points a mirror swaps is not known: a notice
+        self.skeleton = skeleton_of(splits) if task == "keypoints" else None
+        if task == "keypoints" and not whole_images:
+            splits = per_object(splits)
+        shown: Task = "detection" if whole_images else task
+        train, evaluate = _geometry(shown, image_size, self.skeleton)
         if train_transform is not None:
             train = _own(train_transform)
         self.vocabulary = (
@@ -104,7 +111,7 @@ class FolderData(DataModule):
             eval_batch_size=eval_batch_size or None,
             train_transform=train,
             eval_transform=evaluate,
-            collate=_collate(task, self.vocabulary, captions_per_image),
+            collate=_collate(shown, self.vocabulary, captions_per_image),
             batch_transform=batch_transform,
             seed=seed,
             fraction=fraction,
@@ -142,16 +149,18 @@ def _vocabulary(reader: Any, fraction: float, seed: int, min_count: int) -> Voca
     return Vocabulary.build((text for texts in captions for text in texts), min_count=min_count)
 
 
-def _geometry(task: Task, size: int) -> tuple[Transform, Transform]:
+def _geometry(task: Task, size: int, skeleton: Skeleton | None) -> tuple[Transform, Transform]:
     """Return the usual transforms of training and evaluation, as the recipes have them."""
+    # Which points a mirror swaps may not be known: a notice of the data says so.
+    flip = 0.5 if skeleton is None or skeleton.flip is not None else 0.0
     if task == "classification":
         return classification_train(size), classification_eval(size)
     if task == "detection":
-        return detection_train(size), detection_eval(size)
+        return detection_train(size, flip=flip), detection_eval(size)
     if task == "segmentation":
         return segmentation_train((size, size)), segmentation_eval()
     if task == "keypoints":
-        return keypoint_train(size), keypoint_eval(size)
+        return keypoint_train(size, flip=flip), keypoint_eval(size)
     # never a mirror, which would make "left of" untrue
     return Compose((DrawCaptions(), Resize((size, size)))), classification_eval(size)
 

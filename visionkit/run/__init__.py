@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ProbeResult,
         ProbeScore,
     )
+    from visionkit.run.processes.launcher import is_first
     from visionkit.run.processes.stop import request_stop
     from visionkit.run.storage.checkpoint import load_checkpoint
     from visionkit.run.sweep.arms import run_recipe
@@ -75,6 +76,7 @@ __all__ = [
     "fit",
     "format_usage",
     "guard",
+    "is_first",
     "launch",
     "load_checkpoint",
     "parse",
@@ -120,6 +122,7 @@ _HOME = {
     "fit": "training.fit",
     "format_usage": "usage",
     "guard": "sweep.launch",
+    "is_first": "processes.launcher",
     "launch": "sweep.launch",
     "load_checkpoint": "storage.checkpoint",
     "parse": "command_line",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.commands.inspecting.image_arguments import add_network, check_out, opened, read, write_image
 from visionkit.printable import for_terminal
+
+if TYPE_CHECKING:
+    from visionkit.interpret.attribution.explain import Explanation
 
 __all__ = ["main"]
 
@@ -52,18 +56,24 @@ def main(argv: Sequence[str]) -> int:
             subject, image, method=args.method, layer=args.layer, target=args.target, limit=args.limit,
             min_score=args.min_score, curves=args.curves,
         )  # fmt: skip
+        sys.stdout.writelines(for_terminal(line) + "\n" for line in _lines(name, explained))
         row = [add_title(to_pil(image, side=max(image.shape[-2:])), name)]
         for each in explained:
             row.append(add_title(overlay(image, each.heat), f"{each.name} {each.probability:.2f}"))
-            if each.curves is not None:
-                sys.stdout.write(
-                    for_terminal(
-                        f"{name}: {each.name} {each.probability:.3f}, area below deletion "
-                        f"{each.curves.deletion_area:.3f}, insertion {each.curves.insertion_area:.3f}"
-                    )
-                    + "\n"
-                )
         columns = max(columns, len(row))
         panels.append(join_grid(row, columns=len(row)))
     write_image(join_grid(panels, columns=1, gap=0), out)
     return 0
+
+
+def _lines(name: str, explained: Sequence[Explanation]) -> Iterator[str]:
+    """Return what is printed of a network: what the limit leaves out, and the areas below the curves."""
+    total = explained[0].total
+    if total > len(explained):
+        yield f"{name}: {len(explained)} of {total} are shown. --limit {total} shows all."
+    for each in explained:
+        if each.curves is not None:
+            yield (
+                f"{name}: {each.name} {each.probability:.3f}, area below deletion "
+                f"{each.curves.deletion_area:.3f}, insertion {each.curves.insertion_area:.3f}"
+            )

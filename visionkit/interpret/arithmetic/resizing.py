@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from visionkit.interpret.arithmetic.formulas import Field
 
-__all__ = ["RESIZES", "resized_field", "scales_of"]
+__all__ = ["RESIZES", "nearest_positions", "resized_field", "scales_of"]
 
 # How many positions before and after the one below the source coordinate have a weight, by torch's operation.
 RESIZES = {
@@ -52,17 +54,34 @@ def resized_field(
     behind, ahead = RESIZES[operation]
     begin, end = math.inf, -math.inf
     for position in range(after):
-        middle = operation != "upsample_nearest2d" and not align_corners
-        source = (position + 0.5) * ratio if middle else position * ratio
-        if middle and "nearest" not in operation:
-            source -= 0.5
+        source = position * ratio if align_corners else (position + 0.5) * ratio - 0.5
         if operation == "upsample_bilinear2d":
             source = max(source, 0.0)
         below = math.floor(source + 1e-9)
         exact = abs(source - round(source)) < 1e-9  # one weight is 1, the others are 0
         first, last = (below, below) if exact else (below - behind, below + ahead)
+        if "nearest" in operation:
+            first, last = nearest_positions(position, ratio, middle="exact" in operation)
         first, last = (min(max(value, 0), before - 1) for value in (first, last))
         begin = min(begin, first - position * ratio)
         end = max(end, last - position * ratio)
     start = field.start + begin * field.stride
     return Field(field.size + (end - begin) * field.stride, field.stride * ratio, start)
+
+
+def nearest_positions(position: int, ratio: float, *, middle: bool) -> tuple[int, int]:
+    """Return the first and the last position that one of a map resized to the nearest may be taken from.
+
+    Where a source coordinate is nearly whole, the rounding of the 32 bits in which torch computes it decides,
+    and its kernels do so in two ways.
+
+    Args:
+        position: Of the resized map.
+        ratio: Positions of the map per position of the resized one.
+        middle: Whether the middles of positions are compared (`nearest-exact`), and not their corners.
+    """
+    step, half = np.float32(ratio), np.float32(0.5)
+    at = np.float32(position) + half if middle else np.float32(position)
+    sources = (at * step, (at * step - half) + half) if middle else (at * step,)
+    positions = [math.floor(source) for source in sources]
+    return min(positions), max(positions)

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from visionkit.config import check_number, limits
 from visionkit.errors import InputError, unknown_name
 from visionkit.interpret.attribution.curves import PixelCurves, pixel_curves
 from visionkit.interpret.attribution.methods import grad_cam, integrated_gradients, occlusion, saliency
@@ -28,12 +29,14 @@ class Explanation:
         probability: What the model gives it.
         heat: `(H, W)`, at least 0 but for occlusion, where hiding can raise a score.
         curves: Deletion and insertion; None unless they were asked for.
+        total: Of how many boxes, areas or words of the image this is one, those beyond the limit included.
     """
 
     name: str
     probability: float
     heat: Tensor
     curves: PixelCurves | None = None
+    total: int = 1
 
 
 def explain(
@@ -55,15 +58,16 @@ def explain(
         method: "gradcam", "saliency", "integrated" (gradients) or "occlusion".
         layer: Of Grad-CAM, as for `resolve_layer`; the last of the coarsest maps if not given.
         target: A class; the likeliest, or each of the largest, if not given.
-        limit: Boxes, areas or words at most.
+        limit: Boxes, areas or words at most; `Explanation.total` says how many there are.
         min_score: Of boxes.
         curves: Whether to measure deletion and insertion too, which takes 42 forward passes.
 
     Raises:
-        InputError: There is no such method, layer or class, or nothing is predicted.
+        InputError: There is no such method, layer or class, the limit is below 1, or nothing is predicted.
     """
     if method not in get_args(Method):
         raise unknown_name("method", method, get_args(Method))
+    check_number("limit", limit, limits(min=1), whole=True)
     if layer != "" and method != "gradcam":
         raise InputError(
             f"Expected a layer with method 'gradcam' alone, but got {layer!r} with {method!r}. Leave layer "
@@ -73,10 +77,11 @@ def explain(
     if method == "gradcam":
         layer = _layer(subject, inputs, layer)
     explained = []
-    for score in scores_of(subject, inputs, target=target, limit=limit, min_score=min_score):
+    scores, total = scores_of(subject, inputs, target=target, limit=limit, min_score=min_score)
+    for score in scores:
         heat = _heat(subject, score, inputs, method, layer)
         measured = pixel_curves(score.probability, inputs, heat) if curves else None
-        explained.append(Explanation(score.name, float(score.probability(inputs)[0]), heat, measured))
+        explained.append(Explanation(score.name, float(score.probability(inputs)[0]), heat, measured, total))
     return explained
 
 

@@ -191,8 +191,8 @@ def scores_of(
     target: int | str | None = None,
     limit: int = 4,
     min_score: float = 0.5,
-) -> list[Score]:
-    """Return what there is to attribute: the likeliest class, the largest areas, boxes, or words.
+) -> tuple[list[Score], int]:
+    """Return what there is to attribute (the likeliest class, the largest areas, boxes, or words).
 
     Args:
         subject: A backbone, or a run of any task.
@@ -201,19 +201,19 @@ def scores_of(
         limit: At most as many.
         min_score: Of a detector's boxes.
 
+    Returns:
+        The scores, and how many there would be without a limit.
+
     Raises:
         InputError: There is no such class, or nothing is predicted.
     """
     if subject.kind == "Segmenter":
         if target is not None:
-            return [mask_score(subject, inputs, target=target)]
+            return [mask_score(subject, inputs, target=target)], 1
         with torch.no_grad():
             counts = _area_logits(subject, inputs)[0].argmax(0).flatten().bincount()
-        return [
-            mask_score(subject, inputs, target=int(i))
-            for i in counts.argsort(descending=True)[:limit]
-            if counts[i]
-        ]
+        areas = [i for i in counts.argsort(descending=True).tolist() if counts[i]]
+        return [mask_score(subject, inputs, target=i) for i in areas[:limit]], len(areas)
     if subject.kind == "Detector":
         return _boxes(subject, inputs, target, limit, min_score)
     if subject.kind == "Captioner":
@@ -222,13 +222,13 @@ def scores_of(
         words = word_scores(subject, inputs)
         if not words:
             raise InputError("The sentence of this image has no word. Take another image.")
-        return words[:limit]
-    return [class_score(subject, inputs, target=target)]
+        return words[:limit], len(words)
+    return [class_score(subject, inputs, target=target)], 1
 
 
 def _boxes(
     subject: Subject, inputs: Tensor, target: int | str | None, limit: int, min_score: float
-) -> list[Score]:
+) -> tuple[list[Score], int]:
     model = subject.task.model
     with torch.no_grad():
         detections = model(inputs, [(inputs.shape[-2], inputs.shape[-1])])[0][0]
@@ -242,7 +242,8 @@ def _boxes(
         raise InputError(
             f"No box{of} has a score of {min_score:g} or more. Lower min_score, or take another image."
         )
-    return [box_score(subject, inputs, box=box, label=int(label)) for box, label in zip(boxes, labels)]
+    made = [box_score(subject, inputs, box=box, label=int(label)) for box, label in zip(boxes, labels)]
+    return made, int(chosen.sum())
 
 
 def _class_index(target: int | str, names: Sequence[str], count: int) -> int:

@@ -17,8 +17,9 @@ __all__ = ["FrequencyImage", "PixelImage", "Space", "image_in"]
 Space = Literal["frequency", "pixels"]
 """What the gradient changes."""
 
-# Brightness, red against blue, green against both: the directions of colours that vary independently in
-# photographs, with their deviations over 1,000 photographs of CIFAR-10.
+# Brightness, red against blue, green against both: directions of colours that vary nearly independently in
+# photographs, with their deviations over a thousand of CIFAR-10: tests/interpret/test_visualize.py measures
+# them again.
 _DIRECTIONS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 _DEVIATIONS = (0.418, 0.115, 0.051)
 

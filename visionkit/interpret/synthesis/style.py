@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class StyleResult:
 def transfer_style(
     subject: Subject,
     content: Tensor,
-    style: Tensor | Sequence[Style],
+    style: Tensor | Sequence[Style | Tensor],
     *,
     layers: Sequence[str | int] = (),
     layer_weights: Sequence[float] = (),
@@ -68,7 +68,7 @@ def transfer_style(
     Args:
         subject: A backbone, or a run.
         content: `(3, H, W)` in [0, 1], of the size of the result.
-        style: `(3, h, w)` in [0, 1]; or several with the regions that each is for.
+        style: `(3, h, w)` in [0, 1]; or several, perhaps with the regions that each is for.
         layers: Of the style, as for `resolve_layer`; the last of each reduction up to 16 if not given.
         layer_weights: One for each layer; equal if not given.
         content_layer: Of the content; the last but one of the style's layers if not given.
@@ -82,8 +82,8 @@ def transfer_style(
         progress: Called after each step.
 
     Raises:
-        InputError: There is no such layer, a number is out of its range, the network's size is fixed and the
-            images have another, or a region is empty or of another size than its image.
+        InputError: There is no such layer, a number is out of its range, a style is no image, the network's
+            size is fixed and the images have another, or a region is empty or of another size than its image.
     """
     if colors not in get_args(Colors):
         raise unknown_name("colors", colors, get_args(Colors))
@@ -98,9 +98,7 @@ def transfer_style(
             expected("layer_weights", f"one for each of {len(names)} layers", len(layer_weights))
         )
     own = layer_names(subject, [content_layer] if content_layer != "" else names[-2:][:1], inputs)[0]
-    styles = [Style(style)] if isinstance(style, Tensor) else list(style)
-    if not styles:
-        raise InputError("Expected at least one style, but got none.")
+    styles = _as_styles(style)
     shown = luminance(content) if colors == "luminance" else content
     painted = [replace(each, image=_colored(each.image, content, colors)) for each in styles]
     losses = StyleLosses(subject, shown, painted, names=names, weights=layer_weights, content_layer=own)
@@ -112,6 +110,19 @@ def transfer_style(
     if colors == "luminance":
         result.image = with_colors(result.image, content)
     return result
+
+
+def _as_styles(style: Tensor | Sequence[Style | Tensor]) -> list[Style]:
+    given: list[Any] = [style] if isinstance(style, Tensor | Style) else list(style)
+    styles = [Style(each) if isinstance(each, Tensor) else each for each in given]
+    if not styles:
+        raise InputError("Expected at least one style, but got none.")
+    for each in styles:
+        if not isinstance(each, Style):
+            raise InputError(expected("a style", "a tensor (3, h, w) or a Style", type(each).__name__))
+        if each.image.ndim != 3:
+            raise InputError(expected("the image of a style", "(3, h, w)", tuple(each.image.shape)))
+    return styles
 
 
 def mix_styles(

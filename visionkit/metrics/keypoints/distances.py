@@ -145,6 +145,7 @@ class KeypointScores(ScoreMetric):
         self._add_rows("objects", width, torch.float64)  # the columns of `_table`
         self._add_rows("keys", None, torch.int64)
         self.unsized = 0
+        self._latest: Floats = np.zeros((0, width))
 
     @torch.no_grad()
     def update(
@@ -176,8 +177,9 @@ class KeypointScores(ScoreMetric):
                 raise InputError(expected(name, f"of shape {shape}", tuple(value.shape)))
         if ids is not None and len(ids) != len(preds):
             raise InputError(expected("ids", f"one for each of {len(preds)} objects", len(ids)))
+        self._latest = self._latest[:0]
         if len(preds):
-            rows = self._table(preds, target, boxes, areas)
+            self._latest = rows = self._table(preds, target, boxes, areas)
             self.objects.append(torch.from_numpy(rows).to(self.device, widest_float(self.device)))
             self.keys.append(image_keys(ids, len(rows)).to(self.device))
 
@@ -191,21 +193,14 @@ class KeypointScores(ScoreMetric):
         """
         return torch.from_numpy(self._table(preds, target, boxes, None)[:, : len(self.points)])
 
-    def image_rows(
-        self, preds: Tensor, target: Tensor, boxes: Tensor, areas: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Return what each object adds to the scores: columns "sum.SCORE" and "count.SCORE", `(B,)`.
+    def image_rows(self) -> dict[str, Tensor]:
+        """Return what each object of the last `update` adds to the scores; a score is the quotient of sums.
 
-        A score is the quotient of their sums.
-
-        Args:
-            preds: As for `update`.
-            target: As for `update`.
-            boxes: As for `update`.
-            areas: As for `update`.
+        Returns:
+            Columns "sum.SCORE" and "count.SCORE", `(B,)`.
         """
         columns = {}
-        for name, values in self._parts(self._table(preds, target, boxes, areas)).items():
+        for name, values in self._parts(self._latest).items():
             if name in self.names:
                 columns[f"sum.{name}"] = torch.from_numpy(np.nansum(values, axis=1))
                 columns[f"count.{name}"] = torch.from_numpy((~np.isnan(values)).sum(1).astype(np.float64))

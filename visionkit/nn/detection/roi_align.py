@@ -14,7 +14,12 @@ __all__ = ["RoIPool", "roi_align", "roi_align_kernel"]
 
 
 def roi_align_kernel(
-    features: Tensor, rois: Tensor, output_size: int, spatial_scale: float, sampling_ratio: int = -1
+    features: Tensor,
+    rois: Tensor,
+    output_size: int,
+    spatial_scale: float,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
 ) -> Tensor:
     """Pool regions by torchvision's kernel, also where only deterministic algorithms are allowed.
 
@@ -27,13 +32,14 @@ def roi_align_kernel(
         output_size: Bins along a side.
         spatial_scale: Map positions per input pixel.
         sampling_ratio: Samples along a side of a bin; -1 takes as many as the bin has positions.
+        aligned: See `roi_align`.
 
     Returns:
         `(K, C, output_size, output_size)`.
     """
     size = (output_size, output_size)
     pooled: Tensor = torch.ops.torchvision.roi_align(
-        features, rois, spatial_scale, *size, sampling_ratio, False
+        features, rois, spatial_scale, *size, sampling_ratio, aligned
     )
     return pooled
 
@@ -59,7 +65,8 @@ def roi_align(
         output_size: Bins along a side.
         spatial_scale: Map positions per input pixel.
         sampling_ratio: Samples along a side of a bin; at least 1.
-        aligned: Shift boxes by half a map position, as Detectron2 does; torchvision's detectors do not.
+        aligned: Shift boxes by half a map position, as Detectron2 does, so that the value of a position is
+            that of its middle; torchvision's detectors do not.
 
     Returns:
         `(K, C, output_size, output_size)` in channels-last memory, in the type of `features`.
@@ -84,12 +91,16 @@ class RoIPool(nn.Module):
         reductions: Input pixels per position of each level, fine to coarse.
         output_size: Bins along a side.
         sampling_ratio: Samples along a side of a bin; at least 1.
+        aligned: See `roi_align`.
 
     Lin et al., Feature Pyramid Networks, 2017. Reference: `torchvision.ops.MultiScaleRoIAlign`.
     """
 
-    def __init__(self, reductions: Sequence[int], *, output_size: int, sampling_ratio: int = 2) -> None:
+    def __init__(
+        self, reductions: Sequence[int], *, output_size: int, sampling_ratio: int = 2, aligned: bool = False
+    ) -> None:
         super().__init__()
+        self.aligned = aligned
         self.reductions = tuple(reductions)
         self.output_size = output_size
         self.sampling_ratio = sampling_ratio
@@ -133,7 +144,7 @@ class RoIPool(nn.Module):
         # Step 1: positions and weights of all samples, within the map of each region's level and image.
         sizes = [(f.shape[-2], f.shape[-1]) for f in features]
         scales = [1.0 / r for r in self.reductions]
-        grid = _SamplingGrid(self.output_size, self.sampling_ratio, aligned=False)
+        grid = _SamplingGrid(self.output_size, self.sampling_ratio, self.aligned)
         index, weight = _bags(rois, levels, scales, sizes, grid)  # (K, bins, bins, 2s, 2s)
         # Step 2: one table of all levels, so that the output needs no merging by level: (sum of B * H * W,
         # C).
@@ -151,16 +162,17 @@ class RoIPool(nn.Module):
         dtype = torch.promote_types(features[0].dtype, rois.dtype)
         if len(features) == 1:  # no choice of level, whose number of regions a traced graph could not know
             maps, scale = features[0].to(dtype), 1.0 / self.reductions[0]
-            only = roi_align_kernel(maps, rois.to(dtype), self.output_size, scale, self.sampling_ratio)
+            only = self._kernel(maps, rois.to(dtype), scale)
             return only.to(features[0].dtype)
         pooled = features[0].new_zeros((rois.shape[0], features[0].shape[1], *size), dtype=dtype)
         for level, (maps, reduction) in enumerate(zip(features, self.reductions, strict=True)):
             index = torch.where(levels == level)[0]  # (K_l,)
-            of_level = roi_align_kernel(
-                maps.to(dtype), rois[index].to(dtype), self.output_size, 1.0 / reduction, self.sampling_ratio
-            )
+            of_level = self._kernel(maps.to(dtype), rois[index].to(dtype), 1.0 / reduction)
             pooled = pooled.index_copy(0, index, of_level)
         return pooled.to(features[0].dtype)
+
+    def _kernel(self, maps: Tensor, rois: Tensor, scale: float) -> Tensor:
+        return roi_align_kernel(maps, rois, self.output_size, scale, self.sampling_ratio, self.aligned)
 
 
 def use_embedding_bag(features: Tensor) -> bool:

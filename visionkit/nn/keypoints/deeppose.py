@@ -59,7 +59,7 @@ class DeepPose(nn.Module):
         self.last = nn.Linear(config.width, 2 * num_keypoints)
         self.fine = FineMap(levels, config.channels, norm) if config.stages else None
         self.stages = nn.ModuleList(Stage(num_keypoints, config, norm) for _ in range(config.stages))
-        self.pool = RoIPool([levels[0].reduction], output_size=_BINS)
+        self.pool = RoIPool([levels[0].reduction], output_size=_BINS, aligned=True)
         nn.init.normal_(self.last.weight, std=0.01)
         nn.init.constant_(self.last.bias, 0.5)  # the middle of the image
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,14 +26,14 @@ Outputs = Mapping[str, Tensor]
 def reference(task: TaskHooks, images: Tensor) -> dict[str, Any]:
     """Return what a task itself gives, under the names of its graph's outputs; lists for detections.
 
-    A segmenter and a detector see the image once, without the other views that they may be set to; a
-    captioner takes the likeliest word each time.
+    A segmenter, a detector and a keypoint regressor see the image once, without the other views that they may
+    be set to; a captioner takes the likeliest word each time.
 
     Args:
         task: In evaluation mode, on the CPU.
         images: `(B, C, H, W)` float in [0, 1].
     """
-    with torch.inference_mode():
+    with torch.inference_mode(), _one_view(task):
         if isinstance(task, Classifier):
             values = task(images).float()
             if task.target == "regression":
@@ -54,18 +55,22 @@ def reference(task: TaskHooks, images: Tensor) -> dict[str, Any]:
             decoded = generate(task.decoder, grid, task.special_tokens, decoding)
             return {"tokens": decoded.tokens[:, 0], "log_prob": decoded.scores[:, 0]}
         if isinstance(task, Detector):
-            return _one_view(task, images)
+            detections = task(list(images))
+            return {name: [one[name] for one in detections] for name in ("boxes", "scores", "labels")}
     raise TypeError(type(task).__name__)
 
 
-def _one_view(task: Detector, images: Tensor) -> dict[str, Any]:
-    views = task.tta_flip, task.tta_sizes
-    task.tta_flip, task.tta_sizes = False, ()
+@contextmanager
+def _one_view(task: TaskHooks) -> Iterator[None]:
+    """See images once, as the graph does, without the further views of a task."""
+    views = {name: getattr(task, name) for name in ("tta_flip", "tta_sizes") if hasattr(task, name)}
+    for name, value in views.items():
+        setattr(task, name, type(value)())
     try:
-        detections = task(list(images))
+        yield
     finally:
-        task.tta_flip, task.tta_sizes = views
-    return {name: [one[name] for one in detections] for name in ("boxes", "scores", "labels")}
+        for name, value in views.items():
+            setattr(task, name, value)
 
 
 def compare(expected: Mapping[str, Any], outputs: Outputs) -> dict[str, float]:

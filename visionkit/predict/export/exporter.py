@@ -246,8 +246,9 @@ def _notes(task: TaskHooks, metadata: Mapping[str, Any], failures: list[Exceptio
             f"The file takes the likeliest word each time; the task itself searches with "
             f"{task.decoding.beams} beams, so its captions may be others."
         )
-    if isinstance(task, Detector) and (task.tta_flip or task.tta_sizes):
-        yield "The file sees an image once, without the other views of the task (tta_flip, tta_sizes)."
+    views = [name for name in ("tta_flip", "tta_sizes") if getattr(task, name, False)]
+    if views:
+        yield f"The file sees an image once, without the other views of the task ({', '.join(views)})."
 
 
 def _refused(task: TaskHooks, error: Exception, format: str) -> Exception:

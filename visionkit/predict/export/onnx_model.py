@@ -66,6 +66,7 @@ class OnnxModel:
         _check_names(self.session, self.metadata, path)
         self.views = _views(self.metadata, path)
         self.skeleton = _skeleton(self.metadata, path)
+        self.resize = _resize(self.metadata, path)
         self._make = _MAKERS[self.metadata["kind"]]
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
@@ -123,6 +124,17 @@ def _skeleton(metadata: Mapping[str, Any], path: str | Path) -> Skeleton | None:
         return Skeleton.from_dict(metadata["skeleton"])
     except (KeyError, TypeError, ValueError, InputError) as error:
         raise DataError(f"its skeleton is not names and edges: {error}", path=path) from error
+
+
+def _resize(metadata: Mapping[str, Any], path: str | Path) -> tuple[int, int] | None:
+    """Return the short side and the longest to which a detector with keypoints resizes images, if it does."""
+    given = metadata.get("resize")
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) != 2 or not all(type(n) is int and n > 0 for n in given):
+        text = expected("its resize", "a short and a longest side, or null", given)
+        raise DataError(text, path=path, field="resize")
+    return given[0], given[1]
 
 
 def open_session(model: str | Path | bytes, *, device: str = "auto", threads: int | None = None) -> Any:
@@ -200,7 +212,7 @@ def _classes(
 def _detections(
     model: OnnxModel, images: Tensor, sizes: list[tuple[int, int]], ids: Sequence[str]
 ) -> list[Detections]:
-    outputs, scale = model.run(images), _scale(images, model.metadata.get("resize"))
+    outputs, scale = model.run(images), _scale(images, model.resize)
     of_images = []
     for row, count in enumerate(outputs["count"].tolist()):
         one = {name: outputs[name][row, :count] for name in ("boxes", "scores", "labels")}

@@ -44,9 +44,8 @@ def _to_dict(prediction: Detections, names: Sequence[str]) -> dict[str, Any]:
     if prediction.keypoints is not None and prediction.keypoint_scores is not None:
         content["keypoints"] = prediction.keypoints.tolist()
         content["keypoint_scores"] = prediction.keypoint_scores.tolist()
-        skeleton = prediction.skeleton
-        content["keypoint_names"] = [] if skeleton is None else list(skeleton.names)
-        content["edges"] = [] if skeleton is None else [list(edge) for edge in skeleton.edges]
+        content["keypoint_names"] = list(prediction.keypoint_names)
+        content["edges"] = [list(edge) for edge in prediction.edges]
     return content
 
 
@@ -77,10 +76,9 @@ def _draw(prediction: Detections, names: Sequence[str], image: Tensor, min_score
     named = [NamedBox(*each) for each in zip(boxes, texts, colors, strict=True)]
     draw_boxes(canvas, named, size=round(size * _LABEL), line=line)
     if prediction.keypoints is not None:
-        edges = () if prediction.skeleton is None else prediction.skeleton.edges
         points = (prediction.keypoints[shown] * ratio[:2]).tolist()
         for pose, color in reversed(list(zip(points, colors, strict=True))):
-            draw_skeleton(canvas, pose, edges, [color] * len(pose), line=line)
+            draw_skeleton(canvas, pose, prediction.edges, [color] * len(pose), line=line)
     return canvas
 
 

@@ -15,8 +15,9 @@ class Coco:
     """Writes `coco/predictions.json` (a list of results) and `coco/images.json` (images and categories).
 
     Images are numbered from 1 in the order of the source, whatever they are called; the id of a category is
-    the class's index plus 1. Every detection is written, whatever its score: AP needs the weak ones. Boxes
-    are `[x, y, width, height]` in pixels, with three decimals; keypoints are x, y and 1 of each.
+    the class's index plus 1, and that of an object of which points alone are known is 1. Every detection is
+    written, whatever its score: AP needs the weak ones. Boxes are `[x, y, width, height]` in pixels, with
+    three decimals; keypoints are x, y and 1 of each, and the score of points is the mean of theirs.
 
     Args:
         target: Where it is written.
@@ -25,7 +26,9 @@ class Coco:
     def __init__(self, target: Target) -> None:
         self._results = _JsonList(target, "predictions.json", "[")
         self._images = _JsonList(target, "images.json", '{"images": [')
-        self._names = list(target.class_names)
+        self._names = ["object"] if target.kind == "keypoints" else list(target.class_names)
+        self._points: dict[str, Any] = {}  # of a category: names and edges of its keypoints
+        self._unscored = 0
 
     def add(self, entry: Entry) -> None:
         """Write the results of an image."""
@@ -34,17 +37,27 @@ class Coco:
         image = {"id": entry.number, "file_name": values["id"], "width": width, "height": height}
         self._images.add([image])
         self._results.add([{"image_id": entry.number, **row} for row in _ROWS[values["kind"]](values)])
+        names = values.get("keypoint_names", values["names"] if values["kind"] == "keypoints" else None)
+        if names:
+            edges = [[a + 1, b + 1] for a, b in values["edges"]]
+            self._points = {"keypoints": names, "skeleton": edges}
+        self._unscored += values["kind"] == "keypoints" and values["scores"] is None
         for label in values.get("labels", ()):
             self._names += [f"class {index}" for index in range(len(self._names), label + 1)]
 
     def close(self) -> list[str]:
         """Close both files."""
         names = enumerate(self._names, start=1)
-        categories = [{"id": number, "name": name} for number, name in names]
+        categories = [{"id": number, "name": name, **self._points} for number, name in names]
         self._images.close(f'],\n"annotations": [],\n"categories": {json.dumps(categories)}}}\n')
         self._results.close("]\n")
-        empty = "coco/predictions.json holds no result: pycocotools cannot load an empty list."
-        return [empty] if self._results.empty else []
+        notes = []
+        if self._results.empty:
+            notes.append("coco/predictions.json holds no result: pycocotools cannot load an empty list.")
+        if self._unscored:
+            text = "Results in coco/predictions.json that have the score 1, as points by regression have none"
+            notes.append(f"{text}: {self._unscored}.")
+        return notes
 
     def abort(self) -> None:
         """Remove both."""
@@ -83,9 +96,17 @@ def _boxes(values: dict[str, Any]) -> list[dict[str, Any]]:
         box = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
         row = {"category_id": label + 1, "bbox": box, "score": score}
         row |= {} if mask is None else {"segmentation": mask}
-        flat = [round(value, 3) for x, y in pose or () for value in (x, y, 1)]
-        rows.append(row if pose is None else row | {"keypoints": flat})
+        rows.append(row if pose is None else row | {"keypoints": _flat(pose)})
     return rows
+
+
+def _flat(points: list[list[float]]) -> list[float]:
+    return [round(value, 3) for x, y in points for value in (x, y, 1)]
+
+
+def _pose(values: dict[str, Any]) -> list[dict[str, Any]]:
+    scores = values["scores"] or [1.0]
+    return [{"category_id": 1, "keypoints": _flat(values["points"]), "score": sum(scores) / len(scores)}]
 
 
 def _class_maps(values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -96,4 +117,4 @@ def _captions(values: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"caption": values["caption"]}]
 
 
-_ROWS = {"detection": _boxes, "segmentation": _class_maps, "captioning": _captions}
+_ROWS = {"detection": _boxes, "segmentation": _class_maps, "captioning": _captions, "keypoints": _pose}

@@ -35,7 +35,7 @@ FORMATS: dict[str, Format] = {
     ),
     "csv": Format(EVERY_KIND, ("csv", "Csv"), ("predictions.csv",), "a table: a row an image, box or class"),
     "coco": Format(
-        ("detection", "segmentation", "captioning"),
+        ("detection", "segmentation", "captioning", "keypoints"),
         ("coco", "Coco"),
         ("coco/predictions.json", "coco/images.json"),
         "COCO's results json, and what its ids mean",

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from visionkit.compare.report.plot_style import INK, arm_style, name_axes, new_figure, to_png
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.run.config import RunConfig
+from visionkit.run.processes.launcher import is_first
 from visionkit.run.requests import requests
 from visionkit.run.storage.result import read_result
 from visionkit.run.sweep.arms import run_recipe
@@ -37,6 +38,8 @@ def run_backbones(
     paths: Sequence[str] = (),
 ) -> Path:
     """Run a recipe once for each backbone, each in its own folder, and write a table of all.
+
+    Of several processes the first writes it.
 
     Args:
         config: The recipe's settings; only the backbone changes.
@@ -62,7 +65,7 @@ def run_backbones(
             failure = failure or error
     if requests().dry_run or requests().find:  # nothing was trained
         return out
-    if failure is None or architecture_rows(out):
+    if is_first() and (failure is None or architecture_rows(out)):
         write_architectures(out)
     if failure is not None:
         raise failure

@@ -33,7 +33,8 @@ class Detections:
         id: The image's, if the batch names images.
         keypoints: `(D, K, 2)` x, y in the frame of the original image, if the task has a keypoint head.
         keypoint_scores: `(D, K)`, the logit of each at its peak; higher is surer.
-        skeleton: Names and edges of the K points.
+        keypoint_names: Names of the K points.
+        edges: Pairs of points that a line joins.
     """
 
     boxes: Tensor
@@ -44,7 +45,14 @@ class Detections:
     id: str | None = None
     keypoints: Tensor | None = None
     keypoint_scores: Tensor | None = None
-    skeleton: Skeleton | None = None
+    # Not as a Skeleton: a Trainer copies predictions, and refuses frozen parts.
+    keypoint_names: tuple[str, ...] = ()
+    edges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """Names and edges of the points, if the task has a keypoint head."""
+        return Skeleton(self.keypoint_names, self.edges) if self.keypoint_names else None
 
     @classmethod
     def on_host(
@@ -74,7 +82,7 @@ class Detections:
             name,
             host.get("keypoints"),
             host.get("keypoint_scores"),
-            skeleton,
+            *(() if skeleton is None else (skeleton.names, skeleton.edges)),
         )
 
 

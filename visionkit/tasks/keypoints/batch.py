@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visionkit.data.boxes import wrong_points
 from visionkit.distributed import widest_float
 from visionkit.errors import DataError, InputError, expected
 from visionkit.nn.keypoints.precision import widened
@@ -41,7 +42,7 @@ def read_keypoints(batch: Any, count: int) -> tuple[Any, Tensor, list[str] | Non
 
     Raises:
         InputError: Something is missing, or of another shape.
-        DataError: A labelled point is not finite, or a flag is no number; their images are named.
+        DataError: A labelled point is not finite, or a flag is none of 0, 1 and 2; their images are named.
     """
     images, given, ids = read_parts(batch, "keypoints")
     try:
@@ -63,15 +64,14 @@ def read_keypoints(batch: Any, count: int) -> tuple[Any, Tensor, list[str] | Non
 
 
 def _check(points: Tensor, ids: Sequence[str] | None) -> None:
-    flags = points[..., 2]
-    bad = (~flags.isfinite() | ((flags > 0) & ~points[..., :2].isfinite().all(-1))).any(1)
+    bad = wrong_points(points).any(1)
     if not bool(bad.any()):
         return
     rows = bad.nonzero().flatten().tolist()[:5]
     named = ", ".join(str(ids[row]) if ids else f"image {row} of the batch" for row in rows)
     raise DataError(
-        f"Expected finite x and y for every labelled point, but not so in {int(bad.sum())} images: {named}. "
-        "Give points that are not labelled the flag 0.",
+        "Expected finite x and y and a flag of 1 (hidden) or 2 (visible) for every labelled point, but not "
+        f"so in {int(bad.sum())} images: {named}. Give points that are not labelled the flag 0.",
         field="keypoints",
     )
 

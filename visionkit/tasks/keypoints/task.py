@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from visionkit.backbones.norms import make_norm
 from visionkit.config import OptimConfig, TransferConfig, check_number, limits
-from visionkit.data.formats.keypoints.skeleton import Skeleton
+from visionkit.data.formats.keypoints.skeleton import Skeleton, mirror_names
 from visionkit.errors import InputError, unknown_name
 from visionkit.metrics import KeypointAP, KeypointScores, RunningSums
 from visionkit.nn.keypoints.deeppose import DeepPose
@@ -82,6 +82,9 @@ class KeypointRegressor(TaskHooks):
         mean: Mean per channel of images in [0, 1], in place of the backbone's.
         std: Deviation per channel, likewise.
         backbone_options: Further arguments of timm's or torchvision's function, such as `drop_path_rate`.
+        tta_flip: When predicting and evaluating, average points (and their scores) with those of the mirrored
+            image, whose left and right points are swapped by name. The mean of the points of two heat maps is
+            the point of their mean.
         metrics: Metrics of your own, logged as `val/NAME` and `test/NAME` beside the task's; they get the
             labelled points as predicted, `(N, 2)`, and as they are, `(N, 2)`, in pixels of the originals. No
             checkpoint holds them.
@@ -117,6 +120,7 @@ class KeypointRegressor(TaskHooks):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         backbone_options: Mapping[str, Any] | None = None,
+        tta_flip: bool = False,
         metrics: Metrics | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
@@ -124,6 +128,7 @@ class KeypointRegressor(TaskHooks):
         super().__init__()
         check_number("lr", lr, limits(min=0))
         self.lr, self.head_name, self.skeleton = lr, head, Skeleton.of(skeleton, name="skeleton")
+        self.tta_flip = _check_flip(tta_flip, self.skeleton)
         self.class_names = self.skeleton.names
         self.optim = config_from(OptimConfig, optim, name="optim")
         self.config = _head_config(head, {"deeppose": deeppose, "heatmap": heatmap})
@@ -189,7 +194,7 @@ class KeypointRegressor(TaskHooks):
             ]
             self.average_precision.update(detections, truths.of_images(), ids)
         if self.save_image_rows:
-            self._rows.add(ids, self.scores.image_rows(points, truths.keypoints, truths.boxes, truths.areas))
+            self._rows.add(ids, self.scores.image_rows())
         known = truths.keypoints[..., 2] > 0
         if bool(known.any()):
             self.extra.update(points[known], truths.keypoints[known][:, :2].to(points))
@@ -242,8 +247,15 @@ class KeypointRegressor(TaskHooks):
 
     def _points(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return points `(B, K, 2)` as fractions of the images' sides, and scores `(B, K)` if there are."""
-        points, scores = self.head(self.backbone(self.normalize(images)), _size(images))
-        return points, scores
+        inputs = self.normalize(images)
+        points, scores = self.head(self.backbone(inputs), _size(images))
+        if not self.tta_flip:
+            return points, scores
+        order = list(self.skeleton.flip or ())
+        mirrored, certain = self.head(self.backbone(inputs.flip(-1)), _size(images))
+        mirrored = mirrored.new_tensor([1, 0]) + mirrored.new_tensor([-1, 1]) * mirrored[:, order]
+        points = (points + mirrored) / 2
+        return points, None if scores is None else (scores + certain[:, order]) / 2
 
     def _read(self, batch: Any) -> tuple[Any, Tensor, Sequence[str] | None]:
         return read_keypoints(batch, len(self.skeleton.names))
@@ -286,6 +298,17 @@ class KeypointRegressor(TaskHooks):
 
 def _size(images: Tensor) -> tuple[int, int]:
     return int(images.shape[-2]), int(images.shape[-1])
+
+
+def _check_flip(tta_flip: bool, skeleton: Skeleton) -> bool:
+    """Return whether mirrored images are seen too; refuse it where it is not known what a mirror swaps."""
+    if tta_flip and skeleton.flip is None:
+        alone = ", ".join(mirror_names(skeleton.names)[1])
+        raise InputError(
+            f"tta_flip swaps left and right points by name, but of {alone} there is no other side. Leave it "
+            "out."
+        )
+    return tta_flip
 
 
 def _unsized_text(scores: KeypointScores) -> str:

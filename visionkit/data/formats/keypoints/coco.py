@@ -78,7 +78,7 @@ class CocoKeypoints:
             counts.append(of_image[self._label[labels] >= 0].tolist())
         return counts
 
-    @property
+    @cached_property
     def object_counts(self) -> list[int]:
         """How many objects each image has, crowds left out."""
         counts = []
