@@ -14,26 +14,45 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def table(found: dict) -> str:
+    """Return the rows as Markdown, a column of ratios for each kind of processor."""
+    kinds = list(found["processors"])
+    names = sorted({row["row"] for row in found["rows"]})
+    measured = {(row["row"], row["processor"]): row for row in found["rows"]}
     lines = [
-        "| row | size | peer | ratio | spread | goal | limit | verdict |",
-        "|---|---|---|---:|---|---|---|---|",
+        "| row | peer | limit | " + " | ".join(kinds) + " |",
+        "|---|---|---|" + "---|" * len(kinds),
     ]
-    for row in found["rows"]:
-        sign = "≤" if row["at_most"] else "≥"
-        low, high = row["spread"]
-        spread = f"{low:.2f} to {high:.2f}" if row["pairs"] > 1 else "one reading"
-        cells = (
-            row["row"], row["size"], row["peer"], f"{row['ratio']:.2f}x", spread,
-            f"{sign} {row['goal']:g}", row["limit"], row["verdict"],
-        )  # fmt: skip
+    for name in names:
+        rows = [measured.get((name, kind)) for kind in kinds]
+        newest = max((row for row in rows if row), key=lambda row: row["date"])
+        cells = [name, newest["peer"], newest["limit"], *map(cell, rows)]
         lines.append("| " + " | ".join(cells) + " |")
-    machine = found["machine"]
-    flags = ", ".join(machine["flags"])
-    lines.append(
-        f"\nMeasured on {machine['cpu']} ({machine['cores']} cores, {flags}), {machine['threads']} thread, "
-        f"allocator {machine['allocator']}, Python {machine['python']}, torch {machine['torch']}."
+    return "\n".join([*lines, *(machine(found, kind) for kind in kinds)])
+
+
+def cell(row: dict | None) -> str:
+    """Return what was measured on one kind of processor: ratio, spread, goal, and what bounds it there."""
+    if row is None:
+        return ""
+    sign = "≤" if row["at_most"] else "≥"
+    low, high = row["spread"]
+    spread = f"{low:.2f} to {high:.2f}" if row["pairs"] > 1 else "one reading"
+    verdict = "holds" if row["verdict"] == "holds" else "**short**"
+    bound = f"; bf16 gives {row['bf16_gain']:.1f}x here" if row.get("bf16_gain") else ""
+    size = "" if row["size"] == "full" else f", {row['size']} size"
+    return f"{row['ratio']:.2f}x ({spread}{size}); {sign} {row['goal']:g}: {verdict}{bound}"
+
+
+def machine(found: dict, kind: str) -> str:
+    """Return the sentence on the processor of a column, and on which days its rows were measured."""
+    about = found["processors"][kind]
+    days = sorted({row["date"] for row in found["rows"] if row["processor"] == kind})
+    return (
+        f"\n{kind}: {about['cpu']} ({about['cores']} cores; {', '.join(about['flags'])}), "
+        f"{about['threads']} thread, allocator {about['allocator']}, Python {about['python']}, "
+        f"torch {about['torch']}; "
+        f"{' to '.join(dict.fromkeys((days[0], days[-1])))}."
     )
-    return "\n".join(lines)
 
 
 def main() -> None:

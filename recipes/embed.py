@@ -2,19 +2,20 @@
 
 python recipes/embed.py                                          # embedded scenes, both arms, two seeds
 python recipes/embed.py --data people/ --variant verification    # a folder a person; test people never seen
+python recipes/embed.py --data products/ --variant retrieval --retrieval.baselines true
 python recipes/embed.py --data labels.csv --unseen_classes true --loss triplet --batch_size 64
 torchrun --nproc-per-node 8 recipes/embed.py --data products/ --devices 8
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from visionkit.config import TableConfig
 from visionkit.run import RunConfig, launch, setting
-from visionkit.task_config import EmbeddingHead, FewShot, SceneConfig
+from visionkit.task_config import EmbeddingHead, FewShot, RetrievalConfig, SceneConfig
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Config(RunConfig):
     unseen_classes: bool = setting(
         False, "validate and test on classes that training never sees", group="data"
     )
+    retrieval: RetrievalConfig = setting(RetrievalConfig(), "what images are searched among")
     select_by: str = setting("recall_at_1", "recall_at_1 map_at_r pair_auc ...: what weights are chosen by")
     few_shot: FewShot = setting(FewShot(), "episodes of N classes with K known images each")
     table: TableConfig = setting(TableConfig(), "columns of a table of images", group="data")
@@ -48,8 +50,7 @@ def open_splits(config: Config) -> Any:
         table=config.table, scenes=sizes, unseen_classes=config.unseen_classes, **config.open_options()
     )
     splits = open_dataset(config.data, "classification", options)
-    require_pairs(splits)
-    return splits
+    return require_pairs(splits, gallery=config.retrieval.gallery, max_dropped=config.checks.max_dropped)
 
 
 def train(config: Config, folder: Path) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         eval_batch_size=4 * config.batch_size,
         sampler=config.sampler,
         images_per_class=config.images_per_class,
+        gallery=config.retrieval.gallery,
     )
     classes = training_classes(splits)
     task = Embedder(
@@ -94,9 +96,32 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     return fit(config, task, data, folder=folder, callbacks=[NeighborPreview(folder, splits.classes)])
 
 
+def score_baselines(config: Config, out: Path) -> None:
+    """Score what needs no training on the images of each run, and write it beside the scores of the arms."""
+    from visionkit.compare import find_runs
+    from visionkit.retrieval import (
+        BASELINES,
+        baseline_encoder,
+        embedding_scores,
+        trained_scores,
+        write_scores,
+    )
+
+    how = {"backbone": config.backbone, "image_size": config.image_size, "device": config.accelerator}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in BASELINES}
+    for folds in config.runs_of_folds():
+        splits = open_splits(replace(config, folds=folds))
+        for name in BASELINES:
+            encode = baseline_encoder(name, splits.train, **how)
+            rows[name].append(embedding_scores(encode, splits, gallery=config.retrieval.gallery))
+    print(write_scores(out, rows | trained_scores(find_runs([out])), COLUMNS))
+    print(f"scores      {out / 'scores.md'}")
+
+
 def retrieval(config: Config) -> Config:
-    """Variant: find images of the same known classes, by supervised contrastive learning."""
+    """Variant: find images of the same known classes among those of training, by contrastive learning."""
     config.loss, config.select_by = "supcon", "map_at_r"
+    config.retrieval = replace(config.retrieval, gallery="train")
     return config
 
 
@@ -114,15 +139,23 @@ def few_shot(config: Config) -> Config:
 
 
 VARIANTS = (few_shot, retrieval, verification)
+COLUMNS = (
+    *("recall_at_1", "recall_at_5", "recall_at_10", "map_at_r"),
+    *("pair_auc", "pair_eer", "pair_accuracy"),
+)
 PATHS = ("data", "init")  # settings that name a file or a folder
 
 
 def main(config: Config) -> Path:
     """Run every combination that `config` spans, then compare them; return the folder of it all."""
-    from visionkit.run import run_recipe
+    from visionkit.run import is_first, run_recipe
 
     config.out = config.out or "runs/embed"
-    return run_recipe(config, train, paths=PATHS)
+    out = run_recipe(config, train, paths=PATHS)
+    trained = (out / "comparison.json").is_file()  # --dry_run and --find_lr train nothing
+    if config.retrieval.baselines and trained and is_first():
+        score_baselines(config, out)
+    return out
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every test stands on: no network, one thread (or VISIONKIT_TEST_THREADS), seeds, real data."""
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import gc
@@ -7,7 +8,16 @@ import os
 import random
 import signal
 import socket
+import sys
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The suite starts processes that import torch: without compiled files each spends seconds on compiling it.
+if sys.dont_write_bytecode:  # nothing is written beside the sources; pytest's own folder takes the files
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(ROOT / ".pytest_cache" / "bytecode")
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": sys.pycache_prefix}
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,12 +37,19 @@ settings.load_profile("any_machine")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: the tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ROOT = Path(__file__).resolve().parents[1]
 LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "")
 
 
 def pytest_collection_finish():
     gc.freeze()  # the modules stay to the end: a full collection need not walk them each time
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_heap():
+    """Keep what lives on after a file out of later collections, which else grow to a second each."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "visionkit"
 # A module may import those of the same or an earlier layer.
 LAYERS = (
-    ("errors", "printable"), ("files", "rng", "distributed", "compat"),
+    ("errors", "printable"), ("files", "rng", "distributed", "compat", "forking"),
     ("types", "config", "task_config", "pixels", "notices"), ("text", "drawing"), ("backbones",), ("nn",),
     ("metrics",), ("data",), ("optim",), ("transfer",), ("tasks",), ("compare",), ("run",),
     ("predict",), ("retrieval",), ("interpret",), ("watch",), ("commands",), ("cli",),

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.bench.table import cpu_flags, cpu_name
+from tests.bench.processor import cpu_flags, cpu_name
 
 __all__ = ["SETTINGS", "main"]
 

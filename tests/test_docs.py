@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.zygote import Zygote
 from visionkit import cli
 from visionkit.commands.recipes import list_applications, list_recipes
 from visionkit.errors import install_extra
@@ -79,14 +81,25 @@ json.dump(said, open(sys.argv[2], "w"))
 """
 
 
-def run_pages(paths: list[Path], folder: Path, *, slow: bool) -> dict[str, str]:
-    """What went wrong in each page that has code to run: "" where nothing did."""
+def drive(code: dict[str, str], folder: str) -> dict[str, str]:
+    """Run the pages in this process, which was forked with everything imported."""
+    sys.argv, sys.stdin = ["-c", folder, f"{folder}/said.json"], io.StringIO(json.dumps(code))
+    exec(DRIVER, {})
+    said: dict[str, str] = json.loads(Path(sys.argv[2]).read_text())
+    return said
+
+
+def run_pages(paths: list[Path], folder: Path, *, slow: bool, zygote: Zygote | None = None) -> dict[str, str]:
+    """What went wrong in each page that has code to run: "" where nothing did; in a new process or a fork."""
     code = {}
     for path in paths:
         found = blocks(path.read_text(encoding="utf-8"), "python")
         chosen = [text for text, mark in found if mark == ("slow" if slow else "")]
         if chosen:
             code[path.name] = "\n".join(chosen)
+    if zygote is not None:
+        forked: dict[str, str] = zygote.run("tests.test_docs:drive", code, str(folder))
+        return forked
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", DRIVER, str(folder), str(folder / "said.json")]
     subprocess.run(
@@ -196,7 +209,8 @@ def test_fences_of_shell_lines_have_the_one_name_that_is_checked() -> None:
         assert names <= {"", "sh", "python", "text", "{toctree}", "{figure}"}, path.name
 
 
-def test_the_readme_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("new", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_readme_runs(tmp_path: Path, zygote: Zygote, new: bool) -> None:
     ((code, _),) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
     given = """
 import torch
@@ -209,7 +223,7 @@ my_images = torch.stack([image for image, _ in my_val_set])
         code = code.replace(there, here)
     page = tmp_path / "readme.md"
     page.write_text(f"```python\n{given}{code}\nassert len(found) == 1 and len(found[0]) == 8\n```\n")
-    assert run_pages([page], tmp_path, slow=False) == {"readme.md": ""}
+    assert run_pages([page], tmp_path, slow=False, zygote=None if new else zygote) == {"readme.md": ""}
 
 
 def test_extras_are_installed_from_the_checkout() -> None:

@@ -9,6 +9,7 @@ python -m tests.zygote     # speaks JSON lines over its standard input and outpu
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -86,14 +87,18 @@ class Zygote:
         )
         self.threads = self._answer()["threads"]
 
-    def start(self, function: str, *args: Any, env: dict[str, str] | None = None) -> Child:
+    def start(
+        self, function: str, *args: Any, env: dict[str, str] | None = None, whole_end: bool = False
+    ) -> Child:
         """Fork a child that runs a function: "module:function", or a name in `tests.faults.children*`.
 
-        The module is imported in the child, after its environment is set.
+        The module is imported in the child, after its environment is set. With `whole_end` the child ends
+        as a program does: functions of `atexit` are called, and Python takes everything down.
         """
         self.count += 1
         log = self.folder / f"{self.count}.log"
-        pid = self.ask({"function": function, "args": args, "env": env or {}, "log": str(log)})
+        asked = {"function": function, "args": args, "env": env or {}, "log": str(log)}
+        pid = self.ask({**asked, "whole_end": whole_end})
         return Child(self, pid, log)
 
     def run(
@@ -125,7 +130,14 @@ class Zygote:
         assert codes == [0] * size, f"{function}: {codes}\n" + "\n".join(c.said()[-4000:] for c in children)
         return [child.result() for child in children]
 
-    def world(self, function: str, size: int, *args: Any, env: dict[str, str] | None = None) -> list[Child]:
+    def world(
+        self,
+        function: str,
+        size: int,
+        *args: Any,
+        env: dict[str, str] | None = None,
+        whole_end: bool = False,
+    ) -> list[Child]:
         """Start one child a process of a group, with the variables that torchrun sets."""
         port = str(free_port())
         return [
@@ -143,6 +155,7 @@ class Zygote:
                     "TORCHELASTIC_RUN_ID": "faults",
                     **(env or {}),
                 },
+                whole_end=whole_end,
             )
             for rank in range(size)
         ]
@@ -191,6 +204,8 @@ def serve() -> None:
         answers.write(json.dumps(value) + "\n")
         answers.flush()
 
+    gc.collect()
+    gc.freeze()  # no collection of a child walks what was imported
     answer(threads=len(list(Path("/proc/self/task").iterdir())))
     for line in sys.stdin:
         asked = json.loads(line)
@@ -201,11 +216,14 @@ def serve() -> None:
         pid = os.fork()
         if pid == 0:
             answers.close()
-            _child(functions, asked)
+            code = _child(functions, asked)
+            if asked["whole_end"]:
+                sys.exit(code)
+            os._exit(code)
         answer(value=pid)
 
 
-def _child(functions: dict[str, Any], asked: dict[str, Any]) -> None:
+def _child(functions: dict[str, Any], asked: dict[str, Any]) -> int:
     code = 1
     try:
         os.setsid()
@@ -226,7 +244,7 @@ def _child(functions: dict[str, Any], asked: dict[str, Any]) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

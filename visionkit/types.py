@@ -5,6 +5,7 @@ torch is imported for type checkers only, so that configuration can use `Init` w
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
@@ -25,10 +26,25 @@ __all__ = [
     "SegmentationBatch",
     "Truth",
     "as_ids",
+    "init_is_path",
 ]
 
 Init: TypeAlias = str
-"""Where the backbone's weights come from: "pretrained", "scratch", or a path to a weights file."""
+"""Where the backbone's weights come from: "pretrained", "scratch", other pretrained weights of the same
+architecture by name ("timm/resnet50.tv_in1k"), or a path to a weights file."""
+
+SOURCES = ("packaged", "timm", "torchvision")
+"""The prefixes of names in the registry of backbones."""
+
+
+def init_is_path(init: Init) -> bool:
+    """Return whether an `init` is a path: neither a word nor the name of weights in the registry.
+
+    A path that exists is one, whatever it is called.
+    """
+    if init in ("pretrained", "scratch"):
+        return False
+    return init.partition("/")[0] not in SOURCES or Path(init).expanduser().exists()
 
 
 class Key(NamedTuple):
@@ -70,6 +86,7 @@ class Sample(TypedDict, total=False):
     region: Tensor  # (4,) float32 xyxy: what `image` shows of the original image, for one object a sample
     truth: Truth  # the objects as the annotation file has them, for metrics
     captions: list[str]  # every reference sentence
+    gallery: Tensor  # () bool, whether others are searched for among such images, and none with it
     size: tuple[int, int]  # (H, W) of the original image, before any geometry
 
 

@@ -13,8 +13,12 @@ from torchvision import models
 
 from tests.contracts.quick_weights import quick_weights
 from visionkit.backbones import create_backbone, create_encoder, describe_backbone
+from visionkit.backbones.registry import _shipped
+from visionkit.backbones.weights import portable_init
 from visionkit.errors import InputError
 from visionkit.files import file_digest
+from visionkit.tasks import Classifier
+from visionkit.types import SOURCES
 
 
 def _hub_cache(folder: Path, repository: str, filename: str) -> Path:
@@ -55,6 +59,29 @@ def test_timm_weights_in_the_hubs_cache(hub, name):
     assert record.training_data == "ImageNet-1k"
     backbone = create_backbone(f"timm/{name}", init="pretrained", reductions=(16,), in_channels=1).eval()
     assert backbone(images[:, :1])[0].shape[0] == 2
+
+
+def test_other_weights_of_the_same_architecture_are_an_init(hub):
+    donor = timm.create_model("resnet18").eval()
+    cfg = timm.models.get_pretrained_cfg("resnet18.tv_in1k")
+    save_file(donor.state_dict(), _hub_cache(hub / "hub", cfg.hf_hub_id, "model.safetensors"))
+    init = "timm/resnet18.tv_in1k"
+    encoder = create_encoder("timm/resnet18", init=init).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(encoder.pretrained_head()(encoder(images)), donor(images))
+    assert (encoder.weights.tag, encoder.name) == ("tv_in1k", "timm/resnet18")
+    assert portable_init(init) == init, "nothing of it is of this machine"
+    task = Classifier("timm/resnet18", init=init, num_classes=3)
+    assert task.hparams["origin"]["init"] == init
+    assert task.hparams["origin"]["weights"]["tag"] == "tv_in1k"
+    with pytest.raises(
+        InputError, match=r"the backbone's own architecture, 'timm/resnet18'.*resnet18\.a1_in1k"
+    ):
+        create_backbone("timm/resnet18", init="timm/resnet34.tv_in1k")
+    with pytest.raises(InputError, match=r"Unknown tag 'tv_in2k'.*Did you mean 'timm/resnet18.tv_in1k'"):
+        create_backbone("timm/resnet18", init="timm/resnet18.tv_in2k")
+    assert set(SOURCES) == set(_shipped())
 
 
 def test_a_damaged_file_in_the_cache_is_named(hub):

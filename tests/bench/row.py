@@ -66,6 +66,8 @@ class Row:
             and for what waits.
         needs: Modules without which the row is left out, and said so.
         note: One sentence for the reader of the table.
+        bf16: "products" or "convolutions" where the row is bounded by how much faster these are in the better
+            type of numbers than in fp32, which is the peer's; the run measures it. "" where it is not.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Row:
     clock: Literal["cpu", "wall"] = "cpu"
     needs: tuple[str, ...] = field(default=())
     note: str = ""
+    bf16: Literal["", "products", "convolutions"] = ""
 
 
 def pick(size: Size, *, tiny: T, quick: T, full: T) -> T:

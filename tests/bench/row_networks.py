@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
+from tests.bench.processor import goal_here
 from tests.bench.row import Row, Sides, Size, close, pick
 from visionkit.backbones import create_backbone, fuse_norms
 from visionkit.config import OptimConfig
@@ -104,11 +105,11 @@ def step(size: Size) -> Sides:
     return Sides(run_ours, run_theirs, near(0.05))
 
 
-BF16 = 2.2 if choose_policy(RunConfig(accelerator="cpu")).precision == "bf16-mixed" else 1.12
+GOAL = goal_here(avx2=1.12, avx512_bf16=2.2, amx_bf16=4.0)
 ROWS = (
-    Row("backbone features, ResNet-50", "timm, eager fp32", features("resnet50"), goal=BF16,
+    Row("backbone features, ResNet-50", "timm, eager fp32", features("resnet50"), goal=GOAL, bf16="products",
         limit="the rate of matrix products", package="timm", rounds=5,
         note="Ours with `fuse_norms`, as for prediction."),
-    Row("training step, ResNet-50", "torchvision, eager fp32, SGD", step, goal=BF16,
+    Row("training step, ResNet-50", "torchvision, eager fp32, SGD", step, goal=GOAL, bf16="products",
         limit="60% of the rate of matrix products", package="torchvision", rounds=5),
 )  # fmt: skip

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench.row import Row, Sides, Size, pick
+from tests.bench.row import Row, Sides, Size, pick, same
 from tests.run.make_runs import make_comparison
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,20 @@ def process(arguments: Sequence[str], budget: float) -> Callable[[Size], Sides]:
     return build
 
 
+def first_step(_: Size) -> Sides:
+    """Both sides as commands, to the end of their first training step."""
+    folder, script = Path(tempfile.mkdtemp()), "tests/bench/first_step.py"
+
+    def ours() -> str:
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+        return start(script, "ours", str(folder / "runs")).split()[-1]
+
+    return Sides(
+        ours, lambda: start(script, "theirs").split()[-1], same,
+        close=lambda: shutil.rmtree(folder, ignore_errors=True),
+    )  # fmt: skip
+
+
 def report(size: Size) -> Sides:
     from visionkit.compare.comparison import compare
     from visionkit.compare.report.report import write_report
@@ -70,6 +84,8 @@ ROWS = (
         goal=1.0, limit="the interpreter's start", at_most=True, rounds=9),
     Row("visionkit --help", "a bare interpreter and 1 s", process(("-m", "visionkit.cli", "--help"), 1.0),
         goal=1.0, limit="the interpreter's start", at_most=True, rounds=5),
+    Row("from the command to the first step", "a script in plain Lightning", first_step, goal=1.25,
+        limit="importing torch, Lightning and timm", package="lightning", at_most=True, rounds=5),
     Row("report over 20 runs", "10 s", report, goal=1.0, limit="drawing", at_most=True, rounds=3,
         quick=False),
 )  # fmt: skip

@@ -14,11 +14,14 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 
+from tests.bench.processor import goal_here
 from tests.bench.row import Row, Sides, Size, close, pick
 from visionkit.backbones.level import Level
 from visionkit.nn.detection.anchors import LevelAnchors
 from visionkit.nn.detection.roi_align import RoIPool
 from visionkit.nn.detection.rpn import ProposalNetwork
+from visionkit.run.config import RunConfig
+from visionkit.run.training.device_policy import choose_policy
 from visionkit.run.training.precision import CpuMixedPrecision
 from visionkit.tasks import Detector
 
@@ -34,7 +37,7 @@ def _targets(count: int, size: int, *, objects: int = 8) -> list[dict[str, Tenso
     return out
 
 
-def _step(size: Size, precision: torch.dtype) -> Sides:
+def _step(size: Size, precision: str) -> Sides:
     """Forward, backward and gradients away; every layer trains, with batch norms, on both sides."""
     side, batch = pick(size, tiny=(64, 2), quick=(320, 4), full=(320, 4))
     torch.manual_seed(0)
@@ -51,7 +54,7 @@ def _step(size: Size, precision: torch.dtype) -> Sides:
     targets = _targets(batch, side)
     shifted = [{**target, "labels": target["labels"] + 1} for target in targets]
 
-    policy = contextlib.nullcontext if precision == torch.float32 else CpuMixedPrecision().forward_context
+    policy = CpuMixedPrecision().forward_context if precision == "bf16-mixed" else contextlib.nullcontext
 
     def our_step() -> Tensor:
         torch.manual_seed(1)
@@ -69,7 +72,7 @@ def _step(size: Size, precision: torch.dtype) -> Sides:
         return loss.detach()
 
     # Rounding (another layout, 16 bits) lets a few other proposals be drawn: other samples, another loss.
-    tolerance = 5e-3 if precision == torch.float32 else 0.1
+    tolerance = 0.1 if precision == "bf16-mixed" else 5e-3
     return Sides(our_step, their_step, close(atol=tolerance, rtol=tolerance))
 
 
@@ -152,7 +155,7 @@ ROWS = (
         "Faster R-CNN step, 32 bits, 320 px, batch 4",
         peer="torchvision, eager",
         package="torchvision",
-        build=lambda size: _step(size, torch.float32),
+        build=lambda size: _step(size, "32-true"),
         goal=1.2,
         rounds=5,
         quick=False,
@@ -162,8 +165,9 @@ ROWS = (
         "Faster R-CNN step, default policy, 320 px, batch 4",
         peer="torchvision, eager, 32 bits",
         package="torchvision",
-        build=lambda size: _step(size, torch.bfloat16),
-        goal=2.7,
+        build=lambda size: _step(size, choose_policy(RunConfig(accelerator="cpu")).precision),
+        goal=goal_here(avx2=1.2, avx512_bf16=2.7, amx_bf16=3.5),
+        bf16="convolutions",
         rounds=5,
         quick=False,
         limit="the convolutions and the box head",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
+from tests.bench.processor import goal_here
 from tests.bench.row import Row, Sides, Size, pick
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import choose_policy
@@ -69,8 +70,15 @@ def _near(ours: Any, theirs: Any) -> None:
     torch.testing.assert_close(ours, theirs, atol=0.0, rtol=0.02)
 
 
-_BF16 = choose_policy(RunConfig(accelerator="cpu")).precision == "bf16-mixed"
 ROWS = (
-    Row("training step, FCN ResNet-50", "torchvision, eager fp32, SGD", fcn_step, goal=2.2 if _BF16 else 1.0,
-        limit="the rate of convolutions", package="torchvision", rounds=5),
-)  # fmt: skip
+    Row(
+        "training step, FCN ResNet-50",
+        peer="torchvision, eager fp32, SGD",
+        package="torchvision",
+        build=fcn_step,
+        goal=goal_here(avx2=1.0, avx512_bf16=2.2, amx_bf16=5.0),
+        rounds=5,
+        limit="the rate of convolutions",
+        bf16="convolutions",
+    ),
+)

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from tests.bench.processor import processor_kind
 from tests.bench.row import Row, Size
 from tests.bench.table import (
     describe_machine,
@@ -77,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="a dry run: everything at its smallest")
     parser.add_argument("--only", default="*", help="a pattern of row names")
     parser.add_argument("--out", help="write the rows to this JSON file (kept rows stay)")
-    parser.add_argument("--against", default=str(COMMITTED), help="the table that nothing may be slower than")
+    parser.add_argument(
+        "--against",
+        default=str(COMMITTED),
+        help="a table: no row may be slower than on this kind of processor",
+    )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     if not is_tuned():  # start again with the thresholds raised, in place of this process
@@ -91,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     rows = [row for row in find_rows(args.only) if (row.device == "gpu") == args.gpu]
     rows = [row for row in rows if row.quick or size != "quick"]
-    before = read_table(Path(args.against)) if size == "full" else {}
+    before = read_table(Path(args.against), processor_kind()) if size == "full" else {}
     done, status = [], 0
     for row in rows:
         began = time.perf_counter()

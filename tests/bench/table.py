@@ -11,13 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tests.bench.processor import bf16_gain, cpu_flags, cpu_name, measure_rates, processor_kind
 from tests.bench.row import Row
 from tests.bench.timing import Pairs
 from visionkit.run.processes.malloc import RAISED
 
 __all__ = [
-    "cpu_flags",
-    "cpu_name",
     "describe_machine",
     "measured",
     "print_table",
@@ -31,7 +30,11 @@ SLACK = 0.9  # a ratio below the committed spread by more than this share is a r
 
 
 def measured(row: Row, pairs: Pairs, facts: dict[str, Any]) -> dict[str, Any]:
-    """One row as JSON holds it."""
+    """One row as JSON holds it.
+
+    Where the better type of numbers bounds the row, its bound is measured now, beside the row.
+    """
+    bound = round(bf16_gain(measure_rates(), row.bf16), 2) if row.bf16 else None
     ratios = pairs.ratios(at_most=row.at_most, wall=row.clock == "wall")
     ratio = statistics.median(ratios)
     ours, theirs = pairs.medians()
@@ -44,6 +47,7 @@ def measured(row: Row, pairs: Pairs, facts: dict[str, Any]) -> dict[str, Any]:
         "goal": row.goal,
         "at_most": row.at_most,
         "limit": row.limit,
+        "bf16_gain": bound,
         "verdict": "holds" if (ratio <= row.goal if row.at_most else ratio >= row.goal) else "short",
         "ours_ms": round(ours * 1e3, 4),
         "theirs_ms": round(theirs * 1e3, 4),
@@ -68,22 +72,33 @@ def slower(row: dict[str, Any], before: dict[str, Any] | None) -> str:
     return f"regressed from {before['ratio']:g} [{low:g}..{high:g}]" if worse else ""
 
 
-def read_table(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier table by name."""
-    if not path.is_file():
-        return {}
-    return {row["row"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+def _content(path: Path) -> dict[str, Any]:
+    content = {"processors": {}, "rows": []}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else content
+
+
+def read_table(path: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """Rows that an earlier table has of a kind of processor, by name."""
+    return {row["row"]: row for row in _content(path)["rows"] if row["processor"] == kind}
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:
-    """Write the rows; those of an earlier table that were not measured now stay, with their own date."""
+    """Write the rows of one kind of processor.
+
+    Those of an earlier table that were not measured now stay, with their own date: other rows, and the same
+    rows on other kinds.
+    """
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    kept = {name: row for name, row in read_table(path).items() if name not in {row["row"] for row in rows}}
-    merged = [*kept.values(), *({**row, "date": stamp} for row in rows)]
-    merged.sort(key=lambda row: row["row"])
+    kind, content = machine["kind"], _content(path)
+    new = [{**row, "processor": kind, "date": stamp} for row in rows]
+    measured_now = {(row["row"], row["processor"]) for row in new}
+    kept = [row for row in content["rows"] if (row["row"], row["processor"]) not in measured_now]
+    table = {
+        "processors": {**content["processors"], kind: machine},
+        "rows": sorted([*kept, *new], key=lambda row: (row["row"], row["processor"])),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"machine": machine, "rows": merged}, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def print_table(rows: list[dict[str, Any]]) -> str:
@@ -112,6 +127,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
     import torch
 
     return {
+        "kind": processor_kind(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "flags": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in cpu_flags()],
@@ -126,19 +142,3 @@ def describe_machine(threads: int) -> dict[str, Any]:
 
 def _version(package: str) -> str:
     return f" {metadata.version(package)}" if package else ""
-
-
-def _cpu_info(key: str) -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
-
-
-def cpu_name() -> str:
-    """Return the processor's name."""
-    return _cpu_info("model name") or platform.processor()
-
-
-def cpu_flags() -> set[str]:
-    """Return what instructions it says to have; empty where the system does not tell."""
-    return set((_cpu_info("flags") or _cpu_info("Features")).split())

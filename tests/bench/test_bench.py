@@ -7,16 +7,20 @@ import json
 
 import pytest
 
+from tests.bench import processor
 from tests.bench import run as runner
 from tests.bench.row import Row, Sides, same
 from tests.bench.run import find_rows
-from tests.bench.table import slower
+from tests.bench.table import read_table, slower, write_table
 from tests.bench.timing import time_pairs
 
 CPU = [row for row in find_rows() if row.device == "cpu"]
 GPU = [row for row in find_rows() if row.device == "gpu"]
 # Each starts processes or a Trainer: checked once, by the first of its family.
-SLOW = {"training step, whole run", "visionkit --help", "packed JPEG to uint8 batch, Pillow"}
+SLOW = {
+    "training step, whole run", "visionkit --help", "from the command to the first step",
+    "packed JPEG to uint8 batch, Pillow",
+}  # fmt: skip
 # Half a minute each, because no size makes the network of the row smaller.
 LARGE = {"Faster R-CNN step, default policy, 320 px, batch 4", "G4 Faster R-CNN training"}
 
@@ -62,8 +66,6 @@ def small_heap():
     """The runner collects garbage before each timing, which takes a second after many tests."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def made(ours, theirs, **settings) -> Row:
@@ -101,6 +103,39 @@ def test_the_runner_times_compares_and_refuses_what_differs(small_heap, monkeypa
     assert runner.main(["--against", str(out)]) == 1
     assert "failed: AssertionError" in capsys.readouterr().out
     assert runner.main(["--gpu"]) == 2
+
+
+def test_each_kind_of_processor_has_rows_of_its_own(tmp_path):
+    path = tmp_path / "speed.json"
+    row = {"row": "sum", "ratio": 2.0}
+    write_table(path, [row, {**row, "row": "product"}], {"kind": "AVX2", "cores": 2})
+    write_table(path, [{**row, "ratio": 4.0}], {"kind": "AMX", "cores": 2})
+    write_table(path, [{**row, "ratio": 3.0}], {"kind": "AVX2", "cores": 4})
+    ratios = {
+        kind: {name: one["ratio"] for name, one in read_table(path, kind).items()} for kind in ("AVX2", "AMX")
+    }
+    assert ratios == {"AVX2": {"sum": 3.0, "product": 2.0}, "AMX": {"sum": 4.0}}
+    assert read_table(path, "AVX-512") == {}
+    assert json.loads(path.read_text())["processors"]["AVX2"]["cores"] == 4
+
+
+def test_a_processor_is_named_by_the_best_instruction_it_has(monkeypatch):
+    monkeypatch.setattr(processor.torch.cuda, "is_available", lambda: False)
+    goals = {"avx2": 1.0, "avx512_bf16": 2.0, "amx_bf16": 4.0}
+    for flags, name, goal in (
+        ({"avx2"}, "AVX2", 1.0),
+        ({"avx2", "avx512f"}, "AVX-512", 1.0),
+        ({"avx2", "avx512f", "avx512_bf16"}, "AVX-512 with bf16", 2.0),
+        ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "AMX", 4.0),
+    ):
+        monkeypatch.setattr(processor, "cpu_flags", lambda flags=flags: flags)
+        assert (processor.processor_kind(), processor.goal_here(**goals)) == (name, goal)
+    monkeypatch.setattr(processor, "cpu_flags", set)
+    assert processor.goal_here(**goals) == 1.0
+    rates = {"products, fp32": 50.0, "products, bf16": 100.0}
+    rates |= {"convolutions, fp32": 40.0, "convolutions, bf16": 5.0}
+    assert processor.bf16_gain(rates, "products") == 2.0
+    assert processor.bf16_gain(rates, "convolutions") == 1.0, "float32 is chosen then"
 
 
 def test_pairs_alternate_and_regressions_have_a_direction(small_heap):

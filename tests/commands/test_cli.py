@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
 import subprocess
@@ -41,16 +42,33 @@ json.dump(told, sys.stdout)
 """
 
 
-def test_help_is_short_and_imports_little(root) -> None:
+def run_all(commands: list[list[str]], root: Path) -> list:
+    """Run commands in one process; return status, output, packages and the number of modules after each."""
     done = subprocess.run(
         [sys.executable, "-c", EVERY_HELP],
-        input=json.dumps(HELP),
+        input=json.dumps(commands),
         capture_output=True,
         text=True,
         cwd=root,
         check=True,
     )
-    told = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_data_are_checked_and_packed_without_lightning(root, tmp_path) -> None:
+    for split, name in itertools.product(("train", "val"), ("ant", "bee")):
+        (tmp_path / "photos" / split / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / split / name / "1.png")
+    commands = [["check", "photos"], ["pack", "photos", "--out", "photos.pack"], ["check", "photos.pack"]]
+    commands = [[str(tmp_path / word) if "photos" in word else word for word in one] for one in commands]
+    told = run_all(commands, root)
+    assert [code for code, *_ in told] == [0, 0, 0]
+    assert "2 train, 2 val, 0 test: 0 errors" in told[0][1]
+    assert HEAVY & set(told[-1][2]) == {"torch"}
+
+
+def test_help_is_short_and_imports_little(root) -> None:
+    told = run_all(HELP, root)
     assert len(told) == len(HELP) > 10
     for args, (code, said, packages, modules) in zip(HELP, told, strict=True):
         assert code == 0, args
@@ -62,7 +80,7 @@ def test_help_is_short_and_imports_little(root) -> None:
 
 def test_as_many_helps_as_verbs_and_recipes() -> None:
     assert len(HELP) == 1 + 20 + len(list_recipes()) + len(list_applications())
-    assert "apps/templates" in list_applications()
+    assert {"apps/faces", "apps/templates", "apps/whales"} <= set(list_applications())
     assert {"classify", "compare"} <= set(list_recipes())
 
 

@@ -39,7 +39,7 @@ class TaskCase:
     empty: Any
     logged: frozenset[str]
     higher: bool
-    steps: int = 15
+    steps: int = 9
 
 
 def classifier(target: str) -> Callable[[str, TransferConfig, OptimConfig], lightning.LightningModule]:
@@ -250,7 +250,7 @@ TASKS.append(
         empty={"ids": []},
         logged=frozenset(SIZES | {"ap/0", "ap/1", "ap/2"}),
         higher=True,
-        steps=40,
+        steps=15,
     )
 )
 # Further networks of the same tasks. The tests of the contract that they take again are slow; the quick ones
@@ -309,7 +309,7 @@ TASKS.append(
             {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r"} | {f"pair_{name}" for name in OF_PAIRS}
         ),
         higher=True,
-        steps=30,
+        steps=6,
     )
 )
 POSE = {"pck", "nme", "oks", "pcp", *(f"pck/{name}" for name in POINTS), "pcp/left_hip-right_hip"}
@@ -322,7 +322,7 @@ TASKS.append(
         empty={"ids": []},
         logged=frozenset(POSE),
         higher=True,
-        steps=60,
+        steps=20,
     )
 )
 MORE_TASKS.append(

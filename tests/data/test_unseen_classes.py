@@ -96,8 +96,32 @@ def test_a_split_with_people_of_training_is_refused(tmp_path):
 def test_a_split_in_which_nothing_has_a_like_is_refused(tmp_path):
     for split, images in (("train", 3), ("val", 1), ("test", 2)):
         people(tmp_path / split, ("p1", "p2"), images)
-    with pytest.raises(DataError, match=r"in the val split of .*each of its 2 images is the only one"):
-        require_pairs(open_dataset(tmp_path, "classification"))
+    splits = open_dataset(tmp_path, "classification")
+    with pytest.raises(DataError, match=r"of the val split .* class in the split, but none of its 2 images"):
+        require_pairs(splits)
+    assert require_pairs(splits, gallery="train") == splits
     shutil.rmtree(tmp_path / "val")
     (tmp_path / "test").rename(tmp_path / "val")
-    require_pairs(open_dataset(tmp_path, "classification"))
+    splits = open_dataset(tmp_path, "classification")
+    assert require_pairs(splits) == splits
+    # its classes are of its own: none is in training
+    shutil.rmtree(tmp_path / "train")
+    people(tmp_path / "train", ("p3", "p4"))
+    own = open_dataset(tmp_path, "classification", UNSEEN)
+    assert require_pairs(own) == own
+    with pytest.raises(DataError, match=r"among the training images, but none .*--retrieval.gallery split"):
+        require_pairs(own, gallery="train")
+
+
+def test_images_without_a_like_are_counted_and_named(tmp_path):
+    people(tmp_path / "train", ("p1", "p2", "p3"))
+    people(tmp_path / "val", ("p1", "p2"), 5)
+    people(tmp_path / "val", ("p3",), 1)
+    splits = open_dataset(tmp_path, "classification")
+    (notice,) = require_pairs(splits).notices
+    assert (notice.count, notice.total) == (1, 11)
+    assert "val images without another of their class in the split" in notice.what
+    assert "p3/0.png" in notice.first
+    assert "of class 'p3'" in notice.first
+    with pytest.raises(DataError, match=r"(?s)1 of 11 \(9\.09%\).*max_dropped"):
+        require_pairs(splits, max_dropped=0.05)

@@ -2,12 +2,10 @@
 
 python tests/faults/ranks.py OUT FAULT RANK TIMEOUT           two processes, started by Lightning
 torchrun --nproc-per-node 2 tests/faults/ranks.py OUT ...     two processes, started by torchrun
-python tests/faults/ranks.py OUT all N TIMEOUT                each fault N times in forked processes, as JSON
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -23,7 +21,6 @@ from lightning.pytorch.callbacks import Callback
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.errors import RunError
 from visionkit.run.config import RunConfig
-from visionkit.run.processes.launcher import is_first
 from visionkit.run.processes.lifetime import die_with_launcher
 from visionkit.run.training.fit import fit
 
@@ -115,19 +112,14 @@ def forked(out: Path, fault: str, rank: int, timeout: int) -> dict[str, object]:
     }
 
 
-def main(out: Path, fault: str, number: int, timeout: int) -> int:
-    """Run what the command line says."""
-    if fault != "all":
-        return run(out, fault, number, timeout)
-    rows = [
-        forked(out / f"{fault}-{index}", fault, index % 2, timeout)
+def each(folder: str, times: int, timeout: int) -> list[dict[str, object]]:
+    """Each fault so many times in forked processes."""
+    return [
+        forked(Path(folder) / f"{fault}-{index}", fault, index % 2, timeout)
         for fault in FAULTS
-        for index in range(1, number + 1)
+        for index in range(1, times + 1)
     ]
-    (out / "rows.json").write_text(json.dumps(rows))
-    return 0
 
 
 if __name__ == "__main__":
-    assert is_first() or "all" not in sys.argv
-    raise SystemExit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    raise SystemExit(run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -24,15 +24,6 @@ def environment(root: Path) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
 
 
-def forked(root: Path, out: Path, times: int, timeout: int) -> list[dict]:
-    command = [sys.executable, str(HERE / "ranks.py"), str(out), "all", str(times), str(timeout)]
-    done = subprocess.run(
-        command, cwd=root, env=environment(root), capture_output=True, text=True, timeout=3000, check=False
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads((out / "rows.json").read_text())
-
-
 def judge(
     rows: list[dict],
     times: int,
@@ -56,14 +47,16 @@ def judge(
 
 
 @pytest.mark.dist
-def test_the_other_process_ends_in_time_and_names_the_reason(root, tmp_path, request):
-    judge(forked(root, tmp_path, 1, 6), 1, 6, request, "the process that is left ends, short form")
+def test_the_other_process_ends_in_time_and_names_the_reason(zygote, tmp_path, request):
+    rows = zygote.run("tests.faults.ranks:each", str(tmp_path), 1, 6)
+    judge(rows, 1, 6, request, "the process that is left ends, short form")
 
 
 @pytest.mark.faults
 @pytest.mark.dist
-def test_the_other_process_ends_in_time_ten_times_each(root, tmp_path, request):
-    judge(forked(root, tmp_path, 10, 6), 10, 6, request, "the process that is left ends")
+def test_the_other_process_ends_in_time_ten_times_each(zygote, tmp_path, request):
+    rows = zygote.run("tests.faults.ranks:each", str(tmp_path), 10, 6, timeout=3000)
+    judge(rows, 10, 6, request, "the process that is left ends")
 
 
 def launched(root: Path, out: Path, launcher: str, fault: str, rank: int, timeout: int) -> dict:

@@ -61,6 +61,30 @@ def test_queries_and_gallery_apart() -> None:
         assert metric.compute_floats()[f"recall_at_{k}"] == pytest.approx(hits[served, :k].any(1).mean())
 
 
+def test_a_gallery_of_its_own_serves_retrieval_alone() -> None:
+    vectors, labels = drawn(120, 10, 5, 6)
+    apart = torch.arange(120) >= 50
+    metric, alone, queries = EmbeddingScores(ways=3), RetrievalScores(), EmbeddingScores(ways=3)
+    names = [f"{i}" for i in range(120)]
+    for each in (metric, alone):
+        each.update(vectors, labels, names, apart)
+    queries.update(vectors[:50], labels[:50], names[:50])
+    scores, own = metric.compute_floats(), queries.compute_floats()
+    assert {name: scores[name] for name in alone.names} == alone.compute_floats()
+    others = [name for name in metric.names if name not in alone.names]
+    assert len(others) == 7
+    assert {name: scores[name] for name in others} == {name: own[name] for name in others}
+    assert metric.result is not None
+    assert metric.result.left_out == ""
+    vectors, labels = drawn(30, 3, 5, 7)
+    labels[3] = 9
+    queries.reset()
+    queries.update(vectors, labels)
+    queries.compute_floats()
+    assert queries.result is not None
+    assert queries.result.left_out.startswith("1 of 30 images have no other of their class")
+
+
 def test_pairs_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     for digits in (1, 12):  # with ties, and without

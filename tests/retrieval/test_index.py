@@ -16,10 +16,11 @@ from PIL import Image
 
 import visionkit.retrieval.build as build
 from visionkit import cli
-from visionkit.errors import DataError, InputError
+from visionkit.errors import DataError, InputError, RunError
 from visionkit.predict import load
 from visionkit.retrieval import Index, build_index, load_encoder, load_index
 from visionkit.retrieval.faiss_search import FaissSearch
+from visionkit.retrieval.neighbors import take_rows
 from visionkit.retrieval.search import search_images
 from visionkit.tasks import Classifier, Embedder
 
@@ -346,8 +347,8 @@ def test_faiss_gives_near_rows_and_says_how_often(tmp_path) -> None:
         found = FaissSearch(index, min_vectors=1000)
         recall = found.recall(k=5)
         queries, others = found._sample(100), [0, 0]
-        for query, exact in zip(queries, index.search(found._vectors(queries), k=6).rows, strict=True):
-            own = set(found(found._vectors([query]), k=6).rows[0].tolist()) - {query}
+        for query, exact in zip(queries, index.search(take_rows(parts, queries), k=6).rows, strict=True):
+            own = set(found(take_rows(parts, np.array([query])), k=6).rows[0].tolist()) - {query}
             others[0] += len(own & (set(exact.tolist()) - {query}))
             others[1] += len(set(exact.tolist()) - {query})
         assert recall.fraction == others[0] / others[1]
@@ -359,3 +360,36 @@ def test_faiss_gives_near_rows_and_says_how_often(tmp_path) -> None:
         for row, distance, order, all_distances in zip(*near[::-1], exact.rows, exact.distances, strict=True):
             position = {int(one): place for place, one in enumerate(order)}
             np.testing.assert_array_equal(distance, [all_distances[position[int(one)]] for one in row])
+
+
+def test_the_cells_of_faiss_are_made_once_and_again_where_something_changed(tmp_path, monkeypatch) -> None:
+    part = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
+    made, make_cells = [], FaissSearch._made
+    monkeypatch.setattr(FaissSearch, "_made", lambda *given: made.append(1) or make_cells(*given))
+    (tmp_path / "index.json").write_text("one")
+
+    def search(count: int) -> tuple[str, list[list[int]]]:
+        index = Index(tmp_path, [part], [None] * 500, metric="cosine", encoder={})
+        near = FaissSearch(index, min_vectors=1)
+        assert len(made) == count
+        return near.about, near(part[:3], k=2).rows.tolist()
+
+    about, rows = search(1)
+    assert f"kept in {tmp_path / 'faiss.ivf'}" in about
+    again, same = search(1)
+    assert f"read from {tmp_path / 'faiss.ivf'}" in again
+    assert same == rows
+    (tmp_path / "index.json").write_text("an image more")
+    search(2)
+    cells = tmp_path / "faiss.ivf"
+    cells.write_bytes(cells.read_bytes()[:-1])
+    search(3)
+    (tmp_path / "faiss.json").write_text("[")
+    assert search(4) == (about, rows)
+    monkeypatch.setattr("visionkit.retrieval.faiss_search.write_file", _no_disk)
+    cells.unlink()
+    assert "could not be kept: full" in search(5)[0]
+
+
+def _no_disk(*given: object, **settings: object) -> None:
+    raise RunError("full")

@@ -138,13 +138,13 @@ def task(kind: type[TinyTask] = TinyTask) -> TinyTask:
 
 
 def count(folder: Path, log_every: int) -> dict[str, object]:
-    """Train the library's classifier over a packaged backbone and count what four of its updates send."""
-    splits = Splits(Noise(96, 1, 32), Noise(8, 2, 32), None, ("a", "b", "c"), "noise", {})
+    """Train the library's classifier over a small network and count what four of its updates send."""
+    splits = Splits(Noise(72, 1, 32), Noise(8, 2, 32), None, ("a", "b", "c"), "noise", {})
     data = DataModule(
         splits, batch_size=4, train_transform=jitter, eval_transform=keep, collate=stack_batch, seed=5
     )
     torch.manual_seed(0)
-    module = Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3)
+    module = Classifier("timm/test_resnet", init="scratch", num_classes=3)
     trainer = build(folder, epochs=1, every=0, log_every=log_every)
     counter = Count()
     trainer.callbacks.append(counter)
@@ -208,6 +208,12 @@ def end(out: Path) -> None:
     (out / f"end-{RANK}.json").write_text(json.dumps(gloo_threads()))
 
 
+def start(folder: str) -> None:
+    """Be one process of the run."""
+    out = Path(folder)
+    atexit.register(end, out)  # before the first Trainer, so it is called after all of its own
+    main(out)
+
+
 if __name__ == "__main__":
-    atexit.register(end, Path(sys.argv[1]))  # before the first Trainer, so it is called after all of its own
-    main(Path(sys.argv[1]))
+    start(sys.argv[1])

@@ -57,6 +57,9 @@ def test_a_third_init_in_the_same_folder_keeps_the_other_arms(tmp_path, capsys):
         "scratch",
     ]
     assert "One arm only" not in (tmp_path / "report.html").read_text()
+    run_recipe(config(tmp_path, init="timm/resnet18.tv_in1k"), faked(), paths=("init",))
+    table = json.loads((tmp_path / "comparison.json").read_text())
+    assert table["arms"] == ["pretrained", "mine.pth", "resnet18.tv_in1k", "scratch"]
     # One that is no comparison with these is named, not mixed in and no reason to stop.
     (tmp_path / "other.pth").touch()
     run_recipe(config(tmp_path, init=str(tmp_path / "other.pth"), lr=0.5), faked())

@@ -73,7 +73,8 @@ def test_a_recipe_helps_and_trains_without_posix(zygote, tmp_path):
     start = "tests.run.test_portability:recipe"
     shown = zygote.start(start, "--help")
     words = "--scenes.train_size=16 --scenes.val_size=8 --image_size=32 --batch_size=8 --epochs=1 --seeds=0"
-    child = zygote.start(start, *words.split(), "--init=scratch", f"--out={tmp_path}")
+    network = ("--backbone=timm/test_resnet", "--init=scratch")
+    child = zygote.start(start, *words.split(), *network, f"--out={tmp_path}")
     assert shown.wait() == 0, shown.said()
     assert "--accelerator" in shown.said()
     assert child.wait() == 0, child.said()[-3000:]

@@ -16,7 +16,8 @@ from visionkit.data.samplers import TrainBatchSampler
 pytestmark = pytest.mark.dist
 
 
-def started(out, root, world):
+def launched(out, root, world):
+    """What the processes tell that torchrun starts."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -28,14 +29,22 @@ def started(out, root, world):
         timeout=280,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-30_000:]
+    return collected(out, world)
+
+
+def collected(out, world):
     # A thread that is left over may abort the process while Python ends.
     assert [json.loads((out / f"end-{rank}.json").read_text()) for rank in range(world)] == [[]] * world
     return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(world)]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory, root):
-    return started(tmp_path_factory.mktemp("ddp"), root, 2)
+def told(tmp_path_factory, zygote):
+    """What two forked processes tell; in the slow suite torchrun starts them."""
+    out = tmp_path_factory.mktemp("ddp")
+    ranks = zygote.world("tests.run.ddp_worker:start", 2, str(out), whole_end=True)
+    assert [rank.wait(280) for rank in ranks] == [0, 0], "\n".join(rank.said()[-15_000:] for rank in ranks)
+    return collected(out, 2)
 
 
 def test_the_shares_make_the_global_order(told):
@@ -79,8 +88,17 @@ def test_a_signal_to_one_process_stops_both_at_the_same_update_and_resumes_exact
 
 
 @pytest.mark.slow
+def test_two_processes_of_torchrun_tell_the_same(told, tmp_path, root):
+    for one, other in zip(launched(tmp_path, root, 2), told, strict=True):
+        assert one.keys() == other.keys()
+        differ = {name for name in one if one[name] != other[name]}
+        assert differ <= {"poisoned"}, "the error names the folder of the run"
+        assert one["poisoned"].partition("/")[0] == other["poisoned"].partition("/")[0]
+
+
+@pytest.mark.slow
 def test_three_processes_resume_with_the_same_bits(tmp_path, root):
-    three = started(tmp_path, root, 3)
+    three = launched(tmp_path, root, 3)
     whole = three[0]["digest"]
     for told in three:
         assert told["digest"] == whole

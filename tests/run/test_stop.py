@@ -108,7 +108,7 @@ def classified(folder, *callbacks):
     with mock.patch("visionkit.run.training.fit.LOG_EVERY", 5):
         fit(
             config,
-            Classifier("packaged/efficientnet_lite0", init="scratch", num_classes=3),
+            Classifier("timm/test_resnet", init="scratch", num_classes=3),
             data,
             folder=folder,
             callbacks=callbacks,

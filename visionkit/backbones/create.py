@@ -31,7 +31,7 @@ from visionkit.backbones.weights import WeightsInfo, read_state_dict, split_init
 from visionkit.config import NormPolicy
 from visionkit.errors import InputError, expected
 from visionkit.files import file_digest
-from visionkit.types import Init
+from visionkit.types import Init, init_is_path
 
 __all__ = ["assemble_encoder", "create_backbone", "create_encoder"]
 
@@ -54,7 +54,8 @@ def create_backbone(
     Args:
         name: "timm/resnet50", "timm/resnet50.a1_in1k", "torchvision/resnet50", "packaged/efficientnet_lite0",
             or a registered name.
-        init: "pretrained", "scratch", or the path of weights of this architecture: a file ("FILE#PREFIX"
+        init: "pretrained", "scratch", other pretrained weights of this architecture by their name
+            ("timm/resnet50.tv_in1k"), or the path of weights of this architecture: a file ("FILE#PREFIX"
             where it holds several networks), a run, a folder of runs, or a published folder.
         reductions: Input pixels per map pixel of each map. The deepest map of each reduction is taken.
         norm: What its batch norms become: "batch", "frozen", "sync" or "group".
@@ -73,6 +74,7 @@ def create_backbone(
             or cannot be fetched.
     """
     source, spec = _model_spec(name, in_channels, output_stride, image_size, options)
+    spec, init = _with_tag(source, spec, init)
     model_info = probe_model(source, spec)
     if output_stride is not None:
         coarsest = model_info.reductions[-1] if model_info.nodes else 0
@@ -116,7 +118,7 @@ def create_encoder(
 
     Args:
         name: As for `create_backbone`.
-        init: "pretrained", "scratch", or the path of a weights file of this architecture.
+        init: As for `create_backbone`.
         norm: What its batch norms become: "batch", "frozen", "sync" or "group".
         in_channels: Channels of the images.
         level: Average the map of this reduction instead (for a probe of that level).
@@ -130,6 +132,7 @@ def create_encoder(
         InputError: As for `create_backbone`.
     """
     source, spec = _model_spec(name, in_channels, None, image_size, options)
+    spec, init = _with_tag(source, spec, init)
     model_info = probe_model(source, spec)
     mean, std = _statistics(source, spec)
     if level is not None:
@@ -213,6 +216,28 @@ def _model_spec(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     built_for = None if size is None else (size[0], size[1])
     return resolve(name, ModelSpec("", "", in_channels, output_stride, built_for, sorted_options(options)))
+
+
+def _with_tag(source: Source, spec: ModelSpec, init: Init) -> tuple[ModelSpec, Init]:
+    """Return the spec with the tag that `init` names, if it names weights of the registry.
+
+    Mean and standard deviation of the images are then those of these weights.
+    """
+    if init == "scratch" or init == "pretrained" or init_is_path(init):
+        return spec, init
+    other, named = resolve(init, spec)
+    if other is not source or named.architecture != spec.architecture:
+        own = f"{source.prefix}/{spec.architecture}"
+        tags = [f"{own}.{tag}" for tag in source.tags(spec.architecture)] or ["pretrained"]
+        raise InputError(
+            expected(
+                "init",
+                f"the name of weights of the backbone's own architecture, {own!r}",
+                init,
+                fix=f"They are: {', '.join(tags)}.",
+            )
+        )
+    return named, "pretrained"
 
 
 def _statistics(source: Source, spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:

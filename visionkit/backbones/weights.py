@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from visionkit.backbones.sources.trained import WEIGHTS, published_config, trained_file
 from visionkit.errors import InputError, first_line, nearest
 from visionkit.files import file_digest, local_path
+from visionkit.types import init_is_path
 
 __all__ = [
     "REFUSALS",
@@ -101,8 +102,8 @@ def split_init(init: str) -> tuple[Path, str]:
 
 
 def portable_init(init: str) -> str:
-    """Return an `init` without machine paths: for weights the name and digest of the file, not its folder."""
-    if init in ("pretrained", "scratch"):
+    """Return an `init` without machine paths: for a path the name and digest of the file, not its folder."""
+    if not init_is_path(init):
         return init
     path, prefix = split_init(init)
     known = f" {file_digest(path)[:16]}" if path.is_file() else ""

@@ -96,7 +96,9 @@ def _compared(records: Sequence[RunRecord]) -> Iterator[tuple[str, Value, Group]
         group = _same_draws if name in ("train", "all") else _same_fold
         yield "data.fingerprint", partial(_fingerprint, name), group
     yield "folds", lambda record: (record.result["config"].get("folds") or [0])[0], _all
-    yield "data.classes", lambda record: record.result["data"].get("classes"), _all
+    # Where a fold is of classes, each has an order of its own: those of its training come first.
+    yield "data.classes", lambda record: record.result["data"].get("classes"), _same_fold
+    yield "data.classes", lambda record: sorted(record.result["data"].get("classes") or ()), _all
     groups: dict[str, Group] = {"norm": _all, "schedule": _same_length}
     for name in _names(records, _equal):
         value = partial(_held_equal, name, without=("lr",) if own_rates and name == "schedule" else ())

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from visionkit.errors import DataError, InputError
 from visionkit.pixels import pixel_error
@@ -62,6 +61,11 @@ def plain_boxes(boxes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     Raises:
         InputError: The boxes are rotated, or lie on a canvas of another size.
     """
+    if type(boxes) is Tensor:
+        return boxes  # without an import of torchvision, which takes seconds
+    from torchvision.transforms.v2.functional import convert_bounding_box_format
+    from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
+
     if not isinstance(boxes, BoundingBoxes):
         return boxes.as_subclass(Tensor)
     kind = boxes.format
@@ -75,8 +79,6 @@ def plain_boxes(boxes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
             f"Expected boxes on the canvas of their image, {size[0]} x {size[1]}, but theirs is "
             f"{canvas[0]} x {canvas[1]} (height x width). Give image and boxes to one transform together."
         )
-    from torchvision.transforms.v2.functional import convert_bounding_box_format
-
     converted = convert_bounding_box_format(boxes, new_format=BoundingBoxFormat.XYXY)
     plain: Tensor = converted.as_subclass(Tensor)
     return plain if plain.is_floating_point() else plain.float()
@@ -117,7 +119,7 @@ def check_boxes(
         add(f"Expected a dict of boxes and labels, but got {type(target).__name__}.", "target")
         return errors
     boxes, labels = target.get("boxes"), target.get("labels")
-    if isinstance(boxes, BoundingBoxes):
+    if isinstance(boxes, Tensor) and type(boxes) is not Tensor:
         try:
             boxes = plain_boxes(boxes, None if text else (int(image.shape[-2]), int(image.shape[-1])))
         except InputError as error:

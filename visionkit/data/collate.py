@@ -27,7 +27,8 @@ def stack_batch(samples: Sequence[Sample]) -> Batch:
 
     Returns:
         `images` (B, 3, H, W) uint8 channels last, `labels` (B,) int64 or (B, K) float32 where there are
-        labels, `ids`. Without samples: `{"ids": []}`.
+        labels, `gallery` (B,) bool where samples say so (`WithGallery`), `ids`. Without samples:
+        `{"ids": []}`.
 
     Raises:
         DataError: Images differ in size.
@@ -37,6 +38,8 @@ def stack_batch(samples: Sequence[Sample]) -> Batch:
     batch: Batch = {"images": _stack_images(samples), "ids": _ids(samples)}
     if _all_have(samples, "label"):
         batch["labels"] = torch.stack([sample["label"] for sample in samples])
+    if _all_have(samples, "gallery"):
+        batch["gallery"] = torch.stack([sample["gallery"] for sample in samples])
     return batch
 
 

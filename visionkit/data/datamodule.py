@@ -23,8 +23,9 @@ from visionkit.data.samplers import (
     IdentityBatchSampler,
     TrainBatchSampler,
 )
-from visionkit.data.splits import Splits, fingerprint, subset
+from visionkit.data.splits import GalleryName, Splits, WithGallery, fingerprint, subset
 from visionkit.errors import InputError, expected, unknown_name
+from visionkit.forking import worker_context
 from visionkit.rng import Salt, keyed_generator
 from visionkit.types import Reader
 
@@ -69,6 +70,8 @@ class DataModule(lightning.LightningDataModule):
             (`BalancedBatchSampler`); "identities": a number of classes with `images_per_class` images each
             in every batch (`IdentityBatchSampler`).
         images_per_class: For "identities".
+        gallery: Of an `Embedder`, what images of validation and test are searched among: "split", the others
+            of theirs; "train", the whole training split, which is then read in every evaluation, too.
 
     Raises:
         InputError: Samples are to be balanced, but the reader does not say one class a sample, or a class of
@@ -91,6 +94,7 @@ class DataModule(lightning.LightningDataModule):
         grouping: Grouping | None = None,
         sampler: SamplerName = "shuffle",
         images_per_class: int = 4,
+        gallery: GalleryName = "split",
     ) -> None:
         super().__init__()
         self.splits = splits
@@ -107,7 +111,9 @@ class DataModule(lightning.LightningDataModule):
         self._eval_transform = eval_transform
         if sampler not in get_args(SamplerName):
             raise unknown_name("sampler", str(sampler), get_args(SamplerName))
-        self.sampler, self.images_per_class = sampler, images_per_class
+        if gallery not in get_args(GalleryName):
+            raise unknown_name("gallery", str(gallery), get_args(GalleryName))
+        self.sampler, self.images_per_class, self.gallery = sampler, images_per_class, gallery
         self._labels: list[int] = []
         if sampler != "shuffle":
             self._labels = class_labels(self.train_reader, splits.classes, every=sampler == "balanced")
@@ -194,13 +200,22 @@ class DataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return this process's part of the validation split, each sample once."""
-        return self._eval_loader(self.splits.val, "val")
+        return self._eval_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Return this process's part of the test split, or of the validation split where there is none."""
         if self.splits.test is None:
             return self.val_dataloader()
-        return self._eval_loader(self.splits.test, "test")
+        return self._eval_loader("test")
+
+    def eval_reader(self, split: str) -> Reader:
+        """Return the samples that an evaluation reads: those of a split, then those of a gallery of its own.
+
+        Args:
+            split: "val" or "test".
+        """
+        reader = self.splits.val if split == "val" or self.splits.test is None else self.splits.test
+        return WithGallery(reader, self.splits.train) if self.gallery == "train" else reader
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return the loader of `test_dataloader`."""
@@ -235,7 +250,7 @@ class DataModule(lightning.LightningDataModule):
                 "val": len(splits.val),
                 "test": 0 if splits.test is None else len(splits.test),
             },
-            "facts": dict(splits.facts),
+            "facts": dict(splits.facts) | self._gallery_fact(),
             "notices": [notice.as_dict() for notice in splits.notices],
             "fingerprint": fingerprints,
         }
@@ -249,10 +264,16 @@ class DataModule(lightning.LightningDataModule):
     def _split_size(self, split: str) -> int:
         if split == "train":
             return len(self.train_data)
-        reader = self.splits.val if split == "val" else self.splits.test
-        return 0 if reader is None else len(reader)
+        return len(self.eval_reader(split))
 
-    def _eval_loader(self, reader: Reader, split: str) -> DataLoader[Any]:
+    def _gallery_fact(self) -> dict[str, str]:
+        if self.gallery == "split":
+            return {}
+        count = len(self.splits.train)
+        return {"gallery": f"images of validation and test are searched among the {count:,} of training"}
+
+    def _eval_loader(self, split: str) -> DataLoader[Any]:
+        reader = self.eval_reader(split)
         rank, world_size = self._rank_and_world_size()
         skips = self.train_data.on_error != "raise"
         data = KeyedDataset(
@@ -272,6 +293,7 @@ class DataModule(lightning.LightningDataModule):
             collate_fn=self.collate if data.on_error == "raise" else SkipUnreadable(self.collate, split),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            multiprocessing_context=worker_context() if self.workers else None,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_begin_worker if self.workers else None,
         )

@@ -7,9 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from visionkit.errors import DataError, InputError, expected
@@ -20,9 +21,11 @@ from visionkit.types import Reader, Sample
 __all__ = [
     "HOLDOUT",
     "SPLIT_ALIASES",
+    "GalleryName",
     "Joined",
     "Splits",
     "Subset",
+    "WithGallery",
     "fingerprint",
     "holdout",
     "single_labels",
@@ -39,6 +42,9 @@ SPLIT_ALIASES = {
 
 HOLDOUT = 0.2
 """Fraction of the training samples held out for validation where a data set has no validation split."""
+
+GalleryName: TypeAlias = Literal["split", "train"]
+"""What images of validation and test are searched among: the others of their split, or those of training."""
 
 # What a reader may say of its samples without decoding them, one entry a sample.
 _OFFERED = ("labels", "targets", "object_counts", "keypoint_counts", "sizes", "ids", "files", "shard_numbers")
@@ -145,6 +151,35 @@ class Joined:
         """Return the sample at `index` of both."""
         first, second = self.readers
         return first[index] if index < len(first) else second[index - len(first)]
+
+
+class WithGallery(Joined):
+    """Images to search with, then those to search among, which `gallery` of each sample says.
+
+    The names of the second begin with "gallery: ", so that no image of two splits is taken for another.
+
+    Args:
+        queries: The images to search with.
+        gallery: The images to search among.
+    """
+
+    def __init__(self, queries: Reader, gallery: Reader) -> None:
+        super().__init__(queries, gallery)
+        if hasattr(self, "ids"):
+            names = list(self.ids)
+            self.ids = [*names[: len(queries)], *map(_gallery_name, names[len(queries) :])]
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the sample at `index` of both."""
+        inside = index >= len(self.readers[0])
+        sample: dict[str, Any] = {**super().__getitem__(index), "gallery": torch.tensor(inside)}
+        if inside and "id" in sample:
+            sample["id"] = _gallery_name(sample["id"])
+        return cast(Sample, sample)
+
+
+def _gallery_name(name: object) -> str:
+    return f"gallery: {name}"
 
 
 def subset(reader: Reader, fraction: float, *, seed: int = 0) -> Reader:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from visionkit.data.folds import assign_folds
-from visionkit.data.splits import HOLDOUT, Joined, Splits, Subset, single_labels
+from visionkit.data.splits import HOLDOUT, GalleryName, Joined, Splits, Subset, single_labels
 from visionkit.errors import DataError, InputError, expected
+from visionkit.notices import MAX_DROPPED, Notice
 from visionkit.types import Reader, Sample
 
 __all__ = ["Relabelled", "hold_out_classes", "require_pairs", "training_classes"]
@@ -104,23 +105,46 @@ def training_classes(splits: Splits) -> tuple[str, ...]:
     return splits.classes[: int(_labels(splits.train).max()) + 1]
 
 
-def require_pairs(splits: Splits) -> None:
-    """Refuse a validation or test split without two images of one class: nothing in it has a like to find.
+def require_pairs(
+    splits: Splits, *, gallery: GalleryName = "split", max_dropped: float = MAX_DROPPED
+) -> Splits:
+    """Return splits with a notice of the validation and test images that have no like to be found.
+
+    Retrieval cannot serve an image without another of its class: recall and mean average precision leave it
+    out.
 
     Args:
         splits: The splits of a data set of one class an image.
+        gallery: What the images are searched among: "split" (the others of theirs) or "train".
+        max_dropped: Largest fraction of a split that may have no like.
 
     Raises:
-        DataError: Every image of a split is the only one of its class.
+        DataError: No image of a split has one, or more than the limit have none.
         InputError: The data set does not say one class an image.
     """
+    notices = []
     for name, reader in (("val", splits.val), ("test", splits.test)):
-        if reader is not None and np.bincount(_labels(reader)).max(initial=0) < 2:
+        if reader is None:
+            continue
+        labels = _labels(reader)
+        others = _labels(splits.train) if gallery == "train" else labels
+        counts = np.bincount(others, minlength=1 + int(labels.max(initial=0)))
+        alone = np.flatnonzero(counts[labels] < (1 if gallery == "train" else 2))
+        where = "among the training images" if gallery == "train" else "in the split"
+        if len(alone) == len(labels):
             raise DataError(
-                f"Expected some class to have two images in the {name} split of {splits.name}, but each of "
-                f"its {len(reader)} images is the only one of its class: no image has a like to be found. "
-                "Put more images of a class into the split, or cut the data by class (unseen_classes)."
+                f"Expected some image of the {name} split of {splits.name} to have another of its class "
+                f"{where}, but none of its {len(labels)} images has: nothing could be found. Put more images "
+                "of a class into the split, cut the data by class (--unseen_classes true), or search another "
+                "gallery (--retrieval.gallery split or train)."
             )
+        if len(alone):
+            first, ids = int(alone[0]), getattr(reader, "ids", None)
+            image = f"image {first}" if ids is None else ids[first]
+            what = f"{name} images without another of their class {where}, left out of recall and map_at_r"
+            text = f"{image}, of class {splits.classes[labels[first]]!r}"
+            notices.append(Notice(what, len(alone), len(labels), text, max_dropped))
+    return replace(splits, notices=(*splits.notices, *notices))
 
 
 def _cut(splits: Splits, count: int, fold: int, seed: int) -> tuple[Parts, str]:

@@ -8,6 +8,13 @@ from visionkit.metrics.captioning import CaptionScores, caption_scores
 from visionkit.metrics.cider import CiderD, DocumentFrequency
 from visionkit.metrics.classification import MultiLabelScores, RegressionScores, SingleLabelScores
 from visionkit.metrics.detection import CocoAP, DetectionScores
+from visionkit.metrics.embedding.identification import (
+    UNKNOWN,
+    Ranking,
+    best_threshold,
+    identification_scores,
+    rank_classes,
+)
 from visionkit.metrics.embedding.images import EmbeddingScores
 from visionkit.metrics.embedding.retrieval import RetrievalScores, retrieval_scores
 from visionkit.metrics.embedding.verification import VerificationScores, verification_scores
@@ -25,6 +32,7 @@ from visionkit.metrics.segmentation import (
 
 __all__ = [
     "COCO_SIGMAS",
+    "UNKNOWN",
     "CaptionScores",
     "CiderD",
     "CocoAP",
@@ -34,6 +42,7 @@ __all__ = [
     "KeypointAP",
     "KeypointScores",
     "MultiLabelScores",
+    "Ranking",
     "RegressionScores",
     "RetrievalScores",
     "RunningSums",
@@ -43,15 +52,18 @@ __all__ = [
     "SingleLabelScores",
     "VerificationScores",
     "average_precision",
+    "best_threshold",
     "calibration_error",
     "caption_scores",
     "confusion_counts",
     "f1_scores",
     "gather_rows",
+    "identification_scores",
     "keypoint_sigmas",
     "keypoint_similarity",
     "limb_ratios",
     "point_distances",
+    "rank_classes",
     "retrieval_scores",
     "segmentation_scores",
     "verification_scores",

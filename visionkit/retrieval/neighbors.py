@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from visionkit.errors import InputError, expected, unknown_name
 
-__all__ = ["METRICS", "Metric", "Neighbors", "as_vectors", "exact_distances", "exact_neighbors"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Neighbors",
+    "as_vectors",
+    "exact_distances",
+    "exact_neighbors",
+    "nearest_of",
+    "take_rows",
+]
 
 Metric = Literal["cosine", "l2"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -150,7 +159,6 @@ def search_parts(queries: Floats, parts: Sequence[Floats], *, k: int, metric: Me
         )
     distances, rows = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
     count = min(total, k + _EXTRA)
-    starts = np.cumsum([0, *(len(part) for part in parts)])
     for first in range(0, len(queries), _QUERIES):
         block = _scaled(queries[first : first + _QUERIES], metric)
         keys, candidates, error = _candidates(block, parts, count, metric)
@@ -159,7 +167,8 @@ def search_parts(queries: Floats, parts: Sequence[Floats], *, k: int, metric: Me
             limit = np.partition(keys[index], k - 1)[k - 1] + 2 * error[index]
             if count < total and not keys[index].max() > limit:
                 chosen = _within(block[index : index + 1], parts, limit, metric)
-            distances[first + index], rows[first + index] = _nearest(query, parts, starts, chosen, k, metric)
+            nearest = nearest_of(query, parts, chosen, k=k, metric=metric)
+            distances[first + index], rows[first + index] = nearest
     return Neighbors(distances, rows)
 
 
@@ -254,26 +263,40 @@ def _within(scaled: Floats, parts: Sequence[Floats], limit: float, metric: Metri
     return np.concatenate(chosen)
 
 
-def _nearest(
-    query: Floats,
-    parts: Sequence[Floats],
-    starts: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    k: int,
-    metric: Metric,
+def nearest_of(
+    query: Floats, parts: Sequence[Floats], chosen: NDArray[np.int64], *, k: int, metric: Metric
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return distances and rows `(k,)` of the nearest of the rows that are chosen, in order."""
+    """Return distances and rows `(k,)` of the nearest of some rows, as float64 decides it; ties go by row.
+
+    Args:
+        query: `(D,)`.
+        parts: `(n, D)` each: the gallery, one part after another.
+        chosen: `(C,)` the rows, in order.
+        k: At most C.
+        metric: "cosine" or "l2".
+    """
     distances = np.empty(len(chosen))
     for first in range(0, len(chosen), _EXACT_ROWS):
         rows = chosen[first : first + _EXACT_ROWS]
-        vectors = np.empty((len(rows), query.shape[0]), np.float32)
-        owner = np.searchsorted(starts, rows, side="right") - 1
-        for number in np.unique(owner):
-            own = owner == number
-            vectors[own] = parts[number][rows[own] - starts[number]]
-        distances[first : first + len(rows)] = exact_distances(query, vectors, metric)
+        distances[first : first + len(rows)] = exact_distances(query, take_rows(parts, rows), metric)
     if len(chosen) > k:
         inside = distances <= np.partition(distances, k - 1)[k - 1]
         chosen, distances = chosen[inside], distances[inside]
     order = np.argsort(distances, kind="stable")[:k]  # the rows are in order: ties go by row
     return distances[order], chosen[order]
+
+
+def take_rows(parts: Sequence[Floats], rows: NDArray[np.int64]) -> Floats:
+    """Return rows `(N, D)` of a gallery that lies in several arrays.
+
+    Args:
+        parts: `(n, D)` each, one after another.
+        rows: `(N,)`.
+    """
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    vectors = np.empty((len(rows), parts[0].shape[1]), np.float32)
+    owner = np.searchsorted(starts, rows, side="right") - 1
+    for number in np.unique(owner):
+        own = owner == number
+        vectors[own] = parts[number][rows[own] - starts[number]]
+    return vectors

@@ -104,7 +104,7 @@ class RunConfig:
     backbone: str = setting("packaged/efficientnet_lite0", "see `visionkit ls backbones`", group="model")
     init: str = setting(
         "both",
-        "pretrained | scratch | frozen | both | weights file, run, folder; or several",
+        "pretrained | scratch | frozen | both | NAME.TAG | file, run, folder; several",
         group="model",
         role="arm",
     )

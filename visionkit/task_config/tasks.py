@@ -19,6 +19,7 @@ __all__ = [
     "RCNNConfig",
     "RNNConfig",
     "RetinaNetConfig",
+    "RetrievalConfig",
     "SceneConfig",
     "SegmentationAugment",
     "SegmentationHead",
@@ -43,7 +44,7 @@ class CheckConfig:
     Args:
         bad_input: raise | skip: what a sample that cannot be read does.
         bad_limit: With skip: the largest fraction of a split that may be left out.
-        max_dropped: The largest fraction of the objects, captions or labels that may be left out.
+        max_dropped: The largest fraction of the objects, captions, labels or queries that may be left out.
         skip_updates: Updates with a non-finite loss or gradient to leave out before the run stops.
     """
 
@@ -231,6 +232,19 @@ class EmbeddingHead:
     margin: float | None = field(default=None, metadata=limits(min=0))
     scale: float = field(default=32.0, metadata=limits(above=0))
     temperature: float = field(default=0.1, metadata=limits(above=0))
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """What images are searched among, and what is scored beside the runs.
+
+    Args:
+        gallery: split: the other images of the split | train: those of training.
+        baselines: Also score the network off the shelf, eigenimages and pixels, which need no training.
+    """
+
+    gallery: Literal["split", "train"] = "split"
+    baselines: bool = field(default=False, metadata={"role": "free"})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from visionkit.nn.segmentation.decoders import decoder_class, list_decoders
 from visionkit.tasks.image_spec import ImageSpec
 from visionkit.tasks.user_module import UserModule, module_record, registered_name, wrap_module
 from visionkit.transfer import is_trained, resolve_transfer, transfer_from
-from visionkit.types import Init
+from visionkit.types import Init, init_is_path
 
 __all__ = ["BackboneBuilder"]
 
@@ -179,7 +179,7 @@ class BackboneBuilder:
             built: What this builder has made. A path to weights is not saved: it means nothing on another
                 machine.
         """
-        kind = self.init if self.init in ("pretrained", "scratch") else "file"
+        kind = "file" if init_is_path(self.init) else self.init
         backbone = self.backbone
         return {
             "backbone": module_record(backbone) if isinstance(backbone, nn.Module) else backbone,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from visionkit.backbones.weights import checkpoint_record, read_state_dict, split_init
 from visionkit.errors import InputError
 from visionkit.tasks.saved_settings import plain_settings, task_name
+from visionkit.types import init_is_path
 
 __all__ = ["has_task", "take_heads"]
 
@@ -47,9 +48,7 @@ def has_task(init: str) -> bool:
     Raises:
         InputError: A folder without a trained task.
     """
-    return init not in ("pretrained", "scratch") and bool(
-        _record(split_init(init)[0])["visionkit"].get("task")
-    )
+    return init_is_path(init) and bool(_record(split_init(init)[0])["visionkit"].get("task"))
 
 
 def take_heads(task: nn.Module, init: str, *, any_classes: bool = False) -> str:
@@ -70,7 +69,7 @@ def take_heads(task: nn.Module, init: str, *, any_classes: bool = False) -> str:
     Raises:
         InputError: `any_classes`, and the head does not fit.
     """
-    if init in ("pretrained", "scratch"):
+    if not init_is_path(init):
         return ""
     file, prefix = split_init(init)
     record = _record(file)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from visionkit.metrics.ngrams import check_caption_sets
-
 __all__ = ["Relation", "parse_relation", "relation_scores"]
 
 # Phrases and their relations; a longer phrase comes before its part.
@@ -65,6 +63,8 @@ def relation_scores(
     Returns:
         `(objects, both objects, relation too)` for each image that counts.
     """
+    from visionkit.metrics.ngrams import check_caption_sets  # only scores need torchmetrics
+
     check_caption_sets(candidates, references)
     scores = []
     for candidate, image_references in zip(candidates, references):

@@ -35,7 +35,7 @@ class ImagePairs:
     Args:
         scores: `(N,)` their cosines.
         same: `(N,)` whether they are of one class.
-        first: `(N,)` the row of the one image.
+        first: `(N,)` the row of the one image among those that are searched with.
         second: `(N,)` that of the other.
     """
 
@@ -48,7 +48,8 @@ class ImagePairs:
 class EmbeddingScores(RetrievalScores):
     """recall_at_K, map_at_r; of the pairs pair_auc, pair_eer, pair_tar_at_far_X, pair_accuracy.
 
-    Retrieval as `RetrievalScores` has it. The pairs are all pairs of the images, or, where there are many,
+    Retrieval as `RetrievalScores` has it. The pairs are all pairs of the images (without those that are of
+    the gallery alone), or, where there are many,
     100,000 of one class and about 300,000 others, which the ids of the images decide: the same in every epoch
     and arm. The accuracy is over up to ten folds of classes, no class in two of them, each with as many pairs
     of one class as of two; NaN with fewer than four classes.
@@ -86,16 +87,17 @@ class EmbeddingScores(RetrievalScores):
         self.pairs: ImagePairs | None = None
 
     def _scores_of(self, rows: ImageRows) -> dict[str, float]:
-        labels = rows.labels.cpu().numpy()
+        own = rows.queries
+        labels = own.labels.cpu().numpy()
         first, second = image_pairs(labels)
         same = labels[first] == labels[second]
-        self.pairs = ImagePairs(_cosines(rows.vectors, first, second), same, first, second)
+        self.pairs = ImagePairs(_cosines(own.vectors, first, second), same, first, second)
         values = verification_scores(self.pairs.scores, same, fars=self.fars)
         chosen, folds = _fold_pairs(labels, first, second)
         accuracy = verification_scores(self.pairs.scores[chosen], same[chosen], folds=folds)["accuracy"]
         named = {f"pair_{name}": value for name, value in (values | {"accuracy": accuracy}).items()}
         named |= {
-            f"{self.ways}way_{count}shot": episode_accuracy(rows.vectors, labels, ways=self.ways, shots=count)
+            f"{self.ways}way_{count}shot": episode_accuracy(own.vectors, labels, ways=self.ways, shots=count)
             for count in self.shots
         }
         return super()._scores_of(rows) | named

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from visionkit.distributed import widest_float
 
-__all__ = ["blocks_of_neighbors", "largest"]
+__all__ = ["blocks_of_cosines", "blocks_of_neighbors", "largest"]
 
 _BLOCK_BYTES = 256 * 2**20  # of the cosines of a block
 
@@ -54,6 +54,23 @@ def blocks_of_neighbors(
     Yields:
         The first query's number, cosines `(n, count)`, largest first, and rows of the gallery `(n, count)`.
     """
+    for start, cosines in blocks_of_cosines(queries, gallery, skip=skip):
+        yield start, *largest(cosines, count)
+
+
+def blocks_of_cosines(
+    queries: Tensor, gallery: Tensor, *, skip: Tensor | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the cosines of queries with a gallery, some queries at a time, as `blocks_of_neighbors` has them.
+
+    Args:
+        queries: `(Q, D)` of length 1.
+        gallery: `(G, D)` of length 1.
+        skip: `(Q,)` the row of the gallery that is the query itself, -1 for none: it is at -inf.
+
+    Yields:
+        The first query's number, and cosines `(n, G)`.
+    """
     dtype = widest_float(gallery.device)
     gallery = gallery.to(dtype)
     step = max(1, _BLOCK_BYTES // (8 * max(1, len(gallery))))
@@ -63,4 +80,4 @@ def blocks_of_neighbors(
             own = skip[start : start + step]
             rows = (own >= 0).nonzero().flatten()
             cosines[rows, own[rows]] = -torch.inf
-        yield start, *largest(cosines, count)
+        yield start, cosines

@@ -33,6 +33,16 @@ class RetrievalResult(NamedTuple):
     queries: int
     alone: int
 
+    @property
+    def left_out(self) -> str:
+        """Return how many queries are left out and why, in a sentence; empty where none is."""
+        if not self.alone:
+            return ""
+        return (
+            f"{self.alone:,} of {self.queries + self.alone:,} images have no other of their class to be "
+            "found and are left out of recall and map_at_r."
+        )
+
 
 @dataclass
 class _Sums:

@@ -62,6 +62,12 @@ class ImageRows:
         rows = torch.from_numpy(order)
         return cls(vectors[rows], labels[rows], roles[rows], keys[rows])
 
+    @property
+    def queries(self) -> ImageRows:
+        """Return those that are searched with: all but those that are of the gallery alone."""
+        mask = self.roles != 1
+        return ImageRows(self.vectors[mask], self.labels[mask], self.roles[mask], self.keys[mask])
+
     def to(self, device: torch.device) -> ImageRows:
         """Return the same images on a device."""
         parts = (self.vectors, self.labels, self.roles, self.keys)

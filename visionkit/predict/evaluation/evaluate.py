@@ -155,6 +155,8 @@ class _Work:
             if str(name).startswith("val/")
         }
         check_unknown(subject, self.counts.unknown, self.counts.total, COUNTED.get(subject.kind, ""))
+        result: Any = getattr(getattr(self.loaded.task, "scores", None), "result", None)
+        subject.notes += [result.left_out] if result is not None and result.left_out else []
         for _, skipped in self.module.skipped_counts().items():
             subject.notes.append(f"{skipped['count']:,} of {skipped['of']:,} images could not be read.")
         if folder is not None:
@@ -245,7 +247,8 @@ class _Counts(Callback):
         batch: Any,
         *_: Any,
     ) -> None:
-        self.images += len(batch["ids"])
+        gallery = batch.get("gallery")
+        self.images += len(batch["ids"]) - (0 if gallery is None else int(gallery.sum()))
         unknown, total = batch.get("unknown") or (0, 0)
         self.unknown, self.total = self.unknown + unknown, self.total + total
 

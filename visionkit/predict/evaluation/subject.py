@@ -227,6 +227,12 @@ def evaluation_data(
     collate = collate_of(subject.kind, loaded.task, facts, run.config)
     size = batch_size or int(facts.get("eval_batch_size") or EVAL_BATCH)
     counts = subject.match is not None and not subject.match.identical
+    gallery = facts.get("gallery", "split")
+    if gallery == "train":
+        among = len(subject.splits.train)
+        gallery = gallery if subject.split in ("val", "test") else "split"
+        text = f"among the {among:,} of training" if gallery == "train" else "among each other"
+        subject.notes.append(f"Images are searched {text}.")
     module = DataModule(
         replace(subject.splits, val=reader, test=None),
         batch_size=size,
@@ -235,6 +241,7 @@ def evaluation_data(
         collate=CountUnknown(collate) if counts else collate,
         seed=run.seed,
         workers=workers,
+        gallery=gallery,
     )
     checks = run.config.get("checks") or {}
     if checks.get("bad_input") == "skip":

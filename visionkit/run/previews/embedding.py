@@ -103,18 +103,21 @@ class _Sheets:
         self, preview: NeighborPreview, images: ImageRows, pairs: ImagePairs, data: DataModule
     ) -> None:
         self.preview, self.images, self.pairs = preview, images, pairs
-        reader = data.splits.val
+        reader = data.eval_reader("val")
         self.plain = KeyedDataset(reader, data.eval_transform, seed=data.seed, on_error="drop")
         self.ids = [str(name) for name in _ids(reader)]
         known = dict(zip(image_keys(self.ids, len(self.ids)).tolist(), range(len(self.ids)), strict=True))
         self.index = [known.get(key, -1) for key in images.keys.tolist()]  # of each row in the reader
+        self.queries = (images.roles != 1).nonzero().flatten()  # rows that are searched with
+        self.others = (images.roles != 0).nonzero().flatten()  # and among
         self.read: dict[int, Image.Image] = {}
 
     def write(self) -> None:
         preview, figures = self.preview, self.preview.folder / "figures"
         figures.mkdir(parents=True, exist_ok=True)
         rows, nearest = self._rows()
-        preview.write_rows(rows, lambda index, row: {"image": self._image(index)})
+        of_query = self.queries.tolist()
+        preview.write_rows(rows, lambda index, row: {"image": self._image(of_query[index])})
         order = sorted(range(len(rows)), key=lambda row: random_order(rows[row]["id"]))
         save_image(self._sheet(order[:QUERIES], nearest), figures / "neighbors.jpg", {"quality": 90})
         hardest = self._pairs()
@@ -124,37 +127,35 @@ class _Sheets:
         write_text(path, json.dumps(self._curves()) + "\n")
 
     def _rows(self) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return a row of the predictions file for each image, and the rows of its neighbours `(N, k)`."""
+        """Return a row of the predictions file for each query, and the rows of its neighbours `(Q, k)`."""
         vectors, labels = self.images.vectors, self.images.labels
-        count = min(max(NEIGHBORS, RANKS), len(vectors) - 1)
+        count = min(max(NEIGHBORS, RANKS), len(self.others) - int((self.images.roles < 0).any()))
         near, values, gaps = [], [], []
-        for start in range(0, len(vectors), _BLOCK):
-            cosines = vectors[start : start + _BLOCK] @ vectors.T
-            rows = torch.arange(len(cosines), device=vectors.device)
-            cosines[rows, rows + start] = -torch.inf  # an image is no neighbour of its own
-            same = labels[start : start + _BLOCK, None] == labels[None]
+        for rows in self.queries.split(_BLOCK):
+            cosines = vectors[rows] @ vectors[self.others].T
+            cosines[rows[:, None] == self.others] = -torch.inf  # an image is no neighbour of its own
+            same = labels[rows, None] == labels[self.others]
             best_other, best_own = (
                 cosines.masked_fill(same, -1).amax(1),
                 cosines.masked_fill(~same, -1).amax(1),
             )
             gaps.append(best_other - best_own.clamp(min=-1))
             top = cosines.topk(count, dim=1)
-            near.append(top.indices)
+            near.append(self.others[top.indices])
             values.append(top.values[:, 0])
         nearest = torch.cat(near).cpu()
         name = self._name
+        columns = (self.queries.tolist(), nearest[:, 0].tolist(), torch.cat(values).tolist())
         rows_of_images = [
             {
                 "id": self.ids[self.index[row]] if self.index[row] >= 0 else f"image {row}",
-                "truth": name(label),
-                "prediction": name(int(self.images.labels[nearest[row, 0]])),
+                "truth": name(int(labels[row])),
+                "prediction": name(int(labels[first])),
                 "confidence": None,
                 "cosine": round(cosine, 6),
                 "loss": round(gap, 6),
             }
-            for row, (label, cosine, gap) in enumerate(
-                zip(labels.tolist(), torch.cat(values).tolist(), torch.cat(gaps).tolist(), strict=True)
-            )
+            for row, first, cosine, gap in zip(*columns, torch.cat(gaps).tolist(), strict=True)
         ]
         self.nearest = nearest
         return rows_of_images, nearest
@@ -164,9 +165,10 @@ class _Sheets:
         labels, panels = self.images.labels.tolist(), []
         vectors = self.images.vectors
         count = min(NEIGHBORS, nearest.shape[1])
-        for query in queries:
+        for number in queries:
+            query = int(self.queries[number])
             panels.append(self._framed(query, INK, f"{self._name(labels[query])}:"))
-            for other in nearest[query, :count].tolist():
+            for other in nearest[number, :count].tolist():
                 right = labels[other] == labels[query]
                 text = f"{self._name(labels[other])} {float(vectors[query] @ vectors[other]):.2f}"
                 panels.append(self._framed(other, GOOD if right else BAD, text, right=right))
@@ -174,7 +176,7 @@ class _Sheets:
 
     def _pairs(self) -> Image.Image | None:
         """Return the least alike pairs of one class on the left, and the most alike of two on the right."""
-        pairs, labels = self.pairs, self.images.labels.tolist()
+        pairs, labels, of_query = self.pairs, self.images.labels.tolist(), self.queries.tolist()
         lines = []
         for same in (True, False):
             rows = np.flatnonzero(pairs.same == same)
@@ -183,16 +185,16 @@ class _Sheets:
         panels = []
         for left, right in zip(*lines):
             for row, right_color in ((left, GOOD), (right, BAD)):
-                for image in (int(pairs.first[row]), int(pairs.second[row])):
+                for image in (of_query[int(pairs.first[row])], of_query[int(pairs.second[row])]):
                     text = f"{self._name(labels[image])} {pairs.scores[row]:.2f}"
                     panels.append(self._framed(image, right_color, text))
         return join_grid(panels, columns=4) if panels else None
 
     def _curves(self) -> dict[str, Any]:
-        labels = self.images.labels.cpu()
-        hits = labels[self.nearest] == labels[:, None]
-        counts = torch.bincount(labels)[labels]
-        served = hits[counts > 1]
+        labels, queries, others = (each.cpu() for each in (self.images.labels, self.queries, self.others))
+        hits = labels[self.nearest] == labels[queries, None]
+        counts = torch.bincount(labels[others], minlength=int(labels.max()) + 1)[labels[queries]]
+        served = hits[counts > (self.images.roles[self.queries].cpu() < 0)]  # one of both is its own like
         recall = [float(served[:, :k].any(1).float().mean()) for k in range(1, served.shape[1] + 1)]
         curve: dict[str, Any] = {"recall": recall if len(served) else []}
         if self.pairs.same.any() and not self.pairs.same.all():

@@ -15,6 +15,7 @@ from visionkit.run.feedback.pace import parse_duration
 from visionkit.run.processes.stop import first_speaks
 from visionkit.run.requests import requests
 from visionkit.run.sweep.runs import each_run
+from visionkit.types import init_is_path
 
 __all__ = ["check_paths", "run_recipe"]
 
@@ -55,7 +56,7 @@ def run_recipe(
     from visionkit.run.sweep.jobs import choose_jobs
     from visionkit.run.sweep.train_runs import train_runs
 
-    for init in (arm for arm in config.arms() if arm not in WORDS["init"]):
+    for init in (arm for arm in config.arms() if arm not in WORDS["init"] and init_is_path(arm)):
         from visionkit.backbones.weights import split_init
 
         split_init(init)  # refuses a folder without weights
@@ -99,8 +100,10 @@ def check_paths(config: RunConfig, paths: Sequence[str]) -> None:
     for name, value in named:
         local_path(value, f"--{name}")
         before = value.rpartition("#")[0]  # "weights.pt#teacher.backbone" names a part of a file
-        if value in ("", *WORDS.get(name, ())) or any(
-            part and Path(part).expanduser().exists() for part in (value, before)
+        if (
+            value in ("", *WORDS.get(name, ()))
+            or (name == "init" and not init_is_path(value))
+            or any(part and Path(part).expanduser().exists() for part in (value, before))
         ):
             continue
         text = f"--{name} {value}: there is no file or folder of this name."

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from visionkit.errors import InputError, PreemptedError, RunError
+from visionkit.forking import CheckedForkContext
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.board import Board
@@ -235,7 +236,7 @@ def _start(job: Job, threads: int) -> tuple[multiprocessing.process.BaseProcess,
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     # Fork: the recipe's functions need no import by name, and the heavy imports are already made.
-    child = multiprocessing.get_context("fork").Process(target=_work, args=(job, threads, there, os.getpid()))
+    child = CheckedForkContext().Process(target=_work, args=(job, threads, there, os.getpid()))
     child.start()
     there.close()
     return child, here

@@ -35,8 +35,8 @@ def model_facts(
 
     Returns:
         Plain values, without a path of this machine: "preprocess", "eval_batch_size", for captions
-        "captions_per_image", "data" (name, kind and options), "init", "weights", "policy",
-        "version".
+        "captions_per_image", "data" (name, kind and options), for vectors "gallery" where it is not the
+        split, "init", "weights", "policy", "version".
     """
     opened = data.splits.opened
     # Only a collate of captions has it: the sentences of each image that the loss is of.
@@ -50,6 +50,7 @@ def model_facts(
             "kind": opened.get("kind"),
             "options": dict(opened.get("options", {})),
         },
+        **({} if data.gallery == "split" else {"gallery": data.gallery}),
         "init": portable_init(config.init),
         "weights": _weights(task),
         "policy": policy.as_dict(),

@@ -38,9 +38,10 @@ class Embedder(TaskHooks):
     """Give images vectors of length 1 that lie near each other where the class (a person, say) is the same.
 
     A batch is a dict with `images` `(B, 3, H, W)` uint8 or float in [0, 1], `labels` `(B,)` whole numbers
-    and, if images have names, `ids`; or a pair `(images, labels)`. Training labels are below `num_classes`
-    where the loss has a vector for each class; those of evaluation may be any: the classes of validation and
-    test need not occur in training.
+    and, if images have names, `ids`; or a pair `(images, labels)`. In evaluation `gallery` `(B,)` bool may
+    say which images the others are searched among. Training labels are below `num_classes` where the loss has
+    a vector for each class; those of evaluation may be any: the classes of validation and test need not occur
+    in training.
 
     The losses of pairs and triplets learn from all vectors of a batch over all processes, so every process
     must have as many images, and batches must hold several images of a class (`IdentityBatchSampler`).
@@ -48,9 +49,9 @@ class Embedder(TaskHooks):
     Logged: `train/loss` every `log_every_n_steps` updates over the updates since the last such row, and over
     the full epoch at its end; for `val` and `test` the scores of `visionkit.metrics.EmbeddingScores`:
     `recall_at_1` (which is also precision at 1), `recall_at_5`, `recall_at_10`, `map_at_r`, each image
-    against all others of the split, and `pair_auc`, `pair_eer`, `pair_tar_at_far_0.01`,
-    `pair_tar_at_far_0.001`, `pair_accuracy`; `unmatched`, where there are any, is how many images have no
-    other one of their class and are no queries.
+    against all others of the split or against the gallery, and `pair_auc`, `pair_eer`,
+    `pair_tar_at_far_0.01`, `pair_tar_at_far_0.001`, `pair_accuracy`; `unmatched`, where there are any, is how
+    many images have no other one of their class and are no queries.
 
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `dim`, giving
@@ -172,8 +173,12 @@ class Embedder(TaskHooks):
             return None
         images, labels, ids = self._read(batch)
         vectors: Tensor = self(images)
-        self.scores.update(vectors, labels, ids)
-        self.extra.update(vectors, labels)
+        gallery = batch.get("gallery") if isinstance(batch, Mapping) else None
+        self.scores.update(vectors, labels, ids, gallery)
+        if gallery is None:
+            self.extra.update(vectors, labels)
+        elif not bool(gallery.all()):
+            self.extra.update(vectors[~gallery], labels[~gallery])
         return vectors
 
     def predict_step(
@@ -224,11 +229,7 @@ class Embedder(TaskHooks):
         values, result = super()._compute_scores(), self.scores.result
         if values and result is not None and result.alone:
             values["unmatched"] = float(result.alone)
-            total = result.queries + result.alone
-            rank_zero_warn(
-                f"Images without another one of their class: {result.alone:,} of {total:,}. No retrieval "
-                "could serve them: recall and map_at_r are over the others."
-            )
+            rank_zero_warn(result.left_out)
         return values
 
     def _make_scores(self) -> dict[str, Any]:

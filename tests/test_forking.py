@@ -1,0 +1,63 @@
+"""Forked processes: one that hangs before its first line is ended and forked again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from visionkit import forking
+from visionkit.forking import CheckedForkContext, worker_context
+
+
+def hanging(path: Path, times: int) -> type[multiprocessing.process.BaseProcess]:
+    """Return processes of which the first ones hang in their fork, and leave a line in a file."""
+
+    class Hanging(CheckedForkContext.Process):
+        def _bootstrap(self, *args, **kwargs):
+            begun = path.read_text().count("\n") if path.is_file() else 0
+            with path.open("a") as file:
+                file.write("begun\n")
+            if begun < times:
+                time.sleep(600)
+            return super()._bootstrap(*args, **kwargs)
+
+    return Hanging
+
+
+def test_a_loader_whose_worker_hangs_in_its_fork_gets_another_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(forking, "SECONDS", 2.0)
+    context = CheckedForkContext()
+    context.Process = hanging(tmp_path / "begun", 1)
+    loader = DataLoader(list(range(6)), batch_size=2, num_workers=2, multiprocessing_context=context)
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
+    assert (tmp_path / "begun").read_text().count("\n") == 3
+
+
+def test_a_process_that_never_begins_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(forking, "SECONDS", 0.2)
+    process = hanging(tmp_path / "begun", 99)(target=print)
+    with pytest.raises(RuntimeError, match="4 of them hung before their first line"):
+        process.start()
+    assert (tmp_path / "begun").read_text().count("\n") == forking.ATTEMPTS
+
+
+def test_a_process_ends_as_any_other_does(tmp_path):
+    process = CheckedForkContext().Process(target=(tmp_path / "written").write_text, args=("yes",))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert (tmp_path / "written").read_text() == "yes"
+    broken = CheckedForkContext().Process(target=exit, args=(7,))
+    broken.start()
+    broken.join()
+    assert broken.exitcode == 7
+
+
+def test_another_start_method_is_left_alone(monkeypatch):
+    assert isinstance(worker_context(), CheckedForkContext)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
+    assert worker_context() is None
