@@ -112,7 +112,8 @@ def test_a_trainer_predicts_points_too():
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False,
     )  # fmt: skip
-    ((found,),) = trainer.predict(task, [list_batch(list(_samples((1,))))])
+    loader = torch.utils.data.DataLoader(list(_samples((1,))), batch_size=1, collate_fn=list_batch)
+    ((found,),) = trainer.predict(task, loader)
     assert found.skeleton == SKELETON
     assert found.keypoints.shape == (10, 5, 2)
 
