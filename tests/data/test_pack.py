@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from tests.data import coco_folder
-from visionkit import cli
+from visionkit import cli, data
 from visionkit.data import (
     DataModule,
     PackSettings,
@@ -320,6 +320,12 @@ def test_a_shard_is_written_sample_by_sample(tmp_path):
     assert shard > 16 * 3 * 256 * 512
     assert most < shard
     assert open_pack(tmp_path / "pack").train[15]["image"].unique().tolist() == [15]
+
+
+def test_a_folder_of_the_package_does_not_hide_the_function_of_its_name():
+    for name, inside in (("pack", "pack.layout"), ("scenes", "scenes.scenes")):
+        importlib.import_module(f"visionkit.data.{inside}")
+        assert getattr(data, name).__name__ == name
 
 
 def test_readers_travel_to_workers_without_their_bytes_and_workers_pack_the_same(tmp_path):

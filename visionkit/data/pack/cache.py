@@ -260,7 +260,7 @@ def _options(address: str) -> dict[str, Any]:
     """Return what a file system is opened with, by the protocol of the address."""
     if not address.startswith(("http://", "https://")):
         return {}
-    import aiohttp
+    from fsspec.implementations.http import aiohttp  # fsspec[http] brings it
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
     return {"client_kwargs": {"timeout": timeout}}
