@@ -72,8 +72,8 @@ def frame_notices(
     if not animated:
         return ()
     count, total = len(chosen), max(total, len(able))
-    read = f"all {count}" if count == total else f"{count} of {total:,}"
-    what = f"files of several frames or pages, of which the first is read ({read} were looked at)"
+    looked = f"all {count}" if count == total else f"{count} of {total:,}"
+    what = f"files of several frames or pages, of which the first is read ({looked} were looked at)"
     return (Notice(what, len(animated), 0, printable(animated[0])),)
 
 

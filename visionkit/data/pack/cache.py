@@ -242,7 +242,7 @@ def fetch_file(address: str, file: Path, *, max_bytes: int) -> None:
             time.sleep(_WAIT * 2**attempt)
 
 
-class _Limit(fsspec.callbacks.Callback):  # type: ignore[misc]
+class _Limit(fsspec.callbacks.Callback):
     """Ends a transfer of more bytes than were announced: a server may send without end."""
 
     def __init__(self, address: str, max_bytes: int) -> None:
