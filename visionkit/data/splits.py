@@ -185,6 +185,8 @@ class WithGallery(Joined):
         gallery: The images to search among.
     """
 
+    ids: Sequence[str]
+
     def __init__(self, queries: Reader, gallery: Reader) -> None:
         super().__init__(queries, gallery)
         if hasattr(self, "ids"):
