@@ -66,7 +66,8 @@ class FaissSearch:
         self.index = index
         self._faiss: Any = faiss
         cells = max(1, int(4 * np.sqrt(len(index))))
-        self._cells, where = self._stored(), f"read from {index.folder / CELLS}"
+        self._cells: Any = self._stored()
+        where = f"read from {index.folder / CELLS}"
         if self._cells is None:
             self._cells = self._made(cells)
             where = self._store()
