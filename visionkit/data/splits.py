@@ -189,8 +189,8 @@ class WithGallery(Joined):
 
     def __init__(self, queries: Reader, gallery: Reader) -> None:
         super().__init__(queries, gallery)
-        if hasattr(self, "ids"):
-            names = list(self.ids)
+        names: Sequence[str] | None = getattr(self, "ids", None)
+        if names is not None:
             self.ids = [*names[: len(queries)], *map(_gallery_name, names[len(queries) :])]
 
     def __getitem__(self, index: int) -> Sample:
