@@ -142,7 +142,16 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed beside the peers, in one run: `-- --quick`, `-- --gpu`, `-- --out FILE`."""
     install(session, "test", extras="demo,fast")
+    session.install("litdata>=0.2.70")  # a peer of two rows, too large for the tests
     session.run("python", "-m", "tests.bench.run", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def s3(session: nox.Session) -> None:
+    """Stream a pack from S3, as moto plays it on the loopback: some 70 packages that no other test needs."""
+    install(session, "test")
+    session.install("s3fs", "moto[server]")
+    session.run("python", "-m", "pytest", "tests/data/test_stream_s3.py", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

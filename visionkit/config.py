@@ -15,6 +15,7 @@ __all__ = [
     "NormPolicy",
     "OptimConfig",
     "Role",
+    "StreamConfig",
     "TableConfig",
     "TransferConfig",
     "check_limits",
@@ -43,6 +44,7 @@ continued, which is reported; so is a difference between compared runs.
 """
 _NO_LIMIT: Mapping[str, Any] = {}
 _ARM: dict[str, Role] = {"role": "arm"}
+_FREE: dict[str, Role] = {"role": "free"}
 
 
 def limits(
@@ -303,3 +305,41 @@ class TableConfig:
     target: list[str] = field(default_factory=list)
     separator: str = ""
     root: str = ""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a pack at an address, such as "https://host/photos.pack" or "s3://bucket/photos.pack", is read.
+
+    Args:
+        cache: The folder on this machine that shards are fetched into.
+        max_gb: Bound on the shards in it, in 10^9 bytes.
+        window: Shards whose samples a training order mixes; it is part of the order.
+
+    Raises:
+        InputError: A value is outside its limits.
+    """
+
+    cache: str = field(default="", metadata=_FREE)
+    max_gb: float = field(default=20.0, metadata=_FREE | limits(above=0))
+    window: int = field(default=8, metadata=limits(min=1))
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their limits."""
+        check_limits(self, prefix="stream.")
+
+    def folder(self, address: str) -> str:
+        """Return the folder that shards are fetched into.
+
+        Args:
+            address: Of the pack, for the error.
+
+        Raises:
+            InputError: None is named.
+        """
+        if not self.cache:
+            raise InputError(
+                f"Expected a folder on this machine for up to {self.max_gb:g} GB of the shards of {address}. "
+                "Name one: --stream.cache FOLDER, or stream=StreamConfig(cache=...)."
+            )
+        return self.cache

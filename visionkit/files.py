@@ -23,6 +23,7 @@ __all__ = [
     "file_digest",
     "finite",
     "flush",
+    "is_address",
     "is_free",
     "local_path",
     "new_folder",
@@ -59,12 +60,22 @@ def local_path(path: str | os.PathLike[str], what: str = "a file") -> Path:
             raise InputError(f"Expected {what}, but no file has so long a name: {text}.") from error
     except ValueError as error:
         raise InputError(f"Expected {what}, but no file has such a name: {text!r} ({error}).") from error
-    if _ADDRESS.match(text) and not os.path.lexists(text.partition("/")[0]):
+    if is_address(text):
         raise InputError(
             f"Expected {what} on this machine, but got the address {text!r}. Name a local path: what is "
             "read from elsewhere is downloaded first, what is written is copied there afterwards."
         )
     return Path(path)
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is the address of another file system, such as "s3://bucket/run".
+
+    Args:
+        path: A path as a user gave it, or a `Path` of that.
+    """
+    text = os.fspath(path)
+    return bool(_ADDRESS.match(text)) and not os.path.lexists(text.partition("/")[0])
 
 
 def write_atomic(

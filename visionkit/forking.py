@@ -7,6 +7,7 @@ import os
 import select
 from multiprocessing.context import BaseContext, ForkContext, ForkProcess
 from multiprocessing.popen_fork import Popen
+from typing import Any
 
 __all__ = ["CheckedForkContext", "worker_context"]
 
@@ -24,13 +25,15 @@ class _CheckedProcess(ForkProcess):
     of its own, a worker of a loader hung so in one of some thousand starts, and the training with it.
     """
 
+    _began: int
+
     def run(self) -> None:
         os.write(self._began, b"1")
         os.close(self._began)
         super().run()
 
     @staticmethod
-    def _Popen(process_obj: _CheckedProcess) -> Popen:  # noqa: N802 (the name that multiprocessing calls)
+    def _Popen(process_obj: Any) -> Popen:  # noqa: N802 (the name that multiprocessing calls)
         for _ in range(ATTEMPTS):
             reading, process_obj._began = os.pipe()
             child = Popen(process_obj)

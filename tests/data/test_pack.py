@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pickle
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import torch
 from PIL import Image
 
 from tests.data import coco_folder
-from visionkit import cli
+from visionkit import cli, data
 from visionkit.data import (
     DataModule,
     PackSettings,
+    Splits,
     Subset,
     caption_data,
     check_pack,
@@ -296,6 +298,34 @@ def test_a_pack_that_is_out_of_date_is_refused_with_both_digests(tmp_path):
     (place / "pack.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         open_pack(place)
+
+
+def test_a_shard_is_written_sample_by_sample(tmp_path):
+    class Large:
+        ids = [f"{index}" for index in range(16)]  # noqa: RUF012
+
+        def __len__(self):
+            return 16
+
+        def __getitem__(self, index):
+            image = torch.full((3, 256, 512), index, dtype=torch.uint8)
+            return {"image": image, "id": self.ids[index], "size": (256, 512), "label": torch.tensor(0)}
+
+    splits = Splits(Large(), Large(), None, ("one",), "large")
+    tracemalloc.start()
+    pack(splits, tmp_path / "pack", settings=PackSettings(form="raw", short=0))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    shard = (tmp_path / "pack" / shard_name("train", 0)).stat().st_size
+    assert shard > 16 * 3 * 256 * 512
+    assert most < shard
+    assert open_pack(tmp_path / "pack").train[15]["image"].unique().tolist() == [15]
+
+
+def test_a_folder_of_the_package_does_not_hide_the_function_of_its_name():
+    for name, inside in (("pack", "pack.layout"), ("scenes", "scenes.scenes")):
+        importlib.import_module(f"visionkit.data.{inside}")
+        assert getattr(data, name).__name__ == name
 
 
 def test_readers_travel_to_workers_without_their_bytes_and_workers_pack_the_same(tmp_path):

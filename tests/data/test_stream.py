@@ -4,82 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.server
 import multiprocessing
 import os
 import pickle
 import random
 import signal
-import threading
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 
+from tests.data.shard_server import ShardServer, make_pack, shard_bytes
 from visionkit.data import (
+    CopyPaste,
     DataModule,
-    PackSettings,
     ShardBatchSampler,
+    Subset,
+    aspect_groups,
     classification_eval,
     classification_train,
-    image_folder,
     open_pack,
     open_stream,
-    pack,
     stack_batch,
     subset,
 )
+from visionkit.data.folds import regroup
+from visionkit.data.formats.keypoints.per_object import ObjectReader
 from visionkit.data.keyed_dataset import KeyedDataset
 from visionkit.data.pack import cache as cache_module
+from visionkit.data.unseen_classes import Relabelled
 from visionkit.errors import DataError, InputError, RunError
 
 FORK = multiprocessing.get_context("fork")
 COUNT, RECORDS, WINDOW, WIDTH = 60, 4, 2, 6  # samples, a shard, shards mixed, samples a global batch
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    asked: list[str] = []  # noqa: RUF012
-
-    def do_GET(self):
-        self.asked.append(self.path)
-        with contextlib.suppress(ConnectionError):
-            super().do_GET()
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    root = tmp_path_factory.mktemp("stream")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", COUNT), ("val", 8)):
-        for number in range(count):
-            folder = root / "photos" / split / "ab"[number % 2]
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{number}.png")
-    return pack(
-        image_folder(root / "photos"), root / "pack", settings=PackSettings(records=RECORDS, form="raw")
-    )
+    return make_pack(tmp_path_factory.mktemp("stream"), count=COUNT, records=RECORDS)
 
 
 @pytest.fixture
-def address(packed):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(packed)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Quiet.asked.clear()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+def server(packed):
+    with ShardServer(packed).running() as server:
+        yield server
+
+
+@pytest.fixture
+def address(server):
+    return server.address
 
 
 def bound(packed: Path, shards: int = 2 * WINDOW + 1) -> int:
-    return shards * max(file.stat().st_size for file in packed.glob("*.tar"))
+    return shard_bytes(packed, shards)
 
 
 def on_disk(cache: Path) -> int:
@@ -87,7 +67,7 @@ def on_disk(cache: Path) -> int:
     total = 0
     for file in (cache / "shards").glob("*"):
         with contextlib.suppress(FileNotFoundError):
-            total += 0 if file.suffix == ".lock" else min(file.stat().st_size, 512 * file.stat().st_blocks)
+            total += 0 if file.is_dir() else min(file.stat().st_size, 512 * file.stat().st_blocks)
     return total
 
 
@@ -190,26 +170,27 @@ def test_kills_change_no_batch_and_leave_the_disk_bounded(address, packed, want,
     assert (differing, compared) == (0, rounds * 25)
 
 
-def test_shards_are_fetched_ahead_once_and_used_again(address, packed, tmp_path):
+def test_shards_are_fetched_ahead_once_and_used_again(server, packed, tmp_path):
+    address = server.address
     size = bound(packed, 40)
     reader = open_stream(address, tmp_path, max_bytes=size, window=WINDOW).train
     first = next(batches(reader))
     assert len(first) == WIDTH
     ahead = 2 * WINDOW
     for _ in range(200):
-        fetched = [path for path in Quiet.asked if path.endswith(".tar")]
+        fetched = server.shards()
         if len(fetched) == ahead:
             break
         time.sleep(0.02)
     assert len(fetched) == len(set(fetched)) == ahead
     assert [len(each) for each in batches(reader, count=10)] == [WIDTH] * 10
-    fetched = [path for path in Quiet.asked if path.endswith(".tar")]
+    fetched = server.shards()
     assert sorted(fetched) == sorted(f"/train-{number:05d}.tar" for number in range(COUNT // RECORDS))
     again = open_stream(address, tmp_path, max_bytes=size, window=WINDOW)
     for index in range(COUNT):
         assert torch.equal(pickle.loads(pickle.dumps(again.train))[index]["image"], reader[index]["image"])
     assert len(again.val) == 8
-    assert [path for path in Quiet.asked if path.endswith(".tar")] == fetched
+    assert server.shards() == fetched
 
 
 def test_the_data_module_orders_by_shards_with_workers_and_a_fraction(address, packed, tmp_path):
@@ -235,7 +216,7 @@ def test_the_data_module_orders_by_shards_with_workers_and_a_fraction(address, p
     changes = sum(len({*windows[: i + 1]} & {*windows[i + 1 :]}) > 2 * WINDOW for i in range(len(windows)))
     assert changes == 0
     with pytest.raises(InputError, match="shard by shard, but got 'balanced'"):
-        DataModule(splits, **common, sampler="balanced").train_order()
+        DataModule(splits, **common, sampler="balanced")
     eval_ids = [name for batch in DataModule(splits, **common).val_dataloader() for name in batch["ids"]]
     assert eval_ids == list(splits.val.ids)
 
@@ -251,6 +232,35 @@ def test_an_order_is_a_permutation_within_its_windows():
     assert len({tuple(order) for order in orders}) == 4
     with pytest.raises(InputError, match="window"):
         ShardBatchSampler(shards, window=0, batch_size=4, seed=1)
+
+
+def test_groups_are_cut_within_windows_and_no_sample_is_lost():
+    shards = [index // 5 for index in range(60)]
+    sizes = [(10, 20) if index % 4 else (20, 10) for index in range(60)]
+    fetched = []
+    order = ShardBatchSampler(
+        shards, window=2, batch_size=4, seed=1, grouping=aspect_groups(sizes), fetch=fetched.append
+    )
+    plain = ShardBatchSampler(shards, window=2, batch_size=4, seed=1)
+    places = {index: position for position, index in enumerate(plain.epoch_order(0))}
+    batches = order.global_batches(0)
+    assert sorted(index for batch in batches for index in batch) == list(range(60))
+    assert [len(batch) for batch in batches] == [4] * 15
+    alike = sum(len({sizes[index] for index in batch}) == 1 for batch in batches)
+    assert alike > sum(len({sizes[index] for index in batch}) == 1 for batch in plain.global_batches(0))
+    for number, batch in enumerate(batches):  # from its own window of 10 samples, or the one before
+        assert max(places[index] for index in batch) // 10 - number * 4 // 10 in (0, 1)
+        assert max(places[index] for index in batch) // 10 - min(places[index] for index in batch) // 10 <= 1
+    assert [[key.index for key in keys] for keys in order] == batches
+    assert len(fetched) == 6
+
+
+def test_splits_of_a_stream_are_not_joined_and_cut_anew(address, packed, tmp_path):
+    splits = open_stream(address, tmp_path, max_bytes=bound(packed), window=WINDOW)
+    with pytest.raises(InputError, match="streamed set as they are"):
+        regroup(splits, folds=3)
+    with pytest.raises(InputError, match="paste from, but the set is streamed"):
+        CopyPaste(splits.train, lambda sample, rng: sample)
 
 
 def test_what_cannot_be_read_is_named(address, packed, tmp_path, monkeypatch):
@@ -280,3 +290,35 @@ def test_what_cannot_be_read_is_named(address, packed, tmp_path, monkeypatch):
         shard.write_bytes(content)
     assert reader[3 * RECORDS]["image"].shape == (3, 20, 24)
     assert not list((tmp_path / "shards").glob("*visionkit-part"))
+
+
+def test_views_of_a_stream_keep_its_order(address, packed, tmp_path):
+    splits = open_stream(address, tmp_path, max_bytes=bound(packed), window=WINDOW)
+    reader = splits.train
+    reader.keypoint_counts = [[3, 0, 2]] * COUNT
+    views = {
+        "half": (Subset(reader, range(COUNT // 2)), 1),
+        "other numbers": (Relabelled(reader, [1, 0]), 1),
+        "objects": (ObjectReader(reader), 2),
+    }
+    for name, (view, count) in views.items():
+        assert view.shard_numbers == [index // count // RECORDS for index in range(len(view))], name
+        assert (view.window, view.fetch) == (WINDOW, reader.fetch)
+        assert isinstance(
+            DataModule(
+                replace(splits, train=view), batch_size=WIDTH, train_transform=classification_train(16),
+                eval_transform=classification_eval(16), collate=stack_batch,
+            ).train_order(),
+            ShardBatchSampler,
+        )  # fmt: skip
+
+
+def test_evaluation_fetches_the_next_shard_ahead(server, packed, tmp_path):
+    splits = open_stream(server.address, tmp_path, max_bytes=bound(packed), window=WINDOW)
+    assert len(splits.val[0]["id"]) > 0
+    ahead = splits.val.fetch._thread
+    if ahead is not None:
+        ahead.join(20)
+    assert sorted(server.shards()) == ["/val-00000.tar", "/val-00001.tar"]
+    splits.val[RECORDS]
+    assert len(server.shards()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import tarfile
@@ -267,6 +268,40 @@ def test_what_webdataset_wrote_is_opened_for_every_task_checked_and_packed(tmp_p
     alone = webdataset(root / "train-0.tar", "classification")
     assert (len(alone.train), len(alone.val)) == (2, 1)
     assert "held out" in alone.facts["held_out"]
+
+
+def test_shards_are_mapped_once_and_samples_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    root = others(tmp_path / "data", splits=("train",))
+    (root / "train").mkdir()
+    (root / "train" / "train-0.tar").write_bytes((root / "train-0.tar").read_bytes())
+    mapped = []
+    module = importlib.import_module("visionkit.data.formats.webdataset.reader")
+    monkeypatch.setattr(module, "map_shard", lambda file: mapped.append(file) or map_shard(file))
+    splits = webdataset(root, "classification")
+    assert len(mapped) == len(set(mapped)) == 3
+    ids = [*splits.train.ids, *splits.val.ids]
+    assert len(ids) == len(set(ids)) == 9
+
+
+def test_packs_and_shards_of_every_task_are_checked_without_naming_it(tmp_path, capsys):
+    sources = {
+        "masks": mask_folder(masks(tmp_path / "masks")),
+        "coco": coco(coco_folder.write(tmp_path / "coco", coco_folder.document())),
+        "captions": caption_data(captions(tmp_path / "captions"), held_out=0.25),
+    }
+    tasks = {"masks": "segmentation", "coco": "detection", "captions": "captioning"}
+    for name, splits in sources.items():
+        place = pack(splits, tmp_path / f"{name}.pack", settings=PackSettings(short=0))
+        notices = open_dataset(place, tasks[name]).notices
+        assert [each.what for each in notices] == [each.what for each in splits.notices]
+        assert cli.main(["check", str(place)]) == 0, capsys.readouterr()
+        for file in place.iterdir():  # what is left are shards as anybody writes them
+            if file.suffix != ".tar":
+                file.unlink()
+        if name == "masks":
+            (place / "classes.txt").write_text("\n".join(splits.classes))
+        assert cli.main(["check", str(place)]) == 0, capsys.readouterr()
+    assert capsys.readouterr().out.count("0 errors") == 6
 
 
 class Bomb:

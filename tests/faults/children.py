@@ -100,6 +100,13 @@ def classify(argv: list[str], steps: str) -> None:
     )
 
 
+def transfer_map(argv: list[str]) -> None:
+    """`visionkit map`, to its end."""
+    from visionkit.commands.transfer_map import main
+
+    sys.exit(main(argv))
+
+
 def classify_as(version: str, argv: list[str], steps: str) -> None:
     """Start the recipe as another version of the code would."""
     fitting.__version__ = version

@@ -76,6 +76,11 @@ def test_a_gallery_of_its_own_serves_retrieval_alone() -> None:
     assert {name: scores[name] for name in others} == {name: own[name] for name in others}
     assert metric.result is not None
     assert metric.result.left_out == ""
+    metric.reset()
+    metric.update(vectors, labels, names, apart & False)  # a few batches of an evaluation: no gallery yet
+    none = metric.compute_floats()
+    assert all(math.isnan(none[name]) for name in alone.names)
+    assert metric.result.alone == 120
     vectors, labels = drawn(30, 3, 5, 7)
     labels[3] = 9
     queries.reset()

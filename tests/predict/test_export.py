@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,8 +14,9 @@ from visionkit import cli
 from visionkit.data.transforms.saved import transform_from
 from visionkit.errors import DataError, InputError, RunError
 from visionkit.predict import load
-from visionkit.predict.export import describe_file, export, read_metadata
+from visionkit.predict.export import describe_file, export, exporter, read_metadata
 from visionkit.predict.export.check import compare
+from visionkit.predict.export.onnx_writer import to_onnx, to_program
 from visionkit.predict.export.state_file import read_state
 from visionkit.predict.predictor import Predictor, TaskModel
 from visionkit.predict.trained_files import SUFFIXES
@@ -46,6 +48,35 @@ def _predictor(task):
 
 
 @pytest.fixture(scope="module")
+def traced():
+    """Programs and models by network and input."""
+    return {}
+
+
+@pytest.fixture
+def once(traced, monkeypatch):
+    """Trace and translate a network to ONNX for the first of the tests that ask for this only."""
+
+    def program(graph, example, *, dynamic_size):
+        digest = hashlib.sha256()
+        for name, value in graph.state_dict().items():
+            digest.update(name.encode() + value.numpy().tobytes())
+        key = (type(graph), digest.hexdigest(), tuple(example.shape), example.dtype, dynamic_size)
+        if key not in traced:
+            traced[key] = to_program(graph, example, dynamic_size=dynamic_size)
+        return traced[key]
+
+    def model(program, outputs, *, dynamic_size):
+        key = (id(program), outputs, dynamic_size)
+        if key not in traced:
+            traced[key] = to_onnx(program, outputs, dynamic_size=dynamic_size).SerializeToString()
+        return onnx.ModelProto.FromString(traced[key])
+
+    monkeypatch.setattr(exporter, "to_program", program)
+    monkeypatch.setattr(exporter, "to_onnx", model)
+
+
+@pytest.fixture(scope="module")
 def images():
     """Smooth images of three sizes."""
     draw = torch.Generator().manual_seed(1)
@@ -68,7 +99,7 @@ def _values(prediction):
         pytest.param("single", True, marks=pytest.mark.slow),  # the first step is the same for all kinds
     ],
 )
-def test_the_file_predicts_what_the_task_predicts(kind, uint8, images, tmp_path):
+def test_the_file_predicts_what_the_task_predicts(kind, uint8, images, tmp_path, once):
     task = exported_task(kind)
     made = export(task, tmp_path / "model.onnx", uint8=uint8, images=images)
     free = task.model_facts["preprocess"]["name"] not in ("CenterCrop", "KeypointCrop")
@@ -117,7 +148,7 @@ def test_a_program_and_a_state_dict_give_what_the_task_gives(kind, images, tmp_p
     assert all(describe_file(each.path)["kind"].startswith(metadata["kind"]) for each in (program, state))
 
 
-def test_a_file_that_differs_is_not_left(images, tmp_path, monkeypatch):
+def test_a_file_that_differs_is_not_left(images, tmp_path, monkeypatch, once):
     task = exported_task("single")
     before = tmp_path / "model.onnx"
     before.write_bytes(b"the one before")
@@ -221,7 +252,10 @@ def test_what_cannot_be_exported_is_named(images, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch", "safetensors"])
-def test_a_full_disk_is_named_and_nothing_is_left(format, images, tmp_path, monkeypatch):
+def test_a_full_disk_is_named_and_nothing_is_left(format, images, tmp_path, monkeypatch, request):
+    if format == "onnx":
+        request.getfixturevalue("once")
+
     write = Path.write_bytes
 
     def full(self, content):
@@ -327,7 +361,7 @@ def test_predict_writes_what_exported_files_give(tmp_path, images, capsys):
     assert (tmp_path / "regression" / "predictions.csv").read_text().startswith("image,a,b,c\n")
 
 
-def test_the_verb_says_what_it_wrote(images, tmp_path, capsys):
+def test_the_verb_says_what_it_wrote(images, tmp_path, capsys, once):
     from PIL import Image
 
     from visionkit.run.storage.checkpoint import AtomicCheckpointIO

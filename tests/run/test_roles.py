@@ -109,7 +109,7 @@ def command(root, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("recipe", "count"),
-    [("caption", 30), ("classify", 62), ("detect", 42), ("embed", 12), ("keypoints", 41), ("segment", 15)],
+    [("caption", 30), ("classify", 65), ("detect", 42), ("embed", 12), ("keypoints", 41), ("segment", 15)],
 )
 def test_every_setting_of_a_recipe_continues_a_run_as_its_role_says(recipe, count, command, tmp_path):
     config = __import__(recipe).Config

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from visionkit.commands.arguments import VerbParser, add_table, table_config
+from visionkit.commands.arguments import VerbParser, add_stream, add_table, stream_config, table_config
 from visionkit.errors import InputError
 from visionkit.files import finite, to_plain
 
@@ -25,7 +25,9 @@ def main(argv: Sequence[str]) -> int:
     from visionkit.data.formats.options import OpenOptions
     from visionkit.run.advice.advise_data import advise_data
 
-    options = OpenOptions(table=table_config(args), seed=args.seed, group_by=args.group_by)
+    options = OpenOptions(
+        table=table_config(args), stream=stream_config(args), seed=args.seed, group_by=args.group_by
+    )
     with image_progress() as progress:
         advice = advise_data(
             args.data,
@@ -77,4 +79,5 @@ def _parser() -> VerbParser:
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     add_table(parser, "single")
+    add_stream(parser)
     return parser

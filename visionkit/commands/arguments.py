@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from visionkit.config import TableConfig
+from visionkit.config import StreamConfig, TableConfig
 from visionkit.errors import InputError, unknown_name
 
-__all__ = ["VerbParser", "add_table", "table_config"]
+__all__ = ["VerbParser", "add_stream", "add_table", "stream_config", "table_config"]
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -65,6 +65,30 @@ def add_table(parser: VerbParser, default: str) -> None:
     )
     parser.add_argument("--table.separator", default="", metavar="TEXT", help="the text between names")
     parser.add_argument("--table.root", default="", metavar="FOLDER", help="the folder of the images")
+
+
+def add_stream(parser: VerbParser) -> None:
+    """Add the flags of how a pack at an address is read.
+
+    Args:
+        parser: The verb's flags.
+    """
+    parser.add_argument(
+        "--stream.cache", default="", metavar="FOLDER", help="a pack at an address: where shards are kept"
+    )
+    parser.add_argument(
+        "--stream.max_gb", type=float, default=20.0, metavar="GB", help="at most this much (default 20)"
+    )
+
+
+def stream_config(args: argparse.Namespace) -> StreamConfig:
+    """Return the values of the flags of `add_stream`; what is read in order mixes no shards.
+
+    Args:
+        args: The verb's values.
+    """
+    values = vars(args)
+    return StreamConfig(values["stream.cache"], values["stream.max_gb"], window=1)
 
 
 def table_config(args: argparse.Namespace) -> TableConfig:

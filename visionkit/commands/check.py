@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from visionkit.commands.arguments import VerbParser, add_table, table_config
+from visionkit.commands.arguments import VerbParser, add_stream, add_table, stream_config, table_config
 from visionkit.commands.progress import ImageProgress
 from visionkit.errors import InputError
+from visionkit.files import is_address
 from visionkit.printable import for_terminal
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ def main(argv: Sequence[str]) -> int:
     options = OpenOptions(
         target=args.target or None,
         table=table_config(args),
+        stream=stream_config(args),
         classes=args.classes,
         images=args.images,
         masks=args.masks,
     )
-    if args.data != "scenes" and not os.path.exists(args.data):  # noqa: PTH110 (takes any name)
+    here = args.data == "scenes" or is_address(args.data) or os.path.exists(args.data)  # noqa: PTH110 (any name)
+    if not here:
         raise InputError(
             f"Expected a folder or a file of a data set, or 'scenes', but got {args.data!r}: nothing there."
         )
@@ -85,6 +88,7 @@ def _parser() -> VerbParser:
         "--out", default="", metavar="FILE", help="of duplicates: a page that shows them, .html"
     )
     add_table(parser, "detected from the cells")
+    add_stream(parser)
     parser.add_argument("--classes", default="", help="masks: the label map file of their values")
     parser.add_argument("--masks", action="store_true", help="boxes: expect an outline of every object")
     parser.add_argument("--images", default="", help="captions: the folder of the images")

@@ -48,10 +48,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _formats() -> dict[str, str]:
-    from visionkit.data.formats.open import FORMATS
+    from visionkit.data.formats.open import FORMATS, STREAM
 
     scenes = "embedded, composed from OpenMoji drawings (extra `demo`): for every task"
-    rows = {each.name: f"{each.layout} ({', '.join(each.tasks)})" for each in FORMATS}
+    rows = {each.name: f"{each.layout} ({', '.join(each.tasks)})" for each in (*FORMATS, STREAM)}
     return {"scenes": scenes} | rows
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from visionkit.commands.arguments import VerbParser, add_table, table_config
+from visionkit.commands.arguments import VerbParser, add_stream, add_table, stream_config, table_config
 from visionkit.errors import unknown_name
 from visionkit.files import local_path
 
@@ -19,6 +19,37 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str]) -> int:
     """Pack a data set."""
+    args = _parser().parse(argv)
+    from visionkit.data.formats.csv.detect import table_reading
+    from visionkit.data.formats.options import OpenOptions
+    from visionkit.data.pack.layout import PackSettings, read_pack
+    from visionkit.data.pack.writer import pack
+
+    options = OpenOptions(
+        target=args.target or None,
+        table=table_config(args),
+        stream=stream_config(args),
+        classes=args.classes,
+        images=args.images,
+        masks=args.masks,
+    )
+    splits = _open(args.data, args.task, options)
+    for notice in splits.notices:
+        _write(f"notice: {notice}")
+    if reading := table_reading(splits.facts):
+        _write(f"notice: {args.data} is {reading}")
+    annotated = {"boxes", "mask"} & set(splits.train[0])
+    short = args.short if args.short is not None else (0 if annotated else 256)
+    settings = PackSettings(short=short, form=args.form, quality=args.quality, records=args.records)
+    out = local_path(args.out or f"{args.data.rstrip('/')}.pack", "a folder to write")
+    pack(splits, out, settings=settings, workers=args.workers, log=_write)
+    described = read_pack(out)
+    count, size = sum(described["splits"].values()), sum(each.stat().st_size for each in out.glob("*.tar"))
+    sys.stdout.write(f"{out}: {count:,} samples, {size / 1e6:,.1f} MB, content {described['content']}\n")
+    return 0
+
+
+def _parser() -> VerbParser:
     parser = VerbParser(
         "pack",
         "Read a data set once and write it for random access: WebDataset shards of small JPEGs or pixels,\n"
@@ -37,39 +68,20 @@ def main(argv: Sequence[str]) -> int:
         help="shrink to this short side; 0: not (default 256; with boxes or masks 0)",
     )
     parser.add_argument("--form", default="jpeg", choices=("jpeg", "raw"), help="jpeg | raw (default jpeg)")
+    parser.add_argument(
+        "--records",
+        type=int,
+        default=512,
+        help="samples a shard: fewer for a stream of large ones (default 512)",
+    )
     parser.add_argument("--quality", type=int, default=92, help="of JPEGs that are written (default 92)")
     add_table(parser, "detected from the cells")
+    add_stream(parser)
     parser.add_argument("--classes", default="", help="masks: the label map file of their values")
     parser.add_argument("--images", default="", help="captions: the folder of the images")
     parser.add_argument("--masks", action="store_true", help="boxes: pack the outlines of the objects, too")
     parser.add_argument("--workers", type=int, default=0, help="processes (default 0: this one)")
-    args = parser.parse(argv)
-    from visionkit.data.formats.csv.detect import table_reading
-    from visionkit.data.formats.options import OpenOptions
-    from visionkit.data.pack.layout import PackSettings, read_pack
-    from visionkit.data.pack.writer import pack
-
-    options = OpenOptions(
-        target=args.target or None,
-        table=table_config(args),
-        classes=args.classes,
-        images=args.images,
-        masks=args.masks,
-    )
-    splits = _open(args.data, args.task, options)
-    for notice in splits.notices:
-        _write(f"notice: {notice}")
-    if reading := table_reading(splits.facts):
-        _write(f"notice: {args.data} is {reading}")
-    annotated = {"boxes", "mask"} & set(splits.train[0])
-    short = args.short if args.short is not None else (0 if annotated else 256)
-    settings = PackSettings(short=short, form=args.form, quality=args.quality)
-    out = local_path(args.out or f"{args.data.rstrip('/')}.pack", "a folder to write")
-    pack(splits, out, settings=settings, workers=args.workers, log=_write)
-    described = read_pack(out)
-    count, size = sum(described["splits"].values()), sum(each.stat().st_size for each in out.glob("*.tar"))
-    sys.stdout.write(f"{out}: {count:,} samples, {size / 1e6:,.1f} MB, content {described['content']}\n")
-    return 0
+    return parser
 
 
 def _write(text: str) -> None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from visionkit.commands.arguments import VerbParser, add_table, table_config
+from visionkit.commands.arguments import VerbParser, add_stream, add_table, stream_config, table_config
 from visionkit.errors import InputError
 
 __all__ = ["main"]
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     from visionkit.run.probing.page import write_probe
     from visionkit.run.probing.probe import probe
 
-    options = OpenOptions(table=table_config(args), group_by=args.group_by)
+    options = OpenOptions(table=table_config(args), stream=stream_config(args), group_by=args.group_by)
     with image_progress() as progress:
         result = probe(
             args.data,
@@ -82,6 +82,7 @@ def _parser() -> VerbParser:
     )
     _add_numbers(parser)
     add_table(parser, "single")
+    add_stream(parser)
     return parser
 
 

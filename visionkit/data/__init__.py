@@ -6,6 +6,8 @@ Names are imported when used: reading and checking files needs no Lightning.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -334,6 +336,18 @@ _HOMES = {
     "notices": ("Notice",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """The package, of which functions such as `pack` and `read_image` have the names of modules in it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # An import of such a module would otherwise put it where the function is looked for.
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

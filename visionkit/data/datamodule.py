@@ -75,7 +75,8 @@ class DataModule(lightning.LightningDataModule):
 
     Raises:
         InputError: Samples are to be balanced, but the reader does not say one class a sample, or a class of
-            the data set has none (for "identities": a class has one), or they are to be grouped as well.
+            the data set has none (for "identities": a class has one), or they are to be grouped as well, or
+            come from a stream.
     """
 
     def __init__(
@@ -114,6 +115,11 @@ class DataModule(lightning.LightningDataModule):
         if gallery not in get_args(GalleryName):
             raise unknown_name("gallery", str(gallery), get_args(GalleryName))
         self.sampler, self.images_per_class, self.gallery = sampler, images_per_class, gallery
+        if sampler != "shuffle" and hasattr(self.train_reader, "shard_numbers"):
+            raise InputError(
+                f"Expected sampler 'shuffle' for a streamed set, whose samples come shard by shard, but got "
+                f"{sampler!r}. Copy the pack to this machine for another order."
+            )
         self._labels: list[int] = []
         if sampler != "shuffle":
             self._labels = class_labels(self.train_reader, splits.classes, every=sampler == "balanced")
@@ -172,16 +178,10 @@ class DataModule(lightning.LightningDataModule):
             "world_size": world_size,
             "position": None if self.trainer is None else self._consumed,
         }
-        shards = getattr(self.train_reader, "shard_numbers", None)
-        if shards is not None and (self.sampler != "shuffle" or self.grouping is not None):
-            also = " and a grouping" if self.grouping is not None else ""
-            raise InputError(
-                "Expected sampler 'shuffle' without a grouping for a streamed set, whose samples come shard "
-                f"by shard, but got {self.sampler!r}{also}. Copy the pack to this machine for another order."
-            )
-        if shards is not None:
+        if hasattr(self.train_reader, "shard_numbers"):
             reader: Any = self.train_reader
-            return ShardBatchSampler(shards, **common, window=reader.window, fetch=reader.fetch)
+            streamed = {"window": reader.window, "fetch": reader.fetch, "grouping": self.grouping}
+            return ShardBatchSampler(reader.shard_numbers, **common, **streamed)
         if self.sampler == "shuffle":
             return TrainBatchSampler(len(self.train_data), **common, grouping=self.grouping)
         if self.grouping is not None:

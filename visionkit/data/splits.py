@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -30,6 +30,7 @@ __all__ = [
     "holdout",
     "single_labels",
     "split_of",
+    "stay_in_shards",
     "subset",
 ]
 
@@ -47,7 +48,7 @@ GalleryName: TypeAlias = Literal["split", "train"]
 """What images of validation and test are searched among: the others of their split, or those of training."""
 
 # What a reader may say of its samples without decoding them, one entry a sample.
-_OFFERED = ("labels", "targets", "object_counts", "keypoint_counts", "sizes", "ids", "files", "shard_numbers")
+_OFFERED = ("labels", "targets", "object_counts", "keypoint_counts", "sizes", "ids", "files")
 _SPLIT_OF = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}
 
 
@@ -115,9 +116,7 @@ class Subset:
             values = getattr(reader, name, None)
             if values is not None:
                 setattr(self, name, [values[index] for index in self.indices])
-        for name in ("window", "fetch"):  # of a streamed set
-            if hasattr(reader, name):
-                setattr(self, name, getattr(reader, name))
+        stay_in_shards(self, reader, self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -125,6 +124,21 @@ class Subset:
     def __getitem__(self, index: int) -> Sample:
         """Return the sample at `index` of this choice."""
         return self.reader[self.indices[index]]
+
+
+def stay_in_shards(view: Any, reader: Reader, indices: Iterable[int]) -> None:
+    """Give a view of a streamed set what an order that stays within its shards needs; of others nothing.
+
+    Args:
+        view: The view.
+        reader: What it is of.
+        indices: The sample of the reader that each sample of the view is of.
+    """
+    shards: Any = getattr(reader, "shard_numbers", None)
+    if shards is not None:
+        streamed: Any = reader
+        view.shard_numbers = [shards[index] for index in indices]
+        view.window, view.fetch = streamed.window, streamed.fetch
 
 
 class Joined:
@@ -135,11 +149,19 @@ class Joined:
     Args:
         first: The first samples.
         second: Those after them.
+
+    Raises:
+        InputError: One is streamed: its samples would be asked for in no order of shards.
     """
 
     def __init__(self, first: Reader, second: Reader) -> None:
         self.readers = (first, second)
-        for name in (*_OFFERED[:-1], "captions"):  # two readers' shards have the same numbers
+        if any(hasattr(reader, "shard_numbers") for reader in self.readers):
+            raise InputError(
+                "Expected the splits of a streamed set as they are, but they are to be joined and cut anew "
+                "(folds, groups or unseen classes). Copy the pack to this machine for that."
+            )
+        for name in (*_OFFERED[:-1], "captions"):
             parts = [getattr(reader, name, None) for reader in self.readers]
             if all(part is not None for part in parts):
                 setattr(self, name, [value for part in parts for value in part or ()])
@@ -162,6 +184,8 @@ class WithGallery(Joined):
         queries: The images to search with.
         gallery: The images to search among.
     """
+
+    ids: Sequence[str]
 
     def __init__(self, queries: Reader, gallery: Reader) -> None:
         super().__init__(queries, gallery)

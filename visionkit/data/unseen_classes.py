@@ -10,7 +10,15 @@ import numpy as np
 import torch
 
 from visionkit.data.folds import assign_folds
-from visionkit.data.splits import HOLDOUT, GalleryName, Joined, Splits, Subset, single_labels
+from visionkit.data.splits import (
+    HOLDOUT,
+    GalleryName,
+    Joined,
+    Splits,
+    Subset,
+    single_labels,
+    stay_in_shards,
+)
 from visionkit.errors import DataError, InputError, expected
 from visionkit.notices import MAX_DROPPED, Notice
 from visionkit.types import Reader, Sample
@@ -41,6 +49,7 @@ class Relabelled:
             values = getattr(reader, name, None)
             if values is not None:
                 setattr(self, name, values)
+        stay_in_shards(self, reader, range(len(reader)))
 
     def __len__(self) -> int:
         return len(self.reader)

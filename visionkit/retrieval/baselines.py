@@ -195,7 +195,7 @@ def _encode(encoder: Any, reader: Reader) -> NDArray[np.float32]:
 def _pixels(reader: Reader, index: int, size: int) -> NDArray[np.float32]:
     """Return the centre square of an image as `(3 * size * size,)` in [0, 1]."""
     sample = classification_eval(size)(reader[index], torch.Generator())
-    return sample["image"].numpy().reshape(-1).astype(np.float32) / 255
+    return np.asarray(sample["image"].numpy().reshape(-1) / 255, np.float32)
 
 
 def _project(

@@ -66,8 +66,9 @@ class FaissSearch:
         self.index = index
         self._faiss: Any = faiss
         cells = max(1, int(4 * np.sqrt(len(index))))
-        self._cells, where = self._stored(), f"read from {index.folder / CELLS}"
-        if self._cells is None:
+        stored, where = self._stored(), f"read from {index.folder / CELLS}"
+        self._cells: Any = stored
+        if stored is None:
             self._cells = self._made(cells)
             where = self._store()
         self._cells.nprobe = max(1, int(_PROBES * cells))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from visionkit.config import OptimConfig, Role, TransferConfig, limits
+from visionkit.config import OptimConfig, Role, StreamConfig, TransferConfig, limits
 from visionkit.errors import InputError
 from visionkit.task_config import CheckConfig
 
@@ -77,7 +77,10 @@ class RunConfig:
     four times as long, with its own warm-up and decay.
     """
 
-    data: str = setting("scenes", "data set: a folder, a file, or 'scenes' (embedded)", group="data")
+    data: str = setting(
+        "scenes", "data set: a folder, a file, 'scenes' (embedded), the address of a pack", group="data"
+    )
+    stream: StreamConfig = setting(StreamConfig(), "a pack at an address", group="data", rare=True)
     image_size: int = setting(96, "side of the training images, in pixels", group="data", min=8)
     fractions: list[float] = setting(
         [1.0],
@@ -288,6 +291,7 @@ class RunConfig:
             "group_by": self.group_by,
             "folds": count,
             "fold": number,
+            "stream": self.stream,
         }
 
     def data_options(self) -> dict[str, Any]:

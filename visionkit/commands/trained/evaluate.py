@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visionkit.commands.arguments import VerbParser, add_table, table_config
+from visionkit.commands.arguments import VerbParser, add_stream, add_table, stream_config, table_config
 
 if TYPE_CHECKING:
     from visionkit.predict.evaluation.result import Evaluation
@@ -92,6 +92,7 @@ def _parser() -> VerbParser:
         "--max_dropped", type=float, help="largest fraction of unknown classes (default: that of the run)"
     )
     add_table(parser, "as the run")
+    add_stream(parser)
     parser.add_argument("--classes", default="", help="masks: the label map file of their values")
     parser.add_argument("--images", default="", help="captions: the folder of the images")
     return parser
@@ -103,6 +104,9 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     table = table_config(args)
     if table != type(table)():
         given["table"] = table
+    stream = stream_config(args)
+    if stream.cache:
+        given["stream"] = stream
     if args.max_dropped is not None:
         given["max_dropped"] = args.max_dropped
     return given

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from visionkit.commands.arguments import VerbParser, add_table, table_config
+from visionkit.commands.arguments import VerbParser, add_stream, add_table, stream_config, table_config
 from visionkit.commands.progress import ImageProgress
 from visionkit.errors import InputError, expected
 from visionkit.printable import for_terminal
@@ -45,7 +45,11 @@ def main(argv: Sequence[str]) -> int:
             split=args.split,
             image_size=args.image_size,
             options=OpenOptions(
-                target=args.target or None, table=table_config(args), classes=args.classes, images=args.images
+                target=args.target or None,
+                table=table_config(args),
+                stream=stream_config(args),
+                classes=args.classes,
+                images=args.images,
             ),
             batch_size=args.batch_size,
             device=args.device,
@@ -139,6 +143,7 @@ def _parser() -> VerbParser:
         "--which", default="best", choices=("best", "last"), help="checkpoint of a run: best (default) | last"
     )
     add_table(parser, "detected from the cells")
+    add_stream(parser)
     parser.add_argument("--classes", default="", help="masks: the label map file of their values")
     parser.add_argument("--images", default="", help="captions: the folder of the images")
     return parser

@@ -11,6 +11,7 @@ from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.formats.source import check_reader
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError
+from visionkit.files import is_address
 from visionkit.notices import Notice, check_notices
 
 __all__ = ["DatasetReport", "check_dataset", "counted"]
@@ -72,7 +73,7 @@ def check_dataset(
     """Read every sample of a data set, whatever its format, and report all that is wrong or left out.
 
     Args:
-        root: "scenes", a folder or a file.
+        root: "scenes", a folder, a file, or the address of a pack.
         options: What the caller knows of it; without it the cells of a table tell what its targets are.
 
     Returns:
@@ -94,11 +95,12 @@ def check_dataset(
         each.name == POINTS for each in formats
     ):  # it could be one of numbers, with cells that are missing
         formats = [each for each in formats if each.name != TABLE]
-    path, options = Path(root), replace(options, check=True)
+    path = str(root) if is_address(root) else Path(root)
+    options = replace(options, check=True)
     return [_check(path, each, options) for each in formats]
 
 
-def _check(path: Path, each: Format, options: OpenOptions) -> DatasetReport:
+def _check(path: Path | str, each: Format, options: OpenOptions) -> DatasetReport:
     """Check a data set as one format: its annotation files are read once, and every image is decoded once."""
     try:
         source = each.read(path, each.tasks[0], options)
@@ -126,7 +128,7 @@ def _check(path: Path, each: Format, options: OpenOptions) -> DatasetReport:
     return DatasetReport(str(path), each.name, _sizes(splits), tuple(errors), tuple(notices), reading, splits)
 
 
-def _above_limit(splits: Splits, max_dropped: float, path: Path) -> list[DataError]:
+def _above_limit(splits: Splits, max_dropped: float, path: Path | str) -> list[DataError]:
     """Return an error for each notice of splits that more than its limit is left out."""
     errors = []
     for notice in splits.notices:
@@ -138,7 +140,7 @@ def _above_limit(splits: Splits, max_dropped: float, path: Path) -> list[DataErr
     return errors
 
 
-def _data_error(error: InputError | OSError, path: Path) -> DataError:
+def _data_error(error: InputError | OSError, path: Path | str) -> DataError:
     return error if isinstance(error, DataError) else DataError(str(error), path=path)
 
 

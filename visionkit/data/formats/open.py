@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from visionkit.data.folds import regroup
 from visionkit.data.formats.captions.reader import read_captions
@@ -24,24 +24,27 @@ from visionkit.data.formats.labelme_class_maps import read_labelme_class_maps
 from visionkit.data.formats.masks.sources import is_masks
 from visionkit.data.formats.masks.validate import read_masks
 from visionkit.data.formats.options import OpenOptions
+from visionkit.data.formats.packs import read_pack, read_stream
 from visionkit.data.formats.source import Source
 from visionkit.data.formats.supervisely import is_supervisely, read_supervisely
 from visionkit.data.formats.validate import read_folder
 from visionkit.data.formats.voc.layout import is_voc
 from visionkit.data.formats.voc.reader import read_voc
 from visionkit.data.formats.webdataset.reader import is_webdataset, read_webdataset
+from visionkit.data.formats.webdataset.scan import find_shards, first_task
 from visionkit.data.formats.yolo.layout import is_yolo
 from visionkit.data.formats.yolo.reader import read_yolo
-from visionkit.data.pack.reader import check_pack, is_pack, open_pack
+from visionkit.data.pack.reader import is_pack
 from visionkit.data.scenes.scenes import scenes
 from visionkit.data.splits import Splits
 from visionkit.data.unseen_classes import hold_out_classes
 from visionkit.errors import DataError, InputError, expected, unknown_name
-from visionkit.files import to_plain
+from visionkit.files import is_address, to_plain
 from visionkit.notices import Notice
 
 __all__ = [
     "FORMATS",
+    "STREAM",
     "TASKS",
     "Format",
     "Task",
@@ -53,13 +56,6 @@ Task = Literal["classification", "detection", "segmentation", "captioning", "key
 
 TASKS: tuple[Task, ...] = get_args(Task)
 TABLE, POINTS = "a table of images", "a table of points"
-PACK_FIELDS: dict[Task, tuple[str, ...]] = {
-    "classification": ("label",),
-    "detection": ("boxes",),
-    "segmentation": ("mask",),
-    "captioning": ("captions",),
-    "keypoints": ("boxes", "keypoints"),
-}
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Format:
         layout: What lies where, in one line.
         tasks: The tasks it can be read for.
         detect: Whether a path holds it; cheap, never raises.
-        read: Reads the annotation files for a task.
+        read: Reads the annotation files for a task; of `STREAM`, what is at an address.
         resembles: Whether a path was probably meant to hold it; its own error then names what is missing.
         fallback: Taken only where no other format is detected.
     """
@@ -80,7 +76,7 @@ class Format:
     layout: str
     tasks: tuple[Task, ...]
     detect: Callable[[Path], bool]
-    read: Callable[[Path, Task, OpenOptions], Source]
+    read: Callable[[Any, Task, OpenOptions], Source]
     resembles: Callable[[Path], bool] = lambda path: False
     fallback: bool = False
 
@@ -89,7 +85,7 @@ def open_dataset(root: str | Path, task: Task, options: OpenOptions = OpenOption
     """Open a data set for a task, whatever its format.
 
     Args:
-        root: "scenes" (the embedded data set), a folder or a file.
+        root: "scenes" (the embedded data set), a folder, a file, or the address of a pack (`open_stream`).
         task: What it is read for.
         options: What the caller knows of it.
 
@@ -108,6 +104,9 @@ def open_dataset(root: str | Path, task: Task, options: OpenOptions = OpenOption
         sizes = options.scenes
         made = scenes(task, size=sizes.size, train=sizes.train, val=sizes.val, test=sizes.val)
         return _finish(made, task, options)
+    if is_address(root):
+        source = STREAM.read(os.fspath(root), task, options)
+        return _finish(source.splits(options.max_dropped), task, options)
     path = Path(root)
     if not os.path.exists(path):  # noqa: PTH110 (a name that the system cannot take is nothing, too)
         raise DataError(f"Expected a data set for {task}, but there is nothing by this name.", path=path)
@@ -134,7 +133,8 @@ def _finish(splits: Splits, task: Task, options: OpenOptions) -> Splits:
         )
     plain = to_plain(options)
     plain |= {name: Path(plain[name]).name for name in ("classes", "images") if plain[name]}
-    plain["table"]["root"] = Path(plain["table"]["root"]).name
+    for group, name in (("table", "root"), ("stream", "cache")):
+        plain[group][name] = Path(plain[group][name]).name
     return replace(splits, opened={"kind": task, "options": plain})
 
 
@@ -195,10 +195,12 @@ def detect_formats(root: str | Path) -> list[Format]:
     """Return the formats that a path holds, the more specific first; it never raises.
 
     Args:
-        root: A folder or a file.
+        root: A folder, a file or an address.
     """
     if not isinstance(root, str | os.PathLike) or not str(root):
         return []
+    if is_address(root):
+        return [STREAM]
     path = Path(root)
     formats = [each for each in FORMATS if _holds(each, path)]
     return [each for each in formats if not each.fallback] or formats
@@ -212,13 +214,9 @@ def _holds(each: Format, path: Path) -> bool:
         return False
 
 
-def _read_pack(path: Path, task: Task, options: OpenOptions) -> Source:
-    fields = PACK_FIELDS[task]
-    fields = (*fields, "masks") if task == "detection" and options.masks else fields
-    return Source(lambda max_dropped: open_pack(path, fields=fields), lambda left_out: check_pack(path))
-
-
 def _read_webdataset(path: Path, task: Task, options: OpenOptions) -> Source:
+    if options.check:  # the samples themselves say what they are for
+        task = first_task([file for files in find_shards(path).values() for file in files])
     masks = options.masks and task == "detection"
     return read_webdataset(path, task, masks=masks, classes=options.classes, seed=options.seed)  # type: ignore[arg-type]
 
@@ -249,19 +247,28 @@ def _read_huggingface_classes(path: Path, task: Task, options: OpenOptions) -> S
     )
 
 
+STREAM = Format(
+    "a pack at an address",
+    "https://host/photos.pack, s3://bucket/photos.pack: the folder of a pack, copied there",
+    ("classification", "detection", "segmentation", "captioning", "keypoints"),
+    is_address,
+    read_stream,
+)
+"""What is read of an address."""
+
 FORMATS: tuple[Format, ...] = (
     Format(
         "a pack",
         "a folder written by `visionkit pack`",
         ("classification", "detection", "segmentation", "captioning", "keypoints"),
         is_pack,
-        _read_pack,
+        read_pack,
     ),
     Format(
         "WebDataset shards",
         "train-000.tar, val-000.tar ..., or *.tar in train/ and val/; 1.jpg, 1.cls, 1.json ... in each",
         ("classification", "detection", "segmentation", "captioning"),
-        is_webdataset,
+        lambda path: is_webdataset(path) and not is_pack(path),
         _read_webdataset,
         lambda path: path.suffix.lower() == ".tar",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from visionkit.config import TableConfig
+from visionkit.config import StreamConfig, TableConfig
 from visionkit.data.formats.csv.rows import TableKind
 from visionkit.notices import MAX_DROPPED
 
@@ -44,6 +44,7 @@ class OpenOptions:
         fold: The fold that is for validation, from 0.
         unseen_classes: Classification: no class of validation and test occurs in training.
         check: The data set is read to be checked: outlines of COCO are looked at, too.
+        stream: Where the shards of a pack at an address are kept.
     """
 
     target: TableKind | None = "single"
@@ -59,3 +60,4 @@ class OpenOptions:
     fold: int = 0
     unseen_classes: bool = False
     check: bool = False
+    stream: StreamConfig = StreamConfig()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -49,8 +49,13 @@ def split_notices(
     return notices + frame_notices(file for of_split in files.values() for file in of_split)
 
 
+def _beside(file: str) -> str:
+    """Return a file, which may not lead out of its folder."""
+    return regular_file(file, os.path.dirname(file))  # noqa: PTH120
+
+
 def frame_notices(
-    files: Iterable[str], *, contents: Mapping[str, BinaryIO] | None = None, total: int = 0
+    files: Iterable[str], *, read: Callable[[str], str | BinaryIO] = _beside, total: int = 0
 ) -> tuple[Notice, ...]:
     """Return the notice of files that hold several frames or pages, of which only the first is read.
 
@@ -58,17 +63,17 @@ def frame_notices(
 
     Args:
         files: Paths of images; one that leads out of its folder is not looked at.
-        contents: The content of each file by its name, where they do not lie in folders.
+        read: Gives the content of one, where they do not lie in folders.
         total: How many images there are, if `files` are some of them.
     """
     able = [file for file in files if file.lower().endswith(_SUFFIXES)]
     chosen = evenly(able, MAX_HEADERS)
-    animated = [file for file in chosen if _has_frames(file, contents)]
+    animated = [file for file in chosen if _has_frames(file, read)]
     if not animated:
         return ()
     count, total = len(chosen), max(total, len(able))
-    read = f"all {count}" if count == total else f"{count} of {total:,}"
-    what = f"files of several frames or pages, of which the first is read ({read} were looked at)"
+    looked = f"all {count}" if count == total else f"{count} of {total:,}"
+    what = f"files of several frames or pages, of which the first is read ({looked} were looked at)"
     return (Notice(what, len(animated), 0, printable(animated[0])),)
 
 
@@ -78,11 +83,10 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _has_frames(file: str, contents: Mapping[str, BinaryIO] | None) -> bool:
+def _has_frames(file: str, read: Callable[[str], str | BinaryIO]) -> bool:
     """Return whether a file holds several frames, as far as it can be told without decoding one."""
     try:
-        source = contents[file] if contents else regular_file(file, os.path.dirname(file))  # noqa: PTH120
-        with Image.open(source, formats=_FORMATS) as image:
+        with Image.open(read(file), formats=_FORMATS) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception:  # whoever reads the image names its error
         return False

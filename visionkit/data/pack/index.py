@@ -7,6 +7,7 @@ files that the pack was made from.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -31,6 +32,7 @@ from visionkit.errors import DataError
 __all__ = ["INDEX", "OFFERED", "join_columns", "open_index", "shards_column"]
 
 INDEX = "index.npz"
+_MD5 = re.compile("[0-9a-f]{32}")  # it names a file of a cache: nothing else may
 OFFERED: dict[str, type | None] = {
     "targets": np.float64, "object_counts": np.int64, "keypoint_counts": None
 }  # fmt: skip
@@ -55,6 +57,9 @@ def open_index(folder: Path, description: Mapping[str, Any]) -> tuple[Columns, d
         if sum(shard.nsamples for shard in shards) != sizes[split]:
             text = f"Expected shards of {sizes[split]:,} samples, but the list names others. Pack again."
             raise DataError(text, path=folder / list_name(split), field="nsamples")
+        if any(not _MD5.fullmatch(shard.md5sum) or shard.filesize < 0 for shard in shards):
+            text = "Expected the MD5 and the size of each shard, but the list lacks one. Pack again."
+            raise DataError(text, path=folder / list_name(split), field="md5sum")
     if (folder / INDEX).is_file():
         columns = read_index(folder / INDEX)
         _check(folder / INDEX, columns, lists)
@@ -100,10 +105,12 @@ def _check(file: Path, columns: Columns, lists: Mapping[str, Sequence[Shard]]) -
     if columns.get("shards") != shards_column(lists):
         text = f"Expected the index of the shards that lie here, but it is of others. {fix}"
         raise DataError(text, path=file, field="shards")
-    rows, ids = columns.get("rows", ()), columns.get("ids", ())
+    rows = columns.get("rows")
     count = sum(shard.nsamples for shards in lists.values() for shard in shards)
-    lengths = {len(columns[name]) for name in (*OFFERED, "files") if name in columns}
-    if getattr(rows, "dtype", None) != ROW or {len(rows), len(ids), *lengths} != {count}:
+    given = {name: columns[name] for name in (*OFFERED, "files") if name in columns}
+    lengths = {_length(rows, ROW), _length(columns.get("ids"), None)}
+    lengths |= {_length(column, OFFERED.get(name)) for name, column in given.items()}
+    if lengths != {count} or rows is None or rows.dtype != ROW:
         text = f"Expected the place and the name of {count:,} samples, but the index is damaged. {fix}"
         raise DataError(text, path=file, field="rows")
     ends = np.repeat(
@@ -117,13 +124,20 @@ def _check(file: Path, columns: Columns, lists: Mapping[str, Sequence[Shard]]) -
         raise DataError(text, path=file, field="offset")
 
 
+def _length(column: Any, kind: Any) -> int:
+    """Return the entries of a column, -1 where it is no array of numbers, or without a kind no list."""
+    if kind is None:
+        return len(column) if isinstance(column, list) else -1
+    return len(column) if isinstance(column, np.ndarray) and column.ndim else -1
+
+
 def _index_shard(folder: Path, shard: Shard, number: int, form: Form) -> Columns:
     """Return the columns of a shard from its bytes, which must be those that the list says."""
     file = folder / shard.url
     if not file.is_file():
         raise DataError("Expected a shard, but there is none. Pack again.", path=file, field="shard")
     now = md5(file)
-    if shard.md5sum and now != shard.md5sum:
+    if now != shard.md5sum:
         text = f"Expected the MD5 {shard.md5sum}, but it is {now}: the shard is damaged, or another one. "
         raise DataError(f"{text}Run the same `visionkit pack` again; it mends it.", path=file, field="md5sum")
     spans, _ = scan_shard(file)

@@ -22,6 +22,7 @@ import numpy as np
 from visionkit.data.pack.record import Form
 from visionkit.errors import DataError, InputError, expected
 from visionkit.files import write_atomic, write_text
+from visionkit.notices import Notice
 
 __all__ = [
     "PACK_FORMAT",
@@ -42,6 +43,12 @@ __all__ = [
 
 PACK_FORMAT = 3
 PARTS = ("train", "val", "test")
+
+_DESCRIBED: dict[str, type] = {
+    **dict.fromkeys(("key", "content", "name"), str), **dict.fromkeys(("settings", "splits", "facts"), dict),
+    **dict.fromkeys(("classes", "fields", "notices"), list),
+}  # fmt: skip
+"""The fields of `pack.json` and their kinds."""
 
 ROW = np.dtype([
     ("shard", "<i4"), ("offset", "<i8"), ("length", "<i8"), ("check", "<u8"),
@@ -119,7 +126,25 @@ def read_pack(folder: Path) -> dict[str, Any]:
     if version != PACK_FORMAT:
         fix = "Remove the folder and pack again."
         raise DataError(expected("the format of the pack", PACK_FORMAT, version, fix=fix), path=file)
+    try:
+        _check_description(description)
+    except (ValueError, TypeError) as error:
+        text = f"Expected the description of a pack, but {error}. Pack again."
+        raise DataError(text, path=file) from error
     return description
+
+
+def _check_description(description: Mapping[str, Any]) -> None:
+    """Raise a ValueError or a TypeError where a field is missing or of another kind."""
+    for name, kind in _DESCRIBED.items():
+        if not isinstance(description.get(name), kind):
+            raise ValueError(f"its field {name!r} is {description.get(name)!r}, no {kind.__name__}")
+    sizes = description["splits"]
+    if not sizes.keys() <= set(PARTS) or not all(isinstance(n, int) and n >= 0 for n in sizes.values()):
+        raise ValueError(f"its splits are {sizes!r}, not numbers of samples of {', '.join(PARTS)}")
+    PackSettings(**description["settings"])
+    for notice in description["notices"]:
+        Notice(**notice)
 
 
 def shard_name(split: str, number: int) -> str:

@@ -83,7 +83,8 @@ class PackedReader:
         mapped = self._open.get(shard)
         if mapped is None:
             mapped = self._open[shard] = self._map(shard)
-        record = mapped[offset : offset + length]
+        # Copied before it is looked at: the map is read once, and the sample's pixels are the copy's.
+        record = mapped[offset : offset + length].copy()
         if check_value(record, self._form) != check:
             raise DataError(
                 f"Expected the bytes that were packed for {self.ids[index]!r}, but they changed: the "

@@ -118,10 +118,11 @@ def encode_sample(
 
 
 def decode_sample(parts: Mapping[str, Bytes], plain: Mapping[str, Any], name: str) -> Sample:
-    """Return the sample of some members; its tensors are copies, so that their memory may be freed.
+    """Return the sample of some members.
 
     Args:
-        parts: The content of each by extension; those of other kinds are left alone.
+        parts: The content of each by extension; those of other kinds are left alone. The pixels of a .npy
+            become the image's memory where they may be written, other arrays are copied.
         plain: What `read_json` gave.
         name: What the sample is called in errors.
 
@@ -205,7 +206,8 @@ def _image(parts: Mapping[str, Bytes], name: str, *, upright: bool) -> Tensor:
             pixels = _array(data)
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
                 raise ValueError(f"the pixels are {pixels.dtype} {pixels.shape}, not (H, W, 3) uint8")
-            return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+            pixels = pixels if pixels.flags.writeable else pixels.copy()  # not the memory of a map
+            return torch.from_numpy(pixels).permute(2, 0, 1)
     text = "Expected an image (jpg, png, webp ... or npy), but the sample has " + ", ".join(parts)
     raise DataError(f"{text}. Write the shard with images; pickles are never opened.", path=name)
 

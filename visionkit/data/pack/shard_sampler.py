@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import torch
 
-from visionkit.data.samplers import TrainBatchSampler
+from visionkit.data.samplers import Grouping, TrainBatchSampler
 from visionkit.errors import InputError, expected
 from visionkit.rng import Salt, keyed_generator
 
@@ -32,6 +32,8 @@ class ShardBatchSampler(TrainBatchSampler):
         rank: This process.
         world_size: Number of processes.
         position: See `TrainBatchSampler`.
+        grouping: Cuts the samples of each window into global batches in another way (a pure function); those
+            that fill no batch come first in the next window.
         fetch: Told the shards of this window and of the one after, whenever a window begins.
 
     Raises:
@@ -48,11 +50,13 @@ class ShardBatchSampler(TrainBatchSampler):
         rank: int = 0,
         world_size: int = 1,
         position: Callable[[], int] | None = None,
+        grouping: Grouping | None = None,
         fetch: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         super().__init__(
-            len(shards), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, position=position
-        )
+            len(shards), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size,
+            position=position, grouping=grouping,
+        )  # fmt: skip
         if window < 1:
             raise InputError(expected("the window", "at least 1 shard", window))
         self.window = window
@@ -66,6 +70,16 @@ class ShardBatchSampler(TrainBatchSampler):
     def epoch_order(self, epoch: int) -> list[int]:
         """Return the permutation of all samples in `epoch`."""
         return [index for _, indices in self._windows(epoch) for index in indices]
+
+    def global_batches(self, epoch: int) -> list[list[int]]:
+        """Return the batches of `epoch` over all processes, in order."""
+        if self._grouping is None:
+            return super().global_batches(epoch)
+        width, left, batches = self.batch_size * self.world_size, list[int](), list[list[int]]()
+        for _, samples in self._windows(epoch):
+            batches += self._grouping(left + samples, width)
+            left = batches.pop() if len(batches[-1]) < width else []
+        return batches[: self.steps]
 
     def _windows(self, epoch: int) -> list[Window]:
         """Return the shards of each window of an epoch, and its samples, in order."""

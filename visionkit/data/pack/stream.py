@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visionkit.data.formats.source import check_reader
 from visionkit.data.pack.cache import FetchAhead, ShardCache, fetch_file
 from visionkit.data.pack.index import INDEX, open_index
 from visionkit.data.pack.layout import PARTS, Shard, list_name, read_pack
@@ -21,9 +22,10 @@ from visionkit.errors import DataError, InputError, RunError, expected
 from visionkit.files import local_path, write_atomic, writing
 from visionkit.types import Sample
 
-__all__ = ["StreamedReader", "open_stream"]
+__all__ = ["StreamedReader", "check_stream", "open_stream"]
 
 _ATTEMPTS = 5
+_MAX_DESCRIPTION = 1 << 32  # bytes of a file that describes a pack: a server may send without end
 
 
 class StreamedReader(PackedReader):
@@ -36,6 +38,7 @@ class StreamedReader(PackedReader):
         columns: The index of this split.
         cache: Where shards are fetched to.
         window: Shards whose samples a training order mixes.
+        in_order: It is read from the first sample to the last, so the next shard is fetched ahead.
     """
 
     def __init__(
@@ -47,9 +50,10 @@ class StreamedReader(PackedReader):
         *,
         cache: ShardCache,
         window: int,
+        in_order: bool = False,
     ) -> None:
         super().__init__(folder, description, shards, columns)
-        self.cache, self.window = cache, window
+        self.cache, self.window, self.in_order = cache, window, in_order
         self.shard_numbers: list[int] = columns["rows"]["shard"].tolist()
         self.recipe += f"|window {window}"
         self.fetch = FetchAhead(cache, shards)
@@ -67,9 +71,13 @@ class StreamedReader(PackedReader):
         return super().__getitem__(index)
 
     def _map(self, number: int) -> NDArray[np.uint8]:
-        # A map keeps the space of a file that was removed: as many are held as an order needs.
-        while len(self._open) >= self.window:
-            self._open.pop(next(iter(self._open)))
+        # A map keeps the space of a file that was removed: such maps go, and no more are held than an order
+        # needs. Those in use are noted as used now, so that other shards are removed first.
+        held = [each for each in list(self._open) if self.cache.touch(self._shards[each])]
+        for each in self._open.keys() - held[max(0, len(held) - self.window + 1) :]:
+            self._open.pop(each, None)
+        if self.in_order and number + 1 < len(self._shards):
+            self.fetch([number + 1])
         for _ in range(_ATTEMPTS):
             with contextlib.suppress(FileNotFoundError):  # removed between the two by another process
                 return map_shard(self.cache.get(self._shards[number]))
@@ -113,17 +121,43 @@ def open_stream(
     folder, shards_folder = top / f"pack-{digest}", top / "shards"
     with writing(top):
         folder.mkdir(parents=True, exist_ok=True)
-        shards_folder.mkdir(exist_ok=True)
+        (shards_folder / "locks").mkdir(parents=True, exist_ok=True)
     description = _fetch_description(address.rstrip("/"), folder)
     check_fields(address, description, fields)
     columns, shards, _ = open_index(folder, description)
     _check_bound(max_bytes, window, shards)
     store = ShardCache(address, shards_folder, max_bytes)
     readers = {
-        name: StreamedReader(folder, description, shards[name], part, cache=store, window=window)
+        name: StreamedReader(
+            folder, description, shards[name], part, cache=store, window=window, in_order=name != "train"
+        )
         for name, part in split_columns(columns, shards).items()
     }
     return packed_splits(folder, description, readers)
+
+
+def check_stream(address: str, cache: str | Path, *, max_bytes: int, window: int = 8) -> list[DataError]:
+    """Read a pack at an address from end to end and return every error.
+
+    Args:
+        address: The folder of the pack.
+        cache: A folder on this machine.
+        max_bytes: Bound on the bytes of the shards there.
+        window: Shards that a process holds open.
+
+    Raises:
+        RunError: It cannot be reached.
+    """
+    try:
+        splits = open_stream(address, cache, max_bytes=max_bytes, window=window)
+    except DataError as error:
+        return [error]
+    errors = []
+    for reader in (splits.train, splits.val, splits.test):
+        if isinstance(reader, StreamedReader):
+            reader.in_order = True
+            errors += check_reader(reader)
+    return errors
 
 
 def _fetch_description(address: str, folder: Path) -> dict[str, Any]:
@@ -131,7 +165,9 @@ def _fetch_description(address: str, folder: Path) -> dict[str, Any]:
 
     def fetch(name: str) -> None:
         with writing(folder):
-            write_atomic(folder / name, lambda part: fetch_file(f"{address}/{name}", part))
+            write_atomic(
+                folder / name, lambda part: fetch_file(f"{address}/{name}", part, max_bytes=_MAX_DESCRIPTION)
+            )
 
     fetch("pack.json")
     description = read_pack(folder)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from visionkit.errors import DataError, printable
@@ -69,10 +70,16 @@ def map_shard(file: Path) -> Bytes:
     Raises:
         OSError: It cannot be opened.
     """
-    if not file.stat().st_size:
+    size = file.stat().st_size
+    if not size:
         return np.zeros(0, np.uint8)
-    # A plain view: every slice of a memmap would cost more than its check.
-    return np.memmap(file, np.uint8, mode="r").view(np.ndarray)
+    try:  # Python's own maps keep a descriptor each, of which a process may have 1,024, or 256
+        content: Bytes = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8).numpy()
+        content.flags.writeable = False
+    except (RuntimeError, UnicodeEncodeError):  # whose maps count as memory, where that is strict
+        # A plain view: every slice of a memmap would cost more than its check.
+        return np.memmap(file, np.uint8, mode="r").view(np.ndarray)
+    return content
 
 
 def members(record: Bytes) -> dict[str, Bytes]:
@@ -87,16 +94,16 @@ def members(record: Bytes) -> dict[str, Bytes]:
     content: dict[str, Bytes] = {}
     position, size, view = 0, len(record), record.data
     while position < size:
-        header = bytes(view[position : position + BLOCK])
+        header = bytes(view[position : position + _KIND + 1])
         if header[_KIND] not in _PLAIN:  # long names: rare, and left to the library
             return _parsed(record)
         length = int(header[_SIZE], 8)
         position += BLOCK
         if not 0 <= length <= size - position:
             raise ValueError("a member is longer than its sample")
-        name = header[: header.find(0, 0, 100)] if header[99] == 0 else header[:100]
-        extension = name[name.rfind(b"/") + 1 :].partition(b".")[2].lower()
-        content[extension.decode("utf-8", "replace")] = record[position : position + length]
+        name = header[:100].partition(b"\0")[0].rpartition(b"/")[2]
+        extension = name.partition(b".")[2].lower().decode("utf-8", "replace")
+        content[extension] = record[position : position + length]
         position += length + -length % BLOCK
     return content
 

@@ -159,22 +159,22 @@ def _write_shard(job: _Job, shard: tuple[str, int]) -> tuple[str, int]:
     """Write one shard, and then its index, which holds the digest of the shard."""
     split, number = shard
     file = job.folder / shard_name(*shard)
-    rows, ids, records, offset = [], [], [], 0
+    rows, ids = [], []
     first = number * job.settings.records
     indices = range(first, min(first + job.settings.records, len(job.readers[split])))
-    for index in indices:
-        sample, parts, stamp = _read(job, split, index)
-        key = f"{index:09d}"
-        record = b"".join(tar_member(f"{key}.{extension}", data) for extension, data in parts.items())
-        check = check_value(np.frombuffer(record, np.uint8), job.settings.form)
-        rows.append((number, offset, len(record), check, *sample["size"], _label(sample), *stamp))
-        ids.append(sample["id"])
-        records.append(record)
-        offset += len(record)
 
     def write(part: Path) -> None:
-        with part.open("wb") as stream:
-            stream.writelines([*records, END])
+        with part.open("wb") as stream:  # sample by sample: a shard of large pixels is larger than the memory
+            for index in indices:
+                sample, parts, stamp = _read(job, split, index)
+                key = f"{index:09d}"
+                record = b"".join(tar_member(f"{key}.{extension}", data) for extension, data in parts.items())
+                check = check_value(np.frombuffer(record, np.uint8), job.settings.form)
+                position = (number, stream.tell(), len(record), check)
+                rows.append((*position, *sample["size"], _label(sample), *stamp))
+                ids.append(sample["id"])
+                stream.write(record)
+            stream.write(END)
 
     write_atomic(file, write)
     columns = {"rows": np.array(rows, ROW), "ids": ids, "md5": np.array(md5(file))}

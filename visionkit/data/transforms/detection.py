@@ -96,6 +96,9 @@ class CopyPaste:
         probability: Probability that anything is pasted.
         min_area: Visible pixels below which a covered object is dropped.
 
+    Raises:
+        InputError: The reader is of a streamed set.
+
     Ghiasi et al., Simple Copy-Paste, 2021.
     """
 
@@ -103,6 +106,14 @@ class CopyPaste:
     geometry: Transform
     probability: float = 0.5
     min_area: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse a streamed set, of which every image would be in a shard that is not at hand."""
+        if hasattr(self.reader, "shard_numbers"):
+            raise InputError(
+                "Expected images at hand to paste from, but the set is streamed. Copy the pack to this "
+                "machine, or choose another augmentation."
+            )
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the sample with objects of another one on it."""

@@ -13,12 +13,13 @@ from typing import Any, cast
 import yaml
 from torch.utils.data import ConcatDataset
 
-from visionkit.config import TableConfig, flatten
+from visionkit.config import StreamConfig, TableConfig, flatten
 from visionkit.data.collate import caption_batch, keypoint_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.formats.open import TASKS, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.splits import Splits, subset
 from visionkit.errors import DataError, InputError, unknown_name
+from visionkit.files import is_address
 from visionkit.types import Reader, Sample
 
 __all__ = ["SPLITS", "RunFiles", "collate_of", "open_own", "own_options", "read_run_files", "split_parts"]
@@ -98,12 +99,14 @@ def own_options(facts: Mapping[str, Any], config: Mapping[str, Any]) -> OpenOpti
     plain = dict((facts.get("data") or {}).get("options") or {})
     known = {name: value for name, value in plain.items() if name in OpenOptions.__dataclass_fields__}
     table = dict(known.pop("table", None) or {})
+    stream = dict(known.pop("stream", None) or {})
+    stream["cache"] = _full_path(stream.get("cache", ""), config)
     scenes = known.pop("scenes", None)
     for name in ("classes", "images"):
         known[name] = _full_path(known.get(name, ""), config)
     table["root"] = _full_path(table.get("root", ""), config)
     try:
-        made = OpenOptions(**known, table=TableConfig(**table))
+        made = OpenOptions(**known, table=TableConfig(**table), stream=StreamConfig(**stream))
         return replace(made, scenes=SceneSizes(**scenes)) if scenes else made
     except TypeError as error:
         raise InputError(
@@ -141,7 +144,8 @@ def open_own(facts: Mapping[str, Any], config: Mapping[str, Any], options: OpenO
             f"The checkpoint does not say where its data{_called(about)} are: there is no config.yaml of its "
             f"run beside it. {give}"
         )
-    if location != "scenes" and not os.path.exists(location):  # noqa: PTH110 (takes any name)
+    here = location == "scenes" or is_address(location) or os.path.exists(location)  # noqa: PTH110 (any name)
+    if not here:
         raise InputError(
             f"The data of the run{_called(about)} are gone: nothing is at {location}. Give where they are "
             "now, or other data of the same kind: --data FOLDER (data=...)."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visionkit.errors import InputError, RunError, unknown_name
-from visionkit.files import local_path
+from visionkit.files import is_address, local_path
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.pace import parse_duration
@@ -93,11 +93,15 @@ def check_paths(config: RunConfig, paths: Sequence[str]) -> None:
         paths: The names of those that name a file or a folder.
 
     Raises:
-        InputError: A path does not exist, or `out` lies below a file.
+        InputError: A path does not exist, `out` lies below a file, or an address comes without a folder for
+            what is fetched.
     """
     inits = config.arms()
     named = [(n, value) for n in paths for value in (inits if n == "init" else (str(getattr(config, n)),))]
     for name, value in named:
+        if name == "data" and is_address(value):
+            config.stream.folder(value)
+            continue
         local_path(value, f"--{name}")
         before = value.rpartition("#")[0]  # "weights.pt#teacher.backbone" names a part of a file
         if (

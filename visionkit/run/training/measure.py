@@ -62,14 +62,15 @@ def measure_speed(config: RunConfig, task: lightning.LightningModule, data: Data
         trainer.limit_val_batches = VALIDATION_STEPS
         trainer.validate(task, datamodule=data, verbose=False)
     size, world = data.eval_batch_size, processes.world
-    val_batch = min(size, -(-len(data.splits.val) // world))
+    val_size = len(data.eval_reader("val"))  # with the gallery, which is read too
+    val_batch = min(size, -(-val_size // world))
     return {
         "entered": entered,
         "images_per_second": plan.images_per_batch / timer.seconds("train", WARM),
         "val_images_per_second": val_batch * world / timer.seconds("validation", 1),
         "train_size": float(len(data.splits.train)),
-        "val_size": float(len(data.splits.val)),
-        "test_size": float(0 if data.splits.test is None else len(data.splits.test)),
+        "val_size": float(val_size),
+        "test_size": float(0 if data.splits.test is None else len(data.eval_reader("test"))),
         "world": float(world),
     }
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from visionkit.data.splits import Splits, fingerprint
+from visionkit.data.splits import Splits, fingerprint, stay_in_shards
 from visionkit.errors import DataError
 from visionkit.notices import Notice
 from visionkit.types import Reader, Sample
@@ -55,6 +55,7 @@ class ObjectReader:
             values = getattr(reader, name, None)
             if values is not None:
                 setattr(self, name, [values[index] for index, _ in self.pairs])
+        stay_in_shards(self, reader, (index for index, _ in self.pairs))
 
     @property
     def recipe(self) -> str:

@@ -8,7 +8,6 @@ are never opened. To train often on a set, pack it: its samples are then at hand
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -86,7 +85,10 @@ class ShardReader:
         self.fields = (*_FIELDS[task], "masks") if masks else _FIELDS[task]
         self.ids: Sequence[str] = [row.key for row in rows]
         if len(set(self.ids)) < len(rows):  # the same names in several shards
-            self.ids = [f"{self.shards[row.file].stem}/{row.key}" for row in rows]
+            stems = [file.stem for file in self.shards]
+            if len(set(stems)) < len(stems):  # and shards of one name in several folders
+                stems = [f"{file.parent.name}/{file.stem}" for file in self.shards]
+            self.ids = [f"{stems[row.file]}/{row.key}" for row in rows]
         if task == "classification":
             self.labels = [row.labels[0] for row in rows]
         elif task == "captioning":
@@ -105,9 +107,7 @@ class ShardReader:
         row, name = self.rows[index], self.ids[index]
         file = self.shards[row.file]
         try:
-            if row.file not in self._open:
-                self._open[row.file] = map_shard(file)
-            parts = members(self._open[row.file][row.offset : row.offset + row.length])
+            parts = self._members(row)
             plain = {each: value for each, value in read_json(parts).items() if each in self.fields}
             sample = decode_sample(_decoded_members(parts, self.task), plain, f"{file}, {name}")
             sample |= {"id": name, "size": (sample["image"].shape[1], sample["image"].shape[2])}
@@ -116,22 +116,30 @@ class ShardReader:
             raise unreadable(error, file, name) from error
         return sample
 
-    def images(self, indices: Sequence[int]) -> dict[str, BinaryIO]:
-        """Return the content of the image member of some samples, by its name; none of those unreadable."""
-        contents: dict[str, BinaryIO] = {}
-        for index in indices:
-            row = self.rows[index]
-            with contextlib.suppress(*UNREADABLE):
-                record = map_shard(self.shards[row.file])[row.offset : row.offset + row.length]
-                parts = _decoded_members(members(record), self.task)
-                for extension in parts.keys() & IMAGE_EXTENSIONS:
-                    name = f"{self.shards[row.file]}, {row.key}.{extension}"
-                    contents[name] = io.BytesIO(parts[extension].tobytes())
-        return contents
+    def image_member(self, index: int) -> str:
+        """Return the extension of a sample's image file; "" where there is none that can be read."""
+        try:
+            return next((each for each in self._members(self.rows[index]) if each in IMAGE_EXTENSIONS), "")
+        except UNREADABLE:  # whoever reads the sample names it
+            return ""
+
+    def image_file(self, index: int) -> BinaryIO:
+        """Return the content of a sample's image file.
+
+        Raises:
+            KeyError: It has none, or another of `UNREADABLE`.
+        """
+        return io.BytesIO(self._members(self.rows[index])[self.image_member(index)].tobytes())
 
     def __getstate__(self) -> dict[str, Any]:
         # A process maps the files itself: pickled, their bytes would travel.
         return self.__dict__ | {"_open": {}}
+
+    def _members(self, row: ShardRow) -> dict[str, Bytes]:
+        """Return the members of a sample, copied; a shard is mapped once."""
+        if row.file not in self._open:
+            self._open[row.file] = map_shard(self.shards[row.file])
+        return members(self._open[row.file][row.offset : row.offset + row.length].copy())
 
     def _annotate(self, sample: Sample, row: ShardRow) -> None:
         """Add what the scan knows, and check what only the image tells."""
@@ -244,12 +252,23 @@ def read_webdataset(
 
 def _frames(readers: Sequence[ShardReader]) -> tuple[Notice, ...]:
     """Return the notice of images of several frames, as of files."""
-    chosen = evenly([(reader, index) for reader in readers for index in range(len(reader))], MAX_HEADERS)
-    contents: dict[str, BinaryIO] = {}
-    for reader in readers:
-        contents |= reader.images([index for owner, index in chosen if owner is reader])
     count = sum(map(len, readers))
-    return frame_notices(contents, contents=contents, total=count if count > MAX_HEADERS else 0)
+    sources: dict[str, tuple[ShardReader, int]] = {}
+    for chosen in evenly(range(count), MAX_HEADERS):
+        index, reader = chosen, readers[0]
+        for reader in readers:
+            if index < len(reader):
+                break
+            index -= len(reader)
+        row = reader.rows[index]
+        name = f"{reader.shards[row.file]}, {row.key}.{reader.image_member(index)}"
+        sources[name] = (reader, index)
+
+    def read(name: str) -> BinaryIO:
+        reader, index = sources[name]
+        return reader.image_file(index)
+
+    return frame_notices(sources, read=read, total=count if count > MAX_HEADERS else 0)
 
 
 def _validation(

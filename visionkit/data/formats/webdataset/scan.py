@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,17 @@ from visionkit.data.pack.tar import map_shard, members, scan_shard
 from visionkit.data.splits import split_of
 from visionkit.errors import DataError, printable
 
-__all__ = ["MASKS", "NEEDS", "ShardRow", "ShardScan", "ShardTask", "find_shards", "read_lists", "scan_shards"]
+__all__ = [
+    "MASKS",
+    "NEEDS",
+    "ShardRow",
+    "ShardScan",
+    "ShardTask",
+    "find_shards",
+    "first_task",
+    "read_lists",
+    "scan_shards",
+]
 
 Bytes = NDArray[np.uint8]
 ShardTask = Literal["classification", "detection", "segmentation", "captioning"]
@@ -164,6 +175,26 @@ def _annotation(parts: Mapping[str, Bytes], task: ShardTask) -> tuple[tuple[int,
     if labels and not 0 <= labels[0] < 2**31:
         raise ValueError(f"its class is {labels[0]}")
     return labels, captions
+
+
+def first_task(files: Sequence[Path]) -> ShardTask:
+    """Return the first task whose annotation the first sample has that has any; else classification.
+
+    Args:
+        files: The shards.
+
+    Raises:
+        DataError: A shard is damaged, or has a member that no data set needs.
+    """
+    tasks: tuple[ShardTask, ...] = get_args(ShardTask)
+    for file in files:
+        content = map_shard(file)
+        for span in scan_shard(file)[0]:
+            for task in tasks:
+                with contextlib.suppress(*UNREADABLE):
+                    _annotation(members(content[span.offset : span.offset + span.length]), task)
+                    return task
+    return tasks[0]
 
 
 def read_lists(scans: Mapping[str, ShardScan]) -> dict[Path, Shard]:
