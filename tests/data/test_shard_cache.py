@@ -179,6 +179,30 @@ def test_a_full_disk_and_a_folder_that_is_gone_are_told_from_a_server_that_fails
         fetch_file("s3://bucket/x", tmp_path / "y", max_bytes=10)
 
 
+def test_a_shard_that_comes_while_another_process_counts_is_counted(stream, monkeypatch):
+    reader, fetch = stream(), cache_module.fetch_file
+    began, go_on = threading.Event(), threading.Event()
+
+    def waiting(address, part, *, max_bytes):
+        began.set()
+        assert go_on.wait(20)
+        fetch(address, part, max_bytes=max_bytes)
+
+    monkeypatch.setattr(cache_module, "fetch_file", waiting)
+    shard = reader._shards[0]
+    thread = threading.Thread(target=reader.cache.get, args=(shard,))
+    thread.start()
+    assert began.wait(20)
+    with reader.cache._lock("room"):
+        go_on.set()
+        while not reader.cache.local(shard).exists():
+            assert thread.is_alive()
+        thread.join(0.5)
+        assert [*reader.cache.folder.glob(f"{shard.md5sum}.room{PART}")]
+    thread.join(20)
+    assert not [*reader.cache.folder.glob(f"*{PART}")]
+
+
 def test_a_full_disk_is_named_with_the_bytes_that_are_free(stream, monkeypatch):
     reader = stream()
 

@@ -115,7 +115,8 @@ class ShardCache:
         try:
             write_atomic(file, write, durable=False)
         finally:
-            room.unlink(missing_ok=True)
+            with self._lock("room"):  # whoever counts sees the room or the shard
+                room.unlink(missing_ok=True)
 
     def _take_room(self, shard: Shard, room: Path) -> None:
         """Reserve the bytes of a shard, once others that were used longer ago are gone."""
