@@ -22,13 +22,14 @@ from visionkit.task_config import (
     DeepPoseConfig,
     HeatmapConfig,
     KeypointAugment,
+    PCKConfig,
     RCNNConfig,
     SceneConfig,
 )
 
 HEADS = (*KEYPOINT_HEADS, "keypoint_rcnn")
 # What only the regressors read: their images are crops, and they are scored object by object.
-OF_CROPS = ("around", "padding", "pck_threshold", "pck_size")
+OF_CROPS = ("around", "padding", "pck")
 
 
 @dataclass
@@ -47,10 +48,7 @@ class Config(RunConfig):
     around: Literal["box", "image"] = setting("box", "what an image shows: box (one object's) | image (all)")
     padding: float = setting(1.25, "with box: factor of its sides", above=0)
     augment: KeypointAugment = setting(KeypointAugment(), "how images vary in training")
-    pck_threshold: float = setting(0.2, "distance of a right point, as a fraction of its object", above=0)
-    pck_size: Literal["auto", "torso", "box"] = setting(
-        "auto", "size of an object: torso | box | auto (the torso where there is one)"
-    )
+    pck: PCKConfig = setting(PCKConfig(), "which points are right")
     scenes: SceneConfig = setting(SceneConfig(1000, 200), "how many embedded scenes")
 
 
@@ -94,8 +92,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         skeleton=skeleton,
         head=config.head,
         **{config.head: getattr(config, config.head)},
-        pck_threshold=config.pck_threshold,
-        pck_size=None if config.pck_size == "auto" else config.pck_size,
+        pck_threshold=config.pck.threshold,
+        pck_size=None if config.pck.size == "auto" else config.pck.size,
         image_size=config.image_size,
     )
     return fit(config, task, data, folder=folder, callbacks=[Preview(folder, KeypointPreview(skeleton))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -142,6 +142,10 @@ def test_what_a_resized_map_sees_is_what_gradients_show(resize):
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 200), st.floats(0.3, 7), st.booleans(), st.booleans())
+@example(before=2, after=1, scale=1.25, middle=False, by_scale=True)
+@example(before=2, after=1, scale=1.25, middle=True, by_scale=True)
+@example(before=3, after=1, scale=2.3, middle=False, by_scale=True)
+@example(before=3, after=1, scale=2.3, middle=True, by_scale=True)
 def test_the_nearest_positions_are_those_of_torch(before, after, scale, middle, by_scale):
     """Of both of torch's kernels, which round differently where a source coordinate is nearly whole."""
     maps = torch.arange(before, dtype=torch.float32).view(1, 1, 1, before)
@@ -156,8 +160,11 @@ def test_the_nearest_positions_are_those_of_torch(before, after, scale, middle, 
             assume(False)  # nothing is left of the map
         read.append(resized[0, 0, 0].long().tolist())
     ratio = 1 / scale if by_scale else before / after
+    sides = before, len(read[0])
     for position, ours in enumerate(zip(*read, strict=True)):
-        first, last = (min(each, before - 1) for each in nearest_positions(position, ratio, middle=middle))
+        first, last = (
+            min(each, before - 1) for each in nearest_positions(position, ratio, sides, middle=middle)
+        )
         assert first <= min(ours) <= max(ours) <= last
         assert {first, last} == set(ours) or last == first + 1
 

@@ -86,7 +86,7 @@ def test_objects_without_a_size_are_counted_and_said():
     whole = run.validate(task, loader(batch), verbose=False)[0]
     assert "val/unsized" not in whole
     batch["keypoints"][0, 1, 2] = 0
-    with pytest.warns(UserWarning, match=r"nor in nme: 1: an end of their torso.*--pck_size box"):
+    with pytest.warns(UserWarning, match=r"nor in nme: 1: an end of their torso.*--pck.size box"):
         values = run.validate(task, loader(batch), verbose=False)[0]
     assert values["val/unsized"] == 1
     assert values.keys() - whole.keys() == {"val/unsized"}

@@ -5,7 +5,13 @@ No torch: `--help` must not wait for it. The "Args" of a class are the help of i
 
 from __future__ import annotations
 
-from visionkit.task_config.keypoints import KEYPOINT_HEADS, DeepPoseConfig, HeatmapConfig, KeypointAugment
+from visionkit.task_config.keypoints import (
+    KEYPOINT_HEADS,
+    DeepPoseConfig,
+    HeatmapConfig,
+    KeypointAugment,
+    PCKConfig,
+)
 from visionkit.task_config.tasks import (
     DETECTOR_SETTINGS,
     AttentionConfig,
@@ -41,6 +47,7 @@ __all__ = [
     "FewShot",
     "HeatmapConfig",
     "KeypointAugment",
+    "PCKConfig",
     "RCNNConfig",
     "RNNConfig",
     "RetinaNetConfig",

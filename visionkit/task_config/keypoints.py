@@ -7,7 +7,7 @@ from typing import Literal
 
 from visionkit.config import limits
 
-__all__ = ["KEYPOINT_HEADS", "DeepPoseConfig", "HeatmapConfig", "KeypointAugment"]
+__all__ = ["KEYPOINT_HEADS", "DeepPoseConfig", "HeatmapConfig", "KeypointAugment", "PCKConfig"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,19 @@ class KeypointAugment:
     degrees: float = field(default=30.0, metadata=limits(min=0, max=180))
     flip: float = field(default=0.5, metadata=limits(min=0, max=1))
     photometric: float = field(default=0.4, metadata=limits(min=0, max=1))
+
+
+@dataclass(frozen=True)
+class PCKConfig:
+    """Which points are right (PCK, the percentage of correct keypoints).
+
+    Args:
+        threshold: Distance of a right point, as a fraction of its object's size.
+        size: Size of an object: torso | box | auto (the torso where there is one).
+    """
+
+    threshold: float = field(default=0.2, metadata=limits(above=0))
+    size: Literal["auto", "torso", "box"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def resized_field(
         exact = abs(source - round(source)) < 1e-9  # one weight is 1, the others are 0
         first, last = (below, below) if exact else (below - behind, below + ahead)
         if "nearest" in operation:
-            first, last = nearest_positions(position, ratio, middle="exact" in operation)
+            first, last = nearest_positions(position, ratio, (before, after), middle="exact" in operation)
         first, last = (min(max(value, 0), before - 1) for value in (first, last))
         begin = min(begin, first - position * ratio)
         end = max(end, last - position * ratio)
@@ -69,7 +69,9 @@ def resized_field(
     return Field(field.size + (end - begin) * field.stride, field.stride * ratio, start)
 
 
-def nearest_positions(position: int, ratio: float, *, middle: bool) -> tuple[int, int]:
+def nearest_positions(
+    position: int, ratio: float, sides: tuple[int, int], *, middle: bool
+) -> tuple[int, int]:
     """Return the first and the last position that one of a map resized to the nearest may be taken from.
 
     Where a source coordinate is nearly whole, the rounding of the 32 bits in which torch computes it decides,
@@ -78,8 +80,13 @@ def nearest_positions(position: int, ratio: float, *, middle: bool) -> tuple[int
     Args:
         position: Of the resized map.
         ratio: Positions of the map per position of the resized one.
+        sides: Sides of the map and of the resized one. Where they are equal, or one is twice the other, torch
+            follows them and not the ratio.
         middle: Whether the middles of positions are compared (`nearest-exact`), and not their corners.
     """
+    before, after = sides
+    if not middle and after in (before, 2 * before):
+        return (position * before // after,) * 2
     step, half = np.float32(ratio), np.float32(0.5)
     at = np.float32(position) + half if middle else np.float32(position)
     sources = (at * step, (at * step - half) + half) if middle else (at * step,)

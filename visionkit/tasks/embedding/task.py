@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from visionkit.config import OptimConfig, TransferConfig, check_number, limits
@@ -229,7 +228,6 @@ class Embedder(TaskHooks):
         values, result = super()._compute_scores(), self.scores.result
         if values and result is not None and result.alone:
             values["unmatched"] = float(result.alone)
-            rank_zero_warn(result.left_out)
         return values
 
     def _make_scores(self) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def _check_flip(tta_flip: bool, skeleton: Skeleton) -> bool:
 def _unsized_text(scores: KeypointScores) -> str:
     why = "their boxes have no extent"
     if scores.size == "torso":
-        why = "an end of their torso is not labelled. pck_size='box' (--pck_size box) counts them"
+        why = "an end of their torso is not labelled. pck_size='box' (--pck.size box) counts them"
     return f"Objects with labelled points that count neither in pck nor in nme: {scores.unsized:,}: {why}."
 
 
