@@ -80,15 +80,15 @@ def nearest_positions(
     Args:
         position: Of the resized map.
         ratio: Positions of the map per position of the resized one.
-        sides: Sides of the map and of the resized one. Where they are equal, or one is twice the other, torch
-            follows them and not the ratio.
+        sides: Sides of the map and of the resized one. Where they are equal, or the second is twice the
+            first, a kernel of torch follows them and not the ratio.
         middle: Whether the middles of positions are compared (`nearest-exact`), and not their corners.
     """
     before, after = sides
-    if not middle and after in (before, 2 * before):
-        return (position * before // after,) * 2
     step, half = np.float32(ratio), np.float32(0.5)
     at = np.float32(position) + half if middle else np.float32(position)
     sources = (at * step, (at * step - half) + half) if middle else (at * step,)
     positions = [math.floor(source) for source in sources]
+    if not middle and after in (before, 2 * before):
+        positions.append(position * before // after)
     return min(positions), max(positions)
