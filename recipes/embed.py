@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from visionkit.config import TableConfig
 from visionkit.run import RunConfig, launch, setting
-from visionkit.task_config import EmbeddingHead, FewShot, RetrievalConfig, SceneConfig
+from visionkit.task_config import EmbeddingHead, RetrievalConfig, SceneConfig
 
 
 @dataclass
@@ -33,9 +33,8 @@ class Config(RunConfig):
     unseen_classes: bool = setting(
         False, "validate and test on classes that training never sees", group="data"
     )
-    retrieval: RetrievalConfig = setting(RetrievalConfig(), "what images are searched among")
+    retrieval: RetrievalConfig = setting(RetrievalConfig(), "what is searched among what; few-shot episodes")
     select_by: str = setting("recall_at_1", "recall_at_1 map_at_r pair_auc ...: what weights are chosen by")
-    few_shot: FewShot = setting(FewShot(), "episodes of N classes with K known images each")
     table: TableConfig = setting(TableConfig(), "columns of a table of images", group="data")
     augment: Literal["basic", "randaugment", "trivial"] = setting("basic", "basic | randaugment | trivial")
     scenes: SceneConfig = setting(SceneConfig(1000, 500), "how many embedded scenes")
@@ -90,8 +89,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         scale=config.head.scale,
         temperature=config.head.temperature,
         select_by=config.select_by,
-        ways=config.few_shot.ways,
-        shots=config.few_shot.shots,
+        ways=config.retrieval.ways,
+        shots=config.retrieval.shots,
     )
     return fit(config, task, data, folder=folder, callbacks=[NeighborPreview(folder, splits.classes)])
 
@@ -133,7 +132,8 @@ def verification(config: Config) -> Config:
 
 def few_shot(config: Config) -> Config:
     """Variant: tell five new classes apart by one or five images of each; training has other classes."""
-    config.loss, config.unseen_classes, config.few_shot = "supcon", True, FewShot(ways=5)
+    config.loss, config.unseen_classes = "supcon", True
+    config.retrieval = replace(config.retrieval, ways=5)
     config.select_by = "5way_1shot"
     return config
 

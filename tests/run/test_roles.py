@@ -34,7 +34,7 @@ GIVEN = {
     "logger": "tensorboard", "mix": "mixup", "transfer.norm": "group", "transfer.freeze_through": "4",
     "transfer.unfreeze_at": "[[100,4]]", "transfer.backbone_lr_scale": "0.5", "transfer.probe_level": "8",
     "self_critical.start_images": "7", "jobs": "2", "class_weights": "balanced",
-    "select_by": "map_at_r", "head.margin": "0.3", "few_shot.shots": "2",
+    "select_by": "map_at_r", "head.margin": "0.3", "retrieval.shots": "2",
     "detector": "fcos", "head": "heatmap",
 }  # fmt: skip
 

@@ -15,7 +15,6 @@ __all__ = [
     "DetectorName",
     "EmbeddingHead",
     "FCOSConfig",
-    "FewShot",
     "RCNNConfig",
     "RNNConfig",
     "RetinaNetConfig",
@@ -241,21 +240,12 @@ class RetrievalConfig:
     Args:
         gallery: split: the other images of the split | train: those of training.
         baselines: Also score the network off the shelf, eigenimages and pixels, which need no training.
+        ways: Classes of a few-shot episode, told apart by a few known images of each; 0: no episodes.
+        shots: Known images of each class; a score for each of these.
     """
 
     gallery: Literal["split", "train"] = "split"
     baselines: bool = field(default=False, metadata={"role": "free"})
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """Episodes in which an embedder tells new classes apart by a few images of each.
-
-    Args:
-        ways: Classes of an episode; 0: no episodes.
-        shots: Known images of each class; a score for each of these.
-    """
-
     ways: int = field(default=0, metadata=limits(min=0))
     shots: tuple[int, ...] = field(default=(1, 5), metadata=limits(min=1))
 
