@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,9 @@ def test_images_without_another_of_their_class_are_counted():
     assert values["val/unmatched"] == 2
     every = run.validate(task, loader(case.batch(0, 6)), verbose=False)[0]
     assert values.keys() - every.keys() == {"val/unmatched"}
+    some = trainer(limit_val_batches=1)  # of a part of a split nothing is said
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        some.validate(task, loader(case.batch(0, 4), case.batch(4, 4)), verbose=False)
+    assert some.callback_metrics["val/unmatched"] == 2
+    assert not [each for each in caught if "of their class" in str(each.message)]

@@ -229,8 +229,15 @@ class Embedder(TaskHooks):
         values, result = super()._compute_scores(), self.scores.result
         if values and result is not None and result.alone:
             values["unmatched"] = float(result.alone)
-            rank_zero_warn(result.left_out)
+            if self._reads_all():
+                rank_zero_warn(result.left_out)
         return values
+
+    def _reads_all(self) -> bool:
+        """Return whether the split is evaluated, and not some batches of it, as to measure the speed."""
+        trainer = self.trainer
+        limit: int | float = trainer.limit_test_batches if trainer.testing else trainer.limit_val_batches
+        return not trainer.sanity_checking and isinstance(limit, float) and limit == 1.0
 
     def _make_scores(self) -> dict[str, Any]:
         ways, shots = self._episodes
