@@ -97,7 +97,6 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
 
 def score_baselines(config: Config, out: Path) -> None:
     """Score what needs no training on the images of each run, and write it beside the scores of the arms."""
-    from visionkit.compare import find_runs
     from visionkit.retrieval import (
         BASELINES,
         baseline_encoder,
@@ -113,7 +112,7 @@ def score_baselines(config: Config, out: Path) -> None:
         for name in BASELINES:
             encode = baseline_encoder(name, splits.train, **how)
             rows[name].append(embedding_scores(encode, splits, gallery=config.retrieval.gallery))
-    print(write_scores(out, rows | trained_scores(find_runs([out])), COLUMNS))
+    print(write_scores(out, rows | trained_scores(out), COLUMNS))
     print(f"scores      {out / 'scores.md'}")
 
 
@@ -148,12 +147,15 @@ PATHS = ("data", "init")  # settings that name a file or a folder
 
 def main(config: Config) -> Path:
     """Run every combination that `config` spans, then compare them; return the folder of it all."""
-    from visionkit.run import is_first, run_recipe
+    from visionkit.run import is_first, run_recipe, trains
 
     config.out = config.out or "runs/embed"
+    if config.retrieval.baselines:
+        from visionkit.retrieval import check_baselines
+
+        check_baselines(config.backbone)
     out = run_recipe(config, train, paths=PATHS)
-    trained = (out / "comparison.json").is_file()  # --dry_run and --find_lr train nothing
-    if config.retrieval.baselines and trained and is_first():
+    if config.retrieval.baselines and trains() and is_first():
         score_baselines(config, out)
     return out
 

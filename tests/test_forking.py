@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
+import os
+import resource
+import signal
 import time
+from multiprocessing.popen_fork import Popen
 from pathlib import Path
 
 import pytest
@@ -39,10 +44,37 @@ def test_a_loader_whose_worker_hangs_in_its_fork_gets_another_one(tmp_path, monk
 
 def test_a_process_that_never_begins_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(forking, "SECONDS", 0.2)
+    started = []  # not counted by the children, which a loaded machine may end before they write
+    monkeypatch.setattr(forking, "Popen", lambda process: started.append(Popen(process)) or started[-1])
     process = hanging(tmp_path / "begun", 99)(target=print)
     with pytest.raises(RuntimeError, match="4 of them hung before their first line"):
         process.start()
-    assert (tmp_path / "begun").read_text().count("\n") == forking.ATTEMPTS
+    assert [child.returncode for child in started] == [-signal.SIGKILL] * forking.ATTEMPTS
+
+
+def test_a_process_begins_where_many_files_are_open(tmp_path, monkeypatch):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("no descriptor above 1,023 is allowed here")
+    pipe = os.pipe
+
+    def high_pipe():
+        ends = pipe()
+        made = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 1100) for end in ends)
+        for end in ends:
+            os.close(end)
+        return made
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(forking.os, "pipe", high_pipe)
+            process = CheckedForkContext().Process(target=(tmp_path / "written").write_text, args=("yes",))
+            process.start()
+        process.join()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (tmp_path / "written").read_text() == "yes"
 
 
 def test_a_process_ends_as_any_other_does(tmp_path):

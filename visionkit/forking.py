@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import select
-from multiprocessing.context import BaseContext, ForkContext, ForkProcess
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from multiprocessing.popen_fork import Popen
+from multiprocessing.process import BaseProcess
 from typing import Any
+
+try:
+    from multiprocessing.context import ForkContext, ForkProcess
+except ImportError:  # Windows has neither, and starts nothing here
+    ForkContext, ForkProcess = BaseContext, BaseProcess  # type: ignore[misc, assignment]
 
 __all__ = ["CheckedForkContext", "worker_context"]
 
@@ -39,7 +45,7 @@ class _CheckedProcess(ForkProcess):
             child = Popen(process_obj)
             os.close(process_obj._began)
             # At its end, too: what a child died of is for the one who started it to see.
-            began = select.select([reading], [], [], SECONDS)[0]
+            began = wait([reading], SECONDS)  # not select, which takes no descriptor above 1,023
             os.close(reading)
             if began:
                 return child

@@ -136,15 +136,15 @@ def draw(out: Path, folders: dict[str, Path]) -> None:
 def main(config: Config) -> Path:
     """Train the three networks, print their accuracies, and draw their weights; return the folder."""
     from visionkit.compare import find_runs, read_run
-    from visionkit.run import is_first, run_backbones
+    from visionkit.run import is_first, run_backbones, trains
 
     if not config.data:
         raise InputError("Expected --data with a folder of images, but got none: CIFAR-10, or your own.")
     config.out = config.out or "runs/templates"
     register_networks()
     out = run_backbones(config, NETWORKS, train, paths=("data",))
-    if not is_first() or not (out / "architectures.md").is_file():
-        return out  # another process draws; --dry_run and --find_lr train nothing
+    if not is_first() or not trains():
+        return out
     runs = {name: find_runs([out / name.replace("/", "-")]) for name in NETWORKS}
     for name, every in runs.items():
         for folder in every:

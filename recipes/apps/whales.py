@@ -13,6 +13,7 @@ scores.json.
 from __future__ import annotations
 
 import csv
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,13 @@ from typing import Any
 from visionkit.commands import load_recipe
 from visionkit.config import TableConfig
 from visionkit.errors import InputError
+from visionkit.files import write_text
 from visionkit.run import launch, setting
 from visionkit.task_config import RetrievalConfig
 
 embed = load_recipe("embed", beside=__file__)  # the installed one where this file stands alone
 
+ANSWERS = 5  # to each image, the likeliest first
 COLUMNS = (
     *("known/top1", "known/map_at_5", "new/top1", "new/map_at_5"),
     *("open/map_at_5", "open_known/top1", "open_new/top1"),
@@ -62,17 +65,24 @@ def write_known(splits: Any, file: Path) -> Path:
         raise InputError(
             f"Expected image files, and individuals of the test alone, but {splits.name} has none."
         )
+    counts = [len(set(reader.labels)) for reader in (splits.train, splits.test)]
+    if min(counts) < ANSWERS:
+        raise InputError(
+            f"Expected at least {ANSWERS} known individuals and {ANSWERS} that are new in the test, of which "
+            f"{ANSWERS} are answered, but got {counts[0]} and {counts[1]}."
+        )
     rest, test = holdout(splits.train, HOLDOUT)
     train, val = holdout(rest, HOLDOUT)
     root = Path(os.path.commonpath([Path(path).absolute().parent for path in splits.train.files]))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("image", "id", "split"))
+    for split, reader in (("train", train), ("val", val), ("test", test)):
+        for path, label in zip(reader.files, reader.labels, strict=True):
+            inside = Path(path).absolute().relative_to(root).as_posix()
+            writer.writerow((inside, splits.classes[label], split))
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("image", "id", "split"))
-        for split, reader in (("train", train), ("val", val), ("test", test)):
-            for path, label in zip(reader.files, reader.labels, strict=True):
-                inside = Path(path).absolute().relative_to(root).as_posix()
-                writer.writerow((inside, splits.classes[label], split))
+    write_text(file, stream.getvalue())  # each of several processes writes the same, and none reads a half
     return root
 
 
@@ -99,12 +109,12 @@ def identify(encode: Any, known: Any, splits: Any) -> dict[str, float]:
         own, others = getattr(known, split), getattr(splits, split)
         vectors, truth = unit(own), np.asarray(own.labels)
         new, of_new = unit(others), np.asarray(others.labels)
-        ranking = rank_classes(torch.cat([vectors, new]), gallery, of_gallery)
+        ranking = rank_classes(torch.cat([vectors, new]), gallery, of_gallery, count=ANSWERS)
         answers = np.append(truth, np.full(len(new), UNKNOWN))
         if split == "val":
             threshold = best_threshold(ranking, answers)
             continue
-        among = rank_classes(new, new, of_new, skip=torch.arange(len(new)))
+        among = rank_classes(new, new, of_new, count=ANSWERS, skip=torch.arange(len(new)))
         is_known = answers != UNKNOWN
         parts = {
             "known": (is_known, -np.inf), "open": (is_known | True, threshold),
@@ -120,9 +130,16 @@ def identify(encode: Any, known: Any, splits: Any) -> dict[str, float]:
 
 def main(config: Config) -> Path:
     """Train both arms on the known individuals, and score them and the baselines; return the folder."""
-    from visionkit.compare import find_runs, read_run
     from visionkit.data import OpenOptions, open_dataset
-    from visionkit.retrieval import BASELINES, baseline_encoder, run_encoder, write_scores
+    from visionkit.retrieval import (
+        BASELINES,
+        baseline_encoder,
+        check_baselines,
+        compared_runs,
+        run_encoder,
+        write_scores,
+    )
+    from visionkit.run import is_first, trains
 
     if not config.data:
         raise InputError("Expected --data with train/<individual>/ and test/<individual>/, but got none.")
@@ -133,16 +150,18 @@ def main(config: Config) -> Path:
     table = Path(config.out) / "known.csv"
     config.table = TableConfig(image="image", target=["id"], root=str(write_known(splits, table)))
     baselines = BASELINES if config.retrieval.baselines else ()
+    if baselines:
+        check_baselines(config.backbone)
     config.data, config.retrieval = str(table), RetrievalConfig(gallery="train")
     out = Path(embed.main(config))
-    if not (out / "comparison.json").is_file():
-        return out  # --dry_run and --find_lr train nothing
+    if not is_first() or not trains():
+        return out
     known = embed.open_splits(config)
     how = {"backbone": config.backbone, "image_size": config.image_size, "device": config.accelerator}
     rows = {name: [identify(baseline_encoder(name, known.train, **how), known, splits)] for name in baselines}
-    for folder in find_runs([out]):
-        encode = run_encoder(folder, device=config.accelerator)
-        rows.setdefault(read_run(folder).init, []).append(identify(encode, known, splits))
+    for name, runs in compared_runs(out).items():
+        encoders = (run_encoder(run["folder"], device=config.accelerator) for run in runs)
+        rows[name] = [identify(encode, known, splits) for encode in encoders]
     print(write_scores(out, rows, COLUMNS))
     print(f"scores      {out / 'scores.md'}")
     return out

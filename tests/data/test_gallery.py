@@ -8,6 +8,7 @@ import torch
 
 from tests.run.tiny import Noise, keep
 from visionkit.data import DataModule, Splits, stack_batch
+from visionkit.data.splits import WithGallery
 from visionkit.errors import InputError
 from visionkit.metrics import RetrievalScores
 from visionkit.tasks import Embedder
@@ -35,6 +36,13 @@ def test_loaders_read_the_gallery_behind_the_split() -> None:
     assert "gallery" not in data().facts()["facts"]
     with pytest.raises(InputError, match="Unknown gallery 'val'"):
         data(gallery="val")
+
+
+def test_a_gallery_of_a_stream_is_refused_by_its_name() -> None:
+    splits = data().splits
+    splits.train.shard_numbers = [0] * 21
+    with pytest.raises(InputError, match="a gallery of training images"):
+        WithGallery(splits.val, splits.train)
 
 
 def test_a_task_searches_the_gallery() -> None:

@@ -75,6 +75,12 @@ def test_a_query_of_the_gallery_is_not_its_own_answer() -> None:
     assert not (ranking.classes[:, 0] == labels).any()
     with pytest.raises(InputError, match="at least 28 classes in the gallery, but it has 27"):
         rank_classes(gallery, gallery, labels, count=28)
+    # Of five individuals one has a single image: nothing could be answered right for it.
+    five = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4])
+    ranking = rank_classes(gallery[:9], gallery[:9], five, skip=torch.arange(9))
+    assert ranking.classes[8, 4] == 4
+    alone = type(ranking)(ranking.classes[8:], ranking.cosines[8:])
+    assert identification_scores(alone, five[8:]) == {"top1": 0.0, "map_at_5": 0.0}
     empty = rank_classes(gallery[:0], gallery, labels)
     assert empty.classes.shape == (0, 5)
     assert all(math.isnan(value) for value in identification_scores(empty, labels[:0]).values())

@@ -13,7 +13,8 @@ from PIL import Image
 
 from visionkit.data import OpenOptions, open_dataset
 from visionkit.errors import InputError
-from visionkit.task_config import EmbeddingHead
+from visionkit.run.requests import asking
+from visionkit.task_config import EmbeddingHead, RetrievalConfig
 
 QUICK = {"accelerator": "cpu", "precision": "32-true", "progress": False, "jobs": 1}
 
@@ -96,6 +97,32 @@ def test_whales_are_known_or_new(apps, tmp_path, capsys):
     alone = open_dataset(data / "train", "classification", OpenOptions(unseen_classes=False))
     with pytest.raises(InputError, match="individuals of the test alone"):
         whales.write_known(alone, tmp_path / "known.csv")
+    individuals(tmp_path / "few" / "train", [f"w{i}" for i in range(10)], 2)
+    individuals(tmp_path / "few" / "test", ["w10", "w11"], 2)
+    with pytest.raises(InputError, match=r"5 known individuals and 5 that are new .* but got 8 and 2"):
+        whales.main(whales.Config(data=str(tmp_path / "few"), out=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize(("rank", "dry_run"), [("0", False), ("1", False), ("0", True)])
+def test_the_first_process_scores_what_a_command_trained(apps, rank, dry_run, tmp_path, monkeypatch):
+    faces, whales, scored = apps["faces"], apps["whales"], []
+    (tmp_path / "comparison.json").write_text("{}")  # of an earlier command
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("visionkit.run.sweep.arms.run_recipe", lambda config, train, paths: tmp_path)
+    monkeypatch.setattr(faces.embed, "score_baselines", lambda config, out: scored.append("faces"))
+    monkeypatch.setattr("visionkit.retrieval.baselines.compared_runs", lambda out: {})
+    monkeypatch.setattr(
+        "visionkit.retrieval.baselines.write_scores", lambda out, rows, columns: scored.append("whales")
+    )
+    individuals(tmp_path / "whales" / "train", [f"w{i}" for i in range(10)], 3)
+    individuals(tmp_path / "whales" / "test", [f"w{i}" for i in range(10, 15)], 2)
+    with asking(dry_run=dry_run):
+        faces.main(faces.Config(data="people", out=str(tmp_path)))
+        monkeypatch.setattr(whales.embed, "main", lambda config: tmp_path)
+        retrieval = RetrievalConfig(gallery="train")
+        data = str(tmp_path / "whales")
+        whales.main(whales.Config(data=data, out=str(tmp_path), retrieval=retrieval))
+    assert scored == (["faces", "whales"] if rank == "0" and not dry_run else [])
 
 
 @pytest.mark.slow

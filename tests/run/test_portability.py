@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import multiprocessing.context
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ CALLS = (
     "fork", "forkpty", "getpgid", "getuid", "geteuid", "killpg", "mkfifo", "nice", "pread", "pwrite",
     "setsid", "sysconf", "uname", "WNOHANG", "O_DIRECTORY", "O_NOFOLLOW",
 )  # fmt: skip
+STARTS = ("ForkContext", "ForkProcess", "ForkServerContext", "ForkServerProcess")
 
 
 def like_windows() -> None:
@@ -35,6 +37,8 @@ def like_windows() -> None:
         for name in names:
             if hasattr(module, name):
                 delattr(module, name)
+    for name in STARTS:
+        delattr(multiprocessing.context, name)
     kill, unlink, utime, library = os.kill, os.unlink, os.utime, ctypes.CDLL
 
     def guarded_kill(pid, number):

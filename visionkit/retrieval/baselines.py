@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visionkit.compare.comparison import arm_name
-from visionkit.compare.run_record import read_run
-from visionkit.compare.sentences.number_text import format_statistics
+from visionkit.backbones import describe_backbone
+from visionkit.compare.sentences.number_text import format_statistics, percent
 from visionkit.compare.statistics import seed_statistics
 from visionkit.data.splits import GalleryName, Splits, WithGallery, single_labels
 from visionkit.data.transforms.classification import classification_eval
-from visionkit.errors import InputError, unknown_name
+from visionkit.errors import DataError, InputError, unknown_name
 from visionkit.files import finite, to_plain, write_text
 from visionkit.metrics import EmbeddingScores
 from visionkit.predict.sources import SourceItem
@@ -31,6 +30,8 @@ __all__ = [
     "BaselineName",
     "Encode",
     "baseline_encoder",
+    "check_baselines",
+    "compared_runs",
     "embedding_scores",
     "run_encoder",
     "score_table",
@@ -49,7 +50,24 @@ BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 PIXEL_SIDE = 64  # pixels are compared at this side, or a smaller one
 COMPONENTS = 80
 MAX_FITTED = 2000  # images that components are computed from: their products are 32 MB
+_ROUNDING = 1e-9  # of an eigenvalue, relative to the largest
 Scores: TypeAlias = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+def check_baselines(backbone: str) -> None:
+    """Refuse a backbone that cannot be scored off the shelf, before anything is trained.
+
+    Args:
+        backbone: Its name.
+
+    Raises:
+        InputError: There is no such backbone, or it has no pretrained weights.
+    """
+    if not describe_backbone(backbone).pretrained:
+        raise InputError(
+            f"Expected a backbone with pretrained weights, to score them off the shelf, but {backbone} has "
+            "none. Leave the baselines out (--retrieval.baselines false), or take another backbone."
+        )
 
 
 def baseline_encoder(
@@ -68,19 +86,24 @@ def baseline_encoder(
 
     Raises:
         InputError: There is no such baseline, or its backbone has no pretrained weights.
+        DataError: All training images are alike, for "eigenimages".
     """
     if name not in BASELINES:
         raise unknown_name("baseline", name, BASELINES)
     if name == "off_the_shelf":
         return partial(_encode, load_encoder(backbone, image_size=image_size, device=device))
     image_size = min(image_size, PIXEL_SIDE)
-    mean = np.mean([_pixels(train, index, image_size) for index in range(len(train))], axis=0, dtype=float)
+    mean = _mean(train, image_size)
     if name == "pixels":
         return partial(_project, size=image_size, mean=mean, axes=None)
     rows = np.unique(np.linspace(0, len(train) - 1, min(MAX_FITTED, len(train))).astype(int))
     centred = np.stack([_pixels(train, int(row), image_size) - mean for row in rows])  # (N, P)
-    _, vectors = np.linalg.eigh(centred @ centred.T)
-    axes = centred.T @ vectors[:, ::-1][:, : min(COMPONENTS, len(rows) - 1)]  # (P, 80), the largest first
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    # What is left of the directions in which the images do not differ is rounding.
+    largest = np.flatnonzero(values > _ROUNDING * max(values[-1], 1.0))[::-1][:COMPONENTS]
+    if not len(largest):
+        raise DataError(f"Expected training images that differ, but all {len(rows)} are alike.")
+    axes = centred.T @ vectors[:, largest]  # (P, 80), the largest first
     return partial(_project, size=image_size, mean=mean, axes=axes / np.linalg.norm(axes, axis=0))
 
 
@@ -123,26 +146,46 @@ def embedding_scores(encode: Encode, splits: Splits, *, gallery: GalleryName = "
     return scores.compute_floats()
 
 
-def trained_scores(folders: Iterable[str | Path]) -> dict[str, list[dict[str, float]]]:
-    """Return the test scores of finished runs by arm; those of validation where there is no test split.
+def compared_runs(out: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the runs that the comparison in a recipe's folder is of, as `comparison.json` has them.
 
     Args:
-        folders: Runs.
+        out: The folder.
+
+    Returns:
+        Runs by arm; those of another fraction of the data or another schedule are rows of their own:
+        "scratch, 10% of the data, 2x".
 
     Raises:
-        RunError: One is not finished.
+        OSError: There is no comparison.
     """
-    rows: dict[str, list[dict[str, float]]] = {}
-    for record in map(read_run, folders):
-        metrics = record.result["metrics"]
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for run in json.loads((Path(out) / "comparison.json").read_text(encoding="utf-8"))["runs"]:
+        data = "" if run["fraction"] == 1 else f", {percent(run['fraction'])} of the data"
+        schedule = "" if run["schedule"] == 1 else f", {run['schedule']}x"
+        rows.setdefault(f"{run['arm']}{data}{schedule}", []).append(run)
+    return rows
+
+
+def trained_scores(out: str | Path) -> dict[str, list[dict[str, float]]]:
+    """Return the test scores of `compared_runs`; those of validation where there is no test split.
+
+    Args:
+        out: The folder of a recipe's runs.
+
+    Raises:
+        OSError: There is no comparison.
+    """
+
+    def scores(metrics: Mapping[str, float | None]) -> dict[str, float]:
         split = "test" if any(name.startswith("test/") for name in metrics) else "val"
-        own = {
+        return {
             name.removeprefix(f"{split}/"): float(value)
             for name, value in metrics.items()
             if name.startswith(f"{split}/") and value is not None
         }
-        rows.setdefault(arm_name(record.init), []).append(own)
-    return rows
+
+    return {name: [scores(run["metrics"]) for run in runs] for name, runs in compared_runs(out).items()}
 
 
 def score_table(rows: Scores, columns: Sequence[str]) -> str:
@@ -197,6 +240,14 @@ def _pixels(reader: Reader, index: int, size: int) -> NDArray[np.float32]:
     sample = classification_eval(size)(reader[index], torch.Generator())
     pixels: NDArray[np.float32] = sample["image"].numpy().reshape(-1).astype(np.float32) / np.float32(255)
     return pixels
+
+
+def _mean(reader: Reader, size: int) -> NDArray[np.float64]:
+    """Return the mean of all images, of which one is held at a time."""
+    total = np.zeros(3 * size * size)
+    for index in range(len(reader)):
+        total += _pixels(reader, index, size)
+    return total / len(reader)
 
 
 def _project(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from visionkit.run.processes.launcher import is_first
     from visionkit.run.processes.stop import request_stop
+    from visionkit.run.requests import trains
     from visionkit.run.storage.checkpoint import load_checkpoint
     from visionkit.run.sweep.arms import run_recipe
     from visionkit.run.sweep.backbone_table import run_backbones
@@ -88,6 +89,7 @@ __all__ = [
     "run_recipe",
     "run_search",
     "setting",
+    "trains",
     "write_probe",
 ]
 
@@ -134,6 +136,7 @@ _HOME = {
     "run_recipe": "sweep.arms",
     "run_search": "sweep.search",
     "setting": "config",
+    "trains": "requests",
     "write_probe": "probing.page",
 }
 

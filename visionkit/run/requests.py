@@ -46,6 +46,12 @@ def requests() -> Requests:
     return _NOW[-1]
 
 
+def trains() -> bool:
+    """Return whether the runs of this process train: --dry_run and --find_lr end without results."""
+    now = requests()
+    return not (now.dry_run or now.find or now.measure)
+
+
 @contextmanager
 def asking(
     *,

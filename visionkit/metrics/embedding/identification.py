@@ -29,7 +29,7 @@ class Ranking(NamedTuple):
 
     Args:
         classes: `(Q, k)`, the likeliest first; a class comes once.
-        cosines: `(Q, k)` of the query with the nearest image of each.
+        cosines: `(Q, k)` of the query with the nearest image of each; -inf where that is the query alone.
     """
 
     classes: Ints
@@ -82,7 +82,8 @@ def identification_scores(ranking: Ranking, truth: Ints, *, threshold: float = -
     """
     count = ranking.classes.shape[1]
     position = (ranking.cosines >= threshold).sum(1)  # of "none of them"; k: it is no answer
-    hits = ranking.classes == truth[:, None]
+    # At -inf is a class whose only image is the query itself: it cannot be an answer.
+    hits = (ranking.classes == truth[:, None]) & (ranking.cosines > -math.inf)
     rank = np.where(hits.any(1), hits.argmax(1), count)
     rank += rank >= position  # behind "none of them"
     rank = np.where(truth == UNKNOWN, position, rank)

@@ -156,9 +156,7 @@ class _Work:
         }
         check_unknown(subject, self.counts.unknown, self.counts.total, COUNTED.get(subject.kind, ""))
         result: Any = getattr(getattr(self.loaded.task, "scores", None), "result", None)
-        left_out: str = getattr(
-            result, "left_out", ""
-        )  # of retrieval; other scores have a method of this name
+        left_out: str = getattr(result, "left_out", "")  # of retrieval; elsewhere `result` is a method
         subject.notes += [left_out] if left_out else []
         for _, skipped in self.module.skipped_counts().items():
             subject.notes.append(f"{skipped['count']:,} of {skipped['of']:,} images could not be read.")

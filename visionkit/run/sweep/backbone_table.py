@@ -17,7 +17,7 @@ from visionkit.compare.report.plot_style import INK, arm_style, name_axes, new_f
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import is_first
-from visionkit.run.requests import requests
+from visionkit.run.requests import trains
 from visionkit.run.storage.result import read_result
 from visionkit.run.sweep.arms import run_recipe
 
@@ -63,7 +63,7 @@ def run_backbones(
             raise
         except RunError as error:
             failure = failure or error
-    if requests().dry_run or requests().find:  # nothing was trained
+    if not trains():
         return out
     if is_first() and (failure is None or architecture_rows(out)):
         write_architectures(out)
