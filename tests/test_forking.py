@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from visionkit import forking
+from visionkit.data.pack.writer import _pool
 from visionkit.forking import CheckedForkContext, worker_context
 
 
@@ -45,6 +47,26 @@ def test_a_process_that_never_begins_is_an_error(tmp_path, monkeypatch):
     assert (tmp_path / "begun").read_text().count("\n") == forking.ATTEMPTS
 
 
+def test_a_process_begins_where_more_than_1023_files_are_open(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1200:
+        pytest.skip("this system allows no process so many open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1200, hard))
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while held[-1] < 1040:
+            held.append(os.dup(held[0]))
+        process = CheckedForkContext().Process(target=(tmp_path / "written").write_text, args=("yes",))
+        process.start()
+        process.join()
+    finally:
+        for each in held:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (tmp_path / "written").read_text() == "yes"
+
+
 def test_a_process_ends_as_any_other_does(tmp_path):
     process = CheckedForkContext().Process(target=(tmp_path / "written").write_text, args=("yes",))
     process.start()
@@ -55,6 +77,18 @@ def test_a_process_ends_as_any_other_does(tmp_path):
     broken.start()
     broken.join()
     assert broken.exitcode == 7
+
+
+def kind_of_process() -> str:
+    """Return the class of the process that this runs in."""
+    return type(multiprocessing.current_process()).__name__
+
+
+def test_the_workers_of_a_pack_are_such_processes():
+    with _pool(1) as workers:
+        assert workers.submit(kind_of_process).result() == CheckedForkContext.Process.__name__
+    with _pool(0) as none:
+        assert none is None
 
 
 def test_another_start_method_is_left_alone(monkeypatch):

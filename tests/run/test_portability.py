@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import multiprocessing.context
 import os
 import signal
 import sys
@@ -22,8 +23,9 @@ MODULES = ("fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty")
 SIGNALS = ("SIGALRM", "SIGCHLD", "SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 CALLS = (
     "fork", "forkpty", "getpgid", "getuid", "geteuid", "killpg", "mkfifo", "nice", "pread", "pwrite",
-    "setsid", "sysconf", "uname", "WNOHANG", "O_DIRECTORY", "O_NOFOLLOW",
+    "setpgid", "setsid", "sysconf", "uname", "WNOHANG", "O_DIRECTORY", "O_NOFOLLOW",
 )  # fmt: skip
+CLASSES = ("ForkContext", "ForkProcess")
 
 
 def like_windows() -> None:
@@ -31,7 +33,7 @@ def like_windows() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "visionkit"]:
         del sys.modules[name]
     sys.modules |= dict.fromkeys(MODULES)  # importing one of them raises
-    for module, names in ((signal, SIGNALS), (os, CALLS)):
+    for module, names in ((signal, SIGNALS), (os, CALLS), (multiprocessing.context, CLASSES)):
         for name in names:
             if hasattr(module, name):
                 delattr(module, name)
