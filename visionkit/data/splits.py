@@ -158,8 +158,8 @@ class Joined:
         self.readers = (first, second)
         if any(hasattr(reader, "shard_numbers") for reader in self.readers):
             raise InputError(
-                "Expected the splits of a streamed set as they are, but they are to be joined and cut anew "
-                "(folds, groups or unseen classes). Copy the pack to this machine for that."
+                "Expected the splits of a streamed set as they are, but two are to be joined (for folds, "
+                "groups, unseen classes, or a gallery of training images). Copy the pack to this machine."
             )
         for name in (*_OFFERED[:-1], "captions"):
             parts = [getattr(reader, name, None) for reader in self.readers]

@@ -105,7 +105,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     if table != type(table)():
         given["table"] = table
     stream = stream_config(args)
-    if stream.cache:
+    if stream != type(stream)(window=stream.window):
         given["stream"] = stream
     if args.max_dropped is not None:
         given["max_dropped"] = args.max_dropped
