@@ -10,11 +10,6 @@ from multiprocessing.popen_fork import Popen
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-try:
-    from multiprocessing.context import ForkContext, ForkProcess
-except ImportError:  # Windows has neither, and starts nothing here
-    ForkContext, ForkProcess = BaseContext, BaseProcess  # type: ignore[misc, assignment]
-
 __all__ = ["CheckedForkContext", "worker_context"]
 
 SECONDS = 30.0
@@ -22,7 +17,7 @@ SECONDS = 30.0
 ATTEMPTS = 4
 
 
-class _CheckedProcess(ForkProcess):
+class _CheckedProcess(BaseProcess):
     """A forked process that says when it has begun.
 
     A lock that another thread of the parent holds in the moment of the fork stays locked in the child. Before
@@ -31,6 +26,7 @@ class _CheckedProcess(ForkProcess):
     of its own, a worker of a loader hung so in one of some thousand starts, and the training with it.
     """
 
+    _start_method = "fork"
     _began: int
 
     def run(self) -> None:
@@ -45,7 +41,7 @@ class _CheckedProcess(ForkProcess):
             child = Popen(process_obj)
             os.close(process_obj._began)
             # At its end, too: what a child died of is for the one who started it to see.
-            began = wait([reading], SECONDS)  # not select, which takes no descriptor above 1,023
+            began = wait([reading], SECONDS)  # by poll: select takes no descriptor above 1,023
             os.close(reading)
             if began:
                 return child
@@ -59,9 +55,13 @@ class _CheckedProcess(ForkProcess):
         )
 
 
-class CheckedForkContext(ForkContext):
-    """The start method "fork", for processes that hang in no lock they inherited."""
+class CheckedForkContext(BaseContext):
+    """The start method "fork", for processes that hang in no lock they inherited.
 
+    Not derived from `ForkContext`, which Windows lacks: the module is imported there, too.
+    """
+
+    _name = "fork"
     Process = _CheckedProcess
 
 

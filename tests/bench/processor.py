@@ -32,9 +32,13 @@ def cpu_flags() -> set[str]:
     return set((_cpu_info("flags") or _cpu_info("Features")).split())
 
 
-def processor_kind() -> str:
-    """Return the kind of the GPU that is there, or of the processor."""
-    if torch.cuda.is_available():
+def processor_kind(*, gpu: bool = False) -> str:
+    """Return the kind of the processor, or of the GPU.
+
+    Args:
+        gpu: Whether the rows are for the GPU; others are measured on the processor beside it.
+    """
+    if gpu and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return next((name for flag, name in KINDS.items() if flag in cpu_flags()), platform.machine())
 

@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     rows = [row for row in find_rows(args.only) if (row.device == "gpu") == args.gpu]
     rows = [row for row in rows if row.quick or size != "quick"]
-    before = read_table(Path(args.against), processor_kind()) if size == "full" else {}
+    before = read_table(Path(args.against), processor_kind(gpu=args.gpu)) if size == "full" else {}
     done, status = [], 0
     for row in rows:
         began = time.perf_counter()
@@ -117,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.collect()
     print(print_table(done))
     if args.out:
-        write_table(Path(args.out), [row for row in done if "ratio" in row], describe_machine(args.threads))
+        machine = describe_machine(args.threads, gpu=args.gpu)
+        write_table(Path(args.out), [row for row in done if "ratio" in row], machine)
     return status
 
 

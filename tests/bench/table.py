@@ -122,12 +122,12 @@ def is_tuned() -> bool:
     return all(name in os.environ for name in RAISED)
 
 
-def describe_machine(threads: int) -> dict[str, Any]:
-    """What the ratios were measured on."""
+def describe_machine(threads: int, *, gpu: bool = False) -> dict[str, Any]:
+    """What the ratios were measured on; those of rows for the GPU on it."""
     import torch
 
     return {
-        "kind": processor_kind(),
+        "kind": processor_kind(gpu=gpu),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "flags": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in cpu_flags()],

@@ -120,7 +120,8 @@ def test_each_kind_of_processor_has_rows_of_its_own(tmp_path):
 
 
 def test_a_processor_is_named_by_the_best_instruction_it_has(monkeypatch):
-    monkeypatch.setattr(processor.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(processor.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(processor.torch.cuda, "get_device_name", lambda: "a GPU")
     goals = {"avx2": 1.0, "avx512_bf16": 2.0, "amx_bf16": 4.0}
     for flags, name, goal in (
         ({"avx2"}, "AVX2", 1.0),
@@ -130,6 +131,7 @@ def test_a_processor_is_named_by_the_best_instruction_it_has(monkeypatch):
     ):
         monkeypatch.setattr(processor, "cpu_flags", lambda flags=flags: flags)
         assert (processor.processor_kind(), processor.goal_here(**goals)) == (name, goal)
+        assert processor.processor_kind(gpu=True) == "a GPU"
     monkeypatch.setattr(processor, "cpu_flags", set)
     assert processor.goal_here(**goals) == 1.0
     rates = {"products, fp32": 50.0, "products, bf16": 100.0}

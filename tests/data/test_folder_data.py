@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import pytest
@@ -126,3 +127,9 @@ def test_without_a_trainer_the_order_is_the_same_with_workers() -> None:
     assert passes[0] == passes[1]
     assert passes[0][0] != passes[0][1]
     assert all(len(each) == 24 for each in passes[0])
+
+
+def test_a_signal_to_the_group_of_the_process_reaches_no_worker() -> None:
+    data = FolderData("scenes", task="classification", image_size=32, batch_size=8, scenes=(8, 2), workers=1)
+    data.collate = lambda samples: {"group": os.getpgrp()}
+    assert next(iter(data.train_dataloader()))["group"] != os.getpgrp()

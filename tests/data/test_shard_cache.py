@@ -313,7 +313,10 @@ def test_the_commands_check_and_copy_a_pack_at_an_address(server, packed, tmp_pa
     assert all(torch.equal(ours.train[i]["image"], theirs.train[i]["image"]) for i in range(COUNT))
     whole = (packed / SHARD[1:]).read_bytes()
     server.sent[SHARD] = [whole[:-1] + b"x"] * 8
+    before = server.shards().count(SHARD)
     assert cli.main(["check", server.address, "--stream.cache", str(tmp_path / "another")]) == 2
     said = capsys.readouterr()
     assert SHARD in said.out
-    assert "4 errors" in said.err
+    assert "1 error." in said.err
+    # Twice for the sample that asks, and not again for each of the others.
+    assert server.shards().count(SHARD) - before == 2

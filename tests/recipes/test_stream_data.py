@@ -86,8 +86,9 @@ def test_a_run_from_an_address_is_stopped_continued_and_evaluated(
     capsys.readouterr()
     assert cli.main(["evaluate", str(run), "--split", "val"]) == 0
     assert "8 images" in capsys.readouterr().out
-    assert cli.main(["evaluate", str(run), "--split", "val", "--stream.max_gb", "5"]) == 2
-    assert "for up to 5 GB of the shards" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(run), "--split", "val", "--stream.max_gb", "1"]) == 2
+    assert "up to 1 GB" in (text := capsys.readouterr().err)
+    assert "--stream.cache FOLDER" in text
 
 
 def test_an_address_without_a_folder_for_its_shards_is_refused_before_anything_begins(classify, tmp_path):

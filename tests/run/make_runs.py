@@ -15,6 +15,7 @@ from PIL import Image
 
 from visionkit.config import roles
 from visionkit.run.config import RunConfig
+from visionkit.types import init_is_path
 
 CLASSES = ["animals", "food", "vehicles", "buildings", "plants"]
 FINAL = {"pretrained": 0.56, "scratch": 0.24}
@@ -51,7 +52,8 @@ def make_run(
     monitor: tuple[str, str] = ("val/top1", "max"),
 ) -> Path:
     """Write one finished run below `parent` and return its folder."""
-    folder = parent / f"{Path(init).stem}-f{fraction:g}-s{seed}"
+    weights = Path(init).stem if init_is_path(init) else Path(init).name
+    folder = parent / f"{weights}-f{fraction:g}-s{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     points = points if points is not None else curve(init, seed, fraction)
     write_metrics(folder, points, monitor[0])

@@ -21,6 +21,7 @@ from visionkit.run.storage.result import TEST_FAILED
 from visionkit.run.sweep import announce as announcing
 from visionkit.run.sweep.arms import run_recipe
 from visionkit.run.sweep.jobs import Job, run_jobs
+from visionkit.run.sweep.runs import each_run
 
 
 def config(out, **changes):
@@ -67,6 +68,12 @@ def test_a_third_init_in_the_same_folder_keeps_the_other_arms(tmp_path, capsys):
     assert "left out:" in text
     assert "another comparison: lr: 0.5 in other-f1-s0, 0.001 in" in text
     assert json.loads((tmp_path / "comparison.json").read_text())["arms"] == ["other.pth"]
+
+
+def test_weights_of_one_network_that_differ_in_their_tag_have_folders_of_their_own(tmp_path):
+    names = "timm/resnet18.tv_in1k,timm/resnet18.a1_in1k"
+    folders = [folder.name for _, folder in each_run(config(tmp_path, init=names))]
+    assert folders == ["resnet18.tv_in1k-f1-s0", "resnet18.a1_in1k-f1-s0"]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -23,9 +23,9 @@ MODULES = ("fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty")
 SIGNALS = ("SIGALRM", "SIGCHLD", "SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 CALLS = (
     "fork", "forkpty", "getpgid", "getuid", "geteuid", "killpg", "mkfifo", "nice", "pread", "pwrite",
-    "setsid", "sysconf", "uname", "WNOHANG", "O_DIRECTORY", "O_NOFOLLOW",
+    "setpgid", "setsid", "sysconf", "uname", "WNOHANG", "O_DIRECTORY", "O_NOFOLLOW",
 )  # fmt: skip
-STARTS = ("ForkContext", "ForkProcess", "ForkServerContext", "ForkServerProcess")
+CLASSES = ("ForkContext", "ForkProcess")
 
 
 def like_windows() -> None:
@@ -33,12 +33,10 @@ def like_windows() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "visionkit"]:
         del sys.modules[name]
     sys.modules |= dict.fromkeys(MODULES)  # importing one of them raises
-    for module, names in ((signal, SIGNALS), (os, CALLS)):
+    for module, names in ((signal, SIGNALS), (os, CALLS), (multiprocessing.context, CLASSES)):
         for name in names:
             if hasattr(module, name):
                 delattr(module, name)
-    for name in STARTS:
-        delattr(multiprocessing.context, name)
     kill, unlink, utime, library = os.kill, os.unlink, os.utime, ctypes.CDLL
 
     def guarded_kill(pid, number):

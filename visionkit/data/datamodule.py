@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, get_args
@@ -322,5 +323,8 @@ class DataModule(lightning.LightningDataModule):
 def _begin_worker(worker: int) -> None:
     # Workers share the cores with each other and the main process.
     torch.set_num_threads(1)
-    # Ctrl-C reaches them too: the main process saves first, and ends them when it ends.
+    # The main process saves first, and ends them when it ends: neither Ctrl-C nor a signal to the group,
+    # as `timeout` and some clusters send it, may end them before.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visionkit.data.formats.source import check_reader
 from visionkit.data.pack.cache import FetchAhead, ShardCache, fetch_file
 from visionkit.data.pack.index import INDEX, open_index
 from visionkit.data.pack.layout import PARTS, Shard, list_name, read_pack
@@ -69,6 +68,14 @@ class StreamedReader(PackedReader):
         self._open.pop(number, None)
         self.cache.discard(self._shards[number])
         return super().__getitem__(index)
+
+    def is_open(self, number: int) -> bool:
+        """Return whether a shard is at hand: fetched, and mapped by this process.
+
+        Args:
+            number: Its number within the split.
+        """
+        return number in self._open
 
     def _map(self, number: int) -> NDArray[np.uint8]:
         # A map keeps the space of a file that was removed: such maps go, and no more are held than an order
@@ -137,7 +144,7 @@ def open_stream(
 
 
 def check_stream(address: str, cache: str | Path, *, max_bytes: int, window: int = 8) -> list[DataError]:
-    """Read a pack at an address from end to end and return every error.
+    """Read a pack at an address from end to end and return every error; of a shard that cannot be had one.
 
     Args:
         address: The folder of the pack.
@@ -156,7 +163,22 @@ def check_stream(address: str, cache: str | Path, *, max_bytes: int, window: int
     for reader in (splits.train, splits.val, splits.test):
         if isinstance(reader, StreamedReader):
             reader.in_order = True
-            errors += check_reader(reader)
+            errors += _check_shards(reader)
+    return errors
+
+
+def _check_shards(reader: StreamedReader) -> list[DataError]:
+    """Read every sample in order; of a shard that cannot be fetched one is asked for, and one error kept."""
+    errors: list[DataError] = []
+    gone = -1
+    for index, number in enumerate(reader.shard_numbers):
+        if number == gone:
+            continue
+        try:
+            reader[index]
+        except DataError as error:
+            errors.append(error)
+            gone = gone if reader.is_open(number) else number
     return errors
 
 

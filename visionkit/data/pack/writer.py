@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from visionkit.data.splits import Splits, fingerprint
 from visionkit.data.transforms.geometry import crop_resize
 from visionkit.errors import DataError, InputError
 from visionkit.files import remove_parts, write_atomic, write_text, writing
+from visionkit.forking import worker_context
 from visionkit.types import Reader, Sample
 
 __all__ = ["pack", "pack_key"]
@@ -105,11 +106,16 @@ def pack(
     todo = [each for each in shards if not _is_finished(path, each)]
     if len(todo) < len(shards):
         log(f"{len(shards) - len(todo)} of {len(shards)} shards are there already")
-    with writing(path), ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
+    with writing(path), _pool(workers) as pool:
         for each in (pool.map if pool else map)(partial(_write_shard, job), todo):
             log(f"shard {shards.index(each) + 1} of {len(shards)}")
         _finish(job, splits, key, shards)
     return path
+
+
+def _pool(workers: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
+    # Of a data set at an address this process has threads, beside which a fork may hang.
+    return ProcessPoolExecutor(workers, mp_context=worker_context()) if workers else nullcontext()
 
 
 def pack_key(splits: Splits, settings: PackSettings) -> str:

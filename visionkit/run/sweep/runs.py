@@ -12,6 +12,7 @@ from visionkit.compare.run_record import named_init
 from visionkit.config import check_limits
 from visionkit.errors import InputError
 from visionkit.run.config import RunConfig
+from visionkit.types import init_is_path
 
 __all__ = ["each_run", "run_name"]
 
@@ -69,7 +70,8 @@ def run_name(one: RunConfig, arm: str) -> str:
         arm: One of `config.arms()`.
     """
     init, schedule = Path(arm), one.schedules[0]
-    name = f"{init.name if init.is_dir() else init.stem}-f{one.fractions[0]:g}"
+    # Weights of the registry differ in what follows the dot, which of a file is its kind.
+    name = f"{init.name if init.is_dir() or not init_is_path(arm) else init.stem}-f{one.fractions[0]:g}"
     name += f"-x{schedule}" if schedule > 1 else ""
     name += f"-lr{one.lr:g}" if one.lrs else ""
     return f"{name}-s{one.seeds[0]}" + (f"-k{one.folds[1]}" if one.folds else "")
