@@ -56,7 +56,7 @@ def resolve_transfer(task: str, init: Init, transfer: TransferConfig) -> Transfe
     Args:
         task: "classification", "detection", "segmentation", "captioning", "embedding" or
             "keypoints".
-        init: "pretrained", "scratch" or a path to weights.
+        init: "pretrained", "scratch", the name of weights or a path to them.
         transfer: The settings of the user.
 
     Raises:

@@ -286,7 +286,9 @@ def test_gradient_checkpointing_gives_the_same_gradients_or_is_refused():
 
 @pytest.mark.parametrize("init", ["pretraned", "none"])
 def test_an_init_that_is_neither_word_nor_file(init):
-    with pytest.raises(InputError, match="Expected init to be 'pretrained', 'scratch' or the path"):
+    with pytest.raises(
+        InputError, match="Expected init to be 'pretrained', 'scratch', the name of weights or the path"
+    ):
         create_backbone("timm/test_resnet", init=init)
 
 

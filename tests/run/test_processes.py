@@ -69,7 +69,7 @@ def test_score_is_that_of_one_process(told):
 def test_a_step_makes_no_collective_but_the_gradients(told):
     for rank in told:
         counted, logged = rank["counted"], rank["logged"]
-        assert counted["buckets"] >= 1
+        assert counted["buckets"] > 1
         # Four updates: one all-reduce for each bucket of gradients and nothing else, in Python or in C++.
         assert counted["operations"] == {"c10d::allreduce_": 4 * counted["buckets"]}
         # Beside it, one question to the key-value store an update (was anybody asked to stop?), no answer.

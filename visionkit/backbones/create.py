@@ -274,7 +274,7 @@ def _trained_model(
         raise InputError(
             expected(
                 "init",
-                "'pretrained', 'scratch' or the path of a weights file",
+                "'pretrained', 'scratch', the name of weights or the path of a file of them",
                 init,
                 fix="No such file is here.",
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+from visionkit.config import StreamConfig
 from visionkit.data.collate import caption_batch, keypoint_batch, list_batch, mask_batch, stack_batch
 from visionkit.data.datamodule import BatchTransform, DataModule
 from visionkit.data.formats.captions.reader import DrawCaptions, captions_of
@@ -55,6 +56,7 @@ class FolderData(DataModule):
             keyed (`Keyed`).
         batch_transform: Runs over training batches on the device.
         scenes: How many scenes are composed for "scenes": training, validation.
+        stream: Where the shards are kept, if `root` is the address of a pack.
 
     Attributes:
         num_classes: How many classes there are; of a table of numbers, its columns.
@@ -86,6 +88,7 @@ class FolderData(DataModule):
         train_transform: Callable[..., Any] | None = None,
         batch_transform: BatchTransform | None = None,
         scenes: tuple[int, int] = (1000, 200),
+        stream: StreamConfig | None = None,
     ) -> None:
         if task not in TASKS:
             raise unknown_name("task", str(task), TASKS)
@@ -94,7 +97,8 @@ class FolderData(DataModule):
         if whole_images and task != "keypoints":
             raise InputError(f"whole_images belongs to task='keypoints', but this is {task!r}. Leave it out.")
         sizes = SceneSizes(image_size, scenes[0], scenes[1])
-        splits = open_dataset(root, task, OpenOptions(target=target, masks=masks, scenes=sizes))
+        options = OpenOptions(target=target, masks=masks, scenes=sizes, stream=stream or StreamConfig())
+        splits = open_dataset(root, task, options)
         self.skeleton = skeleton_of(splits) if task == "keypoints" else None
         if task == "keypoints" and not whole_images:
             splits = per_object(splits)

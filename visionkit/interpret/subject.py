@@ -108,7 +108,7 @@ def open_subject(name: str | Path, *, init: Init = "pretrained") -> Subject:
 
     Args:
         name: As in `visionkit ls backbones`; or a run, a folder of runs, a checkpoint, a published folder.
-        init: Weights of a backbone: "pretrained", "scratch" or a path. A run has its own.
+        init: Weights of a backbone: "pretrained", "scratch", their name or a path. A run has its own.
 
     Returns:
         The network in evaluation mode; its parameters take no gradient.

@@ -104,7 +104,7 @@ def build_index(
             file, a glob, or a list of these.
         out: Where the index is, or will be.
         backbone: A backbone's name, or a run, a checkpoint or a published folder: see `load_encoder`.
-        init: For a backbone: "pretrained", "scratch", or a file of weights.
+        init: For a backbone: "pretrained", "scratch", the name of weights or a path to them.
         metric: "cosine" or "l2" (of the vectors as the encoder gives them).
         split: Of a data set: "train", "val", "test", some of them, or "all".
         image_size: Side of the images in pixels; 0: that of the weights, or of the training.

@@ -43,7 +43,7 @@ def has_task(init: str) -> bool:
     """Return whether an `init` names the weights of a task of this library.
 
     Args:
-        init: "pretrained", "scratch" or a path.
+        init: "pretrained", "scratch", the name of weights or a path.
 
     Raises:
         InputError: A folder without a trained task.

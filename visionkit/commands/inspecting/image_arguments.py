@@ -40,7 +40,9 @@ def add_network(parser: VerbParser, *, image: str = "", multiple: bool = False) 
         )
     parser.add_argument("--out", required=True, metavar="FILE", help="the image that is written (required)")
     parser.add_argument(
-        "--init", default="pretrained", help="weights of a backbone: pretrained (default), scratch, a path"
+        "--init",
+        default="pretrained",
+        help="weights of a backbone: pretrained (default), scratch, NAME.TAG, path",
     )
     parser.add_argument("--seed", type=int, default=0, help="of random weights and draws (default 0)")
 

@@ -122,7 +122,7 @@ def _parser() -> VerbParser:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where the index is written (required)")
     parser.add_argument(
-        "--init", default="pretrained", help="of a backbone: pretrained (default) | scratch | FILE"
+        "--init", default="pretrained", help="of a backbone: pretrained (default) | scratch | NAME.TAG | FILE"
     )
     parser.add_argument(
         "--split",

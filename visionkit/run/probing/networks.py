@@ -73,7 +73,7 @@ class LevelNetwork:
 
     Args:
         backbone: As in `visionkit ls backbones`.
-        init: "pretrained", "scratch" or a path of weights.
+        init: "pretrained", "scratch", the name of weights or a path to them.
         levels: As `choose_levels` returns them.
         image_size: Side that images are resized to.
         seed: Seed of random weights.

@@ -62,7 +62,8 @@ class Captioner(TaskHooks):
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels` (for
             decoders that attend) or `dim`.
-        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained task
+        init: "pretrained", "scratch", other pretrained weights of the backbone by name
+            ("timm/resnet50.tv_in1k"), or a path to weights (a file, a run, a published folder; a trained task
             of the same classes gives its head too); for your own module, which of the two its weights are.
         vocabulary: The words, from the training captions only.
         decoder: "show_attend_tell", "att2in" and "up_down" attend to a grid; "show_and_tell" and "fc" take

@@ -72,7 +72,8 @@ class Classifier(TaskHooks):
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `dim`, giving
             `(B, dim)`, or `levels`, giving maps. Only names can be built again by `load_from_checkpoint`.
-        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained task
+        init: "pretrained", "scratch", other pretrained weights of the backbone by name
+            ("timm/resnet50.tv_in1k"), or a path to weights (a file, a run, a published folder; a trained task
             of the same classes gives its head too); for your own module, which of the two its weights are.
         num_classes: Classes, labels or outputs.
         target: What is predicted.

@@ -64,7 +64,8 @@ class Detector(TaskHooks):
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`. Only names
             can be built again by `load_from_checkpoint`.
-        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained task
+        init: "pretrained", "scratch", other pretrained weights of the backbone by name
+            ("timm/resnet50.tv_in1k"), or a path to weights (a file, a run, a published folder; a trained task
             of the same classes gives its head too); for your own module, which of the two its weights are.
         detector: "faster_rcnn" (with `rcnn.masks` Mask R-CNN, with `keypoints` Keypoint R-CNN), "retinanet"
             or "fcos".

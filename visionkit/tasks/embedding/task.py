@@ -55,7 +55,8 @@ class Embedder(TaskHooks):
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `dim`, giving
             `(B, dim)`, or `levels`, giving maps. Only names can be built again by `load_from_checkpoint`.
-        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained
+        init: "pretrained", "scratch", other pretrained weights of the backbone by name
+            ("timm/resnet50.tv_in1k"), or a path to weights (a file, a run, a published folder; a trained
             embedder of the same classes gives its projection too); for your own module, which of the two its
             weights are.
         dim: Length of the vectors, by a linear projection; None: the backbone's features as they are.

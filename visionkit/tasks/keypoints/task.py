@@ -62,7 +62,8 @@ class KeypointRegressor(TaskHooks):
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`, giving
             maps. Only names can be built again by `load_from_checkpoint`.
-        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained
+        init: "pretrained", "scratch", other pretrained weights of the backbone by name
+            ("timm/resnet50.tv_in1k"), or a path to weights (a file, a run, a published folder; a trained
             regressor of the same points gives its head too); for your own module, which of the two its
             weights are.
         skeleton: Names of the K points, and the edges between them; names alone will do.

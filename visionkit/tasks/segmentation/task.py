@@ -57,7 +57,8 @@ class Segmenter(TaskHooks):
 
     Args:
         backbone: A name (`visionkit.backbones.list_backbones`), or your own module with `levels`.
-        init: "pretrained", "scratch", or a path to weights (a file, a run, a published folder; a trained task
+        init: "pretrained", "scratch", other pretrained weights of the backbone by name
+            ("timm/resnet50.tv_in1k"), or a path to weights (a file, a run, a published folder; a trained task
             of the same classes gives its head too); for your own module, which of the two its weights are.
         decoder: "fcn", "deeplabv3", "deeplabv3plus", "unet", "semantic_fpn", "psp" or "upernet".
         num_classes: Classes of the masks; 1 for foreground against background.
