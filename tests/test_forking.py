@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
-from pathlib import Path
+from multiprocessing.popen_fork import Popen
 
 import pytest
 from torch.utils.data import DataLoader
@@ -15,36 +16,43 @@ from visionkit.data.pack.writer import _pool
 from visionkit.forking import CheckedForkContext, worker_context
 
 
-def hanging(path: Path, times: int) -> type[multiprocessing.process.BaseProcess]:
-    """Return processes of which the first ones hang in their fork, and leave a line in a file."""
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that were started, and how many of the first hang, however slow the machine is."""
+    children, hang, wait = [], [0], forking.wait
 
-    class Hanging(CheckedForkContext.Process):
-        def _bootstrap(self, *args, **kwargs):
-            begun = path.read_text().count("\n") if path.is_file() else 0
-            with path.open("a") as file:
-                file.write("begun\n")
-            if begun < times:
-                time.sleep(600)
-            return super()._bootstrap(*args, **kwargs)
+    def start(process):
+        children.append(Popen(process))
+        return children[-1]
 
-    return Hanging
+    def begin(*args, **kwargs):
+        return bootstrap(*args, **kwargs) if len(children) >= hang[0] else time.sleep(600)
+
+    bootstrap = CheckedForkContext.Process._bootstrap
+    monkeypatch.setattr(CheckedForkContext.Process, "_bootstrap", begin)
+    monkeypatch.setattr(forking, "Popen", start)
+    # One that hangs writes nothing however long one waits, and one that does not is waited for.
+    patience = lambda ends, _: wait(ends, 0.1 if len(children) <= hang[0] else 600)  # noqa: E731
+    monkeypatch.setattr(forking, "wait", patience)
+    return children, hang
 
 
-def test_a_loader_whose_worker_hangs_in_its_fork_gets_another_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(forking, "SECONDS", 2.0)
-    context = CheckedForkContext()
-    context.Process = hanging(tmp_path / "begun", 1)
-    loader = DataLoader(list(range(6)), batch_size=2, num_workers=2, multiprocessing_context=context)
+def test_a_loader_whose_worker_hangs_in_its_fork_gets_another_one(started):
+    children, hang = started
+    hang[0] = 1
+    loader = DataLoader(
+        list(range(6)), batch_size=2, num_workers=2, multiprocessing_context=CheckedForkContext()
+    )
     assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
-    assert (tmp_path / "begun").read_text().count("\n") == 3
+    assert len(children) == 3
 
 
-def test_a_process_that_never_begins_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(forking, "SECONDS", 0.2)
-    process = hanging(tmp_path / "begun", 99)(target=print)
+def test_a_process_that_never_begins_is_an_error(started):
+    children, hang = started
+    hang[0] = 99
     with pytest.raises(RuntimeError, match="4 of them hung before their first line"):
-        process.start()
-    assert (tmp_path / "begun").read_text().count("\n") == forking.ATTEMPTS
+        CheckedForkContext().Process(target=print).start()
+    assert [child.returncode for child in children] == [-signal.SIGKILL] * forking.ATTEMPTS
 
 
 def test_a_process_begins_where_more_than_1023_files_are_open(tmp_path):

@@ -25,7 +25,7 @@ CALLS = (
     "fork", "forkpty", "getpgid", "getuid", "geteuid", "killpg", "mkfifo", "nice", "pread", "pwrite",
     "setpgid", "setsid", "sysconf", "uname", "WNOHANG", "O_DIRECTORY", "O_NOFOLLOW",
 )  # fmt: skip
-CLASSES = ("ForkContext", "ForkProcess")
+CLASSES = ("ForkContext", "ForkProcess", "ForkServerContext", "ForkServerProcess")
 
 
 def like_windows() -> None:
