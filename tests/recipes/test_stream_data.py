@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from tests.data.shard_server import ShardServer, make_pack
 from visionkit import cli
+from visionkit.data.formats import packs as opener
 from visionkit.errors import InputError
 from visionkit.run import load_checkpoint
 from visionkit.run.command_line import parse
@@ -86,6 +87,14 @@ def test_a_run_from_an_address_is_stopped_continued_and_evaluated(
     capsys.readouterr()
     assert cli.main(["evaluate", str(run), "--split", "val"]) == 0
     assert "8 images" in capsys.readouterr().out
+    bounds, store = [], opener.open_stream
+    monkeypatch.setattr(
+        opener, "open_stream", lambda *a, **k: bounds.append(k["max_bytes"]) or store(*a, **k)
+    )
+    assert cli.main(["evaluate", str(run), "--split", "val", "--stream.cache", str(tmp_path / "other")]) == 0
+    assert set(bounds) == {1_000_000}, "that of the run"
+    assert any((tmp_path / "other").rglob("*.tar"))
+    capsys.readouterr()
     assert cli.main(["evaluate", str(run), "--split", "val", "--stream.max_gb", "1"]) == 2
     assert "up to 1 GB" in (text := capsys.readouterr().err)
     assert "--stream.cache FOLDER" in text

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from visionkit.config import StreamConfig, TableConfig
 from visionkit.errors import InputError, unknown_name
 
-__all__ = ["VerbParser", "add_stream", "add_table", "stream_config", "table_config"]
+__all__ = ["VerbParser", "add_stream", "add_table", "stream_config", "stream_values", "table_config"]
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -77,7 +77,10 @@ def add_stream(parser: VerbParser) -> None:
         "--stream.cache", default="", metavar="FOLDER", help="a pack at an address: where shards are kept"
     )
     parser.add_argument(
-        "--stream.max_gb", type=float, default=20.0, metavar="GB", help="at most this much (default 20)"
+        "--stream.max_gb",
+        type=float,
+        metavar="GB",
+        help=f"at most this much (default {StreamConfig.max_gb:g})",
     )
 
 
@@ -87,8 +90,17 @@ def stream_config(args: argparse.Namespace) -> StreamConfig:
     Args:
         args: The verb's values.
     """
-    values = vars(args)
-    return StreamConfig(values["stream.cache"], values["stream.max_gb"], window=1)
+    return StreamConfig(**stream_values(args), window=1)
+
+
+def stream_values(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `StreamConfig` that were given, and the folder: a bound alone is of no use.
+
+    Args:
+        args: The verb's values.
+    """
+    values = {"cache": vars(args)["stream.cache"], "max_gb": vars(args)["stream.max_gb"]}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def table_config(args: argparse.Namespace) -> TableConfig:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visionkit.commands.arguments import VerbParser, add_stream, add_table, stream_config, table_config
+from visionkit.commands.arguments import VerbParser, add_stream, add_table, stream_values, table_config
 
 if TYPE_CHECKING:
     from visionkit.predict.evaluation.result import Evaluation
@@ -104,8 +104,8 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     table = table_config(args)
     if table != type(table)():
         given["table"] = table
-    stream = stream_config(args)
-    if stream != type(stream)(window=stream.window):
+    stream = stream_values(args)
+    if any(stream.values()):
         given["stream"] = stream
     if args.max_dropped is not None:
         given["max_dropped"] = args.max_dropped

@@ -74,8 +74,8 @@ def evaluate(
             left out and counted.
         split: "train" (of the run's own data: what it trained on), "val", "test", or "all" images.
         which: "best" (the checkpoint of the best validation) or "last".
-        options: Fields of `OpenOptions` that differ from those of the run; `max_dropped` also limits the
-            fraction that is of unknown classes.
+        options: Fields of `OpenOptions` that differ from those of the run, of `stream` a dict of its fields;
+            `max_dropped` also limits the fraction that is of unknown classes.
         limit: Evaluate so many images, drawn with a fixed seed; 0: all.
         batch_size: Images a batch; 0: that of the run's evaluation. Another one may change last digits.
         workers: Processes that read images; 0: this one.

@@ -83,13 +83,15 @@ def open_subject(
         run: Its run.
         data: The data set; None: the run's own.
         split: The split.
-        options: Fields of `OpenOptions` that differ from the run's.
+        options: Fields of `OpenOptions` that differ from the run's, of `stream` a dict of its fields.
 
     Raises:
         InputError: See `visionkit.predict.evaluate`.
     """
     kind = kind_of(type(loaded.task)).name
     own = own_options(loaded.facts, run.config)
+    if "stream" in options:  # what is not given is that of the run
+        options = {**options, "stream": replace(own.stream, **options["stream"])}
     if data is None:
         splits = open_own(loaded.facts, run.config, replace(own, **options))
     else:  # files and folders of the run's data say nothing of other data
