@@ -117,11 +117,11 @@ def identify(encode: Any, known: Any, splits: Any) -> dict[str, float]:
         among = rank_classes(new, new, of_new, count=ANSWERS, skip=torch.arange(len(new)))
         is_known = answers != UNKNOWN
         parts = {
-            "known": (is_known, -np.inf), "open": (is_known | True, threshold),
+            "known": (is_known, -np.inf), "open": (np.ones_like(is_known), threshold),
             "open_known": (is_known, threshold), "open_new": (~is_known, threshold),
         }  # fmt: skip
         for name, (rows, cut) in parts.items():
-            some = type(ranking)(ranking.classes[rows], ranking.cosines[rows])
+            some = ranking._replace(classes=ranking.classes[rows], cosines=ranking.cosines[rows])
             made = identification_scores(some, answers[rows], threshold=cut)
             scores |= {f"{name}/{key}": value for key, value in made.items()}
         scores |= {f"new/{key}": value for key, value in identification_scores(among, of_new).items()}

@@ -24,10 +24,12 @@ def spin(seconds: float) -> None:
 
 
 def start(*arguments: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # Else each start would compile what it imports, which an installed package does once.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
     return done.stdout
 
 
