@@ -18,11 +18,13 @@ CPU = [row for row in find_rows() if row.device == "cpu"]
 GPU = [row for row in find_rows() if row.device == "gpu"]
 # Each starts processes or a Trainer: checked once, by the first of its family.
 SLOW = {
-    "training step, whole run", "visionkit --help", "from the command to the first step",
-    "packed JPEG to uint8 batch, Pillow",
+    "training step, whole run", "visionkit --help", "packed JPEG to uint8 batch, Pillow",
 }  # fmt: skip
 # Half a minute each, because no size makes the network of the row smaller.
-LARGE = {"Faster R-CNN step, default policy, 320 px, batch 4", "G4 Faster R-CNN training"}
+LARGE = {
+    "Faster R-CNN step, default policy, 320 px, batch 4", "G4 Faster R-CNN training",
+    "from the command to the first step",
+}  # fmt: skip
 
 
 def checked(rows: list[Row]) -> pytest.MarkDecorator:
