@@ -5,7 +5,7 @@ Measure, one folder a data set:
 visionkit probe photos/ --out runs/photos
 visionkit advise photos/ --json > runs/photos/advise.json
 
-python docs/make_probes.py "photographs=runs/photos" "signs=runs/signs"   # writes the table that advise cites
+python docs/make_probes.py "photographs=runs/photos" "signs=runs/signs"   # puts them into the table that advise cites
 python docs/make_probes.py                                                # the page from that table
 """
 
@@ -25,25 +25,33 @@ LEFT_OUT = {"data", "seconds", "notices"}  # of the result: paths and what diffe
 
 
 def collect(named: dict[str, Path]) -> None:
-    """Write the table from folders with `probe.json` and `advise.json`."""
-    lines = []
+    """Put the measurements of folders with `probe.json` and `advise.json` into the table; other data sets stay."""
+    sets = {each["name"]: each for each in json.loads(TABLE.read_text(encoding="utf-8"))["sets"]}
     for name, folder in named.items():
         probe = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
         advice = json.loads((folder / "advise.json").read_text(encoding="utf-8"))["measured"]
-        lines.append(f' {{"name": {json.dumps(name)}, "similarity": {json.dumps(advice["similarity"])},')
-        lines.append(f'  "errors_removed": {advice["errors_removed"]:.4g},')
-        lines.append('  "probe": {')
-        plain = {key: rounded(value) for key, value in probe.items() if key not in LEFT_OUT}
-        for key, value in plain.items():
-            if key in ("cells", "choices", "differences"):
-                rows = ",\n    ".join(json.dumps(row) for row in value)
-                lines.append(f'   "{key}": [\n    {rows}],')
-            else:
-                lines.append(f'   "{key}": {json.dumps(value)},')
-        lines[-1] = lines[-1].removesuffix(",")
-        lines.append("  }},")
-    lines[-1] = "  }}"
-    TABLE.write_text('{"sets": [\n' + "\n".join(lines) + "\n]}\n", encoding="utf-8")
+        sets[name] = {
+            "name": name,
+            "similarity": advice["similarity"],
+            "errors_removed": rounded(advice["errors_removed"]),
+            "probe": {key: rounded(value) for key, value in probe.items() if key not in LEFT_OUT},
+        }
+    TABLE.write_text('{"sets": [\n' + ",\n".join(map(written, sets.values())) + "\n]}\n", encoding="utf-8")
+
+
+def written(each: dict[str, Any]) -> str:
+    """Return one data set as JSON, with a line for each cell of its probe."""
+    lines = [f' {{"name": {json.dumps(each["name"])}, "similarity": {json.dumps(each["similarity"])},']
+    lines.append(f'  "errors_removed": {each["errors_removed"]:.4g},')
+    lines.append('  "probe": {')
+    for key, value in each["probe"].items():
+        if key in ("cells", "choices", "differences"):
+            rows = ",\n    ".join(json.dumps(row) for row in value)
+            lines.append(f'   "{key}": [\n    {rows}],')
+        else:
+            lines.append(f'   "{key}": {json.dumps(value)},')
+    lines[-1] = lines[-1].removesuffix(",")
+    return "\n".join([*lines, "  }}"])
 
 
 def rounded(value: Any) -> Any:
