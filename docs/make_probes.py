@@ -5,7 +5,7 @@ Measure, one folder a data set:
 visionkit probe photos/ --out runs/photos
 visionkit advise photos/ --json > runs/photos/advise.json
 
-python docs/make_probes.py "photographs=runs/photos" "signs=runs/signs"   # puts them into the table that advise cites
+python docs/make_probes.py "photographs=runs/photos" "signs=runs/signs"   # into the table that advise cites
 python docs/make_probes.py                                                # the page from that table
 """
 
@@ -25,7 +25,7 @@ LEFT_OUT = {"data", "seconds", "notices"}  # of the result: paths and what diffe
 
 
 def collect(named: dict[str, Path]) -> None:
-    """Put the measurements of folders with `probe.json` and `advise.json` into the table; other data sets stay."""
+    """Put what folders with `probe.json` and `advise.json` measured into the table; other data sets stay."""
     sets = {each["name"]: each for each in json.loads(TABLE.read_text(encoding="utf-8"))["sets"]}
     for name, folder in named.items():
         probe = json.loads((folder / "probe.json").read_text(encoding="utf-8"))

@@ -268,6 +268,23 @@ def test_a_probe_from_a_chosen_level():
     assert not any(p.requires_grad for p in probe.parameters())
 
 
+def test_branches_of_levels_that_are_not_asked_for_do_not_train():
+    """The last stage of an HRNet has a branch a level; in DDP every trained parameter needs a gradient."""
+    name, images = "timm/hrnet_w18_small", torch.rand(2, 3, 64, 64)
+    backbone = create_backbone(name, init="scratch", reductions=(8, 16, 32))
+    encoder = create_encoder(name, init="scratch", level=16)
+    for network in (backbone, encoder):
+        out = network(images)
+        sum(part.square().sum() for part in (out if isinstance(out, tuple) else (out,))).backward()
+        trained = {key: p.grad is not None for key, p in network.named_parameters() if p.requires_grad}
+        assert all(trained.values())
+        assert 0 < len(trained) < len(list(network.parameters()))
+    whole = create_backbone(name, init="scratch")
+    assert all(p.requires_grad for p in whole.parameters())
+    backbone.freeze_through(0)  # unfreezes what was frozen on purpose, and these stay
+    assert not all(p.requires_grad for p in backbone.parameters())
+
+
 def test_gradient_checkpointing_gives_the_same_gradients_or_is_refused():
     backbone = create_backbone("timm/test_convnext", init="scratch")
     images = torch.randn(1, 3, 64, 64)

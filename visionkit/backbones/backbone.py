@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from visionkit.backbones.level import Level
 from visionkit.backbones.sources.base import FeatureNode, ModelInfo, Size
-from visionkit.backbones.stages import Freezer, StagedNetwork, StageMaps
+from visionkit.backbones.stages import Freezer, StagedNetwork, StageMaps, find_stages
 from visionkit.backbones.weights import WeightsInfo
 
 __all__ = ["Backbone"]
@@ -73,8 +73,10 @@ class Backbone(StagedNetwork):
 
     def freeze_unused(self) -> None:
         """Freeze parameters that no level needs: in DDP every trained parameter must get a gradient."""
-        used = {name for stage in self.stages() for name in stage.parameters}
-        for name, parameter in self.named_parameters():
+        reductions = [level.reduction for level in self.levels]
+        stages = find_stages(self.net, reductions, self._model_info.traced_size, len(self.mean))
+        used = {name for stage in stages for name in stage.parameters}
+        for name, parameter in self.net.named_parameters():
             if name not in used:
                 parameter.requires_grad_(False)
         self._freezer = Freezer(self.net)

@@ -88,18 +88,33 @@ def create_backbone(
     model, info = _model(source, spec, init, nodes)
     net = source.maps(model, nodes, prune=True)
     net = convert_norms(net, norm, trained=info.trained)
-    mean, std = _statistics(source, spec)
-    stage_maps = _StageMaps(source, _stage_nodes(model_info, nodes))
-    backbone = Backbone(
-        net, nodes, model_info, name=name, mean=mean, std=std, weights=info, stage_maps=stage_maps
-    )
+    backbone = _backbone(source, spec, net, nodes, model_info, info, name)
     backbone.made_by = {
         "name": name, "reductions": [node.level.reduction for node in nodes], "norm": norm,
         "in_channels": in_channels, "output_stride": output_stride, "image_size": image_size,
         "options": dict(options or {}),
     }  # fmt: skip
-    if model_info.unaligned:
-        # a branch whose maps are not aligned is not used, and its layers get no gradient
+    return backbone
+
+
+def _backbone(
+    source: Source,
+    spec: ModelSpec,
+    net: nn.Module,
+    nodes: Sequence[FeatureNode],
+    model_info: ModelInfo,
+    info: WeightsInfo,
+    name: str,
+) -> Backbone:
+    """Wrap a network, and freeze the layers that no asked level needs: they get no gradient."""
+    mean, std = _statistics(source, spec)
+    grouping = _stage_nodes(model_info, nodes)
+    stage_maps = _StageMaps(source, grouping)
+    backbone = Backbone(
+        net, nodes, model_info, name=name, mean=mean, std=std, weights=info, stage_maps=stage_maps
+    )
+    # branches of a level that is not asked for (HRNet), or whose maps are not aligned
+    if model_info.unaligned or len(grouping) > len(nodes):
         backbone.freeze_unused()
     return backbone
 
@@ -140,12 +155,10 @@ def create_encoder(
         model, info = _model(source, spec, init, nodes)
         maps = convert_norms(source.maps(model, nodes, prune=True), norm, trained=info.trained)
         stage_maps = _StageMaps(source, _stage_nodes(model_info, nodes))
-        probed = Backbone(
-            maps, nodes, model_info, name=name, mean=mean, std=std, weights=info, stage_maps=stage_maps
-        )
         encoder = Encoder(
-            PooledLevel(probed), model_info, dim=nodes[0].level.channels, name=name, mean=mean, std=std,
-            weights=info, head=None, stage_maps=stage_maps,
+            PooledLevel(_backbone(source, spec, maps, nodes, model_info, info, name)), model_info,
+            dim=nodes[0].level.channels, name=name, mean=mean, std=std, weights=info, head=None,
+            stage_maps=stage_maps,
         )  # fmt: skip
     else:
         model, info = _model(source, spec, init)
