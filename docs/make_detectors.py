@@ -2,9 +2,11 @@
 
 VISIONKIT_TABLE=tests/results/detectors.jsonl pytest -m slow -k every_name \\
   tests/tasks/test_detector_backbones.py
-VISIONKIT_FAMILIES=tests/results/keypoint_detectors.jsonl pytest -m slow \\
-  -k "every_family and keypoint_rcnn" tests/tasks/test_detector_backbones.py
-python docs/make_detectors.py tests/results/detectors.jsonl tests/results/keypoint_detectors.jsonl
+for name in keypoint_rcnn retinanet fcos; do
+  VISIONKIT_FAMILIES=tests/results/$name.jsonl pytest -m slow -k "every_family and $name" \\
+    tests/tasks/test_detector_backbones.py
+done
+python docs/make_detectors.py tests/results
 
 The first goes on where its file ends: names that are in it are not run again.
 """
@@ -20,6 +22,7 @@ from make_backbones import families, fill
 
 PAGE = Path(__file__).resolve().parent / "reference" / "detectors.md"
 ALL = [4, 8, 16, 32]
+FAMILIES = {"keypoint_rcnn": "Keypoint R-CNN", "retinanet": "RetinaNet", "fcos": "FCOS"}
 OUTCOMES = ("passes with 4, 8, 16, 32", "passes with what it has", "refused by name", "crash")
 
 
@@ -53,13 +56,13 @@ def outcome(row: dict) -> str:
     return OUTCOMES[0] if row["reductions"] == ALL else OUTCOMES[1]
 
 
-def keypoint_table(path: str) -> str:
-    """Networks by what came of a Keypoint R-CNN over them."""
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+def family_table(title: str, path: Path) -> str:
+    """Networks by what came of one detector over them."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     groups: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         groups[", ".join(map(str, row["reductions"])) or row["status"]].append(f"`{row['name']}`")
-    text = ["Keypoint R-CNN over one network of each family:\n", "| reductions | networks | names |"]
+    text = [f"{title} over one network of each family:\n", "| reductions | networks | names |"]
     text.append("| --- | ---: | --- |")
     for has, names in sorted(groups.items(), key=lambda group: -len(group[1])):
         text.append(f"| {has} | {len(names)} | {', '.join(names)} |")
@@ -67,5 +70,10 @@ def keypoint_table(path: str) -> str:
 
 
 if __name__ == "__main__":
-    keypoints = keypoint_table(sys.argv[2])
-    fill(PAGE, sys.argv[1], lambda rows, registered: f"{tables(rows, registered)}\n\n{keypoints}")
+    results = Path(sys.argv[1])
+    others = [family_table(title, results / f"{name}.jsonl") for name, title in FAMILIES.items()]
+    fill(
+        PAGE,
+        str(results / "detectors.jsonl"),
+        lambda rows, registered: "\n\n".join([tables(rows, registered), *others]),
+    )

@@ -108,18 +108,19 @@ def test_a_cancelled_job_saves_and_stays_cancelled(slurm, tmp_path):
     wait_for(lambda: not left_over(str(out)), 40, "its processes to end")
 
 
-def test_an_array_over_inits_and_seeds_is_compared(slurm, tmp_path):
+def test_an_array_over_inits_seeds_and_schedules_is_compared(slurm, tmp_path):
     script = str(ROOT / "recipes/cluster/slurm-array.sbatch")
     flags = [*FLAGS, "--epochs", "2"]
     for name in ("--init", "--seeds"):
         place = flags.index(name)
         del flags[place : place + 2]
     job = slurm.call(
-        *("sbatch", *SBATCH, "--array=0-3", f"--output={tmp_path}/%a.log", f"--chdir={ROOT}", script),
+        *("sbatch", *SBATCH, "--array=0-7", f"--output={tmp_path}/%a.log", f"--chdir={ROOT}", script),
         *(str(tmp_path / "out"), "recipes/classify.py", *flags),
         SEEDS="3 4",
+        SCHEDULES="1 2",
     )
-    slurm.wait(job, ("GONE",), 600)
+    slurm.wait(job, ("GONE",), 900)
     logs = "".join(path.read_text() for path in sorted(tmp_path.glob("*.log")))
     runs = sorted(path.parent.name for path in (tmp_path / "out").glob("*/*/result.json"))
     assert runs == ["pretrained-f1-s3", "pretrained-f1-s4", "scratch-f1-s3", "scratch-f1-s4"], logs

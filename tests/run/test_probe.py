@@ -15,6 +15,7 @@ from torch import nn
 from visionkit import cli
 from visionkit.backbones import Level, WeightsInfo, create_encoder
 from visionkit.backbones.registry import registered
+from visionkit.commands import progress
 from visionkit.data.formats.open import open_dataset
 from visionkit.data.formats.options import OpenOptions
 from visionkit.data.splits import Subset, subset
@@ -82,10 +83,20 @@ def test_the_verb_writes_the_table_and_a_second_call_computes_no_feature(
     folder, name, tmp_path, capsys, monkeypatch
 ) -> None:
     monkeypatch.setattr(outcomes, "STRENGTHS", (1.0, 0.1, 0.01))
+    shown: list[progress.ImageProgress] = []
+
+    class Watched(progress.ImageProgress):
+        def __init__(self, total: int, *, unit: str) -> None:
+            super().__init__(total, unit=unit, terminal=True)
+            shown.append(self)
+
+    monkeypatch.setattr(progress, "ImageProgress", Watched)
     args = ["probe", str(folder), "--backbone", name, "--fractions", "0.5", "1", "--seeds", "0", "1"]
     args += ["--image_size", "16", "--group_by", GROUPS, "--out", str(tmp_path)]
     assert cli.main(args) == 0
     text = capsys.readouterr().out
+    counts = [(each.unit, each.done, each.total) for each in shown]
+    assert counts == [("images", 200, 200), ("classifiers", 28, 28)]  # 4 networks, the pixels among them
     table = json.loads((tmp_path / "probe.json").read_text())
     assert (table["classes"], table["images"], table["units"], table["split"]) == (3, 12, 6, "test")
     cells = {(c["init"], c["level"], c["fraction"]): c for c in table["cells"]}

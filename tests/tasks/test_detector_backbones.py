@@ -60,7 +60,7 @@ def test_a_step_over_one_small_network_of_each_family(detector):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("detector", ["faster_rcnn", "keypoint_rcnn"])
+@pytest.mark.parametrize("detector", ASKED)
 def test_a_step_over_every_family(detector, tmp_path):
     """One network of each family; `VISIONKIT_FAMILIES` names a file for the rows."""
     rows = _hold({**BACKBONES, **MORE_BACKBONES}, detector)

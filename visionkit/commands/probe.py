@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     from visionkit.run.probing.probe import probe
 
     options = OpenOptions(table=table_config(args), stream=stream_config(args), group_by=args.group_by)
-    with image_progress() as progress:
+    with image_progress() as progress, image_progress("classifiers") as fit_progress:
         result = probe(
             args.data,
             out=args.out,
@@ -40,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
             k=args.k,
             options=options,
             progress=progress,
+            fit_progress=fit_progress,
         )
     sys.stdout.write(f"{result}\n")
     page = write_probe(result, args.out, command=shlex.join(["visionkit", "probe", *argv]))

@@ -63,6 +63,8 @@ class ImageProgress:
         self._pace.add(self.done, now)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self.done, rate=self._rate_text())
+            if self.done >= self.total:
+                self._bar.stop()  # another may begin: a terminal shows one at a time
         elif now - self._shown >= _EVERY and self.done < self.total:
             self._shown = now
             seconds = self._pace.left(self.total)

@@ -15,7 +15,7 @@ from visionkit.data.folds import group_names
 from visionkit.data.formats.open import open_dataset
 from visionkit.data.formats.options import OpenOptions
 from visionkit.errors import InputError
-from visionkit.run.probing.draws import class_labels, draw_images
+from visionkit.run.probing.draws import Draw, class_labels, draw_images
 from visionkit.run.probing.networks import PIXEL_LEVEL, LevelNetwork, PixelNetwork, choose_levels
 from visionkit.run.probing.outcomes import Arm, Outcome, run_probe
 from visionkit.run.probing.result import ProbeResult
@@ -44,6 +44,9 @@ class _Network:
             self.backbone, init=self.init, levels=self.levels, image_size=image_size, seed=self.seed or 0
         )
 
+    def draws(self, draws: Sequence[Draw]) -> list[Draw]:
+        return [draw for draw in draws if self.seed in (None, draw.seed)]
+
 
 def probe(
     data: str | Path,
@@ -58,6 +61,7 @@ def probe(
     k: int = 5,
     options: OpenOptions | None = None,
     progress: Progress | None = None,
+    fit_progress: Progress | None = None,
 ) -> ProbeResult:
     """Fit linear classifiers to the frozen features of each level, for some amounts of data, and score them.
 
@@ -79,6 +83,7 @@ def probe(
         k: Nearest neighbours that vote.
         options: How the data set is read; with `group_by`, images of a group are in one fold.
         progress: Takes the number of images of all networks, returns what is called after each.
+        fit_progress: Takes the number of classifiers, returns what is called after each.
 
     Raises:
         InputError: The data are for another task, or a setting is wrong.
@@ -99,29 +104,28 @@ def probe(
     )
     scored, split = (splits.val, "val") if splits.test is None else (splits.test, "test")
     truth = class_labels(scored, split)
-    advance = progress((len(splits.train) + len(scored)) * len(networks)) if progress else lambda: None
+    readers = splits.train, scored
+    advance = progress(sum(map(len, readers)) * len(networks)) if progress else lambda: None
     weights: dict[str, str] = {}
-    outcomes: list[Outcome] = []
+    built: list[tuple[_Network, LevelNetwork | PixelNetwork]] = []
     for network in networks:
         made = network.build(image_size)
         weights |= {f"{network.backbone} {network.init}": _weights_text(made.weights)} if network.init else {}
-        features, of_scored = (
-            stored_features(out, reader, made, advance=advance) for reader in (splits.train, scored)
-        )
-        outcomes += [
-            run_probe(
-                Arm(network.backbone, network.init, level),
-                draw,
-                values,
-                of_scored[level],
-                truth,
-                num_classes=len(splits.classes),
-                k=k,
-            )
-            for draw in draws
-            if network.seed in (None, draw.seed)
-            for level, values in features.items()
-        ]
+        for reader in readers:
+            stored_features(out, reader, made, advance=advance)
+        built.append((network, made))
+    fits = sum(len(made.levels) * len(network.draws(draws)) for network, made in built)
+    advance = fit_progress(fits) if fit_progress else lambda: None
+    outcomes: list[Outcome] = []
+    for network, made in built:
+        features, of_scored = (stored_features(out, reader, made) for reader in readers)
+        for draw in network.draws(draws):
+            for level, rows in features.items():
+                arm = Arm(network.backbone, network.init, level)
+                outcomes.append(
+                    run_probe(arm, draw, rows, of_scored[level], truth, num_classes=len(splits.classes), k=k)
+                )
+                advance()
     groups = group_names(scored, options.group_by, strict=False) if options.group_by else None
     summary = Summary(outcomes, groups)
     return ProbeResult(
