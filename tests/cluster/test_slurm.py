@@ -123,11 +123,14 @@ def test_an_array_over_inits_seeds_and_schedules_is_compared(slurm, tmp_path):
     slurm.wait(job, ("GONE",), 900)
     logs = "".join(path.read_text() for path in sorted(tmp_path.glob("*.log")))
     runs = sorted(path.parent.name for path in (tmp_path / "out").glob("*/*/result.json"))
-    assert runs == ["pretrained-f1-s3", "pretrained-f1-s4", "scratch-f1-s3", "scratch-f1-s4"], logs
+    arms = [f"{init}-f1{length}" for init in ("pretrained", "scratch") for length in ("", "-x2")]
+    assert runs == sorted(f"{arm}-s{seed}" for arm in arms for seed in (3, 4)), logs
     folders = [str(path) for path in sorted((tmp_path / "out").iterdir())]
     command = [sys.executable, "-m", "visionkit.cli", "compare", *folders, "--out", str(tmp_path / "both")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
-    assert len(json.loads((tmp_path / "both/comparison.json").read_text())["runs"]) == 4
+    compared = json.loads((tmp_path / "both/comparison.json").read_text())
+    assert len(compared["runs"]) == 8
+    assert compared["schedules"] == [1, 2]
 
 
 def test_a_program_started_without_srun_is_told_so(slurm, tmp_path):
