@@ -190,6 +190,11 @@ def unwritable(folder: Path, error: OSError) -> RunError:
         )
     if existing.is_file():
         return RunError(f"{what} {existing} is a file, not a folder. Choose another folder.")
+    if error.errno is None:  # numpy tells how much it wrote, and not why no more
+        free = shutil.disk_usage(existing).free
+        return RunError(
+            f"{what}: {error} ({free} bytes are free). Free some space, or choose another folder."
+        )
     at = f" ({error.filename})" if error.filename else ""
     return RunError(f"{what}: {error.strerror or error}{at}. Choose another folder.")
 
@@ -201,9 +206,9 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text as UTF-8, atomically."""
-    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
+def write_text(path: str | Path, text: str, *, errors: str = "strict") -> None:
+    """Write a text as UTF-8, atomically; `errors` as for `str.encode`."""
+    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8", errors=errors))
 
 
 def flush(path: Path) -> None:

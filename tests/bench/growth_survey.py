@@ -1,7 +1,7 @@
 """What commands cost over many files and many runs: CPU seconds of the process, and its largest memory.
 
-python -m tests.bench.growth_survey        # 200,000 files, 1,000 runs, a report over 200: some minutes
-python -m tests.bench.growth_survey --files 2000 --runs 20
+python -m tests.bench.growth_survey        # 200,000 files, 1,000 runs, a report over 200, 10,000 predictions
+python -m tests.bench.growth_survey --files 2000 --runs 20 --photos 200
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.bench.images import write_folder
 from tests.run.make_runs import make_comparison
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,10 +51,29 @@ def cost(*words: str | Path) -> str:
     return f"{used.ru_utime + used.ru_stime:.1f} s of CPU, {used.ru_maxrss / 1024:.0f} MB"
 
 
+def predictions(folder: Path, count: int) -> None:
+    """Print what predictions of photographs in every format cost, over a tenth of them and over all."""
+    words = "--init scratch --seeds 0 --images 16 --scenes.train_size 16 --scenes.val_size 8 --jobs 1"
+    cost("-m", "visionkit", "run", "classify", *words.split(), "--out", folder / "run")
+    write_folder(folder / "few", count // 10, height=480, width=640)
+    files = sorted((folder / "few" / "train").rglob("*.jpg"))
+    for number in range(count):  # the same photographs again: each is read and decoded all the same
+        link = folder / "many" / f"{number:06}.jpg"
+        link.parent.mkdir(exist_ok=True)
+        link.hardlink_to(files[number % len(files)])
+    for photos in (folder / "few" / "train", folder / "many"):
+        written = cost(
+            *("-m", "visionkit", "predict", folder / "run", photos, "--formats", "all"),
+            *("--out", folder / f"predictions-{photos.name}"),
+        )
+        print(f"predict on {len(list(photos.rglob('*.jpg'))):,} photographs: {written}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("growth_survey", description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--photos", type=int, default=10_000)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -67,6 +87,7 @@ def main() -> None:
         make_comparison(folder / "some", seeds=tuple(range(args.runs // 10)), predictions=40)
         written = cost("-c", REPORT, folder / "some", folder / "report")
         print(f"compare and report of {args.runs // 10 * 2:,} runs: {written}", flush=True)
+        predictions(folder, args.photos)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import roi_align as reference
 
+from visionkit.nn.detection import roi_align as module
 from visionkit.nn.detection.roi_align import RoIPool, roi_align, roi_align_kernel
 
 
@@ -102,17 +103,48 @@ def test_a_sampling_ratio_below_one_is_refused():
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("train", [False, True])
-def test_the_table_serves_where_the_kernel_has_no_fast_or_no_ordered_gradient(device, deterministic, train):
+def test_the_table_serves_where_the_kernel_is_slow_or_its_gradient_in_no_order(device, deterministic, train):
     pool, maps = RoIPool((4,), output_size=2), torch.zeros(1, 3, 8, 8, device=device, requires_grad=train)
     taken = []
     pool._pool_bags = lambda *parts: taken.append("table")
+    pool._pool_parts = lambda *parts: taken.append("parts")
     pool._pool_native = lambda *parts: taken.append("kernel")
     torch.use_deterministic_algorithms(deterministic)
     try:
         pool([maps], [torch.tensor([[0.0, 0.0, 9.0, 9.0]], device=device)])
     finally:
         torch.use_deterministic_algorithms(False)
-    assert taken == ["table" if train and (device == "cpu" or deterministic) else "kernel"]
+    if device == "cpu":
+        assert taken == ["table" if train else "parts"]
+    else:
+        assert taken == ["table" if train and deterministic else "kernel"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_regions_pooled_in_parts_are_those_of_the_table_to_the_bit(monkeypatch, dtype, layout):
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, 5, 128 // r, 160 // r, generator=generator) for r in (4, 8, 16)]
+    maps = [m.to(dtype).to(memory_format=layout) for m in maps]
+    boxes = [_boxes(23, 160.0, generator, outside=True), _boxes(4, 120.0, generator)]
+    pool = RoIPool((4, 8, 16), output_size=3)
+    want = pool([m.clone().requires_grad_() for m in maps], boxes)
+    for part in (1, 10, 27, 500):
+        monkeypatch.setattr(module, "_PART", part)
+        got = pool(maps, boxes)
+        assert got.dtype == dtype
+        assert torch.equal(got, want)
+    assert pool(maps, [torch.zeros(0, 4)] * 2).shape == (0, 5, 3, 3)
+
+
+def test_a_traced_graph_holds_the_kernel_for_any_number_of_regions():
+    maps, boxes = torch.randn(1, 2, 8, 8), torch.tensor([[0.0, 0.0, 9.0, 9.0], [2.0, 3.0, 20.0, 30.0]])
+    traced = torch.jit.trace(
+        lambda one, given: RoIPool((4,), output_size=2)([one], [given]), (maps, boxes[:1])
+    )
+    assert "torchvision::roi_align" in str(traced.inlined_graph)
+    want = RoIPool((4,), output_size=2)([maps], [boxes])
+    torch.testing.assert_close(traced(maps, boxes), want, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("samples", [-1, 2])

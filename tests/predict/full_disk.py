@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,11 @@ from PIL import Image
 
 from tests.faults.children import Room
 from tests.predict.made_results import NAMES, photos, results
+from visionkit import cli
 from visionkit.errors import RunError
 from visionkit.files import PART
 from visionkit.predict.writers import open_writers
+from visionkit.run.storage.lock import FILE as LOCK
 
 
 def write_on_a_full_disk(folder: str, limits: list[int]) -> list[dict[str, Any]]:
@@ -36,6 +41,32 @@ def write_on_a_full_disk(folder: str, limits: list[int]) -> list[dict[str, Any]]
                 room.free()
             told.append({"limit": limit, "kind": kind, "raised": raised, **check_whole(top / "out")})
             shutil.rmtree(top / "out", ignore_errors=True)
+    return told
+
+
+def verbs_on_a_full_disk(
+    folder: str, empty: str, commands: dict[str, str], rooms: list[int]
+) -> list[dict[str, Any]]:
+    """Run commands in a folder that write where so many bytes fit; return how each ended and what is left."""
+    os.chdir(folder)
+    top = Path(empty) / "disk"
+    top.mkdir()
+    room, told = Room(top), []
+    for verb, command in commands.items():
+        for limit in rooms:
+            room.leave(limit)
+            said = io.StringIO()
+            try:
+                with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+                    status = cli.main(command.format(place=top / "out").split())
+            finally:
+                room.free()
+            broken = [path.name for path in top.rglob("*") if PART in path.name or path.name == LOCK]
+            for path in top.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            told.append(
+                {"verb": verb, "room": limit, "status": status, "told": said.getvalue(), "broken": broken}
+            )
     return told
 
 

@@ -218,7 +218,7 @@ def test_what_is_no_index_is_named(photos, tmp_path) -> None:
     make(photos, out)
     with pytest.raises(InputError, match="that `visionkit index` wrote"):
         load_index(tmp_path / "none")
-    with pytest.raises(DataError, match=r"has no index\.json"):
+    with pytest.raises(DataError, match=r"without index\.json"):
         load_index(photos)
     with pytest.raises(InputError, match="it holds train"):
         make(photos, photos)

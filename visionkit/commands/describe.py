@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.commands.arguments import VerbParser
-from visionkit.errors import InputError
 from visionkit.files import to_plain
-from visionkit.predict.trained_files import SUFFIXES
+from visionkit.predict.trained_files import SUFFIXES, check_backbone
 
 __all__ = ["main"]
 
@@ -49,10 +48,8 @@ def _described(name: str) -> dict[str, Any]:
         return describe_trained(name)
     from visionkit.backbones import describe_backbone
 
-    try:
-        table: dict[str, Any] = to_plain(describe_backbone(name))
-    except InputError as error:
-        raise InputError(f"{error} Nor is there a run or a file of this name on this disk.") from None
+    check_backbone(name)
+    table: dict[str, Any] = to_plain(describe_backbone(name))
     return table
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -275,7 +276,10 @@ def _opened(source: str | io.BytesIO, file: str, max_pixels: int) -> Iterator[Im
     try:
         image = Image.open(source, formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{limit}, but {_reason(error)}. {fix}", path=file, field="header") from error
+        # Pillow refuses what is much larger before it tells the sides.
+        count = re.search(r"[0-9]+(?= pixels)", str(error))
+        text = f"it has {int(count[0]) / 1e6:.0f}" if count else _reason(error)
+        raise DataError(f"{limit}, but {text}. {fix}", path=file, field="header") from error
     except Exception as error:
         raise DataError(_unreadable(source, error), path=file, field="header") from error
     try:

@@ -20,6 +20,7 @@ from visionkit.errors import InputError
 from visionkit.nn.normalize import Normalize
 from visionkit.predict.kinds import default_preprocess
 from visionkit.predict.loaded import load_task
+from visionkit.predict.trained_files import check_backbone
 from visionkit.types import Init
 
 __all__ = ["Subject", "open_subject", "whole_network"]
@@ -125,6 +126,7 @@ def open_subject(name: str | Path, *, init: Init = "pretrained") -> Subject:
         return Subject(
             str(name), task.backbone, task.normalize, sides, task=task, class_names=names, note=note
         )
+    check_backbone(str(name))
     encoder = create_encoder(str(name), init=init).eval().requires_grad_(False)
     source, spec = resolve(str(name), ModelSpec(""))
     size = source.pretrained_cfg(spec).input_size
@@ -167,6 +169,7 @@ def whole_network(name: str | Path) -> tuple[nn.Module, tuple[int, int], int]:
         classifier = type(subject.task).__name__ == "Classifier"
         network = nn.Sequential(subject.network, subject.task.head) if classifier else subject.network
         return network, subject.image_size, subject.channels
+    check_backbone(str(name))
     source, spec = resolve(str(name), ModelSpec(""))
     network = on_meta_device(lambda: source.build(spec, None))
     return network.eval(), cast("tuple[int, int]", tuple(source.pretrained_cfg(spec).input_size)), 3

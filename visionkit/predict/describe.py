@@ -10,6 +10,7 @@ from visionkit.errors import InputError
 from visionkit.files import local_path
 from visionkit.predict.export import describe_file
 from visionkit.predict.trained_files import find_trained
+from visionkit.run.storage.checkpoint import load_checkpoint
 
 __all__ = ["describe_trained"]
 
@@ -43,6 +44,8 @@ def describe_trained(path: str | Path, *, which: str = "best") -> dict[str, Any]
     record = checkpoint_record(file)
     settings, entries = record["hyper_parameters"], record["visionkit"]
     if not entries.get("task"):
+        if file.suffix == ".ckpt":
+            load_checkpoint(file)  # names what is damaged, or no checkpoint at all
         raise InputError(
             f"Expected a checkpoint of a task, but {file} names none. Weights alone are for `--init FILE`."
         )

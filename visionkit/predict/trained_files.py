@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-__all__ = ["SUFFIXES", "TrainedFile", "find_trained"]
+from visionkit.errors import InputError
+
+__all__ = ["SUFFIXES", "TrainedFile", "check_backbone", "find_trained"]
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 """Endings of exported files, by the format."""
@@ -50,3 +52,21 @@ def find_trained(location: Path, *, which: str = "best") -> TrainedFile:
         return TrainedFile("exported", location)
     inside = location.parent.name == "checkpoints"
     return TrainedFile("checkpoint", location, location.parent.parent if inside else None)
+
+
+def check_backbone(name: str) -> None:
+    """Refuse a name that is no backbone's, where something trained could have been named as well.
+
+    Args:
+        name: What was given, and is not on this disk.
+
+    Raises:
+        InputError: There is no such backbone; the text names the nearest, and says what else was looked for.
+    """
+    from visionkit.backbones.registry import resolve
+    from visionkit.backbones.sources.base import ModelSpec
+
+    try:
+        resolve(name, ModelSpec(""))
+    except InputError as error:
+        raise InputError(f"{error} Nor is there a run or a file of this name on this disk.") from None

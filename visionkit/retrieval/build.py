@@ -159,15 +159,22 @@ def build_index(
         report.count = len(rows)
         report.added = report.count - (before["count"] if before is not None else 0)
         if not rows:
-            name, error = report.unread[0] if report.unread else ("", "there is none")
-            raise DataError(
-                f"Expected images that can be read, but of {len(items)} none can: {error}", path=name
-            )
+            raise _without_images(job, report)
         report.dim = int(shards[0]["dim"])
         facts = {"metric": metric, "dim": report.dim, "count": len(rows), "encoder": predictor.facts}
         _close_folder(path, {**facts, "shards": shards})
     _count_copies(report, rows)
     return report
+
+
+def _without_images(job: _Job, report: IndexReport) -> DataError:
+    """Remove what was written, so that the folder can have other images, and return the error."""
+    for file in (*job.folder.glob("vectors-*"), job.folder / PENDING):
+        file.unlink(missing_ok=True)
+    name, error = report.unread[0] if report.unread else ("", "there is none")
+    return DataError(
+        f"Expected images that can be read, but of {len(job.items)} none can: {error}", path=name
+    )
 
 
 def _earlier(path: Path) -> dict[str, Any] | None:

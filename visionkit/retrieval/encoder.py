@@ -19,6 +19,7 @@ from visionkit.nn.normalize import Normalize
 from visionkit.predict.kinds import default_preprocess
 from visionkit.predict.loaded import load_task
 from visionkit.predict.predictor import Predictor
+from visionkit.predict.trained_files import check_backbone
 from visionkit.rng import seeded
 from visionkit.run.config import RunConfig
 from visionkit.run.training.device_policy import choose_policy
@@ -169,6 +170,7 @@ def check_encoder(facts: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 
 
 def _backbone(name: str, init: str, image_size: int) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
+    check_backbone(name)
     side = image_size or max(describe_backbone(name).input_size)
     with seeded(0):
         net = create_encoder(

@@ -88,11 +88,17 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """
     path = local_path(folder, "an index")
     if not path.is_dir():
-        raise InputError(f"Expected an index, a folder that `visionkit index` wrote, but got {path}.")
+        what = "is a file" if path.exists() else "is not there"
+        raise InputError(
+            f"Expected an index, a folder that `visionkit index` wrote, but {path} {what}. Write one: "
+            "visionkit index IMAGES --backbone NAME --out DIR."
+        )
     if not is_index(path):
         unfinished = (path / PENDING).is_file()
-        what = "is unfinished: run the same `visionkit index` again" if unfinished else f"has no {MANIFEST}"
-        raise DataError(f"Expected a finished index, but this one {what}.", path=path)
+        what = "an unfinished one. Run the same `visionkit index` again."
+        if not unfinished:
+            what = f"a folder without {MANIFEST}. Give the --out of a `visionkit index`."
+        raise DataError(f"Expected a finished index, but this is {what}", path=path)
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["format"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.errors import DataError, InputError, expected
+from visionkit.files import write_text
 from visionkit.notices import Notice
 from visionkit.text.read_text import read_text
 from visionkit.text.tokenize import tokenize
@@ -190,10 +191,8 @@ class Vocabulary:
         return cls(record["words"])
 
     def save(self, path: str | Path) -> None:
-        """Write the vocabulary as JSON."""
-        Path(path).write_text(
-            json.dumps(self.to_dict(), ensure_ascii=False, indent=0) + "\n", encoding="utf-8"
-        )
+        """Write the vocabulary as JSON, atomically."""
+        write_text(path, json.dumps(self.to_dict(), ensure_ascii=False, indent=0) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:

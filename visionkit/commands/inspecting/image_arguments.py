@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from visionkit.commands.arguments import VerbParser
 from visionkit.errors import InputError, expected
+from visionkit.files import writing
 from visionkit.printable import for_terminal
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def write_image(image: Image.Image, path: Path) -> None:
     """
     from visionkit.drawing.panels import save_image
 
-    save_image(image.convert("RGB"), path)
+    with writing(path.parent):
+        save_image(image.convert("RGB"), path)
     sys.stdout.write(for_terminal(f"{path}  {image.width}x{image.height}") + "\n")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from visionkit.commands.arguments import VerbParser
-from visionkit.errors import unknown_name
+from visionkit.errors import InputError, unknown_name
 from visionkit.predict.trained_files import SUFFIXES
 from visionkit.printable import for_terminal
 
@@ -42,6 +42,11 @@ def main(argv: Sequence[str]) -> int:
         raise unknown_name("export format", args.format, SUFFIXES)
     from visionkit.predict.export import export
 
+    if args.images and args.format == "safetensors":
+        raise InputError(
+            "Expected --images with a graph (--format onnx or torch): the tensors of a state dict are "
+            "compared as they are. Leave --images out."
+        )
     run = Path(args.run)
     beside = run / f"model{SUFFIXES[args.format]}" if run.is_dir() else run.with_suffix(SUFFIXES[args.format])
     made = export(

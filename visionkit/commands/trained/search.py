@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from visionkit.commands.arguments import VerbParser
 from visionkit.commands.trained.index import add_device
 from visionkit.errors import DataError, InputError, expected
-from visionkit.files import local_path
+from visionkit.files import local_path, writing
 from visionkit.printable import for_terminal, printable
 
 if TYPE_CHECKING:
@@ -83,13 +83,15 @@ def _write(index: Index, matches: Any, out: Path | None) -> int:
         count += 1
         sys.stdout.write(for_terminal(_text(match)))
         if out is not None and lines is not None:
-            if count == 1:
-                (out / _FILES[1]).unlink(missing_ok=True)  # the page of an earlier search
-            lines.write(json.dumps(match.to_dict(), ensure_ascii=True) + "\n")
+            with writing(out):
+                if count == 1:
+                    (out / _FILES[1]).unlink(missing_ok=True)  # the page of an earlier search
+                lines.write(json.dumps(match.to_dict(), ensure_ascii=True) + "\n")
             sheet += [match] if len(sheet) < _ROWS else []
     if out is not None and lines is not None and count:
-        lines.close()
-        _write_page(out / _FILES[1], index, sheet, count)
+        with writing(out):
+            lines.close()
+            _write_page(out / _FILES[1], index, sheet, count)
         sys.stdout.write(for_terminal(f"written  {out}: {', '.join(_FILES)}\n"))
     return count
 

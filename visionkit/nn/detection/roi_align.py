@@ -1,4 +1,4 @@
-"""RoIAlign over the levels of a pyramid: as one `embedding_bag` in training, by torchvision's kernel else."""
+"""RoIAlign over the levels of a pyramid: by `embedding_bag` on a CPU, by torchvision's kernel else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import boxes as box_ops
 
 __all__ = ["RoIPool", "roi_align", "roi_align_kernel"]
+
+_PART = 256  # regions pooled at once without gradients: what they need fits the cache
 
 
 def roi_align_kernel(
@@ -75,17 +77,19 @@ def roi_align(
     """
     grid = _SamplingGrid(output_size, sampling_ratio, aligned)
     size = features.shape[-2:]
-    index, weight = _bags(rois, torch.zeros_like(rois[:, 0]), [spatial_scale], [(size[0], size[1])], grid)
+    table = _table(features)
     base = rois[:, 0].long() * (size[0] * size[1])  # (K,) the row where the map of the region's image begins
-    return _pool(_table(features), index + base.view(-1, 1, 1, 1, 1), weight, grid).to(features.dtype)
+    levels = torch.zeros_like(base)
+    index, weight = _bags(rois, levels, [spatial_scale], [(size[0], size[1])], grid, base, len(table))
+    return _pool(table, index, weight, grid).to(features.dtype)
 
 
 class RoIPool(nn.Module):
     """Pool boxes from the level of a pyramid that fits their size.
 
-    Where gradients are needed on a CPU, or on a GPU where only deterministic algorithms are allowed, all
-    levels are pooled by one `embedding_bag`; elsewhere each level is pooled by torchvision's kernel. The
-    level of a box is that of eq. 1 of the FPN paper.
+    On a CPU, and with gradients on a GPU where only deterministic algorithms are allowed, all levels are
+    pooled by `embedding_bag`; elsewhere, and in a graph that is traced, each level is pooled by torchvision's
+    kernel. The level of a box is that of eq. 1 of the FPN paper.
 
     Args:
         reductions: Input pixels per position of each level, fine to coarse.
@@ -127,8 +131,12 @@ class RoIPool(nn.Module):
         """
         features = features[: len(self.reductions)]
         levels = self.assign(rois[:, 1:])  # (K,)
-        if use_embedding_bag(features[0]):
-            return self._pool_bags(features, rois, levels)
+        if needs_gradient(features[0]):
+            ordered = torch.are_deterministic_algorithms_enabled()
+            if features[0].device.type == "cpu" or ordered:
+                return self._pool_bags(features, rois, levels)
+        elif features[0].device.type == "cpu" and not torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return self._pool_parts(features, rois, levels)
         return self._pool_native(features, rois, levels)
 
     def assign(self, boxes: Tensor) -> Tensor:
@@ -141,20 +149,37 @@ class RoIPool(nn.Module):
         return level.clamp(0, coarsest).nan_to_num(0.0).long()
 
     def _pool_bags(self, features: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
-        # Step 1: positions and weights of all samples, within the map of each region's level and image.
-        sizes = [(f.shape[-2], f.shape[-1]) for f in features]
-        scales = [1.0 / r for r in self.reductions]
-        grid = _SamplingGrid(self.output_size, self.sampling_ratio, self.aligned)
-        index, weight = _bags(rois, levels, scales, sizes, grid)  # (K, bins, bins, 2s, 2s)
-        # Step 2: one table of all levels, so that the output needs no merging by level: (sum of B * H * W,
-        # C).
+        # One table of all levels, so that the output needs no merging by level: (sum of B * H * W, C).
         table = torch.cat([_table(f) for f in features])
-        # Step 3: the row in the table where the map of each region's level and image begins: (K,).
+        return self._look_up(table, features, rois, levels).to(features[0].dtype)
+
+    def _pool_parts(self, features: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
+        """Return what `_pool_bags` does, without gradients: some regions at a time, in warm memory."""
+        bins, channels = self.output_size, features[0].shape[1]
+        rows = [f.shape[0] * f.shape[-2] * f.shape[-1] for f in features]
+        dtype = torch.promote_types(features[0].dtype, torch.float32)
+        table = features[0].new_empty((sum(rows), channels), dtype=dtype)
+        for part, maps in zip(table.split(rows), features, strict=True):
+            by_position = maps.permute(0, 2, 3, 1)  # (B, H, W, C)
+            part.view(by_position.shape).copy_(by_position)
+        pooled = features[0].new_empty((len(rois), bins, bins, channels))
+        for part, some, of_level in zip(pooled.split(_PART), rois.split(_PART), levels.split(_PART)):
+            part.copy_(self._look_up(table, features, some, of_level).permute(0, 2, 3, 1))
+        return pooled.permute(0, 3, 1, 2)
+
+    def _look_up(self, table: Tensor, features: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
+        """Return `(K, C, bins, bins)` of regions `(K, 5)`, from the table of all levels' positions."""
+        # Step 1: the row in the table where the map of each region's level and image begins: (K,).
+        sizes = [(f.shape[-2], f.shape[-1]) for f in features]
         area = torch.tensor([h * w for h, w in sizes], device=rois.device)  # (L,)
         start = torch.cumsum(area * features[0].shape[0], 0) - area * features[0].shape[0]  # (L,)
         base = start[levels] + rois[:, 0].long() * area[levels]
-        # Step 4: the weighted sums.
-        return _pool(table, index + base.view(-1, 1, 1, 1, 1), weight, grid).to(features[0].dtype)
+        # Step 2: rows and weights of all samples, (K, bins, bins, 2s, 2s).
+        scales = [1.0 / r for r in self.reductions]
+        grid = _SamplingGrid(self.output_size, self.sampling_ratio, self.aligned)
+        index, weight = _bags(rois, levels, scales, sizes, grid, base, len(table))
+        # Step 3: the weighted sums.
+        return _pool(table, index, weight, grid)
 
     def _pool_native(self, features: Sequence[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
         size = (self.output_size, self.output_size)
@@ -175,14 +200,13 @@ class RoIPool(nn.Module):
         return roi_align_kernel(maps, rois, self.output_size, scale, self.sampling_ratio, self.aligned)
 
 
-def use_embedding_bag(features: Tensor) -> bool:
-    """Return whether gradients are needed where the kernel's are slow (CPU) or not deterministic (GPU).
+def needs_gradient(features: Tensor) -> bool:
+    """Return whether maps are pooled to learn from.
 
-    The kernel's backward on a GPU adds in no fixed order; `embedding_bag` sorts its indices first.
+    Backward the kernel is a scalar loop on a CPU, and adds in no fixed order on a GPU, where `embedding_bag`
+    sorts its indices first.
     """
-    if not (torch.is_grad_enabled() and features.requires_grad):
-        return False
-    return features.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+    return torch.is_grad_enabled() and features.requires_grad
 
 
 class _SamplingGrid:
@@ -215,8 +239,10 @@ def _bags(
     scales: Sequence[float],
     sizes: Sequence[tuple[int, int]],
     grid: _SamplingGrid,
+    base: Tensor,
+    length: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the map positions that each bin sums, and their weights.
+    """Return the rows of the table of positions that each bin sums, and their weights.
 
     A sample interpolates between 2 x 2 positions, so a bin of s x s samples sums 2s x 2s positions.
 
@@ -226,10 +252,11 @@ def _bags(
         scales: Map positions per input pixel of each level.
         sizes: `(H, W)` of the map of each level.
         grid: How regions are sampled.
+        base: `(K,)` row of the table where the map of each region's level and image begins.
+        length: Rows of the table.
 
     Returns:
-        Position within the map of the region's level, `row * W + column`, and weight: both
-        `(K, bins, bins, 2s, 2s)`.
+        Row, `base + y * W + x`, and weight: both `(K, bins, bins, 2s, 2s)`.
     """
     # Step 1: boxes in map positions, (K, 4).
     level = levels.long()
@@ -244,8 +271,11 @@ def _bags(
     # Step 2: positions and weights along each axis, (K, bins, 2s).
     rows, row_weight = _axis_weights(y1, height, extent[:, 0], grid)
     columns, column_weight = _axis_weights(x1, width, extent[:, 1], grid)
-    # Step 3: their outer sums and products: (K, bins, 1, 2s, 1) and (K, 1, bins, 1, 2s).
-    index = (rows * extent[:, 1].view(-1, 1, 1))[:, :, None, :, None] + columns[:, None, :, None, :]
+    # Step 3: their outer sums and products: (K, bins, 1, 2s, 1) and (K, 1, bins, 1, 2s). int32 rows halve the
+    # memory traffic; a table of 2**31 rows or more needs int64.
+    dtype = torch.int32 if length < 2**31 else torch.int64
+    rows = (rows * extent[:, 1].view(-1, 1, 1) + base.view(-1, 1, 1)).to(dtype)
+    index = rows[:, :, None, :, None] + columns.to(dtype)[:, None, :, None, :]
     weight = row_weight[:, :, None, :, None] * column_weight[:, None, :, None, :]
     return index, weight
 
@@ -288,9 +318,7 @@ def _axis_weights(
 def _pool(table: Tensor, index: Tensor, weight: Tensor, grid: _SamplingGrid) -> Tensor:
     """Sum the weighted rows of each bin. `(P, C)` and `(K, bins, bins, 2s, 2s) -> (K, C, bins, bins)`."""
     count = 4 * grid.samples**2  # positions a bin
-    # int32 indices halve the memory traffic; a table of 2**31 rows or more needs int64.
-    dtype = torch.int32 if len(table) < 2**31 else torch.int64
     weights = weight.reshape(-1, count).to(table.dtype)  # (K * bins * bins, 4 * s * s)
-    indices = index.reshape(-1, count).to(dtype)
+    indices = index.reshape(-1, count)
     pooled = F.embedding_bag(indices, table, mode="sum", per_sample_weights=weights)  # (K * bins * bins, C)
     return pooled.view(-1, grid.bins, grid.bins, table.shape[1]).permute(0, 3, 1, 2)

@@ -72,7 +72,8 @@ def export(
             (weights and settings, .safetensors).
         uint8: Take uint8 images `(B, C, H, W)`, and not float in [0, 1].
         images: Images to compare on (see `visionkit.predict.sources.source_items`); those that the run keeps
-            of its training data if not given, or else embedded scenes.
+            of its training data if not given, or else embedded scenes. For graphs: tensors are compared
+            as they are.
         which: "best" or "last" checkpoint of a run.
         preprocess: How images are resized, in place of what the checkpoint says (see
             `visionkit.data.transforms.saved`).

@@ -17,6 +17,7 @@ from torchvision.ops import box_iou
 
 from visionkit.drawing.panels import GAP, add_title, caption_panel, join_grid
 from visionkit.drawing.row_panels import draw_prediction, draw_truth
+from visionkit.files import write_text
 from visionkit.run.previews.to_pil import to_pil
 from visionkit.run.training.best_effort import BestEffort
 from visionkit.tasks.detection.image_batch import Detections
@@ -148,7 +149,7 @@ class CurveFile(BestEffort, Callback):
         with self.best_effort("The file of curves"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             content = {"curves": scores.curves, "ap": {k: v for k, v in scores.per_class.items() if v >= 0}}
-            self.path.write_text(json.dumps(content), encoding="utf-8")
+            write_text(self.path, json.dumps(content))
 
 
 def _matches(boxes: Tensor, preds: Tensor, truth: Tensor, labels: Tensor) -> list[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,7 +80,11 @@ def run_recipe(
     def conclude(failures: list[Exception]) -> None:
         _conclude(out, [folder for _, folder in runs], time.time() - began, failed=bool(failures))
 
+    new = not out.exists()
     failures = train_runs(config, runs, train, choose_jobs(config, len(runs)), then=conclude)
+    if failures and new:
+        with contextlib.suppress(OSError):
+            out.rmdir()  # only if nothing was written
     if failures:
         raise failures[0]
     return out

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from visionkit.compare.report.plot_style import INK, arm_style, name_axes, new_figure, to_png
 from visionkit.errors import InputError, PreemptedError, RunError
+from visionkit.files import write_text
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import is_first
 from visionkit.run.requests import trains
@@ -144,7 +145,7 @@ def write_architectures(folder: str | Path) -> Path:
         early = f" ({row['stopped_early']} of {row['runs']} stopped early)" if row["stopped_early"] else ""
         lines.append(f"| {row['backbone']} | {row['init']}{early} | {numbers} |")
     path = folder / "architectures.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     to_png(_scatter(rows), folder / "figures" / "architectures.png")
     return path
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visionkit.errors import PreemptedError
+from visionkit.files import write_text
 from visionkit.printable import printable
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.stop import listening
@@ -40,5 +41,5 @@ def train_one(train: Callable[[ConfigT, Path], dict[str, Any]], one: ConfigT, fo
         if is_first() and not isinstance(error, PreemptedError) and (folder / "config.yaml").exists():
             with contextlib.suppress(OSError):
                 text = printable(f"{type(error).__name__}: {error}\n")
-                (folder / "error.txt").write_text(text, encoding="utf-8")
+                write_text(folder / "error.txt", text)
         raise

@@ -23,7 +23,7 @@ from visionkit import __version__
 from visionkit.backbones.weights import portable_init
 from visionkit.data.datamodule import DataModule
 from visionkit.errors import InputError, PreemptedError, RunError
-from visionkit.files import remove_parts
+from visionkit.files import remove_parts, write_text, writing
 from visionkit.run.callbacks.clock import Clock
 from visionkit.run.callbacks.finite_guard import FiniteGuard
 from visionkit.run.callbacks.image_scores import SaveImageScores
@@ -365,12 +365,13 @@ def _open_folder(
         check_writable(folder)
         remove_parts(saver.folder)
         settings = yaml.safe_dump(to_dict(config), sort_keys=False)
-        (folder / "config.yaml").write_text(settings, encoding="utf-8")
         command = shlex.join([sys.executable, *sys.argv]) + "\n"
-        (folder / "cmd.txt").write_text(command, encoding="utf-8", errors="surrogateescape")
         ahead = {"images": plan.images, "epochs": plan.epochs, "monitor": list(saver.monitor)}
-        (folder / "plan.json").write_text(json.dumps(ahead) + "\n", encoding="utf-8")
-        (folder / "env.json").write_text(json.dumps(environment(), indent=1) + "\n", encoding="utf-8")
+        with writing(folder):
+            write_text(folder / "config.yaml", settings)
+            write_text(folder / "cmd.txt", command, errors="surrogateescape")
+            write_text(folder / "plan.json", json.dumps(ahead) + "\n")
+            write_text(folder / "env.json", json.dumps(environment(), indent=1) + "\n")
     return None if checkpoint is None else str(checkpoint), changed
 
 
