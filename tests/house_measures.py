@@ -93,9 +93,9 @@ def long_functions(package: Path) -> list[str]:
     return found
 
 
-def repeated_runs(folder: Path) -> list[str]:
-    """Pairs of files below a folder that share six or more lines in a row (imports and blank lines aside)."""
-    kept = {path: code_lines(path) for path in sources(folder)}
+def repeated_runs(folder: Path, lines_of: Callable[[Path], list[str]]) -> list[str]:
+    """Pairs of files below a folder that share six or more lines in a row."""
+    kept = {path: lines_of(path) for path in sources(folder)}
     found = []
     for one, other in combinations(sorted(kept), 2):
         runs = {tuple(kept[one][i : i + SHARED_LINES]) for i in range(len(kept[one]) - SHARED_LINES + 1)}
@@ -105,7 +105,25 @@ def repeated_runs(folder: Path) -> list[str]:
     return found
 
 
+def repeated_logic(package: Path) -> list[str]:
+    """What the tasks do in the same way stands once, in their hooks."""
+    return [f"{pair} share six lines" for pair in repeated_runs(package / "tasks", logic_only)]
+
+
+def logic_only(path: Path) -> list[str]:
+    """The lines inside of functions and methods, without signatures and docstrings."""
+    text = path.read_text(encoding="utf-8")
+    lines, inside = text.splitlines(), set[int]()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            inside |= {number for part in body for number in range(part.lineno, (part.end_lineno or 0) + 1)}
+    kept = (" ".join(lines[number - 1].split()) for number in sorted(inside))
+    return [line for line in kept if len(line) > 1 and not line.startswith("#")]
+
+
 def code_lines(path: Path) -> list[str]:
+    """The lines of a file without imports, comments and blank ones; signatures and docstrings count."""
     lines = (" ".join(line.split()) for line in path.read_text(encoding="utf-8").splitlines())
     skipped = ("import ", "from ", "#", '"""')
     return [line for line in lines if len(line) > 1 and not line.startswith(skipped)]
@@ -211,7 +229,8 @@ def main() -> None:
     folder, modules = largest_folder(PACKAGE)
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in sources(PACKAGE))
     step, loss = recipe_to_step(), coco_to_loss()
-    long, repeated = long_functions(PACKAGE), repeated_runs(PACKAGE / "tasks")
+    long, logic = long_functions(PACKAGE), repeated_runs(PACKAGE / "tasks", logic_only)
+    repeated = repeated_runs(PACKAGE / "tasks", code_lines)
     rows = {
         "modules in the largest flat folder": f"{modules} ({folder})",
         "lines, files": f"{lines:,}, {len(sources(PACKAGE))}",
@@ -223,6 +242,7 @@ def main() -> None:
         "own files from a COCO file to a loss": str(len(loss.files)),
         f"functions above {LONG_FUNCTION} lines of logic": f"{len(long)}: {', '.join(long)}",
         "pairs of files in tasks/ that share six lines": f"{len(repeated)}: {', '.join(repeated)}",
+        "of these, six lines of logic": f"{len(logic)}: {', '.join(logic)}",
     }
     for name, value in rows.items():
         print(f"{name:<48} {value}")

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.house_measures import bound as names_bound_by
-from tests.house_measures import long_functions, split_words
+from tests.house_measures import long_functions, repeated_logic, split_words
 from tests.private_names import names_of_others
 from tests.string_fragments import stray_fragments
 
@@ -394,5 +394,5 @@ def public_surface(package: Path) -> list[str]:
 
 RULES: tuple[Rule, ...] = (
     layer_order, import_cycles, long_files, crowded_folders, banned_words, stray_fragments, all_lists,
-    documented, annotated, forbidden_calls, private_touches, other_habits, public_surface,
+    documented, annotated, forbidden_calls, private_touches, other_habits, public_surface, repeated_logic,
 )  # fmt: skip

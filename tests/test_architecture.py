@@ -32,6 +32,7 @@ from tests.house_rules import (
     parse,
     private_touches,
     public_surface,
+    repeated_logic,
     stray_fragments,
 )
 
@@ -106,6 +107,12 @@ PLANTED = [
     (other_habits, "nn/utils.py", "", "no utils"),
     (other_habits, "nn/bad.py", "def f(x=[]): ...\n", "mutable default"),
     (other_habits, "nn/bad.py", "def f():\n" + "    x = 1\n" * 51, "f (51)"),
+    (
+        repeated_logic,
+        "tasks/a.py tasks/b.py",
+        "def f(x):\n" + "".join(f"    x = g{number}(x)\n" for number in range(6)),
+        "a.py ~ b.py share six lines",
+    ),
     (public_surface, "../recipes/bad.py", "def f():\n    from visionkit.nn.b import y\n", "export y"),
     (public_surface, "../docs/how-to/bad.md", "from visionkit.nn import (\n    y,  # x\n)\n", "export y"),
 ]

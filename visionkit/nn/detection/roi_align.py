@@ -174,7 +174,7 @@ class RoIPool(nn.Module):
         area = torch.tensor([h * w for h, w in sizes], device=rois.device)  # (L,)
         start = torch.cumsum(area * features[0].shape[0], 0) - area * features[0].shape[0]  # (L,)
         base = start[levels] + rois[:, 0].long() * area[levels]
-        # Step 2: rows and weights of all samples, (K, bins, bins, 2s, 2s).
+        # Step 2: rows and weights of all samples, (K, bins, bins, 4s^2).
         scales = [1.0 / r for r in self.reductions]
         grid = _SamplingGrid(self.output_size, self.sampling_ratio, self.aligned)
         index, weight = _bags(rois, levels, scales, sizes, grid, base, len(table))
@@ -256,7 +256,7 @@ def _bags(
         length: Rows of the table.
 
     Returns:
-        Row, `base + y * W + x`, and weight: both `(K, bins, bins, 2s, 2s)`.
+        Row, `base + y * W + x`, and weight: both `(K, bins, bins, 4s^2)`.
     """
     # Step 1: boxes in map positions, (K, 4).
     level = levels.long()
@@ -271,13 +271,24 @@ def _bags(
     # Step 2: positions and weights along each axis, (K, bins, 2s).
     rows, row_weight = _axis_weights(y1, height, extent[:, 0], grid)
     columns, column_weight = _axis_weights(x1, width, extent[:, 1], grid)
-    # Step 3: their outer sums and products: (K, bins, 1, 2s, 1) and (K, 1, bins, 1, 2s). int32 rows halve the
-    # memory traffic; a table of 2**31 rows or more needs int64.
+    # Step 3: their outer sums and products over the bins; all positions of a bin, (K, bins, 4s^2), are laid out
+    # first, so that the large sums run over 4s^2 neighbours. int32 rows halve the memory traffic; a table of
+    # 2**31 rows or more needs int64.
     dtype = torch.int32 if length < 2**31 else torch.int64
     rows = (rows * extent[:, 1].view(-1, 1, 1) + base.view(-1, 1, 1)).to(dtype)
-    index = rows[:, :, None, :, None] + columns.to(dtype)[:, None, :, None, :]
-    weight = row_weight[:, :, None, :, None] * column_weight[:, None, :, None, :]
+    index = _each_row(rows)[:, :, None] + _each_column(columns.to(dtype))[:, None]
+    weight = _each_row(row_weight)[:, :, None] * _each_column(column_weight)[:, None]
     return index, weight
+
+
+def _each_row(values: Tensor) -> Tensor:
+    """Return values of the rows of a bin for its positions, row by row. `(K, bins, 2s) -> (K, bins, 4s^2)`."""
+    return values[..., :, None].expand(*values.shape, values.shape[-1]).flatten(2)
+
+
+def _each_column(values: Tensor) -> Tensor:
+    """Return values of the columns of a bin likewise. `(K, bins, 2s) -> (K, bins, 4s^2)`."""
+    return values[..., None, :].expand(*values.shape, values.shape[-1]).flatten(2)
 
 
 def _axis_weights(
@@ -316,7 +327,7 @@ def _axis_weights(
 
 
 def _pool(table: Tensor, index: Tensor, weight: Tensor, grid: _SamplingGrid) -> Tensor:
-    """Sum the weighted rows of each bin. `(P, C)` and `(K, bins, bins, 2s, 2s) -> (K, C, bins, bins)`."""
+    """Sum the weighted rows of each bin. `(P, C)` and `(K, bins, bins, 4s^2) -> (K, C, bins, bins)`."""
     count = 4 * grid.samples**2  # positions a bin
     weights = weight.reshape(-1, count).to(table.dtype)  # (K * bins * bins, 4 * s * s)
     indices = index.reshape(-1, count)
