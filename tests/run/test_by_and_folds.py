@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
 from tests.run.make_runs import make_run
 from visionkit import cli
 from visionkit.compare import compare, compare_by, headline
+from visionkit.compare.report.first_screen import tiles
+from visionkit.compare.sentences.evidence_text import (
+    evidence_label,
+    needed_text,
+    source_text,
+    sources_text,
+)
 from visionkit.compare.summary import summary_rows
 from visionkit.errors import InputError
 
@@ -42,6 +50,31 @@ def test_folds_are_paired_as_seeds_are_and_it_is_said(tmp_path):
     assert (rows["seeds"][:2], rows["folds"][:2]) == (["0", "0"], ["0 1 2 3 4"] * 2)
     assert found.to_dict()["cells"][0]["folds"] == [0, 1, 2, 3, 4]
     assert [run["fold"] for run in found.to_dict()["runs"]] == [0, 1, 2, 3, 4] * 2
+
+
+def test_texts_count_folds_where_folds_repeat(tmp_path):
+    found = compare(fold_runs(tmp_path))
+    notes = " ".join(tile.note for tile in tiles(found))
+    assert notes.count("5 folds") == 3, "both arms, and the pairs"
+    assert "seed" not in notes
+    evidence = found.evidence[0]
+    assert (evidence.repeat, source_text(evidence)) == ("fold", "over 5 folds")
+    known = replace(
+        evidence, images=90, image_interval=(0.0, 0.2), image_variance=3 * evidence.seed_variance,
+        p_value=0.2, p_holm=0.2, needed_seeds=12,
+    )  # fmt: skip
+    assert sources_text(known).startswith("Other folds: 0.10")
+    assert sources_text(known).endswith("The folds are 25% of the squared error.")
+    assert "about 12 pairs of seed and fold (now 5)" in needed_text(known)
+    assert evidence_label(found, "val/top1") == "val/top1, folds and images"
+    # Two seeds of each fold: what repeats is the pair.
+    for number, run in enumerate(fold_runs(tmp_path / "again", folds=2)):
+        for init in ("pretrained", "scratch"):
+            path = run / f"{init}-f1-s0" / "result.json"
+            result = json.loads(path.read_text())
+            path.write_text(json.dumps(result | {"seed": number}))
+    pairs = compare(sorted((tmp_path / "again").glob("k*")))
+    assert "2 pairs of seed and fold" in " ".join(tile.note for tile in tiles(pairs))
 
 
 def test_without_folds_nothing_is_said_of_them(tmp_path):

@@ -25,7 +25,14 @@ from visionkit.compare.report.figures.curves.learning_curves import learning_cur
 from visionkit.compare.report.figures.curves.low_data_curve import low_data_curve
 from visionkit.compare.report.figures.gap_bars import gap_bars
 from visionkit.compare.report.first_screen import tiles
-from visionkit.compare.report.plot_style import arm_style, to_png, to_svg
+from visionkit.compare.report.plot_style import (
+    add_legend,
+    arm_style,
+    name_axes,
+    new_figure,
+    to_png,
+    to_svg,
+)
 from visionkit.compare.report.predictions import open_image, read_predictions
 from visionkit.compare.report.report import write_report
 from visionkit.compare.report.sections import Panel, ReportFigure, Section
@@ -146,6 +153,17 @@ def test_figures_are_the_same_every_time_and_of_fixed_size(tmp_path) -> None:
         assert svg.startswith('<svg viewBox="')
         assert "var(--pretrained)" in svg
         assert "#24292f" not in svg
+
+
+def test_the_label_of_an_axis_is_not_cut_off_by_the_numbers_beside_it() -> None:
+    """Smaller axes may get other numbers, wider than those that the layout saw: 0.50 becomes 0.500."""
+    for low in np.linspace(0, 0.45, 10):
+        figure, axes = new_figure()
+        axes.plot([160, 320], [low, 0.5], label="pretrained (n = 1)")
+        name_axes(axes, "photos, 60 validation images, 100% of the training data", "n", "images", "val/top1")
+        add_legend(axes)
+        to_png(figure)
+        assert axes.yaxis.label.get_window_extent().x0 >= 0, low
 
 
 def test_the_figure_says_what_its_band_is(tmp_path) -> None:

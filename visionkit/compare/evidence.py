@@ -18,7 +18,7 @@ from statistics import NormalDist
 import numpy as np
 
 from visionkit.compare.resampling.bootstrap import SAMPLES, ImageBootstrap, percentile_interval
-from visionkit.compare.run_record import RunRecord
+from visionkit.compare.run_record import RunRecord, repeat_word
 from visionkit.compare.statistics import (
     SeedError,
     add_errors,
@@ -62,6 +62,8 @@ class Evidence:
             images; None if no number of them is enough, or the difference shows already.
         needed_images: The same for images, with these seeds.
         missing: Why the images' part is not known; empty if it is.
+        repeat: What the runs of an arm are told apart by, and is called a seed above: "seed", "fold" or "pair
+            of seed and fold".
     """
 
     metric: str
@@ -85,6 +87,7 @@ class Evidence:
     needed_seeds: int | None = None
     needed_images: int | None = None
     missing: str = ""
+    repeat: str = "seed"
 
     @property
     def shown(self) -> bool:
@@ -133,7 +136,8 @@ def _evidence(
 ) -> Evidence:
     values = [{r.draw: float(r.result["metrics"][metric]) for r in chosen} for chosen in runs]
     by_seed, from_seeds = difference(*values), seed_error(*values)
-    made = Evidence(metric, *names, *cell, by_seed.mean, by_seed.n, missing=bootstrap.problem)
+    repeat = repeat_word([record for chosen in runs for record in chosen])
+    made = Evidence(metric, *names, *cell, by_seed.mean, by_seed.n, missing=bootstrap.problem, repeat=repeat)
     if from_seeds is not None and by_seed.low is not None and by_seed.high is not None:
         interval = (by_seed.low, by_seed.high)
         made = replace(made, seed_interval=interval, seed_variance=from_seeds.variance)

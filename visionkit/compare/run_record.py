@@ -14,7 +14,16 @@ from visionkit.compare.curves import Curve
 from visionkit.errors import InputError, RunError
 from visionkit.files import local_path
 
-__all__ = ["RunRecord", "arm_name", "find_runs", "named_init", "read_run", "runs_inside", "runs_of"]
+__all__ = [
+    "RunRecord",
+    "arm_name",
+    "find_runs",
+    "named_init",
+    "read_run",
+    "repeat_word",
+    "runs_inside",
+    "runs_of",
+]
 
 HEADER = ("step", "epoch", "images", "split", "name", "value")
 REQUIRED = ("task", "metrics", "monitor", "init", "seed", "images_seen", "config", "roles", "data", "status")
@@ -280,3 +289,14 @@ def _parse_row(row: Sequence[str]) -> tuple[str, int, float] | None:
     except (ValueError, OverflowError):
         return None
     return (f"{row[3]}/{row[4]}", images, value) if math.isfinite(value) else None
+
+
+def repeat_word(records: Sequence[RunRecord]) -> str:
+    """Return what the runs of an arm are told apart by: "seed", "fold" or "pair of seed and fold".
+
+    Args:
+        records: The runs.
+    """
+    if all(record.fold is None for record in records):
+        return "seed"
+    return "fold" if len({record.seed for record in records}) == 1 else "pair of seed and fold"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from visionkit.compare.comparison import ArmDifference, Cell, Comparison
 from visionkit.compare.curves import ImagesToReach
-from visionkit.compare.run_record import runs_of
+from visionkit.compare.run_record import repeat_word, runs_of
 from visionkit.compare.sentences.evidence_text import (
     PAIRS_NOTE,
     evidence_on,
@@ -20,7 +20,7 @@ from visionkit.compare.sentences.evidence_text import (
     pair_sentences,
 )
 from visionkit.compare.sentences.number_text import capitalized as _name
-from visionkit.compare.sentences.number_text import format_difference, format_statistics
+from visionkit.compare.sentences.number_text import count_text, format_difference, format_statistics
 from visionkit.compare.sentences.number_text import percent as _percent
 from visionkit.compare.sentences.schedule_text import schedule_rows, schedule_sentences
 from visionkit.compare.statistics import Difference, SeedStatistics
@@ -338,10 +338,7 @@ def _measure(value: SeedStatistics | None, digits: int) -> str:
 
 def _runs(comparison: Comparison, count: int) -> str:
     """Return a number of runs of an arm by what tells them apart: "3 seeds", "5 folds"."""
-    seeds, folds = ({getattr(r, name) for r in comparison.records} for name in ("seed", "fold"))
-    word = "seed" if folds == {None} else "fold" if len(seeds) == 1 else "pair of seed and fold"
-    plural = word.replace("pair", "pairs") if "pair" in word else f"{word}s"
-    return f"{count} {word if count == 1 else plural}"
+    return count_text(count, repeat_word(comparison.records))
 
 
 def _each(numbers: Iterable[int]) -> str:

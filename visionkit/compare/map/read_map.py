@@ -11,6 +11,7 @@ from typing import Any
 from visionkit.compare.map.plan import PlannedCell, PlannedRun, read_plan
 from visionkit.compare.map.transfer_map import Gap, MapCell, Score, TransferMap, relative_gap
 from visionkit.compare.run_record import runs_inside
+from visionkit.compare.sentences.number_text import count_text
 from visionkit.compare.statistics import holm
 from visionkit.errors import first_line
 
@@ -181,7 +182,8 @@ def _evidence(table: Mapping[str, Any], contrast: Mapping[str, Any], metric: str
 
 
 def _sources(evidence: Mapping[str, Any]) -> str:
-    parts = [f"{evidence['seeds']} seeds"] if evidence.get("seed_interval") else []
+    seeds = count_text(int(evidence["seeds"]), str(evidence.get("repeat", "seed"))) if evidence else ""
+    parts = [seeds] if evidence.get("seed_interval") else []
     parts += [f"{evidence['images']:,} images"] if evidence.get("images") else []
     return " and ".join(parts)
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from visionkit.compare.comparison import ArmDifference, Comparison
 from visionkit.compare.evidence import Evidence
-from visionkit.compare.run_record import runs_of
+from visionkit.compare.run_record import repeat_word, runs_of
 from visionkit.compare.sentences.evidence_text import evidence_on, interval_text
-from visionkit.compare.sentences.number_text import format_statistics
+from visionkit.compare.sentences.number_text import count_text, format_statistics
 from visionkit.compare.statistics import Difference
 from visionkit.compare.summary import metric_label
 
@@ -51,7 +51,7 @@ def tiles(comparison: Comparison) -> list[Tile]:
         if cell is None or comparison.monitor not in cell.metrics:
             continue
         best = cell.best.get(comparison.monitor)
-        notes = [f"{len(cell.seeds)} seed{'s' * (len(cell.seeds) > 1)}"]
+        notes = [count_text(len(cell.seeds), repeat_word(comparison.records))]
         notes += [f"{format_statistics(best)} with the best weights"] if best is not None else []
         runs = runs_of(comparison.records, arm, fraction)
         early = sum(bool(run.stopped_early) for run in runs)
@@ -91,22 +91,24 @@ def _difference_tiles(comparison: Comparison, contrast: ArmDifference) -> list[T
     title = "Difference" if len(comparison.arms) == 2 else f"Difference, {versus}"
     best = contrast.best.get(comparison.monitor)
     more = "" if best is None else f"; {best.mean:+.3f} with the best weights"
-    value, note = certainty(gap, evidence_on(comparison, contrast.arm, contrast.fraction))
+    evidence = evidence_on(comparison, contrast.arm, contrast.fraction)
+    value, note = certainty(gap, evidence, repeat=repeat_word(comparison.records))
     return [Tile(title, f"{gap.mean:+.3f}", f"{versus}{more}"), Tile("How sure", value, note)]
 
 
-def certainty(gap: Difference, evidence: Evidence | None = None) -> tuple[str, str]:
+def certainty(gap: Difference, evidence: Evidence | None = None, *, repeat: str = "seed") -> tuple[str, str]:
     """Return how sure a difference is: in a word or two, and the reason.
 
     Args:
         gap: By seeds.
         evidence: By seeds and images, where the scores of images are known.
+        repeat: What the runs of an arm are told apart by.
     """
     if evidence is not None and evidence.images:
         return ("Shown" if evidence.shown else "Cannot tell"), interval_text(evidence)
     if gap.low is None or gap.high is None:
         return "Not known", "one seed an arm gives no interval: add seeds"
-    how = f"paired over {gap.n} seeds" if gap.pairing == "paired" else "seeds not paired"
+    how = f"paired over {count_text(gap.n, repeat)}" if gap.pairing == "paired" else "seeds not paired"
     interval = f"95% interval {gap.low:+.3f} to {gap.high:+.3f}, {how}"
     return (
         ("Shown", f"{interval}: zero is outside")

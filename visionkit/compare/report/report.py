@@ -196,7 +196,7 @@ def _split_rows(comparison: Comparison, rows: list[list[str]]) -> tuple[list[lis
     first = {metric_label(comparison, name), f"{name} (best)", metric_label(comparison, test)}
     first |= {evidence_label(comparison, name), evidence_label(comparison, test)}
     first |= {"images to reach the other's score", "mean lead over training", "seconds of training", "seeds"}
-    first |= {"stopped early"}
+    first |= {"folds", "stopped early"}
     return (
         [rows[0], *(row for row in rows[1:] if row[0] in first)],
         [rows[0], *(row for row in rows[1:] if row[0] not in first)],

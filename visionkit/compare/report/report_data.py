@@ -54,7 +54,8 @@ class ReportData:
         if run is None:
             return ""
         length = "" if run.schedule == 1 else f", schedule {run.schedule}x"
-        return f"seed {run.seed}, {100 * run.fraction:.3g}% of the training data{length}, val (last)"
+        fold = "" if run.fold is None else f", fold {run.fold}"
+        return f"seed {run.seed}{fold}, {100 * run.fraction:.3g}% of the training data{length}, val (last)"
 
     @property
     def classes(self) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from visionkit.compare.comparison import ArmDifference, Comparison
 from visionkit.compare.evidence import Evidence
+from visionkit.compare.sentences.number_text import count_text, plural
 
 __all__ = [
     "PAIRS_NOTE",
@@ -31,12 +32,12 @@ _SPLITS = {"val": "validation", "test": "test"}
 
 def source_text(evidence: Evidence) -> str:
     """Return what an interval is over: "over 3 seeds and 500 test images"; empty where nothing is known."""
-    seeds = f"{evidence.seeds} seeds" if evidence.seed_interval else ""
+    seeds = count_text(evidence.seeds, evidence.repeat) if evidence.seed_interval else ""
     if not evidence.images:
         return f"over {seeds}" if seeds else ""
     if seeds:
         return f"over {seeds} and {_images(evidence)}"
-    return f"over {_images(evidence)}, one seed"
+    return f"over {_images(evidence)}, one {evidence.repeat}"
 
 
 def interval_text(evidence: Evidence, *, sign: float = 1.0) -> str:
@@ -67,8 +68,10 @@ def sources_text(evidence: Evidence, *, sign: float = 1.0) -> str:
     seeds = "{:.3f} to {:.3f}".format(*sorted(sign * value for value in evidence.seed_interval))
     total = evidence.seed_variance + evidence.image_variance
     percent = 100 * evidence.seed_variance / total if total else 0.0
-    part = f" The seeds are {percent:.0f}% of the squared error." if total else ""
-    return f"Other seeds on these images: {seeds}; other images with these weights: {images}.{part}"
+    words = plural(evidence.repeat)
+    part = f" The {words} are {percent:.0f}% of the squared error." if total else ""
+    others = "Other seeds on these images" if evidence.repeat == "seed" else f"Other {words}"
+    return f"{others}: {seeds}; other images with these weights: {images}.{part}"
 
 
 def needed_text(evidence: Evidence) -> str:
@@ -81,7 +84,9 @@ def needed_text(evidence: Evidence) -> str:
         return ""
     options = []
     if evidence.needed_seeds is not None:
-        options.append(f"about {evidence.needed_seeds} seeds (now {evidence.seeds})")
+        # Folds cannot be more of the same: their number is the cut itself. More seeds give more pairs.
+        words = "seeds" if evidence.repeat == "seed" else "pairs of seed and fold"
+        options.append(f"about {evidence.needed_seeds} {words} (now {evidence.seeds})")
     if evidence.needed_images is not None:
         split = _SPLITS.get(evidence.metric.partition("/")[0], "")
         needed = _rounded_up(evidence.needed_images)
@@ -154,7 +159,8 @@ def evidence_rows(
 def evidence_label(comparison: Comparison, metric: str) -> str:
     """Return the label of the row whose intervals cover images too: "val/top1, seeds and images"."""
     one = all(each.seed_interval is None for each in comparison.evidence if each.metric == metric)
-    return f"{metric}, {'images' if one else 'seeds and images'}"
+    words = {plural(each.repeat) for each in comparison.evidence if each.metric == metric}
+    return f"{metric}, {'images' if one else f'{min(words)} and images'}"
 
 
 def pair_rows(comparison: Comparison) -> list[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from visionkit.compare.statistics import Difference, SeedStatistics
 
-__all__ = ["capitalized", "format_difference", "format_statistics", "percent"]
+__all__ = ["capitalized", "count_text", "format_difference", "format_statistics", "percent", "plural"]
 
 
 def format_statistics(value: SeedStatistics | None, digits: int = 3) -> str:
@@ -32,3 +32,18 @@ def percent(fraction: float) -> str:
 def capitalized(arm: str) -> str:
     """Return the name of an arm as a sentence begins with it; the name of a file stays as it is."""
     return arm[:1].upper() + arm[1:] if arm in ("pretrained", "frozen", "scratch") else arm
+
+
+def count_text(count: int, repeat: str) -> str:
+    """Return a number of runs of an arm: "1 seed", "5 folds".
+
+    Args:
+        count: How many.
+        repeat: What they are told apart by (`visionkit.compare.run_record.repeat_word`).
+    """
+    return f"{count} {repeat if count == 1 else plural(repeat)}"
+
+
+def plural(repeat: str) -> str:
+    """Return the plural of "seed", "fold" or "pair of seed and fold"."""
+    return repeat.replace("pair", "pairs", 1) if repeat.startswith("pair") else f"{repeat}s"
