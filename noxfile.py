@@ -62,6 +62,7 @@ def slow(session: nox.Session) -> None:
     """Run what takes minutes to an hour: every registered backbone, the long proxies."""
     install(session, "test")
     session.install("--no-deps", *FILES)
+    session.install("albumentations>=2.0.8")  # a pipeline of it is trained with and resumed
     session.run("python", "-m", "pytest", "-m", "slow", "--timeout", "5400", *session.posargs, env=ONE_THREAD)
 
 

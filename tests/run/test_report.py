@@ -319,6 +319,20 @@ def test_what_was_held_equal_is_in_words_and_private_paths_are_not_there(tmp_pat
     assert str(tmp_path) not in text.replace(f"out</td><td>{tmp_path}", "")  # --out, as the user gave it
 
 
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [
+        ("/opt/here/bin/python recipes/classify.py --data 'my photos/'", "python recipes/classify.py --data 'my photos/'"),
+        ("'/opt/my env/bin/python' /opt/x/visionkit/_recipes/classify.py --lr 1", "visionkit run classify --lr 1"),
+        ("/bin/python /opt/x/visionkit/_recipes/apps/faces.py --data 'a b'", "visionkit run apps/faces --data 'a b'"),
+        ("/bin/python '/opt/my env/bin/visionkit' compare runs", "visionkit compare runs"),
+        ("python recipes/classify.py --data 'no end", "python recipes/classify.py --data 'no end"),
+    ],
+)  # fmt: skip
+def test_a_report_gives_the_command_as_it_was_typed(command, typed) -> None:
+    assert report._as_typed(command) == typed
+
+
 def test_a_report_does_not_grow_without_bound(tmp_path, monkeypatch) -> None:
     make_comparison(tmp_path, predictions=12)
     whole = write_report(compare([tmp_path]), tmp_path).read_text()

@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
         "Draw the filters of a network's first convolution (at most the first 64), in colours where it\n"
         "takes three channels, each scaled to its own largest weight; grey is zero.",
         epilog="examples:\n  visionkit inspect filters packaged/vgg16 --out filters.png\n"
-        "  visionkit inspect filters runs/a/pretrained runs/a/scratch --out both.png",
+        "  visionkit inspect filters runs/a/pretrained-f1-s0 runs/a/scratch-f1-s0 --out both.png",
     )
     add_network(parser, multiple=True)
     args = parser.parse(argv)

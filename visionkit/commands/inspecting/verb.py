@@ -27,8 +27,8 @@ See what a network computes, and what it has learnt. NAME as in `visionkit ls ba
 
 {kinds}
 
-`visionkit inspect KIND --help` says more, --help=all all. `visionkit inspect NAME --layers` is `visionkit
-inspect layers NAME`.
+`visionkit inspect KIND --help` says more, `visionkit inspect --help=all` that of all kinds.
+`visionkit inspect NAME --layers` is `visionkit inspect layers NAME`.
 
   visionkit inspect layers timm/resnet50"""
 

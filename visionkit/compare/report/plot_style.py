@@ -183,7 +183,7 @@ def _save(figure: Figure, **options: Any) -> bytes:
         for text in figure.findobj(Text):
             text.set_parse_math(False)
             text.set_text(printable(text.get_text()))
-        # Axes that the layout made smaller may get other, wider tick labels: a second layout makes room for them.
+        # Axes that a layout made smaller may get other, wider tick labels: a second one makes room for them.
         figure.draw_without_rendering()
         figure.savefig(out, **options)
     return out.getvalue()

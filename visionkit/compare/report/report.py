@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
@@ -214,11 +215,17 @@ def _commands(comparison: Comparison) -> list[str]:
 
 def _as_typed(command: str) -> str:
     """Return a command without the paths of the interpreter and of the installed `visionkit`."""
-    interpreter, _, rest = command.partition(" ")
-    script, _, more = rest.partition(" ")
-    if Path(script).name == "visionkit":
-        return f"visionkit {more}".strip()
-    return f"{Path(interpreter).name} {rest}".strip()
+    try:
+        interpreter, script, *more = shlex.split(command)
+    except ValueError:  # no quotes that match, or no script
+        return command
+    path = Path(script)
+    if path.name == "visionkit":
+        return shlex.join(["visionkit", *more])
+    if "_recipes" in path.parts:  # of the package, where `visionkit run` has its recipes
+        name = "/".join(path.with_suffix("").parts[path.parts.index("_recipes") + 1 :])
+        return shlex.join(["visionkit", "run", name, *more])
+    return shlex.join([Path(interpreter).name, script, *more])
 
 
 def _run_header(comparison: Comparison) -> list[str]:

@@ -24,6 +24,10 @@ class EMA(Callback):
     under `ema` for the resume (a checkpoint of weights only holds the training weights). When the fit ends
     the task has the average.
 
+    Not built on Lightning's `WeightAveraging`, with which a resume is not exact: saved during a validation, a
+    checkpoint of it has the two sets of weights exchanged, and one that is saved once training has ended has
+    the average as the training weights too. (Lightning 2.6; a test says when that changes.)
+
     Args:
         decay: Decay of the average per 32 images seen, independent of batch size and devices. Early on it is
             smaller: `(1 + n) / (10 + n)` after `n` times 32 images.

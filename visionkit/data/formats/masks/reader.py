@@ -161,8 +161,8 @@ def label_map(
         return otherwise
     raise DataError(
         "Expected a list of the classes, but there is no classes.txt and none was given. Write one class a "
-        f"line in the order of the mask values, or lines of 'value name'; {', '.join(LABEL_FILES[1:])} are "
-        "read as well.",
+        f"line in the order of the mask values, or lines of 'value name', into {LABEL_FILES[0]} there or a "
+        f"file that you name (--classes FILE); {', '.join(LABEL_FILES[1:])} are read as well.",
         path=root,
         field="classes",
     )
