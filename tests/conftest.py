@@ -11,6 +11,8 @@ import socket
 import sys
 from pathlib import Path
 
+gc.disable()  # until the tests are collected: what is imported stays, and looking it over costs a fifth more
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # The suite starts processes that import torch: without compiled files each spends seconds on compiling it.
@@ -40,8 +42,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
 LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "")
 
 
-def pytest_collection_finish():
-    gc.freeze()  # the modules stay to the end: a full collection need not walk them each time
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()  # the modules stay to the end: a full collection need not walk them each time
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -16,6 +16,8 @@ from visionkit.task_config import DeepPoseConfig, FCOSConfig, HeatmapConfig, RCN
 from visionkit.tasks import Captioner, Classifier, Detector, Embedder, KeypointRegressor, Segmenter
 from visionkit.text.vocabulary import Vocabulary
 
+SMALL = "timm/test_resnet"  # four stages of bottlenecks, half a million weights
+
 
 @dataclass(frozen=True)
 class TaskCase:
@@ -45,7 +47,7 @@ class TaskCase:
 def classifier(target: str) -> Callable[[str, TransferConfig, OptimConfig], lightning.LightningModule]:
     def build(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
         return Classifier(
-            "timm/resnet10t", init=init, num_classes=3, target=target, transfer=transfer, optim=optim, lr=2e-3
+            SMALL, init=init, num_classes=3, target=target, transfer=transfer, optim=optim, lr=1e-2
         )
 
     return build
@@ -109,7 +111,7 @@ def keypoint_detector(init: str, transfer: TransferConfig, optim: OptimConfig) -
     )  # fmt: skip
     transfer = dataclasses.replace(transfer, norm=transfer.norm or "batch")
     return Detector(
-        "timm/resnet10t", init=init, num_classes=3, rcnn=rcnn, pyramid_channels=16, keypoints=HIPS,
+        SMALL, init=init, num_classes=3, rcnn=rcnn, pyramid_channels=16, keypoints=HIPS,
         transfer=transfer, optim=optim, lr=5e-3,
     )  # fmt: skip
 
@@ -129,7 +131,7 @@ def one_stage(name: str, config: Any) -> Callable[..., lightning.LightningModule
     def make(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
         transfer = dataclasses.replace(transfer, norm=transfer.norm or "batch")
         return Detector(
-            "timm/resnet10t", init=init, num_classes=3, detector=name, pyramid_channels=16,
+            SMALL, init=init, num_classes=3, detector=name, pyramid_channels=16,
             transfer=transfer, optim=optim, lr=5e-3, **{name: config},
         )  # fmt: skip
 
@@ -156,9 +158,7 @@ def squares(first: int, size: int) -> dict[str, Any]:
 
 
 def embedder(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
-    return Embedder(
-        "timm/resnet10t", init=init, dim=16, num_classes=3, transfer=transfer, optim=optim, lr=5e-3
-    )
+    return Embedder(SMALL, init=init, dim=16, num_classes=3, transfer=transfer, optim=optim, lr=5e-3)
 
 
 POINTS = ("left_hip", "right_hip", "head")
@@ -168,7 +168,7 @@ HIPS = {"names": list(POINTS), "edges": [[0, 1]]}
 def regressor(head: str, config: Any) -> Callable[..., lightning.LightningModule]:
     def make(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
         return KeypointRegressor(
-            "timm/resnet10t", init=init, skeleton=HIPS, head=head, transfer=transfer, optim=optim, lr=2e-3,
+            SMALL, init=init, skeleton=HIPS, head=head, transfer=transfer, optim=optim, lr=2e-3,
             **{head: config},
         )  # fmt: skip
 
@@ -193,7 +193,7 @@ WORDS = ("a", "dark", "grey", "bright", "image")
 
 def captioner(init: str, transfer: TransferConfig, optim: OptimConfig) -> lightning.LightningModule:
     return Captioner(
-        "timm/resnet10t", init=init, vocabulary=Vocabulary(WORDS), embed=16, hidden=32, attention=16,
+        SMALL, init=init, vocabulary=Vocabulary(WORDS), embed=16, hidden=32, attention=16,
         dropout=0.0, coverage=0.1, transfer=transfer, optim=optim, lr=1e-2,
     )  # fmt: skip
 
@@ -220,7 +220,7 @@ TASKS = [
     TaskCase(
         name=f"classifier, {target}",
         build=classifier(target),
-        backbone="timm/resnet10t",
+        backbone=SMALL,
         batch=labelled(target),
         empty={"ids": []},
         logged=frozenset(names),
@@ -232,7 +232,7 @@ TASKS.append(
     TaskCase(
         name="segmenter",
         build=segmenter,
-        backbone="timm/resnet10t",
+        backbone="timm/resnet10t",  # the small one learns the halves too slowly
         batch=halves,
         empty={"ids": []},
         logged=frozenset({"loss", "miou", "pixel_accuracy", "mean_accuracy", "iou/0", "iou/1", "iou/2"}),
@@ -245,7 +245,7 @@ TASKS.append(
     TaskCase(
         name="detector",
         build=detector,
-        backbone="timm/resnet10t",
+        backbone="timm/resnet10t",  # of the small one scores are equal, and equal ones have no order
         batch=squares,
         empty={"ids": []},
         logged=frozenset(SIZES | {"ap/0", "ap/1", "ap/2"}),
@@ -260,7 +260,7 @@ MORE_TASKS = [
     TaskCase(
         name=f"detector, {name}",
         build=one_stage(name, config),
-        backbone="timm/resnet10t",
+        backbone=SMALL,
         batch=squares,
         empty={"ids": []},
         logged=frozenset(SIZES | {"ap/0", "ap/1", "ap/2"}),
@@ -277,7 +277,7 @@ MORE_TASKS.append(
     TaskCase(
         name="detector, keypoints",
         build=keypoint_detector,
-        backbone="timm/resnet10t",
+        backbone=SMALL,
         batch=corners,
         empty={"ids": []},
         logged=frozenset(SIZES | {"ap/0", "ap/1", "ap/2"} | {f"keypoint_{name}" for name in OF_POINTS}),
@@ -289,7 +289,7 @@ TASKS.append(
     TaskCase(
         name="captioner",
         build=captioner,
-        backbone="timm/resnet10t",
+        backbone=SMALL,
         batch=told,
         empty={"ids": []},
         logged=frozenset({"loss", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider", "cider_d"}),
@@ -302,7 +302,7 @@ TASKS.append(
     TaskCase(
         name="embedder",
         build=embedder,
-        backbone="timm/resnet10t",
+        backbone=SMALL,
         batch=labelled("single"),
         empty={"ids": []},
         logged=frozenset(
@@ -317,7 +317,7 @@ TASKS.append(
     TaskCase(
         name="keypoint regressor",
         build=regressor("deeppose", DeepPoseConfig(stages=1, cells=1, width=64, channels=8, stage_width=16)),
-        backbone="timm/resnet10t",
+        backbone=SMALL,
         batch=dots,
         empty={"ids": []},
         logged=frozenset(POSE),
@@ -329,7 +329,7 @@ MORE_TASKS.append(
     TaskCase(
         name="keypoint regressor, heatmap",
         build=regressor("heatmap", HeatmapConfig(channels=16)),
-        backbone="timm/resnet10t",
+        backbone=SMALL,
         batch=dots,
         empty={"ids": []},
         logged=frozenset(POSE | {"oks_ap", "oks_ap50", "oks_ap75"}),

@@ -34,7 +34,8 @@ SETTINGS = {
 
 def command(out: Path, **more: Any) -> list[str]:
     settings = {**SETTINGS, "init": "scratch", "out": out, **more}
-    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    values = ((name, value if isinstance(value, list) else [value]) for name, value in settings.items())
+    return [word for name, value in values for word in (f"--{name}", *map(str, value))]
 
 
 def outcome(out: Path) -> dict[str, Any]:
@@ -198,4 +199,15 @@ def test_kills_with_weights_and_staged_unfreezing(zygote, tmp_path, figure):
     whole = Whole(zygote, tmp_path / "whole", **more)
     where = battle(zygote, whole, tmp_path / "one", 4, 1, **more)
     where += battle(zygote, whole, tmp_path / "two", 4, 5, workers=2, **more)
+    figure(where["runs"], 2, f"{where['kills']} kills")
+
+
+@pytest.mark.faults
+@pytest.mark.check("R01", "one fold of a cross-validation, of balanced batches: resumed bit for bit")
+def test_kills_of_a_fold_with_balanced_batches(zygote, tmp_path, figure):
+    # Two thirds of 42 + 24 images: as many steps as above.
+    more = {"scenes.train_size": 42, "folds": [3, 1], "sampler": "balanced"}
+    whole = Whole(zygote, tmp_path / "whole", **more)
+    where = battle(zygote, whole, tmp_path / "one", 3, 2, **more)
+    where += battle(zygote, whole, tmp_path / "two", 3, 3, workers=2, **more)
     figure(where["runs"], 2, f"{where['kills']} kills")

@@ -12,6 +12,7 @@ from tests.run.make_runs import make_run
 from visionkit import cli
 from visionkit.compare import compare, compare_by, headline
 from visionkit.compare.report.first_screen import tiles
+from visionkit.compare.report.held_equal import equal_sentences
 from visionkit.compare.sentences.evidence_text import (
     evidence_label,
     needed_text,
@@ -57,6 +58,7 @@ def test_texts_count_folds_where_folds_repeat(tmp_path):
     notes = " ".join(tile.note for tile in tiles(found))
     assert notes.count("5 folds") == 3, "both arms, and the pairs"
     assert "seed" not in notes
+    assert "Runs of one seed and fold see" in dict(equal_sentences(found))["Order and augmentation"]
     evidence = found.evidence[0]
     assert (evidence.repeat, source_text(evidence)) == ("fold", "over 5 folds")
     known = replace(

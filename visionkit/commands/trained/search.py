@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from visionkit.files import local_path, writing
 from visionkit.printable import for_terminal, printable
 
 if TYPE_CHECKING:
+    from visionkit.predict.writers.output_files import GrowingFile
     from visionkit.retrieval.index import Index
     from visionkit.retrieval.search import Match, Search
 
@@ -86,7 +88,7 @@ def _write(index: Index, matches: Any, out: Path | None) -> int:
             with writing(out):
                 if count == 1:
                     (out / _FILES[1]).unlink(missing_ok=True)  # the page of an earlier search
-                lines.write(json.dumps(match.to_dict(), ensure_ascii=True) + "\n")
+                _add(lines, out / _FILES[0], json.dumps(match.to_dict(), ensure_ascii=True) + "\n")
             sheet += [match] if len(sheet) < _ROWS else []
     if out is not None and lines is not None and count:
         with writing(out):
@@ -94,6 +96,18 @@ def _write(index: Index, matches: Any, out: Path | None) -> int:
             _write_page(out / _FILES[1], index, sheet, count)
         sys.stdout.write(for_terminal(f"written  {out}: {', '.join(_FILES)}\n"))
     return count
+
+
+def _add(lines: GrowingFile, file: Path, record: str) -> None:
+    """Write a record; leave no empty file where the first one does not fit."""
+    try:
+        lines.write(record)
+    except OSError:
+        if file.is_file() and not file.stat().st_size:
+            file.unlink()
+            with contextlib.suppress(OSError):
+                file.parent.rmdir()  # only if it held nothing else
+        raise
 
 
 def _text(match: Match) -> str:

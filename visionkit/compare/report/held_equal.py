@@ -31,7 +31,8 @@ def equal_sentences(comparison: Comparison) -> list[tuple[str, str]]:
         rows.append(("Network", f"{network}{f', with {norm} norms' if norm else ''}."))
     rows += [("Length", text) for text in [_length(comparison)] if text]
     rows += [("Learning", text) for text in [_learning(comparison, config, equal)] if text]
-    order = "Runs of one seed see the same images in the same order"
+    folds = any(record.fold is not None for record in comparison.records)
+    order = f"Runs of one seed{' and fold' if folds else ''} see the same images in the same order"
     mixed = (
         (equal.get("draws") or {}).get("batch_transform") if isinstance(equal.get("draws"), dict) else None
     )
