@@ -54,7 +54,7 @@ def test_the_table_holds_whole_results_of_similar_and_different_data() -> None:
         # 2 networks x 6 levels x the fractions, and the pixels
         assert len(probe["cells"]) == 13 * len(probe["fractions"])
         cells += len(probe["cells"])
-    assert cells >= 2 * 39
+    assert cells == 3 * 39
 
 
 def test_advice_cites_the_nearest_case() -> None:
