@@ -87,11 +87,13 @@ def test_the_page_shows_the_table() -> None:
 
 
 def test_the_table_is_what_the_command_collects(tmp_path, monkeypatch) -> None:
-    maker, one = _maker(), measured_sets()[0]
+    maker, (one, other, *_) = _maker(), measured_sets()
     (tmp_path / "probe.json").write_text(json.dumps(one["probe"] | dict.fromkeys(maker.LEFT_OUT, "x")))
     advice = {"similarity": one["similarity"], "errors_removed": one["errors_removed"]}
     (tmp_path / "advise.json").write_text(json.dumps({"measured": advice}))
     monkeypatch.setattr(maker, "TABLE", tmp_path / "measured.json")
+    outdated = one | {"errors_removed": 0.5}
+    maker.TABLE.write_text(json.dumps({"sets": [other, outdated]}))
     maker.collect({one["name"]: tmp_path, "again": tmp_path})
     made = json.loads(maker.TABLE.read_text())["sets"]
-    assert made == [one, one | {"name": "again"}]
+    assert made == [other, one, one | {"name": "again"}]
