@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tests.syntax import parse_file, walk
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "visionkit"
 FIELD = ("torch", "torchvision", "timm", "lightning", "torchmetrics")
@@ -84,10 +86,10 @@ def logic_lines(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) 
 def long_functions(package: Path) -> list[str]:
     found = []
     for path in sources(package):
-        text = path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(text)):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for node in walk(parse_file(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                count = logic_lines(node, text.splitlines())
+                count = logic_lines(node, lines)
                 if count > LONG_FUNCTION:
                     found.append(f"{path.relative_to(package).as_posix()}:{node.name} ({count})")
     return found

@@ -13,6 +13,7 @@ from tests.house_measures import bound as names_bound_by
 from tests.house_measures import long_functions, repeated_logic, split_words
 from tests.private_names import names_of_others
 from tests.string_fragments import stray_fragments
+from tests.syntax import dotted, parse_file, walk
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "visionkit"
@@ -89,7 +90,7 @@ Rule = Callable[[Path], list[str]]
 def parse(package: Path) -> Tree:
     """Every module below `package`, by its path relative to it; not `__main__.py`, which only starts."""
     return {
-        path.relative_to(package).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        path.relative_to(package).as_posix(): parse_file(path)
         for path in sorted(package.rglob("*.py"))
         if "_recipes" not in path.parts and path.name != "__main__.py"
     }
@@ -170,17 +171,17 @@ def import_cycles(package: Path) -> list[str]:
         graph[name] = [t for t in targets if not name.startswith(f"{t}.")]
     found, done = [], set()
 
-    def walk(name: str, trail: list[str]) -> None:
+    def follow(name: str, trail: list[str]) -> None:
         if name in trail:
             found.append(" -> ".join([*trail[trail.index(name) :], name]))
             return
         if name not in done:
             for target in graph[name]:
-                walk(target, [*trail, name])
+                follow(target, [*trail, name])
             done.add(name)
 
     for name in sorted(graph):
-        walk(name, [])
+        follow(name, [])
     return found
 
 
@@ -204,7 +205,7 @@ def crowded_folders(package: Path) -> list[str]:
 def banned_words(package: Path) -> list[str]:
     found = []
     for path, tree in parse(package).items():
-        for node in ast.walk(tree):
+        for node in walk(tree):
             for name in names_bound_by(node):
                 for word in split_words(name):
                     if word in BANNED_WORDS:
@@ -235,7 +236,7 @@ def all_lists(package: Path) -> list[str]:
         key = lambda name: (not name.isupper(), not name[:1].isupper(), name)  # noqa: E731
         if names != sorted(names, key=key):
             found.append(f"{path}: __all__ is not sorted")
-        defined = {name for node in ast.walk(tree) for name in bound(node)}
+        defined = {name for node in walk(tree) for name in bound(node)}
         lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
         found += [
             f"{path}: __all__ names {name}, which is not there"
@@ -305,7 +306,7 @@ def annotated(package: Path) -> list[str]:
 def origins(tree: ast.AST) -> dict[str, str]:
     """What each imported name of a module stands for, so that no alias hides a call."""
     known = {}
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Import):
             known |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -315,12 +316,12 @@ def origins(tree: ast.AST) -> dict[str, str]:
 
 def named(node: ast.AST, known: dict[str, str]) -> str:
     """The full name that a name, an attribute or a `getattr` of a constant stands for."""
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and len(node.args) >= 2:
+    if isinstance(node, ast.Call) and dotted(node.func) == "getattr" and len(node.args) >= 2:
         owner, label = node.args[:2]
         return f"{named(owner, known)}.{label.value}" if isinstance(label, ast.Constant) else ""
     if not isinstance(node, ast.Attribute | ast.Name):
         return ""
-    first, dot, rest = ast.unparse(node).partition(".")
+    first, dot, rest = dotted(node).partition(".")
     return known.get(first, first) + dot + rest
 
 
@@ -328,7 +329,7 @@ def forbidden_calls(package: Path) -> list[str]:
     found = []
     for path, tree in parse(package).items():
         known = origins(tree)
-        for node in ast.walk(tree):
+        for node in walk(tree):
             # Not only calls: what is kept under another name can be called later.
             reference = named(node, known).removeprefix("builtins.")
             if reference in FORBIDDEN_CALLS and (path, reference) not in ALLOWED_CALLS:
@@ -337,7 +338,7 @@ def forbidden_calls(package: Path) -> list[str]:
                 found.append(f"{path}:{node.lineno}: assert: raise an error that says what to do")
             if not isinstance(node, ast.Call):
                 continue
-            name = named(node.func, known) or ast.unparse(node.func)
+            name = named(node.func, known) or dotted(node.func)
             if name.endswith(".extractall") or name.endswith("_load_from_bytes"):
                 found.append(f"{path}:{node.lineno}: {name}: writes wherever the archive says")
             for keyword in node.keywords:
@@ -359,7 +360,7 @@ def other_habits(package: Path) -> list[str]:
         f"{path}: no utils" for path in parse(package) if re.search(r"(^|/)(utils?|helpers?|misc)\.py$", path)
     ]
     for path, tree in parse(package).items():
-        for node in ast.walk(tree):
+        for node in walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
                 if any(isinstance(d, ast.List | ast.Dict | ast.Set) for d in defaults):
@@ -386,7 +387,7 @@ def public_surface(package: Path) -> list[str]:
         base = package.parent.joinpath(*module.split("."))
         single = module.count(".") == 1 and not base.is_dir()
         home = base.with_suffix(".py") if single else base / "__init__.py"
-        exported = (exports(ast.parse(home.read_text(encoding="utf-8"))) or []) if home.exists() else []
+        exported = (exports(parse_file(home)) or []) if home.exists() else []
         where = page.relative_to(package.parent)
         found += [f"{where}: {module} does not export {name}" for name in names if name not in exported]
     return found

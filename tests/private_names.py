@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from tests.syntax import dotted, walk
+
 __all__ = ["names_of_others"]
 
 # Those that any module may use, each with its reason.
@@ -22,13 +24,13 @@ MODULE_TABLES = {"_parameters", "_buffers", "_modules"}
 
 def names_of_others(tree: dict[str, ast.Module]) -> list[str]:
     """Private names that no module of the package defines are another library's: for compat.py only."""
-    usable = {name for module in tree.values() for node in ast.walk(module) for name in defined(node)}
+    usable = {name for module in tree.values() for node in walk(module) for name in defined(node)}
     usable |= ALLOWED.keys()
     return [
         f"{path}:{node.lineno}: {name} is another library's: only compat.py may use it"
         for path, module in tree.items()
         if path != "compat.py"
-        for node in ast.walk(module)
+        for node in walk(module)
         for name in used(node)
         if name.startswith("_") and not name.startswith("__") and name not in usable
     ]
@@ -41,7 +43,7 @@ def defined(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         yield node.id
     elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-        yield from [node.attr] if ast.unparse(node.value) == "self" else []
+        yield from [node.attr] if dotted(node.value) == "self" else []
     elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
         yield from set(key_of_dict(node)) - MODULE_TABLES
 
@@ -52,7 +54,7 @@ def used(node: ast.AST) -> Iterator[str]:
         yield node.attr
     elif isinstance(node, ast.Subscript):
         yield from key_of_dict(node)
-    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr"):
+    elif isinstance(node, ast.Call) and dotted(node.func) in ("getattr", "setattr", "hasattr"):
         yield from (str(item.value) for item in node.args[1:2] if isinstance(item, ast.Constant))
     elif isinstance(node, ast.Import):
         yield from (part for alias in node.names for part in alias.name.split("."))
@@ -63,5 +65,5 @@ def used(node: ast.AST) -> Iterator[str]:
 
 def key_of_dict(node: ast.Subscript) -> list[str]:
     """The constant in `x.__dict__["name"]`."""
-    inside = isinstance(node.slice, ast.Constant) and ast.unparse(node.value).endswith("__dict__")
+    inside = isinstance(node.slice, ast.Constant) and dotted(node.value).endswith("__dict__")
     return [str(node.slice.value)] if inside else []

@@ -7,6 +7,9 @@ import re
 import tokenize
 from pathlib import Path
 
+# A short string alone on a line, and after it (and comments) one more.
+SHORT = re.compile(r"^ +[a-zA-Z]{0,2}(['\"]) ?\S+( \S+)? ?\1\n\s*(#|[a-zA-Z]{0,2}['\"])", re.MULTILINE)
+
 
 def stray_fragments(package: Path) -> list[str]:
     """One or two words alone on a line amid a string of several lines: what a re-wrap leaves behind."""
@@ -14,7 +17,7 @@ def stray_fragments(package: Path) -> list[str]:
     skip = (tokenize.NL, tokenize.COMMENT)
     for file in sorted(package.rglob("*.py")):
         path, text = file.relative_to(package).as_posix(), file.read_text(encoding="utf-8")
-        if not re.search(r"^ +[a-zA-Z]{0,2}(['\"]) ?\S+( \S+)? ?\1$", text, re.MULTILINE):
+        if not SHORT.search(text):
             continue  # nothing so short: no need to take the file apart
         read = io.StringIO(text).readline
         tokens = [token for token in tokenize.generate_tokens(read) if token.type not in skip]

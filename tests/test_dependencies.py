@@ -34,18 +34,20 @@ def run_time_imports(node):
             yield from run_time_imports(child)
 
 
-IMPORTED = {name for tree in parse(PACKAGE).values() for name in run_time_imports(tree)}
+@pytest.fixture(scope="module")
+def imported():
+    return {name for tree in parse(PACKAGE).values() for name in run_time_imports(tree)}
 
 
-def test_each_base_dependency_is_imported_by_the_library():
+def test_each_base_dependency_is_imported_by_the_library(imported):
     base = modules(PROJECT["dependencies"])
     assert len(base) == len(PROJECT["dependencies"]) == 20
-    assert base - IMPORTED == set()
+    assert base - imported == set()
 
 
-def test_each_imported_package_is_declared():
+def test_each_imported_package_is_declared(imported):
     extras = modules(text for extra in PROJECT["optional-dependencies"].values() for text in extra)
-    others = IMPORTED - sys.stdlib_module_names - {"visionkit", "recipes"}
+    others = imported - sys.stdlib_module_names - {"visionkit", "recipes"}
     assert len(others) >= 17
     assert others - modules(PROJECT["dependencies"]) - extras == set()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.house_rules import PACKAGE, ROOT, parse
+from tests.syntax import walk
 
 DOCS = ROOT / "docs"
 # Texts that the page explains although another library says them.
@@ -77,7 +78,7 @@ def texts_of_the_code() -> list[str]:
     """Every text in the package, with a mark where a value is filled in."""
     found = []
     for tree in parse(PACKAGE).values():
-        for node in ast.walk(tree):
+        for node in walk(tree):
             if isinstance(node, ast.JoinedStr):
                 parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
                 found.append("".join(map(str, parts)))

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from tests.run.tiny import TinyTask, tiny_data
-from visionkit.errors import RunError
+from visionkit.errors import PreemptedError, RunError
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.board import Board
 from visionkit.run.feedback.log_file import RunLog
@@ -20,6 +20,8 @@ from visionkit.run.feedback.pace import Pace, duration, time_left
 from visionkit.run.feedback.state import RunState, shown_to
 from visionkit.run.processes.stop import write_now
 from visionkit.run.sweep.arms import run_recipe
+from visionkit.run.sweep.jobs import Job
+from visionkit.run.sweep.train_runs import _passing_over
 from visionkit.run.training.fit import fit
 
 LINE = re.compile(
@@ -181,6 +183,20 @@ def test_the_time_left_of_a_command_is_measured_on_the_runs_it_has_begun(monkeyp
     board.begin("b")
     assert board.left() == 50 + 50, "what has not shown how fast it is goes as those before"
     assert board.summary() == "1 of 3 runs, 100 s left"
+
+
+def test_a_run_that_is_asked_to_stop_is_not_counted_as_done(tmp_path):
+    board = Board({"a": 1.0, "b": 1.0}, terminal=False)
+    jobs = [Job(name, tmp_path / name, dict) for name in ("a", "b")]
+    failures = []
+    with _passing_over(jobs[0], failures, board, first=True, alone=True):
+        raise RunError("it failed")
+    assert [str(error) for error in failures] == ["it failed"]
+    assert board.summary() == "1 of 2 runs", "passed over: the command goes on to the next"
+    stop = _passing_over(jobs[1], failures, board, first=True, alone=True)
+    with pytest.raises(PreemptedError), stop:
+        raise PreemptedError("asked to stop")
+    assert board.summary() == "1 of 2 runs"
 
 
 def test_bars_on_a_terminal_stay_below_the_lines_and_what_signals_say(capsys, monkeypatch):

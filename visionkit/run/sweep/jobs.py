@@ -170,8 +170,9 @@ def run_jobs(
                 child, job = running.pop(end)
                 end.close()
                 child.join()
-                board.end(job.folder.name)
                 kind, value = answer or _exit_answer(child, asked)
+                if isinstance(value, dict) or not asked:  # what is asked to stop is not done
+                    board.end(job.folder.name)
                 if isinstance(value, dict):
                     finished(job, value)
                 elif not isinstance(kind, str):

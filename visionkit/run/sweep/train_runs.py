@@ -142,8 +142,7 @@ def _passing_over(
             raise
         failures.append(error)
         _print(f"{job.title}: {error}")
-    finally:
-        board.end(job.folder.name)
+    board.end(job.folder.name)  # not where the command is asked to stop: the run is not done
 
 
 def _print_result(job: Job, result: dict[str, Any]) -> None:
