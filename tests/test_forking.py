@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing.popen_fork import Popen
 
@@ -85,6 +87,42 @@ def test_a_process_ends_as_any_other_does(tmp_path):
     broken.start()
     broken.join()
     assert broken.exitcode == 7
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_child_walks_nothing_of_its_parent_and_the_parent_all_of_its_own(tmp_path, own):
+    """The suite freezes its modules: in a process of its own, where nothing or something is frozen."""
+    code = f"""if True:
+        import gc
+        from pathlib import Path
+        from visionkit.forking import CheckedForkContext
+
+        objects = [[number] for number in range(1000)]
+        if {own}:
+            gc.freeze()
+        objects += [[number] for number in range(1000)]
+        before, tracked = gc.get_freeze_count(), len(gc.get_objects())
+
+        def count():
+            counts = gc.get_freeze_count(), len(gc.get_objects())
+            Path({str(tmp_path / "child")!r}).write_text("%d %d" % counts)
+
+        process = CheckedForkContext().Process(target=count)
+        process.start()
+        process.join()
+        print(before, gc.get_freeze_count(), tracked, len(gc.get_objects()))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after, tracked, later = map(int, done.stdout.split())
+    frozen, walked = map(int, (tmp_path / "child").read_text().split())
+    assert later > 1000, "the parent walks what it walked"
+    if own:  # a few of the frozen end by themselves
+        assert before - 100 < frozen <= before
+        assert before - 100 < after <= before
+    else:
+        assert before == after == 0
+        assert frozen > 2000
+        assert walked < tracked / 2
 
 
 def kind_of_process() -> str:

@@ -6,6 +6,7 @@ status 2: wrong input; 1: failed while running.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -80,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # After a recipe's name it is a flag of the recipe too.
     of_recipe = args[:1] == ["run"] and "--debug" in args[2:]
     args = [arg for arg in args if arg != "--debug"] + ["--debug"] * of_recipe
+    for name in ("stdout", "stderr"):  # Python has None for one that was closed before it started
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     try:
         return _dispatch(args)
     except InputError as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.popen_fork import Popen
@@ -15,6 +18,23 @@ __all__ = ["CheckedForkContext", "worker_context"]
 SECONDS = 30.0
 """How long a child may take to its first line of Python; it takes milliseconds."""
 ATTEMPTS = 4
+
+
+@contextmanager
+def _frozen_objects() -> Iterator[None]:
+    """Within a `with` block, keep every object out of collections; a process forked there keeps them out.
+
+    A collection writes into each object that it walks, so the first full one of a child would copy all
+    pages that it shares with its parent. What the caller has frozen itself is left as it is.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()  # the child never comes here: it ends within Popen
 
 
 class _CheckedProcess(BaseProcess):
@@ -38,7 +58,8 @@ class _CheckedProcess(BaseProcess):
     def _Popen(process_obj: Any) -> Popen:  # noqa: N802 (the name that multiprocessing calls)
         for _ in range(ATTEMPTS):
             reading, process_obj._began = os.pipe()
-            child = Popen(process_obj)
+            with _frozen_objects():
+                child = Popen(process_obj)
             os.close(process_obj._began)
             # At its end, too: what a child died of is for the one who started it to see.
             began = wait([reading], SECONDS)  # by poll: select takes no descriptor above 1,023

@@ -296,6 +296,30 @@ def test_a_full_disk_is_named_and_nothing_half_written_is_left(tmp_path, capsys,
         assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_names_in_a_check_are_shown_without_what_a_terminal_obeys(tmp_path, capsys) -> None:
+    for name in ("red\x1b[31m", "plain"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    assert cli.main(["check", str(tmp_path), "--stats"]) == 0
+    said = capsys.readouterr().out
+    assert r"red\x1b[31m" in said
+    assert "\x1b" not in said
+    (tmp_path / "plain" / "no\x1b[31m.png").write_text("no image")
+    assert cli.main(["check", str(tmp_path)]) == 2
+    said = capsys.readouterr().out
+    assert r"no\x1b[31m.png" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_before_the_start_is_no_fault(monkeypatch, capsys, name) -> None:
+    monkeypatch.setattr(sys, name, None)
+    assert cli.main(["ls", "recipes"]) == 0
+    assert cli.main(["chek"]) == 2
+    getattr(sys, name).close()
+
+
 def test_a_name_is_shown_without_what_a_terminal_obeys(capsys) -> None:
     assert cli.main(["watch", "red\x1b[31m\x07", "--no_browser"]) == 2
     assert r"red\x1b[31m\x07 does not exist" in capsys.readouterr().err

@@ -47,6 +47,15 @@ def faked(**outcomes):
     return train
 
 
+def test_a_backbone_that_is_not_there_is_refused_once_and_before_any_run(tmp_path):
+    def train(one, folder):
+        raise AssertionError("a run was begun")
+
+    with pytest.raises(InputError, match=r"Did you mean 'timm/resnet50'.*See `visionkit ls backbones`\."):
+        run_recipe(config(tmp_path / "out", seeds=[0, 1], backbone="timm/resnt50"), train)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_third_init_in_the_same_folder_keeps_the_other_arms(tmp_path, capsys):
     run_recipe(config(tmp_path), faked())
     assert json.loads((tmp_path / "comparison.json").read_text())["arms"] == ["pretrained", "scratch"]

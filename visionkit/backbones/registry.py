@@ -130,7 +130,9 @@ def _renamed(name: str) -> InputError | None:
         return None
     new = old[known]
     if new is None:
-        return InputError(f"timm no longer has {known!r}, and names none in its place. See list_backbones().")
+        return InputError(
+            f"timm no longer has {known!r}, and names none in its place. See `visionkit ls backbones`."
+        )
     architecture, _, tag = new.partition(".")
     # timm's table of deprecated names lacks some of its tags
     tags = [t for t in _shipped()["timm"].tags(architecture) if t.startswith(tag)] if tag else []
@@ -169,8 +171,10 @@ def _unknown(name: str) -> InputError:
         spelled = [k for c in close for k in known if k.partition("/")[2] == c]
         if spelled:
             listing = " or ".join(repr(s) for s in spelled[:4])
-            return InputError(f"Unknown backbone {name!r}. Did you mean {listing}? See list_backbones().")
-    return unknown_name("backbone", name, known, hint="See list_backbones().")
+            return InputError(
+                f"Unknown backbone {name!r}. Did you mean {listing}? See `visionkit ls backbones`."
+            )
+    return unknown_name("backbone", name, known, hint="See `visionkit ls backbones`.")
 
 
 @cache

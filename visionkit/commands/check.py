@@ -45,9 +45,9 @@ def main(argv: Sequence[str]) -> int:
     total, looked = 0, False
     for report in check_dataset(args.data, options):
         total += len(report.errors)
-        sys.stdout.write(report.text(args.max_errors) + "\n")
+        sys.stdout.write(for_terminal(report.text(args.max_errors)) + "\n")
         if args.stats and report.splits is not None and report.ok:
-            sys.stdout.write(f"\n{_statistics(report.splits)}\n\n")
+            sys.stdout.write(for_terminal(f"\n{_statistics(report.splits)}\n\n"))
         if args.duplicates and report.splits is not None and not looked:
             looked = True
             _duplicates(report.splits, args.max_distance, args.out)

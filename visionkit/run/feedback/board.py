@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.feedback.pace import duration, time_left
 from visionkit.run.feedback.state import RunState
 from visionkit.run.processes.stop import write_through
@@ -97,7 +97,7 @@ class Board:
     def show_line(self, name: str, text: str) -> None:
         """Print a line of a run."""
         title = self._titles.get(name)
-        print(printable(f"{title}  {text}" if title else f"  {text}"), flush=True)  # noqa: T201
+        print(for_terminal(f"{title}  {text}" if title else f"  {text}"), flush=True)  # noqa: T201
 
     def left(self) -> float | None:
         """Return the seconds until all runs are done, from what was measured; None before that."""

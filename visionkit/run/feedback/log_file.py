@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from visionkit.errors import InputError, RunError
-from visionkit.printable import printable
+from visionkit.printable import for_terminal, printable
 from visionkit.run.feedback.state import RunState, audience
 from visionkit.run.storage.lock import FILE
 
@@ -75,7 +75,7 @@ class RunLog:
     def show(self, text: str) -> None:
         """Print a text on the screen of this process, and keep it."""
         if self.first:
-            print(printable(text), flush=True)  # noqa: T201
+            print(for_terminal(text), flush=True)  # noqa: T201
             if not self._inside:
                 self._keep(text)
 
@@ -96,7 +96,7 @@ class RunLog:
 
     def _keep(self, text: str) -> None:
         if self._inside:
-            print(printable(text), flush=True)  # noqa: T201
+            print(for_terminal(text), flush=True)  # noqa: T201
         elif self._file is not None:
             try:
                 self._file.write(f"{printable(text)}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from visionkit.errors import InputError, RunError, first_line
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.feedback.pace import duration
 from visionkit.run.map.map_config import MapCell, MapConfig
 from visionkit.run.storage.result import read_result
@@ -65,4 +65,4 @@ def _text(runs: int, images: int, seconds: float) -> str:
 
 
 def _print(text: str) -> None:
-    print(printable(text), flush=True)  # noqa: T201
+    print(for_terminal(text), flush=True)  # noqa: T201

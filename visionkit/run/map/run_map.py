@@ -12,7 +12,7 @@ from visionkit.compare.map.read_map import CELL_ERROR, read_map
 from visionkit.compare.report.report import write_report
 from visionkit.compare.run_record import runs_inside
 from visionkit.errors import InputError, PreemptedError, RunError, first_line
-from visionkit.printable import printable
+from visionkit.printable import for_terminal, printable
 from visionkit.run.config import RunConfig
 from visionkit.run.map.map_config import MapCell, MapConfig, planned
 from visionkit.run.processes.launcher import is_first
@@ -168,4 +168,4 @@ def _conclude(out: Path) -> Path:
 
 def _print(text: str) -> None:
     if is_first():
-        print(printable(text), flush=True)  # noqa: T201
+        print(for_terminal(text), flush=True)  # noqa: T201

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from visionkit.compare.budget_record import BUDGET_FILE, budget_lines, read_budget
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.files import write_text
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import is_first
 from visionkit.run.requests import requests
@@ -79,7 +79,7 @@ def announce_plan(
             pass  # what is wrong with a run, the run says
     if is_first() and (dry_run or wide or config.budget):
         for line in (*budget_lines(budget), *plan_lines(stages, speeds, placement)):
-            print(printable(line), flush=True)  # noqa: T201
+            print(for_terminal(line), flush=True)  # noqa: T201
         if dry_run:
             print("Nothing was started.", flush=True)  # noqa: T201
     return config

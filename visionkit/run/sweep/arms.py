@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from visionkit.errors import InputError, RunError, unknown_name
 from visionkit.files import is_address, local_path
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.pace import parse_duration
 from visionkit.run.processes.stop import first_speaks
@@ -61,6 +61,7 @@ def run_recipe(
         from visionkit.backbones.weights import split_init
 
         split_init(init)  # refuses a folder without weights
+    _check_backbone(config.backbone)
     die_with_launcher()
     if requests().find:
         from visionkit.run.sweep.find import find_for_arms
@@ -88,6 +89,19 @@ def run_recipe(
     if failures:
         raise failures[0]
     return out
+
+
+def _check_backbone(name: str) -> None:
+    """Refuse a backbone that no source has, before each run does; other names are a recipe's to register.
+
+    Raises:
+        InputError: There is none of this name.
+    """
+    from visionkit.backbones.registry import resolve
+    from visionkit.backbones.sources.base import ModelSpec
+
+    if name.startswith(("packaged/", "timm/", "torchvision/")):
+        resolve(name, ModelSpec(""))
 
 
 def check_paths(config: RunConfig, paths: Sequence[str]) -> None:
@@ -149,7 +163,7 @@ def _describe(config: RunConfig, count: int) -> str:
 
 
 def _print(text: str) -> None:
-    print(printable(text), flush=True)  # noqa: T201
+    print(for_terminal(text), flush=True)  # noqa: T201
 
 
 def _conclude(out: Path, folders: list[Path], seconds: float, *, failed: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import is_first
 from visionkit.run.requests import requests
@@ -56,4 +56,4 @@ def _flags(values: dict[str, Any], prefix: str = "") -> str:
 
 def _print(text: str) -> None:
     if is_first():
-        print(printable(text), flush=True)  # noqa: T201
+        print(for_terminal(text), flush=True)  # noqa: T201

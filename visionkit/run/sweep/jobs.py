@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from visionkit.errors import InputError, PreemptedError, RunError
 from visionkit.forking import CheckedForkContext
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.board import Board
 from visionkit.run.feedback.state import RunState, shown_to
@@ -205,7 +205,7 @@ def _show(answer: tuple[Any, Any], board: Board, job: Job) -> bool:
     kind, value = answer
     if kind == "notice":
         for line in announce([str(value)]):
-            print(f"  notice    {printable(line)}", flush=True)  # noqa: T201
+            print(f"  notice    {for_terminal(line)}", flush=True)  # noqa: T201
     elif kind == "line":
         board.show_line(job.folder.name, str(value))
     elif kind == "state":

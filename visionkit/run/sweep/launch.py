@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visionkit.errors import InputError, PreemptedError, RunError
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.command_line import parse
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.stop import first_speaks, listening
@@ -87,7 +87,7 @@ def guard(prog: str, *, debug: bool = False, out: Callable[[], str] = str) -> It
             raise
         status, text = _judge(error, out())
         if status != EXIT_INTERRUPTED or first_speaks():
-            sys.stderr.write(printable(f"\n{prog}: {text}\n"))
+            sys.stderr.write(for_terminal(f"\n{prog}: {text}\n"))
         raise SystemExit(status) from None
 
 

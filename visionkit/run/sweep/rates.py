@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from visionkit.compare.rate_choice import FOLDER, RateChoice, rate_lines, read_choices
 from visionkit.compare.run_record import named_init
 from visionkit.errors import RunError
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.config import RunConfig
 from visionkit.run.processes.launcher import is_first
 from visionkit.run.requests import asking
@@ -108,4 +108,4 @@ def _is_asked(choice: RateChoice, one: RunConfig | None) -> bool:
 
 
 def _print(text: str) -> None:
-    print(printable(text), flush=True)  # noqa: T201
+    print(for_terminal(text), flush=True)  # noqa: T201

@@ -12,7 +12,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from visionkit.errors import InputError, PreemptedError, RunError, expected, install_extra, unknown_name
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.rng import keyed_seed
 from visionkit.run.command_line import flag_names, parse
 from visionkit.run.config import RunConfig
@@ -285,4 +285,4 @@ def _higher_is_better(score: float, mode: str) -> float:
 
 
 def _print(text: str) -> None:
-    print(printable(text), flush=True)  # noqa: T201
+    print(for_terminal(text), flush=True)  # noqa: T201

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visionkit.errors import InputError, PreemptedError, RunError
-from visionkit.printable import printable
+from visionkit.printable import for_terminal
 from visionkit.run.config import RunConfig
 from visionkit.run.feedback.board import Board
 from visionkit.run.feedback.pace import duration
@@ -174,4 +174,4 @@ def _check_folder(one: RunConfig, folder: Path) -> None:
 
 
 def _print(text: str) -> None:
-    print(printable(text), flush=True)  # noqa: T201
+    print(for_terminal(text), flush=True)  # noqa: T201

@@ -319,10 +319,10 @@ def _empty_class(folder: Path, others: Sequence[str]) -> DataError:
     unread = sum(map(is_unread_image, others))
     if unread:
         first += f" {unread} are images in a format that is not read: convert them (to .png, say)."
+    held = f"{len(others)} files, none of them an image that is read" if others else "no files"
     return DataError(
         f"Expected at least one image ({', '.join(sorted(IMAGE_SUFFIXES))}) in the folder of class "
-        f"{printable(folder.name)!r}, but it holds {len(others) or 'no'} files, none of them an image that "
-        f"is read.{first} Put images there or remove the folder.",
+        f"{printable(folder.name)!r}, but it holds {held}.{first} Put images there or remove the folder.",
         path=folder,
         field="class",
     )
