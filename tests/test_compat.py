@@ -8,6 +8,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +37,34 @@ def test_each_function_has_a_reason_a_link_and_a_test():
         assert len(doc) > 120, name
         assert re.search(r"^https://github\.com/\S+$", doc, re.MULTILINE), name
         assert f"compat.{name}(" in text, f"{name} has no test here"
-    assert (len(functions), len(compat.__all__)) == (24, 27)
+    assert (len(functions), len(compat.__all__)) == (25, 28)
+
+
+IMPORTS = """
+import sys
+from visionkit import compat
+{first}
+import lightning, torchmetrics
+assert ("scipy.signal" in sys.modules) is {loaded}, "how torchmetrics imports scipy.signal"
+import scipy.signal
+assert scipy.signal is sys.modules["scipy.signal"]
+assert scipy.signal.lfilter([1], [1], [2.0]).tolist() == [2.0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "loaded"),
+    [
+        ("", True),  # else there is nothing left to keep away
+        ("compat.import_torchmetrics()", False),
+        ("import scipy.signal; compat.import_torchmetrics(); import torchmetrics", True),
+        ("import torchmetrics; compat.import_torchmetrics()", True),
+    ],
+)
+def test_torchmetrics_is_imported_without_scipys_signals(first, loaded):
+    code = IMPORTS.format(first=first, loaded=loaded)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 class Linear(lightning.LightningModule):

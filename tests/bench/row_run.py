@@ -1,7 +1,7 @@
 """What a detection run takes beside its training steps, and a validation beside its forward passes.
 
-The variant `small` over drawn photographs of 640 x 480; the sizes of the splits have the proportions of those of
-BCCD: 205 to train on, 87 to validate, 72 to test; three epochs. Both sides of a row start from one seed.
+The variant `small` over drawn photographs of 640 x 480, for three epochs. Their splits are to each other as
+those of BCCD, 205 to train on, 87 to validate and 72 to test. Both sides of a row start from one seed.
 """
 
 from __future__ import annotations

@@ -271,9 +271,9 @@ def _bags(
     # Step 2: positions and weights along each axis, (K, bins, 2s).
     rows, row_weight = _axis_weights(y1, height, extent[:, 0], grid)
     columns, column_weight = _axis_weights(x1, width, extent[:, 1], grid)
-    # Step 3: their outer sums and products over the bins; all positions of a bin, (K, bins, 4s^2), are laid out
-    # first, so that the large sums run over 4s^2 neighbours. int32 rows halve the memory traffic; a table of
-    # 2**31 rows or more needs int64.
+    # Step 3: their outer sums and products over the bins. All positions of a bin, (K, bins, 4s^2), are laid
+    # out first, so that the large sums run over 4s^2 neighbours. int32 rows halve the memory traffic; a table
+    # of 2**31 rows or more needs int64.
     dtype = torch.int32 if length < 2**31 else torch.int64
     rows = (rows * extent[:, 1].view(-1, 1, 1) + base.view(-1, 1, 1)).to(dtype)
     index = _each_row(rows)[:, :, None] + _each_column(columns.to(dtype))[:, None]
@@ -282,12 +282,12 @@ def _bags(
 
 
 def _each_row(values: Tensor) -> Tensor:
-    """Return values of the rows of a bin for its positions, row by row. `(K, bins, 2s) -> (K, bins, 4s^2)`."""
+    """Return for each position of a bin the value of its row. `(K, bins, 2s) -> (K, bins, 4s^2)`."""
     return values[..., :, None].expand(*values.shape, values.shape[-1]).flatten(2)
 
 
 def _each_column(values: Tensor) -> Tensor:
-    """Return values of the columns of a bin likewise. `(K, bins, 2s) -> (K, bins, 4s^2)`."""
+    """Return for each position of a bin the value of its column. `(K, bins, 2s) -> (K, bins, 4s^2)`."""
     return values[..., None, :].expand(*values.shape, values.shape[-1]).flatten(2)
 
 

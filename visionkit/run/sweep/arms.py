@@ -52,6 +52,9 @@ def run_recipe(
     check_paths(config, paths)  # before the long imports, and before a folder is made
     if first_speaks():
         _print(_describe(config, len(runs)))
+    from visionkit.compat import import_torchmetrics
+
+    import_torchmetrics()
     from visionkit.run.processes.lifetime import die_with_launcher
     from visionkit.run.sweep.announce_plan import announce_plan
     from visionkit.run.sweep.jobs import choose_jobs
