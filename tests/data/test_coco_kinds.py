@@ -259,6 +259,12 @@ def test_layouts_of_tools_are_read(tmp_path, layout):
     assert check_coco(root) == (4, [])
 
 
+@pytest.mark.parametrize("name", ["images/{}", "./images/{}", "{}"])
+def test_a_path_from_the_annotation_file_is_no_other_spelling(tmp_path, name):
+    """As Label Studio writes it: `result.json` names `images/0.png`."""
+    assert _said(coco(_relayout(tmp_path, "result.json", "images", name))) == {}
+
+
 def test_missing_images_and_other_spellings_are_counted_when_the_file_is_opened(tmp_path):
     root = _relayout(tmp_path, "train.json", "images", "{}")
     (root / "images/0.png").rename(root / "images/0.PNG")

@@ -22,7 +22,9 @@ from visionkit.compare.report.figures import samples
 from visionkit.compare.report.figures.class_bars import class_bars
 from visionkit.compare.report.figures.confusion_matrix import confusion, confusion_matrix
 from visionkit.compare.report.figures.curves.learning_curves import learning_curves
+from visionkit.compare.report.figures.curves.loss_curves import plot_loss
 from visionkit.compare.report.figures.curves.low_data_curve import low_data_curve
+from visionkit.compare.report.figures.curves.rate_curves import plot_rates
 from visionkit.compare.report.figures.gap_bars import gap_bars
 from visionkit.compare.report.first_screen import tiles
 from visionkit.compare.report.plot_style import (
@@ -164,6 +166,21 @@ def test_the_label_of_an_axis_is_not_cut_off_by_the_numbers_beside_it() -> None:
         add_legend(axes)
         to_png(figure)
         assert axes.yaxis.label.get_window_extent().x0 >= 0, low
+
+
+def test_a_curve_of_one_point_can_be_seen(tmp_path) -> None:
+    """A training of one epoch logs one loss and one rate."""
+    make_comparison(tmp_path)
+    rows = ("train,loss,1.0", "val,top1,0.5", "lr,head,0.001")
+    for file in tmp_path.glob("*/metrics.csv"):
+        file.write_text(
+            "\n".join(["step,epoch,images,split,name,value", *(f"10,0,320,{row}" for row in rows)])
+        )
+    for plot in (plot_loss, plot_rates):
+        axes = new_figure()[1]
+        plot(axes, compare([tmp_path]), 1.0)
+        assert axes.lines
+        assert all(line.get_marker() not in ("", "None") for line in axes.lines)
 
 
 def test_the_figure_says_what_its_band_is(tmp_path) -> None:

@@ -213,10 +213,16 @@ class CocoReader:
                 counter.add(MISSING, error)
             else:
                 files[index] = match_
-            if otherwise:
+            if otherwise and not self._is_beside_file(names[index], match_):
                 text = f"{self.path}, record images[{index}]: {names[index]!r} is read from {match_!r}"
                 counter.add(OTHERWISE, text, harmless=True)
         return files, missing
+
+    def _is_beside_file(self, name: str, match_: str | None) -> bool:
+        """Return whether a name leads from the annotation file to its image, as labelling tools write it."""
+        image = os.path.join(self.root, match_ or "")  # noqa: PTH118
+        named = os.path.join(os.path.dirname(self.path), name)  # noqa: PTH118, PTH120
+        return os.path.abspath(named) == os.path.abspath(image)  # noqa: PTH100
 
     @property
     def recipe(self) -> str:

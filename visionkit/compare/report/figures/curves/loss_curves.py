@@ -15,7 +15,7 @@ from visionkit.compare.report.report_data import ReportData
 from visionkit.compare.report.sections import Panel, Section
 from visionkit.compare.run_record import runs_of
 
-__all__ = ["applies", "curve_section", "draw", "plot_loss", "shorten"]
+__all__ = ["applies", "curve_section", "draw", "lone_marker", "plot_loss", "shorten"]
 
 TRAIN, VAL = "train/loss", "val/loss"
 MAX_POINTS = 200
@@ -63,7 +63,10 @@ def plot_loss(axes: Any, comparison: Comparison, fraction: float) -> None:
         val = mean_curve([run.curves[VAL] for run in runs if VAL in run.curves])
         if train.images:
             label = f"{arm}, training"
-            axes.plot(train.images, train.values, color=style.color, linewidth=0.9, alpha=0.75, label=label)
+            axes.plot(
+                train.images, train.values, color=style.color, marker=lone_marker(train),
+                linewidth=0.9, alpha=0.75, label=label,
+            )  # fmt: skip
         if val.images:
             validated = True
             axes.plot(
@@ -74,6 +77,15 @@ def plot_loss(axes: Any, comparison: Comparison, fraction: float) -> None:
     name_axes(axes, "Loss", note if validated else f"{note}; none of validation", "images seen", "loss")
     images_axis(axes)
     add_legend(axes)
+
+
+def lone_marker(curve: Curve) -> str:
+    """Return the marker of a curve that is drawn as a line: one point makes none, and would not be seen.
+
+    Args:
+        curve: The points that are drawn.
+    """
+    return "." if len(curve.images) == 1 else ""
 
 
 def shorten(curve: Curve) -> Curve:

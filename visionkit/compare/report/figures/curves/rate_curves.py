@@ -9,7 +9,7 @@ from typing import Any
 from visionkit.compare.comparison import Comparison
 from visionkit.compare.curves import Curve
 from visionkit.compare.data_tables import Table
-from visionkit.compare.report.figures.curves.loss_curves import curve_section, shorten
+from visionkit.compare.report.figures.curves.loss_curves import curve_section, lone_marker, shorten
 from visionkit.compare.report.plot_style import (
     add_legend,
     arm_style,
@@ -57,7 +57,7 @@ def plot_rates(axes: Any, comparison: Comparison, fraction: float) -> None:
             shown = shorten(curve)
             axes.plot(
                 shown.images, shown.values, color=style.color, linestyle=style.line if idx == 0 else ":",
-                linewidth=1.8 if idx == 0 else 1.2, label=f"{arm}, {name}",
+                linewidth=1.8 if idx == 0 else 1.2, label=f"{arm}, {name}", marker=lone_marker(shown),
             )  # fmt: skip
     name_axes(axes, "Learning rate", note, "images seen", "learning rate")
     axes.set_ylim(bottom=0)
