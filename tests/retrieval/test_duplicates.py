@@ -76,6 +76,8 @@ def test_changed_copies_are_duplicates_and_others_are_not(data) -> None:
     assert "1 images could not be read and were not compared, the first:" in report.text()
     broken.unlink()
     assert "4 of 10 test images have one in train" in report.text()
+    assert "... and" not in report.text()
+    assert "\n    ... and 3 more" in report.text(max_examples=1)
     assert not any(report_of(data, max_distance=1e-9).between.values())
     with pytest.raises(InputError, match="max_distance"):
         report_of(data, max_distance=2)

@@ -205,4 +205,5 @@ def _examples(pairs: Sequence[Duplicate], count: int) -> list[str]:
     for pair in pairs[:count]:
         how = "the same content" if pair.same_content else f"{pair.distance:.4f}"
         lines.append(f"    {pair.image.name}  is like  {pair.other.name}  ({how})")
-    return lines
+    more = len(pairs) - len(lines)
+    return [*lines, f"    ... and {more:,} more"] if more else lines
