@@ -6,6 +6,7 @@ import importlib
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,6 +224,22 @@ def test_what_is_not_there_is_said(runs, tmp_path):
         evaluate(runs["detect"], data=flat)
     with pytest.raises(InputError, match="0 or more"):
         evaluate(runs["multi"], limit=-1)
+
+
+def test_own_data_without_a_test_split_are_scored_on_validation_and_it_is_said(runs, tmp_path):
+    """The command of the tutorials needs no flag for a folder that has `train/` and `val/` alone."""
+    copy = shutil.copytree(runs["multi"], tmp_path / "run")
+    data = Path(stored(copy)["config"]["data"])
+    rows = data.read_text().splitlines(keepends=True)
+    here = shutil.copytree(data.parent, tmp_path / "two") / data.name
+    here.write_text("".join(row for row in rows if ",test," not in row))
+    config = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(config.replace(str(data), str(here)))
+    done = evaluate(copy)
+    val = evaluate(runs["multi"], split="val")
+    assert (done.split, done.images, dict(done.metrics)) == ("val", val.images, dict(val.metrics))
+    assert any("no test split: these are the validation images" in note for note in done.notes)
+    assert not any("no test split" in note for note in evaluate(runs["multi"]).notes)
 
 
 def test_classes_are_matched_by_name(runs, tmp_path):

@@ -70,7 +70,9 @@ def _parser() -> VerbParser:
     )
     parser.add_argument("run", metavar="RUN", help="a run's folder, a folder of runs, or a checkpoint")
     parser.add_argument("--data", help="a data set of the same kind, any format (default: the run's own)")
-    parser.add_argument("--split", default="test", help="test (default) | val | train | all: every image")
+    parser.add_argument(
+        "--split", default="", help="test (default; val where the run's data have none) | val | train | all"
+    )
     parser.add_argument(
         "--which", default="best", choices=("best", "last"), help="checkpoint: best (default) | last"
     )

@@ -50,7 +50,7 @@ def evaluate(
     path: str | Path,
     *,
     data: str | Path | None = None,
-    split: str = "test",
+    split: str = "",
     which: str = "best",
     options: Mapping[str, Any] | None = None,
     limit: int = 0,
@@ -72,7 +72,8 @@ def evaluate(
         data: A data set of the same kind, in any format of `open_dataset`; None: the run's own. Classes are
             matched by name; objects, labels, pixels and images of classes that the model does not know are
             left out and counted.
-        split: "train" (of the run's own data: what it trained on), "val", "test", or "all" images.
+        split: "train" (of the run's own data: what it trained on), "val", "test", or "all" images. Empty:
+            test; of the run's own data, where they have no test split, val, with a note.
         which: "best" (the checkpoint of the best validation) or "last".
         options: Fields of `OpenOptions` that differ from those of the run, of `stream` a dict of its fields;
             `max_dropped` also limits the fraction that is of unknown classes.
@@ -111,7 +112,7 @@ def evaluate(
     with nullcontext() if folder is None else _filled(folder) as part:
         work.run(part, progress=progress)
         if not scored:
-            work.metrics.pop(f"{split}/cider_d", None)
+            work.metrics.pop(f"{subject.split}/cider_d", None)
         evaluation = work.evaluation(complete=len(reader) == len(subject.original), folder=folder)
         if part is not None:
             evaluation.write(part)

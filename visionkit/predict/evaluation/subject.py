@@ -82,7 +82,7 @@ def open_subject(
         loaded: The task.
         run: Its run.
         data: The data set; None: the run's own.
-        split: The split.
+        split: The split; empty: see `visionkit.predict.evaluate`.
         options: Fields of `OpenOptions` that differ from the run's, of `stream` a dict of its fields.
 
     Raises:
@@ -101,8 +101,15 @@ def open_subject(
     if skeleton is not None:
         _check_points(skeleton.names, splits)
     splits = per_object(splits) if kind == "keypoints" else splits
+    assumed = not split and data is None and not splits.test
+    split = split or ("val" if assumed else "test")
     parts = split_parts(splits, split, run=run, own=data is None)
     match, notes = _match(loaded.task, kind, splits)
+    if assumed:
+        notes.append(
+            f"{splits.name} has no test split: these are the validation images, by which the best "
+            "weights were chosen."
+        )
     limit = float(options.get("max_dropped", own.max_dropped))
     subject = Subject(
         kind=kind,
