@@ -340,3 +340,16 @@ def test_tune_starts_a_command_in_its_place_with_what_is_set_kept(root, monkeypa
     assert done.stdout.split() == ["4294967296", "17179869184", "7"]
     assert cli.main(["tune", "no-such-program"]) == 2
     assert "no 'no-such-program'" in capsys.readouterr().err
+
+
+def test_a_terminal_is_told_that_libraries_are_loaded_before_they_are(tmp_path, capsys, monkeypatch):
+    verbs = [["predict", "nowhere", "a.png", "--out", str(tmp_path / "out")], ["evaluate", "nowhere"]]
+    for args in verbs:
+        assert cli.main(args) == 2
+        assert "loading libraries" not in capsys.readouterr().err
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        assert cli.main(args) == 2
+        assert capsys.readouterr().err.startswith(f"visionkit {args[0]}: loading libraries.\nvisionkit: ")
+        assert cli.main([args[0], "--help"]) == 0
+        assert capsys.readouterr().err == ""
+        monkeypatch.undo()

@@ -149,7 +149,10 @@ def shards(root):
     parts = {"jpg": image.getvalue(), "cls": b"1", "txt": b"a dog", "json": json.dumps(facts).encode()}
     parts["mask.png"] = mask.getvalue()
     for split in ("train", "val"):
-        content = [tar_member(f"{n}.{name}", data) for n in range(3) for name, data in parts.items()]
+        samples = [parts | {"cls": b"%d" % (n % 2)} for n in range(3)]
+        content = [
+            tar_member(f"{n}.{name}", data) for n, of in enumerate(samples) for name, data in of.items()
+        ]
         (root / f"{split}-000.tar").write_bytes(b"".join(content) + END)
     (root / "classes.txt").write_text("background\nroad\n")
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 import visionkit.data.formats
 from tests.data import test_open as cases
+from visionkit import cli
 from visionkit.data import open_dataset
 from visionkit.data.formats.split_notices import frame_notices, overlap_notices
 from visionkit.data.splits import SPLIT_ALIASES, split_of
@@ -276,3 +277,17 @@ def test_a_file_that_leads_out_of_its_folder_is_not_looked_at(tmp_path):
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     (tmp_path / "data/a.gif").symlink_to(tmp_path / "a.gif")
     assert frame_notices([str(tmp_path / "data/a.gif")]) == ()
+
+
+def test_classes_that_no_training_image_has_are_told(tmp_path, capsys) -> None:
+    for name in ("cat", "dog", "eel"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (24, 16)).save(tmp_path / name / "1.png")
+    splits = open_dataset(tmp_path, "classification")
+    trained = {splits.classes[splits.train[i]["label"]] for i in range(len(splits.train))}
+    (absent,) = {"cat", "dog", "eel"} - trained
+    (notice,) = splits.notices
+    text = f"classes without a training image, never predicted: 1 of 3 (33.33%). First: class '{absent}'"
+    assert str(notice) == text
+    cli.main(["check", str(tmp_path)])
+    assert "classes without a training image" in capsys.readouterr().out

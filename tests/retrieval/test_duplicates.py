@@ -77,7 +77,10 @@ def test_changed_copies_are_duplicates_and_others_are_not(data) -> None:
     broken.unlink()
     assert "4 of 10 test images have one in train" in report.text()
     assert "... and" not in report.text()
-    assert "\n    ... and 3 more" in report.text(max_examples=1)
+    assert "\n    ... and 3 more pairs" in report.text(max_examples=1)
+    within = report.text().split("train images have one within train")[1].split(" images ")[0]
+    assert "2 of 13 train images have one within train" in report.text()
+    assert within.count("is like") == 1  # two images, one pair
     assert not any(report_of(data, max_distance=1e-9).between.values())
     with pytest.raises(InputError, match="max_distance"):
         report_of(data, max_distance=2)

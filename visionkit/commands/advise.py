@@ -56,6 +56,7 @@ def _parser() -> VerbParser:
         epilog="examples:\n  visionkit advise photos/\n"
         "  visionkit advise signs/ --group_by '(.*)_' --max_images 2000 --json\n"
         "  visionkit advise photos/ --backbone timm/resnet50 --init weights.pt --image_size 224",
+        loads=True,
     )
     parser.add_argument("data", help="a folder or a file of classes, see `visionkit ls data`; or scenes")
     parser.add_argument(

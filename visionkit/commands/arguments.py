@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -13,9 +14,17 @@ __all__ = ["VerbParser", "add_stream", "add_table", "stream_config", "stream_val
 
 
 class VerbParser(argparse.ArgumentParser):
-    """An `ArgumentParser` that raises `InputError` instead of exiting."""
+    """An `ArgumentParser` that raises `InputError` instead of exiting.
 
-    def __init__(self, verb: str, description: str, *, epilog: str = "") -> None:
+    Args:
+        verb: The verb's name.
+        description: What it does.
+        epilog: Examples.
+        loads: Whether the verb imports torch next: a terminal is told so, for that takes seconds.
+    """
+
+    def __init__(self, verb: str, description: str, *, epilog: str = "", loads: bool = False) -> None:
+        self._loads = loads
         super().__init__(
             prog=f"visionkit {verb}",
             description=description,
@@ -38,7 +47,11 @@ class VerbParser(argparse.ArgumentParser):
             name = arg.split("=", 1)[0]
             if name.startswith("-") and name != "-" and name not in flags:
                 raise unknown_name("option", name, flags, hint=f"See {self.prog} --help.")
-        return self.parse_args(list(argv))
+        values = self.parse_args(list(argv))
+        if self._loads and sys.stderr.isatty():
+            sys.stderr.write(f"{self.prog}: loading libraries.\n")
+            sys.stderr.flush()
+        return values
 
     def error(self, message: str) -> NoReturn:
         """Raise an error of argparse as an `InputError`."""

@@ -58,6 +58,7 @@ def _parser() -> VerbParser:
         epilog="examples:\n  visionkit probe photos/ --out runs/probe\n"
         "  visionkit probe signs/ --group_by '(.*)_' --fractions 0.1 0.3 1 --image_size 64\n"
         "  visionkit probe photos/ --backbone timm/resnet50 packaged/efficientnet_lite0 --levels 16 pooled",
+        loads=True,
     )
     parser.add_argument("data", help="a folder or a file of classes, see `visionkit ls data`; or scenes")
     parser.add_argument(

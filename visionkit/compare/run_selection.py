@@ -59,7 +59,8 @@ def refuse_repeats(records: Sequence[RunRecord]) -> None:
             raise InputError(
                 f"Two runs have init {record.init}, seed {record.seed}"
                 f"{'' if record.fold is None else f', fold {record.fold}'} and fraction {record.fraction:g}: "
-                f"{other.folder} and {record.folder}. A seed counts once: leave one of them out."
+                f"{other.folder} and {record.folder}. A seed counts once: leave one of them out, or name the "
+                "setting in which they differ on purpose: --by lr."
             )
 
 

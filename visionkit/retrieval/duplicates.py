@@ -17,7 +17,7 @@ from visionkit.errors import DataError
 from visionkit.retrieval.gallery import SPLITS, GalleryItem
 from visionkit.retrieval.neighbors import search_parts
 
-__all__ = ["MAX_DISTANCE", "Duplicate", "DuplicateReport", "find_duplicates"]
+__all__ = ["MAX_DISTANCE", "Duplicate", "DuplicateReport", "distinct", "find_duplicates"]
 
 MAX_DISTANCE = 0.01
 _COARSE, _FINE = 8, 16  # pixels of the sides of the small copies
@@ -81,7 +81,7 @@ class DuplicateReport:
             lines += _examples(pairs, max_examples)
         for split, pairs in self.within.items():
             lines.append(f"  {len(pairs):,} of {self.counts[split]:,} {split} images have one within {split}")
-            lines += _examples(pairs, max_examples)
+            lines += _examples(distinct(pairs), max_examples)
         if self.flat:
             lines.append(f"  {self.flat:,} images of one colour all over were not compared")
         if self.unread:
@@ -196,6 +196,14 @@ def _nearest(
     return nearest
 
 
+def distinct(pairs: Sequence[Duplicate]) -> list[Duplicate]:
+    """Return the pairs, but of two images that are each most like the other the first pair alone."""
+    seen: dict[frozenset[int], Duplicate] = {}
+    for pair in pairs:
+        seen.setdefault(frozenset((id(pair.image), id(pair.other))), pair)
+    return list(seen.values())
+
+
 def _same(one: GalleryItem, other: GalleryItem) -> bool:
     return one.digest() == other.digest()
 
@@ -206,4 +214,4 @@ def _examples(pairs: Sequence[Duplicate], count: int) -> list[str]:
         how = "the same content" if pair.same_content else f"{pair.distance:.4f}"
         lines.append(f"    {pair.image.name}  is like  {pair.other.name}  ({how})")
     more = len(pairs) - len(lines)
-    return [*lines, f"    ... and {more:,} more"] if more else lines
+    return [*lines, f"    ... and {more:,} more pairs"] if more else lines

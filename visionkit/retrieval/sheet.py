@@ -16,7 +16,7 @@ from visionkit.errors import DataError
 from visionkit.files import write_text
 from visionkit.predict.writers.output_files import encoded
 from visionkit.printable import printable
-from visionkit.retrieval.duplicates import Duplicate, DuplicateReport
+from visionkit.retrieval.duplicates import Duplicate, DuplicateReport, distinct
 from visionkit.retrieval.gallery import GalleryItem
 from visionkit.retrieval.search import SIDE
 from visionkit.run.previews.to_pil import to_pil
@@ -88,11 +88,11 @@ def write_duplicates(file: str | Path, report: DuplicateReport, name: str) -> No
         report: What was found.
         name: The data set.
     """
-    groups = [*report.between.values(), *report.within.values()]
+    groups = [*report.between.values(), *map(distinct, report.within.values())]
     shown = [pair for pairs in groups for pair in pairs[:_ROWS]]
     total = sum(map(len, groups))
-    which = f"{len(shown):,} of {total:,} images" if len(shown) < total else f"{total:,} images"
-    lead = f"{which} of {name} with the image that each is most like, at most {report.max_distance:g} apart."
+    which = f"{len(shown):,} of {total:,} pairs" if len(shown) < total else f"{total:,} pairs"
+    lead = f"{which} of images of {name}, at most {report.max_distance:g} apart."
     write_sheet(
         file, "Near-duplicates", lead, ([_item_card(p.image, p), _item_card(p.other, p)] for p in shown)
     )

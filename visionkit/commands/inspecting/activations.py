@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
         epilog="examples:\n"
         "  visionkit inspect activations timm/resnet50 --image cat.jpg --layer 8 --out maps.png\n"
         "  visionkit inspect activations runs/pets --image photos/ --layer 16 --channel 7 --out top.png",
+        loads=True,
     )
     add_network(parser, image="an image, or with --channel a folder of images")
     parser.add_argument("--layer", required=True, help="a layer's name or its end, or a reduction (required)")

@@ -24,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
         "  visionkit inspect dream packaged/efficientnet_lite0 --image sky.jpg --layer 16 --out dream.png\n"
         "  visionkit inspect dream timm/resnet50 --image sky.jpg --layer 16 --channel 3 --size 512 --out "
         "dream.png",
+        loads=True,
     )
     add_network(parser, image="where it begins")
     parser.add_argument("--layer", required=True, help="a layer's name or its end, or a reduction (required)")

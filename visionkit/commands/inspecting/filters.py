@@ -18,6 +18,7 @@ def main(argv: Sequence[str]) -> int:
         "takes three channels, each scaled to its own largest weight; grey is zero.",
         epilog="examples:\n  visionkit inspect filters packaged/vgg16 --out filters.png\n"
         "  visionkit inspect filters runs/a/pretrained-f1-s0 runs/a/scratch-f1-s0 --out both.png",
+        loads=True,
     )
     add_network(parser, multiple=True)
     args = parser.parse(argv)

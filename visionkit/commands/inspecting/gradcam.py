@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
         "areas of a segmenter, each box of a detector, each word of a captioner. A row for each network.",
         epilog="examples:\n  visionkit inspect gradcam timm/resnet50 --image cat.jpg --out cat.png\n"
         "  visionkit inspect gradcam runs/a/pretrained-f1-s0 runs/a/scratch-f1-s0 --image x.jpg --out a.png",
+        loads=True,
     )
     add_network(parser, image="the image", multiple=True)
     parser.add_argument(

@@ -106,6 +106,7 @@ def _parser() -> VerbParser:
         "  visionkit inspect style timm/resnet50 --image a.jpg --style b.jpg --colors luminance --out a.png\n"
         "  visionkit inspect style packaged/vgg16 --image a.jpg --style sky.jpg wall.jpg --regions up.png "
         "down.png --out a.png",
+        loads=True,
     )
     add_network(parser, image="the content")
     parser.add_argument(

@@ -50,6 +50,7 @@ def _parser() -> VerbParser:
         epilog="examples:\n"
         "  visionkit inspect visualize packaged/efficientnet_lite0 --layer 16 --channel 0 1 2 3 --out a.png\n"
         "  visionkit inspect visualize runs/pets --target cat dog --out classes.png",
+        loads=True,
     )
     add_network(parser)
     parser.add_argument("--layer", default="", help="a layer's name or its end, or a reduction")

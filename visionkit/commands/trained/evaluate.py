@@ -67,6 +67,7 @@ def _parser() -> VerbParser:
         epilog="examples:\n  visionkit evaluate runs/pets\n"
         "  visionkit evaluate runs/pets/pretrained-f1-s0 --split val --which last\n"
         "  visionkit evaluate runs/pets/pretrained-f1-s0 --data new_photos/ --split all --out scores/",
+        loads=True,
     )
     parser.add_argument("run", metavar="RUN", help="a run's folder, a folder of runs, or a checkpoint")
     parser.add_argument("--data", help="a data set of the same kind, any format (default: the run's own)")

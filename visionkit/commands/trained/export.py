@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
         epilog="examples:\n  visionkit export runs/pets\n"
         "  visionkit export runs/pets --format onnx --uint8 --images photos/ --out pets.onnx\n"
         "  visionkit describe pets.onnx\n  visionkit predict pets.onnx photos/",
+        loads=True,
     )
     parser.add_argument("run", metavar="RUN", help="a run folder, a folder of runs, or a checkpoint")
     parser.add_argument(

@@ -110,6 +110,7 @@ def _parser() -> VerbParser:
         "  visionkit index photos/ --backbone packaged/efficientnet_lite0 --out photos.index\n"
         "  visionkit index products/ --backbone runs/products --out products.index --split train\n"
         "  visionkit index 'more/**/*.jpg' --backbone runs/products --out products.index",
+        loads=True,
     )
     parser.add_argument(
         "data", nargs="+", metavar="DATA", help="a data set of any format, or images, folders, globs"

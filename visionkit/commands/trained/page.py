@@ -52,6 +52,7 @@ def _parser() -> VerbParser:
         epilog="examples:\n  npm pack onnxruntime-web@1.30.0\n"
         "  visionkit page runs/classify page --runtime onnxruntime-web-1.30.0.tgz\n"
         "  visionkit page model.onnx page --download --examples images/a.jpg images/b.jpg",
+        loads=True,
     )
     parser.add_argument("run", metavar="RUN", help="a run folder, a checkpoint, or an exported .onnx file")
     parser.add_argument("folder", metavar="FOLDER", help="where to write; a new or an empty folder")

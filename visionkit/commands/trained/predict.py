@@ -74,6 +74,7 @@ def _parser() -> VerbParser:
         "  visionkit predict runs/detect photos/ --out found\n"
         "  visionkit predict runs/detect 'photos/**/*.jpg' --out found --formats coco yolo\n"
         "  visionkit predict best.ckpt a.jpg b.png --out found --formats all --min_score 0.7",
+        loads=True,
     )
     parser.add_argument(
         "run",

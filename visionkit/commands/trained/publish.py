@@ -20,6 +20,7 @@ def main(argv: Sequence[str]) -> int:
         epilog="examples:\n  visionkit publish runs/classify cells-classifier\n"
         "  visionkit publish runs/classify cells-classifier --timm cells-resnet50.safetensors\n"
         "  hf upload NAME/cells-classifier cells-classifier     (of huggingface_hub: sends the folder)",
+        loads=True,
     )
     parser.add_argument(
         "run", metavar="RUN", help="a run, a folder of runs (the best is taken), a checkpoint"

@@ -165,6 +165,7 @@ def _parser() -> VerbParser:
         "ones the image that was indexed first comes first.",
         epilog="examples:\n  visionkit search photos.index query.jpg\n"
         "  visionkit search photos.index new-photos/ --k 5 --out found",
+        loads=True,
     )
     parser.add_argument("index", metavar="INDEX", help="a folder that `visionkit index` wrote")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, folders, globs")

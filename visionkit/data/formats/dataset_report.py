@@ -9,6 +9,7 @@ from visionkit.data.formats.csv.detect import table_reading
 from visionkit.data.formats.open import POINTS, TABLE, Format, Task, detect_formats, open_dataset
 from visionkit.data.formats.options import OpenOptions, SceneSizes
 from visionkit.data.formats.source import check_reader
+from visionkit.data.formats.split_notices import untrained_classes
 from visionkit.data.splits import Splits
 from visionkit.errors import DataError, InputError
 from visionkit.files import is_address
@@ -123,7 +124,8 @@ def _check(path: Path | str, each: Format, options: OpenOptions) -> DatasetRepor
             reading = source.reading()
             return DatasetReport(str(path), each.name, None, tuple(errors), tuple(notices), reading)
         errors += _above_limit(splits, options.max_dropped, path)
-    notices = [*splits.notices, *notices]
+    untrained = untrained_classes(splits) if each.tasks[0] == "classification" else ()
+    notices = [*splits.notices, *untrained, *notices]
     reading = table_reading(splits.facts)
     return DatasetReport(str(path), each.name, _sizes(splits), tuple(errors), tuple(notices), reading, splits)
 

@@ -26,6 +26,7 @@ from visionkit.data.formats.masks.validate import read_masks
 from visionkit.data.formats.options import OpenOptions
 from visionkit.data.formats.packs import read_pack, read_stream
 from visionkit.data.formats.source import Source
+from visionkit.data.formats.split_notices import untrained_classes
 from visionkit.data.formats.supervisely import is_supervisely, read_supervisely
 from visionkit.data.formats.validate import read_folder
 from visionkit.data.formats.voc.layout import is_voc
@@ -131,6 +132,8 @@ def _finish(splits: Splits, task: Task, options: OpenOptions) -> Splits:
             seed=options.seed,
             max_dropped=options.max_dropped,
         )
+        if task == "classification":
+            splits = replace(splits, notices=(*splits.notices, *untrained_classes(splits)))
     plain = to_plain(options)
     plain |= {name: Path(plain[name]).name for name in ("classes", "images") if plain[name]}
     for group, name in (("table", "root"), ("stream", "cache")):

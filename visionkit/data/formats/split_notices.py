@@ -12,7 +12,7 @@ from PIL import Image
 
 from visionkit.data.formats.masks.pairs import holds_images
 from visionkit.data.read_image import regular_file
-from visionkit.data.splits import SPLIT_ALIASES, split_of
+from visionkit.data.splits import SPLIT_ALIASES, Splits, single_labels, split_of
 from visionkit.errors import printable
 from visionkit.notices import MAX_DROPPED, Notice
 
@@ -24,6 +24,7 @@ __all__ = [
     "overlap_notices",
     "split_notices",
     "unread_folder_notices",
+    "untrained_classes",
 ]
 
 Item = TypeVar("Item")
@@ -184,3 +185,14 @@ def _folder_names(folder: str) -> list[str]:
     except OSError:
         return []
     return sorted(names)
+
+
+def untrained_classes(splits: Splits) -> tuple[Notice, ...]:
+    """Return a notice where classes of images with one class each have no training image."""
+    labels = single_labels(splits.train)
+    if labels is None:
+        return ()
+    trained = set(labels.tolist())
+    absent = [name for number, name in enumerate(splits.classes) if number not in trained]
+    what = "classes without a training image, never predicted"
+    return (Notice(what, len(absent), len(splits.classes), f"class {absent[0]!r}"),) if absent else ()

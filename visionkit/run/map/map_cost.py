@@ -38,7 +38,9 @@ def print_cost(config: MapConfig) -> None:
             _print(f"{head}: {_text(runs, images, seconds)}")
             continue
         _print(f"{head}: cannot be trained: {faults[-1]}")
-    _print(f"\nplan: {len(config.cells)} cells, {_text(*total)} here\nNothing was started.")
+    trained = len(config.cells) - len(faults)
+    cells = f"{len(config.cells)} cells" if not faults else f"{trained} of {len(config.cells)} cells"
+    _print(f"\nplan: {cells}" + (f", {_text(*total)} here" if trained else "") + "\nNothing was started.")
     if faults:
         lines = "\n".join(f"  {text}" for text in faults)
         raise RunError(f"{len(faults)} of {len(config.cells)} cells cannot be trained:\n{lines}")
