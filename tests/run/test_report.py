@@ -183,6 +183,25 @@ def test_a_curve_of_one_point_can_be_seen(tmp_path) -> None:
         assert all(line.get_marker() not in ("", "None") for line in axes.lines)
 
 
+def test_long_names_in_a_legend_leave_the_axes_their_width() -> None:
+    usual = None
+    for name in ("scratch", "weights-of-a-longer-name", "道路 $x_1^{2}$ <b> % {}", "w" * 200):
+        figure, axes = new_figure()
+        for part in ("training", "validation"):
+            axes.plot([0, 1], [0, 1], label=f"{name}, {part}")
+        name_axes(axes, "photos", "", "images", "loss")
+        add_legend(axes)
+        to_png(figure)
+        width = axes.get_position().width
+        usual = usual or width
+        assert width == pytest.approx(usual, rel=0.1), name
+        legend = axes.get_legend()
+        assert legend.get_window_extent().x1 <= figure.bbox.x1, name
+        texts = [text.get_text() for text in legend.get_texts()]
+        assert all(text.endswith(part) for text, part in zip(texts, ("training", "validation"), strict=True))
+        assert ("…" in texts[0]) == (len(name) > 100)
+
+
 def test_the_figure_says_what_its_band_is(tmp_path) -> None:
     make_comparison(tmp_path / "two")
     make_comparison(tmp_path / "three", seeds=(0, 1, 2))

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
 from visionkit.compare.comparison import Comparison
@@ -45,6 +47,8 @@ DPI = 150
 WIDTH = 4.2
 """Inches of a figure: on a phone (368 pixels of 400) text of `TEXT` points is 10 pixels high."""
 TEXT = 8.5
+_HANDLE = 3.4 * TEXT  # points of a legend's line and of the space up to its label
+_MARGIN = 50.0  # points of the labels left of the axes
 INK = "#24292f"
 MUTED = "#57606a"
 RULE = "#d0d7de"
@@ -197,11 +201,34 @@ def data_title(comparison: Comparison) -> str:
 
 
 def add_legend(axes: Any, *, where: str = "") -> None:
-    """Add the legend, if anything that was drawn has a label: inside, or below the axes."""
-    if not axes.get_legend_handles_labels()[0]:
+    """Add the legend, if anything that was drawn has a label: inside, or below the axes.
+
+    Below them it has two columns where these fit. A label that does not fit alone is cut in its middle, since
+    a legend that is too wide would squeeze the axes.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
         return
     style = {"frameon": False, "fontsize": TEXT, "labelcolor": INK, "handlelength": 2.6}
+    room = 72 * axes.figure.get_figwidth() - _MARGIN
+    labels = [_fitted(" ".join(printable(label).split()), room - _HANDLE) for label in labels]
     if where:
-        axes.legend(loc=where, **style)
-    else:
-        axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.24), ncols=2, borderaxespad=0.0, **style)
+        axes.legend(handles, labels, loc=where, **style)
+        return
+    columns = 2 if 2 * (_HANDLE + max(map(_text_width, labels)) + TEXT) <= room else 1
+    place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.24), "borderaxespad": 0.0}
+    axes.legend(handles, labels, ncols=columns, **place, **style)
+
+
+def _text_width(text: str) -> float:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=TEXT), False)[0])
+
+
+def _fitted(text: str, room: float) -> str:
+    kept, fitted = len(text), text
+    while _text_width(fitted) > room and kept > 2:
+        kept -= 1
+        fitted = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    return fitted
