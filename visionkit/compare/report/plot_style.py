@@ -216,8 +216,8 @@ def add_legend(axes: Any, *, where: str = "") -> None:
         axes.legend(handles, labels, loc=where, **style)
         return
     columns = 2 if 2 * (_HANDLE + max(map(_text_width, labels)) + TEXT) <= room else 1
-    place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.24), "borderaxespad": 0.0}
-    axes.legend(handles, labels, ncols=columns, **place, **style)
+    below = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.24), "borderaxespad": 0.0}
+    axes.legend(handles, labels, ncols=columns, **below, **style)
 
 
 def _text_width(text: str) -> float:
@@ -227,8 +227,8 @@ def _text_width(text: str) -> float:
 
 
 def _fitted(text: str, room: float) -> str:
-    kept, fitted = len(text), text
-    while _text_width(fitted) > room and kept > 2:
-        kept -= 1
-        fitted = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    length, fitted = len(text), text
+    while _text_width(fitted) > room and length > 2:
+        length -= 1
+        fitted = f"{text[: length - length // 2]}…{text[len(text) - length // 2 :]}"
     return fitted
