@@ -59,7 +59,7 @@ def write_image_scores(path: str | Path, columns: Mapping[str, NDArray[Any]]) ->
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
-            np.savez_compressed(file, **dict(columns))
+            np.savez_compressed(file, **columns)  # type: ignore[arg-type]
 
     write_atomic(path, write)
 

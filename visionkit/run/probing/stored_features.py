@@ -105,7 +105,7 @@ def _compute(
 
 def _write(path: Path, values: Mapping[str, NDArray[np.float32]]) -> None:
     with path.open("wb") as file:
-        np.savez(file, **dict(values))
+        np.savez(file, **values)  # type: ignore[arg-type]
 
 
 def _read(path: Path, count: int, levels: Collection[str]) -> dict[str, NDArray[np.float32]]:
