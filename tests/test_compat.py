@@ -52,6 +52,14 @@ assert scipy.signal.lfilter([1], [1], [2.0]).tolist() == [2.0]
 """
 
 
+# What torchmetrics imports may need more of scipy.signal one day: then it is imported as usual.
+NEEDED = """
+from unittest import mock
+with mock.patch.object(compat.importlib, "import_module", side_effect=ImportError("lfilter")):
+    compat.import_torchmetrics()
+"""
+
+
 @pytest.mark.parametrize(
     ("first", "loaded"),
     [
@@ -59,6 +67,7 @@ assert scipy.signal.lfilter([1], [1], [2.0]).tolist() == [2.0]
         ("compat.import_torchmetrics()", False),
         ("import scipy.signal; compat.import_torchmetrics(); import torchmetrics", True),
         ("import torchmetrics; compat.import_torchmetrics()", True),
+        (NEEDED, True),
     ],
 )
 def test_torchmetrics_is_imported_without_scipys_signals(first, loaded):

@@ -6,6 +6,7 @@ changes. A house rule keeps private names out of every other module.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import sys
@@ -71,6 +72,7 @@ def import_torchmetrics() -> None:
     Before it imports anything else, it gives `scipy.signal` back the name `hamming`, for a package that
     computes scores of speech. That module is a fifth of the processor's time for all imports of a run, 0.8 s.
     While torchmetrics is imported another stands in for it; who imports scipy.signal later gets scipy's own.
+    If what torchmetrics imports needs more of it, torchmetrics is left to whoever imports it next.
     https://github.com/Lightning-AI/torchmetrics/blob/master/src/torchmetrics/__init__.py
     """
     name = "scipy.signal"
@@ -80,7 +82,8 @@ def import_torchmetrics() -> None:
     stand_in.hamming = None
     sys.modules[name] = stand_in
     try:
-        importlib.import_module("torchmetrics")
+        with contextlib.suppress(ImportError, AttributeError):
+            importlib.import_module("torchmetrics")
     finally:
         if sys.modules.get(name) is stand_in:
             del sys.modules[name]

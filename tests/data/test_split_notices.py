@@ -289,5 +289,10 @@ def test_classes_that_no_training_image_has_are_told(tmp_path, capsys) -> None:
     (notice,) = splits.notices
     text = f"classes without a training image, never predicted: 1 of 3 (33.33%). First: class '{absent}'"
     assert str(notice) == text
-    cli.main(["check", str(tmp_path)])
-    assert "classes without a training image" in capsys.readouterr().out
+    packed = tmp_path.with_name("told.pack")
+    assert cli.main(["pack", str(tmp_path), "--out", str(packed)]) == 0
+    assert [str(each) for each in open_dataset(packed, "classification").notices] == [text]
+    for folder in (tmp_path, packed):
+        capsys.readouterr()
+        cli.main(["check", str(folder)])
+        assert capsys.readouterr().out.count("classes without a training image") == 1

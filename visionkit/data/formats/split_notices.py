@@ -188,11 +188,14 @@ def _folder_names(folder: str) -> list[str]:
 
 
 def untrained_classes(splits: Splits) -> tuple[Notice, ...]:
-    """Return a notice where classes of images with one class each have no training image."""
+    """Return a notice where classes of images with one class each have no training image.
+
+    None where the splits have it already: a pack repeats the notices of what it was packed from.
+    """
+    what = "classes without a training image, never predicted"
     labels = single_labels(splits.train)
-    if labels is None:
+    if labels is None or any(notice.what == what for notice in splits.notices):
         return ()
     trained = set(labels.tolist())
     absent = [name for number, name in enumerate(splits.classes) if number not in trained]
-    what = "classes without a training image, never predicted"
     return (Notice(what, len(absent), len(splits.classes), f"class {absent[0]!r}"),) if absent else ()

@@ -107,17 +107,16 @@ def probe(
     readers = splits.train, scored
     advance = progress(sum(map(len, readers)) * len(networks)) if progress else lambda: None
     weights: dict[str, str] = {}
-    built: list[tuple[_Network, LevelNetwork | PixelNetwork]] = []
     for network in networks:
         made = network.build(image_size)
         weights |= {f"{network.backbone} {network.init}": _weights_text(made.weights)} if network.init else {}
         for reader in readers:
             stored_features(out, reader, made, advance=advance)
-        built.append((network, made))
-    fits = sum(len(made.levels) * len(network.draws(draws)) for network, made in built)
+    fits = sum(len(network.levels) * len(network.draws(draws)) for network in networks)
     advance = fit_progress(fits) if fit_progress else lambda: None
     outcomes: list[Outcome] = []
-    for network, made in built:
+    for network in networks:
+        made = network.build(image_size)  # again, so that one at a time is in memory
         features, of_scored = (stored_features(out, reader, made) for reader in readers)
         for draw in network.draws(draws):
             for level, rows in features.items():
