@@ -22,6 +22,7 @@ from visionkit.compare.map.transfer_map import Gap, MapCell, TransferMap, relati
 from visionkit.compare.statistics import holm
 from visionkit.errors import InputError, RunError
 from visionkit.run.config import RunConfig, setting, to_dict
+from visionkit.run.map import map_cost
 from visionkit.run.map import run_map as running
 from visionkit.run.map.map_config import read_map_config
 from visionkit.run.map.run_map import publish_map, run_map, train_one_of
@@ -249,6 +250,26 @@ def test_a_command_that_cannot_begin_a_cell_names_it_too(read, recipes, tmp_path
 
 
 @pytest.mark.slow
+def test_the_plan_counts_the_cells_that_can_be_trained(read, monkeypatch, capsys):
+    config, broken = read(SMALL), {"photos"}
+
+    def cost(cell):
+        if cell.name.partition(",")[0] in broken:
+            raise InputError("Expected two identities.")
+        return 6, 3000, 120.0
+
+    monkeypatch.setattr(map_cost, "_cost", cost)
+    one = "1 of 2 cells, 6 runs, 3,000 images, about 2.0 min here"
+    for name, plan in (("photos", one), ("cells", "0 of 2 cells")):
+        broken.add(name)
+        with pytest.raises(RunError, match=f"{len(broken)} of 2 cells cannot be trained:\n.*two identities"):
+            map_cost.print_cost(config)
+        assert f"\nplan: {plan}\nNothing was started.\n" in capsys.readouterr().out
+    broken.clear()
+    map_cost.print_cost(config)
+    assert "\nplan: 2 cells, 12 runs, 6,000 images, about 4.0 min here\n" in capsys.readouterr().out
+
+
 def test_a_fault_after_the_runs_is_a_failure_until_it_is_gone(read, recipes, tmp_path, monkeypatch):
     config, cell = read(), read().cells[0]
     main = cell.recipe.main
