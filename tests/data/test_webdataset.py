@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 import webdataset as wds
 import wids
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -108,6 +109,7 @@ endings = st.lists(
 
 @FEW
 @given(st.lists(st.tuples(names, endings), min_size=1, max_size=8), st.booleans())
+@example([("B.__", ["jpg"])], False)
 def test_samples_are_what_webdataset_says_they_are(tmp_path, described, long):
     file = tmp_path / "x.tar"
     keys = [f"{'d' * 120 if long else 'd'}/{name}{number}" for number, (name, _) in enumerate(described)]
@@ -132,8 +134,10 @@ def test_samples_are_what_webdataset_says_they_are(tmp_path, described, long):
         for span in spans
     ]
     theirs = read_by_webdataset(file)
+    # What webdataset adds begins and ends so; the ending of a file may begin so, too.
+    added = re.compile(r"__\w+__")
     assert ours == [
-        (each["__key__"], {k: v for k, v in each.items() if not k.startswith("__")}) for each in theirs
+        (each["__key__"], {k: v for k, v in each.items() if not added.fullmatch(k)}) for each in theirs
     ]
     assert [set(span.extensions) for span in spans] == [set(parts) for _, parts in ours]
 
