@@ -109,9 +109,9 @@ def test_a_process_of_low_priority_draws_each_new_checkpoint_while_somebody_look
     run, drawing = RunFolder(tmp_path), Drawing()
     task = Classifier("timm/resnet10t", init="scratch", num_classes=2)
 
-    def frames(count: int) -> dict:
+    def frames(count: int, of: RunFolder = run) -> dict:
         for _ in range(1200):
-            shown = drawing.look(run)
+            shown = drawing.look(of)
             if len(shown["frames"]) >= count:
                 return shown
             time.sleep(0.1)
@@ -128,14 +128,29 @@ def test_a_process_of_low_priority_draws_each_new_checkpoint_while_somebody_look
         priority = Path(f"/proc/{drawing.pid}/stat")
         if priority.exists():
             assert int(priority.read_text().rpartition(")")[2].split()[16]) == 19
+        group = Path(f"/proc/{drawing.pid}/autogroup")
+        if group.exists() and group.read_text() != "\n":  # of the process's own session, not of this one
+            assert group.read_text().split()[-1] == "19"
+            assert group.read_text().split()[0] != Path("/proc/self/autogroup").read_text().split()[0]
         assert first["images"] == 8
         assert "grey noise" in drawing.look(run)["note"]
         assert drawing.png(run.key, first["parts"][0]["png"])[:4] == b"\x89PNG"
         pid = drawing.pid
         save(task, run.checkpoint, step=2)
+        drawing._rest_until = 0.0
         assert [frame["images"] for frame in frames(2)["frames"]] == [8, 16]
         assert drawing.pid == pid
         assert drawing.png(run.key, "9-0.png") is None
+        drawing._rest_until = time.monotonic() + 3600.0  # as after a drawing that took three minutes
+        save(task, run.checkpoint, step=3)
+        time.sleep(2.5)
+        assert len(drawing.look(run)["frames"]) == 2
+        other = RunFolder(tmp_path / "other")
+        other.checkpoint.parent.mkdir(parents=True)
+        save(task, other.checkpoint, step=1)
+        assert len(frames(1, other)["frames"]) == 1  # the first drawing of a run does not wait
+        drawing._rest_until = 0.0
+        assert len(frames(3)["frames"]) == 3
     finally:
         drawing.close()
     assert drawing.pid is None

@@ -22,6 +22,7 @@ __all__ = ["Drawing"]
 VIEW_SECONDS = 12.0  # seconds for which a browser that has asked counts as looking
 IDLE = 60.0  # seconds without a browser after which the process ends
 HISTORY = 24  # drawings of a run that are remembered
+REST = 19.0  # seconds without drawing for each second of CPU that the last one took: 5% of a core at most
 _MAX_FAILURES = 3
 
 
@@ -31,6 +32,7 @@ class _Drawn:
 
     looked: float = 0.0
     version: int = 0
+    drawn_at: float = 0.0  # on the monotonic clock; 0: never
     busy: bool = False
     note: str = ""
     number: int = 0
@@ -48,6 +50,7 @@ class Drawing:
         self._closed = False
         self._process: subprocess.Popen[str] | None = None
         self._failures = 0
+        self._rest_until = 0.0  # on the monotonic clock
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -90,8 +93,9 @@ class Drawing:
         while not self._closed:
             self._wake.wait(1.0)
             self._wake.clear()
-            for run, drawn in self._due():
-                self._draw(run, drawn)
+            for run, drawn in sorted(self._due(), key=lambda entry: entry[1].drawn_at):
+                if not drawn.drawn_at or time.monotonic() >= self._rest_until:  # a first drawing never waits
+                    self._draw(run, drawn)
             latest = max((drawn.looked for _, drawn in list(self._runs.values())), default=0.0)
             if self._process is not None and time.monotonic() - latest > IDLE:
                 self._end_process()
@@ -121,6 +125,8 @@ class Drawing:
             if self._closed or answer is None:
                 return
             drawn.version, drawn.note = version, str(answer.get("note", ""))
+            drawn.drawn_at = time.monotonic()
+            self._rest_until = drawn.drawn_at + REST * answer["cpu_seconds"]
             if answer["parts"]:
                 self._keep(drawn, answer)
 
