@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from visionkit.backbones.level import FeatureSource, Level
 from visionkit.errors import InputError, unknown_name
 
-__all__ = ["ExtraLevels", "FeaturePyramid", "NormFactory", "PyramidSource"]
+__all__ = ["ExtraLevels", "FeaturePyramid", "NormFactory", "PyramidSource", "source_channels"]
 
 NormFactory = Callable[[int], nn.Module]
 """Returns a norm layer for so many channels."""
@@ -121,3 +121,24 @@ class PyramidSource(nn.Module):
 def _conv(inputs: int, outputs: int, size: int, norm: NormFactory | None) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=norm is None)
     return nn.Sequential(conv) if norm is None else nn.Sequential(conv, norm(outputs))
+
+
+def source_channels(source: FeatureSource, *, num_classes: int) -> int:
+    """Return the channels that all levels of a source have; every detector asks for one number.
+
+    Args:
+        source: Images to maps.
+        num_classes: Foreground classes.
+
+    Raises:
+        InputError: Levels differ in channels, or `num_classes` is below 1.
+    """
+    channels = [level.channels for level in source.levels]
+    if len(set(channels)) != 1:
+        raise InputError(
+            f"Expected levels of equal channels, but got {channels}. Put a pyramid on the source: "
+            "PyramidSource(source)."
+        )
+    if num_classes < 1:
+        raise InputError(f"Expected num_classes to be at least 1, but got {num_classes}.")
+    return channels[0]

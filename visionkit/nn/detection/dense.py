@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 
 from visionkit.backbones.level import FeatureSource
 from visionkit.errors import InputError
 from visionkit.nn.detection.anchors import LevelAnchors
 from visionkit.nn.detection.dense_head import DenseHead, DenseOutputs
+from visionkit.nn.detection.suppress import best_after_nms
 from visionkit.task_config import FCOSConfig, RetinaNetConfig
 
 __all__ = ["DenseDetector"]
@@ -115,8 +116,9 @@ class DenseDetector(nn.Module, ABC):
         for box, score, label, size in zip(boxes, scores, labels, sizes, strict=True):
             real = torch.where(score > self.config.score_threshold)[0]  # no NaN either
             clipped = clip_boxes_to_image(box[real], size)
-            keep = batched_nms(clipped, score[real], label[real], self.config.nms_threshold)
-            keep = keep[: self.config.detections_per_img]
+            keep = best_after_nms(
+                clipped, score[real], label[real], self.config.nms_threshold, self.config.detections_per_img
+            )
             out.append({"boxes": clipped[keep], "scores": score[real][keep], "labels": label[real][keep]})
         return out
 

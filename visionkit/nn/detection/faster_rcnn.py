@@ -10,14 +10,13 @@ from torchvision.models.detection.image_list import ImageList
 from visionkit.backbones.level import FeatureSource
 from visionkit.errors import InputError
 from visionkit.nn.detection.anchors import LevelAnchors
-from visionkit.nn.detection.checks import source_channels
 from visionkit.nn.detection.keypoint_head import KeypointHead
 from visionkit.nn.detection.mask_head import MaskHead
 from visionkit.nn.detection.object_head import ObjectHead
 from visionkit.nn.detection.roi_align import RoIPool
 from visionkit.nn.detection.roi_heads import BoxHead, RegionHeads
 from visionkit.nn.detection.rpn import ProposalNetwork
-from visionkit.nn.fpn import NormFactory
+from visionkit.nn.fpn import NormFactory, source_channels
 from visionkit.task_config import RCNNConfig
 
 __all__ = ["FasterRCNN"]

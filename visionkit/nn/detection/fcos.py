@@ -12,10 +12,10 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 from visionkit.backbones.level import FeatureSource
 from visionkit.compat import point_box_coder
 from visionkit.nn.detection.anchors import LevelAnchors
-from visionkit.nn.detection.checks import source_channels
 from visionkit.nn.detection.dense import DenseDetector
 from visionkit.nn.detection.dense_head import DenseHead, DenseOutputs
 from visionkit.nn.detection.matching import match_points
+from visionkit.nn.fpn import source_channels
 from visionkit.task_config import FCOSConfig
 
 __all__ = ["FCOS"]

@@ -13,10 +13,10 @@ from visionkit.backbones.level import FeatureSource
 from visionkit.compat import anchor_box_coder
 from visionkit.errors import unknown_name
 from visionkit.nn.detection.anchors import LevelAnchors
-from visionkit.nn.detection.checks import source_channels
 from visionkit.nn.detection.dense import DenseDetector
 from visionkit.nn.detection.dense_head import DenseHead, DenseOutputs
 from visionkit.nn.detection.matching import anchor_sides, match_anchors
+from visionkit.nn.fpn import source_channels
 from visionkit.task_config import RetinaNetConfig
 
 __all__ = ["RetinaNet"]

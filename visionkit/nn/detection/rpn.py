@@ -13,11 +13,12 @@ from torchvision.models.detection.rpn import (
     RPNHead,
     concat_box_prediction_layers,
 )
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 
 from visionkit.compat import top_anchors
 from visionkit.nn.detection.anchors import LevelAnchors
 from visionkit.nn.detection.matching import anchor_sides, match_anchors
+from visionkit.nn.detection.suppress import best_after_nms
 
 __all__ = ["ProposalNetwork"]
 
@@ -28,7 +29,7 @@ class ProposalNetwork(RegionProposalNetwork):
     """torchvision's `RegionProposalNetwork` with less work a step and the same results, bit for bit.
 
     Boxes are decoded after the top proposals are chosen, and targets encoded after anchors are sampled: both
-    are about a thousandth of all anchors.
+    are about a thousandth of all anchors. Proposals of one score come in the order of their anchors.
 
     Args:
         anchors: Generates the anchors.
@@ -101,8 +102,8 @@ class ProposalNetwork(RegionProposalNetwork):
             # NaN scores fail the comparison too.
             keep = torch.where((sides >= self.min_size).all(dim=1) & (probability >= self.score_thresh))[0]
             boxes, probability = boxes[keep], probability[keep]
-            remaining = batched_nms(boxes, probability, level[keep], self.nms_thresh)
-            out.append(boxes[remaining[: self.post_nms_top_n()]])
+            best = best_after_nms(boxes, probability, level[keep], self.nms_thresh, self.post_nms_top_n())
+            out.append(boxes[best])
         return out
 
     def _losses(
