@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from visionkit.config import TransferConfig
@@ -51,11 +51,20 @@ class Advice:
     scratch: Scratch
     schedules: tuple[int, ...]
 
-    def __str__(self) -> str:
-        lines = [
-            f"init={self.init!r}, {self.transfer}",
-            f"scratch worth a try: {self.scratch}; schedules: {', '.join(map(str, self.schedules))}",
+    @property
+    def flags(self) -> str:
+        """The flags of a recipe that the advice comes to."""
+        plain = TransferConfig()
+        given = [
+            f"--transfer.{each.name} {value}"
+            for each in fields(TransferConfig)
+            if (value := getattr(self.transfer, each.name)) != getattr(plain, each.name)
         ]
+        arms = self.init if self.scratch == "no" else "both"
+        return " ".join([f"--init {arms}", "--schedules", *map(str, self.schedules), *given])
+
+    def __str__(self) -> str:
+        lines = [f"advised: {self.flags}", f"scratch worth a try: {self.scratch}"]
         for reason in self.reasons:
             lines.append(f"- {reason.text} [{reason.measured or 'rule of thumb, not measured here'}]")
         return "\n".join(lines)

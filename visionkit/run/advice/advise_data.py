@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from visionkit.config import TransferConfig, check_number, limits
+from visionkit.config import check_number, limits
 from visionkit.data.folds import group_names
 from visionkit.data.formats.open import open_dataset
 from visionkit.data.formats.options import OpenOptions
@@ -80,7 +80,7 @@ class DataAdvice:
         groups = f" --group_by {shlex.quote(self.group_by)}" if self.group_by else ""
         return (
             f"visionkit run classify --data {shlex.quote(self.data)}{groups} --backbone {self.backbone} "
-            f"--image_size {self.image_size} {_flags(self.advice)}"
+            f"--image_size {self.image_size} {self.advice.flags}"
         )
 
     def __str__(self) -> str:
@@ -211,17 +211,5 @@ def _doubts(
     return tuple(doubts), otherwise
 
 
-def _flags(advice: Advice) -> str:
-    """Return the flags of the recipe that the advice comes to."""
-    plain = TransferConfig()
-    given = [
-        f"--transfer.{each.name} {value}"
-        for each in fields(TransferConfig)
-        if (value := getattr(advice.transfer, each.name)) != getattr(plain, each.name)
-    ]
-    arms = "pretrained" if advice.scratch == "no" else "both"
-    return " ".join([f"--init {arms}", "--schedules", *map(str, advice.schedules), *given])
-
-
 def _summary(advice: Advice) -> str:
-    return f"scratch {advice.scratch}; {_flags(advice)}"
+    return f"scratch {advice.scratch}; {advice.flags}"
