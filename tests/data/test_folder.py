@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from PIL import Image
 
@@ -46,6 +48,25 @@ def test_class_folders_alone_do(tmp_path):
     splits = image_folder(tmp_path)
     assert (len(splits.train), len(splits.val), splits.test) == (8, 2, None)
     assert splits.facts["ignored_files"] == 1
+
+
+def test_hidden_images_are_left_out_and_told(tmp_path):
+    root = _fill(tmp_path, ("train", "test"))
+    _fill(root, ("train",), (".bird",), count=3)
+    (root / "train" / "cat" / ".thumbnails").mkdir()
+    shutil.copy(root / "train" / "cat" / "0.png", root / "train" / "cat" / ".thumbnails")
+    (root / "train" / "dog" / "._0.png").write_bytes(b"a resource fork")
+    (root / ".git").mkdir()
+    (root / "test" / "cat" / ".DS_Store").write_bytes(b"")
+    (root / "train" / ".cache").mkdir()
+    (root / "train" / ".cache" / "index.txt").write_text("no image")
+    splits = image_folder(root)
+    assert splits.classes == ("cat", "dog")
+    (notice,) = [notice for notice in splits.notices if "hidden" in notice.what]
+    assert notice.what == "train: hidden images and folders ignored"
+    assert notice.count == 3
+    assert ".bird: its name begins with a dot" in notice.first
+    assert not any("hidden" in notice.what for notice in image_folder(_fill(tmp_path / "plain")).notices)
 
 
 def test_faults_of_the_layout_are_named(tmp_path):

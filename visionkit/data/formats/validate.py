@@ -127,7 +127,7 @@ def _folder(top: Path, max_pixels: int, max_dropped: float) -> list[DataError]:
     for split, folder in parts.items():
         classes[split] = class_folders(folder)
         for name in classes[split]:
-            images, _ = images_below(folder / name)
+            images, _, _ = images_below(folder / name)
             errors += check_images(map(os.path.abspath, images), root=top, max_pixels=max_pixels)
             if not images and not any(error.path == str(folder / name) for error in errors):
                 text = f"Expected at least one image in the folder of class {name!r}, but it holds none."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ __all__ = [
     "find_splits",
     "folder_layout",
     "foreign_layout",
+    "hidden_folders",
     "images_below",
     "tree",
 ]
@@ -332,19 +333,35 @@ def few(names: Sequence[str], *, max_names: int = 12) -> str:
     return f"[{shown}{f', ... {len(names)} in all' if len(names) > max_names else ''}]"
 
 
-def images_below(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the images below a folder, sorted, and the other files; hidden files are neither.
+def images_below(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return the images below a folder, the other files, and what is hidden, each sorted.
+
+    Hidden are images whose name begins with a dot, and such folders if they hold images.
 
     Args:
         folder: A folder; links to folders are not followed.
     """
     images: list[str] = []
     others: list[str] = []
+    hidden: list[str] = []
     for base, folders, files in os.walk(folder):
+        hidden += hidden_folders(base, folders)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if name.startswith("."):
-                continue
             known = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (once for each file)
-            (images if known else others).append(f"{base}{os.sep}{name}")
-    return sorted(images), sorted(others)
+            if not name.startswith("."):
+                (images if known else others).append(f"{base}{os.sep}{name}")
+            elif known:
+                hidden.append(f"{base}{os.sep}{name}")
+    return sorted(images), sorted(others), sorted(hidden)
+
+
+def hidden_folders(base: str | Path, names: Iterable[str]) -> list[str]:
+    """Return the paths of the folders whose name begins with a dot and that hold images.
+
+    Args:
+        base: The folder that they are in.
+        names: Names of folders.
+    """
+    paths = [f"{base}{os.sep}{name}" for name in names if name.startswith(".")]
+    return [path for path in paths if _has_images(Path(path))]

@@ -15,6 +15,7 @@ from visionkit.data.formats.folder.layout import (
     find_splits,
     folder_layout,
     foreign_layout,
+    hidden_folders,
     images_below,
     tree,
 )
@@ -91,9 +92,11 @@ class ImageFolder:
         self.labels: Sequence[int] = []
         labels: list[int] = []
         others: list[str] = []
+        hidden = hidden_folders(self.folder, os.listdir(self.folder))  # noqa: PTH208
         for label, name in enumerate(names):
-            images, rest = images_below(self.folder / name)
+            images, rest, unseen = images_below(self.folder / name)
             others += rest
+            hidden += unseen
             if not images:
                 raise _empty_class(self.folder / name, rest)
             self.files += images
@@ -103,10 +106,10 @@ class ImageFolder:
         self.ids: Sequence[str] = [
             printable(Path(os.path.relpath(file, self.folder)).as_posix()) for file in self.files
         ]
-        self.notices = self._count(counter, others)
+        self.notices = self._count(counter, others, hidden)
         check_notices(self.notices, path=str(self.folder))
 
-    def _count(self, counter: NoticeCounter, others: list[str]) -> tuple[Notice, ...]:
+    def _count(self, counter: NoticeCounter, others: list[str], hidden: list[str]) -> tuple[Notice, ...]:
         """Return the notices of the files, those that are read and the others."""
         unread = count_other_files(counter, others)
         with os.scandir(self.folder) as entries:
@@ -119,6 +122,9 @@ class ImageFolder:
         if loose:
             text = f"{printable(loose[0])} stands beside the class folders"
             counter.add("images outside of the class folders ignored", text, count=len(loose))
+        if hidden:
+            text = f"{printable(hidden[0])}: its name begins with a dot; rename it if it belongs to the data"
+            counter.add("hidden images and folders ignored", text, count=len(hidden), harmless=True)
         count_masks(counter, self.files)
         count_dark(counter, self.files, root=self.root)
         for one, other in name_twins(self.classes):

@@ -187,7 +187,7 @@ def _text(row: MetadataRow, column: str) -> str:
 
 def _count_unlisted(root: Path, named: set[str], counter: NoticeCounter) -> None:
     """Count the images of a folder that its metadata does not name."""
-    images, _ = images_below(root)
+    images, _, _ = images_below(root)
     rest = [name for file in images if (name := Path(os.path.relpath(file, root)).as_posix()) not in named]
     if rest:
         text = f"{printable(rest[0])} stands in no metadata file"
