@@ -125,6 +125,6 @@ def watched(size: Size) -> Sides:
 
 ROWS = (
     Row("training while visionkit watch is looked at", "the same training alone", watched, goal=1.03,
-        limit="what the page takes from the cores that training uses", at_most=True, rounds=5, quick=False,
+        limit="what the page takes from the cores that training uses", at_most=True, rounds=4, quick=False,
         clock="wall", note="Layers are drawn at each checkpoint. For a quiet machine of two cores or more."),
 )  # fmt: skip

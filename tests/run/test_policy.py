@@ -47,6 +47,7 @@ def test_precision_goes_by_device_and_network(monkeypatch):
     names = ("timm/resnet18", "packaged/efficientnet_lite0")
     nets = {name: create_encoder(name, init="scratch") for name in names}
     monkeypatch.setattr(rules, "_native_bf16", lambda accelerator: True)
+    monkeypatch.setattr(rules, "cpu_bf16_gain", lambda: 1.9)
     assert rules.choose_policy(config, nets["timm/resnet18"]).precision == "bf16-mixed"
     slow = rules.choose_policy(config, nets["packaged/efficientnet_lite0"])
     assert slow.precision == "32-true"
@@ -59,8 +60,32 @@ def test_precision_goes_by_device_and_network(monkeypatch):
     assert rules.choose_policy(plain, nets["packaged/efficientnet_lite0"]).precision == "bf16-mixed"
     asked = RunConfig(accelerator="cpu", precision="bf16-mixed")
     assert rules.choose_policy(asked, nets["packaged/efficientnet_lite0"]).precision == "bf16-mixed"
+    monkeypatch.setattr(rules, "cpu_bf16_gain", lambda: 0.6)
+    slower = rules.choose_policy(plain, nets["timm/resnet18"])
+    assert (slower.precision, slower.reason) == ("32-true", "this cpu multiplies faster in float32 than in bf16")
+    assert rules.choose_policy(asked, nets["timm/resnet18"]).precision == "bf16-mixed"
     monkeypatch.setattr(rules, "_native_bf16", lambda accelerator: False)
     assert rules.choose_policy(config, nets["timm/resnet18"]).precision == "32-true"
+
+
+def test_the_gain_of_bf16_is_measured_by_the_least_times(monkeypatch):
+    """Noise on all but one call of each type changes nothing; products without fast code are not repeated."""
+    for seconds, calls, gain in (((0.004, 0.002), 16, 2.0), ((0.002, 0.004), 16, 0.5), ((0.001, 0.1), 4, 0.01)):
+        clock, count = [0.0], [0]
+
+        def product(left, right, seconds=seconds, clock=clock, count=count):
+            assert left.dtype == right.dtype
+            count[0] += 1
+            noise = 0.0 if count[0] in (7, 8) or seconds[1] == 0.1 else 0.05
+            clock[0] += seconds[left.dtype == torch.bfloat16] + noise
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rules.time, "perf_counter", lambda clock=clock: clock[0])
+            patch.setattr(rules.torch, "mm", product)
+            assert rules.cpu_bf16_gain.__wrapped__() == pytest.approx(gain)
+        assert count[0] == calls
+    assert rules.cpu_bf16_gain() > 0
+    assert rules.cpu_bf16_gain() == rules.cpu_bf16_gain()
 
 
 def test_sharded_parameters_keep_their_layout():

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from tests.run.tiny import TinyTask, tiny_data
 from visionkit.run import RunConfig, build_trainer
 from visionkit.run.training.device_policy import Policy
-from visionkit.run.training.precision import CpuMixedPrecision
+from visionkit.run.training.precision import CpuMixedPrecision, CpuPrecision
 
 CASES = {
     "dense": (nn.Conv2d(8, 8, 5, stride=2, padding=2), False),
@@ -70,6 +70,46 @@ def test_strided_convolutions_of_narrow_maps_have_their_gradient(side, kernel, s
         trained.backward(up)
         torch.testing.assert_close(conv.weight.grad, truth, atol=0.05, rtol=0.05)
         conv.weight.grad = None
+
+
+@pytest.mark.parametrize("plugin", [CpuPrecision, CpuMixedPrecision])
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "quick"),
+    [
+        (6, 5, 1, True),
+        (6, (3, 5), 2, True),
+        (6, (5, 3), 1, False),
+        (6, 3, 2, False),
+        (2, 3, 1, True),
+        (1, 5, 1, True),
+    ],
+)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_wide_and_narrow_depthwise_convolutions_learn_by_the_quicker_gradient(
+    plugin, side, kernel, stride, quick, layout
+):
+    rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
+    conv = nn.Conv2d(8, 8, kernel, stride=stride, padding=(rows // 2, columns // 2), groups=8)
+    images = torch.randn(2, 8, side, side).to(memory_format=layout).requires_grad_()
+    expected = torch.autograd.grad(conv(images).square().sum(), (images, *conv.parameters()))
+    with plugin().forward_context():
+        trained = conv(images)
+    assert trained.dtype == (torch.float32 if plugin is CpuPrecision else torch.bfloat16)
+    names = set()
+    nodes = [trained.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        names.add(node.name())
+        nodes += [before for before, _ in node.next_functions if before is not None]
+    # a map of one position has both memory formats
+    assert ("_DepthwiseBackward" in names) is (quick and (layout == torch.channels_last or side == 1)), names
+    tolerance = 1e-4 if plugin is CpuPrecision else 0.3
+    for one, other in zip(
+        torch.autograd.grad(trained.float().square().sum(), (images, *conv.parameters())),
+        expected,
+        strict=True,
+    ):
+        assert float((one - other).norm() / other.norm()) < tolerance / 10
 
 
 POINTS = {
@@ -153,8 +193,9 @@ def test_the_trainer_has_it_where_it_serves(tmp_path):
     for kind, compile, ours in (
         ("bf16-mixed", False, True),
         ("bf16-mixed", True, False),
-        ("32-true", False, False),
+        ("32-true", False, True),
+        ("32-true", True, False),
     ):
         trainer = build_trainer(config, folder=tmp_path, policy=Policy("cpu", kind, True, compile))
-        assert isinstance(trainer.precision_plugin, CpuMixedPrecision) is ours
+        assert isinstance(trainer.precision_plugin, (CpuMixedPrecision, CpuPrecision)) is ours
         assert trainer.precision == kind

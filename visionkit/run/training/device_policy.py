@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,7 +19,14 @@ from visionkit.errors import InputError, unknown_name
 from visionkit.run.config import PRECISIONS, RunConfig
 from visionkit.run.training.flops import count_multiply_adds
 
-__all__ = ["Policy", "choose_policy"]
+__all__ = ["Policy", "choose_policy", "cpu_bf16_gain"]
+
+_MIN_GAIN = 1.1
+"""How many times as fast as in float32 a CPU has to multiply in bf16 for a run to be in bf16.
+
+Measured gains: 0.55 (Intel Xeon with avx512_bf16, whose AMX is hidden), 1.9 to 2.4 (AMD EPYC with avx512_bf16),
+7 (Intel Xeon with AMX). So the bound is a factor of 1.7 and more from each, and noise does not decide.
+"""
 
 _MAX_DEPTHWISE = 0.05
 """Fraction of depthwise arithmetic above which a compiled network is slower in bf16 than in fp32 on CPUs.
@@ -60,10 +69,10 @@ class Policy:
 def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
     """Return the policy for this machine: channels-last, compile when asked, bf16 where it is faster.
 
-    bf16 is chosen on GPUs and CPUs that compute in it, except for a network that is compiled for a CPU and
-    has more than 5% of its arithmetic in depthwise convolutions (not compiled, slow ones of these train in
-    fp32). The choice depends on machine and network, not on timings, so both arms and a resumed run get the
-    same.
+    bf16 is chosen on GPUs that compute in it and on CPUs that multiply faster in it (`cpu_bf16_gain`), except
+    for a network that is compiled for a CPU and has more than 5% of its arithmetic in depthwise convolutions
+    (not compiled, slow ones of these train in fp32). The choice depends on machine and network, so both arms
+    and a resumed run get the same.
 
     Args:
         config: Accelerator, precision, compile, and the side of the images.
@@ -122,6 +131,8 @@ def _fastest(accelerator: str, module: nn.Module | None, side: int) -> tuple[str
     """Return the faster precision, and why; `module` is a network that is to be compiled."""
     if not _native_bf16(accelerator):
         return "32-true", f"this {accelerator} does not compute in bf16"
+    if accelerator == "cpu" and cpu_bf16_gain() < _MIN_GAIN:
+        return "32-true", "this cpu multiplies faster in float32 than in bf16"
     if accelerator == "gpu" or module is None:
         return "bf16-mixed", f"this {accelerator} computes in bf16"
     fraction = _depthwise_fraction(getattr(module, "backbone", module), side)
@@ -149,3 +160,23 @@ def _native_bf16(accelerator: str) -> bool:
     if accelerator == "gpu":
         return torch.cuda.get_device_capability() >= (8, 0)
     return accelerator == "cpu" and cpu_computes_bf16()
+
+
+@cache
+def cpu_bf16_gain() -> float:
+    """Return how many times as fast as in float32 this CPU multiplies in bf16.
+
+    An instruction for bf16 says nothing about its rate, and a limit on the instructions that oneDNN may use
+    takes it away. So products of 512 x 512 numbers are timed in both types in turn, once a process: 50 ms. The
+    least time of each counts, since other work on the machine only makes one longer.
+    """
+    pairs = [(side, side.bfloat16()) for side in (torch.ones(512, 512), torch.ones(512, 512))]
+    least = [float("inf"), float("inf")]
+    for count in range(8):
+        for which, (left, right) in enumerate(zip(*pairs, strict=True)):
+            start = time.perf_counter()
+            torch.mm(left, right)
+            least[which] = min(least[which], time.perf_counter() - start)
+        if count > 0 and least[1] > 8 * least[0]:
+            break  # no fast code at all
+    return least[0] / least[1]

@@ -28,7 +28,7 @@ from visionkit.run.processes.launcher import Processes, find_processes
 from visionkit.run.processes.lifetime import destroy_group_at_exit
 from visionkit.run.storage.checkpoint import AtomicCheckpointIO
 from visionkit.run.training.device_policy import Policy, choose_policy
-from visionkit.run.training.precision import CpuMixedPrecision
+from visionkit.run.training.precision import CpuMixedPrecision, CpuPrecision
 from visionkit.run.training.quiet_profiler import QuietProfiler
 
 __all__ = ["build_trainer"]
@@ -111,10 +111,11 @@ def build_trainer(
 
 
 def _precision(policy: Policy, processes: Processes) -> dict[str, Any]:
-    """Return the plugins and the precision: on a CPU, mixed precision is `CpuMixedPrecision`."""
+    """Return the plugins and the precision: on a CPU, those that replace slow gradients."""
     plugins: list[Any] = [AtomicCheckpointIO(), *_environment(processes)]
-    if policy.accelerator == "cpu" and policy.precision == "bf16-mixed" and not policy.compile:
-        return {"plugins": [*plugins, CpuMixedPrecision()]}
+    ours = {"bf16-mixed": CpuMixedPrecision, "32-true": CpuPrecision}
+    if policy.accelerator == "cpu" and policy.precision in ours and not policy.compile:
+        return {"plugins": [*plugins, ours[policy.precision]()]}
     return {"plugins": plugins, "precision": policy.precision}
 
 
