@@ -42,7 +42,7 @@ def depthwise_conv2d(
     weight = weight[:, :, rows[0] : rows[1], columns[0] : columns[1]]
     border = padding[0] - rows[0], padding[1] - columns[0]
     # A slice has the strides of the whole, for which oneDNN has slow code only.
-    result: Tensor = _Depthwise.apply(images, weight.contiguous(), bias, stride, border)  # type: ignore[no-untyped-call]
+    result: Tensor = _Depthwise.apply(images, weight.contiguous(), bias, stride, border)
     return result
 
 

@@ -24,8 +24,9 @@ __all__ = ["Policy", "choose_policy", "cpu_bf16_gain"]
 _MIN_GAIN = 1.1
 """How many times as fast as in float32 a CPU has to multiply in bf16 for a run to be in bf16.
 
-Measured gains: 0.55 (Intel Xeon with avx512_bf16, whose AMX is hidden), 1.9 to 2.4 (AMD EPYC with avx512_bf16),
-7 (Intel Xeon with AMX). So the bound is a factor of 1.7 and more from each, and noise does not decide.
+Measured gains: 0.5 to 0.6 (Intel Xeon with avx512_bf16, whose AMX is hidden), 1.9 to 2.4 (AMD EPYC with
+avx512_bf16), 7 (Intel Xeon with AMX). So the bound is a factor of 1.7 and more from each, and noise does not
+decide.
 """
 
 _MAX_DEPTHWISE = 0.05
@@ -167,16 +168,16 @@ def cpu_bf16_gain() -> float:
     """Return how many times as fast as in float32 this CPU multiplies in bf16.
 
     An instruction for bf16 says nothing about its rate, and a limit on the instructions that oneDNN may use
-    takes it away. So products of 512 x 512 numbers are timed in both types in turn, once a process: 50 ms. The
-    least time of each counts, since other work on the machine only makes one longer.
+    takes it away. So products of 512 x 512 numbers are timed in both types in turn, once a process: 50 ms.
+    The shortest time of each counts, since other work on the machine only makes one longer.
     """
     pairs = [(side, side.bfloat16()) for side in (torch.ones(512, 512), torch.ones(512, 512))]
-    least = [float("inf"), float("inf")]
+    shortest = [float("inf"), float("inf")]
     for count in range(8):
         for which, (left, right) in enumerate(zip(*pairs, strict=True)):
             start = time.perf_counter()
             torch.mm(left, right)
-            least[which] = min(least[which], time.perf_counter() - start)
-        if count > 0 and least[1] > 8 * least[0]:
+            shortest[which] = min(shortest[which], time.perf_counter() - start)
+        if count > 0 and shortest[1] > 8 * shortest[0]:
             break  # no fast code at all
-    return least[0] / least[1]
+    return shortest[0] / shortest[1]

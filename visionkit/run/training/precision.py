@@ -122,7 +122,6 @@ class _Conv2dCall:
         """Return the convolution, with the quicker gradient where it has one."""
         if not self.is_uncommon():
             return torch.conv2d(*(getattr(self, name) for name in _NAMES))
-        assert not isinstance(self.padding, str)
         return depthwise_conv2d(self.input, self.weight, self.bias, _pair(self.stride), _pair(self.padding))
 
     def float(self) -> _Conv2dCall:
