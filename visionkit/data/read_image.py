@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from visionkit.errors import DataError
@@ -33,6 +34,7 @@ __all__ = [
     "decode_image",
     "inside",
     "jpeg_decoder",
+    "jpeg_header",
     "read_image",
     "read_size",
     "regular_file",
@@ -118,7 +120,12 @@ def check_images(
 
 
 def decode_image(
-    data: bytes | memoryview, *, name: str, max_pixels: int = MAX_PIXELS, plain: bool = False
+    data: bytes | memoryview,
+    *,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    plain: bool = False,
+    reduction: int = 1,
 ) -> Tensor:
     """Decode an image file that is in memory, as `read_image` decodes one on disk.
 
@@ -127,6 +134,7 @@ def decode_image(
         name: What the image is called in errors.
         max_pixels: Larger images are refused from their header.
         plain: It is an upright JPEG in RGB that this library wrote: its header is not checked first.
+        reduction: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its sides, rounded up.
 
     Returns:
         `(3, H, W)` uint8, channels last.
@@ -134,13 +142,31 @@ def decode_image(
     Raises:
         DataError: As `read_image`.
     """
-    decode = _fast_decoder()
-    if plain and decode is not None:
-        try:
+    decode = _fast_decoder() if plain and reduction == 1 else None
+    if decode is not None:
+        with suppress(Exception):
             return torch.from_numpy(decode(data, colorspace="RGB")).permute(2, 0, 1)
-        except Exception:
-            return _decoded(io.BytesIO(data), name, max_pixels)
-    return _decoded(io.BytesIO(data), name, max_pixels)
+    return _decoded(io.BytesIO(data), name, max_pixels, reduction)
+
+
+def jpeg_header(
+    data: bytes | memoryview, *, name: str, max_pixels: int = MAX_PIXELS
+) -> tuple[tuple[int, int], int] | None:
+    """Return `(H, W)` of an upright JPEG and its EXIF orientation; None for an image of another format.
+
+    Args:
+        data: The file's bytes.
+        name: What the image is called in errors.
+        max_pixels: Larger images are refused.
+
+    Raises:
+        DataError: As `read_image`, except for damage after the header.
+    """
+    with _opened(io.BytesIO(data), name, max_pixels) as image:
+        if not isinstance(image, JpegImageFile):
+            return None
+        turn, (width, height) = _orientation(image), image.size
+        return (width, height) if turn >= 5 else (height, width), turn
 
 
 def jpeg_decoder() -> str:
@@ -216,12 +242,14 @@ def regular_file(path: str | os.PathLike[str], root: str | os.PathLike[str] | No
     return file
 
 
-def _decoded(source: str | io.BytesIO, file: str, max_pixels: int) -> Tensor:
+def _decoded(source: str | io.BytesIO, file: str, max_pixels: int, reduction: int = 1) -> Tensor:
     """Decode a file, by its path or its bytes, and turn it upright; `file` names it."""
     with _opened(source, file, max_pixels) as image:
         try:
             turn = _TURN.get(_orientation(image))
-            array = _fast_jpeg(image) if turn is None else None
+            if reduction > 1:  # Pillow takes the largest of 1/8, 1/4 and 1/2 that is no smaller than this
+                image.draft(None, (max(1, image.width // reduction), max(1, image.height // reduction)))
+            array = _fast_jpeg(image, reduction) if turn is None else None
             if array is None:
                 pixels = to_rgb(image, file)
                 array = np.array(pixels if turn is None else pixels.transpose(turn))
@@ -253,15 +281,17 @@ def _fast_decoder() -> Callable[..., np.ndarray] | None:
     return decode_jpeg  # type: ignore[no-any-return]
 
 
-def _fast_jpeg(image: Image.Image) -> np.ndarray | None:
+def _fast_jpeg(image: Image.Image, reduction: int) -> np.ndarray | None:
     """Return the pixels `(H, W, 3)` of a usual JPEG; None for all other files, which go to Pillow."""
     decode, stream = _fast_decoder(), image.fp  # type: ignore[attr-defined]
     if decode is None or image.format != "JPEG" or image.mode not in ("RGB", "L"):
         return None
     position = stream.tell()
     stream.seek(0)
+    smallest = {"min_height": image.height, "min_width": image.width} if reduction > 1 else {}
     try:
-        return decode(stream.read(), colorspace="RGB")
+        pixels = decode(stream.read(), colorspace="RGB", **smallest)
+        return pixels if reduction == 1 or pixels.shape[:2] == (image.height, image.width) else None
     except Exception:
         return None
     finally:
