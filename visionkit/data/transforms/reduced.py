@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from visionkit.data.read_image import decode_image, jpeg_header, read_image, regular_file
-from visionkit.errors import DataError
+from visionkit.data.read_image import decode_image, open_jpeg, read_image, regular_file
+from visionkit.errors import DataError, expected
 from visionkit.types import Sample
 
 __all__ = [
@@ -52,26 +52,19 @@ class DeferredImage:
     Args:
         data: The file's bytes.
         name: What it is called in errors.
-        size: `(H, W)`, upright.
-        orientation: 1 to 8, of EXIF.
-        plain: See `decode_image`.
 
     Attributes:
         shape: `(3, H, W)` of the whole image, upright.
+
+    Raises:
+        DataError: The header cannot be read, or is of another format.
     """
 
-    def __init__(
-        self,
-        data: bytes | memoryview,
-        *,
-        name: str,
-        size: tuple[int, int],
-        orientation: int,
-        plain: bool = False,
-    ) -> None:
+    def __init__(self, data: bytes | memoryview, *, name: str) -> None:
+        self._data, self._name = data, name
+        size, self._orientation, self._decode = self._open()
         self.shape = torch.Size((3, *size))
-        self._data, self._name, self._plain = data, name, plain
-        self._size, self._orientation = size, orientation
+        self._is_open = True
 
     def decode(
         self, box: tuple[int, int, int, int], size: tuple[int, int]
@@ -88,9 +81,18 @@ class DeferredImage:
         Raises:
             DataError: As `read_image`.
         """
+        if not self._is_open:  # for another crop
+            self._decode = self._open()[2]
+        self._is_open = False
         reduction = reduction_of(box[2:], size)
-        image = decode_image(self._data, name=self._name, plain=self._plain, reduction=reduction)
-        return image, map_box(box, self._size, self._orientation, reduction)
+        whole = int(self.shape[1]), int(self.shape[2])
+        return self._decode(reduction), map_box(box, whole, self._orientation, reduction)
+
+    def _open(self) -> tuple[tuple[int, int], int, Callable[[int], Tensor]]:
+        opened = open_jpeg(self._data, name=self._name)
+        if opened is None:
+            raise DataError(expected("a file that begins as a JPEG", "one", "another"), path=self._name)
+        return opened
 
 
 def reduction_of(crop: tuple[int, int], size: tuple[int, int]) -> int:
@@ -177,8 +179,7 @@ def load_image(path: str, *, root: str | Path | None = None) -> Tensor:
             data = start + stream.read() if start == _START else b""
     except OSError:  # which `read_image` names
         data = b""
-    deferred = _deferred(data, name=file) if data else None
-    return read_image(path, root=root) if deferred is None else deferred
+    return _deferred(data, file) if data else read_image(path, root=root)
 
 
 def load_bytes(data: memoryview, *, name: str, plain: bool = False) -> Tensor:
@@ -192,9 +193,9 @@ def load_bytes(data: memoryview, *, name: str, plain: bool = False) -> Tensor:
     Raises:
         DataError: As `load_image`.
     """
-    jpeg = _DEFERRED.get() and data[: len(_START)] == _START
-    deferred = _deferred(data, name=name, plain=plain) if jpeg else None
-    return decode_image(data, name=name, plain=plain) if deferred is None else deferred
+    if _DEFERRED.get() and data[: len(_START)] == _START:
+        return _deferred(data, name)
+    return decode_image(data, name=name, plain=plain)
 
 
 def transformed(
@@ -225,10 +226,6 @@ def transformed(
     return transform(read(), generator())
 
 
-def _deferred(data: bytes | memoryview, *, name: str, plain: bool = False) -> Tensor | None:
-    header = jpeg_header(data, name=name)
-    if header is None:
-        return None
-    size, orientation = header
-    image: Any = DeferredImage(data, name=name, size=size, orientation=orientation, plain=plain)
+def _deferred(data: bytes | memoryview, name: str) -> Tensor:
+    image: Any = DeferredImage(data, name=name)
     return cast(Tensor, image)
