@@ -32,6 +32,9 @@ class Config(RunConfig):
     """The settings of `caption.py`."""
 
     image_folder: str = setting("", "the folder of the images, where it is not beside the captions")
+    reduced_jpegs: bool = setting(
+        False, "decode large JPEGs at 1/2, 1/4 or 1/8: quicker, slightly other pixels", group="data"
+    )
     decoder: Literal["show_attend_tell", "show_and_tell", "fc", "att2in", "up_down"] = setting(
         "show_attend_tell", "show_attend_tell | show_and_tell | fc | att2in | up_down"
     )
@@ -58,9 +61,10 @@ def train_geometry(config: Config) -> Any:
     """Return the training geometry; never a mirror, which would make "left of" untrue."""
     from visionkit.data import Compose, DrawCaptions, RandomResizedCrop, Resize
 
-    side = config.image_size
-    crop = RandomResizedCrop(side, scale=(config.crop, 1.0)) if config.crop < 1 else Resize((side, side))
-    return Compose((DrawCaptions(), crop))
+    side, reads = config.image_size, {"reduced_jpegs": config.reduced_jpegs}
+    if config.crop < 1:
+        return Compose((DrawCaptions(), RandomResizedCrop(side, scale=(config.crop, 1.0), **reads)))
+    return Compose((DrawCaptions(), Resize((side, side), **reads)))
 
 
 def train(config: Config, folder: Path) -> dict[str, Any]:
@@ -75,7 +79,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         DataModule,
         **config.data_options(),
         train_transform=train_geometry(config),
-        eval_transform=classification_eval(config.image_size),
+        eval_transform=classification_eval(config.image_size, reduced_jpegs=config.reduced_jpegs),
     )
     # The words come from the captions that are trained on: a smaller fraction has fewer of them.
     captions = captions_of(make_data(splits, collate=caption_batch).train_reader)

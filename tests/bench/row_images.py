@@ -36,6 +36,7 @@ from visionkit.rng import keyed_generator
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 SIDE, SEED = 224, 0
+LARGE = (3000, 4000)
 
 
 def no_decoder() -> None:
@@ -97,11 +98,14 @@ def draws(order: list[int], size: tuple[int, int]) -> tuple[list[tuple[int, int,
     return boxes, flips
 
 
-def building(form: str, decoder: str) -> Callable[[Size], Sides]:
+def building(
+    form: str, decoder: str, *, large: bool = False, reduced: bool = False
+) -> Callable[[Size], Sides]:
     def build(size: Size) -> Sides:
         place = Path(tempfile.mkdtemp())
-        count = pick(size, tiny=4, quick=32, full=64)
-        root = write_folder(place / "photos", count)
+        count = pick(size, tiny=2 if large else 4, quick=8 if large else 32, full=16 if large else 64)
+        photo = pick(size, tiny=(1500, 2000), quick=LARGE, full=LARGE) if large else (375, 500)
+        root = write_folder(place / "photos", count, height=photo[0], width=photo[1])
         splits = image_folder(root)
         if form != "files":
             pack(splits, place / "pack", settings=PackSettings(form=form))
@@ -109,13 +113,13 @@ def building(form: str, decoder: str) -> Callable[[Size], Sides]:
         data = DataModule(
             splits,
             batch_size=count,
-            train_transform=classification_train(SIDE),
-            eval_transform=classification_eval(SIDE),
+            train_transform=classification_train(SIDE, reduced_jpegs=reduced),
+            eval_transform=classification_eval(SIDE, reduced_jpegs=reduced),
             collate=stack_batch,
             seed=SEED,
         )
         order = data.train_order().epoch_order(0)
-        boxes, flips = draws(order, (375, 500))
+        boxes, flips = draws(order, photo)
         crop = SameBox(SIDE, scale=(0.35, 1.0), antialias=True)
         turn = SameFlip()
         crop.boxes, turn.flips = boxes, flips
@@ -149,11 +153,18 @@ def building(form: str, decoder: str) -> Callable[[Size], Sides]:
 
 REFERENCE = "torchvision ImageFolder, PIL, v2 (references)"
 NOTE = "Ours ends in uint8, theirs in normalised floats; ours are normalised as a batch, on the device."
+REDUCED = f"{NOTE} Ours with `--reduced_jpegs true`: 3 of 255 levels apart at most, in the mean."
 ROWS = (
     Row("JPEG folder to uint8 batch, Pillow", REFERENCE, building("files", "pillow"), goal=1.8,
         limit="decoding alone", package="torchvision", note=NOTE),
     Row("JPEG folder to uint8 batch, simplejpeg", REFERENCE, building("files", "fast"), goal=2.2,
         limit="decoding alone", package="torchvision", needs=("simplejpeg",), note=NOTE),
+    Row("JPEGs of 12 megapixels to uint8 batch, reduced, Pillow", REFERENCE,
+        building("files", "pillow", large=True, reduced=True), goal=1.8, limit="Huffman decoding",
+        package="torchvision", note=REDUCED),
+    Row("JPEGs of 12 megapixels to uint8 batch, reduced, simplejpeg", REFERENCE,
+        building("files", "fast", large=True, reduced=True), goal=1.8, limit="Huffman decoding",
+        package="torchvision", needs=("simplejpeg",), note=REDUCED),
     Row("packed JPEG to uint8 batch, Pillow", REFERENCE, building("jpeg", "pillow"), goal=4.5,
         limit="decoding 256 x 341", package="torchvision", note=NOTE),
     Row("packed JPEG to uint8 batch, simplejpeg", REFERENCE, building("jpeg", "fast"), goal=4.5,

@@ -29,9 +29,8 @@ class Saved(TinyTask):
         self.save_hyperparameters({"init": "scratch"})
 
 
-def trained(out, init, *loggers, project=""):
+def trained(out, init, *loggers):
     config = RunConfig(accelerator="cpu", precision="32-true", progress=False, epochs=1, init=init, lr=0.25)
-    config.project = project
     config.seeds, config.logger, config.out, config.fractions = [7], list(loggers), str(out), [0.5]
     torch.manual_seed(0)
     return fit(config, Saved(), tiny_data(), folder=out / f"{init}-s7")
@@ -141,9 +140,10 @@ def wandb_records(folder):
 def test_wandb_itself_keeps_both_arms_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
     values = {}
     for init in ("pretrained", "scratch"):
-        result = trained(tmp_path, init, "wandb", project="mine")
+        result = trained(tmp_path, init, "wandb")
         assert result["problems"] == []
         values[init] = result["metrics"]["val/top1"]
     ids = set()

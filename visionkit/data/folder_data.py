@@ -26,7 +26,7 @@ from visionkit.data.transforms.detection import detection_eval, detection_train
 from visionkit.data.transforms.keyed import Keyed
 from visionkit.data.transforms.keypoints import keypoint_eval, keypoint_train
 from visionkit.data.transforms.segmentation import segmentation_eval, segmentation_train
-from visionkit.errors import InputError, unknown_name
+from visionkit.errors import InputError, expected, unknown_name
 from visionkit.text.vocabulary import Vocabulary
 
 __all__ = ["FolderData", "TrainingVocabulary"]
@@ -55,6 +55,8 @@ class FolderData(DataModule):
         train_transform: In place of the usual one: of ours, or of torchvision or albumentations, which is
             keyed (`Keyed`).
         batch_transform: Runs over training batches on the device.
+        reduced_jpegs: Classification and captioning: decode large JPEGs at 1/2, 1/4 or 1/8 (see
+            `classification_train`), of training and evaluation.
         scenes: How many scenes are composed for "scenes": training, validation.
         stream: Where the shards are kept, if `root` is the address of a pack.
 
@@ -65,8 +67,8 @@ class FolderData(DataModule):
 
     Raises:
         DataError: The data cannot be read.
-        InputError: No such task, a number is out of range, or whole images were asked for of another task
-            than keypoints.
+        InputError: No such task, a number is out of range, or whole images or reduced JPEGs were asked for of
+            a task that has none.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class FolderData(DataModule):
         captions_per_image: int = 1,
         train_transform: Callable[..., Any] | None = None,
         batch_transform: BatchTransform | None = None,
+        reduced_jpegs: bool = False,
         scenes: tuple[int, int] = (1000, 200),
         stream: StreamConfig | None = None,
     ) -> None:
@@ -96,6 +99,11 @@ class FolderData(DataModule):
             raise InputError(f"Expected image_size to be at least 1 pixel, but got {image_size}.")
         if whole_images and task != "keypoints":
             raise InputError(f"whole_images belongs to task='keypoints', but this is {task!r}. Leave it out.")
+        if reduced_jpegs and task not in ("classification", "captioning"):
+            fix = "Leave it out: boxes, masks and points are of pixels."
+            raise InputError(
+                expected("the task with reduced_jpegs", "classification or captioning", task, fix=fix)
+            )
         sizes = SceneSizes(image_size, scenes[0], scenes[1])
         options = OpenOptions(target=target, masks=masks, scenes=sizes, stream=stream or StreamConfig())
         splits = open_dataset(root, task, options)
@@ -103,7 +111,7 @@ class FolderData(DataModule):
         if task == "keypoints" and not whole_images:
             splits = per_object(splits)
         shown: Task = "detection" if whole_images else task
-        train, evaluate = _geometry(shown, image_size, self.skeleton)
+        train, evaluate = _geometry(shown, image_size, self.skeleton, reduced_jpegs)
         if train_transform is not None:
             train = _own(train_transform)
         self.vocabulary = (
@@ -153,12 +161,15 @@ def _vocabulary(reader: Any, fraction: float, seed: int, min_count: int) -> Voca
     return Vocabulary.build((text for texts in captions for text in texts), min_count=min_count)
 
 
-def _geometry(task: Task, size: int, skeleton: Skeleton | None) -> tuple[Transform, Transform]:
+def _geometry(
+    task: Task, size: int, skeleton: Skeleton | None, reduced_jpegs: bool
+) -> tuple[Transform, Transform]:
     """Return the usual transforms of training and evaluation, as the recipes have them."""
     # Which points a mirror swaps may not be known: a notice of the data says so.
     flip = 0.5 if skeleton is None or skeleton.flip is not None else 0.0
+    evaluate = classification_eval(size, reduced_jpegs=reduced_jpegs)
     if task == "classification":
-        return classification_train(size), classification_eval(size)
+        return classification_train(size, reduced_jpegs=reduced_jpegs), evaluate
     if task == "detection":
         return detection_train(size, flip=flip), detection_eval(size)
     if task == "segmentation":
@@ -166,7 +177,7 @@ def _geometry(task: Task, size: int, skeleton: Skeleton | None) -> tuple[Transfo
     if task == "keypoints":
         return keypoint_train(size, flip=flip), keypoint_eval(size)
     # never a mirror, which would make "left of" untrue
-    return Compose((DrawCaptions(), Resize((size, size)))), classification_eval(size)
+    return Compose((DrawCaptions(), Resize((size, size), reduced_jpegs=reduced_jpegs))), evaluate
 
 
 def _own(transform: Callable[..., Any]) -> Transform:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from visionkit.data.splits import Subset
+from visionkit.data.transforms.reduced import transformed
 from visionkit.errors import DataError
 from visionkit.rng import Salt, keyed_generator, keyed_seed
 from visionkit.types import Key, Reader, Sample
@@ -62,18 +63,24 @@ class KeyedDataset(Dataset[Any]):
     def __getitem__(self, key: Key | int) -> Sample | Unreadable:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         try:
-            return self.transform(self.reader[index], keyed_generator(self.seed, epoch, index))
+            return self._transformed(index, epoch, index)
         except DataError as error:
             if self.on_error == "raise":
                 raise
             replacement = None if self.on_error == "drop" else self._replacement(epoch, index, error)
             return Unreadable(index, str(error), replacement)
 
+    def _transformed(self, read: int, epoch: int, index: int) -> Sample:
+        """Return sample `read` with the draws of `index`."""
+        return transformed(
+            lambda: self.reader[read], self.transform, lambda: keyed_generator(self.seed, epoch, index)
+        )
+
     def _replacement(self, epoch: int, index: int, error: DataError) -> Sample:
         for attempt in range(_MAX_ATTEMPTS):
             other = keyed_seed(self.seed, epoch, index, attempt, Salt.RETRY) % len(self.reader)
             try:
-                return self.transform(self.reader[other], keyed_generator(self.seed, epoch, index))
+                return self._transformed(other, epoch, index)
             except DataError:
                 continue
         raise DataError(

@@ -12,15 +12,16 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from visionkit.errors import DataError
@@ -33,6 +34,7 @@ __all__ = [
     "decode_image",
     "inside",
     "jpeg_decoder",
+    "open_jpeg",
     "read_image",
     "read_size",
     "regular_file",
@@ -143,6 +145,30 @@ def decode_image(
     return _decoded(io.BytesIO(data), name, max_pixels)
 
 
+def open_jpeg(
+    data: bytes | memoryview, *, name: str, max_pixels: int = MAX_PIXELS
+) -> tuple[tuple[int, int], int, Callable[[int], Tensor]] | None:
+    """Read the header of a JPEG that is in memory, and decode it later; None for another format.
+
+    Args:
+        data: The file's bytes.
+        name: What the image is called in errors.
+        max_pixels: Larger images are refused.
+
+    Returns:
+        `(H, W)` of the upright image, its EXIF orientation, and what decodes it, once: of a reduction (1, 2,
+        4 or 8) it makes `(3, H, W)` uint8, channels last, with sides divided by it and rounded up.
+
+    Raises:
+        DataError: As `read_image`; for damage after the header it is raised by what decodes.
+    """
+    image = _opened(io.BytesIO(data), name, max_pixels)
+    if not isinstance(image, JpegImageFile):
+        return None
+    turn, (width, height) = _orientation(image), image.size
+    return (width, height) if turn >= 5 else (height, width), turn, partial(_pixels, image, name)
+
+
 def jpeg_decoder() -> str:
     """Return the name and version of the library that decodes JPEGs."""
     name = "pillow" if _fast_decoder() is None else "simplejpeg"
@@ -163,7 +189,7 @@ def read_size(
         DataError: As `read_image`, except for damage after the header.
     """
     file = regular_file(path, root)
-    with _opened(file, file, max_pixels) as image:
+    with closing(_opened(file, file, max_pixels)) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
@@ -217,30 +243,37 @@ def regular_file(path: str | os.PathLike[str], root: str | os.PathLike[str] | No
 
 
 def _decoded(source: str | io.BytesIO, file: str, max_pixels: int) -> Tensor:
-    """Decode a file, by its path or its bytes, and turn it upright; `file` names it."""
-    with _opened(source, file, max_pixels) as image:
-        try:
-            turn = _TURN.get(_orientation(image))
-            array = _fast_jpeg(image) if turn is None else None
-            if array is None:
-                pixels = to_rgb(image, file)
-                array = np.array(pixels if turn is None else pixels.transpose(turn))
-        except DataError:
-            raise
-        except MemoryError as error:
-            raise DataError(
-                f"Expected an image that fits in memory, but decoding {image.width} x {image.height} pixels "
-                "ran out of it. Make the image smaller.",
-                path=file,
-                field="pixels",
-            ) from error
-        except Exception as error:
-            raise DataError(
-                f"Expected a whole image, but decoding stopped: {_reason(error)}. The file is truncated or "
-                "damaged; fetch it again or remove it.",
-                path=file,
-                field="pixels",
-            ) from error
+    """Decode a file, by its path or its bytes; `file` names it."""
+    with closing(_opened(source, file, max_pixels)) as image:
+        return _pixels(image, file)
+
+
+def _pixels(image: Image.Image, file: str, reduction: int = 1) -> Tensor:
+    """Decode an image that was opened, and turn it upright."""
+    try:
+        turn = _TURN.get(_orientation(image))
+        if reduction > 1:  # Pillow takes the largest of 1/8, 1/4 and 1/2 that is no smaller than this
+            image.draft(None, (max(1, image.width // reduction), max(1, image.height // reduction)))
+        array = _fast_jpeg(image, reduction) if turn is None else None
+        if array is None:
+            pixels = to_rgb(image, file)
+            array = np.array(pixels if turn is None else pixels.transpose(turn))
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(
+            f"Expected an image that fits in memory, but decoding {image.width} x {image.height} pixels "
+            "ran out of it. Make the image smaller.",
+            path=file,
+            field="pixels",
+        ) from error
+    except Exception as error:
+        raise DataError(
+            f"Expected a whole image, but decoding stopped: {_reason(error)}. The file is truncated or "
+            "damaged; fetch it again or remove it.",
+            path=file,
+            field="pixels",
+        ) from error
     return torch.from_numpy(array).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W), same memory
 
 
@@ -253,24 +286,25 @@ def _fast_decoder() -> Callable[..., np.ndarray] | None:
     return decode_jpeg  # type: ignore[no-any-return]
 
 
-def _fast_jpeg(image: Image.Image) -> np.ndarray | None:
+def _fast_jpeg(image: Image.Image, reduction: int) -> np.ndarray | None:
     """Return the pixels `(H, W, 3)` of a usual JPEG; None for all other files, which go to Pillow."""
     decode, stream = _fast_decoder(), image.fp  # type: ignore[attr-defined]
     if decode is None or image.format != "JPEG" or image.mode not in ("RGB", "L"):
         return None
     position = stream.tell()
     stream.seek(0)
+    smallest = {"min_height": image.height, "min_width": image.width} if reduction > 1 else {}
     try:
-        return decode(stream.read(), colorspace="RGB")
+        pixels = decode(stream.read(), colorspace="RGB", **smallest)
+        return pixels if reduction == 1 or pixels.shape[:2] == (image.height, image.width) else None
     except Exception:
         return None
     finally:
         stream.seek(position)
 
 
-@contextmanager
-def _opened(source: str | io.BytesIO, file: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Open the header of a file; nothing is decoded yet."""
+def _opened(source: str | io.BytesIO, file: str, max_pixels: int) -> Image.Image:
+    """Open the header of a file, which the caller closes; nothing is decoded yet."""
     limit = f"Expected at most {max_pixels / 1e6:g} megapixels"
     fix = "Make the image smaller, or raise max_pixels if the file is to be trusted."
     try:
@@ -282,17 +316,15 @@ def _opened(source: str | io.BytesIO, file: str, max_pixels: int) -> Iterator[Im
         raise DataError(f"{limit}, but {text}. {fix}", path=file, field="header") from error
     except Exception as error:
         raise DataError(_unreadable(source, error), path=file, field="header") from error
-    try:
-        width, height = image.size
-        if width * height > max_pixels:
-            text = f"{limit}, but it is {width} x {height} ({width * height / 1e6:.0f} megapixels). {fix}"
-            raise DataError(text, path=file, field="header")
-        if width < 1 or height < 1:
-            text = f"Expected at least one pixel, but it is {width} x {height}."
-            raise DataError(text, path=file, field="header")
-        yield image
-    finally:
-        image.close()
+    width, height = image.size
+    if width * height > max_pixels:
+        text = f"{limit}, but it is {width} x {height} ({width * height / 1e6:.0f} megapixels). {fix}"
+    elif width < 1 or height < 1:
+        text = f"Expected at least one pixel, but it is {width} x {height}."
+    else:
+        return image
+    image.close()
+    raise DataError(text, path=file, field="header")
 
 
 def _unreadable(source: str | io.BytesIO, error: Exception) -> str:

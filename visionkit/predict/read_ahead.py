@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from visionkit.data.transforms.classification import Transform
+from visionkit.data.transforms.reduced import transformed
 from visionkit.errors import DataError
 from visionkit.predict.sources import SourceItem
 
@@ -75,8 +76,12 @@ def read_ahead(
     def prepare(item: SourceItem, number: int) -> Prepared:
         gate.enter(number)
         original = item.read()
-        sample = {"image": original, "id": item.id}
-        made = Prepared(item, original, transform(sample, torch.Generator())["image"])  # type: ignore[arg-type]
+        # Where the transform decodes large JPEGs reduced, it reads again, as in evaluation.
+        again = getattr(transform, "reduced_jpegs", False) is True
+        sample = transformed(
+            lambda: {"image": item.read() if again else original, "id": item.id}, transform, torch.Generator
+        )
+        made = Prepared(item, original, sample["image"])
         gate.hold(made.nbytes)
         return made
 

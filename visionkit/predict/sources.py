@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from visionkit.data.read_image import IMAGE_SUFFIXES, read_image
+from visionkit.data.read_image import IMAGE_SUFFIXES
+from visionkit.data.transforms.reduced import load_image
 from visionkit.errors import InputError, expected
 from visionkit.files import local_path
 from visionkit.tasks.image_inputs import as_image
@@ -100,7 +101,7 @@ def _files(files: list[Path], where: str) -> Iterator[str]:
 
 
 def _file(name: str) -> SourceItem:
-    return SourceItem(name, name, lambda: read_image(name))
+    return SourceItem(name, name, lambda: load_image(name))
 
 
 def _in_memory(value: Any, index: int) -> SourceItem:

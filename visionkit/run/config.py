@@ -227,9 +227,6 @@ class RunConfig:
         unique=True,
         rare=True,
     )
-    project: str = setting(
-        "", "project in Weights & Biases [WANDB_PROJECT or visionkit]", group="output", role="free", rare=True
-    )
     deterministic: bool = setting(True, "only deterministic algorithms", group="output", rare=True)
     progress: bool = setting(
         True, "show a progress bar on a terminal", group="output", role="free", rare=True

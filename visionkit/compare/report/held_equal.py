@@ -105,7 +105,9 @@ def _learning(comparison: Comparison, config: dict[str, Any], equal: dict[str, A
             parts.append(f"{word} {value_text(config[name])}".strip())
     size = config.get("crop") or config.get("image_size")  # `crop` takes the place of the other
     if size:
-        parts.append(f"images of {' x '.join(map(str, size)) if isinstance(size, list) else size} pixels")
+        reads = ", of large JPEGs decoded reduced" if config.get("reduced_jpegs") else ""
+        sides = " x ".join(map(str, size)) if isinstance(size, list) else size
+        parts.append(f"images of {sides} pixels{reads}")
     return f"{', '.join(parts)}." if parts else ""
 
 

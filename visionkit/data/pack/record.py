@@ -29,7 +29,8 @@ from PIL import Image
 from torch import Tensor
 
 from visionkit.data.formats.coco.segmentations import run_lengths
-from visionkit.data.read_image import IMAGE_SUFFIXES, decode_image
+from visionkit.data.read_image import IMAGE_SUFFIXES
+from visionkit.data.transforms.reduced import load_bytes
 from visionkit.data.truth import encode_masks, plain_truth, truth_from_plain
 from visionkit.errors import DataError, printable
 from visionkit.types import Sample, Truth
@@ -201,7 +202,7 @@ def _json(plain: Mapping[str, Any]) -> bytes:
 def _image(parts: Mapping[str, Bytes], name: str, *, upright: bool) -> Tensor:
     for extension, data in parts.items():
         if extension in IMAGE_EXTENSIONS:
-            return decode_image(data.data, name=name, plain=upright)
+            return load_bytes(data.data, name=name, plain=upright)
         if extension == "npy":
             pixels = _array(data)
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:

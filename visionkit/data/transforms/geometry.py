@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
+from visionkit.data.transforms.reduced import DeferredImage, resize_part
 from visionkit.errors import InputError, expected
 from visionkit.types import Sample
 
@@ -30,8 +31,8 @@ def crop_resize(
     class is invented. A keypoint outside the crop becomes one that is not labelled (flag 0).
 
     Args:
-        sample: A sample with an image `(3, H, W)` uint8; boxes, masks, mask and keypoints are
-            moved when present.
+        sample: A sample with an image `(3, H, W)` uint8, or a JPEG that is decoded now (`DeferredImage`);
+            boxes, masks, mask and keypoints are moved when present.
         box: `(top, left, height, width)` in pixels, inside the image.
         size: `(height, width)` of the result.
         min_visibility: Smallest fraction of a box's area that must lie inside the crop.
@@ -45,7 +46,7 @@ def crop_resize(
     if (top, left, height, width) != (0, 0, *sample["image"].shape[-2:]):
         out.pop("truth", None)
         out.pop("region", None)
-    out["image"] = _resize(sample["image"][:, top : top + height, left : left + width], size)
+    out["image"] = _crop(sample["image"], box, size)
     if "mask" in sample:
         out["mask"] = _nearest(sample["mask"][None, top : top + height, left : left + width], size)[0]
     if "masks" in sample:
@@ -198,6 +199,15 @@ def _select_objects(sample: Sample, chosen: Tensor) -> Sample:
     if "keypoints" in sample:
         sample["keypoints"] = sample["keypoints"][chosen]
     return sample
+
+
+def _crop(image: Tensor | DeferredImage, box: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+    if isinstance(image, DeferredImage):
+        image, part = image.decode(box, size)
+        if part != box:
+            return resize_part(image, part, size)
+    top, left, height, width = box
+    return _resize(image[:, top : top + height, left : left + width], size)
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:

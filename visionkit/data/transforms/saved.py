@@ -33,10 +33,15 @@ def describe_transform(transform: Transform) -> dict[str, Any] | None:
     if type(transform) is Compose and not transform.steps:
         return {"name": NATIVE}
     if type(transform) is CenterCrop:
-        return {"name": "CenterCrop", **asdict(transform)}
+        return {
+            "name": "CenterCrop",
+            "size": transform.size,
+            "fraction": transform.fraction,
+            **_reads(transform),
+        }
     if type(transform) is Resize:
         size = list(transform.size) if isinstance(transform.size, tuple) else transform.size
-        return {"name": "Resize", "size": size, "max_size": transform.max_size}
+        return {"name": "Resize", "size": size, "max_size": transform.max_size, **_reads(transform)}
     return None
 
 
@@ -71,3 +76,8 @@ def transform_from(described: Any) -> Transform:
     except (KeyError, TypeError) as error:
         raise InputError(f"Expected the settings of {name}, but got {dict(described)}: {error}.") from error
     raise unknown_name("transform", name, ("CenterCrop", "DetectionEval", "KeypointCrop", NATIVE, "Resize"))
+
+
+def _reads(transform: CenterCrop | Resize) -> dict[str, bool]:
+    """Return how images are decoded, where it is not in full."""
+    return {"reduced_jpegs": True} if transform.reduced_jpegs else {}

@@ -150,21 +150,19 @@ class _MLflow(Tracker, MLFlowLogger):
     """A run of MLflow."""
 
 
-def make_logger(
-    name: str, folder: str | Path, *, root: str | Path | None = None, project: str = ""
-) -> Tracker:
+def make_logger(name: str, folder: str | Path, *, root: str | Path | None = None) -> Tracker:
     """Return a logger by name; `metrics.csv` is written in any case.
 
     MLflow writes to `MLFLOW_TRACKING_URI`, or to `mlflow.db` in the comparison's folder: all runs of a
     comparison are one experiment. Weights & Biases is online if the user is logged in (else its files are in
-    the run's folder for `wandb sync`); the runs of a comparison are a group. A run that is continued goes on
+    the run's folder for `wandb sync`); its project is `WANDB_PROJECT`, or "visionkit"; the runs of a
+    comparison are a group. A run that is continued goes on
     in the tracker's run of before, whose name is in the folder's `trackers.json`.
 
     Args:
         name: "tensorboard", "wandb" or "mlflow".
         folder: The run's folder.
         root: The comparison's folder, `folder` if not given; nothing is written outside it.
-        project: The project in Weights & Biases; `WANDB_PROJECT` or "visionkit" if not given.
 
     Raises:
         InputError: The name is unknown, the logger's package is not installed, or it cannot be started.
@@ -179,7 +177,7 @@ def make_logger(
                 _TensorBoard(str(run_folder), name="tensorboard", version="", default_hp_metric=False)
             )
         if name == "wandb":
-            return _started(_wandb(run_folder, comparison_folder, project))
+            return _started(_wandb(run_folder, comparison_folder))
         return _mlflow(run_folder, comparison_folder)
     except ModuleNotFoundError as error:
         # Lightning's error does not name the package.
@@ -200,8 +198,8 @@ def _started(logger: Tracker) -> Tracker:
     return logger
 
 
-def _wandb(run_folder: Path, comparison_folder: Path, project: str) -> Tracker:
-    project = project or os.environ.get("WANDB_PROJECT", "") or "visionkit"
+def _wandb(run_folder: Path, comparison_folder: Path) -> Tracker:
+    project = os.environ.get("WANDB_PROJECT", "") or "visionkit"
     offline = "WANDB_MODE" not in os.environ and not _logged_in()
     run_folder.mkdir(parents=True, exist_ok=True)
     known = _read_ids(run_folder).get("wandb", {})

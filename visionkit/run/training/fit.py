@@ -232,7 +232,7 @@ class _Parts:
             guard=FiniteGuard(folder / "faults", skip=config.checks.skip_updates),
             watchdog=RankWatchdog(),
             saver=saver,
-            trackers=[make_logger(name, folder, root=root, project=config.project) for name in config.logger],
+            trackers=[make_logger(name, folder, root=root) for name in config.logger],
         )
 
     def around(self, callbacks: list[Callback]) -> list[Callback]:

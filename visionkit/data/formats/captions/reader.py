@@ -13,8 +13,8 @@ from visionkit.data.formats.captions.records import CaptionRecords, is_captions,
 from visionkit.data.formats.source import Source, with_limit
 from visionkit.data.formats.split_notices import frame_notices, unread_folder_notices
 from visionkit.data.formats.split_records import raise_first, split_records
-from visionkit.data.read_image import read_image
 from visionkit.data.splits import HOLDOUT, Splits, Subset
+from visionkit.data.transforms.reduced import load_image
 from visionkit.errors import DataError, InputError
 from visionkit.notices import MAX_DROPPED, check_notices
 from visionkit.types import Reader, Sample
@@ -60,7 +60,7 @@ class Captions:
         """Read the image of record `index`; raise `DataError` naming file and record when it cannot be."""
         record = self.table.records[index]
         try:
-            image = read_image(record.image, root=self.table.root)
+            image = load_image(record.image, root=self.table.root)
         except DataError as error:
             text = f"The image cannot be read. {error}"
             raise DataError(text, path=self.table.file, record=record.id, field="image") from error
@@ -75,6 +75,8 @@ class Captions:
 @dataclass(frozen=True)
 class DrawCaptions:
     """Move an image's captions into a drawn order, so that the first ones are trained on. One draw."""
+
+    leaves_image = True  # it takes no image that is to be decoded
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         """Return the sample with its captions in another order."""

@@ -12,8 +12,9 @@ import torch
 from visionkit.data.formats.csv.rows import TableKind, TableRows, column_cells, read_table
 from visionkit.data.formats.split_notices import frame_notices
 from visionkit.data.formats.split_records import raise_first, split_records
-from visionkit.data.read_image import inside, read_image
+from visionkit.data.read_image import inside
 from visionkit.data.splits import HOLDOUT, Splits
+from visionkit.data.transforms.reduced import load_image
 from visionkit.errors import DataError
 from visionkit.notices import MAX_DROPPED
 from visionkit.types import Sample
@@ -74,7 +75,7 @@ class Table:
         """
         row, target = self.table.rows[index], self.table.targets[index]
         try:
-            image = read_image(row.image, root=self.table.root)
+            image = load_image(row.image, root=self.table.root)
         except DataError as error:
             raise row.error(f"The image cannot be read. {error}", "path") from error
         dtype = torch.int64 if isinstance(target, int) else torch.float32

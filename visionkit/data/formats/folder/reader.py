@@ -28,8 +28,9 @@ from visionkit.data.formats.folder.notices import (
 )
 from visionkit.data.formats.source import with_limit
 from visionkit.data.formats.split_notices import frame_notices, overlap_notices
-from visionkit.data.read_image import IMAGE_SUFFIXES, read_image
+from visionkit.data.read_image import IMAGE_SUFFIXES
 from visionkit.data.splits import HOLDOUT, Splits, holdout
+from visionkit.data.transforms.reduced import load_image
 from visionkit.errors import DataError, printable
 from visionkit.notices import MAX_DROPPED, Notice, NoticeCounter, check_notices
 from visionkit.types import Reader, Sample
@@ -137,7 +138,7 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> Sample:
         """Read image `index` with `label`; raise `DataError` when it cannot be read."""
-        image = read_image(os.path.abspath(self.files[index]), root=self.root)  # noqa: PTH100
+        image = load_image(os.path.abspath(self.files[index]), root=self.root)  # noqa: PTH100
         return {
             "image": image,
             "id": self.ids[index],
