@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from visionkit.run.training.device_policy import cpu_bf16_gain
+from visionkit.run.training.device_policy import cpu_is_faster_in_bf16
 
 __all__ = ["KINDS", "bf16_gain", "cpu_flags", "cpu_name", "goal_here", "measure_rates", "processor_kind"]
 
@@ -30,12 +30,12 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> set[str]:
-    """Return what instructions it says to have, without bf16 where that is slower than float32.
+    """Return what instructions it says to have, without those for bf16 where the library takes float32.
 
     Empty where the system does not tell.
     """
     flags = set((_cpu_info("flags") or _cpu_info("Features")).split())
-    return flags if cpu_bf16_gain() >= 1 else {flag for flag in flags if "bf16" not in flag}
+    return flags if cpu_is_faster_in_bf16() else {flag for flag in flags if "bf16" not in flag}
 
 
 def processor_kind(*, gpu: bool = False) -> str:

@@ -143,6 +143,15 @@ def test_a_processor_is_named_by_the_best_instruction_it_has(monkeypatch):
     assert processor.bf16_gain(rates, "convolutions") == 1.0, "float32 is chosen then"
 
 
+def test_bf16_that_is_slower_than_float32_names_no_processor(monkeypatch):
+    monkeypatch.setattr(
+        processor, "_cpu_info", lambda key: "avx2 avx512f avx512_bf16" if key == "flags" else ""
+    )
+    for faster, name in ((True, "AVX-512 with bf16"), (False, "AVX-512")):
+        monkeypatch.setattr(processor, "cpu_is_faster_in_bf16", lambda faster=faster: faster)
+        assert processor.processor_kind() == name
+
+
 def test_pairs_alternate_and_regressions_have_a_direction(small_heap):
     calls = []
     pairs = time_pairs(lambda: calls.append("o"), lambda: calls.append("t"), rounds=4, least=0.0)

@@ -47,7 +47,7 @@ def test_precision_goes_by_device_and_network(monkeypatch):
     names = ("timm/resnet18", "packaged/efficientnet_lite0")
     nets = {name: create_encoder(name, init="scratch") for name in names}
     monkeypatch.setattr(rules, "_native_bf16", lambda accelerator: True)
-    monkeypatch.setattr(rules, "cpu_bf16_gain", lambda: 1.9)
+    monkeypatch.setattr(rules, "_bf16_gain", lambda: 1.9)
     assert rules.choose_policy(config, nets["timm/resnet18"]).precision == "bf16-mixed"
     slow = rules.choose_policy(config, nets["packaged/efficientnet_lite0"])
     assert slow.precision == "32-true"
@@ -60,7 +60,7 @@ def test_precision_goes_by_device_and_network(monkeypatch):
     assert rules.choose_policy(plain, nets["packaged/efficientnet_lite0"]).precision == "bf16-mixed"
     asked = RunConfig(accelerator="cpu", precision="bf16-mixed")
     assert rules.choose_policy(asked, nets["packaged/efficientnet_lite0"]).precision == "bf16-mixed"
-    monkeypatch.setattr(rules, "cpu_bf16_gain", lambda: 0.6)
+    monkeypatch.setattr(rules, "_bf16_gain", lambda: 0.6)
     slower = rules.choose_policy(plain, nets["timm/resnet18"])
     assert slower.precision == "32-true"
     assert slower.reason == "this cpu multiplies faster in float32 than in bf16"
@@ -87,10 +87,10 @@ def test_the_gain_of_bf16_is_measured_by_the_shortest_times(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(rules.time, "perf_counter", lambda clock=clock: clock[0])
             patch.setattr(rules.torch, "mm", product)
-            assert rules.cpu_bf16_gain.__wrapped__() == pytest.approx(gain)
+            assert rules._bf16_gain.__wrapped__() == pytest.approx(gain)
         assert count[0] == calls
-    assert rules.cpu_bf16_gain() > 0
-    assert rules.cpu_bf16_gain() == rules.cpu_bf16_gain()
+    assert rules._bf16_gain() > 0
+    assert rules._bf16_gain() == rules._bf16_gain()
 
 
 def test_sharded_parameters_keep_their_layout():

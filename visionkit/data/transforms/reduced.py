@@ -39,10 +39,8 @@ GAP = 2.0
 
 _REDUCTIONS = (8, 4, 2)  # what libjpeg decodes at, the coarsest first
 _START = b"\xff\xd8"  # of every JPEG
-_UP, _LEFT = (
-    (3, 4, 7, 8),
-    (2, 3, 6, 7),
-)  # orientations whose rows, and whose columns, run backward in the file
+_UP = (3, 4, 7, 8)  # orientations whose rows run backward in the file
+_LEFT = (2, 3, 6, 7)  # and whose columns do
 _DEFERRED: ContextVar[bool] = ContextVar("deferred", default=False)
 
 
@@ -62,9 +60,9 @@ class DeferredImage:
 
     def __init__(self, data: bytes | memoryview, *, name: str) -> None:
         self._data, self._name = data, name
-        size, self._orientation, self._decode = self._open()
+        size, self._orientation, decode = self._open()
+        self._decode: Callable[[int], Tensor] | None = decode  # once
         self.shape = torch.Size((3, *size))
-        self._is_open = True
 
     def decode(
         self, box: tuple[int, int, int, int], size: tuple[int, int]
@@ -81,12 +79,10 @@ class DeferredImage:
         Raises:
             DataError: As `read_image`.
         """
-        if not self._is_open:  # for another crop
-            self._decode = self._open()[2]
-        self._is_open = False
+        decode, self._decode = self._decode or self._open()[2], None
         reduction = reduction_of(box[2:], size)
         whole = int(self.shape[1]), int(self.shape[2])
-        return self._decode(reduction), map_box(box, whole, self._orientation, reduction)
+        return decode(reduction), map_box(box, whole, self._orientation, reduction)
 
     def _open(self) -> tuple[tuple[int, int], int, Callable[[int], Tensor]]:
         opened = open_jpeg(self._data, name=self._name)

@@ -19,7 +19,7 @@ from visionkit.errors import InputError, unknown_name
 from visionkit.run.config import PRECISIONS, RunConfig
 from visionkit.run.training.flops import count_multiply_adds
 
-__all__ = ["Policy", "choose_policy", "cpu_bf16_gain"]
+__all__ = ["Policy", "choose_policy", "cpu_is_faster_in_bf16"]
 
 _MIN_GAIN = 1.1
 """How many times as fast as in float32 a CPU has to multiply in bf16 for a run to be in bf16.
@@ -70,10 +70,10 @@ class Policy:
 def choose_policy(config: RunConfig, module: nn.Module | None = None) -> Policy:
     """Return the policy for this machine: channels-last, compile when asked, bf16 where it is faster.
 
-    bf16 is chosen on GPUs that compute in it and on CPUs that multiply faster in it (`cpu_bf16_gain`), except
-    for a network that is compiled for a CPU and has more than 5% of its arithmetic in depthwise convolutions
-    (not compiled, slow ones of these train in fp32). The choice depends on machine and network, so both arms
-    and a resumed run get the same.
+    bf16 is chosen on GPUs that compute in it and on CPUs that multiply faster in it
+    (`cpu_is_faster_in_bf16`), except for a network that is compiled for a CPU and has more than 5% of its
+    arithmetic in depthwise convolutions (not compiled, slow ones of these train in fp32). The choice depends
+    on machine and network, so both arms and a resumed run get the same.
 
     Args:
         config: Accelerator, precision, compile, and the side of the images.
@@ -132,7 +132,7 @@ def _fastest(accelerator: str, module: nn.Module | None, side: int) -> tuple[str
     """Return the faster precision, and why; `module` is a network that is to be compiled."""
     if not _native_bf16(accelerator):
         return "32-true", f"this {accelerator} does not compute in bf16"
-    if accelerator == "cpu" and cpu_bf16_gain() < _MIN_GAIN:
+    if accelerator == "cpu" and not cpu_is_faster_in_bf16():
         return "32-true", "this cpu multiplies faster in float32 than in bf16"
     if accelerator == "gpu" or module is None:
         return "bf16-mixed", f"this {accelerator} computes in bf16"
@@ -163,8 +163,13 @@ def _native_bf16(accelerator: str) -> bool:
     return accelerator == "cpu" and cpu_computes_bf16()
 
 
+def cpu_is_faster_in_bf16() -> bool:
+    """Return whether this CPU multiplies in bf16 at least 1.1 times as fast as in float32."""
+    return _bf16_gain() >= _MIN_GAIN
+
+
 @cache
-def cpu_bf16_gain() -> float:
+def _bf16_gain() -> float:
     """Return how many times as fast as in float32 this CPU multiplies in bf16.
 
     An instruction for bf16 says nothing about its rate, and a limit on the instructions that oneDNN may use

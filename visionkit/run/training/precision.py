@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU: bfloat16, but for convolutions whose gradient is slow or wrong in it."""
+"""Precision on a CPU: convolutions whose gradient is slow or wrong are computed in another way."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from visionkit.compat import has_saved_tensor_hooks
-from visionkit.errors import InputError
 from visionkit.nn.depthwise import depthwise_conv2d
 
 __all__ = ["CpuMixedPrecision", "CpuPrecision"]
 
 
 class CpuPrecision(Precision):
-    """Float32, with a quicker gradient of wide and of narrow depthwise convolutions (`nn/depthwise.py`)."""
+    """Float32; depthwise convolutions of wide kernels or over small maps have a quicker gradient.
+
+    `visionkit.nn.depthwise` is how.
+    """
 
     @contextmanager
     def forward_context(self) -> Generator[None, None, None]:
@@ -40,11 +42,8 @@ class CpuMixedPrecision(MixedPrecision):
     With AMX plain bfloat16 took 2.0 (EfficientNet-Lite0), 1.6 to 1.8 (MobileNetV3-Large) and 1.4 times as
     long (ConvNeXt-Tiny).
 
-    Their weights, and those of depthwise convolutions over maps smaller than the kernel, learn by a quicker
-    gradient (`visionkit.nn.depthwise`), in float32 runs too. Time of a training step without it over with it,
-    one thread, medians of seven pairs on an Intel Xeon with avx512_bf16: EfficientNet-Lite0 1.74, 1.04 and
-    1.07 at 32, 96 and 224 pixels, ConvNeXt-Tiny 1.19 and MobileNetV3-Large 1.01 at 96; in float32 1.36, 1.10,
-    1.04, 1.14 and 1.00.
+    The weights of wide ones, and of those over maps smaller than the kernel, learn by a quicker gradient
+    (`visionkit.nn.depthwise`); `docs/explanation/speed.md` has what that gains.
 
     1 x 1 convolutions over channels-last maps are computed as matrix products: the gradient of their weight
     is then up to twice as fast (2048 to 512 channels, 10 x 10 positions). Time of a training step without
@@ -100,7 +99,7 @@ class _FastGradients(TorchFunctionMode):
         if call.is_product():
             rows = call.input.permute(0, 2, 3, 1)  # (B, H, W, C), no copy
             return F.linear(rows, call.weight.flatten(1), call.bias).permute(0, 3, 1, 2)  # (B, C', H, W)
-        if not (call.is_slow() or call.is_narrow() or call.is_uncommon()):
+        if not (call.is_slow() or call.is_narrow() or call.has_slow_weights()):
             return func(*args, **given)
         with torch.autocast("cpu", enabled=False):
             return call.float().run().to(torch.bfloat16)
@@ -120,7 +119,7 @@ class _Conv2dCall:
 
     def run(self) -> Tensor:
         """Return the convolution, with the quicker gradient where it has one."""
-        if not self.is_uncommon():
+        if isinstance(self.padding, str) or not self.has_slow_weights():
             return torch.conv2d(*(getattr(self, name) for name in _NAMES))
         return depthwise_conv2d(self.input, self.weight, self.bias, _pair(self.stride), _pair(self.padding))
 
@@ -129,16 +128,14 @@ class _Conv2dCall:
         bias = None if self.bias is None else self.bias.float()
         return replace(self, input=self.input.float(), weight=self.weight.float(), bias=bias)
 
-    def is_uncommon(self) -> bool:
+    def has_slow_weights(self) -> bool:
         """Return whether it is depthwise, with a kernel of more than three columns or larger than the map."""
-        if self.groups == 1 or len(self.weight) != self.groups or self.input.dim() != 4:
-            return False
-        if isinstance(self.padding, str) or _largest(self.dilation) > 1:
+        if self.groups == 1 or self.weight.shape[:2] != (self.groups, 1) or self.input.dim() != 4:
             return False
         (height, width), (rows, columns) = self.input.shape[2:], self.weight.shape[2:]
-        return (columns > 3 or rows > height or columns > width) and self.input.is_contiguous(
-            memory_format=torch.channels_last
-        )
+        if columns <= 3 and rows <= height and columns <= width:
+            return False
+        return _largest(self.dilation) == 1 and self.input.is_contiguous(memory_format=torch.channels_last)
 
     def is_slow(self) -> bool:
         """Return whether it is depthwise, and strided or of a kernel larger than 3."""
@@ -167,8 +164,6 @@ def _largest(sizes: int | Sequence[int]) -> int:
     return sizes if isinstance(sizes, int) else max(sizes)
 
 
-def _pair(sizes: str | int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(sizes, str):
-        raise InputError(f"Expected rows and columns, or a number for both, but got {sizes!r}.")
+def _pair(sizes: int | Sequence[int]) -> tuple[int, int]:
     rows, columns = (sizes, sizes) if isinstance(sizes, int) else (sizes[0], sizes[-1])
     return rows, columns
